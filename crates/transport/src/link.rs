@@ -1,0 +1,88 @@
+//! The seam between sessions and what carries them: an [`Engine`] makes authenticated [`Link`]s, a
+//! link carries byte streams. The QUIC engine and the in-memory engine implement it, so hello,
+//! duplicate resolution, queues and back-pressure above it are one piece of code in both worlds.
+
+use std::{fmt, net::SocketAddr, time::Duration};
+
+use bytes::Bytes;
+use x0x_core::MachineId;
+
+use crate::{error::DialError, transport::BoxFuture, wire::CloseCode};
+
+/// Makes links to other machines over one socket.
+pub trait Engine: Send + Sync + fmt::Debug + 'static {
+    /// The identity that this end proves to its peers.
+    fn local_id(&self) -> MachineId;
+
+    /// Addresses of the socket, wildcards replaced by usable addresses.
+    fn local_addresses(&self) -> Vec<SocketAddr>;
+
+    /// Connects and authenticates. With `expected` the peer must prove that id.
+    fn dial(
+        &self,
+        address: SocketAddr,
+        expected: Option<MachineId>,
+    ) -> BoxFuture<'_, Result<Box<dyn Link>, DialError>>;
+
+    /// The next link that a peer opened and authenticated; `None` once the engine is closed.
+    /// Failed handshakes are counted and skipped.
+    fn accept(&self) -> BoxFuture<'_, Option<Box<dyn Link>>>;
+
+    /// Closes all links and the socket, waiting until the peers were told.
+    fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// An authenticated connection to one peer. Dropping the last handle does not close it; the session
+/// driver calls [`close`](Self::close).
+pub trait Link: Send + Sync + fmt::Debug + 'static {
+    /// The peer's proven identity.
+    fn peer(&self) -> MachineId;
+
+    /// Where its packets come from now.
+    fn remote_address(&self) -> SocketAddr;
+
+    /// Smoothed round-trip time.
+    fn rtt(&self) -> Duration;
+
+    /// Opens a one-way stream. A higher `priority` is sent first.
+    fn open(&self, priority: i32) -> BoxFuture<'_, Result<Box<dyn SendStream>, LinkClosed>>;
+
+    /// The next one-way stream that the peer opened.
+    fn accept(&self) -> BoxFuture<'_, Result<Box<dyn RecvStream>, LinkClosed>>;
+
+    /// Ends the link at once and tells the peer why.
+    fn close(&self, code: CloseCode);
+
+    /// Waits until the link is closed by either side.
+    fn closed(&self) -> BoxFuture<'_, LinkClosed>;
+}
+
+/// The sending half of a stream.
+pub trait SendStream: Send + fmt::Debug + 'static {
+    /// Writes all the chunks in order, waiting for the peer's flow control.
+    fn write_all<'a>(&'a mut self, chunks: &'a mut [Bytes]) -> BoxFuture<'a, Result<(), LinkClosed>>;
+}
+
+/// The receiving half of a stream.
+pub trait RecvStream: Send + fmt::Debug + 'static {
+    /// The next at most `max` bytes in order; `None` at the end of the stream.
+    fn read(&mut self, max: usize) -> BoxFuture<'_, Result<Option<Bytes>, LinkClosed>>;
+}
+
+/// Why a link ended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LinkClosed {
+    /// This end closed it.
+    #[error("closed by this end")]
+    Local,
+    /// The peer closed it with a code.
+    #[error("closed by the peer: {0}")]
+    Peer(CloseCode),
+    /// Silence past the idle timeout.
+    #[error("timed out")]
+    TimedOut,
+    /// Anything else the engine reports.
+    #[error("failed: {0}")]
+    Failed(String),
+}

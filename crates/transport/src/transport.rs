@@ -1,0 +1,126 @@
+//! The narrow trait that the layers above hold, and its types.
+
+use std::{fmt, future::Future, net::SocketAddr, pin::Pin, time::Duration};
+
+use bytes::Bytes;
+use x0x_core::{AgentId, MachineId, PeerAddr, Protocol};
+
+use crate::error::{DialError, InboundTaken, SendError};
+
+/// A boxed future, so that `dyn Transport` can be shared by all layers.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Authenticated, encrypted, ordered message streams to other machines.
+///
+/// There is at most one session per peer, whoever dialled. Messages of one [`Protocol`] arrive in
+/// the order they were sent; different stream classes do not wait for each other.
+pub trait Transport: Send + Sync + fmt::Debug + 'static {
+    /// This machine.
+    fn local_id(&self) -> MachineId;
+
+    /// Socket addresses where this machine listens, wildcards replaced by usable addresses.
+    fn local_addresses(&self) -> Vec<SocketAddr>;
+
+    /// Opens a session, or returns the one that exists.
+    fn connect(&self, to: PeerAddr) -> BoxFuture<'_, Result<SessionInfo, DialError>>;
+
+    /// Closes the session with a peer, if there is one.
+    fn disconnect(&self, peer: MachineId);
+
+    /// Queues a message, never waiting.
+    ///
+    /// # Errors
+    /// [`SendError::Busy`] when the peer's queue is full: the peer is slow. Nothing was queued.
+    fn try_send(
+        &self,
+        peer: MachineId,
+        protocol: Protocol,
+        message: Bytes,
+    ) -> Result<(), SendError>;
+
+    /// Queues a message, waiting while the peer's queue is full.
+    fn send(
+        &self,
+        peer: MachineId,
+        protocol: Protocol,
+        message: Bytes,
+    ) -> BoxFuture<'_, Result<(), SendError>>;
+
+    /// Takes the one receiver of a protocol's sessions and messages. Sessions that are up already
+    /// are announced on it first.
+    ///
+    /// # Errors
+    /// [`InboundTaken`] when another consumer holds it.
+    fn inbound(&self, protocol: Protocol) -> Result<Inbound, InboundTaken>;
+
+    /// The session with a peer.
+    fn session(&self, peer: MachineId) -> Option<SessionInfo>;
+
+    /// All sessions, by machine id.
+    fn sessions(&self) -> Vec<SessionInfo>;
+}
+
+/// One protocol's view of the sessions: for each peer `Up`, then its messages in order, then `Down`.
+///
+/// The channel is bounded. While its consumer lags, the transport stops reading that protocol's
+/// streams, and QUIC flow control slows the sender down; nothing is dropped.
+pub type Inbound = tokio::sync::mpsc::Receiver<InboundEvent>;
+
+/// What arrives on an [`Inbound`].
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum InboundEvent {
+    /// A session with this peer begins.
+    Up(SessionInfo),
+    /// A message from a peer whose session is up.
+    Message {
+        /// The authenticated sender.
+        peer: MachineId,
+        /// The message, at most [`x0x_core::StreamClass::max_message`] bytes.
+        message: Bytes,
+    },
+    /// Room again in this peer's queue, after a [`SendError::Busy`] of this protocol's class.
+    Writable(MachineId),
+    /// The session with this peer ended. No message of it follows.
+    Down(MachineId),
+}
+
+/// Which end opened the connection under a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Side {
+    /// This machine dialled.
+    Dialer,
+    /// The peer dialled.
+    Acceptor,
+}
+
+/// A session as seen from this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SessionInfo {
+    /// The peer, proven by its TLS key.
+    pub peer: MachineId,
+    /// Agents that the peer proved in its session hello, at most [`crate::MAX_AGENTS`].
+    pub agents: Vec<AgentId>,
+    /// Counts this machine's sessions; a later session with the same peer has a greater number.
+    pub generation: u64,
+    /// Who opened the connection.
+    pub side: Side,
+    /// Where the peer's packets come from.
+    pub remote_address: SocketAddr,
+    /// Addresses where the peer says that it listens; for dialling it again.
+    pub listen_addresses: Vec<SocketAddr>,
+    /// The path's smoothed round-trip time.
+    pub rtt: Duration,
+}
+
+impl SessionInfo {
+    /// Where to dial this peer again: the address it dialled from is only useful when it is also
+    /// one it listens on, so its own addresses come first.
+    #[must_use]
+    pub fn peer_addr(&self) -> PeerAddr {
+        let seen = (self.side == Side::Dialer).then_some(self.remote_address);
+        PeerAddr::known(self.peer, seen.into_iter().chain(self.listen_addresses.iter().copied()))
+    }
+}
