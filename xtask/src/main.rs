@@ -1,1 +1,48 @@
-fn main() {}
+//! The project's development tasks: `cargo xtask <task>`.
+//!
+//! Dispatch only; each task is a file of its own.
+
+mod ci;
+mod demo;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Development tasks of the x0x workspace")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Run every check and every test, in the order the project's CI does
+    Ci(ci::Options),
+    /// Run the README's walk-through: two daemons, a first gossip and a first direct message
+    Demo(demo::Options),
+    /// Check the house rules: dependency direction, sizes, pure files, crate skeleton
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    match dispatch(&Arguments::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(task: &Task) -> Result<()> {
+    match task {
+        Task::Ci(options) => ci::run(options),
+        Task::Demo(options) => demo::run(options),
+        Task::Tidy => tidy::run(),
+    }
+}

@@ -1,1 +1,41 @@
-//! Placeholder.
+//! Every x0x layer composed into one embeddable [`Agent`]: no daemon needed.
+//!
+//! ```no_run
+//! use x0x_agent::{Agent, AgentConfig};
+//!
+//! # async fn demo() -> Result<(), Box<dyn std::error::Error>> {
+//! let agent = Agent::builder(AgentConfig::new("keys", "data")).start().await?;
+//! let mut news = agent.subscribe("news").await?;
+//! agent.publish("news", "hello".into()).await?;
+//! println!("{:?}", news.next().await);
+//! agent.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! This crate is composition only: it starts the layers, hands events from one to the next, and
+//! gives them one handle. `examples/two_agents.rs` runs two agents in one process.
+
+mod agent;
+mod builder;
+mod config;
+mod directory;
+mod error;
+mod mailbox;
+mod messaging;
+
+pub use agent::Agent;
+pub use builder::AgentBuilder;
+pub use config::AgentConfig;
+pub use directory::{ConnectKind, ConnectOutcome};
+pub use error::{SendDirectError, StartError};
+pub use mailbox::{DirectEvent, DirectEvents, MAX_MAILBOX_BYTES, MAX_MAILBOX_MESSAGES};
+pub use messaging::{
+    AgentPublishError, AgentSubscribeError, DirectReceipt, MAX_TOPIC_NAME, TopicNameError,
+};
+
+pub use x0x_core::{AgentId, MachineId, Metric, MetricKind, UserId, WallTime};
+pub use x0x_direct::{DirectError, DirectMessage};
+pub use x0x_gossip_pubsub::{Delivery, Message, PublishError, SubscribeError, Subscription};
+pub use x0x_rendezvous::{AnnounceError, DiscoveredAgent};
+pub use x0x_transport::{SessionInfo, Side};

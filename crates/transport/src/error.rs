@@ -59,6 +59,9 @@ pub enum SendError {
         /// Bytes allowed.
         max: usize,
     },
+    /// The transport speaks this protocol itself.
+    #[error("protocol {0:?} belongs to the transport")]
+    Reserved(Protocol),
 }
 
 /// The protocol's receiver was taken before.

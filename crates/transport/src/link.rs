@@ -2,12 +2,25 @@
 //! link carries byte streams. The QUIC engine and the in-memory engine implement it, so hello,
 //! duplicate resolution, queues and back-pressure above it are one piece of code in both worlds.
 
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{fmt, future::Future, net::SocketAddr, pin::Pin, time::Duration};
 
 use bytes::Bytes;
 use x0x_core::MachineId;
 
-use crate::{error::DialError, transport::BoxFuture, wire::CloseCode};
+use crate::{error::DialError, wire::CloseCode};
+
+/// A boxed future, so that traits with waiting calls can be used as `dyn`.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Which end opened the connection under a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Side {
+    /// This machine dialled.
+    Dialer,
+    /// The peer dialled.
+    Acceptor,
+}
 
 /// Makes links to other machines over one socket.
 pub trait Engine: Send + Sync + fmt::Debug + 'static {
@@ -60,12 +73,16 @@ pub trait Link: Send + Sync + fmt::Debug + 'static {
 /// The sending half of a stream.
 pub trait SendStream: Send + fmt::Debug + 'static {
     /// Writes all the chunks in order, waiting for the peer's flow control.
-    fn write_all<'a>(&'a mut self, chunks: &'a mut [Bytes]) -> BoxFuture<'a, Result<(), LinkClosed>>;
+    fn write_all<'a>(
+        &'a mut self,
+        chunks: &'a mut [Bytes],
+    ) -> BoxFuture<'a, Result<(), LinkClosed>>;
 }
 
-/// The receiving half of a stream.
+/// The receiving half of a stream. Dropping it tells the peer that nobody reads it any more.
 pub trait RecvStream: Send + fmt::Debug + 'static {
-    /// The next at most `max` bytes in order; `None` at the end of the stream.
+    /// The next at most `max` bytes in order; `None` at the end of the stream. Dropping the future
+    /// loses nothing.
     fn read(&mut self, max: usize) -> BoxFuture<'_, Result<Option<Bytes>, LinkClosed>>;
 }
 

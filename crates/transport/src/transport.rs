@@ -1,14 +1,13 @@
 //! The narrow trait that the layers above hold, and its types.
 
-use std::{fmt, future::Future, net::SocketAddr, pin::Pin, time::Duration};
+use std::{fmt, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use x0x_core::{AgentId, MachineId, PeerAddr, Protocol};
 
-use crate::error::{DialError, InboundTaken, SendError};
+pub use crate::link::{BoxFuture, Side};
 
-/// A boxed future, so that `dyn Transport` can be shared by all layers.
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+use crate::error::{DialError, InboundTaken, SendError};
 
 /// Authenticated, encrypted, ordered message streams to other machines.
 ///
@@ -85,16 +84,6 @@ pub enum InboundEvent {
     Down(MachineId),
 }
 
-/// Which end opened the connection under a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Side {
-    /// This machine dialled.
-    Dialer,
-    /// The peer dialled.
-    Acceptor,
-}
-
 /// A session as seen from this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -113,6 +102,8 @@ pub struct SessionInfo {
     pub listen_addresses: Vec<SocketAddr>,
     /// The path's smoothed round-trip time.
     pub rtt: Duration,
+    /// This machine's address as the peer sees it. One peer's word: a hint, not a fact.
+    pub observed_address: Option<SocketAddr>,
 }
 
 impl SessionInfo {

@@ -1,6 +1,350 @@
-//! Messages of the control stream, frame headers and close codes.
+//! Messages of the control stream, and close codes.
+//!
+//! Decoding takes two steps: [`ControlIn::decode`] checks sizes and shapes, [`HelloIn::verify`] the
+//! network and the signatures. Only a verified [`Hello`] reaches the session machine. The schema is
+//! `docs/protocol/transport.proto`.
 
-use std::fmt;
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
+
+use bytes::Bytes;
+use prost::Message;
+use x0x_core::{
+    AgentId, DecodeError, MAX_ADDRESSES, MachineId, WallTime, decode_bounded, fixed_bytes,
+};
+use x0x_identity::{BindingError, MAX_SIGNED_BINDING, SignedBinding, SignedBindingIn};
+
+use crate::MAX_AGENTS;
+
+/// Version of the session protocol. Another one is refused like another network.
+pub const VERSION: u32 = 1;
+/// Largest hello in bytes: [`MAX_AGENTS`] bindings, the addresses, and room for fields to come.
+pub const MAX_HELLO: usize = MAX_AGENTS * (MAX_SIGNED_BINDING + 8) + 1024;
+/// Largest of the other control messages in bytes.
+pub const MAX_CONTROL: usize = 256;
+
+/// BLAKE3 context under which a network's name becomes its id.
+const NETWORK_CONTEXT: &str = "x0x transport network id 1";
+
+/// Which network a machine belongs to: machines of different networks refuse each other.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct NetworkId([u8; 32]);
+
+impl NetworkId {
+    /// The id of a network's name.
+    #[must_use]
+    pub fn of(name: &str) -> Self {
+        Self(blake3::derive_key(NETWORK_CONTEXT, name.as_bytes()))
+    }
+}
+
+impl fmt::Debug for NetworkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NetworkId({})", MachineId::new(self.0).short())
+    }
+}
+
+/// Random number of one run of a process: a peer with another one was restarted.
+pub type Instance = [u8; 16];
+
+/// What this end says of itself on a new link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HelloOut {
+    /// The network.
+    pub network: NetworkId,
+    /// This run of this process.
+    pub instance: Instance,
+    /// Encoded agent bindings; at most [`MAX_AGENTS`] are sent.
+    pub bindings: Vec<Bytes>,
+    /// Where this machine listens; at most [`MAX_ADDRESSES`] are sent.
+    pub listen_addresses: Vec<SocketAddr>,
+    /// Asks the arbiter to drop the session that it believes to have with this machine.
+    pub replace: bool,
+}
+
+/// A message of the control stream, to send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ControlOut {
+    /// First on every link, from both ends.
+    Hello(HelloOut),
+    /// The arbiter chose this link to be the session.
+    Keep,
+    /// Asks for a [`ControlOut::Pong`].
+    Ping(u64),
+    /// Answers a ping with its nonce.
+    Pong(u64),
+    /// Where the receiver's packets come from.
+    Observed {
+        /// Counts this link's reports; the highest is the latest.
+        seq: u64,
+        /// The address seen.
+        address: SocketAddr,
+    },
+}
+
+impl ControlOut {
+    /// The wire form.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let kind = match self {
+            Self::Hello(hello) => proto::Kind::Hello(hello.to_proto()),
+            Self::Keep => proto::Kind::Keep(proto::Keep {}),
+            Self::Ping(nonce) => proto::Kind::Ping(proto::Ping { nonce: *nonce }),
+            Self::Pong(nonce) => proto::Kind::Pong(proto::Pong { nonce: *nonce }),
+            Self::Observed { seq, address } => {
+                proto::Kind::Observed(proto::Observed { seq: *seq, address: pack(*address) })
+            }
+        };
+        proto::Control { kind: Some(kind) }.encode_to_vec().into()
+    }
+}
+
+impl HelloOut {
+    fn to_proto(&self) -> proto::Hello {
+        proto::Hello {
+            version: VERSION,
+            network: Bytes::copy_from_slice(&self.network.0),
+            instance: Bytes::copy_from_slice(&self.instance),
+            bindings: self.bindings.iter().take(MAX_AGENTS).cloned().collect(),
+            listen: self.listen_addresses.iter().take(MAX_ADDRESSES).map(|a| pack(*a)).collect(),
+            replace: self.replace,
+        }
+    }
+}
+
+/// A received control message: well-formed, not verified.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum ControlIn {
+    /// The peer introduces itself.
+    Hello(Box<HelloIn>),
+    /// The peer, as the arbiter, chose this link.
+    Keep,
+    /// To be answered.
+    Ping(u64),
+    /// Answers a ping.
+    Pong(u64),
+    /// Where the peer sees this machine.
+    Observed {
+        /// Counts the link's reports.
+        seq: u64,
+        /// The address, IPv4 in its own form.
+        address: SocketAddr,
+    },
+    /// Of a later version of the protocol; to be skipped.
+    Unknown,
+}
+
+impl ControlIn {
+    /// Reads a control message. Only the first one on a link, the hello, may be large.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when it is too large, malformed, or a field is out of range.
+    pub fn decode(bytes: &Bytes, first: bool) -> Result<Self, DecodeError> {
+        let max = if first { MAX_HELLO } else { MAX_CONTROL };
+        let control: proto::Control = decode_bounded(bytes.clone(), max)?;
+        Ok(match control.kind {
+            Some(proto::Kind::Hello(hello)) => Self::Hello(Box::new(HelloIn::from_proto(&hello)?)),
+            Some(proto::Kind::Keep(_)) => Self::Keep,
+            Some(proto::Kind::Ping(ping)) => Self::Ping(ping.nonce),
+            Some(proto::Kind::Pong(pong)) => Self::Pong(pong.nonce),
+            Some(proto::Kind::Observed(observed)) => {
+                Self::Observed { seq: observed.seq, address: unpack(&observed.address)? }
+            }
+            None => Self::Unknown,
+        })
+    }
+}
+
+/// A received hello: well-formed, not verified.
+#[derive(Debug, Clone)]
+pub struct HelloIn {
+    version: u32,
+    network: NetworkId,
+    instance: Instance,
+    bindings: Vec<SignedBindingIn>,
+    listen_addresses: Vec<SocketAddr>,
+    replace: bool,
+}
+
+/// A hello that holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Hello {
+    /// This run of the peer's process.
+    pub instance: Instance,
+    /// The agents that it proved, each once.
+    pub agents: Vec<AgentId>,
+    /// Where it says that it listens.
+    pub listen_addresses: Vec<SocketAddr>,
+    /// It lost its session and asks for this link in its place.
+    pub replace: bool,
+}
+
+/// A hello that does not hold.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HelloError {
+    /// Another version of the session protocol.
+    #[error("session protocol version {0}")]
+    Version(u32),
+    /// Another network.
+    #[error("another network")]
+    Network,
+    /// One of the bindings.
+    #[error("binding: {0}")]
+    Binding(#[from] BindingError),
+}
+
+impl HelloError {
+    /// The code to close the link with.
+    #[must_use]
+    pub const fn close_code(&self) -> CloseCode {
+        match self {
+            Self::Version(_) | Self::Network => CloseCode::WrongNetwork,
+            Self::Binding(_) => CloseCode::Misbehaved,
+        }
+    }
+}
+
+impl HelloIn {
+    fn from_proto(hello: &proto::Hello) -> Result<Self, DecodeError> {
+        if hello.bindings.len() > MAX_AGENTS {
+            return Err(DecodeError::Field("bindings"));
+        }
+        if hello.listen.len() > MAX_ADDRESSES {
+            return Err(DecodeError::Field("listen"));
+        }
+        // The other fields of another version mean what they like.
+        let current = hello.version == VERSION;
+        let bindings = hello.bindings.iter().filter(|_| current);
+        Ok(Self {
+            version: hello.version,
+            network: NetworkId(fixed_bytes(&hello.network, "network")?),
+            instance: fixed_bytes(&hello.instance, "instance")?,
+            bindings: bindings.map(|b| SignedBinding::decode(b)).collect::<Result<_, _>>()?,
+            listen_addresses: hello.listen.iter().map(|a| unpack(a)).collect::<Result<_, _>>()?,
+            replace: hello.replace,
+        })
+    }
+
+    /// Checks the version, the network and each binding for the machine that proved its id on the
+    /// link. The cheap checks come first.
+    ///
+    /// # Errors
+    /// [`HelloError`] with the first thing that is wrong.
+    pub fn verify(
+        self,
+        network: NetworkId,
+        machine: MachineId,
+        now: WallTime,
+    ) -> Result<Hello, HelloError> {
+        if self.version != VERSION {
+            return Err(HelloError::Version(self.version));
+        }
+        if self.network != network {
+            return Err(HelloError::Network);
+        }
+        let mut agents = Vec::with_capacity(self.bindings.len());
+        for binding in self.bindings {
+            let agent = binding.verify(machine, now)?.binding.agent;
+            if !agents.contains(&agent) {
+                agents.push(agent);
+            }
+        }
+        let (instance, replace) = (self.instance, self.replace);
+        Ok(Hello { instance, agents, listen_addresses: self.listen_addresses, replace })
+    }
+}
+
+/// IP then port, big-endian: 6 bytes for IPv4, 18 for IPv6.
+fn pack(address: SocketAddr) -> Bytes {
+    let mut bytes = match address.ip().to_canonical() {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    };
+    bytes.extend_from_slice(&address.port().to_be_bytes());
+    bytes.into()
+}
+
+fn unpack(bytes: &[u8]) -> Result<SocketAddr, DecodeError> {
+    let invalid = || DecodeError::Field("address");
+    let (ip, port) = bytes.split_last_chunk::<2>().ok_or_else(invalid)?;
+    let ip: IpAddr = match ip.len() {
+        4 => Ipv4Addr::from(fixed_bytes::<4>(ip, "address")?).into(),
+        16 => Ipv6Addr::from(fixed_bytes::<16>(ip, "address")?).into(),
+        _ => return Err(invalid()),
+    };
+    Ok(SocketAddr::new(ip.to_canonical(), u16::from_be_bytes(*port)))
+}
+
+/// The schema. Field numbers are never reused.
+mod proto {
+    use bytes::Bytes;
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Control {
+        #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5")]
+        pub(super) kind: Option<Kind>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Oneof)]
+    pub(super) enum Kind {
+        #[prost(message, tag = "1")]
+        Hello(Hello),
+        #[prost(message, tag = "2")]
+        Keep(Keep),
+        #[prost(message, tag = "3")]
+        Ping(Ping),
+        #[prost(message, tag = "4")]
+        Pong(Pong),
+        #[prost(message, tag = "5")]
+        Observed(Observed),
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Hello {
+        #[prost(uint32, tag = "1")]
+        pub(super) version: u32,
+        #[prost(bytes = "bytes", tag = "2")]
+        pub(super) network: Bytes,
+        #[prost(bytes = "bytes", tag = "3")]
+        pub(super) instance: Bytes,
+        #[prost(bytes = "bytes", repeated, tag = "4")]
+        pub(super) bindings: Vec<Bytes>,
+        #[prost(bytes = "bytes", repeated, tag = "5")]
+        pub(super) listen: Vec<Bytes>,
+        #[prost(bool, tag = "6")]
+        pub(super) replace: bool,
+    }
+
+    #[derive(Clone, Copy, PartialEq, prost::Message)]
+    pub(super) struct Keep {}
+
+    #[derive(Clone, Copy, PartialEq, prost::Message)]
+    pub(super) struct Ping {
+        #[prost(fixed64, tag = "1")]
+        pub(super) nonce: u64,
+    }
+
+    #[derive(Clone, Copy, PartialEq, prost::Message)]
+    pub(super) struct Pong {
+        #[prost(fixed64, tag = "1")]
+        pub(super) nonce: u64,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Observed {
+        #[prost(uint64, tag = "1")]
+        pub(super) seq: u64,
+        #[prost(bytes = "bytes", tag = "2")]
+        pub(super) address: Bytes,
+    }
+}
 
 /// Why a connection is closed: the QUIC application error code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -52,3 +396,6 @@ impl fmt::Display for CloseCode {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

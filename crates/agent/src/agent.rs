@@ -1,0 +1,138 @@
+//! The agent: every layer started, connected and stopped in order.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::task::JoinHandle;
+use x0x_core::{AgentId, Clock, MachineId, Metric, Tick, UserId};
+use x0x_direct::Direct;
+use x0x_gossip_membership::Membership;
+use x0x_gossip_pubsub::Gossip;
+use x0x_rendezvous::Discovery;
+use x0x_transport::{Node, SessionInfo, Transport};
+
+use crate::{AgentBuilder, mailbox::Mailbox};
+
+/// An agent on the x0x network: an identity, its sessions, and everything that runs over them.
+///
+/// Cheap to clone; all clones are the same agent. Dropping the last clone does not stop it: call
+/// [`shutdown`](Self::shutdown).
+#[derive(Debug, Clone)]
+pub struct Agent {
+    pub(crate) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) agent_id: AgentId,
+    pub(crate) machine_id: MachineId,
+    pub(crate) user_id: Option<UserId>,
+    pub(crate) kem_public: Vec<u8>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) started: Tick,
+    pub(crate) node: Arc<Node>,
+    pub(crate) engine_metrics: Arc<x0x_transport::quic::EngineMetrics>,
+    pub(crate) membership: Membership,
+    pub(crate) gossip: Arc<Gossip>,
+    pub(crate) direct: Direct,
+    pub(crate) discovery: Discovery,
+    pub(crate) mailbox: Mailbox,
+    pub(crate) tasks: tokio::sync::Mutex<Vec<JoinHandle<()>>>,
+    pub(crate) stop: tokio_util::sync::CancellationToken,
+}
+
+impl Agent {
+    /// Starts from a configuration.
+    #[must_use]
+    pub fn builder(config: crate::AgentConfig) -> AgentBuilder {
+        AgentBuilder::new(config)
+    }
+
+    /// This agent.
+    #[must_use]
+    pub fn agent_id(&self) -> AgentId {
+        self.inner.agent_id
+    }
+
+    /// The machine it runs on: the id of its QUIC endpoint.
+    #[must_use]
+    pub fn machine_id(&self) -> MachineId {
+        self.inner.machine_id
+    }
+
+    /// The user standing behind it, when `user.key` exists.
+    #[must_use]
+    pub fn user_id(&self) -> Option<UserId> {
+        self.inner.user_id
+    }
+
+    /// The ML-KEM-768 encapsulation key to which letters for this agent are sealed, 1184 bytes.
+    #[must_use]
+    pub fn kem_public_key(&self) -> &[u8] {
+        &self.inner.kem_public
+    }
+
+    /// Addresses where the QUIC endpoint listens.
+    #[must_use]
+    pub fn local_addresses(&self) -> Vec<SocketAddr> {
+        self.inner.node.local_addresses()
+    }
+
+    /// Addresses of this machine as its peers see them, without repeats.
+    #[must_use]
+    pub fn observed_addresses(&self) -> Vec<SocketAddr> {
+        let mut seen: Vec<_> =
+            self.sessions().into_iter().filter_map(|session| session.observed_address).collect();
+        seen.sort_unstable();
+        seen.dedup();
+        seen
+    }
+
+    /// Time since the start.
+    #[must_use]
+    pub fn uptime(&self) -> Duration {
+        self.inner.clock.now() - self.inner.started
+    }
+
+    /// The live sessions, by machine id.
+    #[must_use]
+    pub fn sessions(&self) -> Vec<SessionInfo> {
+        self.inner.node.sessions()
+    }
+
+    /// The overlay neighbours: the active view.
+    #[must_use]
+    pub fn neighbors(&self) -> Vec<MachineId> {
+        self.inner.membership.active_view()
+    }
+
+    /// Every layer's counters and gauges.
+    #[must_use]
+    pub fn metrics(&self) -> Vec<Metric> {
+        let inner = &self.inner;
+        let mut metrics = inner.engine_metrics.snapshot();
+        metrics.extend(inner.node.metrics().snapshot());
+        metrics.extend(inner.membership.metrics().snapshot());
+        metrics.extend(inner.gossip.metrics().snapshot());
+        metrics.extend(inner.direct.metrics().snapshot());
+        metrics.extend(inner.discovery.metrics().snapshot());
+        metrics.extend(inner.mailbox.metrics());
+        metrics
+    }
+
+    /// Stops every layer, the highest first, tells the peers, and saves the peer cache. Waits until
+    /// it is done; harmless when repeated.
+    pub async fn shutdown(&self) {
+        let inner = &self.inner;
+        inner.stop.cancel();
+        inner.discovery.shutdown().await;
+        inner.gossip.shutdown().await;
+        inner.direct.shutdown().await;
+        inner.membership.shutdown().await;
+        inner.mailbox.close();
+        inner.node.shutdown().await;
+        for task in inner.tasks.lock().await.drain(..) {
+            // A task that panicked has said so already; there is nothing left to stop.
+            let _ = task.await;
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! How an agent is set up.
+
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+/// Settings of an [`Agent`](crate::Agent). All have defaults but the two folders.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct AgentConfig {
+    /// Folder of the key files (`machine.key`, `agent.key`, `user.key`), made 0700.
+    pub identity_dir: PathBuf,
+    /// Folder of everything else, such as `peer_cache/`.
+    pub data_dir: PathBuf,
+    /// Where the QUIC endpoint listens. Default `[::]:0`: any interface, any free port.
+    pub bind: SocketAddr,
+    /// First-contact hints. Default none: known peers are found through the peer cache.
+    pub bootstrap: Vec<SocketAddr>,
+    /// Machines of different networks refuse each other. Default `x0x`.
+    pub network: String,
+    /// Offer pure ML-KEM-768 alone, without the X25519 hybrid. Default false.
+    pub pure_pq: bool,
+    /// Period of announcements. Default 300 s.
+    pub heartbeat: Duration,
+    /// How long an announcement counts as fresh. Default 900 s.
+    pub announcement_ttl: Duration,
+}
+
+impl AgentConfig {
+    /// The defaults over two folders.
+    #[must_use]
+    pub fn new(identity_dir: impl Into<PathBuf>, data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            identity_dir: identity_dir.into(),
+            data_dir: data_dir.into(),
+            bind: SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0),
+            bootstrap: Vec::new(),
+            network: "x0x".to_owned(),
+            pure_pq: false,
+            heartbeat: Duration::from_secs(300),
+            announcement_ttl: Duration::from_secs(900),
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Who is where: connecting to agents, and the agents seen.
+
+use std::{net::SocketAddr, time::Duration};
+
+use x0x_core::{AgentId, MachineId, PeerAddr};
+use x0x_rendezvous::{AnnounceError, DiscoveredAgent};
+use x0x_transport::{SessionInfo, Transport};
+
+use crate::Agent;
+
+/// What an attempt to connect to an agent came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConnectKind {
+    /// A direct connection was made.
+    Direct,
+    /// There was a session already.
+    AlreadyConnected,
+    /// The agent's machine is known and did not answer, or did not prove that agent.
+    Unreachable,
+    /// Nothing is known about the agent.
+    NotFound,
+}
+
+/// The outcome of [`Agent::connect`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnectOutcome {
+    /// What it came to.
+    pub kind: ConnectKind,
+    /// Where the peer's packets come from, when there is a session.
+    pub addr: Option<SocketAddr>,
+    /// Why not, for people; empty on success.
+    pub reason: String,
+}
+
+impl ConnectOutcome {
+    fn connected(kind: ConnectKind, session: &SessionInfo) -> Self {
+        Self { kind, addr: Some(session.remote_address), reason: String::new() }
+    }
+
+    fn failed(kind: ConnectKind, reason: impl Into<String>) -> Self {
+        Self { kind, addr: None, reason: reason.into() }
+    }
+}
+
+impl Agent {
+    /// Connects to an agent's machine, found through the sessions and the discovery cache.
+    pub async fn connect(&self, agent: AgentId) -> ConnectOutcome {
+        if let Some(session) = self.session_of(agent) {
+            return ConnectOutcome::connected(ConnectKind::AlreadyConnected, &session);
+        }
+        let Some(record) = self.discovered_agent(&agent) else {
+            return ConnectOutcome::failed(ConnectKind::NotFound, "agent is not known");
+        };
+        let target = PeerAddr::known(record.machine, record.addresses);
+        match self.inner.node.connect(target).await {
+            Ok(session) if session.agents.contains(&agent) => {
+                ConnectOutcome::connected(ConnectKind::Direct, &session)
+            }
+            Ok(_) => ConnectOutcome::failed(
+                ConnectKind::Unreachable,
+                "the machine answered but no longer runs this agent",
+            ),
+            Err(error) => ConnectOutcome::failed(ConnectKind::Unreachable, error.to_string()),
+        }
+    }
+
+    /// The session whose peer proved this agent.
+    #[must_use]
+    pub fn session_of(&self, agent: AgentId) -> Option<SessionInfo> {
+        self.sessions().into_iter().find(|session| session.agents.contains(&agent))
+    }
+
+    /// Agents with a live session, and their machines.
+    #[must_use]
+    pub fn connected_agents(&self) -> Vec<(AgentId, MachineId)> {
+        self.sessions()
+            .iter()
+            .flat_map(|session| session.agents.iter().map(|agent| (*agent, session.peer)))
+            .collect()
+    }
+
+    /// Agents seen lately, by id; with `unfiltered` also those whose announcement is stale.
+    #[must_use]
+    pub fn discovered(&self, unfiltered: bool) -> Vec<DiscoveredAgent> {
+        self.observe_sessions();
+        self.inner.discovery.agents(unfiltered)
+    }
+
+    /// One agent of the discovery cache.
+    #[must_use]
+    pub fn discovered_agent(&self, agent: &AgentId) -> Option<DiscoveredAgent> {
+        self.observe_sessions();
+        self.inner.discovery.agent(agent)
+    }
+
+    /// Waits up to `patience` for an agent to become known.
+    pub async fn find(&self, agent: AgentId, patience: Duration) -> Option<DiscoveredAgent> {
+        tokio::time::timeout(patience, async {
+            loop {
+                let changed = self.inner.discovery.changed();
+                if let Some(record) = self.discovered_agent(&agent) {
+                    return record;
+                }
+                changed.await;
+            }
+        })
+        .await
+        .ok()
+    }
+
+    /// Announces this agent now, beside the periodic announcements.
+    ///
+    /// # Errors
+    /// The gossip layer is busy or closed.
+    pub async fn announce(&self) -> Result<(), AnnounceError> {
+        self.inner.discovery.announce().await
+    }
+
+    /// What a session hello proves is better than an announcement; note it in the cache.
+    fn observe_sessions(&self) {
+        for session in self.sessions() {
+            self.inner.discovery.observe_session(
+                &session.agents,
+                session.peer,
+                &session.listen_addresses,
+            );
+        }
+    }
+}

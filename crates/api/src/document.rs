@@ -1,0 +1,200 @@
+//! `docs/api.md`, written from the table and the types' schemas.
+
+use std::{collections::BTreeMap, fmt::Write};
+
+use serde_json::Value;
+
+use crate::{
+    Answer, Auth, Body, ENDPOINTS, Endpoint, ErrorCode, limits::MAX_BODY, openapi::schemas,
+};
+
+const HEAD: &str = "# Local API
+
+Written from the endpoint table in `crates/api` by its function `markdown()`; change the table, not
+this file. The same as an OpenAPI 3.1 document: `GET /openapi.json`.
+
+The daemon listens on loopback only; `api.port` in its data directory holds `ip:port`, `api-token` the
+token. Every request needs `Authorization: Bearer <token>` unless it says otherwise, a `Host` of exactly
+`127.0.0.1:<port>`, `localhost:<port>` or `[::1]:<port>`, and no `Origin` or one of these with `http://`.
+Bodies are JSON with `Content-Type: application/json`. Binary values are standard base64, ids 64 lowercase
+hex characters. Every failure is `{\"ok\":false,\"error\":text,\"code\":code}`.
+
+Server-sent events carry rising ids; a client that reconnects with `Last-Event-ID` gets what it missed as
+long as the daemon still has it, and `event: lagged` with `{\"missed\":n}` where it does not.
+
+";
+
+/// The API as Markdown.
+#[must_use]
+pub fn markdown() -> String {
+    let mut out = HEAD.to_owned();
+    let mut category = "";
+    for endpoint in ENDPOINTS {
+        if endpoint.category != category {
+            category = endpoint.category;
+            line(&mut out, format_args!("## {category}\n"));
+        }
+        section(&mut out, endpoint);
+    }
+    out.push_str("## Error codes\n\n| code | status | given when |\n|---|---|---|\n");
+    for code in ErrorCode::ALL {
+        let (status, summary) = (code.status(), code.summary().trim());
+        line(&mut out, format_args!("| `{code}` | {status} | {summary} |"));
+    }
+    out.push_str("\n## Types\n\n");
+    let schemas = schemas();
+    for (name, schema) in &schemas {
+        type_section(&mut out, name, schema);
+    }
+    let end = out.trim_end().len();
+    out.truncate(end);
+    out.push('\n');
+    out
+}
+
+fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(out, "{text}");
+}
+
+fn section(out: &mut String, endpoint: &Endpoint) {
+    line(out, format_args!("### {} {}\n\n{}\n", endpoint.method, endpoint.path, endpoint.summary));
+    if let Some(cli) = endpoint.cli {
+        line(out, format_args!("- Command: `x0x {cli}`"));
+    }
+    match endpoint.auth {
+        Auth::None => line(out, format_args!("- Token: not needed")),
+        Auth::Bearer => {}
+        Auth::BearerOrQuery => line(out, format_args!("- Token: in the header, or as `?token=`")),
+    }
+    for parameter in endpoint.query {
+        let (name, summary) = (parameter.name, parameter.summary);
+        line(out, format_args!("- Query `{name}` ({}): {summary}", parameter.value));
+    }
+    if let Some(request) = endpoint.request {
+        let optional = if endpoint.body == Body::Optional { ", optional" } else { "" };
+        line(out, format_args!("- Body: {}{optional}", link(&request.name())));
+    }
+    if endpoint.max_body != MAX_BODY {
+        line(out, format_args!("- Body limit: {} MiB", endpoint.max_body >> 20));
+    }
+    match endpoint.answer {
+        Answer::Json(schema) => line(out, format_args!("- Answer: {}", link(&schema.name()))),
+        Answer::Text { media_type } => line(out, format_args!("- Answer: `{media_type}`")),
+        Answer::Events(schema) => {
+            line(out, format_args!("- Answer: events with {}", link(&schema.name())));
+        }
+        Answer::Frames { client, server } => {
+            let (client, server) = (link(&client.name()), link(&server.name()));
+            line(out, format_args!("- Frames: {client} from the client, {server} from the daemon"));
+        }
+    }
+    out.push('\n');
+}
+
+fn link(name: &str) -> String {
+    format!("[{name}](#{})", name.to_lowercase())
+}
+
+fn type_section(out: &mut String, name: &str, schema: &Value) {
+    line(out, format_args!("### {name}\n"));
+    if let Some(text) = schema["description"].as_str() {
+        line(out, format_args!("{}\n", one_line(text)));
+    }
+    if let Some(variants) = schema["oneOf"].as_array() {
+        for variant in variants {
+            variant_item(out, variant);
+        }
+        out.push('\n');
+    } else if let Some(values) = schema["enum"].as_array() {
+        let values: Vec<String> = values.iter().map(|value| format!("`{value}`")).collect();
+        line(out, format_args!("One of {}.\n", values.join(", ")));
+    } else if schema["properties"].is_object() {
+        out.push_str("| field | type | meaning |\n|---|---|---|\n");
+        for (field, (kind, meaning)) in fields(schema) {
+            line(out, format_args!("| `{field}` | {kind} | {meaning} |"));
+        }
+        out.push('\n');
+    } else {
+        line(out, format_args!("Type: {}\n", kind(schema)));
+    }
+}
+
+/// One variant of a tagged enum, as a list item with its fields.
+fn variant_item(out: &mut String, variant: &Value) {
+    let fields = fields(variant);
+    let tag = tags(variant);
+    let text = variant["description"].as_str().map(one_line).unwrap_or_default();
+    let name = if tag.is_empty() { kind(variant) } else { format!("`{tag}`") };
+    line(out, format_args!("- {name}: {text}"));
+    for (field, (kind, meaning)) in fields.iter().filter(|(field, _)| **field != "type") {
+        line(out, format_args!("  - `{field}` {kind}: {meaning}"));
+    }
+}
+
+/// The value of the `type` field, wherever the variant's schema holds it.
+fn tags(schema: &Value) -> String {
+    if let Some(tag) = schema["properties"]["type"]["enum"][0].as_str() {
+        return tag.to_owned();
+    }
+    let parts = schema["allOf"].as_array().into_iter().flatten();
+    parts.map(tags).find(|tag| !tag.is_empty()).unwrap_or_default()
+}
+
+/// Fields of an object, with the type and meaning of each. Optional ones say so.
+fn fields(schema: &Value) -> BTreeMap<&str, (String, String)> {
+    let mut found = BTreeMap::new();
+    for part in schema["allOf"].as_array().into_iter().flatten() {
+        match part["$ref"].as_str() {
+            Some(target) => {
+                found.insert("…", (name_of(target), "the fields of that type".to_owned()));
+            }
+            None => found.extend(fields(part)),
+        }
+    }
+    let required = |name: &str| {
+        schema["required"].as_array().is_some_and(|names| names.iter().any(|known| known == name))
+    };
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        let optional = if required(name) { "" } else { ", optional" };
+        found.insert(name, (kind(property) + optional, meaning(property)));
+    }
+    found
+}
+
+/// A field's own description; a nullable reference holds it one level down.
+fn meaning(property: &Value) -> String {
+    let options = property["oneOf"].as_array().into_iter().flatten();
+    let mut texts = std::iter::once(property).chain(options).map(|part| &part["description"]);
+    texts.find_map(Value::as_str).map(one_line).unwrap_or_default()
+}
+
+fn kind(schema: &Value) -> String {
+    if let Some(target) = schema["$ref"].as_str() {
+        return name_of(target);
+    }
+    if let Some(options) = schema["oneOf"].as_array().or(schema["allOf"].as_array()) {
+        let mut kinds: Vec<String> = options.iter().map(kind).collect();
+        kinds.sort();
+        return kinds.join(" or ");
+    }
+    match &schema["type"] {
+        Value::String(name) if name == "array" => format!("list of {}", kind(&schema["items"])),
+        Value::String(name) if name == "object" && schema["additionalProperties"].is_object() => {
+            format!("map to {}", kind(&schema["additionalProperties"]))
+        }
+        Value::String(name) => name.clone(),
+        Value::Array(names) => {
+            names.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" or ")
+        }
+        _ => "any".to_owned(),
+    }
+}
+
+fn name_of(target: &str) -> String {
+    link(target.rsplit('/').next().unwrap_or(target))
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,267 @@
+//! The table of endpoints: routes, the OpenAPI document, `docs/api.md` and `x0x routes` derive from
+//! it.
+
+use crate::{
+    endpoint::{Answer, Auth, Body, Endpoint, Kind, Method, Parameter, SchemaOf},
+    event::{DirectMessageEvent, Event},
+    limits::{MAX_BODY, MAX_DIRECT_BODY},
+    operation::Operation,
+    types::{
+        AgentResponse, AnnounceRequest, AnnounceResponse, ConnectRequest, ConnectResponse,
+        DirectConnectionsResponse, DirectSendRequest, DirectSendResponse, DiscoveredAgentResponse,
+        DiscoveredAgentsResponse, HealthResponse, NetworkStatusResponse, OkResponse, PeersResponse,
+        PublishRequest, ShutdownResponse, StatusResponse, SubscribeRequest, SubscribeResponse,
+        WsSessionsResponse,
+    },
+    ws::{ClientFrame, ServerFrame},
+};
+
+const STATUS: &str = "Status";
+const IDENTITY: &str = "Identity";
+const NETWORK: &str = "Network";
+const DISCOVERY: &str = "Discovery";
+const PUBSUB: &str = "Publish and subscribe";
+const DIRECT: &str = "Direct messages";
+const WEBSOCKET: &str = "WebSocket";
+
+/// Media type of `GET /metrics`.
+pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+const fn rest(
+    operation: Operation,
+    method: Method,
+    path: &'static str,
+    category: &'static str,
+    answer: Answer,
+) -> Endpoint {
+    Endpoint {
+        operation,
+        method,
+        path,
+        cli: None,
+        summary: "",
+        category,
+        auth: Auth::Bearer,
+        body: Body::None,
+        request: None,
+        max_body: MAX_BODY,
+        query: &[],
+        kind: Kind::Rest,
+        answer,
+    }
+}
+
+const fn get(
+    operation: Operation,
+    path: &'static str,
+    category: &'static str,
+    answer: Answer,
+) -> Endpoint {
+    rest(operation, Method::Get, path, category, answer)
+}
+
+const fn post(
+    operation: Operation,
+    path: &'static str,
+    category: &'static str,
+    answer: Answer,
+) -> Endpoint {
+    rest(operation, Method::Post, path, category, answer)
+}
+
+const fn stream(
+    operation: Operation,
+    path: &'static str,
+    category: &'static str,
+    answer: Answer,
+) -> Endpoint {
+    let kind = match answer {
+        Answer::Frames { .. } => Kind::WebSocket,
+        _ => Kind::Sse,
+    };
+    Endpoint { auth: Auth::BearerOrQuery, kind, ..get(operation, path, category, answer) }
+}
+
+const fn json<T: utoipa::ToSchema>() -> Answer {
+    Answer::Json(SchemaOf::new::<T>())
+}
+
+const FRAMES: Answer = Answer::Frames {
+    client: SchemaOf::new::<ClientFrame>(),
+    server: SchemaOf::new::<ServerFrame>(),
+};
+
+impl Endpoint {
+    const fn cli(self, cli: &'static str) -> Self {
+        Self { cli: Some(cli), ..self }
+    }
+
+    const fn says(self, summary: &'static str) -> Self {
+        Self { summary, ..self }
+    }
+
+    const fn takes<T: utoipa::ToSchema>(self) -> Self {
+        Self { body: Body::Json, request: Some(SchemaOf::new::<T>()), ..self }
+    }
+
+    const fn may_take<T: utoipa::ToSchema>(self) -> Self {
+        Self { body: Body::Optional, request: Some(SchemaOf::new::<T>()), ..self }
+    }
+
+    const fn query(self, query: &'static [Parameter]) -> Self {
+        Self { query, ..self }
+    }
+}
+
+/// Every endpoint, in the order in which documents show them.
+pub const ENDPOINTS: &[Endpoint] = &[
+    Endpoint {
+        auth: Auth::None,
+        ..get(Operation::Health, "/health", STATUS, json::<HealthResponse>())
+    }
+    .cli("health")
+    .says("Whether the daemon runs, and with how many peers. Needs no token."),
+    get(Operation::Status, "/status", STATUS, json::<StatusResponse>())
+        .cli("status")
+        .says("The daemon's state, addresses and warnings."),
+    post(Operation::Shutdown, "/shutdown", STATUS, json::<ShutdownResponse>())
+        .cli("stop")
+        .says("Stops the daemon; open connections get two seconds to end."),
+    get(Operation::Metrics, "/metrics", STATUS, Answer::Text { media_type: OPENMETRICS })
+        .says("Counters and gauges of every layer, as OpenMetrics text."),
+    get(
+        Operation::OpenApi,
+        "/openapi.json",
+        STATUS,
+        Answer::Text { media_type: "application/json" },
+    )
+    .says("This API as an OpenAPI 3.1 document."),
+    get(Operation::Agent, "/agent", IDENTITY, json::<AgentResponse>())
+        .cli("agent")
+        .says("Ids and public keys of this daemon."),
+    post(Operation::Announce, "/announce", IDENTITY, json::<AnnounceResponse>())
+        .cli("announce")
+        .says("Announces the agent to the network now.")
+        .may_take::<AnnounceRequest>(),
+    get(Operation::Peers, "/peers", NETWORK, json::<PeersResponse>())
+        .cli("peers")
+        .says("Machines with a live session."),
+    get(Operation::NetworkStatus, "/network/status", NETWORK, json::<NetworkStatusResponse>())
+        .cli("network status")
+        .says("Addresses, sessions and round-trip time."),
+    get(
+        Operation::DiscoveredAgents,
+        "/agents/discovered",
+        DISCOVERY,
+        json::<DiscoveredAgentsResponse>(),
+    )
+    .cli("agents list")
+    .says("Agents that announced themselves lately.")
+    .query(&[Parameter::new("unfiltered", "boolean", "Also list those whose announcement expired.")]),
+    get(
+        Operation::DiscoveredAgent,
+        "/agents/discovered/{agent_id}",
+        DISCOVERY,
+        json::<DiscoveredAgentResponse>(),
+    )
+    .cli("agents get")
+    .says("One agent; 404 when it is not known.")
+    .query(&[Parameter::new(
+        "wait",
+        "string",
+        "Search for an unknown agent first: `true` for 10 seconds, or how many seconds (at most 60).",
+    )]),
+    post(Operation::Publish, "/publish", PUBSUB, json::<OkResponse>())
+        .cli("publish")
+        .says("Publishes a message; 429 when there is no room for it within two seconds.")
+        .takes::<PublishRequest>(),
+    post(Operation::Subscribe, "/subscribe", PUBSUB, json::<SubscribeResponse>())
+        .cli("subscribe")
+        .says("Lets the messages of a topic come to `/events`.")
+        .takes::<SubscribeRequest>(),
+    Endpoint {
+        method: Method::Delete,
+        ..get(Operation::Unsubscribe, "/subscribe/{id}", PUBSUB, json::<OkResponse>())
+    }
+    .cli("unsubscribe")
+    .says("Ends a subscription; its messages stop."),
+    stream(Operation::Events, "/events", PUBSUB, Answer::Events(SchemaOf::new::<Event>()))
+        .cli("events")
+        .says("Messages of every subscription of the daemon, as server-sent events."),
+    post(Operation::Connect, "/agents/connect", DIRECT, json::<ConnectResponse>())
+        .cli("direct connect")
+        .says("Opens a session with an agent's machine. Read `outcome`: the status is always 200.")
+        .takes::<ConnectRequest>(),
+    Endpoint {
+        max_body: MAX_DIRECT_BODY,
+        ..post(Operation::DirectSend, "/direct/send", DIRECT, json::<DirectSendResponse>())
+    }
+    .cli("direct send")
+    .says("Sends a direct message; answers once the recipient's inbox took it.")
+    .takes::<DirectSendRequest>(),
+    get(
+        Operation::DirectConnections,
+        "/direct/connections",
+        DIRECT,
+        json::<DirectConnectionsResponse>(),
+    )
+    .cli("direct connections")
+    .says("Agents that can be reached over a live session."),
+    stream(
+        Operation::DirectEvents,
+        "/direct/events",
+        DIRECT,
+        Answer::Events(SchemaOf::new::<DirectMessageEvent>()),
+    )
+    .cli("direct events")
+    .says("Direct messages to this daemon's agent, as server-sent events."),
+    stream(Operation::Ws, "/ws", WEBSOCKET, FRAMES)
+        .says("Publish, subscribe and send over one WebSocket."),
+    stream(Operation::WsDirect, "/ws/direct", WEBSOCKET, FRAMES)
+        .says("The same, and direct messages to this daemon's agent come by themselves."),
+    get(Operation::WsSessions, "/ws/sessions", WEBSOCKET, json::<WsSessionsResponse>())
+        .cli("ws sessions")
+        .says("The open WebSocket sessions and their topics."),
+];
+
+/// The table row of an operation.
+///
+/// # Panics
+/// Never: a test holds that every operation has a row.
+#[must_use]
+pub fn endpoint(operation: Operation) -> &'static Endpoint {
+    ENDPOINTS
+        .iter()
+        .find(|endpoint| endpoint.operation == operation)
+        .expect("every operation has a row")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn each_operation_has_one_row_and_each_row_a_route_of_its_own() {
+        let operations: BTreeSet<_> = ENDPOINTS.iter().map(|row| row.operation).collect();
+        assert_eq!(operations.len(), ENDPOINTS.len());
+        assert_eq!(operations, Operation::ALL.iter().copied().collect());
+        let routes: BTreeSet<_> =
+            ENDPOINTS.iter().map(|row| (row.method.as_str(), row.path)).collect();
+        assert_eq!(routes.len(), ENDPOINTS.len());
+        for row in ENDPOINTS {
+            assert!(row.summary.ends_with('.'), "{} has no summary", row.path);
+            assert_eq!(row.request.is_some(), row.body != Body::None, "{}", row.path);
+            assert_eq!(endpoint(row.operation).path, row.path);
+        }
+    }
+
+    #[test]
+    fn streams_take_the_token_in_the_query() {
+        for row in ENDPOINTS {
+            let streams = row.kind != Kind::Rest;
+            assert_eq!(row.auth == Auth::BearerOrQuery, streams, "{}", row.path);
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Data of the server-sent events.
+//!
+//! `GET /events` sends the event name twice: as the SSE `event` field and inside the JSON, as
+//! `{"type": name, "data": {..}}`. `GET /direct/events` sends the bare data. Both send
+//! `event: lagged` with [`Lagged`] where a client missed events.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use x0x_core::{AgentId, MachineId};
+
+use crate::encoding::{Base64, Hex16, Hex64};
+
+/// SSE event name of a [`DirectMessageEvent`].
+pub const DIRECT_MESSAGE: &str = "direct_message";
+/// SSE event name of a [`MessageEvent`].
+pub const MESSAGE: &str = "message";
+/// SSE event name of a [`Lagged`].
+pub const LAGGED: &str = "lagged";
+
+/// An event of `GET /events`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "type", content = "data", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Event {
+    /// A message of a subscribed topic.
+    Message(MessageEvent),
+    /// Events that this client missed.
+    Lagged(Lagged),
+}
+
+/// How far an author is trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum TrustLevel {
+    /// Never to be heard.
+    Blocked,
+    /// Not a contact.
+    Unknown,
+    /// A contact.
+    Known,
+    /// A trusted contact.
+    Trusted,
+}
+
+/// What the trust rules say of a direct message's sender.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum TrustDecision {
+    /// A trusted contact.
+    Accept,
+    /// A known contact.
+    AcceptWithFlag,
+    /// A pinned contact on another machine.
+    RejectMachineMismatch,
+    /// A blocked contact.
+    RejectBlocked,
+    /// Not a contact.
+    Unknown,
+}
+
+/// A message of a topic that was subscribed to by `POST /subscribe`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MessageEvent {
+    /// The subscription that it belongs to.
+    #[schema(value_type = Hex16)]
+    pub subscription_id: String,
+    /// Topic name.
+    pub topic: String,
+    /// The message.
+    pub payload: Base64,
+    /// Its author.
+    #[schema(value_type = Option<Hex64>, required = true)]
+    pub sender: Option<AgentId>,
+    /// Whether the author's signature was verified.
+    pub verified: bool,
+    /// How far the author is trusted.
+    #[schema(required = true)]
+    pub trust_level: Option<TrustLevel>,
+}
+
+/// A direct message to this daemon's agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DirectMessageEvent {
+    /// The sending agent.
+    #[schema(value_type = Hex64)]
+    pub sender: AgentId,
+    /// The machine that it came from.
+    #[schema(value_type = Hex64)]
+    pub machine_id: MachineId,
+    /// The message.
+    pub payload: Base64,
+    /// When it arrived, milliseconds since the Unix epoch.
+    pub received_at: u64,
+    /// Whether the sending machine proved that it speaks for the agent.
+    pub verified: bool,
+    /// What the trust rules say of the sender.
+    #[schema(required = true)]
+    pub trust_decision: Option<TrustDecision>,
+}
+
+/// That a client was too slow, or resumed too late.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Lagged {
+    /// How many events it missed; 0 when the number is not known.
+    pub missed: u64,
+    /// The subscription whose messages were missed. Absent when the stream itself lagged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Hex16>)]
+    pub subscription_id: Option<String>,
+}

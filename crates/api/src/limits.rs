@@ -1,0 +1,39 @@
+//! Sizes and times that both ends of the local API rely on.
+
+use std::time::Duration;
+
+/// Largest request body in bytes, unless the endpoint says otherwise.
+pub const MAX_BODY: usize = 1024 * 1024;
+
+/// Largest payload of a direct message in bytes.
+pub const MAX_DIRECT_PAYLOAD: usize = 16 * 1024 * 1024;
+
+/// Largest body of `POST /direct/send`: the largest payload as base64, and its JSON.
+pub const MAX_DIRECT_BODY: usize = 23 * 1024 * 1024;
+
+/// Largest WebSocket message in bytes, either way: one and a half times the largest payload.
+pub const MAX_WS_MESSAGE: usize = MAX_DIRECT_PAYLOAD / 2 * 3;
+
+/// Most topics that one WebSocket session may be subscribed to.
+pub const MAX_WS_TOPICS: usize = 1024;
+
+/// Most subscriptions made by `POST /subscribe` that may exist at once.
+pub const MAX_SUBSCRIPTIONS: usize = 1024;
+
+/// Events that an SSE stream keeps, so that a client can resume by `Last-Event-ID`.
+pub const SSE_RING: usize = 1024;
+
+/// How long an SSE client should wait before it reconnects.
+pub const SSE_RETRY: Duration = Duration::from_millis(2000);
+
+/// Interval of SSE keep-alive comments.
+pub const SSE_KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Interval of the `pong` frames that keep a WebSocket session alive.
+pub const WS_KEEP_ALIVE: Duration = Duration::from_secs(30);
+
+/// How long `POST /publish` waits for room before it answers `busy`.
+pub const PUBLISH_WAIT: Duration = Duration::from_secs(2);
+
+/// Seconds after which a refused publisher should try again (`Retry-After`).
+pub const RETRY_AFTER_SECS: u64 = 1;

@@ -1,0 +1,203 @@
+//! WebSocket frames: JSON text, told apart by `type`.
+//!
+//! A publisher is always told which of its publishes were not taken: each gets an `error` frame with
+//! code `busy` (or why else) that names it by the publish's own `id`, or without one by `index`, the
+//! ordinal of the publish in the session, from 1. A publish that asks with `"ack": true` is confirmed
+//! by a `published` frame; these are cumulative, so one frame may confirm many.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use x0x_core::AgentId;
+
+use crate::{
+    encoding::{Base64, Hex64},
+    error::ErrorCode,
+    event::DirectMessageEvent,
+};
+
+/// A name that a client gives one of its frames, echoed as it came.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+#[non_exhaustive]
+pub enum FrameId {
+    /// A number.
+    Number(u64),
+    /// A text.
+    Text(String),
+}
+
+/// What a client sends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ClientFrame {
+    /// Adds topics to the session. A topic that it has is not subscribed twice.
+    Subscribe {
+        /// Topic names.
+        topics: Vec<String>,
+    },
+    /// Removes topics from the session.
+    Unsubscribe {
+        /// Topic names.
+        topics: Vec<String>,
+    },
+    /// Publishes a message.
+    Publish {
+        /// Topic name.
+        topic: String,
+        /// The message.
+        #[schema(value_type = Base64)]
+        payload: String,
+        /// Echoed by `published` and `error` frames about this publish.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<FrameId>,
+        /// Ask for a `published` frame.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        ack: bool,
+    },
+    /// Sends a direct message.
+    SendDirect {
+        /// The recipient.
+        #[schema(value_type = Hex64)]
+        agent_id: String,
+        /// The message.
+        #[schema(value_type = Base64)]
+        payload: String,
+        /// Echoed by an `error` frame about this message.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<FrameId>,
+    },
+    /// Asks for a `pong`.
+    Ping,
+}
+
+/// What the daemon sends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ServerFrame {
+    /// The first frame.
+    Connected {
+        /// Names the session.
+        session_id: String,
+        /// This daemon's agent.
+        #[schema(value_type = Hex64)]
+        agent_id: AgentId,
+    },
+    /// A message of a subscribed topic; own publishes come back too.
+    Message {
+        /// Topic name.
+        topic: String,
+        /// The message.
+        payload: Base64,
+        /// Its author.
+        #[schema(value_type = Option<Hex64>, required = true)]
+        origin: Option<AgentId>,
+    },
+    /// A direct message to this daemon's agent; on `/ws/direct` only.
+    DirectMessage(DirectMessageEvent),
+    /// The topics are subscribed; messages from here on are delivered.
+    Subscribed {
+        /// Topic names as given.
+        topics: Vec<String>,
+    },
+    /// The topics are not delivered any more.
+    Unsubscribed {
+        /// Topic names as given.
+        topics: Vec<String>,
+    },
+    /// Answers `ping`, follows `connected`, and comes every 30 seconds.
+    Pong,
+    /// Publishes were taken.
+    Published {
+        /// The `id` of the last publish that is confirmed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<FrameId>,
+        /// How many publishes of this session were taken so far.
+        count: u64,
+    },
+    /// Messages that this session missed, because it reads too slowly or the log was cut.
+    Lagged {
+        /// How many.
+        missed: u64,
+        /// Of which topic. Absent for direct messages.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        topic: Option<String>,
+    },
+    /// A command that was not carried out.
+    Error {
+        /// What went wrong, for people.
+        message: String,
+        /// What went wrong, for programs.
+        code: ErrorCode,
+        /// The command's own `id`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<FrameId>,
+        /// Ordinal of the publish in the session, from 1, when it carried no `id`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        index: Option<u64>,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(value: &serde_json::Value) -> ClientFrame {
+        serde_json::from_str(&value.to_string()).expect("valid frame")
+    }
+
+    #[test]
+    fn client_frames_read_as_documented() {
+        let frame = read(&json!({"type": "publish", "topic": "t", "payload": "aGk="}));
+        let plain = ClientFrame::Publish {
+            topic: "t".into(),
+            payload: "aGk=".into(),
+            id: None,
+            ack: false,
+        };
+        assert_eq!(frame, plain);
+        for id in [json!(7), json!("seven")] {
+            let frame = read(
+                &json!({"type": "publish", "topic": "t", "payload": "", "id": id, "ack": true}),
+            );
+            let ClientFrame::Publish { id: Some(read), ack: true, .. } = frame else {
+                panic!("no id in {frame:?}");
+            };
+            assert_eq!(serde_json::to_value(read).expect("serialises"), id);
+        }
+        assert_eq!(read(&json!({"type": "ping"})), ClientFrame::Ping);
+        for bad in [r#"{"type":"nope"}"#, r#"{"topics":[]}"#, "[]", r#"{"type":"publish"}"#] {
+            assert!(serde_json::from_str::<ClientFrame>(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn server_frames_are_flat() {
+        let frame = ServerFrame::DirectMessage(DirectMessageEvent {
+            sender: AgentId::new([1; 32]),
+            machine_id: x0x_core::MachineId::new([2; 32]),
+            payload: Base64(bytes::Bytes::from_static(b"hi")),
+            received_at: 5,
+            verified: true,
+            trust_decision: None,
+        });
+        let json = serde_json::to_value(&frame).expect("serialises");
+        assert_eq!(json["type"], "direct_message");
+        assert_eq!(json["payload"], "aGk=");
+        assert_eq!(serde_json::from_value::<ServerFrame>(json).expect("reads back"), frame);
+        let pong = serde_json::to_string(&ServerFrame::Pong).expect("serialises");
+        assert_eq!(pong, r#"{"type":"pong"}"#);
+        let error = ServerFrame::Error {
+            message: "no room".into(),
+            code: ErrorCode::Busy,
+            id: None,
+            index: Some(3),
+        };
+        let json = serde_json::to_value(&error).expect("serialises");
+        let expected = json!({"type": "error", "message": "no room", "code": "busy", "index": 3});
+        assert_eq!(json, expected);
+    }
+}

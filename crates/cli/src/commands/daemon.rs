@@ -1,0 +1,131 @@
+//! `x0x start`, `stop` and `instances`: the daemon's life.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use serde_json::json;
+use x0x_api::Operation;
+
+use crate::args::StartArguments;
+use crate::client::{Call, Client};
+use crate::discover::{Instance, Target};
+use crate::error::Result;
+use crate::output::{Output, table};
+
+const DAEMON: &str = if cfg!(windows) { "x0xd.exe" } else { "x0xd" };
+/// How often the daemon is looked at while it starts or stops, and how many times.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+const POLLS: usize = 250;
+
+/// Starts the daemon and waits until it answers.
+pub(super) fn start(
+    name: Option<&str>,
+    options: &StartArguments,
+    output: &mut Output,
+) -> Result<()> {
+    let instance = Instance::named(name)?;
+    if let Some(url) = healthy_url(&instance) {
+        let answer = json!({ "ok": true, "url": url, "already_running": true });
+        return output.say(&format!("Daemon already running at {url}"), &answer);
+    }
+    let program = daemon_program()?;
+    let mut command = Command::new(&program);
+    if let Some(name) = name {
+        command.args(["--name", name]);
+    }
+    if let Some(config) = &options.config {
+        command.arg("--config").arg(config);
+    }
+    let describe = || format!("cannot run {}", program.display());
+    if options.foreground {
+        let status = command.status().with_context(describe)?;
+        if !status.success() {
+            return Err(anyhow!("x0xd ended with {status}").into());
+        }
+        return Ok(());
+    }
+    detach(&mut command);
+    let mut child = command.spawn().with_context(describe)?;
+    let Some(url) = wait_until_healthy(&instance, &mut child)? else {
+        let url = instance.api_address()?.map_or_else(String::new, |at| format!(" at http://{at}"));
+        let answer = json!({ "ok": true, "pid": child.id(), "reachable": false });
+        return output.say(&format!("Daemon spawned but not yet reachable{url}"), &answer);
+    };
+    let answer = json!({ "ok": true, "url": url, "pid": child.id(), "already_running": false });
+    output.say(&format!("Daemon started at {url}"), &answer)
+}
+
+/// Stops the daemon and waits until it is gone, so that it can be started again at once.
+pub(super) fn stop(client: &Client, output: &mut Output) -> Result<()> {
+    let answer = client.call(&Call::new(Operation::Shutdown))?;
+    for _ in 0..POLLS {
+        if !client.is_healthy() {
+            break;
+        }
+        thread::sleep(POLL_INTERVAL);
+    }
+    output.say("Daemon shutting down.", &answer)
+}
+
+/// Lists the instances that have a port file.
+pub(super) fn instances(output: &mut Output) -> Result<()> {
+    let mut rows = vec![["NAME", "API", "STATUS"].map(str::to_owned).to_vec()];
+    let mut list = Vec::new();
+    for instance in Instance::all()? {
+        let name = instance.name.clone().unwrap_or_else(|| "(default)".to_owned());
+        let status = if healthy_url(&instance).is_some() { "running" } else { "stale" };
+        // A port file that holds no address is stale too, not a reason to hide the others.
+        let address = instance.api_address().ok().flatten();
+        let api = address.map_or_else(|| "-".to_owned(), |address| address.to_string());
+        list.push(json!({ "name": instance.name, "api": api, "status": status }));
+        rows.push(vec![name, api, status.to_owned()]);
+    }
+    if output.is_json() {
+        return output.pretty(&json!({ "ok": true, "instances": list }));
+    }
+    output.raw(table(&rows).as_bytes())
+}
+
+/// The URL of an instance that answers.
+fn healthy_url(instance: &Instance) -> Option<String> {
+    let address = instance.api_address().ok().flatten()?;
+    let client = Client::new(Target::at(instance.clone(), address).ok()?);
+    client.is_healthy().then(|| client.url().to_owned())
+}
+
+fn wait_until_healthy(instance: &Instance, child: &mut Child) -> Result<Option<String>> {
+    for _ in 0..POLLS {
+        if let Some(url) = healthy_url(instance) {
+            return Ok(Some(url));
+        }
+        if let Some(status) = child.try_wait()? {
+            let message = format!(
+                "x0xd ended at once with {status}. To see why, run: x0x start --foreground"
+            );
+            return Err(anyhow!(message).into());
+        }
+        thread::sleep(POLL_INTERVAL);
+    }
+    Ok(None)
+}
+
+/// The daemon beside this program, else on PATH.
+fn daemon_program() -> Result<PathBuf> {
+    let beside = env::current_exe().ok().map(|program| program.with_file_name(DAEMON));
+    let on_path = env::var_os("PATH").into_iter().flat_map(|path| {
+        env::split_paths(&path).map(|folder| folder.join(DAEMON)).collect::<Vec<_>>()
+    });
+    let found = beside.into_iter().chain(on_path).find(|candidate| candidate.is_file());
+    Ok(found.context("x0xd was found neither beside x0x nor on PATH")?)
+}
+
+/// The daemon outlives the terminal: it reads and writes nothing there, and a Ctrl-C is not for it.
+fn detach(command: &mut Command) {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(command, 0);
+}

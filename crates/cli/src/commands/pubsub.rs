@@ -1,0 +1,198 @@
+//! `x0x publish`, `subscribe` and `events`.
+
+use std::process;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, anyhow};
+use x0x_api::event::{Event, LAGGED, Lagged};
+use x0x_api::types::{PublishRequest, SubscribeRequest, SubscribeResponse};
+use x0x_api::{Base64, Operation};
+
+use super::show;
+use crate::args::Limit;
+use crate::client::{Call, Client};
+use crate::error::Result;
+use crate::events::{EventReader, ServerEvent};
+use crate::output::Output;
+
+/// Publishes a text.
+pub(super) fn publish(
+    client: &Client,
+    topic: String,
+    text: &str,
+    output: &mut Output,
+) -> Result<()> {
+    let body = PublishRequest { topic, payload: Base64::encode(text.as_bytes()) };
+    show(client, &Call::new(Operation::Publish).body(&body)?, output)
+}
+
+/// Prints the messages of a topic until interrupted; the subscription ends with the command.
+pub(super) fn subscribe(
+    client: Client,
+    topic: String,
+    limit: Limit,
+    output: &mut Output,
+) -> Result<()> {
+    // The stream is open before the subscription exists, so that no message falls between.
+    let mut events = client.stream(Operation::Events)?;
+    let subscription = Subscription::new(client);
+    subscription.end_when_interrupted()?;
+    let id = subscription.open(topic)?;
+    let result = follow(&mut events, limit, |event| {
+        let parsed: Event = serde_json::from_str(&event.data)?;
+        match &parsed {
+            Event::Message(message) if message.subscription_id == id => {
+                print_event(output, event, &parsed)
+            }
+            _ => Ok(Printed::Nothing),
+        }
+    });
+    subscription.end();
+    result
+}
+
+/// Prints the messages of every subscription of the daemon.
+pub(super) fn events(client: &Client, limit: Limit, output: &mut Output) -> Result<()> {
+    let mut events = client.stream(Operation::Events)?;
+    eprintln!("listening; Ctrl-C ends");
+    follow(&mut events, limit, |event| {
+        // A daemon of another version may send events that we do not know.
+        match serde_json::from_str(&event.data) {
+            Ok(parsed) => print_event(output, event, &parsed),
+            Err(_) if output.is_json() => {
+                output.json_line(&event.data)?;
+                Ok(Printed::Notice)
+            }
+            Err(_) => Ok(Printed::Nothing),
+        }
+    })
+}
+
+fn print_event(output: &mut Output, event: &ServerEvent, parsed: &Event) -> Result<Printed> {
+    let Event::Message(message) = parsed else { return Ok(Printed::Notice) };
+    if output.is_json() {
+        output.json_line(&event.data)?;
+        return Ok(Printed::Message);
+    }
+    let sender = message.sender.map_or_else(|| "-".to_owned(), |id| short(&id.to_string()));
+    let text = String::from_utf8_lossy(&message.payload.0);
+    output.line(&format!("[{}] {sender}: {text}", message.topic))?;
+    Ok(Printed::Message)
+}
+
+/// What became of an event.
+pub(super) enum Printed {
+    /// It was a message, and counts.
+    Message,
+    /// It was something else worth knowing.
+    Notice,
+    /// It was not for us.
+    Nothing,
+}
+
+/// Hands each event to `print` until the limit is reached. A stream that ends before is a failure:
+/// the daemon stopped.
+pub(super) fn follow(
+    events: &mut EventReader,
+    limit: Limit,
+    mut print: impl FnMut(&ServerEvent) -> Result<Printed>,
+) -> Result<()> {
+    let mut seen = 0;
+    while limit.count.is_none_or(|count| seen < count) {
+        let event = events.next()?.ok_or_else(|| anyhow!("the daemon closed the stream"))?;
+        if event.name == LAGGED {
+            eprintln!("warning: {}", lag(&event.data));
+            continue;
+        }
+        if matches!(print(&event)?, Printed::Message) {
+            seen += 1;
+        }
+    }
+    Ok(())
+}
+
+/// `/events` wraps its data in a type, `/direct/events` does not.
+fn lag(data: &str) -> String {
+    let lagged = match serde_json::from_str(data) {
+        Ok(Event::Lagged(lagged)) => Some(lagged),
+        _ => serde_json::from_str::<Lagged>(data).ok(),
+    };
+    match lagged {
+        Some(lagged) if lagged.missed > 0 => format!("{} messages were missed", lagged.missed),
+        _ => "messages were missed".to_owned(),
+    }
+}
+
+/// Enough of an id for a person to tell it from others.
+pub(super) fn short(id: &str) -> String {
+    id.chars().take(16).collect()
+}
+
+/// A subscription of the daemon that is removed once, whoever ends it.
+#[derive(Clone)]
+struct Subscription {
+    client: Arc<Client>,
+    id: Arc<Mutex<Option<String>>>,
+}
+
+impl Subscription {
+    fn new(client: Client) -> Self {
+        Self { client: Arc::new(client), id: Arc::default() }
+    }
+
+    fn open(&self, topic: String) -> Result<String> {
+        let call = Call::new(Operation::Subscribe).body(&SubscribeRequest { topic })?;
+        let answer: SubscribeResponse = self.client.fetch(&call)?;
+        let id = answer.subscription_id;
+        *self.id.lock().unwrap_or_else(PoisonError::into_inner) = Some(id.clone());
+        eprintln!("subscribed ({id}); Ctrl-C ends");
+        Ok(id)
+    }
+
+    /// Ctrl-C and SIGTERM end the subscription, then the process: that is how this command ends.
+    fn end_when_interrupted(&self) -> Result<()> {
+        let subscription = self.clone();
+        let handler = move || {
+            subscription.end();
+            process::exit(0);
+        };
+        Ok(ctrlc::set_handler(handler).context("cannot listen for Ctrl-C")?)
+    }
+
+    fn end(&self) {
+        let id = self.id.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(id) = id {
+            // A daemon that is gone has no subscriptions left to remove.
+            let _ = self.client.call(&Call::new(Operation::Unsubscribe).parameter("id", &id));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lag_is_counted_when_known() {
+        let wrapped = r#"{"type":"lagged","data":{"missed":3}}"#;
+        assert_eq!(lag(wrapped), "3 messages were missed");
+        assert_eq!(lag(r#"{"missed":2}"#), "2 messages were missed");
+        assert_eq!(lag("?"), "messages were missed");
+    }
+
+    #[test]
+    fn following_counts_messages_only() {
+        let text = "event: a\ndata: 1\n\nevent: b\ndata: 2\n\nevent: b\ndata: 3\n\n";
+        let mut reader = EventReader::new(text.as_bytes());
+        let mut seen = Vec::new();
+        let limit = Limit { count: Some(1) };
+        let result = follow(&mut reader, limit, |event| {
+            seen.push(event.data.clone());
+            Ok(if event.name == "b" { Printed::Message } else { Printed::Nothing })
+        });
+        assert!(result.is_ok());
+        assert_eq!(seen, ["1", "2"]);
+        let mut rest = EventReader::new("".as_bytes());
+        assert!(follow(&mut rest, limit, |_| Ok(Printed::Notice)).is_err());
+    }
+}

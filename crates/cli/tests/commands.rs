@@ -1,0 +1,243 @@
+//! The command against a stub daemon: calls, output in both forms, exit codes.
+#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
+
+mod stub;
+
+use std::net::TcpListener;
+use std::process::Output;
+
+use serde_json::{Value, json};
+use stub::{Canned, Stub, x0x};
+
+const HEALTH: &str =
+    r#"{"ok":true,"status":"healthy","version":"0.1.0","peers":2,"uptime_secs":9}"#;
+const OK: &str = r#"{"ok":true}"#;
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn message(subscription: &str, text: &str) -> String {
+    let payload = data_encoding::BASE64.encode(text.as_bytes());
+    let event = json!({ "type": "message", "data": {
+        "subscription_id": subscription, "topic": "chat", "payload": payload,
+        "sender": "ab".repeat(32), "verified": true, "trust_level": null,
+    }});
+    format!("id: 1\nevent: message\ndata: {event}\n\n")
+}
+
+#[test]
+fn an_answer_is_lines_or_json() {
+    let stub = Stub::start(&[("GET /health", Canned::json(200, HEALTH))]);
+    let text = stub.run(&["health"]);
+    assert_eq!(
+        stdout(&text),
+        "ok: true\npeers: 2\nstatus: healthy\nuptime_secs: 9\nversion: 0.1.0\n"
+    );
+    for arguments in [["--json", "health"], ["health", "--json"], ["--format=json", "health"]] {
+        let json: Value = serde_json::from_str(&stdout(&stub.run(&arguments))).unwrap();
+        assert_eq!(json["peers"], 2);
+    }
+}
+
+#[test]
+fn one_field_is_printed_bare() {
+    let stub = Stub::start(&[("GET /health", Canned::json(200, HEALTH))]);
+    assert_eq!(stdout(&stub.run(&["health", "--field", "status"])), "healthy\n");
+    assert_eq!(stdout(&stub.run(&["health", "--field", "peers"])), "2\n");
+    assert_eq!(stdout(&stub.run(&["health", "--json", "--field", "status"])), "\"healthy\"\n");
+    let absent = stub.run(&["health", "--field", "moons"]);
+    assert_eq!(absent.status.code(), Some(1));
+    assert!(stderr(&absent).contains("no field `moons`"));
+}
+
+#[test]
+fn every_call_goes_where_the_table_says_with_the_token() {
+    let id = "cd".repeat(32);
+    let calls: [(&[&str], &str, Value); 13] = [
+        (&["status"], "GET /status", Value::Null),
+        (&["agent"], "GET /agent", Value::Null),
+        (
+            &["announce", "--include-user"],
+            "POST /announce",
+            json!({ "include_user_identity": true, "human_consent": false }),
+        ),
+        (&["peers"], "GET /peers", Value::Null),
+        (&["network", "status"], "GET /network/status", Value::Null),
+        (&["agents"], "GET /agents/discovered", Value::Null),
+        (
+            &["agents", "list", "--unfiltered"],
+            "GET /agents/discovered?unfiltered=true",
+            Value::Null,
+        ),
+        (
+            &["agents", "get", "x/y", "--wait", "3"],
+            "GET /agents/discovered/x%2Fy?wait=3",
+            Value::Null,
+        ),
+        (
+            &["publish", "chat", "hi"],
+            "POST /publish",
+            json!({ "topic": "chat", "payload": "aGk=" }),
+        ),
+        (&["unsubscribe", "0123"], "DELETE /subscribe/0123", Value::Null),
+        (&["direct", "connect", &id], "POST /agents/connect", json!({ "agent_id": id })),
+        (
+            &["direct", "send", &id, "hi", "--require-ack-ms", "500"],
+            "POST /direct/send",
+            json!({ "agent_id": id, "payload": "aGk=", "require_ack_ms": 500 }),
+        ),
+        (&["ws", "sessions"], "GET /ws/sessions", Value::Null),
+    ];
+    for (arguments, line, body) in calls {
+        let stub = Stub::start(&[(line, Canned::json(200, OK))]);
+        let output = stub.run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+        assert_eq!(stdout(&output), "ok: true\n", "{arguments:?}");
+        let seen = stub.seen();
+        assert_eq!(seen.len(), 1, "{arguments:?}");
+        assert_eq!(seen[0].authorization.as_deref(), Some("Bearer secret"));
+        let sent = serde_json::from_str(&seen[0].body).unwrap_or(Value::Null);
+        assert_eq!(sent, body, "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_refusal_is_told_and_exits_1() {
+    let body = r#"{"ok":false,"error":"agent is \u001b[31mblocked","code":"forbidden_origin"}"#;
+    let stub = Stub::start(&[("GET /peers", Canned::json(403, body))]);
+    let output = stub.run(&["peers"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(stderr(&output), "error: agent is \\u{1b}[31mblocked (HTTP 403)\n");
+    assert_eq!(stdout(&output), "");
+}
+
+#[test]
+fn an_answer_that_is_not_json_fails_and_an_empty_one_does_not() {
+    let stub = Stub::start(&[
+        ("GET /peers", Canned::json(200, "<html>")),
+        ("GET /agent", Canned::json(200, "")),
+    ]);
+    let output = stub.run(&["peers"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("failed to parse response"));
+    assert_eq!(stdout(&stub.run(&["agent"])), "ok: true\n");
+}
+
+#[test]
+fn without_a_daemon_the_exit_code_is_2_and_the_text_says_what_to_do() {
+    let home = tempfile::tempdir().unwrap();
+    // A port that was free a moment ago; nothing listens there.
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let output = x0x(home.path()).args(["--api", &address, "health"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(stderr(&output), "error: Daemon is not running. Start it with: x0x start\n");
+    let output = x0x(home.path()).args(["--name", "bob", "health"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("Start it with: x0x --name bob start"));
+    let usage = x0x(home.path()).args(["--name", "../bob", "health"]).output().unwrap();
+    assert_eq!(usage.status.code(), Some(2));
+}
+
+#[test]
+fn a_named_instance_is_found_by_its_files() {
+    let stub = Stub::start(&[("GET /health", Canned::json(200, HEALTH))]);
+    let home = tempfile::tempdir().unwrap();
+    let data = home.path().join("data/x0x-alice");
+    std::fs::create_dir_all(&data).unwrap();
+    std::fs::write(data.join("api.port"), stub.address.to_string()).unwrap();
+    std::fs::write(data.join("api-token"), "from-file").unwrap();
+    let output = x0x(home.path()).args(["health", "--name", "alice"]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(stub.seen()[0].authorization.as_deref(), Some("Bearer from-file"));
+
+    let stale = home.path().join("data/x0x-stale");
+    std::fs::create_dir_all(&stale).unwrap();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    std::fs::write(stale.join("api.port"), &free).unwrap();
+    let output = x0x(home.path()).args(["instances"]).output().unwrap();
+    let expected = [("alice", stub.address.to_string(), "running"), ("stale", free, "stale")];
+    for (line, (name, api, status)) in stdout(&output).lines().skip(1).zip(&expected) {
+        let words: Vec<_> = line.split_whitespace().collect();
+        assert_eq!(words, [*name, api.as_str(), *status]);
+    }
+    assert_eq!(stdout(&output).lines().count(), 3);
+}
+
+#[test]
+fn subscribe_prints_its_own_messages_and_unsubscribes() {
+    let events = message("other", "not mine") + &message("77", "hi\u{202e} there") + ": done\n\n";
+    let subscribed = r#"{"ok":true,"subscription_id":"77"}"#;
+    let stub = Stub::start(&[
+        ("GET /events", Canned::events(&events)),
+        ("POST /subscribe", Canned::json(200, subscribed)),
+        ("DELETE /subscribe/77", Canned::json(200, OK)),
+    ]);
+    let output = stub.run(&["subscribe", "chat", "--count", "1"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(stdout(&output), "[chat] abababababababab: hi\\u{202e} there\n");
+    let lines: Vec<_> = stub.seen().into_iter().map(|request| request.line).collect();
+    assert_eq!(lines, ["GET /events", "POST /subscribe", "DELETE /subscribe/77"]);
+
+    let output = stub.run(&["subscribe", "chat", "--json"]);
+    let json: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(json["data"]["subscription_id"], "77");
+    assert_eq!(output.status.code(), Some(1), "the stream ended before the user did");
+    assert!(stderr(&output).contains("the daemon closed the stream"));
+}
+
+#[test]
+fn direct_events_are_printed_and_lag_is_told() {
+    let payload = data_encoding::BASE64.encode(b"psst");
+    let message = json!({
+        "sender": "ef".repeat(32), "machine_id": "01".repeat(32), "payload": payload,
+        "received_at": 5, "verified": true, "trust_decision": null,
+    });
+    let events = format!(
+        "event: lagged\ndata: {{\"missed\":4}}\n\nevent: direct_message\ndata: {message}\n\n"
+    );
+    let stub = Stub::start(&[("GET /direct/events", Canned::events(&events))]);
+    let output = stub.run(&["direct", "events", "--count", "1"]);
+    assert_eq!(stdout(&output), "efefefefefefefef: psst\n");
+    assert!(stderr(&output).contains("4 messages were missed"));
+}
+
+#[test]
+fn the_catalogue_needs_no_daemon() {
+    let home = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| stdout(&x0x(home.path()).args(arguments).output().unwrap());
+    let routes = run(&["routes"]);
+    assert!(routes.starts_with("METHOD"));
+    assert!(routes.ends_with(&format!("{} endpoints total\n", x0x_api::ENDPOINTS.len())));
+    let rows: Value = serde_json::from_str(&run(&["routes", "--json"])).unwrap();
+    assert_eq!(rows[0]["path"], "/health");
+    assert!(run(&["tree"]).contains("└── status"));
+    assert!(run(&["completions", "bash"]).contains("_x0x"));
+    assert!(run(&["--help"]).contains("Exit codes"));
+}
+
+#[test]
+fn the_direct_socket_has_an_address() {
+    let stub = Stub::start(&[]);
+    let output = stub.run(&["ws", "direct"]);
+    assert_eq!(stdout(&output), format!("ws://{}/ws/direct\n", stub.address));
+}
+
+/// A reader that goes away ends the command, and is no failure of it.
+#[cfg(unix)]
+#[test]
+fn a_closed_pipe_is_not_an_error() {
+    use std::process::{Command, Stdio};
+
+    let shell = format!(
+        "'{}' completions bash | true; echo \"${{PIPESTATUS[0]}}\"",
+        env!("CARGO_BIN_EXE_x0x")
+    );
+    let output = Command::new("bash").arg("-c").arg(shell).stderr(Stdio::piped()).output().unwrap();
+    assert_eq!(stdout(&output), "0\n");
+    assert_eq!(stderr(&output), "");
+}

@@ -1,0 +1,77 @@
+//! What every request sees.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use x0x_agent::Agent;
+use x0x_core::{Clock, SystemClock};
+
+use crate::{
+    events::EventBus,
+    http::{auth::Guard, metrics::{ApiMetrics, Now}, ws::Sessions},
+    subscriptions::Subscriptions,
+};
+
+/// Shared by all requests.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) agent: Agent,
+    pub(crate) api_address: SocketAddr,
+    pub(crate) guard: Guard,
+    pub(crate) metrics: ApiMetrics,
+    pub(crate) bus: EventBus,
+    pub(crate) subscriptions: Subscriptions,
+    pub(crate) sessions: Sessions,
+    /// Added to counters that start at 1 in each run, so that event ids rise across runs too.
+    pub(crate) event_base: u64,
+    /// Cancelled when the daemon is to stop.
+    pub(crate) stop: CancellationToken,
+    /// Everything that must have ended before the daemon has stopped.
+    pub(crate) tasks: TaskTracker,
+    clock: SystemClock,
+}
+
+impl App {
+    pub(crate) fn new(
+        agent: Agent,
+        api_address: SocketAddr,
+        guard: Guard,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
+        let clock = SystemClock::new();
+        // Room for a million events a second; below 2^53, which JavaScript can count to.
+        let event_base = clock.wall().as_secs() << 20;
+        Arc::new(Self {
+            agent,
+            api_address,
+            guard,
+            metrics: ApiMetrics::default(),
+            bus: EventBus::new(event_base),
+            subscriptions: Subscriptions::default(),
+            sessions: Sessions::default(),
+            event_base,
+            stop,
+            tasks: TaskTracker::new(),
+            clock,
+        })
+    }
+
+    /// Time since the API was set up.
+    pub(crate) fn uptime(&self) -> Duration {
+        Duration::from_micros(self.clock.now().as_micros())
+    }
+
+    /// Live QUIC sessions.
+    pub(crate) fn peers(&self) -> u64 {
+        self.agent.sessions().len() as u64
+    }
+
+    pub(crate) fn gauges(&self) -> Now {
+        Now {
+            ws_sessions: self.sessions.len(),
+            sse_clients: self.bus.clients(),
+            subscriptions: self.subscriptions.len(),
+            uptime_secs: self.uptime().as_secs(),
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! The TOML file. Every key is optional; unknown ones are reported, not fatal.
+
+use std::{
+    fmt,
+    io::{self, Read},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::Deserialize;
+
+use super::Config;
+
+/// Largest configuration file that is read.
+const MAX_FILE: u64 = 1024 * 1024;
+/// Most bootstrap peers.
+const MAX_BOOTSTRAP_PEERS: usize = 64;
+/// Longest network name in bytes.
+const MAX_NETWORK_NAME: usize = 64;
+/// Longest interval that is accepted, a day.
+const MAX_INTERVAL_SECS: u64 = 86_400;
+
+/// The configuration cannot be used. The text names the file and the key.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read configuration file {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The file is not TOML, or a key has the wrong type.
+    #[error("configuration file {path}: {message}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        message: String,
+    },
+    /// A value of the right type that makes no sense.
+    #[error("configuration key `{key}`: {reason}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// The instance name is not one.
+    #[error(
+        "`{0}` is not an instance name: use 1 to 64 letters, digits and `-`, not starting with `-`"
+    )]
+    Name(String),
+    /// The API address can be reached by other machines.
+    #[error(
+        "api_address {0} is not a loopback address: whoever reaches it and learns the token controls \
+         this agent; set `allow_remote_api = true` if that is meant"
+    )]
+    RemoteApi(SocketAddr),
+    /// The platform knows no home directory.
+    #[error("no home directory is known; set HOME")]
+    NoHome,
+}
+
+/// Least severe log lines to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum LogLevel {
+    /// Everything.
+    Trace,
+    /// For developers.
+    Debug,
+    /// The course of events.
+    Info,
+    /// What deserves attention.
+    Warn,
+    /// Failures.
+    Error,
+}
+
+impl fmt::Display for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Trace => "trace",
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        })
+    }
+}
+
+/// Form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+macro_rules! file_config {
+    ($($(#[$attribute:meta])* $key:ident: $kind:ty,)+) => {
+        /// The file's keys.
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(default)]
+        pub(super) struct FileConfig {
+            $($(#[$attribute])* pub(super) $key: Option<$kind>,)+
+        }
+
+        /// Their names.
+        const KEYS: &[&str] = &[$(stringify!($key)),+];
+    };
+}
+
+file_config! {
+    instance_name: String,
+    bind_address: SocketAddr,
+    api_address: SocketAddr,
+    allow_remote_api: bool,
+    data_dir: PathBuf,
+    identity_dir: PathBuf,
+    bootstrap_peers: Vec<SocketAddr>,
+    network: String,
+    heartbeat_interval_secs: u64,
+    identity_ttl_secs: u64,
+    log_level: LogLevel,
+    log_format: LogFormat,
+}
+
+impl FileConfig {
+    /// Reads a file that must exist. Also gives the keys that are not known.
+    pub(super) fn read(path: &Path) -> Result<(Self, Vec<String>), ConfigError> {
+        let read = || -> io::Result<String> {
+            let mut text = String::new();
+            std::fs::File::open(path)?.take(MAX_FILE).read_to_string(&mut text)?;
+            Ok(text)
+        };
+        let text = read().map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text).map_err(|error| ConfigError::Parse {
+            path: path.to_owned(),
+            message: error.to_string(),
+        })
+    }
+
+    /// The same for a file that may be absent.
+    pub(super) fn read_if_present(path: &Path) -> Result<(Self, Vec<String>), ConfigError> {
+        match Self::read(path) {
+            Err(ConfigError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Ok(Default::default())
+            }
+            result => result,
+        }
+    }
+
+    fn parse(text: &str) -> Result<(Self, Vec<String>), toml::de::Error> {
+        let table: toml::Table = toml::from_str(text)?;
+        let unknown =
+            table.keys().filter(|key| !KEYS.contains(&key.as_str())).cloned().collect();
+        Ok((toml::from_str(text)?, unknown))
+    }
+
+    /// Puts the given values over the defaults.
+    pub(super) fn apply(self, config: &mut Config) -> Result<(), ConfigError> {
+        fn set<T>(slot: &mut T, value: Option<T>) {
+            if let Some(value) = value {
+                *slot = value;
+            }
+        }
+        set(&mut config.bind_address, self.bind_address);
+        set(&mut config.api_address, self.api_address);
+        set(&mut config.allow_remote_api, self.allow_remote_api);
+        set(&mut config.data_dir, self.data_dir);
+        set(&mut config.identity_dir, self.identity_dir);
+        set(&mut config.bootstrap_peers, self.bootstrap_peers);
+        set(&mut config.log_level, self.log_level);
+        set(&mut config.log_format, self.log_format);
+        if config.bootstrap_peers.len() > MAX_BOOTSTRAP_PEERS {
+            return Err(ConfigError::Value {
+                key: "bootstrap_peers",
+                reason: format!("more than {MAX_BOOTSTRAP_PEERS} addresses"),
+            });
+        }
+        if let Some(network) = self.network {
+            config.network = Some(network_name(network)?);
+        }
+        if let Some(secs) = self.heartbeat_interval_secs {
+            config.heartbeat = interval("heartbeat_interval_secs", secs)?;
+        }
+        if let Some(secs) = self.identity_ttl_secs {
+            config.identity_ttl = interval("identity_ttl_secs", secs)?;
+        } else {
+            // Three announcements may be lost before an agent counts as gone.
+            config.identity_ttl = config.identity_ttl.max(config.heartbeat * 3);
+        }
+        Ok(())
+    }
+}
+
+fn interval(key: &'static str, secs: u64) -> Result<Duration, ConfigError> {
+    if (1..=MAX_INTERVAL_SECS).contains(&secs) {
+        Ok(Duration::from_secs(secs))
+    } else {
+        let reason = format!("{secs} is not between 1 and {MAX_INTERVAL_SECS}");
+        Err(ConfigError::Value { key, reason })
+    }
+}
+
+fn network_name(name: String) -> Result<String, ConfigError> {
+    if name.is_empty() || name.len() > MAX_NETWORK_NAME {
+        let reason = format!("use 1 to {MAX_NETWORK_NAME} bytes");
+        return Err(ConfigError::Value { key: "network", reason });
+    }
+    Ok(name)
+}

@@ -1,0 +1,183 @@
+//! What a daemon is started with: defaults, then the TOML file, then flags.
+
+mod file;
+mod paths;
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+pub use file::{ConfigError, LogFormat, LogLevel};
+pub use paths::Paths;
+
+use file::FileConfig;
+
+/// UDP port of the QUIC endpoint of the unnamed instance.
+pub const DEFAULT_QUIC_PORT: u16 = 5483;
+/// TCP port of the API of the unnamed instance.
+pub const DEFAULT_API_PORT: u16 = 12700;
+/// Seconds between announcements of the agent.
+pub const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(300);
+/// How long an announcement counts: three heartbeats.
+pub const DEFAULT_IDENTITY_TTL: Duration = Duration::from_secs(900);
+
+/// What the command line sets; it wins over the file.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// The configuration file. Without one, the platform's place is tried.
+    pub config: Option<PathBuf>,
+    /// Instance name.
+    pub name: Option<String>,
+    /// API port, keeping the address.
+    pub api_port: Option<u16>,
+    /// UDP address of the QUIC endpoint.
+    pub bind: Option<SocketAddr>,
+    /// Data directory.
+    pub data_dir: Option<PathBuf>,
+    /// Forget the configured bootstrap peers.
+    pub no_bootstrap: bool,
+}
+
+/// A complete configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Config {
+    /// Name of this instance, if it is not the default one.
+    pub instance_name: Option<String>,
+    /// UDP address of the QUIC endpoint.
+    pub bind_address: SocketAddr,
+    /// TCP address of the API; port 0 takes a free one.
+    pub api_address: SocketAddr,
+    /// Whether `api_address` may be one that other machines can reach.
+    pub allow_remote_api: bool,
+    /// Where `api.port`, `api-token` and the peer cache live.
+    pub data_dir: PathBuf,
+    /// Where the keys live.
+    pub identity_dir: PathBuf,
+    /// Machines to contact first.
+    pub bootstrap_peers: Vec<SocketAddr>,
+    /// Name of the network; machines of different networks do not talk.
+    pub network: Option<String>,
+    /// Time between announcements.
+    pub heartbeat: Duration,
+    /// How long an announcement counts.
+    pub identity_ttl: Duration,
+    /// Least severe log lines to write; `RUST_LOG` wins over it.
+    pub log_level: LogLevel,
+    /// Form of log lines.
+    pub log_format: LogFormat,
+    /// Keys of the file that mean nothing to this version.
+    pub unknown_keys: Vec<String>,
+}
+
+impl Config {
+    /// Everything below one directory, on free loopback ports: for tests and examples.
+    #[must_use]
+    pub fn isolated(directory: &Path) -> Self {
+        let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Self {
+            bind_address: free,
+            api_address: free,
+            data_dir: directory.join("data"),
+            identity_dir: directory.join("identity"),
+            ..Self::defaults(None, &Paths::below(directory))
+        }
+    }
+
+    /// Reads the configuration.
+    ///
+    /// # Errors
+    /// A file that cannot be read, a value that is not valid, or a home directory that is not known.
+    pub fn load(overrides: &Overrides) -> Result<Self, ConfigError> {
+        Self::load_with(overrides, &Paths::of_platform()?)
+    }
+
+    /// Reads the configuration, with the platform's directories given.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_with(overrides: &Overrides, paths: &Paths) -> Result<Self, ConfigError> {
+        let flag_name = overrides.name.clone().map(valid_name).transpose()?;
+        let (file, unknown_keys) = match &overrides.config {
+            Some(path) => FileConfig::read(path)?,
+            None => FileConfig::read_if_present(&paths.config_file(flag_name.as_deref()))?,
+        };
+        let file_name = file.instance_name.clone().map(valid_name).transpose()?;
+        let name = flag_name.or(file_name);
+        let mut config = Self::defaults(name, paths);
+        config.unknown_keys = unknown_keys;
+        file.apply(&mut config)?;
+        config.apply_overrides(overrides);
+        config.check()?;
+        Ok(config)
+    }
+
+    fn defaults(name: Option<String>, paths: &Paths) -> Self {
+        let named = name.is_some();
+        let port = |default| if named { 0 } else { default };
+        Self {
+            bind_address: (Ipv6Addr::UNSPECIFIED, port(DEFAULT_QUIC_PORT)).into(),
+            api_address: (Ipv4Addr::LOCALHOST, port(DEFAULT_API_PORT)).into(),
+            allow_remote_api: false,
+            data_dir: paths.data_dir(name.as_deref()),
+            identity_dir: paths.identity_dir(name.as_deref()),
+            bootstrap_peers: Vec::new(),
+            network: None,
+            heartbeat: DEFAULT_HEARTBEAT,
+            identity_ttl: DEFAULT_IDENTITY_TTL,
+            log_level: LogLevel::Warn,
+            log_format: LogFormat::Text,
+            unknown_keys: Vec::new(),
+            instance_name: name,
+        }
+    }
+
+    fn apply_overrides(&mut self, overrides: &Overrides) {
+        if let Some(port) = overrides.api_port {
+            self.api_address.set_port(port);
+        }
+        if let Some(bind) = overrides.bind {
+            self.bind_address = bind;
+        }
+        if let Some(data_dir) = &overrides.data_dir {
+            self.data_dir.clone_from(data_dir);
+        }
+        if overrides.no_bootstrap {
+            self.bootstrap_peers.clear();
+        }
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        if !self.api_address.ip().is_loopback() && !self.allow_remote_api {
+            return Err(ConfigError::RemoteApi(self.api_address));
+        }
+        if self.identity_ttl < self.heartbeat {
+            return Err(ConfigError::Value {
+                key: "identity_ttl_secs",
+                reason: format!(
+                    "{} is shorter than heartbeat_interval_secs ({}): agents would expire between \
+                     announcements",
+                    self.identity_ttl.as_secs(),
+                    self.heartbeat.as_secs()
+                ),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Checks an instance name: 1 to 64 characters, letters, digits and `-`, not starting with `-`.
+fn valid_name(name: String) -> Result<String, ConfigError> {
+    let starts_well = name.starts_with(|first: char| first.is_ascii_alphanumeric());
+    let only_known = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    if starts_well && only_known && name.len() <= 64 {
+        Ok(name)
+    } else {
+        Err(ConfigError::Name(name))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,121 @@
+//! Files, flags and what wins.
+
+use std::fs;
+
+use super::*;
+
+struct Place {
+    directory: tempfile::TempDir,
+    paths: Paths,
+}
+
+impl Place {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let paths = Paths::below(directory.path());
+        Self { directory, paths }
+    }
+
+    fn load(&self, text: &str, overrides: Overrides) -> Result<Config, ConfigError> {
+        let path = self.directory.path().join("given.toml");
+        fs::write(&path, text).expect("the file can be written");
+        Config::load_with(&Overrides { config: Some(path), ..overrides }, &self.paths)
+    }
+}
+
+fn refusal(text: &str) -> String {
+    Place::new().load(text, Overrides::default()).expect_err("refused").to_string()
+}
+
+#[test]
+fn defaults_are_the_documented_ones() {
+    let place = Place::new();
+    let config = Config::load_with(&Overrides::default(), &place.paths).expect("no file is fine");
+    assert_eq!(config.bind_address.to_string(), "[::]:5483");
+    assert_eq!(config.api_address.to_string(), "127.0.0.1:12700");
+    assert_eq!(config.log_level, LogLevel::Warn);
+    assert!(config.bootstrap_peers.is_empty());
+    assert_eq!(config.heartbeat.as_secs(), 300);
+    assert_eq!(config.identity_ttl.as_secs(), 900);
+    assert_eq!(config.data_dir, place.directory.path().join("share/x0x"));
+    assert_eq!(config.identity_dir, place.directory.path().join(".x0x"));
+}
+
+#[test]
+fn a_name_moves_everything_that_is_not_set() {
+    let place = Place::new();
+    let overrides = Overrides { name: Some("alice".into()), ..Overrides::default() };
+    let config = place.load("", overrides.clone()).expect("valid");
+    assert_eq!(config.bind_address.to_string(), "[::]:0");
+    assert_eq!(config.api_address.to_string(), "127.0.0.1:0");
+    assert_eq!(config.data_dir, place.directory.path().join("share/x0x-alice"));
+    assert_eq!(config.identity_dir, place.directory.path().join(".x0x-alice"));
+
+    let text = "api_address = '127.0.0.1:4000'\ninstance_name = 'bob'";
+    let config = place.load(text, overrides).expect("valid");
+    assert_eq!(config.api_address.to_string(), "127.0.0.1:4000");
+    assert_eq!(config.instance_name.as_deref(), Some("alice"));
+    let config = place.load(text, Overrides::default()).expect("valid");
+    assert_eq!(config.instance_name.as_deref(), Some("bob"));
+}
+
+#[test]
+fn the_platform_file_is_found_by_name() {
+    let place = Place::new();
+    let path = place.paths.config_file(Some("alice"));
+    fs::create_dir_all(path.parent().expect("has one")).expect("can be made");
+    fs::write(&path, "log_level = 'debug'").expect("can be written");
+    let overrides = Overrides { name: Some("alice".into()), ..Overrides::default() };
+    let config = Config::load_with(&overrides, &place.paths).expect("valid");
+    assert_eq!(config.log_level, LogLevel::Debug);
+}
+
+#[test]
+fn flags_win_over_the_file() {
+    let place = Place::new();
+    let overrides = Overrides {
+        api_port: Some(0),
+        bind: Some("127.0.0.1:7000".parse().expect("an address")),
+        no_bootstrap: true,
+        data_dir: Some("elsewhere".into()),
+        ..Overrides::default()
+    };
+    let text = "api_address = '[::1]:9'\nbind_address = '0.0.0.0:1'\nbootstrap_peers = ['192.0.2.1:5483']";
+    let config = place.load(text, overrides).expect("valid");
+    assert_eq!(config.api_address.to_string(), "[::1]:0");
+    assert_eq!(config.bind_address.to_string(), "127.0.0.1:7000");
+    assert!(config.bootstrap_peers.is_empty());
+    assert_eq!(config.data_dir, Path::new("elsewhere"));
+}
+
+#[test]
+fn unknown_keys_are_named_not_fatal() {
+    let text = "presence_beacon_interval_secs = 30\n[update]\nenabled = false\n[gossip]\nx = 1";
+    let config = Place::new().load(text, Overrides::default()).expect("valid");
+    let mut unknown = config.unknown_keys;
+    unknown.sort();
+    assert_eq!(unknown, ["gossip", "presence_beacon_interval_secs", "update"]);
+}
+
+#[test]
+fn bad_values_are_refused_by_name() {
+    assert!(refusal("api_address = 'nonsense'").contains("api_address"));
+    assert!(refusal("heartbeat_interval_secs = 0").contains("heartbeat_interval_secs"));
+    assert!(refusal("heartbeat_interval_secs = -1").contains("heartbeat_interval_secs"));
+    assert!(refusal("log_level = 'loud'").contains("log_level"));
+    assert!(refusal("heartbeat_interval_secs = 60\nidentity_ttl_secs = 30").contains("ttl"));
+    assert!(refusal("network = ''").contains("network"));
+    assert!(refusal("instance_name = '-x'").contains("instance name"));
+    assert!(refusal("instance_name = '../x'").contains("instance name"));
+    assert!(refusal("a = ").contains("given.toml"));
+    let missing = Overrides { config: Some("/nonexistent/x.toml".into()), ..Overrides::default() };
+    let error = Config::load_with(&missing, &Place::new().paths).expect_err("refused");
+    assert!(error.to_string().contains("/nonexistent/x.toml"));
+}
+
+#[test]
+fn a_remote_api_must_be_allowed_by_name() {
+    assert!(refusal("api_address = '0.0.0.0:12700'").contains("allow_remote_api"));
+    let text = "api_address = '0.0.0.0:12700'\nallow_remote_api = true";
+    assert!(Place::new().load(text, Overrides::default()).is_ok());
+}

@@ -1,0 +1,32 @@
+//! Values of the layers as the API shows them.
+
+use x0x_agent::{DirectMessage, DiscoveredAgent};
+use x0x_api::{
+    Base64,
+    event::{DirectMessageEvent, TrustDecision},
+    types,
+};
+
+/// A direct message. Its sender was proven in the hello of the session that it came over.
+pub(crate) fn direct_event(message: DirectMessage) -> DirectMessageEvent {
+    DirectMessageEvent {
+        sender: message.from,
+        machine_id: message.machine,
+        payload: Base64(message.payload),
+        received_at: message.received_at.as_millis(),
+        verified: true,
+        trust_decision: Some(TrustDecision::Unknown),
+    }
+}
+
+/// An agent of the discovery cache.
+pub(crate) fn discovered(agent: DiscoveredAgent) -> types::DiscoveredAgent {
+    types::DiscoveredAgent {
+        agent_id: agent.agent,
+        machine_id: agent.machine,
+        user_id: agent.user,
+        addresses: agent.addresses,
+        announced_at: agent.announced_at.as_secs(),
+        last_seen: agent.last_seen.as_secs(),
+    }
+}

@@ -1,0 +1,34 @@
+//! `api.port`: where the API of a running daemon listens.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use super::{FileError, write_atomically};
+
+/// Name of the file.
+pub(crate) const PORT_FILE: &str = "api.port";
+
+/// The file, removed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct PortFile {
+    path: PathBuf,
+}
+
+impl PortFile {
+    /// Writes `ip:port`.
+    pub(crate) fn write(directory: &Path, address: SocketAddr) -> Result<Self, FileError> {
+        let path = directory.join(PORT_FILE);
+        write_atomically(&path, &address.to_string(), false)?;
+        Ok(Self { path })
+    }
+}
+
+impl Drop for PortFile {
+    fn drop(&mut self) {
+        // A file that is gone already needs no removal, and nobody is left to tell.
+        let _ = fs::remove_file(&self.path);
+    }
+}

@@ -1,0 +1,82 @@
+//! Files are private, reused, and gone when they should be.
+
+use std::fs;
+
+use super::{lock::LockError, *};
+
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a temporary directory")
+}
+
+#[cfg(unix)]
+fn mode(path: &Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt;
+    fs::metadata(path).expect("it exists").permissions().mode() & 0o777
+}
+
+#[test]
+fn a_token_is_made_once_and_kept() {
+    let directory = directory();
+    let token = ApiToken::load_or_create(directory.path()).expect("made");
+    let text = fs::read_to_string(directory.path().join("api-token")).expect("written");
+    assert_eq!(text, token.as_str());
+    assert_eq!(text.len(), 64);
+    assert!(text.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    let again = ApiToken::load_or_create(directory.path()).expect("read");
+    assert_eq!(again.as_str(), token.as_str());
+    assert!(token.matches(text.as_bytes()));
+    assert!(!token.matches(&text.as_bytes()[..63]));
+    assert!(!token.matches(b""));
+    assert_eq!(format!("{token:?}"), "ApiToken(..)");
+}
+
+#[test]
+fn an_unusable_token_is_replaced() {
+    for text in ["", "short", "with space 0123456789012345678901234567890", "\u{e4}\u{e4}"] {
+        let directory = directory();
+        fs::write(directory.path().join("api-token"), text).expect("written");
+        let token = ApiToken::load_or_create(directory.path()).expect("made");
+        assert_eq!(token.as_str().len(), 64, "{text:?}");
+    }
+    let directory = directory();
+    let own = "a-token-of-my-own-choice-0123456789";
+    fs::write(directory.path().join("api-token"), format!("{own}\n")).expect("written");
+    assert_eq!(ApiToken::load_or_create(directory.path()).expect("read").as_str(), own);
+}
+
+#[cfg(unix)]
+#[test]
+fn secrets_are_private_whatever_was_there() {
+    let base = directory();
+    let data = base.path().join("a/b");
+    private_directory(&data).expect("made");
+    assert_eq!(mode(&data), 0o700);
+    ApiToken::load_or_create(&data).expect("made");
+    assert_eq!(mode(&data.join("api-token")), 0o600);
+    restrict(&data.join("api-token"), 0o644).expect("changed");
+    ApiToken::load_or_create(&data).expect("read");
+    assert_eq!(mode(&data.join("api-token")), 0o600);
+}
+
+#[test]
+fn the_port_file_lives_as_long_as_its_owner() {
+    let directory = directory();
+    let path = directory.path().join(PORT_FILE);
+    let address = "127.0.0.1:4321".parse().expect("an address");
+    let file = PortFile::write(directory.path(), address).expect("written");
+    assert_eq!(fs::read_to_string(&path).expect("there"), "127.0.0.1:4321");
+    drop(file);
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_directory_has_one_holder() {
+    let directory = directory();
+    let first = InstanceLock::take(directory.path()).expect("free");
+    let error = InstanceLock::take(directory.path()).expect_err("held");
+    let LockError::Held { pid, .. } = &error else { panic!("unexpected {error}") };
+    assert_eq!(*pid, Some(std::process::id()));
+    assert!(error.to_string().contains("another x0xd"));
+    drop(first);
+    InstanceLock::take(directory.path()).expect("free again");
+}

@@ -1,0 +1,127 @@
+//! Failures as answers.
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header::RETRY_AFTER},
+    response::{IntoResponse, Response},
+};
+use x0x_agent::{
+    AgentPublishError, AgentSubscribeError, AnnounceError, DirectError, PublishError,
+    SendDirectError, SubscribeError, TopicNameError,
+};
+use x0x_api::{ErrorBody, ErrorCode, InvalidBase64, limits::RETRY_AFTER_SECS};
+use x0x_core::ParseIdError;
+
+/// A failed request: the body says it all, its code gives the status.
+#[derive(Debug, Clone)]
+pub(crate) struct ApiError(pub(crate) ErrorBody);
+
+impl ApiError {
+    pub(crate) fn new(code: ErrorCode, error: impl Into<String>) -> Self {
+        Self(ErrorBody::new(code, error))
+    }
+
+    /// A failure whose `error` is the code itself and whose text is in `detail`, as
+    /// `/direct/send` gives them.
+    pub(crate) fn detailed(code: ErrorCode, detail: impl Into<String>) -> Self {
+        Self(ErrorBody { detail: Some(detail.into()), ..ErrorBody::new(code, code.as_str()) })
+    }
+
+    pub(crate) const fn code(&self) -> ErrorCode {
+        self.0.code
+    }
+
+    pub(crate) fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.0.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+}
+
+/// Marks an answer with the code that it carries, so that it can be counted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Refused(pub(crate) ErrorCode);
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (status, code) = (self.status(), self.code());
+        let mut response = (status, Json(self.0)).into_response();
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECS));
+        }
+        response.extensions_mut().insert(Refused(code));
+        response
+    }
+}
+
+impl From<ParseIdError> for ApiError {
+    fn from(error: ParseIdError) -> Self {
+        Self::new(ErrorCode::InvalidHex, error.to_string())
+    }
+}
+
+impl From<InvalidBase64> for ApiError {
+    fn from(error: InvalidBase64) -> Self {
+        Self::new(ErrorCode::InvalidBase64, error.to_string())
+    }
+}
+
+impl From<TopicNameError> for ApiError {
+    fn from(error: TopicNameError) -> Self {
+        Self::new(ErrorCode::InvalidTopic, error.to_string())
+    }
+}
+
+impl From<AgentPublishError> for ApiError {
+    fn from(error: AgentPublishError) -> Self {
+        let code = match &error {
+            AgentPublishError::Topic(_) => ErrorCode::InvalidTopic,
+            AgentPublishError::Publish(PublishError::Busy) => ErrorCode::Busy,
+            AgentPublishError::Publish(PublishError::TooLarge { .. }) => ErrorCode::PayloadTooLarge,
+            AgentPublishError::Publish(PublishError::Closed) => ErrorCode::ShuttingDown,
+            _ => ErrorCode::Internal,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<AgentSubscribeError> for ApiError {
+    fn from(error: AgentSubscribeError) -> Self {
+        let code = match &error {
+            AgentSubscribeError::Topic(_) => ErrorCode::InvalidTopic,
+            AgentSubscribeError::Subscribe(SubscribeError::Limit { .. }) => ErrorCode::LimitReached,
+            AgentSubscribeError::Subscribe(SubscribeError::Closed) => ErrorCode::ShuttingDown,
+            _ => ErrorCode::Internal,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<AnnounceError> for ApiError {
+    fn from(error: AnnounceError) -> Self {
+        Self::new(ErrorCode::BadRequest, error.to_string())
+    }
+}
+
+impl From<SendDirectError> for ApiError {
+    fn from(error: SendDirectError) -> Self {
+        let code = match &error {
+            SendDirectError::NotFound(_) => ErrorCode::RecipientKeyUnavailable,
+            SendDirectError::Unreachable { .. } => ErrorCode::PeerDisconnected,
+            SendDirectError::Direct(error) => direct_code(*error),
+            _ => ErrorCode::Internal,
+        };
+        Self::detailed(code, error.to_string())
+    }
+}
+
+const fn direct_code(error: DirectError) -> ErrorCode {
+    match error {
+        DirectError::NotConnected => ErrorCode::PeerDisconnected,
+        DirectError::TooLarge { .. } => ErrorCode::PayloadTooLarge,
+        DirectError::Refused(_) => ErrorCode::RecipientRejected,
+        // Whether it arrived is not known, exactly as after a timeout.
+        DirectError::Unconfirmed | DirectError::Timeout => ErrorCode::Timeout,
+        DirectError::Limit { .. } => ErrorCode::Busy,
+        DirectError::Closed => ErrorCode::ShuttingDown,
+        _ => ErrorCode::Internal,
+    }
+}

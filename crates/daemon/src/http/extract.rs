@@ -1,0 +1,85 @@
+//! What handlers take out of a request, with this API's errors.
+
+use std::fmt::Display;
+
+use axum::{
+    extract::{FromRequestParts, Path, Query},
+    http::request::Parts,
+};
+use serde::de::DeserializeOwned;
+use x0x_api::ErrorCode;
+
+use super::{error::ApiError, limits::WholeBody};
+
+/// The JSON body.
+#[derive(Debug)]
+pub(crate) struct JsonBody<T>(pub(crate) T);
+
+impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for JsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        parse(&body(parts).0).map(Self)
+    }
+}
+
+/// The JSON body, or the default when there is none.
+#[derive(Debug)]
+pub(crate) struct OptionalBody<T>(pub(crate) T);
+
+impl<S: Sync, T: DeserializeOwned + Default> FromRequestParts<S> for OptionalBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let body = body(parts);
+        if body.0.is_empty() { Ok(Self(T::default())) } else { parse(&body.0).map(Self) }
+    }
+}
+
+fn body(parts: &mut Parts) -> WholeBody {
+    parts.extensions.remove().unwrap_or_default()
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        let (code, what) = if error.is_data() {
+            (ErrorCode::InvalidBody, "invalid body")
+        } else {
+            (ErrorCode::InvalidJson, "invalid JSON")
+        };
+        ApiError::new(code, format!("{what}: {error}"))
+    })
+}
+
+/// The query string.
+#[derive(Debug)]
+pub(crate) struct Params<T>(pub(crate) T);
+
+impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let Query(value) = Query::try_from_uri(&parts.uri)
+            .map_err(|error| refused(ErrorCode::InvalidQuery, &error))?;
+        Ok(Self(value))
+    }
+}
+
+/// The one parameter of the path.
+#[derive(Debug)]
+pub(crate) struct PathParameter(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathParameter {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Path(value) = Path::from_request_parts(parts, state)
+            .await
+            .map_err(|error| refused(ErrorCode::BadRequest, &error))?;
+        Ok(Self(value))
+    }
+}
+
+fn refused(code: ErrorCode, error: &impl Display) -> ApiError {
+    ApiError::new(code, error.to_string())
+}

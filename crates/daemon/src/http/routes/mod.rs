@@ -1,0 +1,61 @@
+//! One handler an operation.
+
+mod direct;
+mod discovery;
+mod identity;
+mod network;
+mod pubsub;
+mod status;
+mod websocket;
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    handler::Handler,
+    routing::{MethodFilter, MethodRouter, on},
+};
+use x0x_api::{Method, Operation};
+
+use super::error::ApiError;
+use crate::app::App;
+
+/// What a handler gives.
+type Answer<T> = Result<Json<T>, ApiError>;
+
+/// The handler of an operation. Without a wildcard: a new operation needs a line here.
+pub(super) fn handler(operation: Operation, method: Method) -> MethodRouter<Arc<App>> {
+    match operation {
+        Operation::Health => route(method, status::health),
+        Operation::Status => route(method, status::status),
+        Operation::Shutdown => route(method, status::shutdown),
+        Operation::Metrics => route(method, status::metrics),
+        Operation::OpenApi => route(method, status::openapi),
+        Operation::Agent => route(method, identity::agent),
+        Operation::Announce => route(method, identity::announce),
+        Operation::Peers => route(method, network::peers),
+        Operation::NetworkStatus => route(method, network::status),
+        Operation::DiscoveredAgents => route(method, discovery::list),
+        Operation::DiscoveredAgent => route(method, discovery::get),
+        Operation::Publish => route(method, pubsub::publish),
+        Operation::Subscribe => route(method, pubsub::subscribe),
+        Operation::Unsubscribe => route(method, pubsub::unsubscribe),
+        Operation::Events => route(method, pubsub::events),
+        Operation::Connect => route(method, direct::connect),
+        Operation::DirectSend => route(method, direct::send),
+        Operation::DirectConnections => route(method, direct::connections),
+        Operation::DirectEvents => route(method, direct::events),
+        Operation::Ws => route(method, websocket::general),
+        Operation::WsDirect => route(method, websocket::direct),
+        Operation::WsSessions => route(method, websocket::sessions),
+    }
+}
+
+fn route<H: Handler<T, Arc<App>>, T: 'static>(method: Method, handler: H) -> MethodRouter<Arc<App>> {
+    let filter = match method {
+        Method::Post => MethodFilter::POST,
+        Method::Delete => MethodFilter::DELETE,
+        _ => MethodFilter::GET,
+    };
+    on(filter, handler)
+}

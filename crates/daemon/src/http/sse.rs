@@ -1,0 +1,185 @@
+//! Server-sent events: framing, keep-alive, resumption.
+
+use std::{convert::Infallible, future::Future};
+
+use axum::{
+    body::Body,
+    http::{
+        HeaderMap, HeaderName, HeaderValue,
+        header::{CACHE_CONTROL, CONTENT_TYPE},
+    },
+    response::{IntoResponse, Response},
+};
+use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+use x0x_agent::{DirectEvent, DirectEvents};
+use x0x_api::{
+    event::{DIRECT_MESSAGE, Event, LAGGED, Lagged},
+    limits::{SSE_KEEP_ALIVE, SSE_RETRY},
+};
+
+use crate::{
+    convert,
+    events::{Client, Encoded, Taken},
+};
+
+/// Bytes that are sent at once, unless one event is larger.
+const MAX_CHUNK: usize = 64 * 1024;
+/// Direct messages that are sent at once.
+const MAX_DIRECT_BATCH: usize = 64;
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// Name and data of an event, ready to be sent after its id.
+pub(crate) fn encode(name: &str, data: &impl Serialize) -> Encoded {
+    let mut out = Vec::with_capacity(256);
+    out.extend_from_slice(b"event: ");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\ndata: ");
+    if serde_json::to_writer(&mut out, data).is_err() {
+        // Types of this API always serialise; an empty object keeps the framing intact if not.
+        out.extend_from_slice(b"{}");
+    }
+    out.extend_from_slice(b"\n\n");
+    out.into()
+}
+
+/// The id after which a client wants to resume.
+pub(crate) fn last_event_id(headers: &HeaderMap) -> Option<u64> {
+    headers.get(LAST_EVENT_ID)?.to_str().ok()?.trim().parse().ok()
+}
+
+/// Where a stream's bytes come from.
+pub(crate) trait Source: Send + 'static {
+    /// The next events as they go over the wire; `None` at the end. Cancel safe.
+    fn next(&mut self) -> impl Future<Output = Option<Bytes>> + Send;
+}
+
+fn append(out: &mut BytesMut, id: u64, event: &Encoded) {
+    out.extend_from_slice(format!("id: {id}\n").as_bytes());
+    out.extend_from_slice(event);
+}
+
+/// The events of the bus.
+#[derive(Debug)]
+pub(crate) struct BusSource(pub(crate) Client);
+
+impl Source for BusSource {
+    async fn next(&mut self) -> Option<Bytes> {
+        let Taken { missed, events } = self.0.take(MAX_CHUNK).await;
+        let mut out = BytesMut::with_capacity(MAX_CHUNK.min(events.len() * 1024 + 128));
+        if let Some(missed) = missed {
+            let event = Event::Lagged(Lagged { missed, subscription_id: None });
+            out.extend_from_slice(&encode(LAGGED, &event));
+        }
+        for (id, event) in &events {
+            append(&mut out, *id, event);
+        }
+        Some(out.freeze())
+    }
+}
+
+/// Direct messages.
+#[derive(Debug)]
+pub(crate) struct DirectSource {
+    events: DirectEvents,
+    /// What is added to a message's number to make its id.
+    base: u64,
+    /// Whether the client must be told that it may have missed some.
+    unknown: bool,
+}
+
+impl DirectSource {
+    /// Reads on after the event with this id, if it is one of this run.
+    pub(crate) fn new(events: DirectEvents, base: u64, after: Option<u64>) -> Self {
+        let (events, unknown) = match after {
+            Some(id) if id >= base => (events.resume_after(id - base), false),
+            Some(_) => (events, true),
+            None => (events, false),
+        };
+        Self { events, base, unknown }
+    }
+
+    fn append(&self, out: &mut BytesMut, event: DirectEvent) {
+        match event {
+            DirectEvent::Message { number, message } => {
+                let event = encode(DIRECT_MESSAGE, &convert::direct_event(message));
+                append(out, self.base + number, &event);
+            }
+            DirectEvent::Lagged { missed } => {
+                out.extend_from_slice(&encode(LAGGED, &Lagged { missed, subscription_id: None }));
+            }
+            // A later kind of event says nothing to clients of this API.
+            _ => {}
+        }
+    }
+}
+
+impl Source for DirectSource {
+    async fn next(&mut self) -> Option<Bytes> {
+        let mut out = BytesMut::new();
+        if self.unknown {
+            self.unknown = false;
+            out.extend_from_slice(&encode(LAGGED, &Lagged::default()));
+            return Some(out.freeze());
+        }
+        let first = self.events.next().await?;
+        self.append(&mut out, first);
+        for _ in 1..MAX_DIRECT_BATCH {
+            if out.len() >= MAX_CHUNK {
+                break;
+            }
+            let Some(Some(event)) = self.events.next().now_or_never() else { break };
+            self.append(&mut out, event);
+        }
+        Some(out.freeze())
+    }
+}
+
+/// Streams a source until it or the daemon ends.
+pub(crate) fn respond(source: impl Source, stop: CancellationToken) -> Response {
+    let retry = format!("retry: {}\n\n", SSE_RETRY.as_millis());
+    let start = (source, Some(Bytes::from(retry)), stop);
+    let stream = futures_util::stream::unfold(start, |(mut source, head, stop)| async move {
+        if head.is_some() {
+            return head.map(|head| (head, (source, None, stop)));
+        }
+        let chunk = tokio::select! {
+            biased;
+            () = stop.cancelled() => None,
+            chunk = source.next() => chunk,
+            () = tokio::time::sleep(SSE_KEEP_ALIVE) => Some(Bytes::from_static(b": keep-alive\n\n")),
+        };
+        chunk.map(|chunk| (chunk, (source, None, stop)))
+    });
+    let stream = futures_util::StreamExt::map(stream, Ok::<_, Infallible>);
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+        (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+    ];
+    (headers, Body::from_stream(stream)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn framing() {
+        let mut out = BytesMut::new();
+        append(&mut out, 7, &encode("lagged", &Lagged { missed: 3, subscription_id: None }));
+        assert_eq!(out, "id: 7\nevent: lagged\ndata: {\"missed\":3}\n\n");
+    }
+
+    #[test]
+    fn last_event_id_is_a_number_or_nothing() {
+        let with = |text: &'static str| {
+            HeaderMap::from_iter([(LAST_EVENT_ID, HeaderValue::from_static(text))])
+        };
+        assert_eq!(last_event_id(&with("12")), Some(12));
+        assert_eq!(last_event_id(&with("x")), None);
+        assert_eq!(last_event_id(&HeaderMap::new()), None);
+    }
+}

@@ -1,0 +1,118 @@
+//! Subscriptions made by `POST /subscribe`: each carries a topic's messages to the event bus.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use data_encoding::HEXLOWER;
+use tokio::task::JoinHandle;
+use x0x_agent::{Agent, Delivery, Subscription};
+use x0x_api::{
+    Base64, ErrorCode,
+    event::{Event, LAGGED, Lagged, MESSAGE, MessageEvent, TrustLevel},
+    limits::MAX_SUBSCRIPTIONS,
+};
+
+use crate::{
+    events::{Encoded, EventBus},
+    http::{error::ApiError, sse},
+};
+
+/// Deliveries taken at once.
+const BATCH: usize = 64;
+
+/// The subscriptions, by id.
+#[derive(Debug, Default)]
+pub(crate) struct Subscriptions(Mutex<BTreeMap<String, Option<JoinHandle<()>>>>);
+
+impl Subscriptions {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Option<JoinHandle<()>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Subscribes to a topic and returns the subscription's id.
+    pub(crate) async fn add(
+        &self,
+        agent: &Agent,
+        bus: &EventBus,
+        topic: String,
+    ) -> Result<String, ApiError> {
+        let id = self.reserve()?;
+        match agent.subscribe(&topic).await {
+            Ok(subscription) => {
+                let forward = forward(id.clone(), topic, subscription, bus.clone());
+                let task = tokio::spawn(forward);
+                self.lock().insert(id.clone(), Some(task));
+                Ok(id)
+            }
+            Err(error) => {
+                self.lock().remove(&id);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Takes a place, so that concurrent requests cannot pass the cap together.
+    fn reserve(&self) -> Result<String, ApiError> {
+        let mut random = [0; 8];
+        getrandom::fill(&mut random)
+            .map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))?;
+        let id = HEXLOWER.encode(&random);
+        let mut rows = self.lock();
+        if rows.len() >= MAX_SUBSCRIPTIONS {
+            let text = format!("limit reached: subscriptions (at most {MAX_SUBSCRIPTIONS})");
+            return Err(ApiError::new(ErrorCode::LimitReached, text));
+        }
+        rows.insert(id.clone(), None);
+        Ok(id)
+    }
+
+    /// Ends a subscription: no event of it follows. False when there is none with this id.
+    pub(crate) async fn remove(&self, id: &str) -> bool {
+        let row = self.lock().remove(id);
+        let Some(task) = row else { return false };
+        if let Some(task) = task {
+            task.abort();
+            // Ends as cancelled; what matters is that it has ended.
+            let _ = task.await;
+        }
+        true
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.lock().len()
+    }
+}
+
+async fn forward(id: String, topic: String, mut subscription: Subscription, bus: EventBus) {
+    loop {
+        let batch = subscription.next_batch(BATCH).await;
+        if batch.is_empty() {
+            return;
+        }
+        bus.push(batch.into_iter().filter_map(|item| encode(&id, &topic, item)).collect()).await;
+    }
+}
+
+fn encode(id: &str, topic: &str, delivery: Delivery) -> Option<Encoded> {
+    match delivery {
+        Delivery::Message(message) => {
+            let event = Event::Message(MessageEvent {
+                subscription_id: id.to_owned(),
+                topic: topic.to_owned(),
+                payload: Base64(message.payload),
+                sender: Some(message.author),
+                verified: true,
+                trust_level: Some(TrustLevel::Unknown),
+            });
+            Some(sse::encode(MESSAGE, &event))
+        }
+        Delivery::Lagged { missed } => {
+            let lagged = Lagged { missed, subscription_id: Some(id.to_owned()) };
+            Some(sse::encode(LAGGED, &Event::Lagged(lagged)))
+        }
+        // A delivery of a later kind says nothing to clients of this API.
+        _ => None,
+    }
+}

@@ -1,0 +1,478 @@
+//! The machine: windows, order, acknowledgements and duplicates, for all peers.
+//!
+//! A message to an agent of this machine takes the same way as any other, over a session with
+//! itself that is always up; only its frames are not encoded.
+
+mod dedup;
+mod event;
+mod incoming;
+mod outgoing;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use x0x_core::{AgentId, Machine, MachineId, Tick};
+
+use self::{
+    dedup::Dedup,
+    incoming::{Incoming, Place},
+    outgoing::{Outgoing, Pending, Settled, Window},
+};
+pub use self::{
+    dedup::{MAX_ABSENT_PEERS, MAX_IDS, MAX_IDS_PER_PEER, MIN_IDS_PER_PEER},
+    event::{Input, Output, Room, SendRequest},
+};
+use crate::{
+    config::DirectConfig,
+    error::{DirectError, RefuseReason},
+    metrics::DirectMetrics,
+    wire::{Ack, FrameIn, MAX_PAYLOAD, MessageId, MessageIn},
+};
+
+/// Undelivered messages of all machines together, past which nothing more is read.
+pub const MAX_HELD_MESSAGES: usize = 4096;
+/// Undelivered payload bytes of all machines together, past which nothing more is read.
+pub const MAX_HELD_BYTES: usize = 64 * 1024 * 1024;
+
+#[derive(Debug)]
+struct Session {
+    generation: u64,
+    agents: Vec<AgentId>,
+    /// The transport takes nothing until it says so.
+    blocked: bool,
+    /// What it did not take.
+    unsent: Option<Bytes>,
+    /// The peer broke the protocol; nothing more is believed or said.
+    broken: bool,
+}
+
+#[derive(Debug)]
+struct Peer {
+    session: Option<Session>,
+    outgoing: Outgoing,
+    incoming: Incoming,
+    /// Listed in `ready`.
+    ready: bool,
+    /// Listed in `holding`.
+    holding: bool,
+}
+
+impl Peer {
+    fn new() -> Self {
+        Self {
+            session: None,
+            outgoing: Outgoing::new(),
+            incoming: Incoming::default(),
+            ready: false,
+            holding: false,
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.session.is_none() && self.outgoing.is_empty() && self.incoming.is_empty()
+    }
+}
+
+impl Session {
+    const fn new(generation: u64, agents: Vec<AgentId>) -> Self {
+        Self { generation, agents, blocked: false, unsent: None, broken: false }
+    }
+}
+
+/// Something to send, encoded or not.
+enum Next {
+    Encoded(Bytes),
+    Frame(FrameIn),
+}
+
+/// Direct messages with all peers as a pure machine.
+///
+/// Beyond the contract of [`Machine`], several inputs may be handled before outputs are polled; their
+/// acknowledgements then travel together.
+#[derive(Debug)]
+pub struct DirectMachine {
+    local: MachineId,
+    config: DirectConfig,
+    metrics: Arc<DirectMetrics>,
+    peers: BTreeMap<MachineId, Peer>,
+    /// Peers that may have something to be sent, in turn.
+    ready: VecDeque<MachineId>,
+    /// Peers with undelivered messages, in turn.
+    holding: VecDeque<MachineId>,
+    held_messages: usize,
+    held_bytes: usize,
+    room: Room,
+    inbox_closed: bool,
+    dedup: Dedup,
+    deadlines: BTreeSet<(Tick, u64, MachineId)>,
+    outputs: VecDeque<Output>,
+}
+
+impl DirectMachine {
+    /// A machine without sessions, whose inbox has no room until [`Input::Room`].
+    #[must_use]
+    pub fn new(local: MachineId, config: DirectConfig, metrics: Arc<DirectMetrics>) -> Self {
+        let config = config.bounded();
+        let mut itself = Peer::new();
+        itself.session = Some(Session::new(0, config.local_agents.clone()));
+        Self {
+            local,
+            config,
+            metrics,
+            peers: BTreeMap::from([(local, itself)]),
+            ready: VecDeque::new(),
+            holding: VecDeque::new(),
+            held_messages: 0,
+            held_bytes: 0,
+            room: Room::default(),
+            inbox_closed: false,
+            dedup: Dedup::default(),
+            deadlines: BTreeSet::new(),
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Whether undelivered messages are below their caps, so that more may be read.
+    #[must_use]
+    pub const fn wants_input(&self) -> bool {
+        self.held_messages < MAX_HELD_MESSAGES && self.held_bytes < MAX_HELD_BYTES
+    }
+
+    /// Whether a message waits for room in the inbox.
+    #[must_use]
+    pub const fn is_holding(&self) -> bool {
+        self.held_messages > 0
+    }
+
+    const fn window(&self) -> Window {
+        Window { messages: self.config.window_messages, bytes: self.config.window_bytes }
+    }
+
+    fn up(&mut self, id: MachineId, generation: u64, agents: Vec<AgentId>) {
+        if id == self.local {
+            return;
+        }
+        if self.peers.get(&id).is_some_and(|peer| peer.session.is_some()) {
+            self.down(id);
+        }
+        let peer = self.peers.entry(id).or_insert_with(Peer::new);
+        peer.session = Some(Session::new(generation, agents));
+        self.dedup.arrived(id);
+        self.mark_ready(id);
+    }
+
+    fn down(&mut self, id: MachineId) {
+        if id == self.local {
+            return;
+        }
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if peer.session.take().is_none() {
+            return;
+        }
+        peer.incoming.reset();
+        let mut settled = Vec::new();
+        peer.outgoing.fail(&mut settled);
+        self.dedup.left(id);
+        self.resolve(id, settled);
+        self.forget_if_idle(id);
+    }
+
+    fn send(&mut self, now: Tick, request: SendRequest) {
+        let SendRequest { ticket, id, peer: to_peer, from, to, payload, deadline, connected } =
+            request;
+        let window = self.window();
+        let known = self.peers.get(&to_peer);
+        let refused = if payload.len() > MAX_PAYLOAD {
+            Some(DirectError::TooLarge { len: payload.len(), max: MAX_PAYLOAD })
+        } else if deadline <= now {
+            Some(DirectError::Timeout)
+        } else if !connected && known.is_none_or(|peer| peer.session.is_none()) {
+            Some(DirectError::NotConnected)
+        } else if known.is_some_and(|peer| peer.outgoing.is_full(window, payload.len())) {
+            let what = "messages that wait for one machine";
+            Some(DirectError::Limit { what, max: window.messages })
+        } else {
+            None
+        };
+        if let Some(error) = refused {
+            self.settle(ticket, Err(error));
+            return;
+        }
+        let peer = self.peers.entry(to_peer).or_insert_with(Peer::new);
+        peer.outgoing.push(Pending { ticket, id, from, to, payload, deadline });
+        self.deadlines.insert((deadline, ticket, to_peer));
+        self.mark_ready(to_peer);
+    }
+
+    fn received(&mut self, peer: MachineId, frame: Bytes) {
+        if self.peers.get(&peer).and_then(|peer| peer.session.as_ref()).is_none_or(|s| s.broken) {
+            self.metrics.stale.inc();
+            return;
+        }
+        match FrameIn::decode(frame) {
+            Ok(FrameIn::Message(message)) => self.message(peer, message),
+            Ok(FrameIn::Ack(ack)) => self.ack(peer, &ack),
+            Ok(FrameIn::Unknown) => self.metrics.unknown.inc(),
+            Err(_) => {
+                self.metrics.broken_malformed.inc();
+                self.disconnect(peer);
+            }
+        }
+    }
+
+    fn message(&mut self, id: MachineId, message: MessageIn) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(session) = &peer.session else { return };
+        match peer.incoming.place(message.epoch, message.seq) {
+            Place::Next => {}
+            Place::Stale => return self.metrics.stale.inc(),
+            Place::Broken => {
+                self.metrics.broken_sequence.inc();
+                return self.disconnect(id);
+            }
+        }
+        if peer.incoming.check_window(message.payload.len()).is_err() {
+            self.metrics.broken_window.inc();
+            return self.disconnect(id);
+        }
+        let seq = message.seq;
+        let verified = if self.inbox_closed {
+            Err(RefuseReason::InboxClosed)
+        } else {
+            message.verify(&session.agents, &self.config.local_agents)
+        };
+        match verified {
+            Ok(message) if self.dedup.insert(id, message.id()) => {
+                self.held_messages += 1;
+                self.held_bytes += message.payload().len();
+                peer.incoming.hold(seq, Some(message));
+            }
+            Ok(_) => {
+                self.metrics.duplicates.inc();
+                self.held_messages += 1;
+                peer.incoming.hold(seq, None);
+            }
+            Err(reason) => {
+                peer.incoming.refuse(seq, reason);
+                self.metrics.refused(reason).inc();
+            }
+        }
+        if !peer.incoming.is_empty() && !std::mem::replace(&mut peer.holding, true) {
+            self.holding.push_back(id);
+        }
+        self.mark_ready(id);
+        self.deliver();
+    }
+
+    fn ack(&mut self, id: MachineId, ack: &Ack) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        // An answer to an earlier session settles nothing: that session's sends were settled when
+        // it ended.
+        if peer.session.as_ref().is_none_or(|session| session.generation != ack.epoch) {
+            self.metrics.stale.inc();
+            return;
+        }
+        let mut settled = Vec::new();
+        let outcome = peer.outgoing.acknowledge(ack, &mut settled);
+        self.resolve(id, settled);
+        if outcome.is_err() {
+            self.metrics.broken_ack.inc();
+            self.disconnect(id);
+        }
+        self.mark_ready(id);
+    }
+
+    /// Hands out what the inbox has room for, one message a peer in turn.
+    fn deliver(&mut self) {
+        while let Some(&id) = self.holding.front() {
+            let Some(peer) = self.peers.get_mut(&id) else {
+                self.holding.pop_front();
+                continue;
+            };
+            let Some(len) = peer.incoming.front() else {
+                peer.holding = false;
+                self.holding.pop_front();
+                self.forget_if_idle(id);
+                continue;
+            };
+            // When the next one does not fit, nothing overtakes it: a large message would wait for
+            // ever behind small ones.
+            if len.is_some_and(|len| self.room.messages == 0 || len > self.room.bytes) {
+                break;
+            }
+            self.holding.rotate_left(1);
+            self.held_messages -= 1;
+            if let Some(message) = peer.incoming.pop() {
+                let len = message.payload().len();
+                self.held_bytes -= len;
+                self.room.messages -= 1;
+                self.room.bytes -= len;
+                self.metrics.delivered.inc();
+                self.outputs.push_back(Output::Deliver { machine: id, message });
+            }
+            self.mark_ready(id);
+        }
+        self.metrics.held.set(self.held_messages as u64);
+    }
+
+    fn close_inbox(&mut self) {
+        self.inbox_closed = true;
+        while let Some(id) = self.holding.pop_front() {
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.holding = false;
+                let refused = peer.incoming.refuse_held(RefuseReason::InboxClosed);
+                self.metrics.refused_inbox_closed.add(refused as u64);
+                self.mark_ready(id);
+                self.forget_if_idle(id);
+            }
+        }
+        self.held_messages = 0;
+        self.held_bytes = 0;
+        self.metrics.held.set(0);
+    }
+
+    /// What is sent to a peer next: what the transport did not take, then answers, then messages.
+    fn next_frame(&mut self, id: MachineId) -> Option<Next> {
+        let window = self.window();
+        let peer = self.peers.get_mut(&id)?;
+        let session = peer.session.as_mut()?;
+        if session.blocked || session.broken {
+            return None;
+        }
+        if let Some(frame) = session.unsent.take() {
+            return Some(Next::Encoded(frame));
+        }
+        if let Some(ack) = peer.incoming.next_ack() {
+            self.metrics.acks_sent.inc();
+            return Some(Next::Frame(FrameIn::Ack(ack)));
+        }
+        let (seq, Pending { id, from, to, payload, .. }) = peer.outgoing.next(window)?;
+        let epoch = session.generation;
+        Some(Next::Frame(FrameIn::Message(MessageIn { epoch, seq, id, from, to, payload })))
+    }
+
+    fn mark_ready(&mut self, id: MachineId) {
+        if let Some(peer) = self.peers.get_mut(&id)
+            && !std::mem::replace(&mut peer.ready, true)
+        {
+            self.ready.push_back(id);
+        }
+    }
+
+    fn disconnect(&mut self, id: MachineId) {
+        // The session with itself keeps every rule: both of its ends are this machine.
+        if let Some(session) = self.peers.get_mut(&id).and_then(|peer| peer.session.as_mut())
+            && !std::mem::replace(&mut session.broken, true)
+        {
+            self.outputs.push_back(Output::Disconnect(id));
+        }
+    }
+
+    fn forget_if_idle(&mut self, id: MachineId) {
+        if self.peers.get(&id).is_some_and(Peer::is_idle) {
+            self.peers.remove(&id);
+            self.ready.retain(|other| *other != id);
+            self.holding.retain(|other| *other != id);
+        }
+    }
+
+    fn resolve(&mut self, peer: MachineId, settled: Vec<Settled>) {
+        for Settled { ticket, id, deadline, result } in settled {
+            self.deadlines.remove(&(deadline, ticket, peer));
+            self.settle(ticket, result.map(|()| id));
+        }
+    }
+
+    fn settle(&mut self, ticket: u64, result: Result<MessageId, DirectError>) {
+        let counter = match result {
+            Ok(_) => &self.metrics.acknowledged,
+            Err(DirectError::NotConnected) => &self.metrics.not_connected,
+            Err(DirectError::TooLarge { .. }) => &self.metrics.oversized,
+            Err(DirectError::Refused(_)) => &self.metrics.refused_by_peer,
+            Err(DirectError::Timeout) => &self.metrics.timed_out,
+            Err(DirectError::Limit { .. }) => &self.metrics.over_limit,
+            Err(DirectError::Unconfirmed | DirectError::Closed) => &self.metrics.unconfirmed,
+        };
+        counter.inc();
+        self.outputs.push_back(Output::Resolve { ticket, result });
+    }
+}
+
+impl Machine for DirectMachine {
+    type Input = Input;
+    type Output = Output;
+
+    fn handle(&mut self, now: Tick, input: Input) {
+        match input {
+            Input::Up { peer, generation, agents } => self.up(peer, generation, agents),
+            Input::Down(peer) => self.down(peer),
+            Input::Received { peer, frame } => self.received(peer, frame),
+            Input::Blocked { peer, frame } => {
+                self.metrics.blocked.inc();
+                let session = self.peers.get_mut(&peer).and_then(|peer| peer.session.as_mut());
+                if let Some(session) = session {
+                    session.blocked = true;
+                    session.unsent = Some(frame);
+                }
+            }
+            Input::Writable(id) => {
+                let session = self.peers.get_mut(&id).and_then(|peer| peer.session.as_mut());
+                if let Some(session) = session {
+                    session.blocked = false;
+                    self.mark_ready(id);
+                }
+            }
+            Input::Send(request) => self.send(now, request),
+            Input::Room(room) => {
+                self.room = room;
+                self.deliver();
+            }
+            Input::InboxClosed => self.close_inbox(),
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Tick) {
+        while let Some((deadline, ticket, id)) = self.deadlines.first().copied()
+            && deadline <= now
+        {
+            self.deadlines.pop_first();
+            if self.peers.get_mut(&id).is_some_and(|peer| peer.outgoing.expire(ticket)) {
+                self.settle(ticket, Err(DirectError::Timeout));
+                self.forget_if_idle(id);
+            }
+        }
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        loop {
+            if let Some(output) = self.outputs.pop_front() {
+                return Some(output);
+            }
+            let id = self.ready.pop_front()?;
+            let Some(next) = self.next_frame(id) else {
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    peer.ready = false;
+                }
+                continue;
+            };
+            self.ready.push_back(id);
+            match next {
+                Next::Frame(FrameIn::Message(message)) if id == self.local => {
+                    self.message(id, message);
+                }
+                Next::Frame(FrameIn::Ack(ack)) if id == self.local => self.ack(id, &ack),
+                Next::Frame(frame) => {
+                    return Some(Output::Transmit { peer: id, frame: frame.encode() });
+                }
+                Next::Encoded(frame) => return Some(Output::Transmit { peer: id, frame }),
+            }
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Tick> {
+        self.deadlines.first().map(|(deadline, ..)| *deadline)
+    }
+}

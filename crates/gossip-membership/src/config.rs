@@ -1,0 +1,148 @@
+//! Parameters of the overlay, with the reason for each number.
+
+use std::time::Duration;
+
+use crate::view::{MAX_ACTIVE, MAX_PASSIVE};
+
+/// Longest random walk that a message may ask for; larger values on the wire are cut to it.
+pub const MAX_WALK: u8 = 6;
+/// Most entries of one shuffle.
+pub const MAX_SHUFFLE_ENTRIES: usize = 16;
+
+/// Parameters of the HyParView machine. `Default` gives the values of DSN'07 §5.1 where the paper
+/// has one, widened for overlays of a few nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OverlayConfig {
+    /// Below this many neighbours the node looks for more at once. The paper's active view for
+    /// 10,000 nodes.
+    pub active_target: usize,
+    /// Most neighbours, at most [`MAX_ACTIVE`]. Low-priority requests are refused from here on. The
+    /// node fills its view up to one less, slowly, and keeps the last place for a newcomer: so eight
+    /// nodes form a full mesh, and a join seldom pushes somebody else out.
+    pub active_max: usize,
+    /// Most peers known beside the neighbours, at most [`MAX_PASSIVE`]. Larger than the active view
+    /// by the factor that survives 80 % simultaneous failures in the paper.
+    pub passive_max: usize,
+    /// Hops of a forwarded join (ARWL), at most [`MAX_WALK`].
+    pub active_walk: u8,
+    /// Hops left when a forwarded join is noted in the passive view (PRWL).
+    pub passive_walk: u8,
+    /// Hops of a shuffle, at most [`MAX_WALK`].
+    pub shuffle_walk: u8,
+    /// Time between two shuffles, give or take a fifth so that nodes do not fall into step.
+    pub shuffle_interval: Duration,
+    /// Neighbours in a shuffle (k_a).
+    pub shuffle_active: usize,
+    /// Passive peers in a shuffle (k_p).
+    pub shuffle_passive: usize,
+    /// Time between two attempts to fill the view beyond `active_target`.
+    pub fill_interval: Duration,
+    /// How long an answer to a join or a neighbour request may take.
+    pub request_timeout: Duration,
+    /// How long a dial may take, the session hello included.
+    pub dial_timeout: Duration,
+    /// How long a peer that refused is left alone, doubling up to `refusal_max`.
+    pub refusal_min: Duration,
+    /// Longest time that a peer which refused is left alone.
+    pub refusal_max: Duration,
+    /// First pause before a bootstrap address or a lost neighbour is dialled again.
+    pub retry_min: Duration,
+    /// Longest such pause.
+    pub retry_max: Duration,
+    /// How long gossip about a peer that was just lost is not believed: longer than one shuffle, so
+    /// that its neighbours have noticed too.
+    pub deny_time: Duration,
+}
+
+impl Default for OverlayConfig {
+    fn default() -> Self {
+        Self {
+            active_target: 5,
+            active_max: 8,
+            passive_max: 48,
+            active_walk: 6,
+            passive_walk: 3,
+            shuffle_walk: 6,
+            shuffle_interval: Duration::from_secs(30),
+            shuffle_active: 3,
+            shuffle_passive: 8,
+            fill_interval: Duration::from_secs(1),
+            request_timeout: Duration::from_secs(5),
+            dial_timeout: Duration::from_secs(15),
+            refusal_min: Duration::from_secs(10),
+            refusal_max: Duration::from_secs(300),
+            retry_min: Duration::from_secs(1),
+            retry_max: Duration::from_secs(60),
+            deny_time: Duration::from_secs(60),
+        }
+    }
+}
+
+impl OverlayConfig {
+    /// Checks the bounds that the machine relies on.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming the first parameter out of range.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let durations = [
+            self.shuffle_interval,
+            self.fill_interval,
+            self.request_timeout,
+            self.dial_timeout,
+            self.refusal_min,
+            self.retry_min,
+        ];
+        let checks = [
+            ((2..=MAX_ACTIVE).contains(&self.active_max), "active_max"),
+            ((1..self.active_max).contains(&self.active_target), "active_target"),
+            ((1..=MAX_PASSIVE).contains(&self.passive_max), "passive_max"),
+            ((1..=MAX_WALK).contains(&self.active_walk), "active_walk"),
+            (self.passive_walk <= self.active_walk, "passive_walk"),
+            ((1..=MAX_WALK).contains(&self.shuffle_walk), "shuffle_walk"),
+            // One place is for the node itself.
+            (
+                self.shuffle_active.saturating_add(self.shuffle_passive) < MAX_SHUFFLE_ENTRIES,
+                "shuffle_active and shuffle_passive",
+            ),
+            (durations.iter().all(|d| *d >= Duration::from_millis(1)), "intervals and timeouts"),
+            (self.refusal_max >= self.refusal_min, "refusal_max"),
+            (self.retry_max >= self.retry_min, "retry_max"),
+        ];
+        match checks.into_iter().find(|(holds, _)| !holds) {
+            Some((_, parameter)) => Err(ConfigError(parameter)),
+            None => Ok(()),
+        }
+    }
+
+    /// How many neighbours the node looks for; the last place is kept for newcomers.
+    pub(crate) const fn fill(&self) -> usize {
+        self.active_max - 1
+    }
+}
+
+/// A parameter is out of range. The caller's fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("overlay parameter out of range: {0}")]
+pub struct ConfigError(pub &'static str);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_are_checked() {
+        let check = |change: fn(&mut OverlayConfig)| {
+            let mut config = OverlayConfig::default();
+            change(&mut config);
+            config.validate()
+        };
+        assert_eq!(check(|_| ()), Ok(()));
+        assert_eq!(check(|c| c.active_max = 13), Err(ConfigError("active_max")));
+        assert_eq!(check(|c| c.active_target = 8), Err(ConfigError("active_target")));
+        assert_eq!(check(|c| c.passive_max = 97), Err(ConfigError("passive_max")));
+        assert_eq!(check(|c| c.active_walk = 7), Err(ConfigError("active_walk")));
+        assert!(check(|c| c.shuffle_passive = 13).is_err());
+        assert!(check(|c| c.fill_interval = Duration::ZERO).is_err());
+        assert!(check(|c| c.retry_max = Duration::ZERO).is_err());
+    }
+}

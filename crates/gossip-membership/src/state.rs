@@ -1,0 +1,400 @@
+//! The HyParView machine: who are my neighbours.
+//!
+//! A link is active at one end when that end has granted it or has seen it granted, and each end that
+//! drops a link says so. Messages of a session keep their order, so both ends agree once the network
+//! is quiet; a neighbour message from a peer that is no neighbour gets a [`Message::Disconnect`],
+//! which repairs a link that one end forgot.
+
+mod dial;
+mod join;
+mod link;
+mod promote;
+mod shuffle;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use x0x_core::{Machine, MachineId, PeerAddr, SeededRng, Tick};
+
+use self::{dial::Dial, promote::Bootstrap, shuffle::Exchanges};
+use crate::{
+    bucket::TokenBucket,
+    config::{ConfigError, OverlayConfig},
+    lost::LostPeers,
+    metrics::MembershipMetrics,
+    peer::{Peer, usable},
+    view::{ActiveView, PassiveView},
+    wire::Message,
+};
+
+pub use self::{dial::MAX_DIALS, promote::MAX_BOOTSTRAP, shuffle::MAX_EXCHANGES};
+
+/// Most sessions that the overlay follows. Peers of further ones cannot become neighbours.
+pub const MAX_SESSIONS: usize = 1024;
+
+/// Messages that one peer may send at once, and the time in which it earns one more.
+const MESSAGE_BURST: u32 = 256;
+const MESSAGE_REFILL: Duration = Duration::from_millis(16);
+
+/// Joins of one peer that are walked through the overlay, since each costs dozens of messages.
+const JOIN_BURST: u32 = 4;
+const JOIN_REFILL: Duration = Duration::from_secs(1);
+
+/// Neighbours that strangers may push out at once, and the time in which they earn one more: a flood
+/// of joins or of high-priority requests cannot take the whole view over.
+const EVICTION_BURST: u32 = 8;
+const EVICTION_REFILL: Duration = Duration::from_secs(1);
+
+/// What the world tells the machine.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Input {
+    /// The node starts: dial the bootstrap addresses and peers known from an earlier run.
+    Start {
+        /// Addresses whose owners are not known; at most [`MAX_BOOTSTRAP`] are used.
+        bootstrap: Vec<SocketAddr>,
+        /// Peers of the cache, best first.
+        cached: Vec<Peer>,
+    },
+    /// Where this node listens, for the entry about itself in shuffles.
+    LocalAddresses(Vec<SocketAddr>),
+    /// A session begins. Nothing is sent to a peer before.
+    Up {
+        /// The authenticated peer and where it says that it listens.
+        peer: Peer,
+        /// Whether its packets come over loopback, so that its loopback addresses mean something.
+        loopback: bool,
+    },
+    /// A verified message from a peer whose session is up.
+    Message {
+        /// The authenticated sender.
+        peer: MachineId,
+        /// What it says.
+        message: Message,
+    },
+    /// The session ended.
+    Down(MachineId),
+    /// A dial ended; the session's [`Input::Up`] may come before or after.
+    DialResult {
+        /// As given in [`Output::Dial`].
+        to: PeerAddr,
+        /// Who answered.
+        result: Result<MachineId, DialFailure>,
+    },
+    /// The node goes away: take leave of the neighbours, then stay silent.
+    Leave,
+}
+
+/// Why a dial failed, as far as the overlay cares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DialFailure {
+    /// Nobody is there, or not the expected machine.
+    Unreachable,
+    /// The address is this node's own.
+    OwnAddress,
+    /// It was not tried, and may be after this time.
+    Later(Duration),
+}
+
+/// What the machine asks of the world.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Output {
+    /// Sends a message over a session that is up.
+    Send {
+        /// The receiver.
+        to: MachineId,
+        /// What to say.
+        message: Message,
+    },
+    /// Opens a session; answered by [`Input::DialResult`].
+    Dial(PeerAddr),
+    /// A peer is a neighbour from now on.
+    NeighborUp(MachineId),
+    /// A peer is no neighbour any more.
+    NeighborDown(MachineId),
+}
+
+#[derive(Debug)]
+struct Session {
+    peer: Peer,
+    loopback: bool,
+    messages: TokenBucket,
+    joins: TokenBucket,
+}
+
+/// A request for a link that waits for its answer.
+#[derive(Debug)]
+struct Request {
+    /// The link is wanted even at the cost of another.
+    urgent: bool,
+    deadline: Tick,
+}
+
+/// The overlay of one node as a pure machine; the contract of the calls is that of [`Machine`].
+///
+/// ```
+/// use x0x_core::{Machine, MachineId, PeerAddr, Tick};
+/// use x0x_gossip_membership::{HyParView, Input, Output, OverlayConfig};
+///
+/// let local = MachineId::new([1; 32]);
+/// let mut node = HyParView::new(local, OverlayConfig::default(), [7; 32])?;
+/// let seed = "192.0.2.1:5483".parse().expect("an address");
+/// node.handle(Tick::ZERO, Input::Start { bootstrap: vec![seed], cached: Vec::new() });
+/// assert_eq!(node.poll_output(), Some(Output::Dial(PeerAddr::unknown(seed))));
+/// # Ok::<(), x0x_gossip_membership::ConfigError>(())
+/// ```
+pub struct HyParView {
+    local: MachineId,
+    config: OverlayConfig,
+    rng: SeededRng,
+    metrics: Arc<MembershipMetrics>,
+    own_addresses: Vec<SocketAddr>,
+    active: ActiveView,
+    passive: PassiveView,
+    lost: LostPeers,
+    sessions: BTreeMap<MachineId, Session>,
+    /// At most one a session.
+    requests: BTreeMap<MachineId, Request>,
+    /// At most [`MAX_DIALS`].
+    dials: Vec<Dial>,
+    exchanges: Exchanges,
+    /// At most [`MAX_BOOTSTRAP`].
+    bootstrap: Vec<Bootstrap>,
+    evictions: TokenBucket,
+    next_shuffle: Option<Tick>,
+    next_fill: Option<Tick>,
+    left: bool,
+    outputs: VecDeque<Output>,
+}
+
+impl fmt::Debug for HyParView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HyParView")
+            .field("local", &self.local)
+            .field("active", &self.active.len())
+            .field("passive", &self.passive.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl HyParView {
+    /// A node without peers. The seed must differ from node to node.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when a parameter is out of range.
+    pub fn new(
+        local: MachineId,
+        config: OverlayConfig,
+        seed: [u8; 32],
+    ) -> Result<Self, ConfigError> {
+        config.validate()?;
+        Ok(Self {
+            local,
+            rng: SeededRng::from_seed(seed),
+            metrics: Arc::default(),
+            own_addresses: Vec::new(),
+            active: ActiveView::default(),
+            passive: PassiveView::new(config.passive_max),
+            lost: LostPeers::default(),
+            sessions: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            dials: Vec::new(),
+            exchanges: Exchanges::default(),
+            bootstrap: Vec::new(),
+            evictions: TokenBucket::new(EVICTION_BURST, EVICTION_REFILL, Tick::ZERO),
+            next_shuffle: None,
+            next_fill: None,
+            left: false,
+            outputs: VecDeque::new(),
+            config,
+        })
+    }
+
+    /// The neighbours, longest known first.
+    pub fn active(&self) -> impl Iterator<Item = MachineId> {
+        self.active.ids()
+    }
+
+    /// The peers known beside the neighbours.
+    pub fn passive(&self) -> impl Iterator<Item = &Peer> {
+        self.passive.peers()
+    }
+
+    /// The counters, shared with whoever reads them.
+    #[must_use]
+    pub fn metrics(&self) -> Arc<MembershipMetrics> {
+        Arc::clone(&self.metrics)
+    }
+
+    fn on_message(&mut self, now: Tick, from: MachineId, message: Message) {
+        let Some(session) = self.sessions.get_mut(&from) else {
+            return self.metrics.refused_stranger.inc();
+        };
+        let join = matches!(message, Message::Join);
+        if !session.messages.take(now) || (join && !session.joins.take(now)) {
+            return self.metrics.refused_rate.inc();
+        }
+        match message {
+            Message::Join => self.on_join(now, from),
+            Message::ForwardJoin { ttl, joiner } => self.on_forward_join(now, from, ttl, joiner),
+            Message::Neighbor { high } => self.on_neighbor(now, from, high),
+            Message::NeighborReply { accept } => self.on_neighbor_reply(now, from, accept),
+            Message::Shuffle { id, ttl, entries } => self.on_shuffle(now, from, id, ttl, entries),
+            Message::ShuffleReply { id, entries } => {
+                self.on_shuffle_reply(now, from, id, entries);
+            }
+            Message::Disconnect { alive } => self.on_disconnect(now, from, alive),
+        }
+    }
+
+    fn on_up(&mut self, now: Tick, peer: Peer, loopback: bool) {
+        let id = peer.id();
+        // A transport that reports a new session over an old one ended the old one.
+        if self.sessions.contains_key(&id) {
+            self.on_down(now, id);
+        }
+        if id == self.local || self.sessions.len() >= MAX_SESSIONS {
+            return self.metrics.refused_sessions.inc();
+        }
+        let messages = TokenBucket::new(MESSAGE_BURST, MESSAGE_REFILL, now);
+        let joins = TokenBucket::new(JOIN_BURST, JOIN_REFILL, now);
+        if self.lost.forget(id) {
+            self.learn(now, peer.clone(), &[]);
+        }
+        self.sessions.insert(id, Session { peer, loopback, messages, joins });
+        self.on_reached(now, id);
+    }
+
+    fn on_down(&mut self, now: Tick, id: MachineId) {
+        if self.sessions.remove(&id).is_none() {
+            return;
+        }
+        self.exchanges.forget(id);
+        if self.requests.remove(&id).is_some() {
+            self.defer(now, id);
+        }
+        if let Some(peer) = self.drop_link(id) {
+            self.metrics.neighbors_lost.inc();
+            self.note_lost(now, peer, true);
+        }
+    }
+
+    /// Takes leave of all neighbours.
+    fn on_leave(&mut self) {
+        let neighbours: Vec<MachineId> = self.active.ids().collect();
+        for id in neighbours {
+            self.send(id, Message::Disconnect { alive: false });
+            self.drop_link(id);
+        }
+        self.requests.clear();
+        self.dials.clear();
+        self.next_shuffle = None;
+        self.next_fill = None;
+        self.left = true;
+    }
+
+    fn send(&mut self, to: MachineId, message: Message) {
+        if self.sessions.contains_key(&to) {
+            self.outputs.push_back(Output::Send { to, message });
+        }
+    }
+
+    /// What is known of a peer with a session, dialable or not.
+    fn session_peer(&self, id: MachineId) -> Peer {
+        self.sessions.get(&id).map_or_else(|| Peer::new(id, []), |session| session.peer.clone())
+    }
+
+    /// The peer as told by a session's peer, if it is any use: not this node, with addresses that
+    /// mean something here.
+    fn heard_of(&self, from: MachineId, peer: Peer) -> Option<Peer> {
+        let loopback = self.sessions.get(&from).is_some_and(|session| session.loopback);
+        let peer = if loopback { peer } else { peer.without_loopback() };
+        if peer.id() == self.local || !peer.is_dialable() {
+            self.metrics.refused_entries.inc();
+            return None;
+        }
+        Some(peer)
+    }
+
+    /// Notes a peer in the passive view, unless it is a neighbour or was just lost.
+    fn learn(&mut self, now: Tick, peer: Peer, sent: &[MachineId]) {
+        let id = peer.id();
+        let known = id == self.local || self.active.contains(id) || self.lost.denies(id, now);
+        if !known && peer.is_dialable() {
+            self.passive.insert(peer, sent, &mut self.rng);
+        }
+    }
+
+    /// A random time around `duration` from now, up to a fifth earlier or later.
+    fn around(&mut self, now: Tick, duration: Duration) -> Tick {
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let spread = micros / 5;
+        let drawn = self.rng.range(micros - spread, micros.saturating_add(spread + 1));
+        now + Duration::from_micros(drawn.max(1))
+    }
+
+    fn publish_gauges(&self) {
+        self.metrics.active.set(self.active.len() as u64);
+        self.metrics.passive.set(self.passive.len() as u64);
+        self.metrics.sessions.set(self.sessions.len() as u64);
+    }
+}
+
+impl Machine for HyParView {
+    type Input = Input;
+    type Output = Output;
+
+    fn handle(&mut self, now: Tick, input: Input) {
+        match input {
+            _ if self.left => return,
+            Input::Start { bootstrap, cached } => self.on_start(now, bootstrap, cached),
+            Input::LocalAddresses(addresses) => {
+                self.own_addresses = addresses.into_iter().filter_map(usable).collect();
+                self.own_addresses.truncate(x0x_core::MAX_ADDRESSES);
+            }
+            Input::Up { peer, loopback } => self.on_up(now, peer, loopback),
+            Input::Message { peer, message } => self.on_message(now, peer, message),
+            Input::Down(id) => self.on_down(now, id),
+            Input::DialResult { to, result } => self.on_dial_result(now, &to, result),
+            Input::Leave => self.on_leave(),
+        }
+        self.maintain(now);
+        self.publish_gauges();
+    }
+
+    fn handle_timeout(&mut self, now: Tick) {
+        if self.left {
+            return;
+        }
+        self.expire_requests(now);
+        self.expire_dials(now);
+        if self.next_shuffle.is_some_and(|at| at <= now) {
+            self.begin_shuffle(now);
+        }
+        self.maintain(now);
+        self.publish_gauges();
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    fn poll_timeout(&self) -> Option<Tick> {
+        if self.left {
+            return None;
+        }
+        let requests = self.requests.values().map(|request| request.deadline);
+        let dials = self.dials.iter().map(|dial| dial.deadline);
+        let timers = [self.next_shuffle, self.next_fill, self.next_bootstrap()];
+        requests.chain(dials).chain(timers.into_iter().flatten()).min()
+    }
+}

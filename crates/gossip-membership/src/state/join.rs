@@ -1,0 +1,73 @@
+//! Joining through a contact, and the walks that spread a newcomer's links (DSN'07 §4.2).
+
+use x0x_core::{MachineId, Tick};
+
+use super::{HyParView, Request, dial::Purpose};
+use crate::{peer::Peer, wire::Message};
+
+impl HyParView {
+    /// Asks a contact with a session for a place in the overlay.
+    pub(super) fn join(&mut self, now: Tick, contact: MachineId) {
+        if self.active.contains(contact) || self.requests.contains_key(&contact) {
+            return;
+        }
+        if self.linked() >= self.config.active_target {
+            let peer = self.session_peer(contact);
+            return self.learn(now, peer, &[]);
+        }
+        let deadline = now + self.config.request_timeout;
+        self.requests.insert(contact, Request { urgent: true, deadline });
+        self.metrics.requests.inc();
+        self.send(contact, Message::Join);
+    }
+
+    /// A newcomer asks for a place. It is taken in when there is room or an eviction is allowed, and
+    /// walked through the overlay in any case: a busy contact still finds it neighbours.
+    pub(super) fn on_join(&mut self, now: Tick, newcomer: MachineId) {
+        self.metrics.joins.inc();
+        self.lost.forget(newcomer);
+        if self.active.contains(newcomer) {
+            return self.send(newcomer, Message::NeighborReply { accept: true });
+        }
+        self.grant(now, newcomer, true);
+        let joiner = self.session_peer(newcomer);
+        if !joiner.is_dialable() {
+            return;
+        }
+        let others: Vec<MachineId> = self.active.ids().filter(|id| *id != newcomer).collect();
+        for to in others {
+            let message =
+                Message::ForwardJoin { ttl: self.config.active_walk, joiner: joiner.clone() };
+            self.send(to, message);
+        }
+    }
+
+    /// A newcomer walks by. The walk ends here when it has no hops left, when there is nowhere else
+    /// to go, or when this node is short of neighbours itself.
+    pub(super) fn on_forward_join(&mut self, now: Tick, from: MachineId, ttl: u8, joiner: Peer) {
+        if !self.is_neighbour(from) {
+            return;
+        }
+        let Some(joiner) = self.heard_of(from, joiner) else {
+            return;
+        };
+        let id = joiner.id();
+        let short = self.linked() < self.config.active_target;
+        if !self.is_busy(id) && (ttl == 0 || self.active.len() == 1 || short) {
+            self.metrics.walks_ended.inc();
+            self.lost.forget(id);
+            if !self.reach(now, joiner.clone(), Purpose::Link { urgent: true }) {
+                self.learn(now, joiner, &[]);
+            }
+            return;
+        }
+        if ttl == self.config.passive_walk {
+            self.learn(now, joiner.clone(), &[]);
+        }
+        if let (Some(left), Some(next)) =
+            (ttl.checked_sub(1), self.active.choose(&[from, id], &mut self.rng))
+        {
+            self.send(next, Message::ForwardJoin { ttl: left, joiner });
+        }
+    }
+}

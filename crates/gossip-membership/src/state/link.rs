@@ -1,0 +1,192 @@
+//! Active links: asked for, granted or refused, ended (DSN'07 §4.3).
+
+use x0x_core::{MachineId, Tick};
+
+use super::{HyParView, Output, Request, dial::Purpose};
+use crate::{peer::Peer, wire::Message};
+
+impl HyParView {
+    /// Neighbours, and requests and dials that may give one.
+    pub(super) fn linked(&self) -> usize {
+        let requested = self.requests.keys().filter(|id| !self.active.contains(**id)).count();
+        self.active.len() + requested + self.links_dialled()
+    }
+
+    /// A peer is reached: ask for what it was dialled for.
+    pub(super) fn ask(&mut self, now: Tick, id: MachineId, purpose: Purpose) {
+        match purpose {
+            Purpose::Join => self.join(now, id),
+            Purpose::Link { urgent } => self.request(now, id, urgent),
+        }
+    }
+
+    fn request(&mut self, now: Tick, id: MachineId, urgent: bool) {
+        let full = self.active.len() >= self.config.active_max;
+        if self.active.contains(id) || self.requests.contains_key(&id) || (full && !urgent) {
+            return;
+        }
+        let high = urgent || self.active.is_empty();
+        let deadline = now + self.config.request_timeout;
+        self.requests.insert(id, Request { urgent: high, deadline });
+        self.metrics.requests.inc();
+        self.send(id, Message::Neighbor { high });
+    }
+
+    pub(super) fn on_neighbor(&mut self, now: Tick, from: MachineId, high: bool) {
+        self.lost.forget(from);
+        if self.active.contains(from) {
+            return self.send(from, Message::NeighborReply { accept: true });
+        }
+        self.grant(now, from, high);
+    }
+
+    /// Grants a link when there is room, or when an urgent one may push another out; answers.
+    pub(super) fn grant(&mut self, now: Tick, to: MachineId, urgent: bool) {
+        let accept = self.has_room() || (urgent && self.make_room(now));
+        self.send(to, Message::NeighborReply { accept });
+        if accept {
+            self.metrics.accepts.inc();
+            self.add_link(now, to);
+        } else {
+            self.metrics.rejects.inc();
+            let peer = self.session_peer(to);
+            self.learn(now, peer, &[]);
+        }
+    }
+
+    pub(super) fn on_neighbor_reply(&mut self, now: Tick, from: MachineId, accept: bool) {
+        let request = self.requests.remove(&from);
+        if self.active.contains(from) {
+            // Both asked at once and this side granted first; the reply to that decides.
+            return;
+        }
+        let Some(request) = request else {
+            self.metrics.refused_unsolicited.inc();
+            if accept {
+                self.send(from, Message::Disconnect { alive: true });
+            }
+            return;
+        };
+        if !accept {
+            self.metrics.requests_refused.inc();
+            return self.defer(now, from);
+        }
+        if self.has_room() || (request.urgent && self.make_room(now)) {
+            self.add_link(now, from);
+        } else {
+            self.send(from, Message::Disconnect { alive: true });
+            self.defer(now, from);
+        }
+    }
+
+    pub(super) fn on_disconnect(&mut self, now: Tick, from: MachineId, alive: bool) {
+        if let Some(peer) = self.drop_link(from) {
+            if alive {
+                self.learn(now, peer, &[]);
+                return self.defer(now, from);
+            }
+            self.note_lost(now, peer, true);
+        }
+        if !alive {
+            self.requests.remove(&from);
+            if let Some(peer) = self.passive.remove(from) {
+                self.note_lost(now, peer, false);
+            }
+        }
+    }
+
+    /// Whether the sender of a neighbour's message is one. If not, it is told that the link is over,
+    /// unless an answer that makes it one may be on its way.
+    pub(super) fn is_neighbour(&mut self, from: MachineId) -> bool {
+        if self.active.contains(from) {
+            return true;
+        }
+        self.metrics.refused_stranger.inc();
+        if !self.requests.contains_key(&from) {
+            self.metrics.links_repaired.inc();
+            self.send(from, Message::Disconnect { alive: true });
+        }
+        false
+    }
+
+    pub(super) fn expire_requests(&mut self, now: Tick) {
+        let late: Vec<MachineId> = self
+            .requests
+            .iter()
+            .filter(|(_, request)| request.deadline <= now)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in late {
+            self.requests.remove(&id);
+            self.metrics.requests_expired.inc();
+            self.defer(now, id);
+        }
+    }
+
+    /// Leaves a peer that refused alone for a while, longer each time.
+    pub(super) fn defer(&mut self, now: Tick, id: MachineId) {
+        if self.active.contains(id) {
+            return;
+        }
+        let peer = self.session_peer(id);
+        self.learn(now, peer, &[]);
+        let doublings = self.passive.refusals(id).min(10);
+        let pause = self.config.refusal_min.saturating_mul(1 << doublings);
+        let until = self.around(now, pause.min(self.config.refusal_max));
+        self.passive.defer(id, until);
+    }
+
+    /// Notes a peer as lost. A former neighbour is dialled again when nobody better is known.
+    pub(super) fn note_lost(&mut self, now: Tick, peer: Peer, neighbour: bool) {
+        let denied_until = now + self.config.deny_time;
+        let retry_min = self.config.retry_min;
+        let retry = neighbour.then(|| (self.around(now, retry_min), retry_min * 2));
+        self.passive.remove(peer.id());
+        self.lost.insert(peer, denied_until, retry);
+    }
+
+    /// Ends the link at this side, if there is one.
+    pub(super) fn drop_link(&mut self, id: MachineId) -> Option<Peer> {
+        let peer = self.active.remove(id)?;
+        self.outputs.push_back(Output::NeighborDown(id));
+        if self.active.is_empty() {
+            self.next_shuffle = None;
+        }
+        Some(peer)
+    }
+
+    fn has_room(&self) -> bool {
+        self.active.len() < self.config.active_max
+    }
+
+    /// Drops a random neighbour, if strangers may cause that now.
+    fn make_room(&mut self, now: Tick) -> bool {
+        if !self.evictions.take(now) {
+            return false;
+        }
+        let Some(id) = self.active.choose(&[], &mut self.rng) else {
+            return false;
+        };
+        self.metrics.demotions.inc();
+        self.send(id, Message::Disconnect { alive: true });
+        if let Some(peer) = self.drop_link(id) {
+            self.learn(now, peer, &[]);
+            self.defer(now, id);
+        }
+        true
+    }
+
+    fn add_link(&mut self, now: Tick, id: MachineId) {
+        let mut peer = self.session_peer(id);
+        if let Some(known) = self.passive.remove(id) {
+            peer.extend(known.addresses().iter().copied());
+        }
+        self.lost.forget(id);
+        self.bootstrap_linked(now, id);
+        self.active.push(peer);
+        self.outputs.push_back(Output::NeighborUp(id));
+        if self.next_shuffle.is_none() {
+            self.next_shuffle = Some(self.around(now, super::shuffle::FIRST_SHUFFLE));
+        }
+    }
+}

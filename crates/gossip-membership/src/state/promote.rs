@@ -1,0 +1,175 @@
+//! Keeping the active view filled: from the passive view by really dialling, from former neighbours
+//! and bootstrap addresses when nobody else is known.
+//!
+//! Below the target every candidate is tried at once, one after the other; between the target and
+//! the last free place one in each `fill_interval`. When nobody is left to try, no timer runs.
+
+use std::{net::SocketAddr, time::Duration};
+
+use x0x_core::{MachineId, Tick};
+
+use super::{DialFailure, HyParView, dial::Purpose};
+use crate::peer::{Peer, usable};
+
+/// Most bootstrap addresses used; further ones are ignored.
+pub const MAX_BOOTSTRAP: usize = 32;
+
+/// A configured way into the overlay.
+#[derive(Debug)]
+pub(super) struct Bootstrap {
+    address: SocketAddr,
+    /// Who answered there last.
+    id: Option<MachineId>,
+    next: Tick,
+    pause: Duration,
+}
+
+impl HyParView {
+    pub(super) fn on_start(&mut self, now: Tick, addresses: Vec<SocketAddr>, cached: Vec<Peer>) {
+        for peer in cached.into_iter().take(self.config.passive_max) {
+            self.learn(now, peer, &[]);
+        }
+        for address in addresses.into_iter().filter_map(usable) {
+            let known = self.bootstrap.iter().any(|bootstrap| bootstrap.address == address);
+            if !known && self.bootstrap.len() < MAX_BOOTSTRAP {
+                let pause = self.config.retry_min;
+                self.bootstrap.push(Bootstrap { address, id: None, next: now, pause });
+            }
+        }
+        // Before the cached peers, so that configured addresses are never starved by stale ones.
+        self.try_bootstrap(now);
+    }
+
+    /// Does what the state asks for; ends every input and timeout.
+    pub(super) fn maintain(&mut self, now: Tick) {
+        if self.left {
+            return;
+        }
+        while self.linked() < self.config.active_target && self.try_candidate(now) {}
+        let fill_due = self.next_fill.is_some_and(|at| at <= now);
+        if fill_due {
+            self.next_fill = None;
+            if self.linked() < self.config.fill() {
+                self.try_candidate(now);
+            }
+        }
+        self.try_bootstrap(now);
+        self.arm_fill(now);
+    }
+
+    /// When a bootstrap address must be tried next.
+    pub(super) fn next_bootstrap(&self) -> Option<Tick> {
+        if !self.needs_bootstrap() {
+            return None;
+        }
+        self.bootstrap.iter().filter(|b| !self.is_bootstrap_busy(b)).map(|b| b.next).min()
+    }
+
+    /// An address of the configuration turned out to be this machine.
+    pub(super) fn identify_bootstrap(&mut self, address: SocketAddr, id: MachineId) {
+        if id == self.local {
+            return self.bootstrap.retain(|bootstrap| bootstrap.address != address);
+        }
+        for bootstrap in self.bootstrap.iter_mut().filter(|b| b.address == address) {
+            bootstrap.id = Some(id);
+        }
+    }
+
+    pub(super) fn fail_bootstrap(&mut self, address: SocketAddr, failure: DialFailure) {
+        if failure == DialFailure::OwnAddress {
+            self.bootstrap.retain(|bootstrap| bootstrap.address != address);
+        }
+    }
+
+    /// A machine did not answer: another may live at its bootstrap address now.
+    pub(super) fn unidentify_bootstrap(&mut self, id: MachineId) {
+        for bootstrap in self.bootstrap.iter_mut().filter(|b| b.id == Some(id)) {
+            bootstrap.id = None;
+        }
+    }
+
+    /// A bootstrap peer is a neighbour: should it be lost, the first retry comes soon.
+    pub(super) fn bootstrap_linked(&mut self, now: Tick, id: MachineId) {
+        let pause = self.config.retry_min;
+        for bootstrap in self.bootstrap.iter_mut().filter(|b| b.id == Some(id)) {
+            bootstrap.next = now + pause;
+            bootstrap.pause = pause;
+        }
+    }
+
+    /// Asks one candidate for a link; false when there is none that may be asked now.
+    fn try_candidate(&mut self, now: Tick) -> bool {
+        let ready = self.passive.ready(now, |id| self.is_busy(id));
+        let peer = if let Some(peer) = ready.get(self.rng.below(ready.len())) {
+            Peer::clone(peer)
+        } else if let Some(peer) = self.lost.ready(now, |id| self.is_busy(id))
+            && self.linked() < self.config.active_target
+        {
+            let peer = peer.clone();
+            self.lost.defer(peer.id(), now, self.config.retry_max);
+            peer
+        } else {
+            return false;
+        };
+        self.reach(now, peer, Purpose::Link { urgent: false })
+    }
+
+    /// Whether a candidate needs no further attempt now.
+    pub(super) fn is_busy(&self, id: MachineId) -> bool {
+        self.active.contains(id) || self.requests.contains_key(&id) || self.is_dialling(id)
+    }
+
+    fn arm_fill(&mut self, now: Tick) {
+        let busy = |id: MachineId| self.is_busy(id);
+        let linked = self.linked();
+        let short = linked < self.config.active_target;
+        let passive = self.passive.next_ready(busy);
+        let lost = self.lost.next_ready(busy).filter(|_| short);
+        let earliest = [passive, lost].into_iter().flatten().min();
+        self.next_fill = match earliest {
+            // With all dials in use, the next result comes back here.
+            Some(_) if linked >= self.config.fill() || !self.may_dial() => None,
+            Some(at) if short => Some(at.max(now + Duration::from_millis(1))),
+            Some(at) => {
+                let interval = self.config.fill_interval;
+                let pending = self.next_fill.filter(|pending| *pending > now);
+                let paced = pending.unwrap_or_else(|| self.around(now, interval));
+                Some(paced.max(at))
+            }
+            None => None,
+        };
+    }
+
+    /// Without a single neighbour, or short of them with nobody left to ask.
+    fn needs_bootstrap(&self) -> bool {
+        let short = self.linked() < self.config.active_target;
+        self.may_dial() && (self.active.is_empty() || short)
+    }
+
+    fn is_bootstrap_busy(&self, bootstrap: &Bootstrap) -> bool {
+        self.is_dialling_address(bootstrap.address)
+            || bootstrap.id.is_some_and(|id| self.is_busy(id))
+    }
+
+    fn try_bootstrap(&mut self, now: Tick) {
+        for place in 0..self.bootstrap.len() {
+            if !self.needs_bootstrap() {
+                return;
+            }
+            let bootstrap = &self.bootstrap[place];
+            if bootstrap.next > now || self.is_bootstrap_busy(bootstrap) {
+                continue;
+            }
+            let (address, id, pause) = (bootstrap.address, bootstrap.id, bootstrap.pause);
+            let next = self.around(now, pause);
+            self.bootstrap[place].next = next;
+            self.bootstrap[place].pause = (pause * 2).min(self.config.retry_max);
+            match id {
+                Some(id) => {
+                    let _ = self.reach(now, Peer::new(id, [address]), Purpose::Join);
+                }
+                None => self.reach_address(now, address),
+            }
+        }
+    }
+}

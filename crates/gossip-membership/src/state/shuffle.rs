@@ -1,0 +1,151 @@
+//! Shuffles: the exchange of peer samples that keeps passive views fresh (DSN'07 §4.4).
+//!
+//! A shuffle walks from neighbour to neighbour, and its reply goes back the same way: each hop knows
+//! only the next and the previous one. No reply needs a session to a stranger, and nobody can be made
+//! to dial a third party by a forged origin.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use x0x_core::{MachineId, Tick};
+
+use super::HyParView;
+use crate::{config::MAX_SHUFFLE_ENTRIES, peer::Peer, wire::Message};
+
+/// Most exchanges remembered, own and passed on; the oldest is forgotten first.
+pub const MAX_EXCHANGES: usize = 128;
+/// How long after its first link a node shuffles for the first time.
+pub(super) const FIRST_SHUFFLE: Duration = Duration::from_millis(300);
+
+/// Shuffles that await their reply, in the order in which they were sent.
+#[derive(Debug, Default)]
+pub(super) struct Exchanges {
+    next: u64,
+    waiting: BTreeMap<u64, Exchange>,
+}
+
+#[derive(Debug)]
+struct Exchange {
+    /// Who must answer.
+    to: MachineId,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// Begun here with these passive peers.
+    Own { sent: Vec<MachineId> },
+    /// Passed on for this neighbour, under its id.
+    Relayed { from: MachineId, id: u64 },
+}
+
+impl Exchanges {
+    /// Remembers an exchange with a neighbour; gives its id on that link. Ids are only looked up
+    /// together with the neighbour, so that they need not be secret.
+    fn add(&mut self, to: MachineId, kind: Kind) -> u64 {
+        if self.waiting.len() >= MAX_EXCHANGES {
+            self.waiting.pop_first();
+        }
+        self.next += 1;
+        self.waiting.insert(self.next, Exchange { to, kind });
+        self.next
+    }
+
+    fn take(&mut self, id: u64, from: MachineId) -> Option<Kind> {
+        if self.waiting.get(&id)?.to != from {
+            return None;
+        }
+        self.waiting.remove(&id).map(|exchange| exchange.kind)
+    }
+
+    /// Drops what cannot be answered, or not passed back, without this peer's session.
+    pub(super) fn forget(&mut self, peer: MachineId) {
+        self.waiting.retain(|_, exchange| {
+            let back = matches!(exchange.kind, Kind::Relayed { from, .. } if from == peer);
+            exchange.to != peer && !back
+        });
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+}
+
+impl HyParView {
+    pub(super) fn begin_shuffle(&mut self, now: Tick) {
+        let Some(to) = self.active.choose(&[], &mut self.rng) else {
+            self.next_shuffle = None;
+            return;
+        };
+        self.next_shuffle = Some(self.around(now, self.config.shuffle_interval));
+        let active = self.active.sample(self.config.shuffle_active, to, &mut self.rng);
+        let passive = self.passive.sample(self.config.shuffle_passive, to, &mut self.rng);
+        let sent = passive.iter().map(Peer::id).collect();
+        let own = Peer::new(self.local, self.own_addresses.iter().copied());
+        let own = own.is_dialable().then_some(own);
+        let entries = own.into_iter().chain(active).chain(passive).collect();
+        let id = self.exchanges.add(to, Kind::Own { sent });
+        self.metrics.shuffles_sent.inc();
+        self.send(to, Message::Shuffle { id, ttl: self.config.shuffle_walk, entries });
+    }
+
+    /// A shuffle walks by; it ends here when it has no hops left or there is nowhere else to go.
+    pub(super) fn on_shuffle(
+        &mut self,
+        now: Tick,
+        from: MachineId,
+        id: u64,
+        ttl: u8,
+        entries: Vec<Peer>,
+    ) {
+        if !self.is_neighbour(from) {
+            return;
+        }
+        let entries: Vec<Peer> =
+            entries.into_iter().filter_map(|peer| self.heard_of(from, peer)).collect();
+        let left = ttl.saturating_sub(1);
+        if left > 0
+            && let Some(next) = self.active.choose(&[from], &mut self.rng)
+        {
+            let id = self.exchanges.add(next, Kind::Relayed { from, id });
+            return self.send(next, Message::Shuffle { id, ttl: left, entries });
+        }
+        self.metrics.shuffles_answered.inc();
+        let count = entries.len().min(MAX_SHUFFLE_ENTRIES);
+        let mut reply = self.passive.sample(count, from, &mut self.rng);
+        let sent: Vec<MachineId> = reply.iter().map(Peer::id).collect();
+        // A young overlay knows its members only as neighbours.
+        reply.extend(self.active.sample(count - reply.len(), from, &mut self.rng));
+        self.send(from, Message::ShuffleReply { id, entries: reply });
+        self.integrate(now, entries, &sent);
+    }
+
+    pub(super) fn on_shuffle_reply(
+        &mut self,
+        now: Tick,
+        from: MachineId,
+        id: u64,
+        entries: Vec<Peer>,
+    ) {
+        let Some(kind) = self.exchanges.take(id, from) else {
+            return self.metrics.refused_unsolicited.inc();
+        };
+        let entries: Vec<Peer> =
+            entries.into_iter().filter_map(|peer| self.heard_of(from, peer)).collect();
+        match kind {
+            Kind::Own { sent } => {
+                self.metrics.shuffles_completed.inc();
+                self.integrate(now, entries, &sent);
+            }
+            Kind::Relayed { from: origin, id } => {
+                self.send(origin, Message::ShuffleReply { id, entries });
+            }
+        }
+    }
+
+    fn integrate(&mut self, now: Tick, entries: Vec<Peer>, sent: &[MachineId]) {
+        for peer in entries {
+            self.learn(now, peer, sent);
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The two views of HyParView: few neighbours that are connected, many peers that are only known.
+
+use x0x_core::{MachineId, SeededRng, Tick};
+
+use crate::peer::Peer;
+
+/// Most neighbours that any configuration may ask for.
+pub const MAX_ACTIVE: usize = 12;
+/// Most passive peers that any configuration may ask for.
+pub const MAX_PASSIVE: usize = 96;
+
+/// The neighbours. Insertion order, so that a seed replays.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ActiveView(Vec<Peer>);
+
+impl ActiveView {
+    pub(crate) fn contains(&self, id: MachineId) -> bool {
+        self.0.iter().any(|peer| peer.id() == id)
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn ids(&self) -> impl Iterator<Item = MachineId> {
+        self.0.iter().map(Peer::id)
+    }
+
+    pub(crate) fn push(&mut self, peer: Peer) {
+        debug_assert!(!self.contains(peer.id()) && self.0.len() < MAX_ACTIVE);
+        self.0.push(peer);
+    }
+
+    pub(crate) fn remove(&mut self, id: MachineId) -> Option<Peer> {
+        let place = self.0.iter().position(|peer| peer.id() == id)?;
+        Some(self.0.remove(place))
+    }
+
+    /// A uniformly chosen neighbour other than those in `except`.
+    pub(crate) fn choose(&self, except: &[MachineId], rng: &mut SeededRng) -> Option<MachineId> {
+        let others: Vec<MachineId> = self.ids().filter(|id| !except.contains(id)).collect();
+        others.get(rng.below(others.len())).copied()
+    }
+
+    /// Up to `count` dialable neighbours in random order, `except` left out.
+    pub(crate) fn sample(&self, count: usize, except: MachineId, rng: &mut SeededRng) -> Vec<Peer> {
+        let known = self.0.iter().filter(|peer| peer.is_dialable() && peer.id() != except);
+        pick(known.collect(), count, rng)
+    }
+}
+
+/// A passive peer and when it may be asked to be a neighbour.
+#[derive(Debug, Clone)]
+struct Entry {
+    peer: Peer,
+    ready_at: Tick,
+    refusals: u32,
+}
+
+/// Peers to replace a lost neighbour with.
+#[derive(Debug, Clone)]
+pub(crate) struct PassiveView {
+    entries: Vec<Entry>,
+    max: usize,
+}
+
+impl PassiveView {
+    pub(crate) const fn new(max: usize) -> Self {
+        Self { entries: Vec::new(), max }
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(crate) fn peers(&self) -> impl Iterator<Item = &Peer> {
+        self.entries.iter().map(|entry| &entry.peer)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn contains(&self, id: MachineId) -> bool {
+        self.entries.iter().any(|entry| entry.peer.id() == id)
+    }
+
+    /// Adds a peer, or new addresses of one that is known. When the view is full, an entry of
+    /// `sent` goes first (the other side of the shuffle has it now), else a random one.
+    pub(crate) fn insert(&mut self, peer: Peer, sent: &[MachineId], rng: &mut SeededRng) {
+        if let Some(known) = self.entries.iter_mut().find(|e| e.peer.id() == peer.id()) {
+            known.peer.extend(peer.addresses().iter().copied());
+            return;
+        }
+        if self.entries.len() >= self.max {
+            let place = self.entries.iter().position(|entry| sent.contains(&entry.peer.id()));
+            self.entries.swap_remove(place.unwrap_or_else(|| rng.below(self.entries.len())));
+        }
+        self.entries.push(Entry { peer, ready_at: Tick::ZERO, refusals: 0 });
+    }
+
+    pub(crate) fn remove(&mut self, id: MachineId) -> Option<Peer> {
+        let place = self.entries.iter().position(|entry| entry.peer.id() == id)?;
+        Some(self.entries.swap_remove(place).peer)
+    }
+
+    /// Leaves a peer alone until then, and counts it as a refusal.
+    pub(crate) fn defer(&mut self, id: MachineId, until: Tick) {
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.peer.id() == id) {
+            entry.ready_at = until;
+            entry.refusals = entry.refusals.saturating_add(1);
+        }
+    }
+
+    /// How often a peer has refused so far.
+    pub(crate) fn refusals(&self, id: MachineId) -> u32 {
+        let entry = self.entries.iter().find(|entry| entry.peer.id() == id);
+        entry.map_or(0, |entry| entry.refusals)
+    }
+
+    /// Peers that may be asked now and are not `busy`.
+    pub(crate) fn ready(&self, now: Tick, busy: impl Fn(MachineId) -> bool) -> Vec<&Peer> {
+        let ready = self.entries.iter().filter(|entry| entry.ready_at <= now);
+        ready.map(|entry| &entry.peer).filter(|peer| !busy(peer.id())).collect()
+    }
+
+    /// When the next peer that is not `busy` may be asked.
+    pub(crate) fn next_ready(&self, busy: impl Fn(MachineId) -> bool) -> Option<Tick> {
+        self.entries.iter().filter(|e| !busy(e.peer.id())).map(|e| e.ready_at).min()
+    }
+
+    /// Up to `count` peers in random order, `except` left out.
+    pub(crate) fn sample(&self, count: usize, except: MachineId, rng: &mut SeededRng) -> Vec<Peer> {
+        pick(self.peers().filter(|peer| peer.id() != except).collect(), count, rng)
+    }
+}
+
+fn pick(mut peers: Vec<&Peer>, count: usize, rng: &mut SeededRng) -> Vec<Peer> {
+    rng.shuffle(&mut peers);
+    peers.into_iter().take(count).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(n: u8) -> Peer {
+        Peer::new(MachineId::new([n; 32]), [std::net::SocketAddr::from(([10, 0, 0, n], 1))])
+    }
+
+    #[test]
+    fn a_full_passive_view_drops_what_was_sent_first() {
+        let mut rng = SeededRng::from_number(1);
+        let mut view = PassiveView::new(4);
+        (1..=4).for_each(|n| view.insert(peer(n), &[], &mut rng));
+        let sent = [peer(2).id(), peer(3).id()];
+        view.insert(peer(5), &sent, &mut rng);
+        view.insert(peer(6), &sent, &mut rng);
+        let mut ids: Vec<MachineId> = view.peers().map(Peer::id).collect();
+        ids.sort_unstable();
+        assert_eq!(ids, [1, 4, 5, 6].map(|n| peer(n).id()));
+        view.insert(peer(7), &sent, &mut rng);
+        assert_eq!(view.len(), 4, "then a random one");
+        assert!(view.contains(peer(7).id()));
+    }
+
+    #[test]
+    fn eviction_is_uniform() {
+        let mut evicted = [0; 4];
+        for seed in 0..400 {
+            let mut rng = SeededRng::from_number(seed);
+            let mut view = PassiveView::new(4);
+            (0..5).for_each(|n| view.insert(peer(n), &[], &mut rng));
+            let gone = (0..4).find(|n| !view.contains(peer(*n).id())).expect("one is gone");
+            evicted[usize::from(gone)] += 1;
+        }
+        assert!(evicted.iter().all(|count| (60..140).contains(count)), "{evicted:?}");
+    }
+
+    #[test]
+    fn a_deferred_peer_is_not_ready_and_its_refusals_count() {
+        let mut view = PassiveView::new(4);
+        view.insert(peer(1), &[], &mut SeededRng::from_number(1));
+        view.defer(peer(1).id(), Tick::from_millis(100));
+        assert_eq!(view.next_ready(|_| false), Some(Tick::from_millis(100)));
+        assert!(view.ready(Tick::from_millis(99), |_| false).is_empty());
+        assert!(view.ready(Tick::from_millis(100), |_| true).is_empty());
+        assert_eq!(view.ready(Tick::from_millis(100), |_| false), [&peer(1)]);
+        assert_eq!((view.refusals(peer(1).id()), view.refusals(peer(2).id())), (1, 0));
+    }
+}

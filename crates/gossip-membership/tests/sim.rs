@@ -1,0 +1,214 @@
+//! Whole overlays in the simulator: they form, stay symmetric, and survive.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{begin, graph, join, swarm};
+use x0x_core::{Machine, SeededRng};
+use x0x_gossip_membership::{Input, OverlayConfig};
+use x0x_testkit::{NodeId, for_seeds};
+
+use crate::common::{Change, Overlays};
+
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// `count` nodes join through node 0, one each `pause`.
+fn formed(seed: u64, count: usize, pause: Duration) -> Overlays {
+    let mut swarm = swarm(seed);
+    for _ in 0..count {
+        join(&mut swarm);
+        swarm.run_for(pause);
+    }
+    swarm
+}
+
+/// Connected, symmetric, within the caps.
+fn assert_whole(swarm: &Overlays, min_degree: usize) {
+    let graph = graph(swarm);
+    let config = OverlayConfig::default();
+    assert_eq!(graph.components(), [graph.len()], "one component");
+    assert_eq!(graph.one_sided(), [], "links are symmetric");
+    let degrees = graph.degrees();
+    assert!(degrees.max <= config.active_max && degrees.min >= min_degree, "{degrees:?}");
+    for (node, machine) in swarm.running() {
+        assert!(machine.passive().count() <= config.passive_max);
+        assert!(machine.active().all(|id| swarm.has_session(node, common::node(id))));
+    }
+}
+
+#[test]
+fn small_overlays_become_a_full_mesh_soon() {
+    for_seeds(20, |seed| {
+        for count in [2, 3, 5] {
+            let mut swarm = formed(seed, count, Duration::ZERO);
+            swarm.run_for(2 * SECOND);
+            assert_whole(&swarm, count - 1);
+        }
+        let mut swarm = formed(seed, 8, 100 * MS);
+        swarm.run_for(10 * SECOND);
+        assert_whole(&swarm, 7);
+    });
+}
+
+#[test]
+fn a_full_mesh_is_silent_between_shuffles() {
+    let mut swarm = formed(1, 5, 100 * MS);
+    swarm.run_for(60 * SECOND);
+    let before = *swarm.stats();
+    swarm.run_for(600 * SECOND);
+    let timeouts = (swarm.stats().timeouts - before.timeouts) / 5;
+    let messages = (swarm.stats().sent - before.sent) / 5;
+    assert!((15..=30).contains(&timeouts), "{timeouts} wake-ups a node in 20 shuffle intervals");
+    // At most six hops there and six back, each counted at its sender.
+    assert!(messages <= 30 * 12, "{messages} messages a node");
+}
+
+#[test]
+fn fifty_nodes_form_one_symmetric_overlay() {
+    for_seeds(20, |seed| {
+        let mut swarm = formed(seed, 50, 50 * MS);
+        swarm.run_for(60 * SECOND);
+        assert_whole(&swarm, 5);
+    });
+}
+
+#[test]
+fn two_hundred_nodes_join_at_once() {
+    for_seeds(3, |seed| {
+        let mut swarm = formed(seed, 200, Duration::ZERO);
+        swarm.run_for(120 * SECOND);
+        assert_whole(&swarm, 5);
+    });
+}
+
+#[test]
+fn a_thousand_nodes_form_one_symmetric_overlay() {
+    let mut swarm = formed(1, 1000, 20 * MS);
+    swarm.run_for(60 * SECOND);
+    assert_whole(&swarm, 5);
+    let degrees = graph(&swarm).degrees();
+    assert!((6.5..=8.0).contains(&degrees.mean), "{degrees:?}");
+    let known: usize = swarm.running().map(|(_, machine)| machine.passive().count()).sum();
+    assert!(known / 1000 >= 20, "{} passive peers a node", known / 1000);
+}
+
+#[test]
+fn survivors_of_a_mass_failure_reconnect() {
+    for_seeds(4, |seed| {
+        for percent in [30, 50, 80] {
+            let mut swarm = formed(seed, 200, 20 * MS);
+            swarm.run_for(120 * SECOND);
+            let mut nodes: Vec<NodeId> = (0..200).collect();
+            SeededRng::from_number(seed).shuffle(&mut nodes);
+            nodes.iter().take(percent * 2).for_each(|node| swarm.crash(*node));
+            // 15 s until every crash is noticed, then two shuffles.
+            swarm.run_for(75 * SECOND);
+            assert_whole(&swarm, 2);
+            swarm.run_for(60 * SECOND);
+            assert_whole(&swarm, 4);
+        }
+    });
+}
+
+#[test]
+fn a_crashed_bootstrap_node_leaves_the_overlay_whole() {
+    for_seeds(10, |seed| {
+        let mut swarm = formed(seed, 30, 100 * MS);
+        swarm.run_for(60 * SECOND);
+        swarm.crash(0);
+        swarm.run_for(60 * SECOND);
+        assert_whole(&swarm, 4);
+        // It comes back with nothing but its cache, and is taken in again.
+        swarm.start(0);
+        begin(&mut swarm, 0, &[7, 8, 9]);
+        swarm.run_for(5 * SECOND);
+        assert_whole(&swarm, 4);
+    });
+}
+
+#[test]
+fn two_nodes_find_each_other_again() {
+    for_seeds(10, |seed| {
+        let mut swarm = formed(seed, 2, SECOND);
+        swarm.isolate([0]);
+        swarm.run_for(100 * SECOND);
+        assert_eq!(graph(&swarm).components(), [1, 1]);
+        swarm.heal();
+        swarm.run_for(70 * SECOND);
+        assert_whole(&swarm, 1);
+        // The seed is restarted, and this time it is the other one that must dial.
+        swarm.crash(0);
+        swarm.run_for(20 * SECOND);
+        swarm.start(0);
+        begin(&mut swarm, 0, &[]);
+        swarm.run_for(70 * SECOND);
+        assert_whole(&swarm, 1);
+    });
+}
+
+#[test]
+fn leaving_is_noticed_at_once() {
+    let mut swarm = formed(3, 6, 100 * MS);
+    swarm.run_for(30 * SECOND);
+    swarm.take_events();
+    swarm.input(2, Input::Leave);
+    swarm.run_for(MS * 100);
+    let downs = swarm.take_events();
+    let told = downs.iter().filter(|(_, at, change)| *at != 2 && *change == Change::Down(2));
+    assert_eq!(told.count(), 5);
+    assert!(
+        swarm.machine(2).is_some_and(|m| m.active().count() == 0 && m.poll_timeout().is_none())
+    );
+}
+
+#[test]
+fn churn_ends_in_a_whole_overlay() {
+    for_seeds(6, |seed| {
+        let mut swarm = formed(seed, 60, 50 * MS);
+        let mut rng = SeededRng::from_number(seed);
+        for _ in 0..120 {
+            let node = 1 + rng.below(59);
+            if swarm.machine(node).is_some() {
+                if rng.chance(0.5) { swarm.crash(node) } else { swarm.stop(node) }
+            } else {
+                swarm.start(node);
+                begin(&mut swarm, node, &[]);
+            }
+            swarm.run_for(Duration::from_millis(rng.range(10, 2000)));
+        }
+        swarm.run_for(150 * SECOND);
+        assert_whole(&swarm, 2);
+    });
+}
+
+#[test]
+fn lost_and_doubled_messages_leave_no_one_sided_link_for_long() {
+    for_seeds(6, |seed| {
+        let mut swarm = swarm(seed);
+        swarm.model_mut().loss = 0.05;
+        swarm.model_mut().duplicate = 0.05;
+        swarm.model_mut().reorder = 0.05;
+        for _ in 0..40 {
+            join(&mut swarm);
+            swarm.run_for(50 * MS);
+        }
+        swarm.run_for(60 * SECOND);
+        *swarm.model_mut() = x0x_testkit::LinkModel::default();
+        swarm.run_for(1200 * SECOND);
+        assert_whole(&swarm, 4);
+    });
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    let run = |seed| {
+        let mut swarm = formed(seed, 40, 20 * MS);
+        swarm.crash(7);
+        swarm.run_for(90 * SECOND);
+        (swarm.trace_hash(), *swarm.stats())
+    };
+    assert_eq!(run(11), run(11));
+    assert_ne!(run(11).0, run(12).0);
+}

@@ -1,0 +1,171 @@
+//! Every bound of this crate in one place, with its reason.
+
+use std::time::Duration;
+
+/// Most entries under one signature. 64 makes the signature's share of one entry about 52 bytes and
+/// 3 µs, while a run of small entries still fits a few packets.
+pub const MAX_RUN_ENTRIES: usize = 64;
+
+/// Largest payload of one entry in bytes. Larger items belong to a file transfer.
+pub const MAX_PAYLOAD: usize = 64 * 1024;
+
+/// Largest encoded run in bytes: four of the largest payloads at most, so that a slow link is never
+/// blocked for long by one frame.
+pub const MAX_RUN_BYTES: usize = 256 * 1024;
+
+/// Largest frame in bytes: what the gossip stream class carries.
+pub const MAX_FRAME: usize = 1024 * 1024;
+
+/// Most topics that a peer may subscribe on one link, and most that are subscribed locally.
+pub const MAX_SUBSCRIBED_TOPICS: usize = 512;
+
+/// Most author heads sent for one topic when a link or subscription starts. Authors beyond it cost
+/// duplicates, not losses.
+pub const MAX_HEADS: usize = 256;
+
+/// Most epochs kept of one author in one topic: the current one and three restarts before it.
+pub const MAX_EPOCHS: usize = 4;
+
+/// Bookkeeping bytes charged for each retained run, on top of its encoded bytes.
+pub const RUN_OVERHEAD: usize = 320;
+
+/// Bookkeeping bytes charged for each retained entry.
+pub const ENTRY_OVERHEAD: usize = 64;
+
+/// The tunable bounds. The defaults suit a daemon on a small machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Most topics with a log. Beyond it the oldest topic without local subscribers is dropped.
+    pub topics: usize,
+    /// Most local subscriptions.
+    pub subscriptions: usize,
+    /// Most entries retained in one topic; the oldest run is evicted.
+    pub topic_entries: usize,
+    /// Most bytes retained in one topic; the oldest run is evicted.
+    pub topic_bytes: usize,
+    /// Most bytes retained in all topics; the oldest run of the largest topic is evicted.
+    pub log_bytes: usize,
+    /// How long an entry is retained and may still arrive.
+    pub retention: Duration,
+    /// How far an author's clock may be ahead of ours.
+    pub clock_ahead: Duration,
+    /// Most authors in one topic. Beyond it the least recently active author without retained
+    /// entries is forgotten, else new authors are refused.
+    pub topic_authors: usize,
+    /// Most authors in all topics together; further ones are refused.
+    pub authors: usize,
+    /// Most author keys in the cache; the least recently used is evicted.
+    pub keys: usize,
+    /// Most links; further sessions take no part.
+    pub links: usize,
+    /// Most author heads remembered for one link. Beyond it they are forgotten, which costs
+    /// duplicates.
+    pub link_heads: usize,
+    /// Most missing ranges asked for on one link at a time.
+    pub link_wants: usize,
+    /// Entries per second that a link may bring in; a peer above it is not heard until it slows down.
+    pub link_rate: u64,
+    /// Entries that a link may bring in at once: twice a full topic log, so that catching up passes.
+    pub link_burst: u64,
+    /// Most entries of one topic waiting for the signer; publishing beyond it is busy.
+    pub pending_topic_entries: usize,
+    /// Most entries waiting for the signer; publishing beyond it is busy.
+    pub pending_entries: usize,
+    /// Most payload bytes waiting for the signer; publishing beyond it is busy.
+    pub pending_bytes: usize,
+    /// Most topics whose own sequence is remembered. Beyond it the least recently used topic
+    /// continues in a new epoch.
+    pub published_topics: usize,
+    /// Entries that a live link may be behind on a topic before publishing to it is busy.
+    pub backlog_entries: u64,
+    /// Bytes that a live link may be behind on a topic before publishing to it is busy.
+    pub backlog_bytes: u64,
+    /// A link without progress for this long is stalled and holds no publisher back.
+    pub stalled_after: Duration,
+    /// How long a topic's log outlives its last local subscriber.
+    pub topic_grace: Duration,
+    /// How long other links are asked before a gap that the sender cannot fill is accepted.
+    pub gap_patience: Duration,
+    /// Most equivocation proofs kept; the oldest is dropped. The author stays blocked.
+    pub equivocation_proofs: usize,
+    /// Batches that wait in one subscription, each of at most [`MAX_RUN_ENTRIES`] messages and about
+    /// [`MAX_RUN_BYTES`] bytes.
+    pub subscription_batches: usize,
+    /// Most peers whose misbehaviour is remembered after their link is gone.
+    pub penalties: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            topics: 1024,
+            subscriptions: 4096,
+            topic_entries: 65_536,
+            topic_bytes: 24 * 1024 * 1024,
+            log_bytes: 32 * 1024 * 1024,
+            retention: Duration::from_secs(24 * 60 * 60),
+            clock_ahead: Duration::from_secs(5 * 60),
+            topic_authors: 4096,
+            authors: 16_384,
+            keys: 4096,
+            links: 64,
+            link_heads: 8192,
+            link_wants: 256,
+            link_rate: 50_000,
+            link_burst: 131_072,
+            pending_topic_entries: 4096,
+            pending_entries: 16_384,
+            pending_bytes: 8 * 1024 * 1024,
+            published_topics: 4096,
+            backlog_entries: 16_384,
+            backlog_bytes: 16 * 1024 * 1024,
+            stalled_after: Duration::from_secs(5),
+            topic_grace: Duration::from_secs(10),
+            gap_patience: Duration::from_secs(2),
+            equivocation_proofs: 16,
+            subscription_batches: 16,
+            penalties: 1024,
+        }
+    }
+}
+
+impl Limits {
+    /// An upper bound of the memory that peers and local clients can make this crate hold, in
+    /// bytes. Dominated by the log, the author tables and the waiting batches, which share the
+    /// log's payloads until they are evicted.
+    #[must_use]
+    pub fn memory_bound(&self) -> usize {
+        const AUTHOR: usize = x0x_identity::PUBLIC_KEY_LEN * 3;
+        const HEAD: usize = 128;
+        let proofs = self.equivocation_proofs * 2 * (MAX_RUN_BYTES + MAX_RUN_ENTRIES * ENTRY_OVERHEAD);
+        let authors = (self.authors + self.keys) * AUTHOR + self.authors * MAX_EPOCHS * HEAD;
+        let link = self.link_heads * HEAD
+            + self.keys * HEAD
+            + self.link_wants * 2 * HEAD
+            + MAX_SUBSCRIBED_TOPICS * 2 * HEAD
+            + MAX_FRAME;
+        let waiting = self.subscriptions * self.subscription_batches * HEAD
+            + self.log_bytes.saturating_mul(2);
+        self.log_bytes
+            + waiting
+            + authors
+            + proofs
+            + self.links * link
+            + self.pending_bytes
+            + self.pending_entries * ENTRY_OVERHEAD
+            + self.published_topics * 2 * HEAD
+            + self.penalties * HEAD
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_bound_is_known() {
+        let bound = Limits::default().memory_bound();
+        assert!(bound < 512 * 1024 * 1024, "{bound} bytes");
+    }
+}

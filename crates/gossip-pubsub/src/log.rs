@@ -1,0 +1,328 @@
+//! A topic's log: runs in the order of their arrival here, with an index of each author's chain.
+//!
+//! Positions are counted in entries since the log began. They only grow, so that a subscriber or a
+//! link keeps its place as a plain number while the front of the log is evicted.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use x0x_core::{AgentId, Tick, WallTime};
+use x0x_identity::PublicKey;
+
+use crate::{
+    config::{MAX_EPOCHS, MAX_HEADS},
+    run::{EntryHash, Run, RunBody},
+    time::HybridTime,
+    wire::Head,
+};
+
+/// One run in its place.
+#[derive(Debug, Clone)]
+pub(crate) struct Item {
+    pub(crate) run: Arc<Run>,
+    /// Position of the run's first entry.
+    pub(crate) start: u64,
+    /// Bytes appended to this log before the run.
+    pub(crate) start_bytes: u64,
+    /// Entries of the author that are missing just before the run.
+    pub(crate) missed: u64,
+}
+
+impl Item {
+    pub(crate) fn end(&self) -> u64 {
+        self.start + self.run.len()
+    }
+}
+
+/// How a run that arrives relates to the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Relation {
+    /// The next of its author, or the first heard of it.
+    Next,
+    /// Later than the next: entries from `head + 1` are missing.
+    Gap { head: u64 },
+    /// Held already, with the same content.
+    Duplicate,
+    /// Older than what is retained, so that its content cannot be compared.
+    Old,
+    /// Other content at a place that is taken: proof against the author, if it is signed.
+    Conflict,
+    /// Begins within what is held and ends beyond it.
+    Overlap,
+    /// Does not continue the chain, in hash or in time.
+    Mischained,
+    /// The author is blocked here for equivocation.
+    Blocked,
+}
+
+/// One author's chain in one epoch.
+#[derive(Debug)]
+struct Chain {
+    head: u64,
+    hash: EntryHash,
+    time: HybridTime,
+    /// Its runs in the log, in order, with their positions.
+    retained: VecDeque<(Arc<Run>, u64)>,
+    /// Since when its sender cannot fill a gap.
+    gap_since: Option<Tick>,
+}
+
+#[derive(Debug)]
+struct Author {
+    key: PublicKey,
+    blocked: bool,
+    epochs: BTreeMap<u64, Chain>,
+    /// Position of its latest entry.
+    active: u64,
+}
+
+/// The log of one topic.
+#[derive(Debug, Default)]
+pub(crate) struct TopicLog {
+    items: VecDeque<Item>,
+    end: u64,
+    end_bytes: u64,
+    authors: BTreeMap<AgentId, Author>,
+}
+
+impl TopicLog {
+    /// Position after the last entry.
+    pub(crate) const fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Position of the oldest entry retained.
+    pub(crate) fn base(&self) -> u64 {
+        self.items.front().map_or(self.end, |item| item.start)
+    }
+
+    /// Entries retained.
+    pub(crate) fn entries(&self) -> u64 {
+        self.end - self.base()
+    }
+
+    /// Bytes retained.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.items.front().map_or(0, |item| self.end_bytes - item.start_bytes)
+    }
+
+    pub(crate) fn authors(&self) -> usize {
+        self.authors.len()
+    }
+
+    /// Bytes from a position to the end.
+    pub(crate) fn bytes_after(&self, position: u64) -> u64 {
+        self.at(position).map_or(0, |item| self.end_bytes - item.start_bytes)
+    }
+
+    /// The run that holds a position, or the oldest one when the position is evicted.
+    pub(crate) fn at(&self, position: u64) -> Option<&Item> {
+        self.items.get(self.items.partition_point(|item| item.end() <= position))
+    }
+
+    /// The runs from a position on.
+    pub(crate) fn from(&self, position: u64) -> impl Iterator<Item = &Item> {
+        self.items.range(self.items.partition_point(|item| item.end() <= position)..)
+    }
+
+    /// The author's key, known since its first run was verified.
+    pub(crate) fn key(&self, author: &AgentId) -> Option<&PublicKey> {
+        Some(&self.authors.get(author)?.key)
+    }
+
+    pub(crate) fn knows(&self, author: &AgentId) -> bool {
+        self.authors.contains_key(author)
+    }
+
+    pub(crate) fn is_blocked(&self, author: &AgentId) -> bool {
+        self.authors.get(author).is_some_and(|author| author.blocked)
+    }
+
+    /// Stops accepting and forwarding an author.
+    pub(crate) fn block(&mut self, author: &AgentId) {
+        if let Some(author) = self.authors.get_mut(author) {
+            author.blocked = true;
+        }
+    }
+
+    /// The last contiguous entry of an author's epoch; 0 when nothing is known of it.
+    pub(crate) fn head(&self, author: &AgentId, epoch: u64) -> u64 {
+        self.chain(author, epoch).map_or(0, |chain| chain.head)
+    }
+
+    /// The author heads, the most recently active when there are more than [`MAX_HEADS`].
+    pub(crate) fn heads(&self) -> Vec<Head> {
+        let mut authors: Vec<_> = self.authors.iter().collect();
+        if authors.len() > MAX_HEADS {
+            authors.sort_by_key(|(_, author)| std::cmp::Reverse(author.active));
+        }
+        let heads = authors.into_iter().flat_map(|(id, author)| {
+            author.epochs.iter().rev().map(|(epoch, chain)| Head {
+                author: *id,
+                epoch: *epoch,
+                seq: chain.head,
+            })
+        });
+        heads.take(MAX_HEADS).collect()
+    }
+
+    /// Whether any run of this author is retained.
+    pub(crate) fn retains_author(&self, author: &AgentId) -> bool {
+        self.authors
+            .get(author)
+            .is_some_and(|author| author.epochs.values().any(|chain| !chain.retained.is_empty()))
+    }
+
+    /// Relates a run to what is held. Cheap unless the run is at a place that is taken.
+    pub(crate) fn relation(&self, run: &RunBody, signature: &[u8]) -> Relation {
+        let Some(author) = self.authors.get(&run.author) else { return begins(run) };
+        if author.blocked {
+            return Relation::Blocked;
+        }
+        let Some(chain) = author.epochs.get(&run.epoch) else {
+            // The epochs kept are the newest; one older than all of them was superseded.
+            let oldest = author.epochs.keys().next();
+            let superseded = oldest.is_some_and(|oldest| run.epoch < *oldest);
+            let full = author.epochs.len() >= MAX_EPOCHS;
+            return if superseded && full { Relation::Old } else { begins(run) };
+        };
+        if run.first_seq > chain.head + 1 {
+            return Relation::Gap { head: chain.head };
+        }
+        if run.first_seq == chain.head + 1 {
+            let chained = run.prev == chain.hash && run.first_time() > chain.time;
+            return if chained { Relation::Next } else { Relation::Mischained };
+        }
+        chain.compare(run, signature)
+    }
+
+    /// Where to read an author's chain from to get a sequence number: the position of the run that
+    /// holds it, or of the oldest one retained.
+    pub(crate) fn position(&self, author: &AgentId, epoch: u64, seq: u64) -> Option<u64> {
+        let retained = &self.chain(author, epoch)?.retained;
+        let index = retained.partition_point(|(run, _)| run.body().last_seq() < seq);
+        retained.get(index).map(|(_, position)| *position)
+    }
+
+    /// Whether nothing older of the run's chain is retained that is not past `oldest`.
+    pub(crate) fn is_floor(&self, run: &Run, oldest: WallTime) -> bool {
+        let body = run.body();
+        let Some(chain) = self.chain(&body.author, body.epoch) else { return true };
+        let held = chain.retained.iter().map(|(held, _)| held);
+        let mut older = held.take_while(|held| held.body().first_seq < body.first_seq);
+        !older.any(|held| held.body().last_time().wall() >= oldest)
+    }
+
+    /// The retained run that holds a sequence number.
+    pub(crate) fn find(&self, author: &AgentId, epoch: u64, seq: u64) -> Option<&Arc<Run>> {
+        self.chain(author, epoch)?.find(seq)
+    }
+
+    /// When a gap before this chain's next entry was first met, if it was.
+    pub(crate) fn gap_since(&mut self, author: &AgentId, epoch: u64) -> Option<&mut Option<Tick>> {
+        let chain = self.authors.get_mut(author)?.epochs.get_mut(&epoch)?;
+        Some(&mut chain.gap_since)
+    }
+
+    /// Appends a run that is the next of its author, or follows a gap that is accepted.
+    pub(crate) fn append(&mut self, run: Arc<Run>, key: &PublicKey) {
+        let body = run.body();
+        let author = self.authors.entry(body.author).or_insert_with(|| Author {
+            key: key.clone(),
+            blocked: false,
+            epochs: BTreeMap::new(),
+            active: 0,
+        });
+        author.active = self.end;
+        let chain = author.epochs.entry(body.epoch).or_insert_with(|| Chain {
+            head: body.first_seq - 1,
+            hash: body.prev,
+            time: HybridTime::default(),
+            retained: VecDeque::new(),
+            gap_since: None,
+        });
+        let missed = (body.first_seq - 1).saturating_sub(chain.head);
+        chain.head = body.last_seq();
+        chain.hash = run.hash();
+        chain.time = body.last_time();
+        chain.gap_since = None;
+        chain.retained.push_back((Arc::clone(&run), self.end));
+        if author.epochs.len() > MAX_EPOCHS {
+            author.epochs.pop_first();
+        }
+        let (start, start_bytes) = (self.end, self.end_bytes);
+        self.end += run.len();
+        self.end_bytes += run.size() as u64;
+        self.items.push_back(Item { run, start, start_bytes, missed });
+    }
+
+    /// Removes the oldest run.
+    pub(crate) fn evict(&mut self) -> Option<Arc<Run>> {
+        let run = self.items.pop_front()?.run;
+        let body = run.body();
+        let chain = self
+            .authors
+            .get_mut(&body.author)
+            .and_then(|author| author.epochs.get_mut(&body.epoch));
+        if let Some(chain) = chain
+            && chain.retained.front().is_some_and(|(front, _)| Arc::ptr_eq(front, &run))
+        {
+            chain.retained.pop_front();
+        }
+        Some(run)
+    }
+
+    /// The oldest run's last time.
+    pub(crate) fn oldest(&self) -> Option<HybridTime> {
+        self.items.front().map(|item| item.run.body().last_time())
+    }
+
+    /// Makes room for one more author: forgets the least recently active one of whom nothing is
+    /// retained, a blocked one last. False when there is none.
+    pub(crate) fn forget_author(&mut self) -> bool {
+        let idle = |author: &Author| author.epochs.values().all(|chain| chain.retained.is_empty());
+        let candidates = self.authors.iter().filter(|(_, author)| idle(author));
+        let oldest = candidates
+            .min_by_key(|(_, author)| (author.blocked, author.active))
+            .map(|(id, _)| *id);
+        oldest.is_some_and(|id| self.authors.remove(&id).is_some())
+    }
+
+    fn chain(&self, author: &AgentId, epoch: u64) -> Option<&Chain> {
+        self.authors.get(author)?.epochs.get(&epoch)
+    }
+}
+
+/// How a run relates to a chain of which nothing is known.
+fn begins(run: &RunBody) -> Relation {
+    match run.first_seq {
+        1 if run.prev == EntryHash::GENESIS => Relation::Next,
+        1 => Relation::Mischained,
+        _ => Relation::Gap { head: 0 },
+    }
+}
+
+impl Chain {
+    fn find(&self, seq: u64) -> Option<&Arc<Run>> {
+        let index = self.retained.partition_point(|(run, _)| run.body().last_seq() < seq);
+        self.retained.get(index).map(|(run, _)| run).filter(|run| run.body().first_seq <= seq)
+    }
+
+    /// Compares a run that begins at or before the head with what is held there.
+    fn compare(&self, run: &RunBody, signature: &[u8]) -> Relation {
+        let common = run.last_seq().min(self.head);
+        let Some(held) = self.find(common) else { return Relation::Old };
+        if held.body().last_seq() == run.last_seq() && held.signature() == signature {
+            return Relation::Duplicate;
+        }
+        if run.hash_at(common) != held.body().hash_at(common) {
+            Relation::Conflict
+        } else if run.last_seq() > self.head {
+            Relation::Overlap
+        } else {
+            Relation::Duplicate
+        }
+    }
+}

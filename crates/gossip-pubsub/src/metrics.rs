@@ -1,0 +1,150 @@
+//! What the service counts. Every reason for refusing something has its own counter.
+
+use x0x_core::{Counter, Gauge, Metric};
+
+macro_rules! metrics {
+    (counters { $($(#[doc = $chelp:literal])+ $counter:ident,)* } gauges { $($(#[doc = $ghelp:literal])+ $gauge:ident,)* }) => {
+        /// Counters and gauges of one service, shared by its parts.
+        #[derive(Debug, Default)]
+        pub struct PubSubMetrics {
+            $($(#[doc = $chelp])+ pub $counter: Counter,)*
+            $($(#[doc = $ghelp])+ pub $gauge: Gauge,)*
+        }
+
+        impl PubSubMetrics {
+            /// All values now, named `pubsub_` and the field's name.
+            #[must_use]
+            pub fn snapshot(&self) -> Vec<Metric> {
+                vec![
+                    $(self.$counter.metric(
+                        concat!("pubsub_", stringify!($counter)),
+                        concat!($($chelp),+).trim_ascii(),
+                    ),)*
+                    $(self.$gauge.metric(
+                        concat!("pubsub_", stringify!($gauge)),
+                        concat!($($ghelp),+).trim_ascii(),
+                    ),)*
+                ]
+            }
+        }
+    };
+}
+
+metrics! {
+    counters {
+        /// Entries accepted for publishing.
+        entries_published,
+        /// Runs signed here.
+        runs_signed,
+        /// Publishes refused as busy.
+        publishes_busy,
+        /// Runs from peers verified and appended.
+        runs_accepted,
+        /// Entries from peers verified and appended.
+        entries_accepted,
+        /// Signatures verified, good or bad.
+        signatures_verified,
+        /// Runs offered to links; a refused one counts again when it is sent later.
+        runs_sent,
+        /// Entries offered to links, counted like runs.
+        entries_sent,
+        /// Author keys offered to links, counted like runs.
+        keys_sent,
+        /// Frames that a peer's full queue refused; they are sent later.
+        sends_refused,
+        /// Entries that retention evicted before they could be sent on a link.
+        entries_evicted_unsent,
+        /// Messages handed to local subscriptions.
+        messages_delivered,
+        /// Messages that local subscriptions were told they missed.
+        messages_lagged,
+        /// Messages missing in an author's log that no neighbour could supply.
+        entries_missed,
+        /// Runs evicted from the logs.
+        runs_evicted,
+        /// Logs dropped to make room for another topic.
+        topics_evicted,
+        /// Missing ranges asked for.
+        wants_sent,
+        /// Missing ranges that peers asked for.
+        wants_received,
+        /// Missing ranges given up after several requests.
+        wants_given_up,
+        /// Duplicate runs dropped before verification.
+        duplicates,
+        /// Frames of a kind unknown to this build.
+        frames_unknown,
+        /// Frames from peers without a link.
+        refused_no_link,
+        /// Frames that are not valid protobuf or hold a field out of range.
+        refused_malformed,
+        /// Frames, runs or payloads above their limit.
+        refused_oversized,
+        /// Runs without a signature.
+        refused_unsigned,
+        /// Runs with a bad signature.
+        refused_signature,
+        /// Runs with a key that is not their author's.
+        refused_key,
+        /// Runs of another network.
+        refused_network,
+        /// Runs of a topic that is not subscribed here.
+        refused_topic,
+        /// Runs that do not continue their author's chain.
+        refused_mischained,
+        /// Runs that begin within what is held and end beyond it.
+        refused_overlap,
+        /// Runs older than what is held of their author.
+        refused_replayed,
+        /// Runs from too far in the future.
+        refused_future,
+        /// Runs older than the retention.
+        refused_expired,
+        /// Runs of an author that is blocked for equivocation.
+        refused_blocked,
+        /// Runs ahead of the next of their author; what is missing is asked for.
+        refused_gap,
+        /// Runs above a link's rate.
+        refused_rate,
+        /// Runs of new authors while the author tables are full.
+        refused_authors,
+        /// Subscriptions of peers above the cap.
+        refused_subscriptions,
+        /// Requests of peers above their rate.
+        refused_wants,
+        /// Sessions beyond the number of links.
+        refused_links,
+        /// Authors caught signing two histories.
+        equivocations,
+        /// Peers disconnected for misbehaviour.
+        peers_disconnected,
+    }
+    gauges {
+        /// Links now.
+        links,
+        /// Topics with a log now.
+        topics,
+        /// Local subscriptions now.
+        subscriptions,
+        /// Bytes retained in the logs, with bookkeeping.
+        log_bytes,
+        /// Entries retained in the logs.
+        log_entries,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_prefixed_and_helped() {
+        let metrics = PubSubMetrics::default();
+        metrics.duplicates.inc();
+        let snapshot = metrics.snapshot();
+        let entry = snapshot.iter().find(|metric| metric.name == "pubsub_duplicates");
+        assert_eq!(entry.map(|metric| metric.value), Some(1));
+        assert!(snapshot.iter().all(|metric| metric.help.ends_with('.')));
+        assert!(snapshot.iter().all(|metric| !metric.help.starts_with(' ')));
+    }
+}

@@ -1,0 +1,222 @@
+//! The publisher's intake: entries wait here for the signer, and leave as runs.
+//!
+//! Batches are self-clocking: whenever the signer is free it takes whatever one topic has queued, up
+//! to a full run, topics in turn. One message at rest is signed at once; a burst is amortised.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use lru::LruCache;
+use x0x_core::{AgentId, TopicId, WallTime};
+
+use crate::{
+    config::{Limits, MAX_PAYLOAD, MAX_RUN_BYTES, MAX_RUN_ENTRIES},
+    error::PublishError,
+    run::{
+        CLASS_STANDARD, ENTRY_FRAME_BYTES, Entry, EntryHash, NetworkId, RUN_FRAME_BYTES, Run,
+        RunBody, UnsignedRun,
+    },
+    time::{HybridClock, HybridTime},
+};
+
+/// This author's chain in one topic.
+#[derive(Debug, Clone, Copy)]
+struct OwnChain {
+    epoch: u64,
+    /// The last sequence number given out.
+    given: u64,
+    /// The last sequence number taken for signing, and its hash once signed.
+    taken: u64,
+    hash: EntryHash,
+}
+
+/// Entries of this author on their way to the signer. The bounded queue between callers and the
+/// service: its caller wraps it in a lock, as inside a channel.
+#[derive(Debug)]
+pub struct Publisher {
+    network: NetworkId,
+    author: AgentId,
+    limits: Limits,
+    clock: HybridClock,
+    /// The epoch of topics that are not remembered. Grows when a topic is forgotten, so that no
+    /// sequence number is used twice in one epoch.
+    epoch: u64,
+    chains: LruCache<TopicId, OwnChain>,
+    queues: BTreeMap<TopicId, VecDeque<Entry>>,
+    turns: VecDeque<TopicId>,
+    entries: usize,
+    bytes: usize,
+    congested: BTreeSet<TopicId>,
+    signing: Option<TopicId>,
+    closed: bool,
+}
+
+impl Publisher {
+    /// An empty queue. `epoch` must be greater than in any earlier run of this author's service:
+    /// see [`epoch_at`].
+    #[must_use]
+    pub fn new(network: NetworkId, author: AgentId, epoch: u64, limits: Limits) -> Self {
+        let cap = std::num::NonZeroUsize::new(limits.published_topics);
+        Self {
+            network,
+            author,
+            clock: HybridClock::default(),
+            epoch,
+            chains: LruCache::new(cap.unwrap_or(std::num::NonZeroUsize::MIN)),
+            queues: BTreeMap::new(),
+            turns: VecDeque::new(),
+            entries: 0,
+            bytes: 0,
+            congested: BTreeSet::new(),
+            signing: None,
+            closed: false,
+            limits,
+        }
+    }
+
+    /// Accepts an entry and gives it its sequence number and time.
+    ///
+    /// # Errors
+    /// [`PublishError`]; nothing was accepted.
+    pub fn publish(
+        &mut self,
+        wall: WallTime,
+        topic: TopicId,
+        payload: Bytes,
+    ) -> Result<u64, PublishError> {
+        if self.closed {
+            return Err(PublishError::Closed);
+        }
+        if payload.len() > MAX_PAYLOAD {
+            return Err(PublishError::TooLarge { len: payload.len(), max: MAX_PAYLOAD });
+        }
+        let queued = self.queues.get(&topic).map_or(0, VecDeque::len);
+        if self.congested.contains(&topic)
+            || queued >= self.limits.pending_topic_entries
+            || self.entries >= self.limits.pending_entries
+            || self.bytes.saturating_add(payload.len()) > self.limits.pending_bytes
+        {
+            return Err(PublishError::Busy);
+        }
+        let time = self.clock.next(wall);
+        let chain = self.chain(topic)?;
+        chain.given += 1;
+        let seq = chain.given;
+        self.entries += 1;
+        self.bytes += payload.len();
+        let queue = self.queues.entry(topic).or_default();
+        if queue.is_empty() && self.signing != Some(topic) {
+            self.turns.push_back(topic);
+        }
+        queue.push_back(Entry { time, class: CLASS_STANDARD, payload });
+        Ok(seq)
+    }
+
+    /// Takes the next run for the signer; none while one is being signed. Then
+    /// [`signed`](Self::signed) must follow.
+    pub fn next_run(&mut self) -> Option<UnsignedRun> {
+        if self.signing.is_some() {
+            return None;
+        }
+        let topic = self.turns.pop_front()?;
+        let queue = self.queues.get_mut(&topic)?;
+        let mut entries = Vec::with_capacity(queue.len().min(MAX_RUN_ENTRIES));
+        let mut bytes = RUN_FRAME_BYTES;
+        while let Some(entry) = queue.front() {
+            bytes += ENTRY_FRAME_BYTES + entry.payload.len();
+            if entries.len() >= MAX_RUN_ENTRIES || bytes > MAX_RUN_BYTES {
+                break;
+            }
+            self.bytes = self.bytes.saturating_sub(entry.payload.len());
+            entries.extend(queue.pop_front());
+        }
+        self.entries = self.entries.saturating_sub(entries.len());
+        let chain = self.chains.get_mut(&topic)?;
+        let first_seq = chain.taken + 1;
+        chain.taken += entries.len() as u64;
+        self.signing = Some(topic);
+        Some(UnsignedRun(RunBody {
+            network: self.network,
+            topic,
+            author: self.author,
+            epoch: chain.epoch,
+            first_seq,
+            prev: chain.hash,
+            entries,
+        }))
+    }
+
+    /// Continues the chain after a run that was signed; the signer is free again.
+    pub fn signed(&mut self, run: &Run) {
+        let topic = run.body().topic();
+        if let Some(chain) = self.chains.get_mut(&topic)
+            && chain.epoch == run.body().epoch()
+        {
+            chain.hash = run.hash();
+        }
+        self.signing = None;
+        match self.queues.get(&topic) {
+            Some(queue) if queue.is_empty() => {
+                self.queues.remove(&topic);
+            }
+            Some(_) => self.turns.push_back(topic),
+            None => {}
+        }
+    }
+
+    /// Sets whether a live link is too far behind on a topic for more to be accepted.
+    pub fn set_congested(&mut self, topic: TopicId, congested: bool) {
+        if congested {
+            self.congested.insert(topic);
+        } else {
+            self.congested.remove(&topic);
+        }
+    }
+
+    /// Follows the time of what others published.
+    pub fn observe(&mut self, wall: WallTime, seen: HybridTime) {
+        self.clock.observe(wall, seen);
+    }
+
+    /// Accepts nothing more. What is queued can still be signed.
+    pub fn close(&mut self) {
+        self.closed = true;
+    }
+
+    /// Entries that wait for the signer.
+    #[must_use]
+    pub const fn pending(&self) -> usize {
+        self.entries
+    }
+
+    /// Whether the signer has something to do or is at it.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        self.signing.is_some() || self.entries > 0
+    }
+
+    /// The chain of a topic, remembered or new. Forgetting one moves all new ones to a later epoch.
+    fn chain(&mut self, topic: TopicId) -> Result<&mut OwnChain, PublishError> {
+        if !self.chains.contains(&topic) {
+            if self.chains.len() >= self.chains.cap().get()
+                && let Some((oldest, _)) = self.chains.peek_lru()
+            {
+                if self.queues.contains_key(oldest) {
+                    return Err(PublishError::Busy);
+                }
+                self.chains.pop_lru();
+                self.epoch += 1;
+            }
+            let (epoch, hash) = (self.epoch, EntryHash::GENESIS);
+            self.chains.put(topic, OwnChain { epoch, given: 0, taken: 0, hash });
+        }
+        self.chains.get_mut(&topic).ok_or(PublishError::Busy)
+    }
+}
+
+/// The epoch of a service that starts now: later than every start before it, and different from one
+/// in the same millisecond elsewhere. `random` gives its lower 20 bits.
+#[must_use]
+pub const fn epoch_at(wall: WallTime, random: u64) -> u64 {
+    (wall.as_millis() << 20) | (random & 0xf_ffff)
+}

@@ -1,0 +1,550 @@
+//! The pubsub machine: topic logs, links and local subscribers, without clock, socket or task.
+//!
+//! `receive` takes what peers send, `pump` hands out what there is to send and deliver. Sends and
+//! deliveries are made one at a time when [`Machine::poll_output`] asks for them, so that a refusal
+//! ([`Input::SendRefused`], [`Input::SubscriberFull`]) always concerns the last one handed out.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    num::NonZeroUsize,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use lru::LruCache;
+use x0x_core::{AgentId, MachineId, Machine, Tick, TopicId, WallTime};
+use x0x_identity::PublicKey;
+
+use crate::{
+    config::{Limits, MAX_SUBSCRIBED_TOPICS},
+    error::SubscribeError,
+    link::{Link, Penalty},
+    log::TopicLog,
+    metrics::PubSubMetrics,
+    run::{NetworkId, Run},
+    subscriber::{Batch, Start, Subscriber, SubscriptionId},
+    time::HybridTime,
+};
+
+mod pump;
+mod receive;
+
+pub use receive::{CheckedRun, PendingRun};
+
+/// How often requests, congestion and grace periods are looked at while there are any.
+const SHORT_TICK: Duration = Duration::from_millis(500);
+
+/// How often retention by age is looked at while anything is retained.
+const SWEEP: Duration = Duration::from_secs(60);
+
+/// What the world tells the machine.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Input {
+    /// The wall-clock time, before anything else of a turn.
+    Wall(WallTime),
+    /// A session with this peer begins.
+    LinkUp(MachineId),
+    /// The session with this peer ended.
+    LinkDown(MachineId),
+    /// A message of the pubsub protocol.
+    Frame {
+        /// The authenticated sender.
+        peer: MachineId,
+        /// The message.
+        message: Bytes,
+    },
+    /// The peer's queue refused the last [`Output::Send`] to it.
+    SendRefused(MachineId),
+    /// The peer's queue has room again.
+    Writable(MachineId),
+    /// The answer to [`Output::Verify`].
+    Verified(CheckedRun),
+    /// A run of this author, signed.
+    Signed(Run),
+    /// The subscription's channel refused the last [`Output::Deliver`] to it.
+    SubscriberFull(SubscriptionId),
+    /// The subscription's channel has room again.
+    SubscriberReady(SubscriptionId),
+    /// The subscription was dropped.
+    Unsubscribe(SubscriptionId),
+}
+
+/// What the machine asks of the world.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Output {
+    /// Offer a message to the peer's queue; when it is refused say so with [`Input::SendRefused`]
+    /// before polling again.
+    Send {
+        /// To whom.
+        peer: MachineId,
+        /// The frame.
+        message: Bytes,
+    },
+    /// Check a run's signature with [`PendingRun::verify`] and hand the result back with
+    /// [`Input::Verified`] before the next frame: an author's runs are taken in order.
+    Verify(Box<PendingRun>),
+    /// Offer a batch to the subscription's channel; when it is refused say so with
+    /// [`Input::SubscriberFull`] before polling again.
+    Deliver {
+        /// To whom.
+        subscription: SubscriptionId,
+        /// The messages.
+        batch: Batch,
+    },
+    /// A live link of this topic is too far behind for more to be published, or no longer is.
+    Congestion {
+        /// The topic.
+        topic: TopicId,
+        /// Whether publishing is to wait.
+        congested: bool,
+    },
+    /// End the session with a peer that misbehaves.
+    Disconnect(MachineId),
+}
+
+/// Two verified runs that give one place in an author's log different contents.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Equivocation {
+    /// The author, blocked in the topic since.
+    pub author: AgentId,
+    /// The topic.
+    pub topic: TopicId,
+    /// The run that was accepted first.
+    pub first: Arc<Run>,
+    /// The run that contradicts it.
+    pub second: Arc<Run>,
+}
+
+#[derive(Debug, Default)]
+struct Topic {
+    log: TopicLog,
+    subscribers: BTreeSet<SubscriptionId>,
+    /// This author published in it.
+    own: bool,
+    /// When the log of a topic without subscribers is dropped.
+    drop_at: Option<Tick>,
+    congested: bool,
+}
+
+/// The pubsub machine of one node.
+#[derive(Debug)]
+pub struct PubSubMachine {
+    network: NetworkId,
+    key: PublicKey,
+    limits: Limits,
+    metrics: Arc<PubSubMetrics>,
+    now: Tick,
+    wall: WallTime,
+    topics: BTreeMap<TopicId, Topic>,
+    links: BTreeMap<MachineId, Link>,
+    subscribers: BTreeMap<SubscriptionId, Subscriber>,
+    keys: LruCache<AgentId, PublicKey>,
+    penalties: LruCache<MachineId, Penalty>,
+    equivocations: VecDeque<Equivocation>,
+    outputs: VecDeque<Output>,
+    ready_links: VecDeque<MachineId>,
+    ready_subscribers: VecDeque<SubscriptionId>,
+    next_subscription: u64,
+    log_bytes: u64,
+    log_entries: u64,
+    authors: usize,
+    latest: HybridTime,
+    timeout: Option<Tick>,
+}
+
+impl PubSubMachine {
+    /// A machine of the agent with this key, without links.
+    #[must_use]
+    pub fn new(
+        network: NetworkId,
+        key: PublicKey,
+        limits: Limits,
+        metrics: Arc<PubSubMetrics>,
+    ) -> Self {
+        let cap = |n| NonZeroUsize::new(n).unwrap_or(NonZeroUsize::MIN);
+        Self {
+            keys: LruCache::new(cap(limits.keys)),
+            penalties: LruCache::new(cap(limits.penalties)),
+            network,
+            key,
+            limits,
+            metrics,
+            now: Tick::ZERO,
+            wall: WallTime::default(),
+            topics: BTreeMap::new(),
+            links: BTreeMap::new(),
+            subscribers: BTreeMap::new(),
+            equivocations: VecDeque::new(),
+            outputs: VecDeque::new(),
+            ready_links: VecDeque::new(),
+            ready_subscribers: VecDeque::new(),
+            next_subscription: 0,
+            log_bytes: 0,
+            log_entries: 0,
+            authors: 0,
+            latest: HybridTime::default(),
+            timeout: None,
+        }
+    }
+
+    /// Subscribes a topic locally and at all links.
+    ///
+    /// # Errors
+    /// [`SubscribeError::Limit`] when there are too many subscriptions or subscribed topics.
+    pub fn subscribe(
+        &mut self,
+        now: Tick,
+        topic: TopicId,
+        start: Start,
+    ) -> Result<SubscriptionId, SubscribeError> {
+        self.now = now;
+        let max = self.limits.subscriptions;
+        if self.subscribers.len() >= max {
+            return Err(SubscribeError::Limit { what: "subscriptions", max });
+        }
+        let is_new = self.topics.get(&topic).is_none_or(|topic| topic.subscribers.is_empty());
+        if is_new && self.subscribed_topics().count() >= MAX_SUBSCRIBED_TOPICS {
+            let max = MAX_SUBSCRIBED_TOPICS;
+            return Err(SubscribeError::Limit { what: "subscribed topics", max });
+        }
+        self.make_topic(topic);
+        let state = self.topics.entry(topic).or_default();
+        let id = SubscriptionId(self.next_subscription);
+        self.next_subscription += 1;
+        state.subscribers.insert(id);
+        state.drop_at = None;
+        let (cursor, not_before) = match start {
+            Start::Retained => (state.log.base(), HybridTime::default()),
+            Start::Live => {
+                let ahead = u64::try_from(self.limits.clock_ahead.as_millis()).unwrap_or(u64::MAX);
+                let from = WallTime::from_millis(self.wall.as_millis().saturating_sub(ahead));
+                (state.log.end(), HybridTime::from_wall(from))
+            }
+        };
+        self.subscribers.insert(id, Subscriber::new(topic, cursor, not_before));
+        if is_new {
+            self.announce(topic, true);
+        }
+        self.wake_subscriber(id);
+        self.update_gauges();
+        Ok(id)
+    }
+
+    /// Proofs of equivocation, oldest first.
+    pub fn equivocations(&self) -> impl Iterator<Item = &Equivocation> {
+        self.equivocations.iter()
+    }
+
+    /// The greatest time seen in an accepted entry.
+    #[must_use]
+    pub const fn latest_time(&self) -> HybridTime {
+        self.latest
+    }
+
+    /// What this machine counts.
+    #[must_use]
+    pub const fn metrics(&self) -> &Arc<PubSubMetrics> {
+        &self.metrics
+    }
+
+    fn subscribed_topics(&self) -> impl Iterator<Item = TopicId> {
+        let subscribed = self.topics.iter().filter(|(_, topic)| !topic.subscribers.is_empty());
+        subscribed.map(|(id, _)| *id)
+    }
+
+    /// Makes a topic's log, dropping the one that was without subscribers for longest if needed.
+    /// There is one, since subscribed topics have a lower cap.
+    fn make_topic(&mut self, topic: TopicId) {
+        if self.topics.contains_key(&topic) {
+            return;
+        }
+        if self.topics.len() >= self.limits.topics {
+            let idle = self.topics.iter().filter(|(_, topic)| topic.subscribers.is_empty());
+            let oldest = idle.min_by_key(|(_, topic)| topic.log.oldest()).map(|(id, _)| *id);
+            if let Some(oldest) = oldest {
+                self.drop_topic(&oldest);
+                self.metrics.topics_evicted.inc();
+            }
+        }
+        self.topics.insert(topic, Topic::default());
+        // Peers that subscribed it before this node knew it read it from the start.
+        for link in self.links.values_mut() {
+            if let Some(state) = link.topics.get_mut(&topic) {
+                state.cursor = 0;
+            }
+        }
+    }
+
+    fn drop_topic(&mut self, id: &TopicId) {
+        if let Some(topic) = self.topics.remove(id) {
+            self.log_bytes -= topic.log.bytes();
+            self.log_entries -= topic.log.entries();
+            self.authors -= topic.log.authors();
+            if topic.congested {
+                self.outputs.push_back(Output::Congestion { topic: *id, congested: false });
+            }
+        }
+    }
+
+    fn unsubscribe(&mut self, id: SubscriptionId) {
+        let Some(subscriber) = self.subscribers.remove(&id) else { return };
+        let Some(topic) = self.topics.get_mut(&subscriber.topic) else { return };
+        topic.subscribers.remove(&id);
+        if topic.subscribers.is_empty() {
+            topic.drop_at = Some(self.now + self.limits.topic_grace);
+            self.set_timeout(SHORT_TICK);
+            self.announce(subscriber.topic, false);
+        }
+    }
+
+    /// Tells every link that a topic is subscribed here, or no longer is.
+    fn announce(&mut self, topic: TopicId, subscribed: bool) {
+        let peers: Vec<MachineId> = self.links.keys().copied().collect();
+        for peer in peers {
+            if let Some(link) = self.links.get_mut(&peer) {
+                if subscribed {
+                    link.retract.remove(&topic);
+                    link.announce.insert(topic);
+                } else {
+                    link.announce.remove(&topic);
+                    link.retract.insert(topic);
+                }
+            }
+            self.wake_link(peer);
+        }
+    }
+
+    fn link_up(&mut self, peer: MachineId) {
+        self.links.remove(&peer);
+        if self.links.len() >= self.limits.links {
+            self.metrics.refused_links.inc();
+            return;
+        }
+        let mut link = Link::new(self.now, &self.limits);
+        link.announce = self.subscribed_topics().collect();
+        self.links.insert(peer, link);
+        self.wake_link(peer);
+    }
+
+    fn link_down(&mut self, peer: &MachineId) {
+        if let Some(link) = self.links.remove(peer) {
+            for topic in link.topics.keys() {
+                self.update_congestion(topic);
+            }
+        }
+    }
+
+    /// Puts a link into the queue of those with something to send.
+    fn wake_link(&mut self, peer: MachineId) {
+        if let Some(link) = self.links.get_mut(&peer)
+            && link.can_send()
+            && !link.queued
+        {
+            link.queued = true;
+            self.ready_links.push_back(peer);
+        }
+    }
+
+    fn wake_subscriber(&mut self, id: SubscriptionId) {
+        if let Some(subscriber) = self.subscribers.get_mut(&id)
+            && !subscriber.full
+            && !subscriber.queued
+        {
+            subscriber.queued = true;
+            self.ready_subscribers.push_back(id);
+        }
+    }
+
+    /// Appends a run and wakes whoever it may concern.
+    fn append(&mut self, run: Run, key: &PublicKey) {
+        let id = run.body().topic();
+        self.latest = self.latest.max(run.body().last_time());
+        let Some(topic) = self.topics.get_mut(&id) else { return };
+        let authors = topic.log.authors();
+        let (bytes, entries) = (run.size() as u64, run.len());
+        topic.log.append(Arc::new(run), key);
+        self.authors += topic.log.authors() - authors;
+        self.log_bytes += bytes;
+        self.log_entries += entries;
+        let subscribers: Vec<SubscriptionId> = topic.subscribers.iter().copied().collect();
+        let peers: Vec<MachineId> = self
+            .links
+            .iter_mut()
+            .filter_map(|(peer, link)| link.wake(id).then_some(*peer))
+            .collect();
+        peers.into_iter().for_each(|peer| self.wake_link(peer));
+        subscribers.into_iter().for_each(|id| self.wake_subscriber(id));
+        self.evict(&id);
+        self.set_timeout(SWEEP);
+    }
+
+    fn signed(&mut self, run: Run) {
+        let topic = run.body().topic();
+        self.make_topic(topic);
+        if let Some(state) = self.topics.get_mut(&topic) {
+            state.own = true;
+        }
+        self.metrics.runs_signed.inc();
+        let key = self.key.clone();
+        self.append(run, &key);
+        self.update_congestion(&topic);
+    }
+
+    /// Brings a topic, and then all topics, below their caps.
+    fn evict(&mut self, appended: &TopicId) {
+        let (max_entries, max_bytes) = (self.limits.topic_entries, self.limits.topic_bytes);
+        while self.topics.get(appended).is_some_and(|topic| {
+            topic.log.entries() > max_entries as u64 || topic.log.bytes() > max_bytes as u64
+        }) {
+            self.evict_oldest(appended);
+        }
+        while self.log_bytes > self.limits.log_bytes as u64 {
+            let largest = self.topics.iter().max_by_key(|(_, topic)| topic.log.bytes());
+            let Some(largest) = largest.map(|(id, _)| *id) else { break };
+            self.evict_oldest(&largest);
+        }
+        self.update_gauges();
+    }
+
+    fn evict_oldest(&mut self, id: &TopicId) {
+        let Some(run) = self.topics.get_mut(id).and_then(|topic| topic.log.evict()) else {
+            return;
+        };
+        self.log_bytes -= run.size() as u64;
+        self.log_entries -= run.len();
+        self.metrics.runs_evicted.inc();
+    }
+
+    /// The earliest wall time that is still retained.
+    fn oldest_retained(&self) -> WallTime {
+        let retention = u64::try_from(self.limits.retention.as_millis()).unwrap_or(u64::MAX);
+        WallTime::from_millis(self.wall.as_millis().saturating_sub(retention))
+    }
+
+    fn sweep_age(&mut self) {
+        let oldest = self.oldest_retained();
+        let ids: Vec<TopicId> = self.topics.keys().copied().collect();
+        for id in ids {
+            while self.topics.get(&id).is_some_and(|topic| {
+                topic.log.oldest().is_some_and(|time| time.wall() < oldest)
+            }) {
+                self.evict_oldest(&id);
+            }
+        }
+    }
+
+    /// Drops the logs of topics without subscribers: foreign ones after their grace period, those
+    /// with own entries once nothing is retained.
+    fn sweep_topics(&mut self) {
+        let (now, me) = (self.now, self.key.agent_id());
+        let unused = |topic: &Topic| {
+            let over = topic.drop_at.is_none_or(|at| at <= now);
+            let carried = topic.own && topic.log.retains_author(&me);
+            topic.subscribers.is_empty() && over && !carried
+        };
+        let unused: Vec<TopicId> =
+            self.topics.iter().filter(|(_, topic)| unused(topic)).map(|(id, _)| *id).collect();
+        unused.iter().for_each(|id| self.drop_topic(id));
+        self.topics.values_mut().for_each(|topic| {
+            topic.drop_at = topic.drop_at.filter(|at| *at > now);
+        });
+    }
+
+    /// Tells the publisher when a live link of a topic is too far behind, and when no more.
+    fn update_congestion(&mut self, id: &TopicId) {
+        let Some(topic) = self.topics.get_mut(id) else { return };
+        if !topic.own {
+            return;
+        }
+        // Released at half the limit, so that it does not flicker.
+        let share = if topic.congested { 2 } else { 1 };
+        let mut links = self.links.values();
+        let congested =
+            links.any(|link| link.is_behind(self.now, id, &topic.log, &self.limits, share));
+        if congested != topic.congested {
+            topic.congested = congested;
+            self.outputs.push_back(Output::Congestion { topic: *id, congested });
+        }
+        if congested {
+            self.set_timeout(SHORT_TICK);
+        }
+    }
+
+    /// Makes the timer run out no later than this.
+    fn set_timeout(&mut self, after: Duration) {
+        let at = self.now + after;
+        self.timeout = Some(self.timeout.map_or(at, |timeout| timeout.min(at)));
+    }
+
+    fn update_gauges(&self) {
+        self.metrics.links.set(self.links.len() as u64);
+        self.metrics.topics.set(self.topics.len() as u64);
+        self.metrics.subscriptions.set(self.subscribers.len() as u64);
+        self.metrics.log_bytes.set(self.log_bytes);
+        self.metrics.log_entries.set(self.log_entries);
+    }
+}
+
+impl Machine for PubSubMachine {
+    type Input = Input;
+    type Output = Output;
+
+    fn handle(&mut self, now: Tick, input: Input) {
+        self.now = now;
+        match input {
+            Input::Wall(wall) => self.wall = wall,
+            Input::LinkUp(peer) => self.link_up(peer),
+            Input::LinkDown(peer) => self.link_down(&peer),
+            Input::Frame { peer, message } => self.receive(peer, message),
+            Input::SendRefused(peer) => self.send_refused(&peer),
+            Input::Writable(peer) => self.writable(peer),
+            Input::Verified(checked) => self.verified(checked),
+            Input::Signed(run) => self.signed(run),
+            Input::SubscriberFull(id) => {
+                if let Some(subscriber) = self.subscribers.get_mut(&id) {
+                    subscriber.refuse();
+                }
+            }
+            Input::SubscriberReady(id) => {
+                if let Some(subscriber) = self.subscribers.get_mut(&id) {
+                    subscriber.full = false;
+                }
+                self.wake_subscriber(id);
+            }
+            Input::Unsubscribe(id) => self.unsubscribe(id),
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Tick) {
+        self.now = now;
+        if self.timeout.is_none_or(|timeout| timeout > now) {
+            return;
+        }
+        self.timeout = None;
+        self.sweep_age();
+        self.sweep_topics();
+        self.retry_missing();
+        let own: Vec<TopicId> =
+            self.topics.iter().filter(|(_, topic)| topic.congested).map(|(id, _)| *id).collect();
+        own.iter().for_each(|id| self.update_congestion(id));
+        if self.topics.values().any(|topic| topic.drop_at.is_some()) {
+            self.set_timeout(SHORT_TICK);
+        }
+        if self.log_entries > 0 {
+            self.set_timeout(SWEEP);
+        }
+        self.update_gauges();
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        self.next_output()
+    }
+
+    fn poll_timeout(&self) -> Option<Tick> {
+        self.timeout
+    }
+}

@@ -1,0 +1,306 @@
+//! A small world: a few machines joined by bounded queues, in virtual time and in an order drawn
+//! from a seed.
+
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use x0x_core::{AgentId, Machine as _, MachineId, SeededRng, Tick, TopicId, WallTime};
+use x0x_gossip_pubsub::{
+    Delivery, Input, Limits, Message, NetworkId, Output, PubSubMachine, PubSubMetrics,
+    PublishError, Publisher, Start, SubscriptionId, epoch_at,
+};
+use x0x_identity::{SecretKey, testing};
+
+pub const WALL: WallTime = WallTime::from_millis(1_800_000_000_000);
+pub const NETWORK: &str = "test";
+
+pub struct Node {
+    pub id: MachineId,
+    pub key: SecretKey,
+    pub machine: PubSubMachine,
+    pub publisher: Publisher,
+    pub received: BTreeMap<SubscriptionId, Vec<Delivery>>,
+    full: BTreeSet<SubscriptionId>,
+    limits: Limits,
+}
+
+pub struct World {
+    pub nodes: Vec<Node>,
+    pub now: Tick,
+    pub rng: SeededRng,
+    /// Messages that a queue holds before it is busy.
+    pub capacity: usize,
+    /// How often a subscriber's channel is full.
+    pub refusals: f64,
+    pub links: BTreeSet<(usize, usize)>,
+    pub disconnects: Vec<(usize, MachineId)>,
+    /// Entries accepted for publishing, by topic and author and epoch.
+    pub published: BTreeMap<(TopicId, AgentId, u64), u64>,
+    queues: BTreeMap<(usize, usize), VecDeque<Bytes>>,
+    busy: BTreeSet<(usize, usize)>,
+}
+
+impl Node {
+    fn new(index: usize, epoch: u64, limits: Limits) -> Self {
+        let key = testing::key(index as u64);
+        let network = NetworkId::from_name(NETWORK);
+        let public = key.public_key().clone();
+        let metrics = Arc::new(PubSubMetrics::default());
+        Self {
+            id: machine_id(index),
+            machine: PubSubMachine::new(network, public.clone(), limits.clone(), metrics),
+            publisher: Publisher::new(network, public.agent_id(), epoch, limits.clone()),
+            key,
+            received: BTreeMap::new(),
+            full: BTreeSet::new(),
+            limits,
+        }
+    }
+
+    pub fn agent(&self) -> AgentId {
+        self.key.public_key().agent_id()
+    }
+
+    pub fn messages(&self, id: SubscriptionId) -> Vec<&Message> {
+        let messages = self.received[&id].iter();
+        messages
+            .filter_map(|delivery| match delivery {
+                Delivery::Message(message) => Some(message),
+                _ => None,
+            })
+            .collect()
+    }
+
+    pub fn missed(&self, id: SubscriptionId) -> u64 {
+        let missed = self.received[&id].iter().map(|delivery| match delivery {
+            Delivery::Lagged { missed } => *missed,
+            _ => 0,
+        });
+        missed.sum()
+    }
+}
+
+pub fn machine_id(index: usize) -> MachineId {
+    MachineId::new([u8::try_from(index).unwrap() + 1; 32])
+}
+
+fn index_of(id: MachineId) -> usize {
+    usize::from(id.as_bytes()[0]) - 1
+}
+
+impl World {
+    pub fn new(nodes: usize, seed: u64, limits: &Limits) -> Self {
+        let mut world = Self {
+            nodes: (0..nodes).map(|n| Node::new(n, epoch_at(WALL, 0), limits.clone())).collect(),
+            now: Tick::from_millis(1),
+            rng: SeededRng::from_number(seed),
+            capacity: 4,
+            refusals: 0.1,
+            links: BTreeSet::new(),
+            disconnects: Vec::new(),
+            published: BTreeMap::new(),
+            queues: BTreeMap::new(),
+            busy: BTreeSet::new(),
+        };
+        for node in 0..nodes {
+            world.input(node, Input::Wall(WALL));
+        }
+        world
+    }
+
+    /// A ring with a chord when there are more than three.
+    pub fn ring(nodes: usize, seed: u64, limits: &Limits) -> Self {
+        let mut world = Self::new(nodes, seed, limits);
+        for a in 0..nodes {
+            world.link(a, (a + 1) % nodes);
+        }
+        if nodes > 3 {
+            world.link(0, 2);
+        }
+        world
+    }
+
+    pub fn wall(&self) -> WallTime {
+        WALL + self.now.since(Tick::ZERO)
+    }
+
+    pub fn input(&mut self, node: usize, input: Input) {
+        self.nodes[node].machine.handle(self.now, input);
+        self.drain(node);
+    }
+
+    pub fn link(&mut self, a: usize, b: usize) {
+        let pair = (a.min(b), a.max(b));
+        if a != b && self.links.insert(pair) {
+            self.input(a, Input::LinkUp(machine_id(b)));
+            self.input(b, Input::LinkUp(machine_id(a)));
+        }
+    }
+
+    pub fn unlink(&mut self, a: usize, b: usize) {
+        if self.links.remove(&(a.min(b), a.max(b))) {
+            for pair in [(a, b), (b, a)] {
+                self.queues.remove(&pair);
+                self.busy.remove(&pair);
+            }
+            self.input(a, Input::LinkDown(machine_id(b)));
+            self.input(b, Input::LinkDown(machine_id(a)));
+        }
+    }
+
+    pub fn subscribe(&mut self, node: usize, topic: TopicId, start: Start) -> SubscriptionId {
+        let state = &mut self.nodes[node];
+        let id = state.machine.subscribe(self.now, topic, start).unwrap();
+        state.received.insert(id, Vec::new());
+        self.drain(node);
+        id
+    }
+
+    pub fn publish(&mut self, node: usize, topic: TopicId, text: &str) -> Result<u64, PublishError> {
+        let wall = self.wall();
+        let state = &mut self.nodes[node];
+        state.publisher.publish(wall, topic, Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    /// Lets the signer of a node do one run.
+    pub fn sign(&mut self, node: usize) -> bool {
+        let state = &mut self.nodes[node];
+        let Some(unsigned) = state.publisher.next_run() else { return false };
+        let run = unsigned.sign(&state.key).unwrap();
+        state.publisher.signed(&run);
+        let body = run.body();
+        let key = (body.topic(), body.author(), body.epoch());
+        self.published.insert(key, body.last_seq());
+        self.input(node, Input::Signed(run));
+        true
+    }
+
+    /// The process of a node is killed and starts again, without links.
+    pub fn restart(&mut self, node: usize) {
+        let linked: Vec<_> =
+            self.links.iter().copied().filter(|pair| pair.0 == node || pair.1 == node).collect();
+        linked.into_iter().for_each(|(a, b)| self.unlink(a, b));
+        let epoch = epoch_at(self.wall() + Duration::from_millis(1), 0);
+        self.nodes[node] = Node::new(node, epoch, self.nodes[node].limits.clone());
+        let wall = self.wall();
+        self.input(node, Input::Wall(wall));
+    }
+
+    pub fn advance(&mut self, by: Duration) {
+        self.now = self.now + by;
+        let wall = self.wall();
+        for node in 0..self.nodes.len() {
+            self.input(node, Input::Wall(wall));
+            if self.nodes[node].machine.poll_timeout().is_some_and(|at| at <= self.now) {
+                self.nodes[node].machine.handle_timeout(self.now);
+                self.drain(node);
+            }
+        }
+    }
+
+    /// Delivers the oldest message of a queue drawn at random.
+    pub fn deliver(&mut self) -> bool {
+        let full: Vec<_> =
+            self.queues.iter().filter(|(_, queue)| !queue.is_empty()).map(|(k, _)| *k).collect();
+        if full.is_empty() {
+            return false;
+        }
+        let (from, to) = full[self.rng.below(full.len())];
+        let queue = self.queues.get_mut(&(from, to)).unwrap();
+        let message = queue.pop_front().unwrap();
+        if queue.is_empty() && self.busy.remove(&(from, to)) {
+            self.input(from, Input::Writable(machine_id(to)));
+        }
+        self.input(to, Input::Frame { peer: machine_id(from), message });
+        true
+    }
+
+    pub fn ready(&mut self) {
+        for node in 0..self.nodes.len() {
+            for id in std::mem::take(&mut self.nodes[node].full) {
+                self.input(node, Input::SubscriberReady(id));
+            }
+        }
+    }
+
+    /// Runs until nothing is left to do, timers included.
+    pub fn settle(&mut self) {
+        for _ in 0..40 {
+            while (0..self.nodes.len()).fold(false, |any, node| self.sign(node) || any)
+                || self.deliver()
+            {}
+            self.refusals = 0.0;
+            self.ready();
+            self.advance(Duration::from_millis(500));
+        }
+    }
+
+    /// Carries the outputs of a machine out.
+    pub fn drain(&mut self, node: usize) {
+        while let Some(output) = self.nodes[node].machine.poll_output() {
+            match output {
+                Output::Send { peer, message } => self.send(node, peer, message),
+                Output::Verify(pending) => {
+                    let checked = Input::Verified(pending.verify());
+                    self.nodes[node].machine.handle(self.now, checked);
+                }
+                Output::Deliver { subscription, batch } => {
+                    let state = &mut self.nodes[node];
+                    if self.rng.chance(self.refusals) {
+                        state.full.insert(subscription);
+                        state.machine.handle(self.now, Input::SubscriberFull(subscription));
+                    } else {
+                        state.received.get_mut(&subscription).unwrap().extend(batch);
+                    }
+                }
+                Output::Congestion { topic, congested } => {
+                    self.nodes[node].publisher.set_congested(topic, congested);
+                }
+                Output::Disconnect(peer) => self.disconnects.push((node, peer)),
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+    }
+
+    fn send(&mut self, node: usize, peer: MachineId, message: Bytes) {
+        let pair = (node, index_of(peer));
+        let queue = self.queues.entry(pair).or_default();
+        if queue.len() >= self.capacity {
+            self.busy.insert(pair);
+            self.nodes[node].machine.handle(self.now, Input::SendRefused(peer));
+        } else {
+            queue.push_back(message);
+        }
+    }
+
+    /// Every subscription got every published entry of its topic once, in the order of its author.
+    pub fn assert_complete(&self, subscriptions: &[(usize, TopicId, SubscriptionId)], seed: u64) {
+        for (node, topic, id) in subscriptions {
+            let mut heads = BTreeMap::new();
+            for message in self.nodes[*node].messages(*id) {
+                let head = heads.entry((message.topic, message.author, message.epoch)).or_insert(0);
+                *head += 1;
+                assert_eq!(message.seq, *head, "seed {seed}: node {node} order or duplicate");
+            }
+            let expected: BTreeMap<_, _> = self
+                .published
+                .iter()
+                .filter(|((of, _, _), _)| of == topic)
+                .map(|(key, seq)| (*key, *seq))
+                .collect();
+            assert_eq!(heads, expected, "seed {seed}: node {node} incomplete");
+            assert_eq!(self.nodes[*node].missed(*id), 0, "seed {seed}: node {node} lagged");
+        }
+    }
+
+    pub fn counter(&self, node: usize, name: &str) -> u64 {
+        let metrics = self.nodes[node].machine.metrics().snapshot();
+        metrics.iter().find(|metric| metric.name == name).unwrap().value
+    }
+}

@@ -1,0 +1,40 @@
+//! The keys of one installation and where they are kept.
+
+#[cfg(feature = "fs")]
+mod file;
+#[cfg(all(test, feature = "fs"))]
+mod tests;
+
+#[cfg(feature = "fs")]
+pub use file::{IdentityStore, StoreError};
+
+use crate::{KemSecret, SecretKey};
+
+/// The keys that a node works with.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// Authenticates this machine to its peers. Stays on the machine.
+    pub machine: SecretKey,
+    /// Signs what the agent says. Portable.
+    pub agent: SecretKey,
+    /// Opens sealed boxes addressed to the agent. Portable.
+    pub agent_kem: KemSecret,
+    /// The person or organisation behind the agent. Opt-in: only ever made on request.
+    pub user: Option<SecretKey>,
+}
+
+impl Identity {
+    /// New keys that are kept nowhere, for nodes that do not outlive their process.
+    ///
+    /// # Panics
+    /// When the operating system has no randomness to give.
+    #[must_use]
+    pub fn ephemeral() -> Self {
+        Self {
+            machine: SecretKey::generate(),
+            agent: SecretKey::generate(),
+            agent_kem: KemSecret::generate(),
+            user: None,
+        }
+    }
+}

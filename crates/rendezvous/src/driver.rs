@@ -1,0 +1,222 @@
+//! The task that owns the machine: it publishes announcements, reads those of others, and answers
+//! the handles.
+
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use x0x_core::{AgentId, Clock, Machine, MachineId, TopicId, UserId};
+use x0x_gossip_pubsub::{Delivery, Message, PubSub, PublishError, Subscription};
+use x0x_identity::{SecretKey, SignedBinding};
+
+use crate::{
+    addresses::usable_addresses,
+    config::DiscoveryConfig,
+    error::{AnnounceError, VerifyError},
+    metrics::DiscoveryMetrics,
+    state::{DiscoveredAgent, Discoverer, Input, Outcome, Output},
+    wire::Announcement,
+};
+
+/// Most callers that wait for one announcement.
+const MAX_WAITING: usize = 64;
+
+/// Whom a node announces.
+pub struct LocalAgent {
+    /// The agent's key, which signs the binding to the machine.
+    pub key: SecretKey,
+    /// The machine.
+    pub machine: MachineId,
+    /// The user behind the agent, if it is to be told.
+    pub user: Option<UserId>,
+    /// Where the machine listens now; asked at every announcement.
+    pub addresses: Box<dyn Fn() -> Vec<SocketAddr> + Send + Sync>,
+}
+
+impl fmt::Debug for LocalAgent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalAgent")
+            .field("key", &self.key)
+            .field("machine", &self.machine)
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a handle asks.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Announce(oneshot::Sender<Result<(), AnnounceError>>),
+    Agents { unfiltered: bool, reply: oneshot::Sender<Vec<DiscoveredAgent>> },
+    Agent { agent: AgentId, reply: oneshot::Sender<Option<DiscoveredAgent>> },
+    Met { agents: Vec<AgentId>, machine: MachineId, addresses: Vec<SocketAddr> },
+}
+
+pub(crate) struct Driver {
+    pub(crate) machine: Discoverer,
+    pub(crate) config: DiscoveryConfig,
+    pub(crate) local: LocalAgent,
+    pub(crate) pubsub: Arc<dyn PubSub>,
+    pub(crate) topic: TopicId,
+    pub(crate) subscription: Subscription,
+    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: Arc<DiscoveryMetrics>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) waiting: Vec<oneshot::Sender<Result<(), AnnounceError>>>,
+}
+
+impl Driver {
+    /// Runs until it is stopped, the last handle is dropped, or pubsub is closed.
+    pub(crate) async fn run(mut self) {
+        loop {
+            if self.carry_out().is_err() {
+                break;
+            }
+            let now = self.clock.now();
+            let pause = self.machine.poll_timeout().map_or(Duration::MAX, |at| at.since(now));
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => break,
+                command = self.commands.recv() => match command {
+                    Some(command) => self.command(command),
+                    None => break,
+                },
+                delivery = self.subscription.next() => match delivery {
+                    Some(delivery) => self.delivery(delivery),
+                    None => break,
+                },
+                () = tokio::time::sleep(pause) => {
+                    let now = self.clock.now();
+                    self.machine.handle_timeout(now);
+                }
+            }
+        }
+        self.answer_waiting(Err(AnnounceError::Closed));
+    }
+
+    /// Does what the machine asks.
+    fn carry_out(&mut self) -> Result<(), PublishError> {
+        while let Some(output) = self.machine.poll_output() {
+            match output {
+                Output::Announce => self.publish()?,
+            }
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self) -> Result<(), PublishError> {
+        let payload = self.announcement();
+        let result = self.pubsub.try_publish(self.topic, payload);
+        let input = match result {
+            Ok(()) => {
+                self.metrics.announced.inc();
+                self.answer_waiting(Ok(()));
+                Input::Published
+            }
+            Err(PublishError::Closed) => return Err(PublishError::Closed),
+            Err(error) => {
+                tracing::debug!(%error, "announcement not published; will be tried again");
+                self.metrics.announce_failed.inc();
+                self.answer_waiting(Err(AnnounceError::Busy));
+                Input::PublishFailed
+            }
+        };
+        self.machine.handle(self.clock.now(), input);
+        Ok(())
+    }
+
+    fn announcement(&mut self) -> bytes::Bytes {
+        let wall = self.clock.wall();
+        let LocalAgent { key, machine, user, addresses } = &self.local;
+        let binding = SignedBinding::issue(key, *machine, wall, self.config.binding_validity);
+        let announcement = Announcement {
+            agent: key.public_key().agent_id(),
+            machine: *machine,
+            user: *user,
+            addresses: usable_addresses(addresses(), self.config.allow_loopback),
+            stamp: self.machine.next_stamp(wall),
+        };
+        announcement.encode(&binding)
+    }
+
+    fn answer_waiting(&mut self, result: Result<(), AnnounceError>) {
+        for reply in self.waiting.drain(..) {
+            // Whoever asked may have gone.
+            let _ = reply.send(result);
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        let now = self.clock.now();
+        match command {
+            Command::Announce(reply) if self.waiting.len() >= MAX_WAITING => {
+                let _ = reply.send(Err(AnnounceError::Busy));
+            }
+            Command::Announce(reply) => {
+                self.waiting.push(reply);
+                self.machine.handle(now, Input::Announce);
+            }
+            Command::Agents { unfiltered, reply } => {
+                let _ = reply.send(self.machine.cache().agents(now, unfiltered));
+            }
+            Command::Agent { agent, reply } => {
+                let _ = reply.send(self.machine.cache().agent(&agent).cloned());
+            }
+            Command::Met { agents, machine, addresses } => {
+                let wall = self.clock.wall();
+                self.machine.handle(now, Input::Met { wall, agents, machine, addresses });
+                self.measure();
+            }
+        }
+    }
+
+    fn delivery(&mut self, delivery: Delivery) {
+        match delivery {
+            Delivery::Message(message) => self.announced(&message),
+            Delivery::Lagged { missed } => self.metrics.lagged.add(missed),
+            _ => {}
+        }
+    }
+
+    fn announced(&mut self, message: &Message) {
+        let metrics = &self.metrics;
+        let Ok(received) = Announcement::decode(&message.payload) else {
+            metrics.refused_malformed.inc();
+            return;
+        };
+        // Before the signature is verified, since a replay is most often a retained copy.
+        if !self.machine.cache().is_news(&received.claimed_agent(), received.claimed_stamp()) {
+            metrics.replayed.inc();
+            return;
+        }
+        let wall = self.clock.wall();
+        let news = match received.verify(message.author, wall) {
+            Ok(news) => news,
+            Err(error) => {
+                tracing::debug!(author = %message.author, %error, "announcement refused");
+                match error {
+                    VerifyError::WrongAuthor => metrics.refused_author.inc(),
+                    VerifyError::FromTheFuture => metrics.refused_future.inc(),
+                    VerifyError::Binding(_) => metrics.refused_binding.inc(),
+                }
+                return;
+            }
+        };
+        let (outcome, dropped) = self.machine.announced(self.clock.now(), wall, news);
+        metrics.addresses_dropped.add(dropped as u64);
+        match outcome {
+            Outcome::Kept => metrics.kept.inc(),
+            Outcome::Replay => metrics.replayed.inc(),
+            Outcome::Full => metrics.refused_full.inc(),
+        }
+        self.measure();
+    }
+
+    fn measure(&self) {
+        let cache = self.machine.cache();
+        self.metrics.agents.set(cache.len() as u64);
+        let evicted = &self.metrics.evicted;
+        evicted.add(cache.evicted().saturating_sub(evicted.value()));
+    }
+}

@@ -1,0 +1,118 @@
+//! What users of discovery hold.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use x0x_core::{AgentId, Clock, MachineId};
+use x0x_gossip_pubsub::{PubSub, Start, SubscribeError, topic_id};
+
+use crate::{
+    config::DiscoveryConfig,
+    driver::{Command, Driver, LocalAgent},
+    error::AnnounceError,
+    metrics::DiscoveryMetrics,
+    state::{DiscoveredAgent, Discoverer},
+    wire::ANNOUNCE_TOPIC,
+};
+
+/// Commands that wait for the driver.
+const COMMAND_QUEUE: usize = 64;
+
+/// Announces the local agent and knows those that were heard of. Clones share one driver, which ends
+/// with the last of them.
+#[derive(Debug, Clone)]
+pub struct Discovery {
+    commands: mpsc::Sender<Command>,
+    metrics: Arc<DiscoveryMetrics>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Discovery {
+    /// Subscribes to announcements, those still retained included, and begins to announce.
+    ///
+    /// # Errors
+    /// [`SubscribeError`] when pubsub takes no subscription.
+    pub async fn start(
+        pubsub: Arc<dyn PubSub>,
+        local: LocalAgent,
+        clock: Arc<dyn Clock>,
+        config: DiscoveryConfig,
+    ) -> Result<Self, SubscribeError> {
+        let topic = topic_id(ANNOUNCE_TOPIC);
+        let subscription = pubsub.subscribe(topic, Start::Retained).await?;
+        let (sender, commands) = mpsc::channel(COMMAND_QUEUE);
+        let metrics = Arc::new(DiscoveryMetrics::default());
+        let stop = CancellationToken::new();
+        // The id differs from node to node, which is all that spreading them takes.
+        let seed = *local.key.public_key().agent_id().as_bytes();
+        let driver = Driver {
+            machine: Discoverer::new(clock.now(), seed, config.clone()),
+            config,
+            local,
+            pubsub,
+            topic,
+            subscription,
+            commands,
+            clock,
+            metrics: metrics.clone(),
+            stop: stop.clone(),
+            waiting: Vec::new(),
+        };
+        let tasks = TaskTracker::new();
+        tasks.spawn(driver.run());
+        tasks.close();
+        Ok(Self { commands: sender, metrics, stop, tasks })
+    }
+
+    /// Announces the local agent now, or in a moment when the last announcement was just made.
+    /// Returns once it is published.
+    ///
+    /// # Errors
+    /// [`AnnounceError`] when it could not be published.
+    pub async fn announce(&self) -> Result<(), AnnounceError> {
+        self.ask(Command::Announce).await.unwrap_or(Err(AnnounceError::Closed))
+    }
+
+    /// The agents by id: those seen within [`DiscoveryConfig::freshness`], or all that are known.
+    /// The local agent is among them, as its own announcements come back. Empty once closed.
+    pub async fn agents(&self, unfiltered: bool) -> Vec<DiscoveredAgent> {
+        self.ask(|reply| Command::Agents { unfiltered, reply }).await.unwrap_or_default()
+    }
+
+    /// What is known of an agent, present or not. Nothing once closed.
+    pub async fn agent(&self, agent: &AgentId) -> Option<DiscoveredAgent> {
+        let agent = *agent;
+        self.ask(|reply| Command::Agent { agent, reply }).await.flatten()
+    }
+
+    /// Takes note of the agents that a machine proved in its session hello.
+    pub async fn observe_session(
+        &self,
+        agents: Vec<AgentId>,
+        machine: MachineId,
+        addresses: Vec<SocketAddr>,
+    ) {
+        // Once closed there is nobody left to tell.
+        let _ = self.commands.send(Command::Met { agents, machine, addresses }).await;
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<DiscoveryMetrics> {
+        &self.metrics
+    }
+
+    /// Stops announcing and listening, and waits until the driver has ended.
+    pub async fn shutdown(&self) {
+        self.stop.cancel();
+        self.tasks.wait().await;
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.ok()?;
+        answer.await.ok()
+    }
+}

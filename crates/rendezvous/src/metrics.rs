@@ -1,0 +1,64 @@
+//! What discovery counts.
+
+use x0x_core::{Counter, Gauge, Metric};
+
+/// Counters of discovery. Every reason to refuse has its own.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct DiscoveryMetrics {
+    /// Own announcements published.
+    pub announced: Counter,
+    /// Own announcements that could not be published.
+    pub announce_failed: Counter,
+    /// Announcements of others kept.
+    pub kept: Counter,
+    /// Announcements skipped because they were not newer than what is known.
+    pub replayed: Counter,
+    /// Refused: oversized, malformed or out of range.
+    pub refused_malformed: Counter,
+    /// Refused: signed by another agent than the one announced.
+    pub refused_author: Counter,
+    /// Refused: from the future.
+    pub refused_future: Counter,
+    /// Refused: the binding of agent and machine does not hold.
+    pub refused_binding: Counter,
+    /// Refused: older than everything in a full cache.
+    pub refused_full: Counter,
+    /// Addresses in announcements that were of no use.
+    pub addresses_dropped: Counter,
+    /// Announcements that passed unread because this node was too slow.
+    pub lagged: Counter,
+    /// Agents that made room for others.
+    pub evicted: Counter,
+    /// Agents known.
+    pub agents: Gauge,
+}
+
+impl DiscoveryMetrics {
+    /// All values now.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<Metric> {
+        vec![
+            self.announced.metric("discovery_announced", "Own announcements published"),
+            self.announce_failed
+                .metric("discovery_announce_failed", "Own announcements that were not published"),
+            self.kept.metric("discovery_kept", "Announcements of others kept"),
+            self.replayed.metric("discovery_replayed", "Announcements that were no news"),
+            self.refused_malformed
+                .metric("discovery_refused_malformed", "Announcements refused as malformed"),
+            self.refused_author
+                .metric("discovery_refused_author", "Announcements refused as of another author"),
+            self.refused_future
+                .metric("discovery_refused_future", "Announcements refused as from the future"),
+            self.refused_binding
+                .metric("discovery_refused_binding", "Announcements refused for their binding"),
+            self.refused_full
+                .metric("discovery_refused_full", "Announcements too old for a full cache"),
+            self.addresses_dropped
+                .metric("discovery_addresses_dropped", "Announced addresses of no use"),
+            self.lagged.metric("discovery_lagged", "Announcements missed by being slow"),
+            self.evicted.metric("discovery_evicted", "Agents evicted from the cache"),
+            self.agents.metric("discovery_agents", "Agents in the cache"),
+        ]
+    }
+}

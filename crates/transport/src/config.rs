@@ -1,0 +1,110 @@
+//! What can be tuned about sessions, with the reasons for the defaults.
+
+use std::time::Duration;
+
+use x0x_core::StreamClass;
+
+/// Most live sessions.
+pub const MAX_SESSIONS: usize = 4096;
+/// Most dials in flight, each racing one peer's addresses.
+pub const MAX_DIALS: usize = 8;
+/// Most dials that wait for one of these.
+pub const MAX_QUEUED_DIALS: usize = 64;
+/// Most callers that share one dial.
+pub const MAX_WAITERS: usize = 256;
+/// Most links that are not sessions yet.
+pub const MAX_PENDING_LINKS: usize = 256;
+/// Most of these from one peer. Both ends dial at most twice each, so an honest peer stays below.
+pub const MAX_PENDING_PER_PEER: usize = 8;
+/// Most failed addresses remembered; the one whose back-off ends first is forgotten.
+pub const MAX_BACKOFFS: usize = 4096;
+/// Most lost sessions that are being reopened; further ones are left to the layers above.
+pub const MAX_RECONNECTS: usize = 256;
+
+/// Caps of one peer's queue for one stream class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueCaps {
+    /// Messages.
+    pub messages: usize,
+    /// Bytes of these together. One larger message is taken by an empty queue.
+    pub bytes: usize,
+}
+
+/// Limits and times of sessions.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct SessionConfig {
+    /// Most live sessions, at most [`MAX_SESSIONS`].
+    pub max_sessions: usize,
+    /// From link to session. A hello with eight bindings over a slow path takes a few round trips.
+    pub hello_deadline: Duration,
+    /// From the first address tried to the session, a whole race included.
+    pub dial_deadline: Duration,
+    /// Head start of each address over the next: longer than most paths' handshake, so that a good
+    /// first address stays alone.
+    pub dial_stagger: Duration,
+    /// How long a dialler refused as a duplicate waits for the session that the arbiter kept.
+    pub duplicate_wait: Duration,
+    /// First back-off after a failed dial; doubles with each failure.
+    pub backoff_min: Duration,
+    /// Longest back-off.
+    pub backoff_max: Duration,
+    /// Wait before the dialled end tries to reopen a lost session: the dialler goes first.
+    pub acceptor_reconnect_delay: Duration,
+    /// Failed attempts after which a lost session is given up.
+    pub reconnect_attempts: u32,
+    /// Time after which a lost session is given up.
+    pub reconnect_for: Duration,
+    /// Per peer: probes, membership and the session's own messages. Small, so that what is
+    /// queued is still fresh when sent.
+    pub control_queue: QueueCaps,
+    /// Per peer: direct messages, whose senders can wait.
+    pub direct_queue: QueueCaps,
+    /// Per peer: gossip; the layer above slows down at Busy.
+    pub gossip_queue: QueueCaps,
+    /// Per peer: files and snapshots, in large pieces.
+    pub bulk_queue: QueueCaps,
+    /// Events waiting for a protocol's consumer; then its streams are not read any further.
+    pub inbound_events: usize,
+    /// Bytes of messages waiting for a protocol's consumer, all peers together.
+    pub inbound_bytes: usize,
+    /// How often a changed address of a peer is looked for, to tell it.
+    pub observe_interval: Duration,
+}
+
+impl Default for SessionConfig {
+    fn default() -> Self {
+        Self {
+            max_sessions: MAX_SESSIONS,
+            hello_deadline: Duration::from_secs(6),
+            dial_deadline: Duration::from_secs(15),
+            dial_stagger: Duration::from_millis(150),
+            duplicate_wait: Duration::from_secs(1),
+            backoff_min: Duration::from_millis(500),
+            backoff_max: Duration::from_secs(300),
+            acceptor_reconnect_delay: Duration::from_secs(2),
+            reconnect_attempts: 10,
+            reconnect_for: Duration::from_secs(600),
+            control_queue: QueueCaps { messages: 256, bytes: 256 * 1024 },
+            direct_queue: QueueCaps { messages: 256, bytes: 4 * 1024 * 1024 },
+            gossip_queue: QueueCaps { messages: 512, bytes: 2 * 1024 * 1024 },
+            bulk_queue: QueueCaps { messages: 16, bytes: 8 * 1024 * 1024 },
+            inbound_events: 1024,
+            inbound_bytes: 32 * 1024 * 1024,
+            observe_interval: Duration::from_secs(10),
+        }
+    }
+}
+
+impl SessionConfig {
+    /// The caps of a class's queues.
+    #[must_use]
+    pub const fn queue(&self, class: StreamClass) -> QueueCaps {
+        match class {
+            StreamClass::Control => self.control_queue,
+            StreamClass::Direct => self.direct_queue,
+            StreamClass::Gossip => self.gossip_queue,
+            _ => self.bulk_queue,
+        }
+    }
+}

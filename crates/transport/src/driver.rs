@@ -1,0 +1,438 @@
+//! The tokio shell around [`Sessions`]: one actor that owns the machine, and the tasks of its links.
+//!
+//! The actor never waits for a peer or a consumer: it carries outputs out by starting tasks, by
+//! queueing into bounded queues, and by closing links.
+
+mod link;
+mod stream;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    sync::{Arc, Mutex as StdMutex, PoisonError, RwLock},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use x0x_core::{Clock, Machine, MachineId, PeerAddr, Protocol, StreamClass, Tick};
+
+use self::stream::{ClassReader, Incoming};
+use crate::{
+    config::{MAX_SESSIONS, SessionConfig},
+    error::DialError,
+    inbound::Consumers,
+    link::{Engine, Link, LinkClosed},
+    metrics::TransportMetrics,
+    queue::Outbox,
+    state::{AttemptId, Input, LinkId, LinkUp, Output, RequestId, SessionUp, Sessions},
+    table::{Session, SessionTable},
+    transport::SessionInfo,
+    wire::{CloseCode, ControlOut, Hello, HelloOut, Instance, NetworkId},
+};
+
+/// Events of link tasks waiting for the actor; the tasks wait while it is full.
+pub(crate) const MAX_EVENTS: usize = 1024;
+/// Requests of the handle waiting for the actor; the callers wait while it is full.
+pub(crate) const MAX_COMMANDS: usize = 256;
+/// Longest wait for tasks at the end, should an engine not report the end of a link.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What every task of a node shares.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) local: MachineId,
+    pub(crate) network: NetworkId,
+    pub(crate) instance: Instance,
+    pub(crate) config: SessionConfig,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) metrics: Arc<TransportMetrics>,
+    pub(crate) table: SessionTable,
+    pub(crate) consumers: Consumers,
+    pub(crate) bindings: RwLock<Vec<Bytes>>,
+    /// Peers to disconnect: a set rather than a queue, so that the call never waits.
+    pub(crate) disconnects: StdMutex<Vec<MachineId>>,
+    pub(crate) disconnect: tokio::sync::Notify,
+    /// The node ends: nobody waits for consumers any more.
+    pub(crate) closing: CancellationToken,
+    /// The node has ended.
+    pub(crate) closed: CancellationToken,
+    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) tasks: TaskTracker,
+}
+
+/// What link tasks and dials report.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Dialled { attempt: AttemptId, result: Result<Box<dyn Link>, DialError> },
+    Accepted(Box<dyn Link>),
+    Hello { link: LinkId, hello: Hello },
+    Keep(LinkId),
+    Refused { link: LinkId, code: CloseCode },
+    LinkClosed { link: LinkId, reason: LinkClosed },
+}
+
+/// What the handle asks for.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Connect { to: PeerAddr, reply: oneshot::Sender<Result<SessionInfo, DialError>> },
+}
+
+impl Context {
+    async fn event(&self, event: Event) {
+        if let Err(mpsc::error::SendError(
+            Event::Dialled { result: Ok(link), .. } | Event::Accepted(link),
+        )) = self.events.send(event).await
+        {
+            link.close(CloseCode::Shutdown);
+        }
+    }
+
+    async fn refuse(&self, link: LinkId, code: CloseCode) {
+        self.event(Event::Refused { link, code }).await;
+    }
+
+    fn hello(&self, replace: bool) -> ControlOut {
+        ControlOut::Hello(HelloOut {
+            network: self.network,
+            instance: self.instance,
+            bindings: self.bindings.read().unwrap_or_else(PoisonError::into_inner).clone(),
+            listen_addresses: self.engine.local_addresses(),
+            replace,
+        })
+    }
+}
+
+/// A link that the machine knows.
+struct LinkHandle {
+    link: Arc<dyn Link>,
+    control: Arc<Outbox>,
+    /// The peer's streams, for the readers that the session starts.
+    streams: [Option<oneshot::Receiver<Incoming>>; 4],
+    /// The latest report to the peer of its address.
+    told: Option<SocketAddr>,
+    reports: u64,
+}
+
+/// The turns of one peer's readers, by class.
+type Lanes = [Arc<Mutex<()>>; 4];
+
+/// Owns the machine and carries its outputs out.
+pub(crate) struct Actor {
+    context: Arc<Context>,
+    machine: Sessions,
+    links: BTreeMap<LinkId, LinkHandle>,
+    lanes: HashMap<MachineId, Lanes>,
+    requests: BTreeMap<RequestId, oneshot::Sender<Result<SessionInfo, DialError>>>,
+    /// Dropping an entry gives the dial up.
+    attempts: BTreeMap<AttemptId, oneshot::Sender<()>>,
+    next_id: u64,
+    observe_at: Tick,
+}
+
+impl Actor {
+    pub(crate) fn new(context: Arc<Context>, machine: Sessions) -> Self {
+        Self {
+            context,
+            machine,
+            links: BTreeMap::new(),
+            lanes: HashMap::new(),
+            requests: BTreeMap::new(),
+            attempts: BTreeMap::new(),
+            next_id: 0,
+            observe_at: Tick::ZERO,
+        }
+    }
+
+    pub(crate) async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+        mut events: mpsc::Receiver<Event>,
+    ) {
+        let context = self.context.clone();
+        context.tasks.spawn(accept_links(context.clone()));
+        loop {
+            let wait = self.wait();
+            tokio::select! {
+                biased;
+                () = context.closing.cancelled() => break,
+                command = commands.recv() => match command {
+                    Some(command) => self.on_command(command),
+                    None => break,
+                },
+                () = context.disconnect.notified() => self.on_disconnects(),
+                Some(event) = events.recv() => self.on_event(event),
+                () = sleep(wait) => self.on_timeout(),
+            }
+        }
+        self.shut_down(events).await;
+    }
+
+    fn now(&self) -> Tick {
+        self.context.clock.now()
+    }
+
+    /// Until the next timer, if there is one.
+    fn wait(&self) -> Option<Duration> {
+        let observe = (!self.links.is_empty()).then_some(self.observe_at);
+        let next = self.machine.poll_timeout().into_iter().chain(observe).min()?;
+        Some(next.since(self.now()))
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    fn on_command(&mut self, command: Command) {
+        let Command::Connect { to, reply } = command;
+        let request = RequestId(self.number());
+        self.requests.insert(request, reply);
+        self.handle(Input::Connect { request, to });
+    }
+
+    fn on_disconnects(&mut self) {
+        let peers = std::mem::take(
+            &mut *self.context.disconnects.lock().unwrap_or_else(PoisonError::into_inner),
+        );
+        for peer in peers {
+            self.handle(Input::Disconnect(peer));
+        }
+    }
+
+    fn on_event(&mut self, event: Event) {
+        let input = match event {
+            Event::Dialled { attempt, result } => {
+                self.attempts.remove(&attempt);
+                let result = result.map(|link| self.add_link(link));
+                Input::Dialled { attempt, result }
+            }
+            Event::Accepted(link) => Input::Accepted(self.add_link(link)),
+            Event::Hello { link, hello } => Input::Hello { link, hello },
+            Event::Keep(link) => Input::Keep(link),
+            Event::Refused { link, code } => Input::Refused { link, code },
+            Event::LinkClosed { link, reason } => {
+                tracing::debug!(link = link.0, %reason, "link ended");
+                Input::LinkClosed { link, reason }
+            }
+        };
+        let closed = match &input {
+            Input::LinkClosed { link, .. } => Some(*link),
+            _ => None,
+        };
+        self.handle(input);
+        if let Some(link) = closed {
+            self.drop_link(link, None);
+        }
+    }
+
+    fn on_timeout(&mut self) {
+        let now = self.now();
+        self.machine.handle_timeout(now);
+        self.carry_out();
+        if now >= self.observe_at {
+            self.observe_at = now + self.context.config.observe_interval;
+            self.report_addresses();
+            self.prune_lanes();
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        self.machine.handle(self.now(), input);
+        self.carry_out();
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(output) = self.machine.poll_output() {
+            match output {
+                Output::Dial { attempt, address, expected } => {
+                    self.dial(attempt, address, expected);
+                }
+                Output::Abort(attempt) => drop(self.attempts.remove(&attempt)),
+                Output::SendHello { link, replace } => self.start_link(link, replace),
+                Output::SendKeep(link) => self.send_control(link, &ControlOut::Keep),
+                Output::Up(up) => self.session_up(up),
+                Output::Down { link, peer } => self.session_down(link, peer),
+                Output::Close { link, code } => self.drop_link(link, Some(code)),
+                Output::Connected { request, peer } => {
+                    let session = self.context.table.get(&peer).map(|session| session.info());
+                    self.answer(request, session.ok_or(DialError::Closed));
+                }
+                Output::Failed { request, error } => self.answer(request, Err(error)),
+            }
+        }
+    }
+
+    fn answer(&mut self, request: RequestId, result: Result<SessionInfo, DialError>) {
+        if let Some(reply) = self.requests.remove(&request) {
+            // The caller may have given up.
+            let _ = reply.send(result);
+        }
+    }
+
+    fn dial(&mut self, attempt: AttemptId, address: SocketAddr, expected: Option<MachineId>) {
+        let (keep, given_up) = oneshot::channel::<()>();
+        self.attempts.insert(attempt, keep);
+        let context = self.context.clone();
+        self.context.tasks.spawn(async move {
+            let result = tokio::select! {
+                biased;
+                result = context.engine.dial(address, expected) => result,
+                _ = given_up => return,
+            };
+            context.event(Event::Dialled { attempt, result }).await;
+        });
+    }
+
+    fn add_link(&mut self, link: Box<dyn Link>) -> LinkUp {
+        let id = LinkId(self.number());
+        let up = LinkUp { link: id, peer: link.peer(), address: link.remote_address() };
+        let control = Arc::new(Outbox::new(self.context.config.queue(StreamClass::Control)));
+        let (link, streams) = (Arc::from(link), [const { None }; 4]);
+        self.links.insert(id, LinkHandle { link, control, streams, told: None, reports: 0 });
+        up
+    }
+
+    /// Starts a link's tasks and sends the hello.
+    fn start_link(&mut self, id: LinkId, replace: bool) {
+        let Some(handle) = self.links.get_mut(&id) else { return };
+        let mut slots: link::StreamSlots = [const { None }; 4];
+        let mut first = None;
+        for (class, slot) in StreamClass::ALL.into_iter().zip(&mut slots) {
+            let (sender, receiver) = oneshot::channel();
+            *slot = Some(sender);
+            if class == StreamClass::Control {
+                first = Some(receiver);
+            } else {
+                handle.streams[class as usize] = Some(receiver);
+            }
+        }
+        let (reader, session_control) = oneshot::channel();
+        handle.streams[StreamClass::Control as usize] = Some(session_control);
+        let (link, control, context) = (handle.link.clone(), handle.control.clone(), &self.context);
+        if let Some(stream) = first {
+            let peer = link.peer();
+            context.tasks.spawn(link::handshake(context.clone(), id, peer, stream, reader));
+        }
+        context.tasks.spawn(link::run(context.clone(), id, link.clone(), slots));
+        let class = StreamClass::Control;
+        context.tasks.spawn(stream::write_class(context.clone(), link, class, control));
+        let hello = self.context.hello(replace);
+        self.send_control(id, &hello);
+    }
+
+    fn send_control(&self, id: LinkId, message: &ControlOut) {
+        let Some(handle) = self.links.get(&id) else { return };
+        if handle.control.try_push(Protocol::Control, message.encode()).is_err() {
+            self.context.metrics.control_replies_dropped.inc();
+        }
+    }
+
+    fn session_up(&mut self, up: SessionUp) {
+        let Some(handle) = self.links.get_mut(&up.link) else { return };
+        let (id, peer) = (up.link, up.peer);
+        tracing::debug!(peer = %peer.short(), side = ?up.side, "session up");
+        let (link, control) = (handle.link.clone(), handle.control.clone());
+        let streams = std::mem::replace(&mut handle.streams, [const { None }; 4]);
+        let session = Arc::new(Session::new(up, link.clone(), control, &self.context.config));
+        self.context.table.insert(session.clone());
+        if self.lanes.len() >= MAX_SESSIONS {
+            self.prune_lanes();
+        }
+        let lanes = self.lanes.entry(peer).or_default();
+        for (class, incoming) in StreamClass::ALL.into_iter().zip(streams) {
+            let Some(incoming) = incoming.filter(|_| is_used(class)) else { continue };
+            let context = self.context.clone();
+            if class != StreamClass::Control {
+                let outbox = session.outbox(class).clone();
+                let writer = stream::write_class(context.clone(), link.clone(), class, outbox);
+                self.context.tasks.spawn(writer);
+            }
+            let reader = ClassReader::new(context, session.clone(), id, class);
+            self.context.tasks.spawn(reader.run(lanes[class as usize].clone(), incoming));
+        }
+        self.report_address(id);
+    }
+
+    fn session_down(&self, id: LinkId, peer: MachineId) {
+        tracing::debug!(peer = %peer.short(), link = id.0, "session down");
+        if let Some(session) = self.context.table.remove(&peer) {
+            session.end();
+        }
+    }
+
+    /// Forgets a link, closing it when there is a code to tell.
+    fn drop_link(&mut self, id: LinkId, code: Option<CloseCode>) {
+        let Some(handle) = self.links.remove(&id) else { return };
+        handle.control.close();
+        if let Some(code) = code {
+            handle.link.close(code);
+        }
+    }
+
+    /// Tells each peer its address if it changed.
+    fn report_addresses(&mut self) {
+        for session in self.context.table.all() {
+            let link = self.links.iter().find(|(_, h)| Arc::ptr_eq(&h.link, &session.link));
+            if let Some(id) = link.map(|(id, _)| *id) {
+                self.report_address(id);
+            }
+        }
+    }
+
+    fn report_address(&mut self, id: LinkId) {
+        let Some(handle) = self.links.get_mut(&id) else { return };
+        let address = handle.link.remote_address();
+        if handle.told == Some(address) {
+            return;
+        }
+        handle.told = Some(address);
+        handle.reports += 1;
+        let report = ControlOut::Observed { seq: handle.reports, address };
+        self.send_control(id, &report);
+    }
+
+    /// Forgets the turns of peers without a reader.
+    fn prune_lanes(&mut self) {
+        self.lanes.retain(|_, lanes| lanes.iter().any(|lane| Arc::strong_count(lane) > 1));
+    }
+
+    async fn shut_down(mut self, mut events: mpsc::Receiver<Event>) {
+        let context = self.context.clone();
+        self.handle(Input::Shutdown);
+        context.closing.cancel();
+        events.close();
+        context.engine.close().await;
+        while let Some(event) = events.recv().await {
+            if let Event::Accepted(link) | Event::Dialled { result: Ok(link), .. } = event {
+                link.close(CloseCode::Shutdown);
+            }
+        }
+        context.consumers.close();
+        context.tasks.close();
+        if tokio::time::timeout(CLOSE_DEADLINE, context.tasks.wait()).await.is_err() {
+            tracing::warn!("links still open at the end");
+        }
+        context.closed.cancel();
+    }
+}
+
+/// Whether any protocol of this build travels in the class.
+fn is_used(class: StreamClass) -> bool {
+    Protocol::ALL.into_iter().any(|protocol| protocol.class() == class)
+}
+
+async fn sleep(wait: Option<Duration>) {
+    match wait {
+        Some(wait) => tokio::time::sleep(wait).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn accept_links(context: Arc<Context>) {
+    while let Some(link) = context.engine.accept().await {
+        context.event(Event::Accepted(link)).await;
+    }
+}

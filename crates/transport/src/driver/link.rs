@@ -1,0 +1,181 @@
+//! The tasks of one link: watching its end, sorting the peer's streams, and the hello.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::oneshot;
+use x0x_core::{MachineId, Protocol, StreamClass};
+
+use super::{Context, Event, stream::Incoming};
+use crate::{
+    frame::FrameDecoder,
+    link::{Link, LinkClosed, RecvStream},
+    state::LinkId,
+    wire::{CloseCode, ControlIn, HelloIn},
+};
+
+/// From a stream's opening to its class byte.
+const CLASS_DEADLINE: Duration = Duration::from_secs(6);
+
+/// Where the peer's stream of each class goes. The peer opens each at most once.
+pub(super) type StreamSlots = [Option<oneshot::Sender<Incoming>>; 4];
+
+/// Serves a link until it ends, and reports that.
+pub(super) async fn run(
+    context: Arc<Context>,
+    id: LinkId,
+    link: Arc<dyn Link>,
+    streams: StreamSlots,
+) {
+    let reason = tokio::select! {
+        biased;
+        reason = link.closed() => reason,
+        () = accept_streams(&context, id, &*link, streams) => link.closed().await,
+    };
+    context.event(Event::LinkClosed { link: id, reason }).await;
+}
+
+/// Returns once the link fails or the peer broke a rule.
+async fn accept_streams(context: &Context, id: LinkId, link: &dyn Link, mut slots: StreamSlots) {
+    while let Ok(mut stream) = link.accept().await {
+        let class = tokio::time::timeout(CLASS_DEADLINE, read_class(&mut *stream)).await;
+        let (number, decoder) = match class {
+            Ok(Ok(class)) => class,
+            Ok(Err(_)) => return,
+            Err(_) => {
+                context.metrics.streams_refused.inc();
+                return context.refuse(id, CloseCode::Misbehaved).await;
+            }
+        };
+        let Some(decoder) = decoder else {
+            // Of a later version, or ended before it began; dropping it tells the peer.
+            context.metrics.streams_unknown_class.inc();
+            continue;
+        };
+        match slots.get_mut(usize::from(number)).and_then(Option::take) {
+            // The reader is gone only when the link is about to be.
+            Some(slot) => drop(slot.send(Incoming { stream, decoder })),
+            None => {
+                context.metrics.streams_refused.inc();
+                return context.refuse(id, CloseCode::Misbehaved).await;
+            }
+        }
+    }
+}
+
+/// The class number and, if it is known, a decoder for what follows.
+async fn read_class(stream: &mut dyn RecvStream) -> Result<(u8, Option<FrameDecoder>), LinkClosed> {
+    loop {
+        // One byte, so that the frames after it stay whole chunks.
+        let Some(chunk) = stream.read(1).await? else { return Ok((u8::MAX, None)) };
+        if let Some(number) = chunk.first().copied() {
+            return Ok((number, StreamClass::from_wire(number).map(FrameDecoder::new)));
+        }
+    }
+}
+
+/// Reads the peer's hello and, unless this end is the arbiter, its keep; then hands the control
+/// stream over to the session's reader.
+pub(super) async fn handshake(
+    context: Arc<Context>,
+    id: LinkId,
+    peer: MachineId,
+    stream: oneshot::Receiver<Incoming>,
+    reader: oneshot::Sender<Incoming>,
+) {
+    let Ok(mut incoming) = stream.await else { return };
+    if let Err(code) = exchange(&context, id, peer, &mut incoming).await {
+        return context.refuse(id, code).await;
+    }
+    // Dropped when the link did not become a session.
+    drop(reader.send(incoming));
+}
+
+async fn exchange(
+    context: &Context,
+    id: LinkId,
+    peer: MachineId,
+    incoming: &mut Incoming,
+) -> Result<(), CloseCode> {
+    let hello = loop {
+        match next_control(context, incoming, true).await? {
+            Some(ControlIn::Hello(hello)) => break hello,
+            Some(ControlIn::Unknown) => context.metrics.control_unknown.inc(),
+            Some(_) => {
+                context.metrics.control_refused.inc();
+                return Err(CloseCode::Misbehaved);
+            }
+            None => return Ok(()),
+        }
+    };
+    verify(context, id, peer, *hello).await?;
+    if context.local > peer {
+        return Ok(());
+    }
+    loop {
+        match next_control(context, incoming, false).await? {
+            Some(ControlIn::Keep) => {
+                context.event(Event::Keep(id)).await;
+                return Ok(());
+            }
+            Some(ControlIn::Unknown) => context.metrics.control_unknown.inc(),
+            Some(_) => {
+                context.metrics.control_refused.inc();
+                return Err(CloseCode::Misbehaved);
+            }
+            None => return Ok(()),
+        }
+    }
+}
+
+async fn verify(
+    context: &Context,
+    id: LinkId,
+    peer: MachineId,
+    hello: HelloIn,
+) -> Result<(), CloseCode> {
+    match hello.verify(context.network, peer, context.clock.wall()) {
+        Ok(hello) => {
+            context.event(Event::Hello { link: id, hello }).await;
+            Ok(())
+        }
+        Err(error) => {
+            tracing::debug!(peer = %peer.short(), %error, "hello refused");
+            context.metrics.count_hello_refusal(&error);
+            Err(error.close_code())
+        }
+    }
+}
+
+/// The next control message; `None` when the link fails. Other protocols have to wait for keep.
+async fn next_control(
+    context: &Context,
+    incoming: &mut Incoming,
+    first: bool,
+) -> Result<Option<ControlIn>, CloseCode> {
+    loop {
+        let frame = incoming.decoder.next_frame().map_err(|error| {
+            context.metrics.count_frame_refusal(error);
+            CloseCode::Misbehaved
+        })?;
+        context.metrics.frames_unknown_protocol.add(incoming.decoder.take_skipped());
+        let Some(frame) = frame else {
+            match incoming.read().await {
+                Ok(Some(())) => continue,
+                Ok(None) | Err(_) => return Ok(None),
+            }
+        };
+        if frame.protocol != Protocol::Control {
+            context.metrics.control_refused.inc();
+            return Err(CloseCode::Misbehaved);
+        }
+        let refused = if first {
+            &context.metrics.hellos_refused_malformed
+        } else {
+            &context.metrics.control_refused
+        };
+        return ControlIn::decode(&frame.message, first).map(Some).map_err(|_| {
+            refused.inc();
+            CloseCode::Misbehaved
+        });
+    }
+}

@@ -1,0 +1,323 @@
+//! The tasks of one class stream: a writer that empties its queue, and a reader that feeds the
+//! consumers of its protocols.
+//!
+//! The reader is the only one that tells a consumer anything about its peer, so that `Up`, messages,
+//! `Writable` and `Down` come in order without further care. Readers of consecutive sessions with
+//! one peer take turns over a lock (the *lane*): the `Down` of the one precedes the `Up` of the next.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{Mutex, oneshot, watch};
+use x0x_core::{Protocol, StreamClass};
+
+use super::{Context, Event};
+use crate::{
+    frame::{Frame, FrameDecoder, FrameEncoder},
+    inbound::{Consumer, MAX_BATCH},
+    link::{Link, LinkClosed, RecvStream},
+    queue::Outbox,
+    state::LinkId,
+    table::Session,
+    transport::InboundEvent,
+    wire::{CloseCode, ControlIn, ControlOut},
+};
+
+/// Most bytes taken from a stream at once.
+const READ_CHUNK: usize = 64 * 1024;
+
+/// A stream that the peer opened, with what was read of it already.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    pub(super) stream: Box<dyn RecvStream>,
+    pub(super) decoder: FrameDecoder,
+}
+
+impl Incoming {
+    /// Reads until the decoder has something to take apart; `None` at the end of the stream.
+    pub(super) async fn read(&mut self) -> Result<Option<()>, LinkClosed> {
+        let chunk = self.stream.read(READ_CHUNK).await?;
+        Ok(chunk.map(|chunk| self.decoder.push(chunk)))
+    }
+}
+
+const fn priority(class: StreamClass) -> i32 {
+    match class {
+        StreamClass::Control => 100,
+        StreamClass::Direct => 50,
+        StreamClass::Gossip => 20,
+        _ => -10,
+    }
+}
+
+/// Writes a class's queue to its stream, many messages at a time. The stream is opened for the first
+/// one.
+pub(super) async fn write_class(
+    context: Arc<Context>,
+    link: Arc<dyn Link>,
+    class: StreamClass,
+    outbox: Arc<Outbox>,
+) {
+    let metrics = context.metrics.class(class);
+    let mut stream = None;
+    let mut encoder = FrameEncoder::default();
+    let mut batch = Vec::new();
+    while outbox.next_batch(&mut batch).await {
+        if stream.is_none() {
+            match link.open(priority(class)).await {
+                Ok(opened) => stream = Some(opened),
+                Err(_) => return,
+            }
+            encoder.class(class);
+        }
+        let messages = batch.len() as u64;
+        let mut bytes = 0;
+        for (protocol, message) in batch.drain(..) {
+            bytes += message.len() as u64;
+            encoder.frame(protocol, message);
+        }
+        let Some(stream) = &mut stream else { return };
+        if stream.write_all(encoder.chunks()).await.is_err() {
+            return;
+        }
+        encoder.clear();
+        metrics.messages_sent.add(messages);
+        metrics.bytes_sent.add(bytes);
+    }
+}
+
+/// One protocol of the class, as this session stands with its consumer.
+struct Feed {
+    protocol: Protocol,
+    /// Who was told `Up`.
+    consumer: Option<Arc<Consumer>>,
+    batch: Vec<Bytes>,
+}
+
+/// Reads a class stream for as long as the session lasts.
+pub(super) struct ClassReader {
+    context: Arc<Context>,
+    session: Arc<Session>,
+    link: LinkId,
+    class: StreamClass,
+    feeds: Vec<Feed>,
+    changes: watch::Receiver<()>,
+}
+
+impl ClassReader {
+    pub(super) fn new(
+        context: Arc<Context>,
+        session: Arc<Session>,
+        link: LinkId,
+        class: StreamClass,
+    ) -> Self {
+        let protocols = Protocol::ALL.into_iter();
+        let feeds = protocols
+            .filter(|protocol| protocol.class() == class && *protocol != Protocol::Control)
+            .map(|protocol| Feed { protocol, consumer: None, batch: Vec::new() })
+            .collect();
+        let changes = context.consumers.changes();
+        Self { context, session, link, class, feeds, changes }
+    }
+
+    pub(super) async fn run(mut self, lane: Arc<Mutex<()>>, incoming: oneshot::Receiver<Incoming>) {
+        let session = self.session.clone();
+        let turn = tokio::select! {
+            biased;
+            () = session.ended.cancelled() => return,
+            turn = lane.lock_owned() => turn,
+        };
+        let context = self.context.clone();
+        // A consumer that lags is waited for, but not past the end of the node.
+        tokio::select! {
+            biased;
+            () = self.serve(incoming) => {}
+            () = context.closing.cancelled() => {}
+        }
+        session.ended.cancelled().await;
+        tokio::select! {
+            biased;
+            () = self.announce_end() => {}
+            () = context.closing.cancelled() => self.announce_end_now(),
+        }
+        drop(turn);
+    }
+
+    async fn serve(&mut self, incoming: oneshot::Receiver<Incoming>) {
+        let session = self.session.clone();
+        let outbox = session.outbox(self.class).clone();
+        tokio::select! {
+            biased;
+            () = session.ended.cancelled() => return,
+            () = self.announce() => {}
+        }
+        let mut incoming = Source::Expected(incoming);
+        loop {
+            let all_announced = self.feeds.iter().all(|feed| feed.consumer.is_some());
+            tokio::select! {
+                biased;
+                () = session.ended.cancelled() => return,
+                () = outbox.writable() => self.announce_writable().await,
+                _ = self.changes.changed(), if !all_announced => self.announce().await,
+                ready = incoming.ready() => {
+                    let Some(incoming) = ready else { continue };
+                    if !self.deliver(&mut incoming.decoder).await {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells consumers that took their receiver since the last call that the session is up.
+    async fn announce(&mut self) {
+        self.changes.mark_unchanged();
+        for feed in self.feeds.iter_mut().filter(|feed| feed.consumer.is_none()) {
+            if let Some(consumer) = self.context.consumers.get(feed.protocol)
+                && consumer.event(InboundEvent::Up(self.session.info())).await.is_ok()
+            {
+                feed.consumer = Some(consumer);
+            }
+        }
+    }
+
+    async fn announce_writable(&mut self) {
+        for consumer in self.feeds.iter().filter_map(|feed| feed.consumer.as_ref()) {
+            // A consumer that is gone needs no news.
+            let _ = consumer.event(InboundEvent::Writable(self.session.peer)).await;
+        }
+    }
+
+    async fn announce_end(&mut self) {
+        for feed in &mut self.feeds {
+            if let Some(consumer) = feed.consumer.clone() {
+                let _ = consumer.event(InboundEvent::Down(self.session.peer)).await;
+                feed.consumer = None;
+            }
+        }
+    }
+
+    /// At the end of the node: `Down` where there is room for it.
+    fn announce_end_now(&mut self) {
+        for consumer in self.feeds.iter_mut().filter_map(|feed| feed.consumer.take()) {
+            consumer.try_event(InboundEvent::Down(self.session.peer));
+        }
+    }
+
+    /// Hands on every frame of the chunk; false when the stream is broken.
+    async fn deliver(&mut self, decoder: &mut FrameDecoder) -> bool {
+        loop {
+            let frame = decoder.next_frame();
+            self.context.metrics.frames_unknown_protocol.add(decoder.take_skipped());
+            match frame {
+                Ok(None) => {
+                    for index in 0..self.feeds.len() {
+                        self.flush(index).await;
+                    }
+                    return true;
+                }
+                Ok(Some(frame)) => {
+                    if !self.take_frame(frame).await {
+                        return false;
+                    }
+                }
+                Err(error) => {
+                    self.context.metrics.count_frame_refusal(error);
+                    self.context.refuse(self.link, CloseCode::Misbehaved).await;
+                    return false;
+                }
+            }
+        }
+    }
+
+    async fn take_frame(&mut self, frame: Frame) -> bool {
+        let metrics = self.context.metrics.class(self.class);
+        metrics.messages_received.inc();
+        metrics.bytes_received.add(frame.message.len() as u64);
+        if frame.protocol == Protocol::Control {
+            return self.control(&frame.message).await;
+        }
+        let Some(index) = self.feeds.iter().position(|f| f.protocol == frame.protocol) else {
+            return true;
+        };
+        let batch = &mut self.feeds[index].batch;
+        batch.push(frame.message);
+        if batch.len() >= MAX_BATCH {
+            self.flush(index).await;
+        }
+        true
+    }
+
+    async fn flush(&mut self, index: usize) {
+        if self.feeds[index].batch.is_empty() {
+            return;
+        }
+        if self.feeds[index].consumer.is_none() {
+            // The receiver may have been taken while the chunk was on its way.
+            self.announce().await;
+        }
+        let feed = &mut self.feeds[index];
+        if let Some(consumer) = &feed.consumer {
+            let sent = consumer.messages(self.session.peer, &mut feed.batch).await;
+            if sent.is_err() {
+                feed.consumer = None;
+            }
+        }
+        self.context.metrics.frames_unclaimed.add(feed.batch.len() as u64);
+        feed.batch.clear();
+    }
+
+    /// A control message within the session.
+    async fn control(&mut self, message: &Bytes) -> bool {
+        match ControlIn::decode(message, false) {
+            Ok(ControlIn::Ping(nonce)) => {
+                let pong = ControlOut::Pong(nonce).encode();
+                let outbox = self.session.outbox(StreamClass::Control);
+                if outbox.try_push(Protocol::Control, pong).is_err() {
+                    self.context.metrics.control_replies_dropped.inc();
+                }
+            }
+            Ok(ControlIn::Pong(nonce)) => self.session.pong(nonce),
+            Ok(ControlIn::Observed { seq, address }) => self.session.observe(seq, address),
+            Ok(ControlIn::Unknown) => self.context.metrics.control_unknown.inc(),
+            Ok(ControlIn::Keep) => self.context.event(Event::Keep(self.link)).await,
+            Ok(ControlIn::Hello(_)) | Err(_) => {
+                self.context.metrics.control_refused.inc();
+                self.context.refuse(self.link, CloseCode::Misbehaved).await;
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// Where a reader's bytes come from.
+enum Source {
+    /// The peer has not opened the stream yet.
+    Expected(oneshot::Receiver<Incoming>),
+    Open(Incoming),
+    /// Finished by the peer, or cut off with the link.
+    Ended,
+}
+
+impl Source {
+    /// Waits for the stream, or for bytes on it; `None` when it ended, and nothing after that.
+    /// Dropping the future loses nothing.
+    async fn ready(&mut self) -> Option<&mut Incoming> {
+        match self {
+            Self::Expected(expected) => {
+                *self = expected.await.map_or(Self::Ended, Self::Open);
+            }
+            Self::Open(incoming) => {
+                if !matches!(incoming.read().await, Ok(Some(()))) {
+                    *self = Self::Ended;
+                }
+            }
+            Self::Ended => std::future::pending().await,
+        }
+        match self {
+            Self::Open(incoming) => Some(incoming),
+            Self::Expected(_) | Self::Ended => None,
+        }
+    }
+}

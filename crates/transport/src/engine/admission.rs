@@ -1,0 +1,174 @@
+//! Which incoming handshakes are worth a signature.
+//!
+//! Networks are counted in a fixed table indexed by a keyed hash, so that no peer can make it grow
+//! or choose whom it collides with. Handshakes from unproven addresses use entries of their own:
+//! whoever forges source addresses can only make the true owners of those addresses prove theirs.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    net::{IpAddr, SocketAddr},
+};
+
+use x0x_core::Tick;
+
+use super::config::QuicLimits;
+
+/// Entries of the table. Draining all of them takes a quarter of a million handshakes a second at
+/// the default rate, more than the CPU can begin to answer.
+const MAX_NETWORKS: usize = 4096;
+const MICROS_PER_SECOND: u64 = 1_000_000;
+
+/// What to do with an incoming handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Accept,
+    /// Let the dialler prove its address first.
+    Retry,
+    RefusePending,
+    RefuseRate,
+}
+
+/// Tokens in millionths, so that a rate per second is a rate per microsecond.
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    tokens: u64,
+    filled: Tick,
+}
+
+/// Decides by the number of pending handshakes and by the rate of each network.
+#[derive(Debug)]
+pub(super) struct Admission<S = RandomState> {
+    limits: QuicLimits,
+    buckets: Box<[Bucket]>,
+    hasher: S,
+}
+
+impl Admission {
+    pub(super) fn new(limits: QuicLimits) -> Self {
+        Self::with_hasher(limits, RandomState::new())
+    }
+}
+
+impl<S: BuildHasher> Admission<S> {
+    fn with_hasher(limits: QuicLimits, hasher: S) -> Self {
+        let full = u64::from(limits.network_burst) * MICROS_PER_SECOND;
+        let bucket = Bucket { tokens: full, filled: Tick::ZERO };
+        Self { limits, buckets: vec![bucket; MAX_NETWORKS].into_boxed_slice(), hasher }
+    }
+
+    /// Judges a handshake from `remote` while `pending` others are in progress.
+    pub(super) fn judge(
+        &mut self,
+        now: Tick,
+        remote: SocketAddr,
+        validated: bool,
+        pending: usize,
+    ) -> Verdict {
+        if pending >= self.limits.max_pending {
+            return Verdict::RefusePending;
+        }
+        if pending >= self.limits.pending_before_retry && !validated {
+            return Verdict::Retry;
+        }
+        let ip = remote.ip().to_canonical();
+        if ip.is_loopback() || self.take(now, ip, validated) {
+            return Verdict::Accept;
+        }
+        if validated { Verdict::RefuseRate } else { Verdict::Retry }
+    }
+
+    fn take(&mut self, now: Tick, ip: IpAddr, validated: bool) -> bool {
+        let full = u64::from(self.limits.network_burst) * MICROS_PER_SECOND;
+        let hash = self.hasher.hash_one((network(ip), validated));
+        let bucket = &mut self.buckets[(hash % MAX_NETWORKS as u64) as usize];
+        let micros = now.as_micros().saturating_sub(bucket.filled.as_micros());
+        let earned = micros.saturating_mul(u64::from(self.limits.network_rate));
+        bucket.tokens = bucket.tokens.saturating_add(earned).min(full);
+        bucket.filled = now;
+        let Some(rest) = bucket.tokens.checked_sub(MICROS_PER_SECOND) else { return false };
+        bucket.tokens = rest;
+        true
+    }
+}
+
+/// The network of an address: what one customer usually holds.
+fn network(ip: IpAddr) -> (bool, u64) {
+    match ip {
+        IpAddr::V4(ip) => (false, u64::from(u32::from(ip) >> 8)),
+        IpAddr::V6(ip) => (true, (u128::from(ip) >> 72) as u64),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hash::{BuildHasherDefault, DefaultHasher};
+
+    use super::*;
+
+    fn admission() -> Admission<BuildHasherDefault<DefaultHasher>> {
+        let limits = QuicLimits { network_rate: 10, network_burst: 5, ..QuicLimits::default() };
+        Admission::with_hasher(limits, BuildHasherDefault::default())
+    }
+
+    fn address(text: &str) -> SocketAddr {
+        SocketAddr::new(text.parse().unwrap(), 4000)
+    }
+
+    #[test]
+    fn pending_handshakes_bring_retries_then_refusals() {
+        let mut admission = admission();
+        let peer = address("192.0.2.1");
+        for (pending, validated, verdict) in [
+            (255, false, Verdict::Accept),
+            (256, false, Verdict::Retry),
+            (256, true, Verdict::Accept),
+            (1023, true, Verdict::Accept),
+            (1024, true, Verdict::RefusePending),
+            (1024, false, Verdict::RefusePending),
+        ] {
+            assert_eq!(admission.judge(Tick::ZERO, peer, validated, pending), verdict);
+        }
+    }
+
+    #[test]
+    fn a_network_spends_its_burst_and_earns_its_rate() {
+        let mut admission = admission();
+        let judge = |admission: &mut Admission<_>, now, text: &str, validated| {
+            admission.judge(Tick::from_millis(now), address(text), validated, 0)
+        };
+        for host in 0..5 {
+            let text = format!("192.0.2.{host}");
+            assert_eq!(judge(&mut admission, 0, &text, false), Verdict::Accept);
+        }
+        assert_eq!(judge(&mut admission, 0, "192.0.2.77", false), Verdict::Retry);
+        // As an IPv4 peer looks on a socket of both families.
+        assert_eq!(judge(&mut admission, 0, "::ffff:192.0.2.77", false), Verdict::Retry);
+        // Another network, and one that proved its address, have their own tokens.
+        assert_eq!(judge(&mut admission, 0, "192.0.3.77", false), Verdict::Accept);
+        for _ in 0..5 {
+            assert_eq!(judge(&mut admission, 0, "192.0.2.1", true), Verdict::Accept);
+        }
+        assert_eq!(judge(&mut admission, 99, "192.0.2.1", true), Verdict::RefuseRate);
+        assert_eq!(judge(&mut admission, 100, "192.0.2.1", true), Verdict::Accept);
+        assert_eq!(judge(&mut admission, 100, "192.0.2.1", true), Verdict::RefuseRate);
+    }
+
+    #[test]
+    fn loopback_is_exempt_and_ipv6_networks_are_56_bits() {
+        let mut admission = admission();
+        for text in ["127.0.0.1", "::1"] {
+            for _ in 0..50 {
+                let verdict = admission.judge(Tick::ZERO, address(text), false, 0);
+                assert_eq!(verdict, Verdict::Accept);
+            }
+        }
+        assert_eq!(
+            network("2001:db8:0:aa00::1".parse().unwrap()),
+            network("2001:db8:0:aaff::2".parse().unwrap())
+        );
+        assert_ne!(
+            network("2001:db8:0:aa00::1".parse().unwrap()),
+            network("2001:db8:0:ab00::1".parse().unwrap())
+        );
+    }
+}

@@ -1,0 +1,122 @@
+//! Settings of the engine: defaults with their reasons.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use x0x_core::{Clock, SystemClock};
+use x0x_identity::SecretKey;
+
+/// One-way streams that a peer may have open. Sessions use one for each stream class.
+const MAX_STREAMS: u32 = 16;
+/// Unread bytes that a peer may put into one stream: 320 Mbit/s at a round trip of 100 ms.
+const STREAM_WINDOW: u32 = 4 << 20;
+/// Unread bytes that a peer may put into all its streams, so what a hostile peer can pin.
+const CONNECTION_WINDOW: u32 = 8 << 20;
+/// Bytes sent to a peer and not acknowledged by it.
+const SEND_WINDOW: u64 = 8 << 20;
+/// First guess of the round trip. The standard's 333 ms makes the first retransmission wait for
+/// a second, which a handshake of eleven datagrams feels at any loss.
+const INITIAL_RTT: Duration = Duration::from_millis(100);
+/// Largest UDP payload that is probed for: an Ethernet frame with IPv6 and some tunnel overhead.
+/// Jumbo settings were seen to hang a transfer.
+const MAX_UDP_PAYLOAD: u16 = 1452;
+
+/// How to run a [`QuicEngine`](crate::quic::QuicEngine).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct QuicConfig {
+    /// The UDP address to bind. `[::]` takes IPv4 as well, port 0 takes any free port.
+    pub bind: SocketAddr,
+    /// The machine's key, which proves its id to peers.
+    pub key: SecretKey,
+    /// Offer and accept only ML-KEM-768, without the X25519 hybrid.
+    pub pure_pq: bool,
+    /// Silence after which a link is given up. Two machines use the lesser of their values.
+    pub idle_timeout: Duration,
+    /// Pause after which an idle link sends a probe. At a third of `idle_timeout`, two probes may
+    /// be lost.
+    pub keep_alive: Duration,
+    /// How long a handshake may take, on both sides.
+    pub handshake_timeout: Duration,
+    /// Bytes to ask for as the socket's send and receive buffers. A burst of 4 MiB at the
+    /// kernel's default of 208 KiB loses packets; see [`QuicMetrics`](crate::quic::QuicMetrics) for
+    /// what was granted.
+    pub socket_buffer: usize,
+    /// What strangers may cost.
+    pub limits: QuicLimits,
+    /// Where handshake rates and ticket ages read the time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl QuicConfig {
+    /// The defaults for an address and a key.
+    #[must_use]
+    pub fn new(bind: SocketAddr, key: SecretKey) -> Self {
+        Self {
+            bind,
+            key,
+            pure_pq: false,
+            idle_timeout: Duration::from_secs(15),
+            keep_alive: Duration::from_secs(5),
+            handshake_timeout: Duration::from_secs(6),
+            socket_buffer: 4 << 20,
+            limits: QuicLimits::default(),
+            clock: Arc::new(SystemClock::new()),
+        }
+    }
+
+    /// The settings of every connection; `None` when a duration does not fit into the protocol.
+    ///
+    /// The server's first flight has about 96 bytes to spare under the amplification limit, so
+    /// features whose transport parameters are not needed stay off: two-way streams, datagrams.
+    pub(crate) fn transport(&self) -> Option<TransportConfig> {
+        let mut mtu = MtuDiscoveryConfig::default();
+        mtu.upper_bound(MAX_UDP_PAYLOAD);
+        let mut transport = TransportConfig::default();
+        transport
+            .max_concurrent_bidi_streams(VarInt::from_u32(0))
+            .max_concurrent_uni_streams(VarInt::from_u32(MAX_STREAMS))
+            .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
+            .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
+            .send_window(SEND_WINDOW)
+            .datagram_receive_buffer_size(None)
+            .datagram_send_buffer_size(0)
+            .initial_rtt(INITIAL_RTT)
+            .mtu_discovery_config(Some(mtu))
+            .keep_alive_interval(Some(self.keep_alive))
+            .max_idle_timeout(Some(IdleTimeout::try_from(self.idle_timeout).ok()?));
+        Some(transport)
+    }
+}
+
+/// Caps on what unauthenticated peers can make this machine do.
+///
+/// One first flight of 2.4 KB makes it encapsulate and sign, about 0.3 ms of CPU.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct QuicLimits {
+    /// Handshakes in progress from which on a dialler must first prove its address (a retry, one
+    /// more round trip).
+    pub pending_before_retry: usize,
+    /// Handshakes in progress from which on all others are refused.
+    pub max_pending: usize,
+    /// Handshakes a second that one network (/24 of IPv4, /56 of IPv6) may start. Loopback is
+    /// exempt.
+    pub network_rate: u32,
+    /// Handshakes that one network may start at once after a quiet time.
+    pub network_burst: u32,
+    /// Authenticated links that wait to be accepted by the layer above.
+    pub accept_queue: usize,
+}
+
+impl Default for QuicLimits {
+    fn default() -> Self {
+        Self {
+            pending_before_retry: 256,
+            max_pending: 1024,
+            network_rate: 50,
+            network_burst: 200,
+            accept_queue: 64,
+        }
+    }
+}

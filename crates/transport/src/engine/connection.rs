@@ -1,0 +1,144 @@
+//! One link and its streams over a QUIC connection.
+
+use std::{net::SocketAddr, time::Duration};
+
+use bytes::Bytes;
+use quinn::{ConnectionError, ReadError, VarInt, WriteError};
+use rustls::pki_types::CertificateDer;
+use x0x_core::MachineId;
+
+use super::{
+    failure::{alert, closed_text},
+    tls::proven_peer,
+};
+use crate::{
+    link::{Link, LinkClosed, RecvStream, SendStream},
+    transport::BoxFuture,
+    wire::CloseCode,
+};
+
+/// The QUIC error code of a close code.
+pub(super) fn code(code: CloseCode) -> VarInt {
+    VarInt::from_u32(code as u32)
+}
+
+/// An authenticated connection. When the link and all its streams are dropped without a close,
+/// quinn closes the connection with code 0, [`CloseCode::Shutdown`].
+#[derive(Debug)]
+pub(super) struct QuicLink {
+    connection: quinn::Connection,
+    peer: MachineId,
+}
+
+impl QuicLink {
+    /// Wraps a connection whose handshake is complete; gives it back if it proves no machine id,
+    /// which the TLS verifier excludes.
+    pub(super) fn new(connection: quinn::Connection) -> Result<Self, quinn::Connection> {
+        let peer = connection
+            .peer_identity()
+            .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
+            .and_then(|chain| proven_peer(&chain));
+        match peer {
+            Some(peer) => Ok(Self { connection, peer }),
+            None => Err(connection),
+        }
+    }
+}
+
+impl Link for QuicLink {
+    fn peer(&self) -> MachineId {
+        self.peer
+    }
+
+    fn remote_address(&self) -> SocketAddr {
+        let address = self.connection.remote_address();
+        SocketAddr::new(address.ip().to_canonical(), address.port())
+    }
+
+    fn rtt(&self) -> Duration {
+        self.connection.rtt()
+    }
+
+    fn open(&self, priority: i32) -> BoxFuture<'_, Result<Box<dyn SendStream>, LinkClosed>> {
+        Box::pin(async move {
+            let stream = self.connection.open_uni().await.map_err(|e| link_closed(&e))?;
+            stream.set_priority(priority).map_err(|_| already_closed())?;
+            Ok(Box::new(QuicSend(stream)) as Box<dyn SendStream>)
+        })
+    }
+
+    fn accept(&self) -> BoxFuture<'_, Result<Box<dyn RecvStream>, LinkClosed>> {
+        Box::pin(async move {
+            let stream = self.connection.accept_uni().await.map_err(|e| link_closed(&e))?;
+            Ok(Box::new(QuicRecv(stream)) as Box<dyn RecvStream>)
+        })
+    }
+
+    fn close(&self, why: CloseCode) {
+        self.connection.close(code(why), b"");
+    }
+
+    fn closed(&self) -> BoxFuture<'_, LinkClosed> {
+        Box::pin(async move { link_closed(&self.connection.closed().await) })
+    }
+}
+
+#[derive(Debug)]
+struct QuicSend(quinn::SendStream);
+
+impl SendStream for QuicSend {
+    fn write_all<'a>(
+        &'a mut self,
+        chunks: &'a mut [Bytes],
+    ) -> BoxFuture<'a, Result<(), LinkClosed>> {
+        Box::pin(async move {
+            self.0.write_all_chunks(chunks).await.map_err(|error| match error {
+                WriteError::ConnectionLost(e) => link_closed(&e),
+                WriteError::Stopped(_) => {
+                    LinkClosed::Failed("the peer stopped reading a stream".into())
+                }
+                WriteError::ClosedStream | WriteError::ZeroRttRejected => already_closed(),
+            })
+        })
+    }
+}
+
+#[derive(Debug)]
+struct QuicRecv(quinn::RecvStream);
+
+impl RecvStream for QuicRecv {
+    fn read(&mut self, max: usize) -> BoxFuture<'_, Result<Option<Bytes>, LinkClosed>> {
+        Box::pin(async move {
+            match self.0.read_chunk(max, true).await {
+                Ok(chunk) => Ok(chunk.map(|chunk| chunk.bytes)),
+                Err(ReadError::ConnectionLost(e)) => Err(link_closed(&e)),
+                Err(ReadError::Reset(_)) => {
+                    Err(LinkClosed::Failed("the peer gave up a stream".into()))
+                }
+                Err(_) => Err(already_closed()),
+            }
+        })
+    }
+}
+
+fn already_closed() -> LinkClosed {
+    LinkClosed::Failed("the stream is closed".into())
+}
+
+/// Why a connection ended, in the words of the seam.
+fn link_closed(error: &ConnectionError) -> LinkClosed {
+    match error {
+        ConnectionError::LocallyClosed => LinkClosed::Local,
+        ConnectionError::ApplicationClosed(close) => {
+            LinkClosed::Peer(CloseCode::from_wire(close.error_code.into_inner()))
+        }
+        ConnectionError::TimedOut => LinkClosed::TimedOut,
+        ConnectionError::Reset => LinkClosed::Failed("the peer restarted".into()),
+        ConnectionError::ConnectionClosed(close) if alert(close.error_code).is_some() => {
+            let text = closed_text(error);
+            LinkClosed::Failed(format!("the peer refused this machine's identity: {text}"))
+        }
+        ConnectionError::ConnectionClosed(_) => LinkClosed::Failed(closed_text(error)),
+        other => LinkClosed::Failed(other.to_string()),
+    }
+}

@@ -1,0 +1,382 @@
+//! The engine: one UDP socket that dials and accepts.
+
+use std::{
+    convert::Infallible,
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use quinn::{
+    AsyncUdpSocket, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, Incoming,
+    TokioRuntime,
+};
+use tokio::{
+    sync::mpsc,
+    task::{JoinHandle, JoinSet},
+    time::timeout,
+};
+use x0x_core::{Clock, MachineId};
+
+use super::{
+    addresses::reachable,
+    admission::{Admission, Verdict},
+    config::QuicConfig,
+    connection::{QuicLink, code},
+    failure::{HandshakeFailure, not_started},
+    metrics::QuicMetrics,
+    socket::{SteadySocket, UdpSocket},
+    tls::{Tls, UNKNOWN_PEER, peer_name, reset_key},
+};
+use crate::{
+    error::DialError,
+    link::{Engine, Link},
+    transport::BoxFuture,
+    wire::CloseCode,
+};
+
+/// Handshakes that nobody has looked at yet; more are ignored.
+const MAX_INCOMING: usize = 1024;
+/// Bytes kept for one such handshake and for all.
+const INCOMING_BUFFER: u64 = 64 << 10;
+const INCOMING_BUFFERS: u64 = 16 << 20;
+/// How long a close waits for peers to be told, and for the socket to be let go.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+const RELEASE_TIMEOUT: Duration = Duration::from_millis(250);
+/// Bytes of our connection ids.
+const CONNECTION_ID_LEN: usize = 8;
+
+/// The engine could not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BindError {
+    /// The operating system refused the socket: the address is in use or not of this machine.
+    #[error("cannot bind {address}: {source}")]
+    Socket {
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The post-quantum TLS configuration could not be built. There is no other one to fall back
+    /// to.
+    #[error("cannot set up post-quantum TLS: {0}")]
+    Tls(String),
+    /// The caller's settings are out of range.
+    #[error("invalid setting: {0}")]
+    Config(&'static str),
+}
+
+/// QUIC over one UDP socket, with post-quantum mutual authentication.
+///
+/// Dropping it closes all links without waiting.
+pub struct QuicEngine {
+    local_id: MachineId,
+    local: SocketAddr,
+    known_peer: quinn::ClientConfig,
+    unknown_peer: quinn::ClientConfig,
+    handshake_timeout: Duration,
+    metrics: Arc<QuicMetrics>,
+    /// Taken by the close.
+    running: Mutex<Option<Running>>,
+    links: tokio::sync::Mutex<mpsc::Receiver<Box<dyn Link>>>,
+}
+
+struct Running {
+    endpoint: Endpoint,
+    acceptor: JoinHandle<()>,
+    /// Ends when the socket is dropped.
+    released: mpsc::Receiver<Infallible>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.endpoint.close(code(CloseCode::Shutdown), b"");
+        self.acceptor.abort();
+    }
+}
+
+impl fmt::Debug for QuicEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QuicEngine")
+            .field("local_id", &self.local_id)
+            .field("local", &self.local)
+            .finish_non_exhaustive()
+    }
+}
+
+impl QuicEngine {
+    /// Binds the socket and starts to accept. Call it inside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`BindError`].
+    pub fn bind(config: QuicConfig) -> Result<Self, BindError> {
+        let metrics = Arc::new(QuicMetrics::default());
+        let address = config.bind;
+        let socket = UdpSocket::bind(address, config.socket_buffer, &metrics)
+            .map_err(|source| BindError::Socket { address, source })?;
+        Self::with_socket(config, Arc::new(socket), metrics)
+    }
+
+    pub(super) fn with_socket(
+        config: QuicConfig,
+        socket: Arc<dyn AsyncUdpSocket>,
+        metrics: Arc<QuicMetrics>,
+    ) -> Result<Self, BindError> {
+        let tls = |error: rustls::Error| BindError::Tls(error.to_string());
+        let address = config.bind;
+        let bind = |source| BindError::Socket { address, source };
+        let transport =
+            Arc::new(config.transport().ok_or(BindError::Config("idle timeout too long"))?);
+        let Tls { mut server, mut known_peer, mut unknown_peer } =
+            Tls::new(&config.key, config.pure_pq, config.clock.clone()).map_err(tls)?;
+        known_peer.transport_config(transport.clone());
+        unknown_peer.transport_config(transport.clone());
+        server
+            .transport_config(transport)
+            .max_incoming(MAX_INCOMING)
+            .incoming_buffer_size(INCOMING_BUFFER)
+            .incoming_buffer_size_total(INCOMING_BUFFERS);
+
+        let mut settings = EndpointConfig::new(Arc::new(reset_key(&config.key).map_err(tls)?));
+        settings
+            .cid_generator(|| Box::new(RandomConnectionIds))
+            // Other protocols will share the port, told apart by this bit.
+            .grease_quic_bit(false);
+
+        let (alive, released) = mpsc::channel(1);
+        let socket = Arc::new(SteadySocket::new(socket, metrics.clone(), alive));
+        let local = socket.local_addr().map_err(bind)?;
+        let runtime = Arc::new(TokioRuntime);
+        let endpoint = Endpoint::new_with_abstract_socket(settings, Some(server), socket, runtime)
+            .map_err(bind)?;
+
+        let (sender, links) = mpsc::channel(config.limits.accept_queue.max(1));
+        let acceptor = Acceptor {
+            admission: Admission::new(config.limits),
+            clock: config.clock,
+            handshake_timeout: config.handshake_timeout,
+            metrics: metrics.clone(),
+            links: sender,
+            handshakes: JoinSet::new(),
+        };
+        let acceptor = tokio::spawn(acceptor.run(endpoint.clone()));
+        Ok(Self {
+            local_id: config.key.public_key().machine_id(),
+            local,
+            known_peer,
+            unknown_peer,
+            handshake_timeout: config.handshake_timeout,
+            metrics,
+            running: Mutex::new(Some(Running { endpoint, acceptor, released })),
+            links: tokio::sync::Mutex::new(links),
+        })
+    }
+
+    /// The engine's counters.
+    #[must_use]
+    pub fn metrics(&self) -> Arc<QuicMetrics> {
+        self.metrics.clone()
+    }
+
+    async fn connect(
+        &self,
+        address: SocketAddr,
+        expected: Option<MachineId>,
+    ) -> Result<Box<dyn Link>, DialError> {
+        if expected == Some(self.local_id) {
+            return Err(DialError::OwnAddress);
+        }
+        if !dialable(address) {
+            return Err(DialError::NoAddress);
+        }
+        let connecting = {
+            let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            let endpoint = &running.as_ref().ok_or(DialError::Closed)?.endpoint;
+            let (config, name) = match expected {
+                Some(peer) => (&self.known_peer, peer_name(peer)),
+                None => (&self.unknown_peer, UNKNOWN_PEER.to_owned()),
+            };
+            endpoint.connect_with(config.clone(), address, &name).map_err(|e| not_started(&e))?
+        };
+        let link = match timeout(self.handshake_timeout, connecting).await {
+            Ok(Ok(connection)) => QuicLink::new(connection).map_err(|_| HandshakeFailure::KeyType),
+            Ok(Err(error)) => {
+                let failure = HandshakeFailure::of(&error);
+                self.metrics.failed(failure).inc();
+                return Err(failure.dial_error(&error));
+            }
+            Err(_) => {
+                self.metrics.failed(HandshakeFailure::Timeout).inc();
+                return Err(DialError::Timeout);
+            }
+        };
+        // The TLS verifier has made sure of both already.
+        let link = link.and_then(|link| match expected {
+            Some(id) if id != link.peer() => Err(HandshakeFailure::WrongPeer),
+            _ => Ok(link),
+        });
+        match link {
+            Ok(link) => {
+                self.metrics.links_dialled.inc();
+                Ok(Box::new(link))
+            }
+            Err(failure) => {
+                self.metrics.failed(failure).inc();
+                Err(DialError::PeerMisbehaved("proved another identity"))
+            }
+        }
+    }
+
+    async fn shut_down(&self) {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(mut running) = running else { return };
+        running.endpoint.close(code(CloseCode::Shutdown), b"");
+        // A peer that does not answer learns of the close by its own idle timeout.
+        let _ = timeout(CLOSE_TIMEOUT, running.endpoint.wait_idle()).await;
+        running.acceptor.abort();
+        let _ = (&mut running.acceptor).await;
+        let (_, no_socket) = mpsc::channel(1);
+        let mut released = std::mem::replace(&mut running.released, no_socket);
+        drop(running);
+        // Links that are still held keep the socket; whoever binds the port again finds out.
+        let _ = timeout(RELEASE_TIMEOUT, released.recv()).await;
+    }
+}
+
+/// Addresses that can belong to one peer. quinn refuses port 0 and wildcards.
+fn dialable(address: SocketAddr) -> bool {
+    match address.ip().to_canonical() {
+        IpAddr::V4(ip) => !ip.is_multicast() && !ip.is_broadcast(),
+        IpAddr::V6(ip) => !ip.is_multicast(),
+    }
+}
+
+impl Engine for QuicEngine {
+    fn local_id(&self) -> MachineId {
+        self.local_id
+    }
+
+    fn local_addresses(&self) -> Vec<SocketAddr> {
+        reachable(self.local)
+    }
+
+    fn dial(
+        &self,
+        address: SocketAddr,
+        expected: Option<MachineId>,
+    ) -> BoxFuture<'_, Result<Box<dyn Link>, DialError>> {
+        Box::pin(self.connect(address, expected))
+    }
+
+    fn accept(&self) -> BoxFuture<'_, Option<Box<dyn Link>>> {
+        Box::pin(async move { self.links.lock().await.recv().await })
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.shut_down())
+    }
+}
+
+/// Turns incoming handshakes into links.
+struct Acceptor {
+    admission: Admission,
+    clock: Arc<dyn Clock>,
+    handshake_timeout: Duration,
+    metrics: Arc<QuicMetrics>,
+    links: mpsc::Sender<Box<dyn Link>>,
+    handshakes: JoinSet<()>,
+}
+
+impl Acceptor {
+    async fn run(mut self, endpoint: Endpoint) {
+        loop {
+            tokio::select! {
+                biased;
+                Some(_) = self.handshakes.join_next(), if !self.handshakes.is_empty() => {}
+                incoming = endpoint.accept() => match incoming {
+                    Some(incoming) => self.admit(incoming),
+                    None => return,
+                },
+            }
+        }
+    }
+
+    fn admit(&mut self, incoming: Incoming) {
+        let verdict = self.admission.judge(
+            self.clock.now(),
+            incoming.remote_address(),
+            incoming.remote_address_validated(),
+            self.handshakes.len(),
+        );
+        match verdict {
+            Verdict::Accept => self.begin(incoming),
+            Verdict::Retry => {
+                self.metrics.incoming_retried.inc();
+                // It cannot fail for an address that is not validated.
+                if let Err(error) = incoming.retry() {
+                    error.into_incoming().refuse();
+                }
+            }
+            Verdict::RefusePending => {
+                self.metrics.incoming_refused_pending.inc();
+                incoming.refuse();
+            }
+            Verdict::RefuseRate => {
+                self.metrics.incoming_refused_rate.inc();
+                incoming.refuse();
+            }
+        }
+    }
+
+    fn begin(&mut self, incoming: Incoming) {
+        let metrics = self.metrics.clone();
+        let connecting = match incoming.accept() {
+            Ok(connecting) => connecting,
+            Err(error) => {
+                metrics.failed(HandshakeFailure::of(&error)).inc();
+                return;
+            }
+        };
+        let links = self.links.clone();
+        let limit = self.handshake_timeout;
+        self.handshakes.spawn(async move {
+            let failure = match timeout(limit, connecting).await {
+                Ok(Ok(connection)) => match QuicLink::new(connection) {
+                    Ok(link) => {
+                        metrics.links_accepted.inc();
+                        // While the layer above is behind, the handshake stays pending, so new
+                        // ones are refused. It fails only when the engine is gone.
+                        let _ = links.send(Box::new(link)).await;
+                        return;
+                    }
+                    Err(_) => HandshakeFailure::KeyType,
+                },
+                Ok(Err(error)) => HandshakeFailure::of(&error),
+                Err(_) => HandshakeFailure::Timeout,
+            };
+            metrics.failed(failure).inc();
+        });
+    }
+}
+
+/// Connection ids without a checksum: after a restart, packets of lost connections are recognised
+/// as ours and answered with a reset, so that peers need not wait for their idle timeout.
+struct RandomConnectionIds;
+
+impl ConnectionIdGenerator for RandomConnectionIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        let mut id = [0; CONNECTION_ID_LEN];
+        getrandom::fill(&mut id).expect("the operating system has randomness");
+        ConnectionId::new(&id)
+    }
+
+    fn cid_len(&self) -> usize {
+        CONNECTION_ID_LEN
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
+}

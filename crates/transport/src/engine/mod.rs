@@ -1,0 +1,35 @@
+//! The QUIC engine: links over UDP with post-quantum TLS 1.3. quinn's and rustls' names appear only
+//! here.
+//!
+//! - `config`: limits, timers and windows, with reasons
+//! - `tls`: key exchange, keys and peer verification; there is no classical or fallback setting
+//! - `sessions`: TLS resumption state with an age limit
+//! - `admission`: which incoming handshakes are worth a signature
+//! - `endpoint`: [`QuicEngine`], which dials and accepts
+//! - `connection`: one link and its streams
+//! - `failure`: why handshakes fail
+//! - `socket`: the UDP socket, which survives every I/O error
+//! - `addresses`: what a wildcard binding means to a peer
+//! - `metrics`: [`QuicMetrics`]
+//!
+//! A link is up on the dialling side half a round trip before the acceptor has verified the dialler.
+//! If that fails, the dialler's link ends with [`LinkClosed::Failed`](crate::link::LinkClosed) as
+//! soon as the refusal arrives: a dialler trusts a link only after the peer's session messages.
+
+mod addresses;
+mod admission;
+mod config;
+mod connection;
+mod endpoint;
+mod failure;
+mod metrics;
+mod sessions;
+mod socket;
+mod tls;
+
+pub use config::{QuicConfig, QuicLimits};
+pub use endpoint::{BindError, QuicEngine};
+pub use metrics::QuicMetrics;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,242 @@
+//! [`Node`]: what users of sessions hold.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use x0x_core::{Clock, MachineId, PeerAddr, Protocol, SeededRng, StreamClass};
+
+use crate::{
+    config::{MAX_SESSIONS, SessionConfig},
+    driver::{Actor, Command, Context, MAX_COMMANDS, MAX_EVENTS},
+    error::{DialError, InboundTaken, SendError},
+    inbound::Consumers,
+    link::{BoxFuture, Engine},
+    metrics::TransportMetrics,
+    queue::Refused,
+    state::Sessions,
+    table::{Session, SessionTable},
+    transport::{Inbound, SessionInfo, Transport},
+    wire::{ControlOut, Instance, NetworkId},
+};
+
+/// What a machine says of itself to every peer.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct LocalHello {
+    /// Name of the network. Machines of other networks are refused, and refuse this one.
+    pub network: String,
+    /// Random number of this run of the process.
+    pub instance: Instance,
+    /// Encoded [`x0x_identity::SignedBinding`]s of the agents on this machine; the first
+    /// [`crate::MAX_AGENTS`] are sent.
+    pub bindings: Vec<Bytes>,
+}
+
+impl LocalHello {
+    /// With a given instance number, which has to differ between runs.
+    #[must_use]
+    pub fn new(network: impl Into<String>, instance: Instance, bindings: Vec<Bytes>) -> Self {
+        Self { network: network.into(), instance, bindings }
+    }
+
+    /// With an instance number from the operating system's random source.
+    ///
+    /// # Errors
+    /// When the operating system has no randomness to give.
+    pub fn random(
+        network: impl Into<String>,
+        bindings: Vec<Bytes>,
+    ) -> Result<Self, getrandom::Error> {
+        let mut instance = [0; 16];
+        getrandom::fill(&mut instance)?;
+        Ok(Self::new(network, instance, bindings))
+    }
+}
+
+/// A machine's end of all its sessions, over any [`Engine`]. Clones share it; it ends with
+/// [`shutdown`](Self::shutdown), or when the last clone is dropped.
+#[derive(Debug, Clone)]
+pub struct Node {
+    context: Arc<Context>,
+    commands: mpsc::Sender<Command>,
+}
+
+impl Node {
+    /// Starts accepting links and serving sessions, on the current tokio runtime.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    #[must_use]
+    pub fn start(
+        engine: impl Engine,
+        config: SessionConfig,
+        hello: LocalHello,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let engine: Arc<dyn Engine> = Arc::new(engine);
+        let metrics = Arc::new(TransportMetrics::default());
+        let (commands, command_receiver) = mpsc::channel(MAX_COMMANDS);
+        let (events, event_receiver) = mpsc::channel(MAX_EVENTS);
+        let local = engine.local_id();
+        let mut seed = *local.as_bytes();
+        seed[..16].copy_from_slice(&hello.instance);
+        let machine = Sessions::new(
+            local,
+            engine.local_addresses(),
+            config.clone(),
+            metrics.clone(),
+            SeededRng::from_seed(seed),
+        );
+        let context = Arc::new(Context {
+            local,
+            network: NetworkId::of(&hello.network),
+            instance: hello.instance,
+            clock,
+            engine,
+            metrics,
+            table: SessionTable::default(),
+            consumers: Consumers::new(config.inbound_events, config.inbound_bytes),
+            config,
+            bindings: RwLock::new(hello.bindings),
+            disconnects: Mutex::default(),
+            disconnect: Notify::new(),
+            closing: CancellationToken::new(),
+            closed: CancellationToken::new(),
+            events,
+            tasks: TaskTracker::new(),
+        });
+        tokio::spawn(Actor::new(context.clone(), machine).run(command_receiver, event_receiver));
+        Self { context, commands }
+    }
+
+    /// Replaces the bindings shown to peers from the next session on.
+    pub fn set_bindings(&self, bindings: Vec<Bytes>) {
+        *self.context.bindings.write().unwrap_or_else(PoisonError::into_inner) = bindings;
+    }
+
+    /// Counters of this node.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<TransportMetrics> {
+        &self.context.metrics
+    }
+
+    /// Round trip to the peer's session and back, its queues included. The caller sets the time
+    /// limit.
+    ///
+    /// # Errors
+    /// [`SendError`] when the ping cannot be queued, or the session ends first.
+    pub async fn ping(&self, peer: MachineId) -> Result<Duration, SendError> {
+        let session = self.context.table.get(&peer).ok_or(SendError::NotConnected)?;
+        let start = self.context.clock.now();
+        let (nonce, answer) = session.ping();
+        let ping = ControlOut::Ping(nonce).encode();
+        let outbox = session.outbox(StreamClass::Control);
+        outbox.try_push(Protocol::Control, ping).map_err(|refused| self.send_error(&refused))?;
+        answer.await.map_err(|_| SendError::NotConnected)?;
+        Ok(self.context.clock.now().since(start))
+    }
+
+    /// Closes all sessions and the engine, and waits until the peers were told. Harmless when
+    /// repeated.
+    pub async fn shutdown(&self) {
+        self.context.closing.cancel();
+        self.context.closed.cancelled().await;
+    }
+
+    fn send_error(&self, refused: &Refused) -> SendError {
+        match refused {
+            Refused::Busy(_) => {
+                self.context.metrics.sends_busy.inc();
+                SendError::Busy
+            }
+            Refused::Closed => SendError::NotConnected,
+        }
+    }
+}
+
+fn check(protocol: Protocol, message: &Bytes) -> Result<(), SendError> {
+    let (len, max) = (message.len(), protocol.class().max_message());
+    if protocol == Protocol::Control {
+        Err(SendError::Reserved(protocol))
+    } else if len > max {
+        Err(SendError::TooLarge { len, max })
+    } else {
+        Ok(())
+    }
+}
+
+impl Transport for Node {
+    fn local_id(&self) -> MachineId {
+        self.context.local
+    }
+
+    fn local_addresses(&self) -> Vec<SocketAddr> {
+        self.context.engine.local_addresses()
+    }
+
+    fn connect(&self, to: PeerAddr) -> BoxFuture<'_, Result<SessionInfo, DialError>> {
+        Box::pin(async move {
+            let (reply, result) = oneshot::channel();
+            let command = Command::Connect { to, reply };
+            self.commands.send(command).await.map_err(|_| DialError::Closed)?;
+            result.await.unwrap_or(Err(DialError::Closed))
+        })
+    }
+
+    fn disconnect(&self, peer: MachineId) {
+        let mut peers = self.context.disconnects.lock().unwrap_or_else(PoisonError::into_inner);
+        if peers.len() < MAX_SESSIONS && !peers.contains(&peer) {
+            peers.push(peer);
+        }
+        drop(peers);
+        self.context.disconnect.notify_one();
+    }
+
+    fn try_send(
+        &self,
+        peer: MachineId,
+        protocol: Protocol,
+        message: Bytes,
+    ) -> Result<(), SendError> {
+        check(protocol, &message)?;
+        let queue =
+            |session: &Arc<Session>| session.outbox(protocol.class()).try_push(protocol, message);
+        let queued = self.context.table.with(&peer, queue).ok_or(SendError::NotConnected)?;
+        queued.map_err(|refused| self.send_error(&refused))
+    }
+
+    fn send(
+        &self,
+        peer: MachineId,
+        protocol: Protocol,
+        message: Bytes,
+    ) -> BoxFuture<'_, Result<(), SendError>> {
+        Box::pin(async move {
+            check(protocol, &message)?;
+            let outbox = self
+                .context
+                .table
+                .with(&peer, |session| session.outbox(protocol.class()).clone())
+                .ok_or(SendError::NotConnected)?;
+            outbox.push(protocol, message).await.map_err(|refused| self.send_error(&refused))
+        })
+    }
+
+    fn inbound(&self, protocol: Protocol) -> Result<Inbound, InboundTaken> {
+        self.context.consumers.take(protocol)
+    }
+
+    fn session(&self, peer: MachineId) -> Option<SessionInfo> {
+        self.context.table.with(&peer, |session| session.info())
+    }
+
+    fn sessions(&self) -> Vec<SessionInfo> {
+        self.context.table.all().iter().map(|session| session.info()).collect()
+    }
+}

@@ -1,0 +1,484 @@
+//! The machine of sessions: at most one per peer, whatever the dials race.
+//!
+//! Both ends send their hello as soon as a link is up. The *arbiter*, the end with the greater
+//! machine id, makes the link a session by sending keep on it; for the other end it becomes one when
+//! keep arrives. Nothing else flows before, so a refused link never has to be drained. While the
+//! arbiter has a session with the peer, a further link of that peer
+//!
+//! - replaces the session when its hello has another instance number (the peer was restarted), or
+//!   asks to replace (the peer lost its session and was refused before);
+//! - is closed as a duplicate otherwise.
+//!
+//! A dialler that is refused as a duplicate, yet sees no session come up within a second, dials
+//! once more and asks to replace.
+
+mod backoff;
+mod dial;
+mod reconnect;
+mod timers;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+    sync::Arc,
+};
+
+use x0x_core::{Machine, MachineId, PeerAddr, SeededRng, Tick};
+
+use self::{backoff::Backoff, dial::Dials, reconnect::Reconnect, timers::Timers};
+use crate::{
+    config::{MAX_PENDING_LINKS, MAX_PENDING_PER_PEER, SessionConfig},
+    error::DialError,
+    link::{LinkClosed, Side},
+    metrics::TransportMetrics,
+    wire::{CloseCode, Hello, Instance},
+};
+
+/// A link, numbered by the driver in the order in which links came up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(pub u64);
+
+/// An address being dialled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AttemptId(pub u64);
+
+/// A caller that waits for a connect, numbered by the driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// A link that came up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkUp {
+    /// Its number.
+    pub link: LinkId,
+    /// The peer's proven id.
+    pub peer: MachineId,
+    /// The peer's address.
+    pub address: SocketAddr,
+}
+
+/// What the world tells [`Sessions`].
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Input {
+    /// Somebody wants a session.
+    Connect {
+        /// Who waits for the outcome.
+        request: RequestId,
+        /// With whom.
+        to: PeerAddr,
+    },
+    /// An attempt ended.
+    Dialled {
+        /// Which one.
+        attempt: AttemptId,
+        /// The link, or why there is none.
+        result: Result<LinkUp, DialError>,
+    },
+    /// A peer opened a link.
+    Accepted(LinkUp),
+    /// The peer's hello was verified.
+    Hello {
+        /// On which link.
+        link: LinkId,
+        /// What it says.
+        hello: Hello,
+    },
+    /// The peer's keep arrived.
+    Keep(LinkId),
+    /// The driver refused what the peer sent, and counted why.
+    Refused {
+        /// On which link.
+        link: LinkId,
+        /// The code to close it with.
+        code: CloseCode,
+    },
+    /// A link ended.
+    LinkClosed {
+        /// Which one.
+        link: LinkId,
+        /// Why.
+        reason: LinkClosed,
+    },
+    /// The session with a peer is not wanted any more.
+    Disconnect(MachineId),
+    /// Everything ends.
+    Shutdown,
+}
+
+/// What [`Sessions`] asks of the world.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Output {
+    /// Dial an address, and answer with [`Input::Dialled`].
+    Dial {
+        /// Which attempt it is.
+        attempt: AttemptId,
+        /// Where.
+        address: SocketAddr,
+        /// Who must be there.
+        expected: Option<MachineId>,
+    },
+    /// Give an attempt up. It may still answer.
+    Abort(AttemptId),
+    /// Send this end's hello.
+    SendHello {
+        /// On which link.
+        link: LinkId,
+        /// Whether to ask for the replacement of the session.
+        replace: bool,
+    },
+    /// Send keep.
+    SendKeep(LinkId),
+    /// A link became the session with its peer.
+    Up(SessionUp),
+    /// The session on this link ended.
+    Down {
+        /// Which link.
+        link: LinkId,
+        /// Whose session it was.
+        peer: MachineId,
+    },
+    /// Close a link. Nothing is expected from it any more.
+    Close {
+        /// Which one.
+        link: LinkId,
+        /// The code to tell the peer.
+        code: CloseCode,
+    },
+    /// A connect succeeded: the session with this peer is up.
+    Connected {
+        /// Who waits.
+        request: RequestId,
+        /// The peer.
+        peer: MachineId,
+    },
+    /// A connect failed.
+    Failed {
+        /// Who waits.
+        request: RequestId,
+        /// Why.
+        error: DialError,
+    },
+}
+
+/// A new session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SessionUp {
+    /// The link that carries it.
+    pub link: LinkId,
+    /// With whom.
+    pub peer: MachineId,
+    /// Counts this machine's sessions.
+    pub generation: u64,
+    /// Who opened the link.
+    pub side: Side,
+    /// What the peer said of itself.
+    pub hello: Hello,
+}
+
+#[derive(Debug)]
+struct LinkState {
+    peer: MachineId,
+    address: SocketAddr,
+    side: Side,
+    phase: Phase,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Waits for the peer's hello.
+    Hello,
+    /// This end is not the arbiter and waits for keep.
+    Keep(Hello),
+    /// It is the session.
+    Session,
+}
+
+#[derive(Debug)]
+struct Session {
+    link: LinkId,
+    instance: Instance,
+    listen_addresses: Vec<SocketAddr>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// A link must have become a session.
+    Link(LinkId),
+    /// The next address of a dial joins the race.
+    Stagger(dial::DialId),
+    /// A dial has taken too long altogether.
+    Dial(dial::DialId),
+    /// A dial refused as a duplicate has waited long enough.
+    Duplicate(dial::DialId),
+    /// A lost session is tried again.
+    Reconnect(MachineId),
+}
+
+/// Sessions, links on their way to become one, dials and reconnects.
+#[derive(Debug)]
+pub struct Sessions {
+    local: MachineId,
+    local_addresses: Vec<SocketAddr>,
+    config: SessionConfig,
+    metrics: Arc<TransportMetrics>,
+    rng: SeededRng,
+    links: BTreeMap<LinkId, LinkState>,
+    sessions: BTreeMap<MachineId, Session>,
+    dials: Dials,
+    backoff: Backoff,
+    reconnects: BTreeMap<MachineId, Reconnect>,
+    timers: Timers<Timer>,
+    outputs: VecDeque<Output>,
+    generation: u64,
+    stopped: bool,
+}
+
+impl Sessions {
+    /// No sessions yet, for this machine at these addresses. `rng` is for jitter.
+    #[must_use]
+    pub fn new(
+        local: MachineId,
+        local_addresses: Vec<SocketAddr>,
+        config: SessionConfig,
+        metrics: Arc<TransportMetrics>,
+        rng: SeededRng,
+    ) -> Self {
+        Self {
+            local,
+            local_addresses,
+            backoff: Backoff::new(config.backoff_min, config.backoff_max),
+            config,
+            metrics,
+            rng,
+            links: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            dials: Dials::default(),
+            reconnects: BTreeMap::new(),
+            timers: Timers::new(),
+            outputs: VecDeque::new(),
+            generation: 0,
+            stopped: false,
+        }
+    }
+
+    fn output(&mut self, output: Output) {
+        self.outputs.push_back(output);
+    }
+
+    fn on_accepted(&mut self, now: Tick, up: LinkUp) {
+        let pending = self.links.values().filter(|l| !matches!(l.phase, Phase::Session));
+        let (of_peer, all) = pending.fold((0, 0), |(of_peer, all), link| {
+            (of_peer + usize::from(link.peer == up.peer), all + 1)
+        });
+        if up.peer == self.local {
+            self.output(Output::Close { link: up.link, code: CloseCode::Misbehaved });
+        } else if all >= MAX_PENDING_LINKS || of_peer >= MAX_PENDING_PER_PEER {
+            self.metrics.links_refused_limit.inc();
+            self.output(Output::Close { link: up.link, code: CloseCode::Limit });
+        } else {
+            self.add_link(now, up, Side::Acceptor, false);
+        }
+    }
+
+    fn add_link(&mut self, now: Tick, up: LinkUp, side: Side, replace: bool) {
+        let LinkUp { link, peer, address } = up;
+        self.links.insert(link, LinkState { peer, address, side, phase: Phase::Hello });
+        self.timers.set(Timer::Link(link), now + self.config.hello_deadline);
+        self.output(Output::SendHello { link, replace });
+    }
+
+    fn on_hello(&mut self, now: Tick, id: LinkId, hello: Hello) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let peer = link.peer;
+        if !matches!(link.phase, Phase::Hello) {
+            self.metrics.control_refused.inc();
+            return self.refuse(now, id, CloseCode::Misbehaved);
+        }
+        if self.local < peer {
+            // The peer is the arbiter.
+            link.phase = Phase::Keep(hello);
+            return;
+        }
+        if let Some(session) = self.sessions.get(&peer) {
+            // A link that came up before the session cannot tell of a later restart or loss.
+            let replaces =
+                session.link < id && (hello.instance != session.instance || hello.replace);
+            if !replaces {
+                self.metrics.links_duplicate.inc();
+                return self.refuse(now, id, CloseCode::Duplicate);
+            }
+            self.drop_replaced(peer);
+        }
+        if self.admit(now, id) {
+            self.output(Output::SendKeep(id));
+            self.begin_session(now, id, hello);
+        }
+    }
+
+    fn on_keep(&mut self, now: Tick, id: LinkId) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let peer = link.peer;
+        match std::mem::replace(&mut link.phase, Phase::Hello) {
+            Phase::Keep(hello) => {
+                self.drop_replaced(peer);
+                if self.admit(now, id) {
+                    self.begin_session(now, id, hello);
+                }
+            }
+            phase => {
+                // Before the hello, twice, or from the end that does not decide.
+                link.phase = phase;
+                self.metrics.control_refused.inc();
+                self.refuse(now, id, CloseCode::Misbehaved);
+            }
+        }
+    }
+
+    /// Ends the session that the arbiter replaced.
+    fn drop_replaced(&mut self, peer: MachineId) {
+        if let Some(session) = self.sessions.remove(&peer) {
+            self.metrics.sessions_replaced.inc();
+            self.links.remove(&session.link);
+            self.output(Output::Down { link: session.link, peer });
+            self.output(Output::Close { link: session.link, code: CloseCode::Duplicate });
+        }
+    }
+
+    fn admit(&mut self, now: Tick, id: LinkId) -> bool {
+        let room = self.sessions.len() < self.config.max_sessions;
+        if !room {
+            self.metrics.links_refused_limit.inc();
+            self.refuse(now, id, CloseCode::Limit);
+        }
+        room
+    }
+
+    fn begin_session(&mut self, now: Tick, id: LinkId, hello: Hello) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        link.phase = Phase::Session;
+        let (peer, side, address) = (link.peer, link.side, link.address);
+        let dialled = (side == Side::Dialer).then_some(address);
+        self.generation += 1;
+        let listen_addresses = hello.listen_addresses.clone();
+        let session = Session { link: id, instance: hello.instance, listen_addresses };
+        self.sessions.insert(peer, session);
+        self.metrics.sessions.set(self.sessions.len() as u64);
+        self.metrics.sessions_opened.inc();
+        self.timers.cancel(Timer::Link(id));
+        self.backoff.succeed(peer, dialled);
+        self.forget_reconnect(peer);
+        let generation = self.generation;
+        self.output(Output::Up(SessionUp { link: id, peer, generation, side, hello }));
+        self.dials_reached(now, peer);
+    }
+
+    /// Closes a link for a reason of this end.
+    fn refuse(&mut self, now: Tick, id: LinkId, code: CloseCode) {
+        let Some(link) = self.links.remove(&id) else { return };
+        self.end_session(id, link.peer);
+        self.output(Output::Close { link: id, code });
+        self.link_ended(now, id, &link, &LinkClosed::Local, Some(code));
+    }
+
+    fn on_link_closed(&mut self, now: Tick, id: LinkId, reason: &LinkClosed) {
+        let Some(link) = self.links.remove(&id) else { return };
+        let was_session = self.end_session(id, link.peer);
+        if let Some(session) = was_session {
+            self.metrics.sessions_lost.inc();
+            self.plan_reconnect(now, &link, &session, reason);
+        }
+        self.link_ended(now, id, &link, reason, None);
+    }
+
+    fn end_session(&mut self, id: LinkId, peer: MachineId) -> Option<Session> {
+        self.timers.cancel(Timer::Link(id));
+        self.sessions.get(&peer).filter(|session| session.link == id)?;
+        let session = self.sessions.remove(&peer);
+        self.metrics.sessions.set(self.sessions.len() as u64);
+        self.output(Output::Down { link: id, peer });
+        session
+    }
+
+    fn on_disconnect(&mut self, now: Tick, peer: MachineId) {
+        self.forget_reconnect(peer);
+        if let Some(link) = self.sessions.get(&peer).map(|session| session.link) {
+            self.refuse(now, link, CloseCode::Disconnected);
+        }
+    }
+
+    fn on_shutdown(&mut self) {
+        self.stopped = true;
+        self.timers.clear();
+        self.reconnects.clear();
+        self.stop_dials();
+        for (id, link) in std::mem::take(&mut self.links) {
+            self.end_session(id, link.peer);
+            self.output(Output::Close { link: id, code: CloseCode::Shutdown });
+        }
+    }
+}
+
+impl Machine for Sessions {
+    type Input = Input;
+    type Output = Output;
+
+    fn handle(&mut self, now: Tick, input: Input) {
+        if self.stopped {
+            return self.refuse_stopped(&input);
+        }
+        match input {
+            Input::Connect { request, to } => self.on_connect(now, request, &to),
+            Input::Dialled { attempt, result } => self.on_dialled(now, attempt, result),
+            Input::Accepted(up) => self.on_accepted(now, up),
+            Input::Hello { link, hello } => self.on_hello(now, link, hello),
+            Input::Keep(link) => self.on_keep(now, link),
+            Input::Refused { link, code } => self.refuse(now, link, code),
+            Input::LinkClosed { link, reason } => self.on_link_closed(now, link, &reason),
+            Input::Disconnect(peer) => self.on_disconnect(now, peer),
+            Input::Shutdown => self.on_shutdown(),
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Tick) {
+        while let Some(timer) = self.timers.pop_due(now) {
+            match timer {
+                Timer::Link(link) => {
+                    self.metrics.links_timed_out.inc();
+                    self.refuse(now, link, CloseCode::Timeout);
+                }
+                Timer::Stagger(dial) => self.on_stagger(now, dial),
+                Timer::Dial(dial) => self.fail_dial(now, dial, DialError::Timeout),
+                Timer::Duplicate(dial) => self.on_duplicate_waited(now, dial),
+                Timer::Reconnect(peer) => self.on_reconnect(now, peer),
+            }
+        }
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    fn poll_timeout(&self) -> Option<Tick> {
+        self.timers.next()
+    }
+}
+
+impl Sessions {
+    fn refuse_stopped(&mut self, input: &Input) {
+        match input {
+            Input::Connect { request, .. } => {
+                self.output(Output::Failed { request: *request, error: DialError::Closed });
+            }
+            Input::Accepted(up) | Input::Dialled { result: Ok(up), .. } => {
+                self.output(Output::Close { link: up.link, code: CloseCode::Shutdown });
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! Dials: one per peer however many ask, its addresses raced with a stagger, at most
+//! [`MAX_DIALS`] at once.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+};
+
+use x0x_core::{MAX_ADDRESSES, MachineId, PeerAddr, Tick};
+
+use super::{AttemptId, LinkId, LinkState, LinkUp, Output, RequestId, Sessions, Timer};
+use crate::{
+    config::{MAX_DIALS, MAX_QUEUED_DIALS, MAX_WAITERS},
+    error::DialError,
+    link::{LinkClosed, Side},
+    wire::CloseCode,
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct DialId(u64);
+
+/// All dials, running or queued.
+#[derive(Debug, Default)]
+pub(super) struct Dials {
+    all: BTreeMap<DialId, Dial>,
+    queue: VecDeque<DialId>,
+    attempts: BTreeMap<AttemptId, DialId>,
+    next_id: u64,
+}
+
+#[derive(Debug)]
+struct Dial {
+    expected: Option<MachineId>,
+    /// Not tried yet, best first.
+    untried: VecDeque<SocketAddr>,
+    trying: BTreeMap<AttemptId, SocketAddr>,
+    /// The first attempt that made it.
+    link: Option<LinkId>,
+    /// Who is or was there.
+    peer: Option<MachineId>,
+    waiters: Vec<RequestId>,
+    /// Whether to ask for the replacement of the session: after a refusal as a duplicate.
+    replace: bool,
+    error: Option<DialError>,
+}
+
+impl Dial {
+    fn is_for(&self, to: &PeerAddr) -> bool {
+        match to.id {
+            Some(id) => self.expected == Some(id),
+            None => self.expected.is_none() && to.addresses.iter().any(|a| self.has(*a)),
+        }
+    }
+
+    fn has(&self, address: SocketAddr) -> bool {
+        self.untried.contains(&address) || self.trying.values().any(|a| *a == address)
+    }
+}
+
+impl Dials {
+    fn running(&self) -> usize {
+        self.all.len() - self.queue.len()
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+}
+
+impl Sessions {
+    pub(super) fn on_connect(&mut self, now: Tick, request: RequestId, to: &PeerAddr) {
+        let existing = match to.id {
+            Some(id) => self.sessions.contains_key(&id).then_some(id),
+            None => self.session_at(&to.addresses),
+        };
+        let outcome = match existing {
+            Some(peer) => Ok(Some(peer)),
+            None => self.dial(now, Some(request), to).map(|()| None),
+        };
+        match outcome {
+            Ok(Some(peer)) => self.output(Output::Connected { request, peer }),
+            Ok(None) => {}
+            Err(error) => {
+                self.metrics.count_dial_failure(&error);
+                self.output(Output::Failed { request, error });
+            }
+        }
+    }
+
+    /// The peer of a session that was dialled at one of these addresses.
+    fn session_at(&self, addresses: &[SocketAddr]) -> Option<MachineId> {
+        let links = self.sessions.values().filter_map(|session| self.links.get(&session.link));
+        let mut dialled = links.filter(|link| link.side == Side::Dialer);
+        dialled.find(|link| addresses.contains(&link.address)).map(|link| link.peer)
+    }
+
+    /// Joins or begins a dial.
+    pub(super) fn dial(
+        &mut self,
+        now: Tick,
+        waiter: Option<RequestId>,
+        to: &PeerAddr,
+    ) -> Result<(), DialError> {
+        if to.id == Some(self.local) {
+            return Err(DialError::OwnAddress);
+        }
+        let mut addresses: VecDeque<SocketAddr> = VecDeque::new();
+        for address in to.addresses.iter().take(MAX_ADDRESSES) {
+            if !addresses.contains(address) && !self.local_addresses.contains(address) {
+                addresses.push_back(*address);
+            }
+        }
+        if let Some(dial) = self.dials.all.values_mut().find(|dial| dial.is_for(to)) {
+            return join(dial, waiter, &addresses);
+        }
+        if addresses.is_empty() {
+            let own = !to.addresses.is_empty();
+            return Err(if own { DialError::OwnAddress } else { DialError::NoAddress });
+        }
+        let retry_at =
+            addresses.iter().filter_map(|a| self.backoff.blocked_until(now, to.id, *a)).min();
+        addresses.retain(|a| self.backoff.blocked_until(now, to.id, *a).is_none());
+        if let Some(retry_at) = retry_at.filter(|_| addresses.is_empty()) {
+            // Rounded up: whoever waits that long finds the back-off over.
+            let retry_in_ms = (retry_at - now).as_micros().div_ceil(1000);
+            return Err(DialError::BackingOff { retry_in_ms: retry_in_ms as u64 });
+        }
+        let max = self.config.max_sessions;
+        if self.sessions.len() >= max {
+            return Err(DialError::Limit { what: "sessions", max });
+        }
+        if self.dials.running() >= MAX_DIALS && self.dials.queue.len() >= MAX_QUEUED_DIALS {
+            return Err(DialError::Limit { what: "dials", max: MAX_QUEUED_DIALS });
+        }
+        self.begin_dial(now, to.id, addresses, waiter);
+        Ok(())
+    }
+
+    fn begin_dial(
+        &mut self,
+        now: Tick,
+        expected: Option<MachineId>,
+        untried: VecDeque<SocketAddr>,
+        waiter: Option<RequestId>,
+    ) {
+        let id = DialId(self.dials.number());
+        let dial = Dial {
+            expected,
+            untried,
+            trying: BTreeMap::new(),
+            link: None,
+            peer: expected,
+            waiters: waiter.into_iter().collect(),
+            replace: false,
+            error: None,
+        };
+        self.dials.all.insert(id, dial);
+        self.dials.queue.push_back(id);
+        self.start_queued(now);
+    }
+
+    fn start_queued(&mut self, now: Tick) {
+        while self.dials.running() < MAX_DIALS
+            && let Some(id) = self.dials.queue.pop_front()
+        {
+            self.timers.set(Timer::Dial(id), now + self.config.dial_deadline);
+            self.try_next(now, id);
+        }
+    }
+
+    /// Dials the next address, and plans the one after it.
+    fn try_next(&mut self, now: Tick, id: DialId) {
+        let attempt = AttemptId(self.dials.number());
+        let Some(dial) = self.dials.all.get_mut(&id) else { return };
+        let Some(address) = dial.untried.pop_front() else { return };
+        dial.trying.insert(attempt, address);
+        let (expected, more) = (dial.expected, !dial.untried.is_empty());
+        self.dials.attempts.insert(attempt, id);
+        if more {
+            self.timers.set(Timer::Stagger(id), now + self.config.dial_stagger);
+        } else {
+            self.timers.cancel(Timer::Stagger(id));
+        }
+        self.metrics.dials.inc();
+        self.output(Output::Dial { attempt, address, expected });
+    }
+
+    pub(super) fn on_stagger(&mut self, now: Tick, id: DialId) {
+        self.try_next(now, id);
+    }
+
+    pub(super) fn on_dialled(
+        &mut self,
+        now: Tick,
+        attempt: AttemptId,
+        result: Result<LinkUp, DialError>,
+    ) {
+        let owner = self.dials.attempts.remove(&attempt);
+        let dial = owner.and_then(|id| Some((id, self.dials.all.get_mut(&id)?)));
+        let (Some((id, dial)), result) = (dial, &result) else {
+            if let Ok(up) = result {
+                // The dial ended, or another address won, while this one came up.
+                self.output(Output::Close { link: up.link, code: CloseCode::Duplicate });
+            }
+            return;
+        };
+        let address = dial.trying.remove(&attempt);
+        let error = match result {
+            Err(error) => error.clone(),
+            Ok(up) => match self.wrong_peer(id, up.peer) {
+                None => return self.dial_link_up(now, id, *up),
+                Some(error) => {
+                    self.output(Output::Close { link: up.link, code: CloseCode::Misbehaved });
+                    error
+                }
+            },
+        };
+        self.address_failed(now, id, address, error);
+    }
+
+    fn wrong_peer(&self, id: DialId, peer: MachineId) -> Option<DialError> {
+        let expected = self.dials.all.get(&id)?.expected;
+        if peer == self.local {
+            return Some(DialError::OwnAddress);
+        }
+        let other = expected.is_some_and(|expected| expected != peer);
+        other.then_some(DialError::PeerMisbehaved("another machine answered"))
+    }
+
+    fn dial_link_up(&mut self, now: Tick, id: DialId, up: LinkUp) {
+        let Some(dial) = self.dials.all.get_mut(&id) else { return };
+        dial.link = Some(up.link);
+        dial.peer = Some(up.peer);
+        let replace = dial.replace;
+        self.abort_attempts(id);
+        self.timers.cancel(Timer::Stagger(id));
+        self.add_link(now, up, Side::Dialer, replace);
+    }
+
+    /// Gives the attempts up; their addresses count as untried again.
+    fn abort_attempts(&mut self, id: DialId) {
+        let Some(dial) = self.dials.all.get_mut(&id) else { return };
+        for (attempt, address) in std::mem::take(&mut dial.trying) {
+            dial.untried.push_front(address);
+            self.dials.attempts.remove(&attempt);
+            self.outputs.push_back(Output::Abort(attempt));
+        }
+    }
+
+    fn address_failed(
+        &mut self,
+        now: Tick,
+        id: DialId,
+        address: Option<SocketAddr>,
+        error: DialError,
+    ) {
+        let Some(dial) = self.dials.all.get_mut(&id) else { return };
+        if let Some(address) = address {
+            self.backoff.fail(now, dial.expected, address, &mut self.rng);
+        }
+        // What a peer said tells more than another address's silence.
+        if !matches!(dial.error, Some(ref told) if *told != DialError::Timeout) {
+            dial.error = Some(error);
+        }
+        if !dial.untried.is_empty() {
+            self.try_next(now, id);
+        } else if dial.trying.is_empty() {
+            let error = dial.error.take().unwrap_or(DialError::Timeout);
+            self.fail_dial(now, id, error);
+        }
+    }
+
+    /// A link that was not a session ended; the dial that made it, if one did, goes on or fails.
+    pub(super) fn link_ended(
+        &mut self,
+        now: Tick,
+        id: LinkId,
+        link: &LinkState,
+        reason: &LinkClosed,
+        code: Option<CloseCode>,
+    ) {
+        let mut dials = self.dials.all.iter_mut();
+        let dial = dials.find(|(_, dial)| dial.link == Some(id));
+        let Some((dial_id, dial)) = dial else { return };
+        let dial_id = *dial_id;
+        dial.link = None;
+        if self.sessions.contains_key(&link.peer) {
+            return self.dial_reached(now, dial_id, link.peer);
+        }
+        if *reason == LinkClosed::Peer(CloseCode::Duplicate) && !dial.replace {
+            dial.replace = true;
+            dial.untried.push_front(link.address);
+            let until = now + self.config.duplicate_wait;
+            return self.timers.set(Timer::Duplicate(dial_id), until);
+        }
+        let error = self.dial_error(reason, code);
+        self.address_failed(now, dial_id, Some(link.address), error);
+    }
+
+    fn dial_error(&self, reason: &LinkClosed, code: Option<CloseCode>) -> DialError {
+        match (reason, code) {
+            (_, Some(CloseCode::Timeout)) | (LinkClosed::TimedOut, _) => DialError::Timeout,
+            (_, Some(CloseCode::WrongNetwork)) => DialError::PeerMisbehaved("another network"),
+            (_, Some(CloseCode::Limit)) => {
+                DialError::Limit { what: "sessions", max: self.config.max_sessions }
+            }
+            (_, Some(_)) => DialError::PeerMisbehaved("broken hello"),
+            (reason, None) => DialError::ClosedByPeer(reason.to_string()),
+        }
+    }
+
+    pub(super) fn on_duplicate_waited(&mut self, now: Tick, id: DialId) {
+        self.metrics.dials_replacing.inc();
+        self.try_next(now, id);
+    }
+
+    /// The session with this peer is up: whoever dials it is done.
+    pub(super) fn dials_reached(&mut self, now: Tick, peer: MachineId) {
+        let dials = self.dials.all.iter().filter(|(_, dial)| dial.peer == Some(peer));
+        let reached: Vec<DialId> = dials.map(|(id, _)| *id).collect();
+        for id in reached {
+            self.dial_reached(now, id, peer);
+        }
+    }
+
+    fn dial_reached(&mut self, now: Tick, id: DialId, peer: MachineId) {
+        for request in self.end_dial(id) {
+            self.output(Output::Connected { request, peer });
+        }
+        self.start_queued(now);
+    }
+
+    pub(super) fn fail_dial(&mut self, now: Tick, id: DialId, error: DialError) {
+        let Some(dial) = self.dials.all.get(&id) else { return };
+        let (peer, link) = (dial.peer, dial.link);
+        let tried: Vec<SocketAddr> = dial.trying.values().copied().collect();
+        let expected = dial.expected;
+        for address in tried {
+            self.backoff.fail(now, expected, address, &mut self.rng);
+        }
+        self.metrics.count_dial_failure(&error);
+        for request in self.end_dial(id) {
+            self.output(Output::Failed { request, error: error.clone() });
+        }
+        if let Some(link) = link {
+            self.refuse(now, link, CloseCode::Timeout);
+        }
+        if let Some(peer) = peer {
+            self.reconnect_failed(now, peer, &error);
+        }
+        self.start_queued(now);
+    }
+
+    /// Removes a dial, giving back who waits for it.
+    fn end_dial(&mut self, id: DialId) -> Vec<RequestId> {
+        self.abort_attempts(id);
+        for timer in [Timer::Stagger(id), Timer::Dial(id), Timer::Duplicate(id)] {
+            self.timers.cancel(timer);
+        }
+        self.dials.queue.retain(|queued| *queued != id);
+        self.dials.all.remove(&id).map(|dial| dial.waiters).unwrap_or_default()
+    }
+
+    pub(super) fn stop_dials(&mut self) {
+        let all: Vec<DialId> = self.dials.all.keys().copied().collect();
+        for id in all {
+            for request in self.end_dial(id) {
+                self.output(Output::Failed { request, error: DialError::Closed });
+            }
+        }
+    }
+}
+
+fn join(
+    dial: &mut Dial,
+    waiter: Option<RequestId>,
+    addresses: &VecDeque<SocketAddr>,
+) -> Result<(), DialError> {
+    if dial.waiters.len() >= MAX_WAITERS {
+        return Err(DialError::Limit { what: "callers of one dial", max: MAX_WAITERS });
+    }
+    for address in addresses {
+        if dial.untried.len() + dial.trying.len() < MAX_ADDRESSES && !dial.has(*address) {
+            dial.untried.push_back(*address);
+        }
+    }
+    dial.waiters.extend(waiter);
+    Ok(())
+}

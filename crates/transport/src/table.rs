@@ -1,0 +1,162 @@
+//! The sessions that are up, as senders see them: looked up without a detour over the driver.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use x0x_core::{AgentId, MachineId, StreamClass};
+
+use crate::{
+    config::SessionConfig,
+    link::{Link, Side},
+    queue::Outbox,
+    state::SessionUp,
+    transport::SessionInfo,
+};
+
+/// Most pings without an answer on one session; the oldest is given up.
+const MAX_PINGS: usize = 16;
+
+/// A session that is up.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) peer: MachineId,
+    pub(crate) link: Arc<dyn Link>,
+    agents: Vec<AgentId>,
+    generation: u64,
+    side: Side,
+    listen_addresses: Vec<SocketAddr>,
+    outboxes: [Arc<Outbox>; 4],
+    /// The latest report with its number.
+    observed: Mutex<Option<(u64, SocketAddr)>>,
+    pings: Mutex<BTreeMap<u64, oneshot::Sender<()>>>,
+    next_ping: AtomicU64,
+    /// Fires after the session left the table.
+    pub(crate) ended: CancellationToken,
+}
+
+impl Session {
+    /// Over a link whose control queue is in use already.
+    pub(crate) fn new(
+        up: SessionUp,
+        link: Arc<dyn Link>,
+        control: Arc<Outbox>,
+        config: &SessionConfig,
+    ) -> Self {
+        let queue = |class| Arc::new(Outbox::new(config.queue(class)));
+        Self {
+            peer: up.peer,
+            link,
+            agents: up.hello.agents,
+            generation: up.generation,
+            side: up.side,
+            listen_addresses: up.hello.listen_addresses,
+            outboxes: [
+                control,
+                queue(StreamClass::Direct),
+                queue(StreamClass::Gossip),
+                queue(StreamClass::Bulk),
+            ],
+            observed: Mutex::new(None),
+            pings: Mutex::new(BTreeMap::new()),
+            next_ping: AtomicU64::new(0),
+            ended: CancellationToken::new(),
+        }
+    }
+
+    pub(crate) fn outbox(&self, class: StreamClass) -> &Arc<Outbox> {
+        &self.outboxes[class as usize % self.outboxes.len()]
+    }
+
+    pub(crate) fn info(&self) -> SessionInfo {
+        let observed = self.observed.lock().unwrap_or_else(PoisonError::into_inner);
+        SessionInfo {
+            peer: self.peer,
+            agents: self.agents.clone(),
+            generation: self.generation,
+            side: self.side,
+            remote_address: self.link.remote_address(),
+            listen_addresses: self.listen_addresses.clone(),
+            rtt: self.link.rtt(),
+            observed_address: observed.map(|(_, address)| address),
+        }
+    }
+
+    /// Takes the peer's report of this machine's address, unless a later one came first.
+    pub(crate) fn observe(&self, seq: u64, address: SocketAddr) {
+        let mut observed = self.observed.lock().unwrap_or_else(PoisonError::into_inner);
+        if observed.is_none_or(|(latest, _)| latest < seq) {
+            *observed = Some((seq, address));
+        }
+    }
+
+    /// A new ping's nonce, and what resolves at its answer.
+    pub(crate) fn ping(&self) -> (u64, oneshot::Receiver<()>) {
+        let nonce = self.next_ping.fetch_add(1, Ordering::Relaxed);
+        let (answered, answer) = oneshot::channel();
+        let mut pings = self.pings.lock().unwrap_or_else(PoisonError::into_inner);
+        if pings.len() >= MAX_PINGS {
+            pings.pop_first();
+        }
+        pings.insert(nonce, answered);
+        (nonce, answer)
+    }
+
+    pub(crate) fn pong(&self, nonce: u64) {
+        let mut pings = self.pings.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(answered) = pings.remove(&nonce) {
+            // Nobody may wait for it any more.
+            let _ = answered.send(());
+        }
+    }
+
+    /// After the session left the table: senders and pings fail, readers announce the end.
+    pub(crate) fn end(&self) {
+        self.outboxes.iter().for_each(|outbox| outbox.close());
+        self.pings.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.ended.cancel();
+    }
+}
+
+/// Sessions by peer; as bounded as the machine's.
+#[derive(Debug, Default)]
+pub(crate) struct SessionTable(RwLock<HashMap<MachineId, Arc<Session>>>);
+
+impl SessionTable {
+    /// Runs `look` on a peer's session. The table is locked meanwhile: `look` only queues or clones.
+    pub(crate) fn with<T>(
+        &self,
+        peer: &MachineId,
+        look: impl FnOnce(&Arc<Session>) -> T,
+    ) -> Option<T> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(peer).map(look)
+    }
+
+    pub(crate) fn get(&self, peer: &MachineId) -> Option<Arc<Session>> {
+        self.with(peer, Arc::clone)
+    }
+
+    /// All sessions, by machine id.
+    pub(crate) fn all(&self) -> Vec<Arc<Session>> {
+        let table = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> = table.values().cloned().collect();
+        drop(table);
+        all.sort_unstable_by_key(|session| session.peer);
+        all
+    }
+
+    pub(crate) fn insert(&self, session: Arc<Session>) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(session.peer, session);
+    }
+
+    pub(crate) fn remove(&self, peer: &MachineId) -> Option<Arc<Session>> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(peer)
+    }
+}
