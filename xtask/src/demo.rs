@@ -132,8 +132,10 @@ impl Stage {
             .env("HOME", home)
             .env("XDG_DATA_HOME", home.join("data"))
             .env("XDG_CONFIG_HOME", home.join("config"))
-            .env_remove("X0X_API_TOKEN")
             .stdin(Stdio::null());
+        for name in ["X0X_API_TOKEN", "X0X_NAME", "X0X_DATA_DIR", "X0X_CONFIG"] {
+            command.env_remove(name);
+        }
         Ok(command)
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Dispatch only; each task is a file of its own.
 
+mod bench;
 mod ci;
 mod demo;
 mod tidy;
@@ -21,6 +22,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Measure release daemons on loopback against the design's targets and raw quinn
+    Bench(bench::Options),
     /// Run every check and every test, in the order the project's CI does
     Ci(ci::Options),
     /// Run the README's walk-through: two daemons, a first gossip and a first direct message
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
 
 fn dispatch(task: &Task) -> Result<()> {
     match task {
+        Task::Bench(options) => bench::run(options),
         Task::Ci(options) => ci::run(options),
         Task::Demo(options) => demo::run(options),
         Task::Tidy => tidy::run(),

@@ -30,7 +30,7 @@ pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) started: Tick,
     pub(crate) node: Arc<Node>,
-    pub(crate) engine_metrics: Arc<x0x_transport::quic::EngineMetrics>,
+    pub(crate) engine_metrics: Arc<x0x_transport::quic::QuicMetrics>,
     pub(crate) membership: Membership,
     pub(crate) gossip: Arc<Gossip>,
     pub(crate) direct: Direct,
@@ -126,7 +126,7 @@ impl Agent {
         inner.stop.cancel();
         inner.discovery.shutdown().await;
         inner.gossip.shutdown().await;
-        inner.direct.shutdown().await;
+        inner.direct.close();
         inner.membership.shutdown().await;
         inner.mailbox.close();
         inner.node.shutdown().await;

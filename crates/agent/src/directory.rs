@@ -8,6 +8,9 @@ use x0x_transport::{SessionInfo, Transport};
 
 use crate::Agent;
 
+/// How often [`Agent::find`] looks into the discovery cache.
+const FIND_INTERVAL: Duration = Duration::from_millis(100);
+
 /// What an attempt to connect to an agent came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -50,7 +53,7 @@ impl Agent {
         if let Some(session) = self.session_of(agent) {
             return ConnectOutcome::connected(ConnectKind::AlreadyConnected, &session);
         }
-        let Some(record) = self.discovered_agent(&agent) else {
+        let Some(record) = self.discovered_agent(&agent).await else {
             return ConnectOutcome::failed(ConnectKind::NotFound, "agent is not known");
         };
         let target = PeerAddr::known(record.machine, record.addresses);
@@ -82,28 +85,25 @@ impl Agent {
     }
 
     /// Agents seen lately, by id; with `unfiltered` also those whose announcement is stale.
-    #[must_use]
-    pub fn discovered(&self, unfiltered: bool) -> Vec<DiscoveredAgent> {
-        self.observe_sessions();
-        self.inner.discovery.agents(unfiltered)
+    pub async fn discovered(&self, unfiltered: bool) -> Vec<DiscoveredAgent> {
+        self.observe_sessions().await;
+        self.inner.discovery.agents(unfiltered).await
     }
 
     /// One agent of the discovery cache.
-    #[must_use]
-    pub fn discovered_agent(&self, agent: &AgentId) -> Option<DiscoveredAgent> {
-        self.observe_sessions();
-        self.inner.discovery.agent(agent)
+    pub async fn discovered_agent(&self, agent: &AgentId) -> Option<DiscoveredAgent> {
+        self.observe_sessions().await;
+        self.inner.discovery.agent(agent).await
     }
 
     /// Waits up to `patience` for an agent to become known.
     pub async fn find(&self, agent: AgentId, patience: Duration) -> Option<DiscoveredAgent> {
         tokio::time::timeout(patience, async {
             loop {
-                let changed = self.inner.discovery.changed();
-                if let Some(record) = self.discovered_agent(&agent) {
+                if let Some(record) = self.discovered_agent(&agent).await {
                     return record;
                 }
-                changed.await;
+                tokio::time::sleep(FIND_INTERVAL).await;
             }
         })
         .await
@@ -119,13 +119,10 @@ impl Agent {
     }
 
     /// What a session hello proves is better than an announcement; note it in the cache.
-    fn observe_sessions(&self) {
-        for session in self.sessions() {
-            self.inner.discovery.observe_session(
-                &session.agents,
-                session.peer,
-                &session.listen_addresses,
-            );
+    async fn observe_sessions(&self) {
+        let discovery = &self.inner.discovery;
+        for SessionInfo { peer, agents, listen_addresses, .. } in self.sessions() {
+            discovery.observe_session(agents, peer, listen_addresses).await;
         }
     }
 }

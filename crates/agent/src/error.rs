@@ -2,8 +2,6 @@
 
 use x0x_core::AgentId;
 
-pub use x0x_gossip_pubsub::{PublishError, SubscribeError};
-
 /// An agent could not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

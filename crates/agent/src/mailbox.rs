@@ -11,7 +11,7 @@ use std::{
 };
 
 use tokio::sync::Notify;
-use x0x_core::Counter;
+use x0x_core::{Counter, Metric, MetricKind};
 use x0x_direct::DirectMessage;
 
 /// Most messages kept.
@@ -144,14 +144,21 @@ impl Mailbox {
         self.0.read.notify_waiters();
     }
 
-    /// Messages that readers missed because they were slow.
-    pub(crate) fn lagged(&self) -> &Counter {
-        &self.0.lagged
-    }
-
-    /// Messages kept, read or not.
-    pub(crate) fn len(&self) -> usize {
-        self.0.lock().messages.len()
+    /// Its entries of the metrics snapshot.
+    pub(crate) fn metrics(&self) -> [Metric; 2] {
+        let kept = self.0.lock().messages.len() as u64;
+        [
+            Metric {
+                name: "mailbox_messages",
+                help: "Direct messages kept for readers",
+                kind: MetricKind::Gauge,
+                value: kept,
+            },
+            self.0.lagged.metric(
+                "mailbox_messages_lagged",
+                "Direct messages that slow readers missed",
+            ),
+        ]
     }
 }
 
@@ -267,7 +274,7 @@ mod tests {
         }
         assert!(matches!(slow.next().await, Some(DirectEvent::Lagged { missed: 5 })));
         assert_eq!(take(&mut slow).await, (6, 5));
-        assert_eq!(mailbox.lagged().value(), 5);
+        assert_eq!(mailbox.metrics()[1].value, 5);
     }
 
     #[tokio::test]
@@ -279,7 +286,7 @@ mod tests {
         take(&mut reader).await;
         mailbox.push(message(1, 10)).await;
         assert_eq!(take(&mut reader).await, (2, 1));
-        assert_eq!(mailbox.len(), 1);
+        assert_eq!(mailbox.metrics()[0].value, 1, "the read one made room");
         let mut resumed = mailbox.reader().resume_after(1);
         assert_eq!(take(&mut resumed).await.0, 2);
     }

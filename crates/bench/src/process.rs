@@ -1,54 +1,54 @@
-//! What the kernel says about a process: CPU time and memory.
+//! CPU time and memory of a process, from Linux's `/proc`.
 
 use std::fs;
+use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, Result};
 
-/// Kernel clock ticks per second in `/proc/<pid>/stat`; fixed at 100 on Linux.
-const TICKS_PER_SECOND: f64 = 100.0;
-
-/// User and system CPU seconds so far.
-///
-/// Sums `schedstat` over the threads (nanoseconds) where the kernel offers it, since `stat` only
-/// counts hundredths.
-pub(crate) fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
-    let mut nanos = 0_u64;
-    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let path = thread?.path().join("schedstat");
-        let Ok(text) = fs::read_to_string(path) else { return ticks(pid) };
-        nanos += text.split(' ').next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
+/// Time that the threads of a process have run so far, in nanoseconds precision.
+pub(crate) fn cpu_time(pid: u32) -> Result<Duration> {
+    let mut nanoseconds = 0;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        // A thread may end between the listing and the reading.
+        if let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) {
+            let ran = text.split_whitespace().next().context("schedstat is empty")?;
+            nanoseconds += ran.parse::<u64>()?;
+        }
     }
-    Ok(nanos as f64 / 1e9)
+    Ok(Duration::from_nanos(nanoseconds))
 }
 
-fn ticks(pid: u32) -> anyhow::Result<f64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The second field is the name in parentheses and may hold spaces.
-    let fields = stat.rsplit_once(')').context("malformed stat")?.1;
-    let fields: Vec<&str> = fields.split_whitespace().collect();
-    let ticks = |n: usize| -> f64 { fields.get(n).and_then(|f| f.parse().ok()).unwrap_or(0.0) };
-    Ok((ticks(11) + ticks(12)) / TICKS_PER_SECOND)
+/// Resident memory in MiB: all of it, and the part that no file backs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Memory {
+    pub(crate) resident: f64,
+    pub(crate) anonymous: f64,
 }
 
-/// Resident and resident anonymous memory in MiB.
-pub(crate) fn memory_mib(pid: u32) -> anyhow::Result<(f64, f64)> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let field = |name: &str| -> f64 {
-        status
-            .lines()
-            .find_map(|line| line.strip_prefix(name))
-            .and_then(|rest| rest.trim_start_matches(':').split_whitespace().next())
-            .and_then(|kib| kib.parse::<f64>().ok())
-            .unwrap_or(0.0)
-            / 1024.0
+/// The memory of a process now.
+pub(crate) fn memory(pid: u32) -> Result<Memory> {
+    parse_memory(&fs::read_to_string(format!("/proc/{pid}/status"))?)
+}
+
+fn parse_memory(status: &str) -> Result<Memory> {
+    let mebibytes = |name: &str| -> Result<f64> {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        let kibibytes = kibibytes.with_context(|| format!("no {name} in /proc status"))?;
+        Ok(kibibytes.trim().parse::<f64>()? / 1024.0)
     };
-    Ok((field("VmRSS"), field("RssAnon")))
+    Ok(Memory { resident: mebibytes("VmRSS")?, anonymous: mebibytes("RssAnon")? })
 }
 
-/// Bytes received so far on the loopback interface of this network namespace.
-pub(crate) fn loopback_bytes() -> anyhow::Result<u64> {
-    let table = fs::read_to_string("/proc/net/dev")?;
-    let line = table.lines().find(|line| line.trim_start().starts_with("lo:")).context("no lo")?;
-    let bytes = line.split_once(':').and_then(|(_, rest)| rest.split_whitespace().next());
-    Ok(bytes.context("no count")?.parse()?)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_read_in_mebibytes() {
+        let memory = parse_memory("Name:\tx0xd\nVmRSS:\t   14336 kB\nRssAnon:\t    3072 kB\n");
+        let memory = memory.unwrap();
+        assert_eq!((memory.resident, memory.anonymous), (14.0, 3.0));
+        assert!(parse_memory("").is_err());
+    }
 }

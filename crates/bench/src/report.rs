@@ -1,140 +1,139 @@
-//! Rows measured, as a table for people and as JSON.
+//! The figures of a run, as a table or JSON.
 
-use std::fmt::Write as _;
+use std::fmt;
 
-use serde_json::{Value, json};
+use serde::Serialize;
+
+/// What the design asks of a figure.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub(crate) enum Target {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+impl Target {
+    fn is_met_by(self, value: f64) -> bool {
+        match self {
+            Self::AtMost(limit) => value <= limit,
+            Self::AtLeast(limit) => value >= limit,
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtMost(limit) => write!(f, "≤ {}", Plain(*limit)),
+            Self::AtLeast(limit) => write!(f, "≥ {}", Plain(*limit)),
+        }
+    }
+}
 
 /// One measured figure.
-#[derive(Debug)]
-struct Row {
-    name: String,
-    measured: f64,
+#[derive(Debug, Clone, Serialize)]
+struct Figure {
+    /// What was done, such as `publish burst over WS, 2 nodes`.
+    run: String,
+    name: &'static str,
+    value: f64,
     unit: &'static str,
-    /// The figure to reach and whether more is better; `None` for a yardstick.
-    target: Option<(f64, Better)>,
-    note: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<Target>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    met: Option<bool>,
 }
 
-/// Which direction is good.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Better {
-    More,
-    Less,
-}
-
-/// The rows of one run.
-#[derive(Debug)]
+/// The figures so far, in the order in which they were measured.
+#[derive(Debug, Default, Serialize)]
 pub(crate) struct Report {
-    rows: Vec<Row>,
-    only: Option<String>,
-    quiet: bool,
+    figures: Vec<Figure>,
 }
 
 impl Report {
-    pub(crate) fn new(only: Option<String>, quiet: bool) -> Self {
-        Self { rows: Vec::new(), only, quiet }
+    /// Adds a figure that the design sets no target for.
+    pub(crate) fn note(&mut self, run: &str, name: &'static str, value: f64, unit: &'static str) {
+        self.push(run, name, value, unit, None);
     }
 
-    /// Whether a group of rows with this name is wanted.
-    pub(crate) fn wants(&self, group: &str) -> bool {
-        let wanted = self.only.as_deref().is_none_or(|only| group.contains(only));
-        if wanted && !self.quiet {
-            eprintln!("measuring {group} ...");
-        }
-        wanted
-    }
-
-    /// Adds a figure with its target.
-    pub(crate) fn add(
+    /// Adds a figure and what it should reach.
+    pub(crate) fn figure(
         &mut self,
-        name: impl Into<String>,
-        measured: f64,
+        run: &str,
+        name: &'static str,
+        value: f64,
         unit: &'static str,
-        target: (f64, Better),
-        note: impl Into<String>,
+        target: Target,
     ) {
-        let target = Some(target);
-        self.rows.push(Row { name: name.into(), measured, unit, target, note: note.into() });
+        self.push(run, name, value, unit, Some(target));
     }
 
-    /// Adds a yardstick, which has no target.
-    pub(crate) fn yardstick(
+    fn push(
         &mut self,
-        name: impl Into<String>,
-        measured: f64,
+        run: &str,
+        name: &'static str,
+        value: f64,
         unit: &'static str,
-        note: impl Into<String>,
+        target: Option<Target>,
     ) {
-        self.rows.push(Row { name: name.into(), measured, unit, target: None, note: note.into() });
+        let met = target.map(|target| target.is_met_by(value));
+        eprintln!("  {name}: {} {unit}", Plain(value));
+        self.figures.push(Figure { run: run.to_owned(), name, value, unit, target, met });
     }
+}
 
-    pub(crate) fn table(&self) -> String {
-        let mut text = String::new();
-        let width = self.rows.iter().map(|row| row.name.len()).max().unwrap_or(0);
-        for row in &self.rows {
-            let target = match row.target {
-                Some((figure, Better::More)) => format!(">= {}", figure_text(figure)),
-                Some((figure, Better::Less)) => format!("<= {}", figure_text(figure)),
-                None => "-".to_owned(),
-            };
-            let mark = match row.reached() {
-                Some(true) => "ok",
-                Some(false) => "SHORT",
-                None => "",
-            };
-            let measured = figure_text(row.measured);
-            let (name, unit, note) = (&row.name, row.unit, &row.note);
-            // Writing to a String cannot fail.
-            let _ = writeln!(
-                text,
-                "{name:width$}  {measured:>10} {unit:<6} {target:>10}  {mark:<5} {note}"
-            );
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = self.figures.iter().map(|figure| figure.name.chars().count()).max();
+        let width = width.unwrap_or(0);
+        let mut run = "";
+        for figure in &self.figures {
+            if run != figure.run {
+                run = &figure.run;
+                writeln!(f, "\n{run}")?;
+            }
+            let value = Plain(figure.value).to_string();
+            write!(f, "  {:<width$}  {value:>12} {:<8}", figure.name, figure.unit)?;
+            if let (Some(target), Some(met)) = (figure.target, figure.met) {
+                write!(f, "  {:<10}  {}", target.to_string(), if met { "ok" } else { "MISSED" })?;
+            }
+            writeln!(f)?;
         }
-        text
-    }
-
-    pub(crate) fn json(&self) -> Value {
-        let rows: Vec<Value> = self
-            .rows
-            .iter()
-            .map(|row| {
-                json!({
-                    "name": row.name,
-                    "measured": row.measured,
-                    "unit": row.unit,
-                    "target": row.target.map(|(figure, _)| figure),
-                    "more_is_better": row.target.map(|(_, better)| better == Better::More),
-                    "reached": row.reached(),
-                    "note": row.note,
-                })
-            })
-            .collect();
-        json!({ "rows": rows })
+        Ok(())
     }
 }
 
-impl Row {
-    fn reached(&self) -> Option<bool> {
-        self.target.map(|(figure, better)| match better {
-            Better::More => self.measured >= figure,
-            Better::Less => self.measured <= figure,
-        })
+/// A number with as many decimals as say something.
+struct Plain(f64);
+
+impl fmt::Display for Plain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.abs() {
+            size if size >= 100.0 || self.0.fract() == 0.0 => write!(f, "{:.0}", self.0),
+            size if size >= 10.0 => write!(f, "{:.1}", self.0),
+            size if size >= 0.1 => write!(f, "{:.2}", self.0),
+            _ => write!(f, "{:.4}", self.0),
+        }
     }
 }
 
-fn figure_text(figure: f64) -> String {
-    if figure >= 1000.0 {
-        format!("{figure:.0}")
-    } else if figure >= 10.0 {
-        format!("{figure:.1}")
-    } else {
-        format!("{figure:.3}")
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The given quantile (0..=1) of the values, which it sorts; 0 for none.
-pub(crate) fn quantile(values: &mut [f64], q: f64) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    let last = values.len().saturating_sub(1);
-    values.get((last as f64 * q).round() as usize).copied().unwrap_or(0.0)
+    #[test]
+    fn targets_are_judged() {
+        let mut report = Report::default();
+        report.figure("start", "to healthy", 12.34, "ms", Target::AtMost(15.0));
+        report.figure("burst", "rate", 9000.0, "msg/s", Target::AtLeast(12_000.0));
+        report.note("burst", "refused", 0.0, "msg");
+        let text = report.to_string();
+        assert!(text.contains("12.3 ms"), "{text}");
+        assert!(text.contains("≤ 15        ok"), "{text}");
+        assert!(text.contains("MISSED"), "{text}");
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(json["figures"][0]["target"]["at_most"], 15.0);
+        assert_eq!(json["figures"][2].get("met"), None);
+    }
 }

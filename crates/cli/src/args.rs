@@ -14,6 +14,8 @@ Exit codes:
 
 Environment:
   X0X_API_TOKEN  token of the local API, in place of the instance's api-token file
+  X0X_NAME       instance name, where --name gives none
+  X0X_DATA_DIR   the daemon's data folder, in place of the platform's
   NO_COLOR       no colours, whatever the value";
 
 /// Drive a running x0xd
@@ -33,7 +35,7 @@ pub(crate) struct Arguments {
     format: Option<Format>,
 
     /// The named instance to talk to
-    #[arg(long, global = true, value_parser = instance_name)]
+    #[arg(long, global = true, value_parser = instance_name, env = "X0X_NAME", hide_env = true)]
     pub(crate) name: Option<String>,
 
     /// The daemon's API, in place of the instance's api.port file

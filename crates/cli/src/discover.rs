@@ -13,6 +13,8 @@ use crate::error::{Failure, Result};
 const PORT_FILE: &str = "api.port";
 const TOKEN_FILE: &str = "api-token";
 const TOKEN_VARIABLE: &str = "X0X_API_TOKEN";
+/// Read by the daemon too, so that both look in one place.
+const DATA_VARIABLE: &str = "X0X_DATA_DIR";
 /// Where an unnamed daemon listens unless it is told otherwise.
 const DEFAULT_API: &str = "127.0.0.1:12700";
 /// Largest port or token file that is read.
@@ -29,7 +31,12 @@ pub(crate) struct Instance {
 impl Instance {
     /// The instance with this name, running or not.
     pub(crate) fn named(name: Option<&str>) -> Result<Self> {
-        Ok(Self::below(&data_base()?, name))
+        match std::env::var_os(DATA_VARIABLE) {
+            Some(folder) if !folder.is_empty() => {
+                Ok(Self { name: name.map(str::to_owned), folder: folder.into() })
+            }
+            _ => Ok(Self::below(&data_base()?, name)),
+        }
     }
 
     fn below(base: &Path, name: Option<&str>) -> Self {

@@ -155,6 +155,11 @@ fn a_named_instance_is_found_by_its_files() {
     assert!(output.status.success(), "{}", stderr(&output));
     assert_eq!(stub.seen()[0].authorization.as_deref(), Some("Bearer from-file"));
 
+    let output = x0x(home.path()).env("X0X_NAME", "alice").arg("health").output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let output = x0x(home.path()).env("X0X_DATA_DIR", &data).arg("health").output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+
     let stale = home.path().join("data/x0x-stale");
     std::fs::create_dir_all(&stale).unwrap();
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
@@ -188,6 +193,32 @@ fn subscribe_prints_its_own_messages_and_unsubscribes() {
     assert_eq!(json["data"]["subscription_id"], "77");
     assert_eq!(output.status.code(), Some(1), "the stream ended before the user did");
     assert!(stderr(&output).contains("the daemon closed the stream"));
+}
+
+/// Ctrl-C is how a person ends a subscription: it is removed, and nothing went wrong.
+#[cfg(unix)]
+#[test]
+fn an_interrupt_unsubscribes() {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    let subscribed = r#"{"ok":true,"subscription_id":"77"}"#;
+    let stub = Stub::start(&[
+        ("GET /events", Canned::endless_events(&message("77", "hi"))),
+        ("POST /subscribe", Canned::json(200, subscribed)),
+        ("DELETE /subscribe/77", Canned::json(200, OK)),
+    ]);
+    let mut command = stub.command(&["subscribe", "chat"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    // The first message shows that the command is past its set-up.
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "[chat] abababababababab: hi\n");
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let last = stub.seen().pop().unwrap();
+    assert_eq!(last.line, "DELETE /subscribe/77");
 }
 
 #[test]

@@ -2,13 +2,19 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use x0x_agent::Agent;
 use x0x_core::{Clock, SystemClock};
 
 use crate::{
     events::EventBus,
-    http::{auth::Guard, metrics::{ApiMetrics, Now}, ws::Sessions},
+    http::{
+        auth::Guard,
+        metrics::{ApiMetrics, Now},
+        sse,
+        ws::Sessions,
+    },
     subscriptions::Subscriptions,
 };
 
@@ -22,6 +28,8 @@ pub(crate) struct App {
     pub(crate) bus: EventBus,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) sessions: Sessions,
+    /// Room for SSE streams.
+    pub(crate) streams: Arc<Semaphore>,
     /// Added to counters that start at 1 in each run, so that event ids rise across runs too.
     pub(crate) event_base: u64,
     /// Cancelled when the daemon is to stop.
@@ -49,6 +57,7 @@ impl App {
             bus: EventBus::new(event_base),
             subscriptions: Subscriptions::default(),
             sessions: Sessions::default(),
+            streams: Arc::new(Semaphore::new(sse::MAX_STREAMS)),
             event_base,
             stop,
             tasks: TaskTracker::new(),
@@ -69,7 +78,8 @@ impl App {
     pub(crate) fn gauges(&self) -> Now {
         Now {
             ws_sessions: self.sessions.len(),
-            sse_clients: self.bus.clients(),
+            sse_clients: sse::MAX_STREAMS - self.streams.available_permits(),
+            sse_missed: self.bus.missed(),
             subscriptions: self.subscriptions.len(),
             uptime_secs: self.uptime().as_secs(),
         }

@@ -1,1 +1,50 @@
-fn main() {}
+//! `x0xd`: runs a [`Daemon`] until a signal or a client ends it.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use x0x_daemon::{Args, Config, Daemon, Paths, instances, logging, signals};
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> anyhow::Result<()> {
+    if args.list {
+        for instance in instances::list(&Paths::of_platform()?) {
+            println!("{instance}");
+        }
+        return Ok(());
+    }
+    let config = Config::load(&args.overrides())?;
+    for key in &config.unknown_keys {
+        eprintln!("warning: configuration key `{key}` is not known and is ignored");
+    }
+    if args.check {
+        println!("{config:#?}");
+        return Ok(());
+    }
+    logging::start(&config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let daemon = Box::pin(Daemon::start(config)).await?;
+    tokio::select! {
+        result = signals::terminated() => result.context("cannot handle signals")?,
+        () = daemon.stop_requested() => {}
+    }
+    tokio::select! {
+        () = daemon.shutdown() => Ok(()),
+        // A second signal: whoever sends it does not want to wait.
+        _ = signals::terminated() => anyhow::bail!("stopped at once by a second signal"),
+    }
+}

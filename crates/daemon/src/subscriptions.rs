@@ -80,6 +80,14 @@ impl Subscriptions {
         true
     }
 
+    /// Ends all of them.
+    pub(crate) async fn clear(&self) {
+        let ids: Vec<_> = self.lock().keys().cloned().collect();
+        for id in ids {
+            self.remove(&id).await;
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.lock().len()
     }

@@ -157,7 +157,7 @@ impl Driver {
     /// Handles what the machine can take, fills the inbox and carries all outputs out.
     fn carry_out(&mut self, now: Tick) {
         loop {
-            self.take_events(now);
+            // All deliveries of the turn before are in the inbox, so its room is what it says.
             let snapshot = self.inbox.snapshot();
             match snapshot {
                 Some(snapshot) => self.machine.handle(now, Input::Room(snapshot.room)),
@@ -167,6 +167,7 @@ impl Driver {
                 }
                 None => {}
             }
+            self.take_events(now);
             self.poll_outputs(now);
             let more = !self.events.is_empty() && self.machine.wants_input();
             let waits = !self.machine.is_holding()

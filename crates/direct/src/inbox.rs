@@ -14,7 +14,6 @@ use crate::{config::DirectConfig, state::Room, wire::MessageId};
 
 /// A message for an agent of this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct DirectMessage {
     /// Names the message; its sender retries with the same id.
     pub id: MessageId,

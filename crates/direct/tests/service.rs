@@ -2,34 +2,21 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, timeout};
-use x0x_core::{AgentId, Clock, MachineId, Tick, WallTime};
+use tokio::time::timeout;
+use x0x_core::{AgentId, MachineId};
 use x0x_direct::{
     Direct, DirectConfig, DirectError, Inbox, MAX_PAYLOAD, RefuseReason, testing::loopback,
 };
+use x0x_transport::testing::{EPOCH, TokioClock};
 
 const MACHINE: MachineId = MachineId::new([1; 32]);
 const ALICE: AgentId = AgentId::new([2; 32]);
 const BOB: AgentId = AgentId::new([3; 32]);
 
-/// The runtime's clock, which stands still while a paused test has work.
-#[derive(Debug)]
-struct RuntimeClock(Instant);
-
-impl Clock for RuntimeClock {
-    fn now(&self) -> Tick {
-        Tick::ZERO + self.0.elapsed()
-    }
-
-    fn wall(&self) -> WallTime {
-        WallTime::from_millis(1_000) + self.0.elapsed()
-    }
-}
-
 fn start(configure: impl FnOnce(&mut DirectConfig)) -> (Direct, Inbox) {
     let mut config = DirectConfig::new(vec![ALICE, BOB]);
     configure(&mut config);
-    loopback(MACHINE, config, Arc::new(RuntimeClock(Instant::now())))
+    loopback(MACHINE, config, Arc::new(TokioClock::new()))
 }
 
 #[tokio::test(start_paused = true)]
@@ -52,7 +39,7 @@ async fn messages_arrive_in_order_while_many_are_in_flight() {
         let message = inbox.next().await.expect("the service runs");
         assert_eq!(message.payload[..], n.to_be_bytes());
         assert_eq!((message.from, message.to, message.machine), (ALICE, BOB, MACHINE));
-        assert!(message.received_at >= WallTime::from_millis(1_000));
+        assert!(message.received_at >= EPOCH);
     }
     let direct = sender.await.expect("all were acknowledged");
     assert_eq!(direct.metrics().delivered.value(), 500);

@@ -1,6 +1,6 @@
 //! Parameters of the overlay, with the reason for each number.
 
-use std::time::Duration;
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::view::{MAX_ACTIVE, MAX_PASSIVE};
 
@@ -118,6 +118,19 @@ impl OverlayConfig {
     pub(crate) const fn fill(&self) -> usize {
         self.active_max - 1
     }
+}
+
+/// What a node's membership is started with.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MembershipConfig {
+    /// Parameters of the overlay.
+    pub overlay: OverlayConfig,
+    /// Addresses of nodes that may already be in the overlay; their identities are learned by
+    /// dialling. The first [`crate::state::MAX_BOOTSTRAP`] are used.
+    pub bootstrap: Vec<SocketAddr>,
+    /// Where peers are remembered between runs, usually `<data_dir>/peer_cache/peers.json`. Without
+    /// it nothing is written.
+    pub cache_file: Option<PathBuf>,
 }
 
 /// A parameter is out of range. The caller's fault.

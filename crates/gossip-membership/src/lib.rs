@@ -31,18 +31,35 @@
 //! # Ok::<(), x0x_gossip_membership::ConfigError>(())
 //! ```
 
+#[cfg(feature = "tokio")]
+mod announce;
 mod bucket;
+pub mod cache;
 pub mod config;
+#[cfg(feature = "tokio")]
+mod driver;
+#[cfg(feature = "tokio")]
+pub mod error;
+#[cfg(feature = "tokio")]
+mod handle;
 mod lost;
 mod metrics;
+mod neighbors;
 mod peer;
 pub mod state;
+#[cfg(feature = "test-util")]
+pub mod testing;
 mod view;
 pub mod wire;
 
-pub use config::{ConfigError, OverlayConfig};
+pub use config::{ConfigError, MembershipConfig, OverlayConfig};
+#[cfg(feature = "tokio")]
+pub use handle::Membership;
 pub use lost::MAX_LOST;
 pub use metrics::MembershipMetrics;
+pub use neighbors::NeighborEvent;
+#[cfg(feature = "tokio")]
+pub use neighbors::Neighbors;
 pub use peer::{Peer, usable};
 pub use state::{DialFailure, HyParView, Input, Output};
 pub use view::{MAX_ACTIVE, MAX_PASSIVE};

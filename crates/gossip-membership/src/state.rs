@@ -171,6 +171,8 @@ pub struct HyParView {
     bootstrap: Vec<Bootstrap>,
     evictions: TokenBucket,
     next_shuffle: Option<Tick>,
+    /// Time between this shuffle and the next.
+    shuffle_pause: Duration,
     next_fill: Option<Tick>,
     left: bool,
     outputs: VecDeque<Output>,
@@ -212,6 +214,7 @@ impl HyParView {
             bootstrap: Vec::new(),
             evictions: TokenBucket::new(EVICTION_BURST, EVICTION_REFILL, Tick::ZERO),
             next_shuffle: None,
+            shuffle_pause: config.shuffle_interval,
             next_fill: None,
             left: false,
             outputs: VecDeque::new(),
@@ -262,6 +265,7 @@ impl HyParView {
         if self.sessions.contains_key(&id) {
             self.on_down(now, id);
         }
+        let peer = if loopback { peer } else { peer.without_loopback() };
         if id == self.local || self.sessions.len() >= MAX_SESSIONS {
             return self.metrics.refused_sessions.inc();
         }
@@ -275,25 +279,28 @@ impl HyParView {
     }
 
     fn on_down(&mut self, now: Tick, id: MachineId) {
-        if self.sessions.remove(&id).is_none() {
+        let Some(session) = self.sessions.remove(&id) else {
             return;
-        }
+        };
         self.exchanges.forget(id);
-        if self.requests.remove(&id).is_some() {
-            self.defer(now, id);
+        if self.requests.remove(&id).is_some() && !self.active.contains(id) {
+            // Not refused: two dials that crossed end one of two sessions.
+            self.learn(now, session.peer, &[]);
+            let soon = self.around(now, self.config.retry_min);
+            self.passive.defer(id, soon);
         }
-        if let Some(peer) = self.drop_link(id) {
+        if let Some(peer) = self.drop_link(now, id) {
             self.metrics.neighbors_lost.inc();
             self.note_lost(now, peer, true);
         }
     }
 
     /// Takes leave of all neighbours.
-    fn on_leave(&mut self) {
+    fn on_leave(&mut self, now: Tick) {
         let neighbours: Vec<MachineId> = self.active.ids().collect();
         for id in neighbours {
             self.send(id, Message::Disconnect { alive: false });
-            self.drop_link(id);
+            self.drop_link(now, id);
         }
         self.requests.clear();
         self.dials.clear();
@@ -365,7 +372,7 @@ impl Machine for HyParView {
             Input::Message { peer, message } => self.on_message(now, peer, message),
             Input::Down(id) => self.on_down(now, id),
             Input::DialResult { to, result } => self.on_dial_result(now, &to, result),
-            Input::Leave => self.on_leave(),
+            Input::Leave => self.on_leave(now),
         }
         self.maintain(now);
         self.publish_gauges();

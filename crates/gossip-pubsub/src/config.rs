@@ -138,7 +138,8 @@ impl Limits {
     pub fn memory_bound(&self) -> usize {
         const AUTHOR: usize = x0x_identity::PUBLIC_KEY_LEN * 3;
         const HEAD: usize = 128;
-        let proofs = self.equivocation_proofs * 2 * (MAX_RUN_BYTES + MAX_RUN_ENTRIES * ENTRY_OVERHEAD);
+        let proofs =
+            self.equivocation_proofs * 2 * (MAX_RUN_BYTES + MAX_RUN_ENTRIES * ENTRY_OVERHEAD);
         let authors = (self.authors + self.keys) * AUTHOR + self.authors * MAX_EPOCHS * HEAD;
         let link = self.link_heads * HEAD
             + self.keys * HEAD

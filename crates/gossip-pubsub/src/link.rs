@@ -260,13 +260,7 @@ impl Link {
     }
 
     /// Asks for a missing range, unless it was asked for a moment ago or too often.
-    pub(crate) fn want(
-        &mut self,
-        now: Tick,
-        want: WantIn,
-        upto: u64,
-        limits: &Limits,
-    ) {
+    pub(crate) fn want(&mut self, now: Tick, want: WantIn, upto: u64, limits: &Limits) {
         let key = (want.topic, (want.author, want.epoch));
         if let Some(missing) = self.missing.get_mut(&key) {
             missing.upto = missing.upto.max(upto);

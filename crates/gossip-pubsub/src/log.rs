@@ -284,9 +284,8 @@ impl TopicLog {
     pub(crate) fn forget_author(&mut self) -> bool {
         let idle = |author: &Author| author.epochs.values().all(|chain| chain.retained.is_empty());
         let candidates = self.authors.iter().filter(|(_, author)| idle(author));
-        let oldest = candidates
-            .min_by_key(|(_, author)| (author.blocked, author.active))
-            .map(|(id, _)| *id);
+        let oldest =
+            candidates.min_by_key(|(_, author)| (author.blocked, author.active)).map(|(id, _)| *id);
         oldest.is_some_and(|id| self.authors.remove(&id).is_some())
     }
 

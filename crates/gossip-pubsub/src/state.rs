@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use lru::LruCache;
-use x0x_core::{AgentId, MachineId, Machine, Tick, TopicId, WallTime};
+use x0x_core::{AgentId, Machine, MachineId, Tick, TopicId, WallTime};
 use x0x_identity::PublicKey;
 
 use crate::{
@@ -429,9 +429,11 @@ impl PubSubMachine {
         let oldest = self.oldest_retained();
         let ids: Vec<TopicId> = self.topics.keys().copied().collect();
         for id in ids {
-            while self.topics.get(&id).is_some_and(|topic| {
-                topic.log.oldest().is_some_and(|time| time.wall() < oldest)
-            }) {
+            while self
+                .topics
+                .get(&id)
+                .is_some_and(|topic| topic.log.oldest().is_some_and(|time| time.wall() < oldest))
+            {
                 self.evict_oldest(&id);
             }
         }

@@ -237,8 +237,7 @@ impl TopicHeads {
             epoch: head.epoch,
             seq: head.seq,
         });
-        let wire =
-            TopicHeadsWire { topic: copy(self.topic.as_bytes()), heads: heads.collect() };
+        let wire = TopicHeadsWire { topic: copy(self.topic.as_bytes()), heads: heads.collect() };
         wire.encode_to_vec().into()
     }
 }

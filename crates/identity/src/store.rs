@@ -2,7 +2,7 @@
 
 #[cfg(feature = "fs")]
 mod file;
-#[cfg(all(test, feature = "fs"))]
+#[cfg(all(test, unix, feature = "fs"))]
 mod tests;
 
 #[cfg(feature = "fs")]

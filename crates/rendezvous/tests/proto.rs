@@ -77,8 +77,7 @@ fn what_the_code_encodes_the_schema_decodes() {
 
     let descriptor =
         schema().get_message_by_name("x0x.rendezvous.v1.AgentAnnouncement").expect("in the schema");
-    let decoded =
-        DynamicMessage::decode(descriptor, &sent.encode(&binding)[..]).expect("decodes");
+    let decoded = DynamicMessage::decode(descriptor, &sent.encode(&binding)[..]).expect("decodes");
     assert_eq!(decoded.unknown_fields().count(), 0);
 
     let bytes = |name| field(&decoded, name).as_bytes().expect("bytes").to_vec();

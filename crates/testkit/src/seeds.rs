@@ -4,19 +4,19 @@ use std::env;
 
 /// The variable that replays one seed.
 const SEED_VARIABLE: &str = "X0X_SEED";
+/// The variable that says how many seeds to run in place of a test's own count.
+const COUNT_VARIABLE: &str = "X0X_SEEDS";
 
-/// Runs `property` once for each seed below `count`, or only for the seed in `X0X_SEED`. When it
-/// panics, prints the seed and the command that replays it.
+/// Runs `property` once for each seed below `count` (or below `X0X_SEEDS`), or only for the seed in
+/// `X0X_SEED`. When it panics, prints the seed and the command that replays it.
 ///
 /// # Panics
-/// When `X0X_SEED` is not a number, or when the property does.
+/// When one of the variables is not a number, or when the property does.
 pub fn for_seeds(count: u64, property: impl Fn(u64)) {
-    let seeds = match env::var(SEED_VARIABLE) {
-        Ok(text) => {
-            let seed: u64 = text.parse().expect("X0X_SEED is a number");
-            seed..seed + 1
-        }
-        Err(_) => 0..count,
+    let variable = |name| env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    let seeds = match variable(SEED_VARIABLE) {
+        Some(seed) => seed..seed + 1,
+        None => 0..variable(COUNT_VARIABLE).unwrap_or(count),
     };
     for seed in seeds {
         let guard = Replay { seed };
@@ -52,7 +52,7 @@ mod tests {
     fn every_seed_runs_until_one_fails() {
         let seen = RefCell::new(Vec::new());
         for_seeds(3, |seed| seen.borrow_mut().push(seed));
-        if env::var(SEED_VARIABLE).is_err() {
+        if env::var(SEED_VARIABLE).is_err() && env::var(COUNT_VARIABLE).is_err() {
             assert_eq!(*seen.borrow(), [0, 1, 2]);
         }
         let failed = panic::catch_unwind(|| for_seeds(1, |_| panic!("as the test wants")));

@@ -411,18 +411,18 @@ impl<A: Adapter> Swarm<A> {
             self.sim.schedule(at, Event::Refused { at: from, run, dial });
             return;
         }
-        let generation = match self.nodes[to].sessions.get(&from) {
-            // The dialler sees it too, or is about to: one session for two dials.
-            Some(generation) if !self.ended.contains(generation) => *generation,
-            _ => {
-                self.generations += 1;
-                self.stats.sessions += 1;
-                self.begin(to, from, self.generations);
-                self.generations
-            }
-        };
+        let shared = self.nodes[to].sessions.get(&from);
+        // The dialler sees it too, or is about to: one session for two dials.
+        let shared = shared.copied().filter(|generation| !self.ended.contains(generation));
+        let generation = shared.unwrap_or_else(|| {
+            self.generations += 1;
+            self.stats.sessions += 1;
+            self.generations
+        });
+        // First the answer, then what the acceptor sends into the new session.
         let at = self.lane(to, from);
         self.sim.schedule(at, Event::Opened { at: from, peer: to, generation, run, dial });
+        self.begin(to, from, generation);
     }
 
     /// A session begins on one side, replacing an older one.

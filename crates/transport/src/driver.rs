@@ -95,13 +95,11 @@ impl Context {
     }
 
     fn hello(&self, replace: bool) -> ControlOut {
-        ControlOut::Hello(HelloOut {
-            network: self.network,
-            instance: self.instance,
-            bindings: self.bindings.read().unwrap_or_else(PoisonError::into_inner).clone(),
-            listen_addresses: self.engine.local_addresses(),
-            replace,
-        })
+        let mut hello = HelloOut::new(self.network, self.instance);
+        hello.bindings.clone_from(&self.bindings.read().unwrap_or_else(PoisonError::into_inner));
+        hello.listen_addresses = self.engine.local_addresses();
+        hello.replace = replace;
+        ControlOut::Hello(hello)
     }
 }
 
@@ -158,11 +156,11 @@ impl Actor {
             tokio::select! {
                 biased;
                 () = context.closing.cancelled() => break,
+                () = context.disconnect.notified() => self.on_disconnects(),
                 command = commands.recv() => match command {
                     Some(command) => self.on_command(command),
                     None => break,
                 },
-                () = context.disconnect.notified() => self.on_disconnects(),
                 Some(event) = events.recv() => self.on_event(event),
                 () = sleep(wait) => self.on_timeout(),
             }
@@ -374,11 +372,10 @@ impl Actor {
 
     /// Tells each peer its address if it changed.
     fn report_addresses(&mut self) {
-        for session in self.context.table.all() {
-            let link = self.links.iter().find(|(_, h)| Arc::ptr_eq(&h.link, &session.link));
-            if let Some(id) = link.map(|(id, _)| *id) {
-                self.report_address(id);
-            }
+        let told = self.links.iter().filter(|(_, handle)| handle.told.is_some());
+        let sessions: Vec<LinkId> = told.map(|(id, _)| *id).collect();
+        for id in sessions {
+            self.report_address(id);
         }
     }
 

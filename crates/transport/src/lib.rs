@@ -16,6 +16,8 @@ mod queue;
 pub mod state;
 #[cfg(feature = "tokio")]
 mod table;
+#[cfg(feature = "test-util")]
+pub mod testing;
 #[cfg(feature = "tokio")]
 mod transport;
 pub mod wire;

@@ -104,6 +104,18 @@ impl ControlOut {
 }
 
 impl HelloOut {
+    /// A hello without agents and addresses.
+    #[must_use]
+    pub const fn new(network: NetworkId, instance: Instance) -> Self {
+        Self {
+            network,
+            instance,
+            bindings: Vec::new(),
+            listen_addresses: Vec::new(),
+            replace: false,
+        }
+    }
+
     fn to_proto(&self) -> proto::Hello {
         proto::Hello {
             version: VERSION,

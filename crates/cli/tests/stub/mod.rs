@@ -24,15 +24,21 @@ pub(crate) struct Canned {
     status: u16,
     media_type: &'static str,
     body: String,
+    /// The connection stays open behind the body, until the client closes it.
+    endless: bool,
 }
 
 impl Canned {
     pub(crate) fn json(status: u16, body: &str) -> Self {
-        Self { status, media_type: "application/json", body: body.to_owned() }
+        Self { status, media_type: "application/json", body: body.to_owned(), endless: false }
     }
 
     pub(crate) fn events(body: &str) -> Self {
-        Self { status: 200, media_type: "text/event-stream", body: body.to_owned() }
+        Self { status: 200, media_type: "text/event-stream", body: body.to_owned(), endless: false }
+    }
+
+    pub(crate) fn endless_events(body: &str) -> Self {
+        Self { endless: true, ..Self::events(body) }
     }
 }
 
@@ -81,7 +87,7 @@ impl Stub {
 /// The command in a home that holds nothing else.
 pub(crate) fn x0x(home: &std::path::Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_x0x"));
-    for name in ["X0X_API_TOKEN", "NO_COLOR", "XDG_CONFIG_HOME"] {
+    for name in ["X0X_API_TOKEN", "X0X_NAME", "X0X_DATA_DIR", "NO_COLOR", "XDG_CONFIG_HOME"] {
         command.env_remove(name);
     }
     command.env("HOME", home).env("XDG_DATA_HOME", home.join("data"));
@@ -95,11 +101,13 @@ fn serve(stream: TcpStream, answers: &BTreeMap<String, Canned>, seen: &SyncSende
         let missing = Canned::json(404, r#"{"ok":false,"error":"no stub","code":"not_found"}"#);
         let answer = answers.get(&request.line).cloned().unwrap_or(missing);
         let _ = seen.send(request);
-        let Canned { status, media_type, body } = answer;
-        let head = format!(
-            "HTTP/1.1 {status} Status\r\ncontent-type: {media_type}\r\ncontent-length: {}\r\n\r\n",
-            body.len()
-        );
+        let Canned { status, media_type, body, endless } = answer;
+        let length = if endless {
+            "connection: close".to_owned()
+        } else {
+            format!("content-length: {}", body.len())
+        };
+        let head = format!("HTTP/1.1 {status} S\r\ncontent-type: {media_type}\r\n{length}\r\n\r\n");
         if reader.get_mut().write_all((head + &body).as_bytes()).is_err() {
             return;
         }

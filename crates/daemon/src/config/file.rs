@@ -161,8 +161,7 @@ impl FileConfig {
 
     fn parse(text: &str) -> Result<(Self, Vec<String>), toml::de::Error> {
         let table: toml::Table = toml::from_str(text)?;
-        let unknown =
-            table.keys().filter(|key| !KEYS.contains(&key.as_str())).cloned().collect();
+        let unknown = table.keys().filter(|key| !KEYS.contains(&key.as_str())).cloned().collect();
         Ok((toml::from_str(text)?, unknown))
     }
 

@@ -21,8 +21,8 @@ impl Paths {
     /// # Errors
     /// [`ConfigError::NoHome`] when there is no home directory.
     pub fn of_platform() -> Result<Self, ConfigError> {
-        let strategy = etcetera::base_strategy::choose_native_strategy()
-            .map_err(|_| ConfigError::NoHome)?;
+        let strategy =
+            etcetera::base_strategy::choose_native_strategy().map_err(|_| ConfigError::NoHome)?;
         Ok(Self {
             home: strategy.home_dir().to_owned(),
             config_base: strategy.config_dir(),

@@ -80,7 +80,8 @@ fn flags_win_over_the_file() {
         data_dir: Some("elsewhere".into()),
         ..Overrides::default()
     };
-    let text = "api_address = '[::1]:9'\nbind_address = '0.0.0.0:1'\nbootstrap_peers = ['192.0.2.1:5483']";
+    let text =
+        "api_address = '[::1]:9'\nbind_address = '0.0.0.0:1'\nbootstrap_peers = ['192.0.2.1:5483']";
     let config = place.load(text, overrides).expect("valid");
     assert_eq!(config.api_address.to_string(), "[::1]:0");
     assert_eq!(config.bind_address.to_string(), "127.0.0.1:7000");

@@ -69,8 +69,8 @@ impl InstanceLock {
 }
 
 /// The process id that the holder wrote.
-fn pid(mut file: &File) -> Option<u32> {
+fn pid(file: &File) -> Option<u32> {
     let mut text = String::new();
-    file.by_ref().take(16).read_to_string(&mut text).ok()?;
+    file.take(16).read_to_string(&mut text).ok()?;
     text.trim().parse().ok()
 }

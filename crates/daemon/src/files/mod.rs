@@ -10,6 +10,7 @@ use std::{
 };
 
 pub(crate) use lock::InstanceLock;
+pub use lock::LockError;
 pub(crate) use port::{PORT_FILE, PortFile};
 pub use token::ApiToken;
 

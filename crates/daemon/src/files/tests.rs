@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{lock::LockError, *};
+use super::*;
 
 fn directory() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary directory")

@@ -207,9 +207,8 @@ mod tests {
     #[test]
     fn origins_are_exact() {
         let (_directory, guard) = guard("127.0.0.1:12700");
-        let with = |origin| {
-            code(&guard, "/health", &[("host", "localhost:12700"), ("origin", origin)])
-        };
+        let with =
+            |origin| code(&guard, "/health", &[("host", "localhost:12700"), ("origin", origin)]);
         for origin in ["http://127.0.0.1:12700", "http://localhost:12700", "http://[::1]:12700"] {
             assert_eq!(with(origin), None, "{origin}");
         }

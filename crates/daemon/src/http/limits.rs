@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     body::{Body, HttpBody},
     extract::{Request, State},
-    http::{HeaderMap, header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT}},
+    http::{
+        HeaderMap,
+        header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT},
+    },
     middleware::Next,
     response::{IntoResponse, Response},
 };

@@ -22,8 +22,6 @@ pub(crate) struct ApiMetrics {
     refused: Vec<Counter>,
     /// Connections taken.
     pub(crate) connections: Counter,
-    /// Events that SSE clients missed by being slow.
-    pub(crate) sse_missed: Counter,
     /// Frames that WebSocket sessions sent.
     pub(crate) ws_received: Counter,
     /// Frames written to WebSocket sessions.
@@ -40,7 +38,6 @@ impl Default for ApiMetrics {
             answers: Default::default(),
             refused: ErrorCode::ALL.iter().map(|_| Counter::default()).collect(),
             connections: Counter::default(),
-            sse_missed: Counter::default(),
             ws_received: Counter::default(),
             ws_sent: Counter::default(),
             ws_publishes_refused: Counter::default(),
@@ -65,7 +62,6 @@ impl ApiMetrics {
     fn plain(&self) -> Vec<Metric> {
         vec![
             self.connections.metric("api_connections", "Connections taken"),
-            self.sse_missed.metric("api_sse_missed", "Events that slow SSE clients missed"),
             self.ws_received.metric("api_ws_received", "Frames from WebSocket clients"),
             self.ws_sent.metric("api_ws_sent", "Frames to WebSocket clients"),
             self.ws_publishes_refused.metric(
@@ -84,6 +80,8 @@ pub(crate) struct Now {
     pub(crate) ws_sessions: usize,
     /// Open SSE streams.
     pub(crate) sse_clients: usize,
+    /// Events that clients of `GET /events` missed by being slow, since the start.
+    pub(crate) sse_missed: u64,
     /// Subscriptions made by `POST /subscribe`.
     pub(crate) subscriptions: usize,
     /// Whole seconds since the start.
@@ -122,11 +120,19 @@ impl Collector for Scrape {
                 MetricKind::Counter => {
                     let value = ConstCounter::new(metric.value);
                     let kind = value.metric_type();
-                    value.encode(encoder.encode_descriptor(metric.name, metric.help, None, kind)?)?;
+                    value.encode(encoder.encode_descriptor(
+                        metric.name,
+                        metric.help,
+                        None,
+                        kind,
+                    )?)?;
                 }
                 _ => gauge(&mut encoder, metric.name, metric.help, metric.value)?,
             }
         }
+        let missed = ConstCounter::new(self.now.sse_missed);
+        let (help, kind) = ("Events that slow SSE clients missed", missed.metric_type());
+        missed.encode(encoder.encode_descriptor("api_sse_missed", help, None, kind)?)?;
         for (name, help, value) in self.now.gauges() {
             gauge(&mut encoder, name, help, value)?;
         }
@@ -135,12 +141,7 @@ impl Collector for Scrape {
     }
 }
 
-fn gauge(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    value: u64,
-) -> fmt::Result {
+fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
     let value = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
     value.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
 }
@@ -193,7 +194,8 @@ mod tests {
         let api = ApiMetrics::default();
         api.count(StatusCode::OK, None);
         api.count(StatusCode::UNAUTHORIZED, Some(ErrorCode::Unauthorized));
-        let now = Now { ws_sessions: 2, sse_clients: 0, subscriptions: 1, uptime_secs: 7 };
+        let now =
+            Now { ws_sessions: 2, sse_clients: 0, sse_missed: 5, subscriptions: 1, uptime_secs: 7 };
         let text = render_metrics(api.plain(), &api, now).expect("encodes");
         for line in [
             "# TYPE x0x_api_answers counter",
@@ -202,6 +204,7 @@ mod tests {
             "x0x_api_refused_total{code=\"unauthorized\"} 1",
             "x0x_api_refused_total{code=\"not_found\"} 0",
             "x0x_api_ws_sessions 2",
+            "x0x_api_sse_missed_total 5",
             "x0x_uptime_seconds 7",
         ] {
             assert!(text.lines().any(|have| have == line), "{line} is missing in\n{text}");

@@ -1,6 +1,6 @@
 //! Server-sent events: framing, keep-alive, resumption.
 
-use std::{convert::Infallible, future::Future};
+use std::{convert::Infallible, future::Future, sync::Arc};
 
 use axum::{
     body::Body,
@@ -13,18 +13,24 @@ use axum::{
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use serde::Serialize;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use x0x_agent::{DirectEvent, DirectEvents};
 use x0x_api::{
+    ErrorCode,
     event::{DIRECT_MESSAGE, Event, LAGGED, Lagged},
     limits::{SSE_KEEP_ALIVE, SSE_RETRY},
 };
 
+use super::error::ApiError;
 use crate::{
+    app::App,
     convert,
     events::{Client, Encoded, Taken},
 };
 
+/// Most streams at once.
+pub(crate) const MAX_STREAMS: usize = 256;
 /// Bytes that are sent at once, unless one event is larger.
 const MAX_CHUNK: usize = 64 * 1024;
 /// Direct messages that are sent at once.
@@ -139,27 +145,43 @@ impl Source for DirectSource {
 }
 
 /// Streams a source until it or the daemon ends.
-pub(crate) fn respond(source: impl Source, stop: CancellationToken) -> Response {
+pub(crate) fn respond(app: &App, source: impl Source) -> Result<Response, ApiError> {
+    let room = Arc::clone(&app.streams).try_acquire_owned().map_err(|_| {
+        let text = format!("limit reached: event streams (at most {MAX_STREAMS})");
+        ApiError::new(ErrorCode::LimitReached, text)
+    })?;
     let retry = format!("retry: {}\n\n", SSE_RETRY.as_millis());
-    let start = (source, Some(Bytes::from(retry)), stop);
-    let stream = futures_util::stream::unfold(start, |(mut source, head, stop)| async move {
-        if head.is_some() {
-            return head.map(|head| (head, (source, None, stop)));
-        }
-        let chunk = tokio::select! {
-            biased;
-            () = stop.cancelled() => None,
-            chunk = source.next() => chunk,
-            () = tokio::time::sleep(SSE_KEEP_ALIVE) => Some(Bytes::from_static(b": keep-alive\n\n")),
-        };
-        chunk.map(|chunk| (chunk, (source, None, stop)))
-    });
+    let start = State { source, head: Some(retry.into()), stop: app.stop.clone(), _room: room };
+    let stream = futures_util::stream::unfold(start, State::next);
     let stream = futures_util::StreamExt::map(stream, Ok::<_, Infallible>);
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
         (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
     ];
-    (headers, Body::from_stream(stream)).into_response()
+    Ok((headers, Body::from_stream(stream)).into_response())
+}
+
+/// An open stream.
+struct State<S> {
+    source: S,
+    head: Option<Bytes>,
+    stop: CancellationToken,
+    _room: OwnedSemaphorePermit,
+}
+
+impl<S: Source> State<S> {
+    async fn next(mut self) -> Option<(Bytes, Self)> {
+        if let Some(head) = self.head.take() {
+            return Some((head, self));
+        }
+        let chunk = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => None,
+            chunk = self.source.next() => chunk,
+            () = tokio::time::sleep(SSE_KEEP_ALIVE) => Some(Bytes::from_static(b": keep-alive\n\n")),
+        };
+        chunk.map(|chunk| (chunk, self))
+    }
 }
 
 #[cfg(test)]

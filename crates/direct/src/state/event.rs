@@ -62,7 +62,7 @@ pub enum Input {
     Writable(MachineId),
     /// A local agent sends.
     Send(SendRequest),
-    /// What the inbox can take now.
+    /// What the inbox can take now. No [`Output::Deliver`] may wait to be polled or carried out.
     Room(Room),
     /// Nobody reads the inbox any more.
     InboxClosed,

@@ -80,7 +80,7 @@ impl HyParView {
     }
 
     pub(super) fn on_disconnect(&mut self, now: Tick, from: MachineId, alive: bool) {
-        if let Some(peer) = self.drop_link(from) {
+        if let Some(peer) = self.drop_link(now, from) {
             if alive {
                 self.learn(now, peer, &[]);
                 return self.defer(now, from);
@@ -146,12 +146,12 @@ impl HyParView {
     }
 
     /// Ends the link at this side, if there is one.
-    pub(super) fn drop_link(&mut self, id: MachineId) -> Option<Peer> {
+    pub(super) fn drop_link(&mut self, now: Tick, id: MachineId) -> Option<Peer> {
         let peer = self.active.remove(id)?;
-        self.outputs.push_back(Output::NeighborDown(id));
-        if self.active.is_empty() {
-            self.next_shuffle = None;
+        if self.active.len() < self.config.active_target {
+            self.shuffle_soon(now);
         }
+        self.outputs.push_back(Output::NeighborDown(id));
         Some(peer)
     }
 
@@ -169,7 +169,7 @@ impl HyParView {
         };
         self.metrics.demotions.inc();
         self.send(id, Message::Disconnect { alive: true });
-        if let Some(peer) = self.drop_link(id) {
+        if let Some(peer) = self.drop_link(now, id) {
             self.learn(now, peer, &[]);
             self.defer(now, id);
         }
@@ -185,8 +185,8 @@ impl HyParView {
         self.bootstrap_linked(now, id);
         self.active.push(peer);
         self.outputs.push_back(Output::NeighborUp(id));
-        if self.next_shuffle.is_none() {
-            self.next_shuffle = Some(self.around(now, super::shuffle::FIRST_SHUFFLE));
+        if self.active.len() == 1 {
+            self.shuffle_soon(now);
         }
     }
 }

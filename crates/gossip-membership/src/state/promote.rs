@@ -120,15 +120,17 @@ impl HyParView {
     }
 
     fn arm_fill(&mut self, now: Tick) {
-        let busy = |id: MachineId| self.is_busy(id);
         let linked = self.linked();
+        // With all dials in use, the next result comes back here.
+        if linked >= self.config.fill() || !self.may_dial() {
+            self.next_fill = None;
+            return;
+        }
+        let busy = |id: MachineId| self.is_busy(id);
         let short = linked < self.config.active_target;
         let passive = self.passive.next_ready(busy);
-        let lost = self.lost.next_ready(busy).filter(|_| short);
-        let earliest = [passive, lost].into_iter().flatten().min();
-        self.next_fill = match earliest {
-            // With all dials in use, the next result comes back here.
-            Some(_) if linked >= self.config.fill() || !self.may_dial() => None,
+        let lost = if short { self.lost.next_ready(busy) } else { None };
+        self.next_fill = match [passive, lost].into_iter().flatten().min() {
             Some(at) if short => Some(at.max(now + Duration::from_millis(1))),
             Some(at) => {
                 let interval = self.config.fill_interval;

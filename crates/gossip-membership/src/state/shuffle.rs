@@ -13,8 +13,9 @@ use crate::{config::MAX_SHUFFLE_ENTRIES, peer::Peer, wire::Message};
 
 /// Most exchanges remembered, own and passed on; the oldest is forgotten first.
 pub const MAX_EXCHANGES: usize = 128;
-/// How long after its first link a node shuffles for the first time.
-pub(super) const FIRST_SHUFFLE: Duration = Duration::from_millis(300);
+/// How long after its first link, or after falling short of neighbours, a node shuffles. From there
+/// the pause doubles up to the configured interval, so that a young node soon knows enough peers.
+const FIRST_SHUFFLE: Duration = Duration::from_millis(300);
 
 /// Shuffles that await their reply, in the order in which they were sent.
 #[derive(Debug, Default)]
@@ -72,12 +73,19 @@ impl Exchanges {
 }
 
 impl HyParView {
+    pub(super) fn shuffle_soon(&mut self, now: Tick) {
+        self.shuffle_pause = FIRST_SHUFFLE.min(self.config.shuffle_interval);
+        let soon = self.around(now, self.shuffle_pause);
+        self.next_shuffle = Some(self.next_shuffle.map_or(soon, |at| at.min(soon)));
+    }
+
     pub(super) fn begin_shuffle(&mut self, now: Tick) {
         let Some(to) = self.active.choose(&[], &mut self.rng) else {
             self.next_shuffle = None;
             return;
         };
-        self.next_shuffle = Some(self.around(now, self.config.shuffle_interval));
+        self.shuffle_pause = (self.shuffle_pause * 2).min(self.config.shuffle_interval);
+        self.next_shuffle = Some(self.around(now, self.shuffle_pause));
         let active = self.active.sample(self.config.shuffle_active, to, &mut self.rng);
         let passive = self.passive.sample(self.config.shuffle_passive, to, &mut self.rng);
         let sent = passive.iter().map(Peer::id).collect();

@@ -10,35 +10,35 @@ use x0x_gossip_membership::{
 use x0x_testkit::{Adapter, Effect, Graph, LinkModel, NetEvent, NodeId, Swarm};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
+pub(crate) enum Change {
     Up(NodeId),
     Down(NodeId),
 }
 
-pub struct Overlay {
-    /// How far each entry of `starts` reaches: what node `n` is started with.
-    pub bootstrap: fn(NodeId) -> Vec<NodeId>,
-    pub config: OverlayConfig,
+pub(crate) struct Overlay {
+    /// Which nodes a node is told of at its start.
+    pub(crate) bootstrap: fn(NodeId) -> Vec<NodeId>,
+    pub(crate) config: OverlayConfig,
 }
 
-pub type Overlays = Swarm<Overlay>;
+pub(crate) type Overlays = Swarm<Overlay>;
 
-pub fn id(node: NodeId) -> MachineId {
+pub(crate) fn id(node: NodeId) -> MachineId {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&(node as u64 + 1).to_be_bytes());
     MachineId::new(bytes)
 }
 
-pub fn node(id: MachineId) -> NodeId {
+pub(crate) fn node(id: MachineId) -> NodeId {
     let (number, _) = id.as_bytes().split_first_chunk::<8>().expect("ids are longer");
     u64::from_be_bytes(*number) as usize - 1
 }
 
-pub fn address(node: NodeId) -> SocketAddr {
+pub(crate) fn address(node: NodeId) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::from_bits(0x0a00_0000 + node as u32), 5483))
 }
 
-pub fn peer(node: NodeId) -> Peer {
+pub(crate) fn peer(node: NodeId) -> Peer {
     Peer::new(id(node), [address(node)])
 }
 
@@ -93,20 +93,20 @@ impl Adapter for Overlay {
 }
 
 /// A swarm whose nodes all know node 0.
-pub fn swarm(seed: u64) -> Overlays {
+pub(crate) fn swarm(seed: u64) -> Overlays {
     let bootstrap = |node| if node == 0 { vec![] } else { vec![0] };
     Swarm::new(seed, LinkModel::default(), Overlay { bootstrap, config: OverlayConfig::default() })
 }
 
 /// Adds a node and tells it where to begin.
-pub fn join(swarm: &mut Overlays) -> NodeId {
+pub(crate) fn join(swarm: &mut Overlays) -> NodeId {
     let node = swarm.add();
     begin(swarm, node, &[]);
     node
 }
 
 /// Tells a node that was just started where to begin.
-pub fn begin(swarm: &mut Overlays, node: NodeId, cached: &[NodeId]) {
+pub(crate) fn begin(swarm: &mut Overlays, node: NodeId, cached: &[NodeId]) {
     let bootstrap = (swarm.adapter_mut().bootstrap)(node).into_iter().map(address).collect();
     let cached = cached.iter().copied().map(peer).collect();
     swarm.input(node, Input::LocalAddresses(vec![address(node)]));
@@ -114,7 +114,7 @@ pub fn begin(swarm: &mut Overlays, node: NodeId, cached: &[NodeId]) {
 }
 
 /// The overlay as the running nodes see it.
-pub fn graph(swarm: &Overlays) -> Graph {
+pub(crate) fn graph(swarm: &Overlays) -> Graph {
     let mut graph = Graph::default();
     for (id, machine) in swarm.running() {
         graph.insert(id, machine.active().map(node));

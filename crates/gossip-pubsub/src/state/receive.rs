@@ -180,7 +180,13 @@ impl PubSubMachine {
     }
 
     /// Decides by its place in the log whether a run is worth verifying, and acts on it if not.
-    fn is_wanted(&mut self, peer: MachineId, body: &RunBody, signature: &[u8], floor: bool) -> bool {
+    fn is_wanted(
+        &mut self,
+        peer: MachineId,
+        body: &RunBody,
+        signature: &[u8],
+        floor: bool,
+    ) -> bool {
         let Some(topic) = self.topics.get(&body.topic) else { return false };
         // An honest peer that holds less than we do sends old runs, and one that has not noticed an
         // equivocation sends blocked ones. An author that signs two histories can even make it send
@@ -327,8 +333,8 @@ impl PubSubMachine {
         if topic.log.knows(&body.author) {
             return true;
         }
-        let full = topic.log.authors() >= self.limits.topic_authors
-            || self.authors >= self.limits.authors;
+        let full =
+            topic.log.authors() >= self.limits.topic_authors || self.authors >= self.limits.authors;
         if !full {
             return true;
         }
@@ -368,4 +374,3 @@ impl PubSubMachine {
 
 /// The key that came with a run is not its author's.
 struct KeyRefused;
-

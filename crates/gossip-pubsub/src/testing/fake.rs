@@ -1,0 +1,182 @@
+//! The in-memory fake of [`PubSub`]: authors that share a hub, without keys, runs or links.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use x0x_core::{AgentId, TopicId, WallTime};
+use x0x_transport::BoxFuture;
+
+use crate::{
+    config::MAX_PAYLOAD,
+    error::{PublishError, SubscribeError},
+    handle::Subscription,
+    pubsub::{PubSub, Published},
+    subscriber::{Batch, Message, Piece, Start},
+};
+
+/// Messages that a topic retains; the oldest is dropped.
+const MAX_RETAINED: usize = 65_536;
+
+/// Messages that wait in one subscription; it lags beyond.
+const MAX_WAITING: usize = MAX_RETAINED + 1;
+
+/// What the authors of one test share.
+#[derive(Debug, Clone, Default)]
+pub struct LocalHub(Arc<Mutex<HubState>>);
+
+#[derive(Debug, Default)]
+struct HubState {
+    retained: BTreeMap<TopicId, VecDeque<Message>>,
+    readers: Vec<Reader>,
+    heads: BTreeMap<(AgentId, TopicId), u64>,
+    wall: WallTime,
+    busy: bool,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Reader {
+    topic: TopicId,
+    batches: mpsc::Sender<Batch>,
+    missed: u64,
+}
+
+impl Reader {
+    /// False when the subscription was dropped.
+    fn offer(&mut self, message: &Message) -> bool {
+        if self.missed > 0 && self.batches.try_send(Batch::of(Piece::Lagged(self.missed))).is_ok() {
+            self.missed = 0;
+        }
+        match self.batches.try_send(Batch::of(Piece::Message(message.clone()))) {
+            Ok(()) => true,
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                self.missed += 1;
+                true
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => false,
+        }
+    }
+}
+
+impl LocalHub {
+    /// An author on this hub; what it publishes reaches the subscriptions of all.
+    #[must_use]
+    pub fn author(&self, author: AgentId) -> LocalPubSub {
+        LocalPubSub { hub: self.clone(), author }
+    }
+
+    /// The time that messages carry from now on.
+    pub fn set_wall(&self, wall: WallTime) {
+        self.state().wall = wall;
+    }
+
+    /// Makes `try_publish` refuse everything as busy, or no longer.
+    pub fn set_busy(&self, busy: bool) {
+        self.state().busy = busy;
+    }
+
+    /// Ends all subscriptions; publishing and subscribing fail from now on.
+    pub fn close(&self) {
+        let mut state = self.state();
+        state.closed = true;
+        state.readers.clear();
+    }
+
+    /// How many subscriptions a topic has.
+    #[must_use]
+    pub fn subscriptions(&self, topic: TopicId) -> usize {
+        let mut state = self.state();
+        state.readers.retain(|reader| !reader.batches.is_closed());
+        state.readers.iter().filter(|reader| reader.topic == topic).count()
+    }
+
+    fn state(&self) -> MutexGuard<'_, HubState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One author on a [`LocalHub`]: a [`PubSub`] that delivers at once.
+#[derive(Debug, Clone)]
+pub struct LocalPubSub {
+    hub: LocalHub,
+    author: AgentId,
+}
+
+impl LocalPubSub {
+    /// A hub for several authors.
+    #[must_use]
+    pub fn hub() -> LocalHub {
+        LocalHub::default()
+    }
+
+    /// The hub that this author is on.
+    #[must_use]
+    pub const fn on(&self) -> &LocalHub {
+        &self.hub
+    }
+
+    fn push(&self, topic: TopicId, payload: Bytes) -> Result<u64, PublishError> {
+        if payload.len() > MAX_PAYLOAD {
+            return Err(PublishError::TooLarge { len: payload.len(), max: MAX_PAYLOAD });
+        }
+        let mut state = self.hub.state();
+        if state.closed {
+            return Err(PublishError::Closed);
+        }
+        let head = state.heads.entry((self.author, topic)).or_default();
+        *head += 1;
+        let seq = *head;
+        let (author, time) = (self.author, state.wall);
+        let message = Message { topic, author, epoch: 1, seq, time, payload };
+        state.readers.retain_mut(|reader| reader.topic != topic || reader.offer(&message));
+        let retained = state.retained.entry(topic).or_default();
+        if retained.len() >= MAX_RETAINED {
+            retained.pop_front();
+        }
+        retained.push_back(message);
+        Ok(seq)
+    }
+}
+
+impl PubSub for LocalPubSub {
+    fn publish(
+        &self,
+        topic: TopicId,
+        payload: Bytes,
+    ) -> BoxFuture<'_, Result<Published, PublishError>> {
+        Box::pin(async move { self.push(topic, payload).map(|seq| Published { seq }) })
+    }
+
+    fn try_publish(&self, topic: TopicId, payload: Bytes) -> Result<(), PublishError> {
+        if self.hub.state().busy {
+            return Err(PublishError::Busy);
+        }
+        self.push(topic, payload).map(|_| ())
+    }
+
+    fn subscribe(
+        &self,
+        topic: TopicId,
+        start: Start,
+    ) -> BoxFuture<'_, Result<Subscription, SubscribeError>> {
+        Box::pin(async move {
+            let mut state = self.hub.state();
+            if state.closed {
+                return Err(SubscribeError::Closed);
+            }
+            let (batches, receiver) = mpsc::channel(MAX_WAITING);
+            let mut reader = Reader { topic, batches, missed: 0 };
+            if start == Start::Retained {
+                for message in state.retained.get(&topic).into_iter().flatten() {
+                    reader.offer(message);
+                }
+            }
+            state.readers.push(reader);
+            Ok(Subscription::new(topic, receiver, None))
+        })
+    }
+}

@@ -154,7 +154,8 @@ fn forged(forge: &mut impl FnMut() -> RunForge) -> Vec<HostileCase> {
         wire.signature = bytes.into();
     });
     let stranger = forge();
-    let wrong_key = publish(run.encoded().clone(), wire::copy(stranger.key.public_key().as_bytes()));
+    let wrong_key =
+        publish(run.encoded().clone(), wire::copy(stranger.key.public_key().as_bytes()));
     // The wrong key comes first: once the author's key is known, it is not taken from a frame.
     vec![
         one("key not matching author", "pubsub_refused_key", wrong_key),

@@ -1,6 +1,6 @@
 //! Everything a false announcement can get wrong.
 
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
 use proptest::prelude::*;
 use x0x_identity::testing::key;
@@ -35,14 +35,17 @@ fn binding(n: u64, on: MachineId) -> SignedBinding {
     SignedBinding::issue(&key(n), on, NOW, HOUR)
 }
 
+/// The binding of the honest announcement. Signing is slow without aws-lc.
+static PROOF: LazyLock<SignedBinding> = LazyLock::new(|| binding(1, machine(100)));
+
 fn message() -> AgentAnnouncement {
-    let encoded = honest().encode(&binding(1, machine(100)));
+    let encoded = honest().encode(&PROOF);
     AgentAnnouncement::decode(encoded).expect("own form")
 }
 
 #[test]
 fn an_honest_announcement_is_believed() {
-    let encoded = honest().encode(&binding(1, machine(100)));
+    let encoded = honest().encode(&PROOF);
     let received = Announcement::decode(&encoded).expect("well-formed");
     assert_eq!(received.claimed_agent(), agent(1));
     assert_eq!(received.claimed_stamp(), honest().stamp);
@@ -54,7 +57,7 @@ fn the_largest_announcement_fits() {
     let addresses = (0..20).map(|port| SocketAddr::from(([0xffff; 8], 60_000 + port)));
     let stamp = Stamp { announced_at: NOW, counter: u64::MAX };
     let large = Announcement { addresses: addresses.collect(), stamp, ..honest() };
-    let encoded = large.encode(&binding(1, machine(100)));
+    let encoded = large.encode(&PROOF);
     assert!(encoded.len() <= MAX_ANNOUNCEMENT, "{} bytes", encoded.len());
     let decoded = Announcement::decode(&encoded).expect("well-formed").claimed;
     assert_eq!(decoded.addresses, large.addresses[..MAX_ADDRESSES]);
@@ -66,22 +69,21 @@ fn lies_are_refused() {
         let encoded = announcement.encode(binding);
         Announcement::decode(&encoded).expect("well-formed").verify(author, NOW).map(|_| ())
     };
-    let proof = binding(1, machine(100));
-    assert_eq!(verify(honest(), &proof, agent(1)), Ok(()));
-    assert_eq!(verify(honest(), &proof, agent(2)), Err(VerifyError::WrongAuthor));
+    assert_eq!(verify(honest(), &PROOF, agent(1)), Ok(()));
+    assert_eq!(verify(honest(), &PROOF, agent(2)), Err(VerifyError::WrongAuthor));
 
     // Another agent's binding, and a binding to another machine.
     let theirs = Announcement { agent: agent(2), ..honest() };
     let refused = Err(VerifyError::Binding(BindingError::WrongAgent));
-    assert_eq!(verify(theirs, &proof, agent(2)), refused);
+    assert_eq!(verify(theirs, &PROOF, agent(2)), refused);
     let elsewhere = Announcement { machine: machine(101), ..honest() };
     let refused = Err(VerifyError::Binding(BindingError::WrongMachine));
-    assert_eq!(verify(elsewhere, &proof, agent(1)), refused);
+    assert_eq!(verify(elsewhere, &PROOF, agent(1)), refused);
 
     let at = |announced_at| Announcement { stamp: Stamp { announced_at, counter: 1 }, ..honest() };
-    assert_eq!(verify(at(NOW + MAX_CLOCK_SKEW), &proof, agent(1)), Ok(()));
+    assert_eq!(verify(at(NOW + MAX_CLOCK_SKEW), &PROOF, agent(1)), Ok(()));
     let future = NOW + MAX_CLOCK_SKEW + Duration::from_millis(1);
-    assert_eq!(verify(at(future), &proof, agent(1)), Err(VerifyError::FromTheFuture));
+    assert_eq!(verify(at(future), &PROOF, agent(1)), Err(VerifyError::FromTheFuture));
 }
 
 #[test]
@@ -135,8 +137,14 @@ proptest! {
             })
             .collect();
         let stamp = Stamp { announced_at: WallTime::from_millis(announced_at), counter };
-        let sent = Announcement { addresses, user: user.map(UserId::new), stamp, ..honest() };
-        let encoded = sent.encode(&binding(1, machine(100)));
+        let sent = Announcement {
+            agent: AgentId::new([1; 32]),
+            machine: MachineId::new([2; 32]),
+            user: user.map(UserId::new),
+            addresses,
+            stamp,
+        };
+        let encoded = sent.encode(&PROOF);
         let decoded = Announcement::decode(&encoded).expect("well-formed").claimed;
         prop_assert_eq!(decoded, sent);
     }

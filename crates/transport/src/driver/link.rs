@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::oneshot;
 use x0x_core::{MachineId, Protocol, StreamClass};
 
@@ -15,6 +16,9 @@ use crate::{
 
 /// From a stream's opening to its class byte.
 const CLASS_DEADLINE: Duration = Duration::from_secs(6);
+
+/// Streams waiting for their class byte. The peer needs four.
+const MAX_OPENING: usize = 8;
 
 /// Where the peer's stream of each class goes. The peer opens each at most once.
 pub(super) type StreamSlots = [Option<oneshot::Sender<Incoming>>; 4];
@@ -36,39 +40,53 @@ pub(super) async fn run(
 
 /// Returns once the link fails or the peer broke a rule.
 async fn accept_streams(context: &Context, id: LinkId, link: &dyn Link, mut slots: StreamSlots) {
-    while let Ok(mut stream) = link.accept().await {
-        let class = tokio::time::timeout(CLASS_DEADLINE, read_class(&mut *stream)).await;
-        let (number, decoder) = match class {
-            Ok(Ok(class)) => class,
+    // A stream whose first byte is late does not hold the others up.
+    let mut opening = FuturesUnordered::new();
+    loop {
+        let opened = tokio::select! {
+            biased;
+            Some(opened) = opening.next() => opened,
+            stream = link.accept(), if opening.len() < MAX_OPENING => match stream {
+                Ok(stream) => {
+                    opening.push(tokio::time::timeout(CLASS_DEADLINE, read_class(stream)));
+                    continue;
+                }
+                Err(_) => return,
+            },
+        };
+        let accepted = match opened {
+            Ok(Ok(Opened::Class(class, incoming))) => {
+                let slot = slots.get_mut(class as usize).and_then(Option::take);
+                // The reader is gone only when the link is about to be.
+                slot.map(|slot| drop(slot.send(incoming))).is_some()
+            }
+            Ok(Ok(Opened::Unknown)) => {
+                context.metrics.streams_unknown_class.inc();
+                true
+            }
             Ok(Err(_)) => return,
-            Err(_) => {
-                context.metrics.streams_refused.inc();
-                return context.refuse(id, CloseCode::Misbehaved).await;
-            }
+            Err(_) => false,
         };
-        let Some(decoder) = decoder else {
-            // Of a later version, or ended before it began; dropping it tells the peer.
-            context.metrics.streams_unknown_class.inc();
-            continue;
-        };
-        match slots.get_mut(usize::from(number)).and_then(Option::take) {
-            // The reader is gone only when the link is about to be.
-            Some(slot) => drop(slot.send(Incoming { stream, decoder })),
-            None => {
-                context.metrics.streams_refused.inc();
-                return context.refuse(id, CloseCode::Misbehaved).await;
-            }
+        if !accepted {
+            context.metrics.streams_refused.inc();
+            return context.refuse(id, CloseCode::Misbehaved).await;
         }
     }
 }
 
-/// The class number and, if it is known, a decoder for what follows.
-async fn read_class(stream: &mut dyn RecvStream) -> Result<(u8, Option<FrameDecoder>), LinkClosed> {
+enum Opened {
+    Class(StreamClass, Incoming),
+    /// Of a later version, or ended before it began; dropping it tells the peer.
+    Unknown,
+}
+
+async fn read_class(mut stream: Box<dyn RecvStream>) -> Result<Opened, LinkClosed> {
     loop {
         // One byte, so that the frames after it stay whole chunks.
-        let Some(chunk) = stream.read(1).await? else { return Ok((u8::MAX, None)) };
-        if let Some(number) = chunk.first().copied() {
-            return Ok((number, StreamClass::from_wire(number).map(FrameDecoder::new)));
+        let Some(chunk) = stream.read(1).await? else { return Ok(Opened::Unknown) };
+        if let Some(number) = chunk.first() {
+            let Some(class) = StreamClass::from_wire(*number) else { return Ok(Opened::Unknown) };
+            return Ok(Opened::Class(class, Incoming { stream, decoder: FrameDecoder::new(class) }));
         }
     }
 }

@@ -17,6 +17,9 @@ use crate::{
     wire::CloseCode,
 };
 
+/// Packets' worth of stream bytes that one read takes at most, about 45 KB.
+const READ_PACKETS: usize = 32;
+
 /// The QUIC error code of a close code.
 pub(super) fn code(code: CloseCode) -> VarInt {
     VarInt::from_u32(code as u32)
@@ -70,7 +73,7 @@ impl Link for QuicLink {
     fn accept(&self) -> BoxFuture<'_, Result<Box<dyn RecvStream>, LinkClosed>> {
         Box::pin(async move {
             let stream = self.connection.accept_uni().await.map_err(|e| link_closed(&e))?;
-            Ok(Box::new(QuicRecv(stream)) as Box<dyn RecvStream>)
+            Ok(Box::new(QuicRecv { stream, rest: Bytes::new() }) as Box<dyn RecvStream>)
         })
     }
 
@@ -103,20 +106,39 @@ impl SendStream for QuicSend {
     }
 }
 
+/// Joins what arrived in several packets. That makes few large reads of many small ones, and what
+/// a reader keeps is a slice of stream bytes, not of a whole receive buffer.
 #[derive(Debug)]
-struct QuicRecv(quinn::RecvStream);
+struct QuicRecv {
+    stream: quinn::RecvStream,
+    /// Read from the connection, not from us yet.
+    rest: Bytes,
+}
+
+impl QuicRecv {
+    async fn fill(&mut self) -> Result<bool, ReadError> {
+        let mut packets = [const { Bytes::new() }; READ_PACKETS];
+        let Some(count) = self.stream.read_chunks(&mut packets).await? else { return Ok(false) };
+        self.rest = packets[..count].concat().into();
+        Ok(true)
+    }
+}
 
 impl RecvStream for QuicRecv {
     fn read(&mut self, max: usize) -> BoxFuture<'_, Result<Option<Bytes>, LinkClosed>> {
         Box::pin(async move {
-            match self.0.read_chunk(max, true).await {
-                Ok(chunk) => Ok(chunk.map(|chunk| chunk.bytes)),
-                Err(ReadError::ConnectionLost(e)) => Err(link_closed(&e)),
-                Err(ReadError::Reset(_)) => {
-                    Err(LinkClosed::Failed("the peer gave up a stream".into()))
+            while self.rest.is_empty() {
+                match self.fill().await {
+                    Ok(true) => {}
+                    Ok(false) => return Ok(None),
+                    Err(ReadError::ConnectionLost(e)) => return Err(link_closed(&e)),
+                    Err(ReadError::Reset(_)) => {
+                        return Err(LinkClosed::Failed("the peer gave up a stream".into()));
+                    }
+                    Err(_) => return Err(already_closed()),
                 }
-                Err(_) => Err(already_closed()),
             }
+            Ok(Some(self.rest.split_to(max.min(self.rest.len()))))
         })
     }
 }

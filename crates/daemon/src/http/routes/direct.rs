@@ -86,17 +86,19 @@ fn acknowledged(took: Duration, limit_ms: u64) -> RequireAck {
 }
 
 pub(super) async fn connections(State(app): State<Arc<App>>) -> Answer<DirectConnectionsResponse> {
-    let connections = app.agent.connected_agents().into_iter().map(|(agent_id, machine)| {
-        DirectConnection { agent_id, machine_id: Some(machine) }
-    });
-    Ok(Json(DirectConnectionsResponse {
-        ok: True::default(),
-        connections: connections.collect(),
-    }))
+    let connections = app
+        .agent
+        .connected_agents()
+        .into_iter()
+        .map(|(agent_id, machine)| DirectConnection { agent_id, machine_id: Some(machine) });
+    Ok(Json(DirectConnectionsResponse { ok: True::default(), connections: connections.collect() }))
 }
 
-pub(super) async fn events(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
+pub(super) async fn events(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
     let after = sse::last_event_id(&headers);
     let source = DirectSource::new(app.agent.direct_events(), app.event_base, after);
-    sse::respond(source, app.stop.clone())
+    sse::respond(&app, source)
 }

@@ -51,7 +51,10 @@ pub(super) fn handler(operation: Operation, method: Method) -> MethodRouter<Arc<
     }
 }
 
-fn route<H: Handler<T, Arc<App>>, T: 'static>(method: Method, handler: H) -> MethodRouter<Arc<App>> {
+fn route<H: Handler<T, Arc<App>>, T: 'static>(
+    method: Method,
+    handler: H,
+) -> MethodRouter<Arc<App>> {
     let filter = match method {
         Method::Post => MethodFilter::POST,
         Method::Delete => MethodFilter::DELETE,

@@ -57,8 +57,9 @@ pub(super) async fn events(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let client = app.bus.client(sse::last_event_id(&headers)).ok_or_else(|| {
-        ApiError::new(ErrorCode::LimitReached, "limit reached: event streams")
-    })?;
-    Ok(sse::respond(BusSource(client), app.stop.clone()))
+    let client = app
+        .bus
+        .client(sse::last_event_id(&headers))
+        .ok_or_else(|| ApiError::new(ErrorCode::LimitReached, "limit reached: event streams"))?;
+    sse::respond(&app, BusSource(client))
 }

@@ -35,8 +35,8 @@ pub(super) async fn direct(
 }
 
 fn open(app: Arc<App>, upgrade: Upgrade, receives_direct: bool) -> Result<Response, ApiError> {
-    let upgrade = upgrade
-        .map_err(|error| ApiError::new(ErrorCode::UpgradeRequired, error.body_text()))?;
+    let upgrade =
+        upgrade.map_err(|error| ApiError::new(ErrorCode::UpgradeRequired, error.body_text()))?;
     ws::open(app, upgrade, receives_direct)
 }
 

@@ -1,10 +1,8 @@
 //! Small worlds: whatever the order of events, every subscriber gets every entry once and in order.
 
-mod common;
-
 use std::time::Duration;
 
-use common::World;
+use crate::harness::World;
 use x0x_core::TopicId;
 use x0x_gossip_pubsub::{Delivery, Limits, PublishError, Start, topic_id};
 
@@ -228,9 +226,9 @@ fn a_live_link_holds_the_publisher_back_and_a_stalled_one_does_not() {
     world.link(0, 1);
     world.publish(0, topic, "first").unwrap();
     world.settle();
-    let mut flood = |world: &mut World| {
+    let flood = |world: &mut World| {
         let mut accepted = 0_u32;
-        while accepted < 10_000 {
+        while accepted < 2_000 {
             match world.publish(0, topic, "x") {
                 Ok(_) => accepted += 1,
                 Err(PublishError::Busy) => break,
@@ -245,7 +243,7 @@ fn a_live_link_holds_the_publisher_back_and_a_stalled_one_does_not() {
     world.advance(Duration::from_secs(1));
     assert_eq!(flood(&mut world), 0, "still held back");
     world.advance(Duration::from_secs(6));
-    assert!(flood(&mut world) > 5_000, "a stalled link holds nobody back");
+    assert!(flood(&mut world) == 2_000, "a stalled link holds nobody back");
     world.settle();
     world.assert_complete(&[(1, topic, id)], 8);
 }

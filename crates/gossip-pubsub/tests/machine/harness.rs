@@ -1,8 +1,6 @@
 //! A small world: a few machines joined by bounded queues, in virtual time and in an order drawn
 //! from a seed.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
-
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
@@ -17,31 +15,31 @@ use x0x_gossip_pubsub::{
 };
 use x0x_identity::{SecretKey, testing};
 
-pub const WALL: WallTime = WallTime::from_millis(1_800_000_000_000);
-pub const NETWORK: &str = "test";
+pub(crate) const WALL: WallTime = WallTime::from_millis(1_800_000_000_000);
+pub(crate) const NETWORK: &str = "test";
 
-pub struct Node {
-    pub id: MachineId,
-    pub key: SecretKey,
-    pub machine: PubSubMachine,
-    pub publisher: Publisher,
-    pub received: BTreeMap<SubscriptionId, Vec<Delivery>>,
+pub(crate) struct Node {
+    pub(crate) id: MachineId,
+    pub(crate) key: SecretKey,
+    pub(crate) machine: PubSubMachine,
+    pub(crate) publisher: Publisher,
+    pub(crate) received: BTreeMap<SubscriptionId, Vec<Delivery>>,
     full: BTreeSet<SubscriptionId>,
     limits: Limits,
 }
 
-pub struct World {
-    pub nodes: Vec<Node>,
-    pub now: Tick,
-    pub rng: SeededRng,
+pub(crate) struct World {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) now: Tick,
+    pub(crate) rng: SeededRng,
     /// Messages that a queue holds before it is busy.
-    pub capacity: usize,
+    pub(crate) capacity: usize,
     /// How often a subscriber's channel is full.
-    pub refusals: f64,
-    pub links: BTreeSet<(usize, usize)>,
-    pub disconnects: Vec<(usize, MachineId)>,
+    pub(crate) refusals: f64,
+    pub(crate) links: BTreeSet<(usize, usize)>,
+    pub(crate) disconnects: Vec<(usize, MachineId)>,
     /// Entries accepted for publishing, by topic and author and epoch.
-    pub published: BTreeMap<(TopicId, AgentId, u64), u64>,
+    pub(crate) published: BTreeMap<(TopicId, AgentId, u64), u64>,
     queues: BTreeMap<(usize, usize), VecDeque<Bytes>>,
     busy: BTreeSet<(usize, usize)>,
 }
@@ -63,11 +61,11 @@ impl Node {
         }
     }
 
-    pub fn agent(&self) -> AgentId {
+    pub(crate) fn agent(&self) -> AgentId {
         self.key.public_key().agent_id()
     }
 
-    pub fn messages(&self, id: SubscriptionId) -> Vec<&Message> {
+    pub(crate) fn messages(&self, id: SubscriptionId) -> Vec<&Message> {
         let messages = self.received[&id].iter();
         messages
             .filter_map(|delivery| match delivery {
@@ -77,7 +75,7 @@ impl Node {
             .collect()
     }
 
-    pub fn missed(&self, id: SubscriptionId) -> u64 {
+    pub(crate) fn missed(&self, id: SubscriptionId) -> u64 {
         let missed = self.received[&id].iter().map(|delivery| match delivery {
             Delivery::Lagged { missed } => *missed,
             _ => 0,
@@ -86,7 +84,7 @@ impl Node {
     }
 }
 
-pub fn machine_id(index: usize) -> MachineId {
+pub(crate) fn machine_id(index: usize) -> MachineId {
     MachineId::new([u8::try_from(index).unwrap() + 1; 32])
 }
 
@@ -95,7 +93,7 @@ fn index_of(id: MachineId) -> usize {
 }
 
 impl World {
-    pub fn new(nodes: usize, seed: u64, limits: &Limits) -> Self {
+    pub(crate) fn new(nodes: usize, seed: u64, limits: &Limits) -> Self {
         let mut world = Self {
             nodes: (0..nodes).map(|n| Node::new(n, epoch_at(WALL, 0), limits.clone())).collect(),
             now: Tick::from_millis(1),
@@ -115,7 +113,7 @@ impl World {
     }
 
     /// A ring with a chord when there are more than three.
-    pub fn ring(nodes: usize, seed: u64, limits: &Limits) -> Self {
+    pub(crate) fn ring(nodes: usize, seed: u64, limits: &Limits) -> Self {
         let mut world = Self::new(nodes, seed, limits);
         for a in 0..nodes {
             world.link(a, (a + 1) % nodes);
@@ -126,16 +124,16 @@ impl World {
         world
     }
 
-    pub fn wall(&self) -> WallTime {
+    pub(crate) fn wall(&self) -> WallTime {
         WALL + self.now.since(Tick::ZERO)
     }
 
-    pub fn input(&mut self, node: usize, input: Input) {
+    pub(crate) fn input(&mut self, node: usize, input: Input) {
         self.nodes[node].machine.handle(self.now, input);
         self.drain(node);
     }
 
-    pub fn link(&mut self, a: usize, b: usize) {
+    pub(crate) fn link(&mut self, a: usize, b: usize) {
         let pair = (a.min(b), a.max(b));
         if a != b && self.links.insert(pair) {
             self.input(a, Input::LinkUp(machine_id(b)));
@@ -143,7 +141,7 @@ impl World {
         }
     }
 
-    pub fn unlink(&mut self, a: usize, b: usize) {
+    pub(crate) fn unlink(&mut self, a: usize, b: usize) {
         if self.links.remove(&(a.min(b), a.max(b))) {
             for pair in [(a, b), (b, a)] {
                 self.queues.remove(&pair);
@@ -154,7 +152,12 @@ impl World {
         }
     }
 
-    pub fn subscribe(&mut self, node: usize, topic: TopicId, start: Start) -> SubscriptionId {
+    pub(crate) fn subscribe(
+        &mut self,
+        node: usize,
+        topic: TopicId,
+        start: Start,
+    ) -> SubscriptionId {
         let state = &mut self.nodes[node];
         let id = state.machine.subscribe(self.now, topic, start).unwrap();
         state.received.insert(id, Vec::new());
@@ -162,14 +165,19 @@ impl World {
         id
     }
 
-    pub fn publish(&mut self, node: usize, topic: TopicId, text: &str) -> Result<u64, PublishError> {
+    pub(crate) fn publish(
+        &mut self,
+        node: usize,
+        topic: TopicId,
+        text: &str,
+    ) -> Result<u64, PublishError> {
         let wall = self.wall();
         let state = &mut self.nodes[node];
         state.publisher.publish(wall, topic, Bytes::copy_from_slice(text.as_bytes()))
     }
 
     /// Lets the signer of a node do one run.
-    pub fn sign(&mut self, node: usize) -> bool {
+    pub(crate) fn sign(&mut self, node: usize) -> bool {
         let state = &mut self.nodes[node];
         let Some(unsigned) = state.publisher.next_run() else { return false };
         let run = unsigned.sign(&state.key).unwrap();
@@ -182,7 +190,7 @@ impl World {
     }
 
     /// The process of a node is killed and starts again, without links.
-    pub fn restart(&mut self, node: usize) {
+    pub(crate) fn restart(&mut self, node: usize) {
         let linked: Vec<_> =
             self.links.iter().copied().filter(|pair| pair.0 == node || pair.1 == node).collect();
         linked.into_iter().for_each(|(a, b)| self.unlink(a, b));
@@ -192,7 +200,7 @@ impl World {
         self.input(node, Input::Wall(wall));
     }
 
-    pub fn advance(&mut self, by: Duration) {
+    pub(crate) fn advance(&mut self, by: Duration) {
         self.now = self.now + by;
         let wall = self.wall();
         for node in 0..self.nodes.len() {
@@ -205,7 +213,7 @@ impl World {
     }
 
     /// Delivers the oldest message of a queue drawn at random.
-    pub fn deliver(&mut self) -> bool {
+    pub(crate) fn deliver(&mut self) -> bool {
         let full: Vec<_> =
             self.queues.iter().filter(|(_, queue)| !queue.is_empty()).map(|(k, _)| *k).collect();
         if full.is_empty() {
@@ -221,7 +229,7 @@ impl World {
         true
     }
 
-    pub fn ready(&mut self) {
+    pub(crate) fn ready(&mut self) {
         for node in 0..self.nodes.len() {
             for id in std::mem::take(&mut self.nodes[node].full) {
                 self.input(node, Input::SubscriberReady(id));
@@ -230,7 +238,7 @@ impl World {
     }
 
     /// Runs until nothing is left to do, timers included.
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         for _ in 0..40 {
             while (0..self.nodes.len()).fold(false, |any, node| self.sign(node) || any)
                 || self.deliver()
@@ -242,7 +250,7 @@ impl World {
     }
 
     /// Carries the outputs of a machine out.
-    pub fn drain(&mut self, node: usize) {
+    pub(crate) fn drain(&mut self, node: usize) {
         while let Some(output) = self.nodes[node].machine.poll_output() {
             match output {
                 Output::Send { peer, message } => self.send(node, peer, message),
@@ -270,6 +278,9 @@ impl World {
 
     fn send(&mut self, node: usize, peer: MachineId, message: Bytes) {
         let pair = (node, index_of(peer));
+        if pair.1 >= self.nodes.len() {
+            return; // A hostile peer that only talks.
+        }
         let queue = self.queues.entry(pair).or_default();
         if queue.len() >= self.capacity {
             self.busy.insert(pair);
@@ -280,7 +291,11 @@ impl World {
     }
 
     /// Every subscription got every published entry of its topic once, in the order of its author.
-    pub fn assert_complete(&self, subscriptions: &[(usize, TopicId, SubscriptionId)], seed: u64) {
+    pub(crate) fn assert_complete(
+        &self,
+        subscriptions: &[(usize, TopicId, SubscriptionId)],
+        seed: u64,
+    ) {
         for (node, topic, id) in subscriptions {
             let mut heads = BTreeMap::new();
             for message in self.nodes[*node].messages(*id) {
@@ -299,7 +314,7 @@ impl World {
         }
     }
 
-    pub fn counter(&self, node: usize, name: &str) -> u64 {
+    pub(crate) fn counter(&self, node: usize, name: &str) -> u64 {
         let metrics = self.nodes[node].machine.metrics().snapshot();
         metrics.iter().find(|metric| metric.name == name).unwrap().value
     }

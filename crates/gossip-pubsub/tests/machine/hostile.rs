@@ -1,8 +1,6 @@
 //! What a hostile peer sends is refused and counted, and harms nobody else.
 
-mod common;
-
-use common::{NETWORK, WALL, World, machine_id};
+use crate::harness::{NETWORK, WALL, World, machine_id};
 use x0x_gossip_pubsub::{
     Input, Limits, NetworkId, Start,
     testing::{RunForge, hostile_cases},
@@ -36,8 +34,7 @@ fn every_attack_is_refused_and_counted() {
         }
         assert!(world.counter(0, case.counter) > before, "{}", case.name);
         delivered.extend(case.delivered);
-        let got: Vec<_> =
-            world.nodes[0].messages(id).iter().map(|m| m.payload.clone()).collect();
+        let got: Vec<_> = world.nodes[0].messages(id).iter().map(|m| m.payload.clone()).collect();
         assert_eq!(got, delivered, "{}", case.name);
     }
     world.settle();

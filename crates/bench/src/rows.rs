@@ -1,0 +1,99 @@
+//! The figures, one file for each group, in the order of the design's table.
+
+mod direct;
+mod publish;
+mod resources;
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::node::Cluster;
+use crate::report::Report;
+
+/// Bytes of every message.
+const SIZE: usize = 256;
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scale {
+    /// Cluster sizes of the publish burst.
+    burst_nodes: &'static [usize],
+    /// Cluster sizes of the burst from REST clients.
+    rest_nodes: &'static [usize],
+    /// Cluster sizes of the paced publisher and of the idle run.
+    small_and_large: &'static [usize],
+    burst: u64,
+    rest_burst: u64,
+    paced: u64,
+    direct: u64,
+    direct_parallel: u64,
+    starts: usize,
+    idle: Duration,
+    /// How long after the last send deliveries are waited for.
+    patience: Duration,
+}
+
+impl Scale {
+    pub(crate) const FULL: Self = Self {
+        burst_nodes: &[2, 5, 8],
+        rest_nodes: &[2, 3, 8],
+        small_and_large: &[2, 8],
+        burst: 10_000,
+        rest_burst: 8_000,
+        paced: 500,
+        direct: 1_000,
+        direct_parallel: 10_000,
+        starts: 11,
+        idle: Duration::from_secs(30),
+        patience: Duration::from_secs(30),
+    };
+
+    pub(crate) const QUICK: Self = Self {
+        burst_nodes: &[2, 3],
+        rest_nodes: &[2],
+        small_and_large: &[2],
+        burst: 2_000,
+        rest_burst: 800,
+        paced: 100,
+        direct: 200,
+        direct_parallel: 1_000,
+        starts: 3,
+        idle: Duration::from_secs(5),
+        patience: Duration::from_secs(10),
+    };
+}
+
+/// Measures everything. Progress goes to standard error.
+pub(crate) async fn run(daemon: &Path, scale: Scale, report: &mut Report) -> Result<()> {
+    resources::binary_size(daemon, report)?;
+    resources::start(daemon, scale, report).await?;
+    for &nodes in scale.small_and_large {
+        resources::idle(&Cluster::start(daemon, nodes).await?, scale, report).await?;
+    }
+    for &nodes in scale.burst_nodes {
+        publish::burst(&Cluster::start(daemon, nodes).await?, scale, report).await?;
+    }
+    for &nodes in scale.rest_nodes {
+        publish::rest_burst(&Cluster::start(daemon, nodes).await?, scale, report).await?;
+    }
+    for &nodes in scale.small_and_large {
+        publish::paced(&Cluster::start(daemon, nodes).await?, scale, report).await?;
+    }
+    let pair = Cluster::start(daemon, 2).await?;
+    direct::measure(&pair, scale, report).await?;
+    publish::burst(&pair, scale, report).await?;
+    resources::after_load(&pair, report)
+}
+
+/// Announces a run and names it.
+fn begin(name: &str, nodes: usize) -> String {
+    let run = format!("{name}, {nodes} nodes");
+    eprintln!("{run}");
+    run
+}
+
+fn per_second(count: u64, elapsed: Duration) -> f64 {
+    count as f64 / elapsed.as_secs_f64()
+}

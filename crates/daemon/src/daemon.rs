@@ -1,0 +1,127 @@
+//! A running daemon: an agent, its API, and their files.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use x0x_agent::{Agent, AgentConfig};
+
+use crate::{
+    app::App,
+    config::Config,
+    error::StartError,
+    files::{ApiToken, InstanceLock, PortFile, private_directory},
+    http::{auth::Guard, router, server},
+};
+
+/// How long open connections get to end when the daemon stops.
+const GRACE: Duration = Duration::from_secs(2);
+/// How long the agent gets to tell its peers and save its state.
+const AGENT_GRACE: Duration = Duration::from_secs(5);
+
+/// A running daemon. Call [`shutdown`](Self::shutdown) to end it; dropping it only frees its data
+/// directory.
+#[derive(Debug)]
+pub struct Daemon {
+    app: Arc<App>,
+    server: JoinHandle<()>,
+    kill: CancellationToken,
+    // Fields are dropped in this order: the port file goes before the lock is free.
+    port_file: PortFile,
+    lock: InstanceLock,
+}
+
+impl Daemon {
+    /// Takes the data directory, opens the API, starts the agent, and serves. Returns as soon as the
+    /// API answers; the network is joined in the background.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running or behind then.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        private_directory(&config.data_dir)?;
+        let lock = InstanceLock::take(&config.data_dir)?;
+        let token = ApiToken::load_or_create(&config.data_dir)?;
+        let (listener, api_address) = listen(config.api_address).await?;
+        let agent = Agent::builder(agent_config(&config)).start().await?;
+        let stop = CancellationToken::new();
+        let kill = CancellationToken::new();
+        let app = App::new(agent, api_address, Guard::new(token, api_address), stop);
+        let serve = server::serve(listener, router(&app), Arc::clone(&app), kill.clone());
+        let server = tokio::spawn(serve);
+        let port_file = match PortFile::write(&config.data_dir, api_address) {
+            Ok(file) => file,
+            Err(error) => {
+                app.stop.cancel();
+                app.agent.shutdown().await;
+                return Err(error.into());
+            }
+        };
+        tracing::info!(%api_address, agent = %app.agent.agent_id(), "started");
+        Ok(Self { app, server, kill, port_file, lock })
+    }
+
+    /// Where the API listens.
+    #[must_use]
+    pub fn api_address(&self) -> SocketAddr {
+        self.app.api_address
+    }
+
+    /// The API's token.
+    #[must_use]
+    pub fn token(&self) -> &ApiToken {
+        self.app.guard.token()
+    }
+
+    /// The agent that the daemon serves.
+    #[must_use]
+    pub fn agent(&self) -> &Agent {
+        &self.app.agent
+    }
+
+    /// Waits until a client asks the daemon to stop.
+    pub async fn stop_requested(&self) {
+        self.app.stop.cancelled().await;
+    }
+
+    /// Stops: takes no more connections, tells streams and sessions, gives open connections two
+    /// seconds, stops the agent, and removes `api.port`.
+    pub async fn shutdown(self) {
+        let Self { app, server, kill, port_file, lock } = self;
+        app.stop.cancel();
+        // Ends at once by the token; a panic in it was reported when it happened.
+        let _ = server.await;
+        app.tasks.close();
+        if tokio::time::timeout(GRACE, app.tasks.wait()).await.is_err() {
+            tracing::warn!("connections did not end in time");
+            kill.cancel();
+        }
+        app.subscriptions.clear().await;
+        if tokio::time::timeout(AGENT_GRACE, app.agent.shutdown()).await.is_err() {
+            tracing::warn!("the agent did not stop in time");
+        }
+        drop(port_file);
+        drop(lock);
+        tracing::info!("stopped");
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let bind = async {
+        let listener = TcpListener::bind(address).await?;
+        let bound = listener.local_addr()?;
+        Ok((listener, bound))
+    };
+    bind.await.map_err(|source| StartError::Listen { address, source })
+}
+
+fn agent_config(config: &Config) -> AgentConfig {
+    let mut agent = AgentConfig::new(&config.identity_dir, &config.data_dir);
+    agent.bind = config.bind_address;
+    agent.bootstrap.clone_from(&config.bootstrap_peers);
+    agent.heartbeat = config.heartbeat;
+    agent.announcement_ttl = config.identity_ttl;
+    if let Some(network) = &config.network {
+        agent.network.clone_from(network);
+    }
+    agent
+}

@@ -1,0 +1,256 @@
+//! One session from upgrade to close.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, close_code};
+use futures_util::{
+    FutureExt, SinkExt, StreamExt,
+    stream::{SplitSink, SplitStream},
+};
+use tokio::task::JoinHandle;
+use x0x_agent::{AgentPublishError, PublishError};
+use x0x_api::{
+    Base64, ErrorCode,
+    limits::WS_KEEP_ALIVE,
+    ws::{ClientFrame, FrameId, ServerFrame},
+};
+use x0x_core::AgentId;
+
+use super::{
+    direct::{self, Sends},
+    outbox::{self, Outbox},
+    registry::Entry,
+    topics::Topics,
+};
+use crate::{app::App, http::error::ApiError};
+
+/// How long a client may take to read a batch of frames.
+const WRITE_TIME: Duration = Duration::from_secs(20);
+/// How long the end of a session may take.
+const CLOSE_TIME: Duration = Duration::from_secs(1);
+/// How long a publish waits for room before its client is told that it was not taken. While it
+/// waits the session's next frames are not read, so that the client is slowed down.
+const PUBLISH_TIME: Duration = Duration::from_secs(5);
+/// Confirmed publishes after which a `published` frame is due, even if more frames are there.
+const MAX_UNTOLD: u64 = 256;
+
+/// Why a session ends.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    /// The client closed it, or is gone.
+    Client,
+    /// The client broke the protocol or sent too large a message.
+    Protocol,
+    /// The client did not read.
+    Stuck,
+    /// The daemon stops.
+    Stopping,
+}
+
+/// Aborts its task when dropped.
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Runs a session to its end.
+pub(super) async fn run(app: Arc<App>, entry: Entry, socket: WebSocket) {
+    let (mut sink, mut stream) = socket.split();
+    let outbox = Arc::new(Outbox::new());
+    let session_id = entry.session_id.clone();
+    let connected = ServerFrame::Connected { session_id, agent_id: app.agent.agent_id() };
+    outbox.push_all([connected, ServerFrame::Pong].map(|frame| outbox::text(&frame))).await;
+    let _mail = entry
+        .receives_direct
+        .then(|| Task(tokio::spawn(direct::receive(app.agent.clone(), Arc::clone(&outbox)))));
+    let mut reader = Reader::new(Arc::clone(&app), entry, Arc::clone(&outbox));
+    let end = tokio::select! {
+        () = app.stop.cancelled() => End::Stopping,
+        end = reader.run(&mut stream) => end,
+        end = write(&app, &outbox, &mut sink) => end,
+    };
+    drop(reader);
+    close(&app, end, &mut sink).await;
+}
+
+/// Writes what the outbox holds, a batch at a time, and a `pong` now and then.
+async fn write(app: &App, outbox: &Outbox, sink: &mut SplitSink<WebSocket, Message>) -> End {
+    let mut keep_alive = tokio::time::interval(WS_KEEP_ALIVE);
+    keep_alive.reset();
+    loop {
+        let batch = tokio::select! {
+            batch = outbox.take() => batch,
+            _ = keep_alive.tick() => vec![outbox::text(&ServerFrame::Pong)],
+        };
+        app.metrics.ws_sent.add(batch.len() as u64);
+        let write = async {
+            for frame in batch {
+                sink.feed(Message::Text(frame)).await?;
+            }
+            sink.flush().await
+        };
+        match tokio::time::timeout(WRITE_TIME, write).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return End::Client,
+            Err(_) => return End::Stuck,
+        }
+    }
+}
+
+async fn close(app: &App, end: End, sink: &mut SplitSink<WebSocket, Message>) {
+    let (code, reason) = match end {
+        End::Client => (close_code::NORMAL, ""),
+        End::Protocol => (close_code::PROTOCOL, "protocol error or message too large"),
+        End::Stopping => (close_code::AWAY, "shutting down"),
+        End::Stuck => {
+            app.metrics.ws_stuck.inc();
+            return;
+        }
+    };
+    let frame = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
+    // The client may be gone; then there is nobody to tell.
+    let _ = tokio::time::timeout(CLOSE_TIME, sink.send(frame)).await;
+}
+
+/// Carries out a session's frames, in order.
+struct Reader {
+    app: Arc<App>,
+    entry: Entry,
+    outbox: Arc<Outbox>,
+    topics: Topics,
+    sends: Sends,
+    /// Publishes seen.
+    index: u64,
+    /// Publishes taken.
+    count: u64,
+    /// The last publish to be confirmed, and how many were since the last `published` frame.
+    untold: Option<Option<FrameId>>,
+    untold_count: u64,
+}
+
+impl Reader {
+    fn new(app: Arc<App>, entry: Entry, outbox: Arc<Outbox>) -> Self {
+        Self {
+            topics: Topics::new(app.agent.clone(), Arc::clone(&outbox)),
+            sends: Sends::new(app.agent.clone()),
+            app,
+            entry,
+            outbox,
+            index: 0,
+            count: 0,
+            untold: None,
+            untold_count: 0,
+        }
+    }
+
+    async fn run(&mut self, stream: &mut SplitStream<WebSocket>) -> End {
+        loop {
+            let ready = stream.next().now_or_never();
+            if ready.is_none() || self.untold_count >= MAX_UNTOLD {
+                self.confirm().await;
+            }
+            let frame = match ready {
+                Some(frame) => frame,
+                None => tokio::select! {
+                    frame = stream.next() => frame,
+                    failure = self.sends.failure() => {
+                        self.outbox.push(&failure).await;
+                        continue;
+                    }
+                },
+            };
+            match frame {
+                Some(Ok(Message::Text(text))) => self.frame(&text).await,
+                Some(Ok(Message::Close(_))) | None => return End::Client,
+                // Binary frames mean nothing; pings are answered by the protocol itself.
+                Some(Ok(_)) => {}
+                Some(Err(_)) => return End::Protocol,
+            }
+        }
+    }
+
+    async fn frame(&mut self, text: &Utf8Bytes) {
+        self.app.metrics.ws_received.inc();
+        match serde_json::from_str(text.as_str()) {
+            Ok(ClientFrame::Publish { topic, payload, id, ack }) => {
+                self.publish(&topic, &payload, id, ack).await;
+            }
+            Ok(ClientFrame::SendDirect { agent_id, payload, id }) => {
+                self.send_direct(&agent_id, &payload, id).await;
+            }
+            Ok(ClientFrame::Subscribe { topics }) => {
+                self.topics.subscribe(topics, &self.entry).await;
+            }
+            Ok(ClientFrame::Unsubscribe { topics }) => {
+                self.topics.unsubscribe(topics, &self.entry).await;
+            }
+            Ok(ClientFrame::Ping) => self.outbox.push(&ServerFrame::Pong).await,
+            Ok(_) => self.invalid("not a command of this version").await,
+            Err(error) => self.invalid(&error.to_string()).await,
+        }
+    }
+
+    async fn invalid(&mut self, why: &str) {
+        let message = format!("invalid command: {why}");
+        self.outbox.push(&outbox::error(ErrorCode::InvalidCommand, message)).await;
+    }
+
+    async fn publish(&mut self, topic: &str, payload: &str, id: Option<FrameId>, ack: bool) {
+        self.index += 1;
+        match self.try_publish(topic, payload).await {
+            Ok(()) => {
+                self.count += 1;
+                if ack {
+                    self.untold = Some(id);
+                    self.untold_count += 1;
+                }
+            }
+            Err((code, message)) => {
+                self.app.metrics.ws_publishes_refused.inc();
+                // What was taken before is told before.
+                self.confirm().await;
+                let index = id.is_none().then_some(self.index);
+                self.outbox.push(&ServerFrame::Error { message, code, id, index }).await;
+            }
+        }
+    }
+
+    async fn try_publish(&mut self, topic: &str, payload: &str) -> Result<(), (ErrorCode, String)> {
+        let payload = Base64::decode(payload)
+            .map_err(|_| (ErrorCode::InvalidBase64, "invalid base64 in payload".to_owned()))?;
+        let agent = &self.app.agent;
+        let result = match agent.try_publish(topic, payload.clone()) {
+            Err(AgentPublishError::Publish(PublishError::Busy)) => {
+                // A publish that is cancelled has published nothing, so that a refusal is the truth.
+                let busy = Err(AgentPublishError::Publish(PublishError::Busy));
+                let publish = agent.publish(topic, payload);
+                tokio::time::timeout(PUBLISH_TIME, publish).await.unwrap_or(busy)
+            }
+            result => result,
+        };
+        result.map_err(|error| {
+            let error = ApiError::from(error);
+            (error.code(), format!("publish failed: {}", error.0))
+        })
+    }
+
+    /// Tells the client which publishes were taken, if it asked to be told.
+    async fn confirm(&mut self) {
+        if let Some(id) = self.untold.take() {
+            self.untold_count = 0;
+            self.outbox.push(&ServerFrame::Published { id, count: self.count }).await;
+        }
+    }
+
+    async fn send_direct(&mut self, to: &str, payload: &str, id: Option<FrameId>) {
+        let parsed = to.parse::<AgentId>().map_err(ApiError::from);
+        let parsed = parsed.and_then(|to| Ok((to, Base64::decode(payload)?)));
+        match parsed {
+            Ok((to, payload)) => self.sends.start(to, payload, id).await,
+            Err(error) => self.outbox.push(&direct::failed(&error, id)).await,
+        }
+    }
+}

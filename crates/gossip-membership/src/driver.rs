@@ -1,0 +1,329 @@
+//! The tokio shell around [`HyParView`]: one actor that owns the machine.
+//!
+//! It never waits for a peer or the disk: dials and cache writes are tasks, messages go into the
+//! transport's queues or are dropped and counted.
+
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::{JoinHandle, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+use x0x_core::{Clock, Machine, MachineId, PeerAddr, Protocol, Tick};
+use x0x_transport::{
+    Inbound, InboundEvent, SessionInfo, Transport,
+    error::{DialError, SendError},
+};
+
+use crate::{
+    announce::Announcer,
+    cache::{self, PeerCache},
+    config::MembershipConfig,
+    metrics::MembershipMetrics,
+    neighbors::NeighborEvent,
+    peer::Peer,
+    state::{DialFailure, HyParView, Input, MAX_DIALS, Output},
+    wire::MessageIn,
+};
+
+/// From a change of the cache to its being written: the few sessions of a start make one write.
+const CACHE_DELAY: Duration = Duration::from_secs(1);
+/// Shortest time between two writes of the cache.
+const CACHE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What the handle asks for.
+#[derive(Debug)]
+pub(crate) enum Command {
+    PassiveView(oneshot::Sender<Vec<PeerAddr>>),
+}
+
+type Dialled = (PeerAddr, Result<MachineId, DialFailure>);
+
+/// Owns the machine and carries its outputs out.
+pub(crate) struct Actor {
+    transport: Arc<dyn Transport>,
+    machine: HyParView,
+    announcer: Announcer,
+    config: MembershipConfig,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<MembershipMetrics>,
+    dials: JoinSet<Dialled>,
+    local_addresses: Vec<std::net::SocketAddr>,
+    store: Option<Store>,
+}
+
+impl Actor {
+    pub(crate) fn new(
+        transport: Arc<dyn Transport>,
+        machine: HyParView,
+        announcer: Announcer,
+        config: MembershipConfig,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let metrics = machine.metrics();
+        let store = config.cache_file.clone().map(|path| Store::new(path, metrics.clone()));
+        let (dials, local_addresses) = (JoinSet::new(), Vec::new());
+        Self {
+            transport,
+            machine,
+            announcer,
+            config,
+            clock,
+            metrics,
+            dials,
+            local_addresses,
+            store,
+        }
+    }
+
+    pub(crate) async fn run(
+        mut self,
+        mut inbound: Inbound,
+        mut commands: mpsc::Receiver<Command>,
+        stop: CancellationToken,
+    ) {
+        self.begin().await;
+        loop {
+            let wait = self.wait();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(command) = commands.recv() => self.on_command(command),
+                event = inbound.recv() => match event {
+                    Some(event) => self.on_event(event),
+                    None => break,
+                },
+                Some(dialled) = self.dials.join_next() => match dialled {
+                    Ok((to, result)) => self.handle(Input::DialResult { to, result }),
+                    // The machine gives the dial up at its deadline.
+                    Err(error) => tracing::error!(%error, "dial task failed"),
+                },
+                () = tokio::time::sleep(wait) => self.on_time(),
+            }
+        }
+        self.handle(Input::Leave);
+        self.dials.abort_all();
+        if let Some(store) = self.store {
+            store.close().await;
+        }
+    }
+
+    async fn begin(&mut self) {
+        let (local, now) = (self.transport.local_id(), self.clock.wall());
+        let mut cached = Vec::new();
+        if let Some(store) = &mut self.store {
+            store.load(local, now).await;
+            cached = store.cache.peers().cloned().collect();
+        }
+        self.refresh_addresses();
+        let bootstrap = self.config.bootstrap.clone();
+        self.handle(Input::Start { bootstrap, cached });
+    }
+
+    /// Until the next timer; long when there is none, since any other event ends the wait.
+    fn wait(&self) -> Duration {
+        const IDLE: Duration = Duration::from_secs(24 * 3600);
+        let save = self.store.as_ref().and_then(|store| store.save_at);
+        let next = self.machine.poll_timeout().into_iter().chain(save).min();
+        next.map_or(IDLE, |at| at.since(self.clock.now()))
+    }
+
+    fn on_time(&mut self) {
+        let now = self.clock.now();
+        if let Some(store) = &mut self.store {
+            store.save_if_due(now);
+        }
+        self.machine.handle_timeout(now);
+        self.carry_out();
+    }
+
+    fn on_command(&self, command: Command) {
+        let Command::PassiveView(reply) = command;
+        // The caller may have given up.
+        let _ = reply.send(self.machine.passive().map(Peer::to_addr).collect());
+    }
+
+    fn on_event(&mut self, event: InboundEvent) {
+        match event {
+            InboundEvent::Up(session) => self.on_up(&session),
+            InboundEvent::Message { peer, message } => self.on_message(peer, &message),
+            InboundEvent::Down(peer) => self.handle(Input::Down(peer)),
+            // Membership messages are not kept for later: the protocol repairs what was dropped.
+            _ => {}
+        }
+    }
+
+    fn on_up(&mut self, session: &SessionInfo) {
+        self.refresh_addresses();
+        let Some(peer) = Peer::from_addr(&session.peer_addr()) else {
+            return;
+        };
+        if let Some(store) = &mut self.store {
+            store.note(self.clock.as_ref(), peer.clone());
+        }
+        let loopback = session.remote_address.ip().to_canonical().is_loopback();
+        self.handle(Input::Up { peer, loopback });
+    }
+
+    fn on_message(&mut self, peer: MachineId, bytes: &Bytes) {
+        let message = MessageIn::decode(bytes).and_then(|m| m.verify(self.transport.local_id()));
+        match message {
+            Ok(verified) => {
+                self.metrics.refused_entries.add(verified.refused_entries);
+                self.handle(Input::Message { peer, message: verified.message });
+            }
+            Err(error) => {
+                self.metrics.refused_malformed.inc();
+                tracing::debug!(peer = %peer.short(), %error, "membership message refused");
+            }
+        }
+    }
+
+    /// The entry about this node in shuffles follows its addresses.
+    fn refresh_addresses(&mut self) {
+        let addresses = self.transport.local_addresses();
+        if addresses != self.local_addresses {
+            self.local_addresses.clone_from(&addresses);
+            self.handle(Input::LocalAddresses(addresses));
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        let now = self.clock.now();
+        self.machine.handle(now, input);
+        // A stream of inputs must not keep the timers waiting.
+        if self.machine.poll_timeout().is_some_and(|at| at <= now) {
+            self.machine.handle_timeout(now);
+        }
+        self.carry_out();
+    }
+
+    fn carry_out(&mut self) {
+        let mut changes = Vec::new();
+        while let Some(output) = self.machine.poll_output() {
+            match output {
+                Output::Send { to, message } => self.send(to, message.encode()),
+                Output::Dial(to) => self.dial(to),
+                Output::NeighborUp(id) => changes.push(NeighborEvent::Up(id)),
+                Output::NeighborDown(id) => changes.push(NeighborEvent::Down(id)),
+            }
+        }
+        for change in &changes {
+            tracing::debug!(?change, "active view");
+        }
+        self.announcer.apply(changes);
+    }
+
+    fn send(&self, to: MachineId, message: Bytes) {
+        match self.transport.try_send(to, Protocol::Membership, message) {
+            // The session ended; its `Down` is on the way.
+            Ok(()) | Err(SendError::NotConnected) => {}
+            Err(_) => self.metrics.send_busy.inc(),
+        }
+    }
+
+    fn dial(&mut self, to: PeerAddr) {
+        // The machine counts its dials; one that it gave up for a session may take a moment more.
+        if self.dials.len() >= 2 * MAX_DIALS {
+            let result = Err(DialFailure::Later(self.config.overlay.retry_min));
+            self.dials.spawn(async move { (to, result) });
+            return;
+        }
+        let (transport, limit) = (self.transport.clone(), self.config.overlay.dial_timeout);
+        self.dials.spawn(async move {
+            let result = match tokio::time::timeout(limit, transport.connect(to.clone())).await {
+                Ok(Ok(session)) => Ok(session.peer),
+                Ok(Err(error)) => Err(failure(&error)),
+                Err(_) => Err(DialFailure::Unreachable),
+            };
+            (to, result)
+        });
+    }
+}
+
+fn failure(error: &DialError) -> DialFailure {
+    const CROWDED: Duration = Duration::from_secs(5);
+    match error {
+        DialError::OwnAddress => DialFailure::OwnAddress,
+        DialError::BackingOff { retry_in_ms } => {
+            DialFailure::Later(Duration::from_millis(*retry_in_ms))
+        }
+        DialError::Limit { .. } => DialFailure::Later(CROWDED),
+        _ => DialFailure::Unreachable,
+    }
+}
+
+/// The peer cache and its file.
+struct Store {
+    path: PathBuf,
+    metrics: Arc<MembershipMetrics>,
+    cache: PeerCache,
+    save_at: Option<Tick>,
+    saved_at: Option<Tick>,
+    writing: Option<JoinHandle<()>>,
+}
+
+impl Store {
+    fn new(path: PathBuf, metrics: Arc<MembershipMetrics>) -> Self {
+        let cache = PeerCache::default();
+        Self { path, metrics, cache, save_at: None, saved_at: None, writing: None }
+    }
+
+    async fn load(&mut self, local: MachineId, now: x0x_core::WallTime) {
+        let path = self.path.clone();
+        let loading = tokio::task::spawn_blocking(move || PeerCache::load(&path, local, now));
+        match loading.await {
+            Ok(Ok(cache)) => self.cache = cache,
+            Ok(Err(error)) => tracing::warn!(%error, "starting without the peer cache"),
+            Err(error) => tracing::error!(%error, "reading the peer cache failed"),
+        }
+    }
+
+    fn note(&mut self, clock: &dyn Clock, peer: Peer) {
+        if self.cache.note(clock.wall(), peer) && self.save_at.is_none() {
+            let soon = clock.now() + CACHE_DELAY;
+            let spaced = self.saved_at.map_or(soon, |at| at + CACHE_INTERVAL);
+            self.save_at = Some(soon.max(spaced));
+        }
+    }
+
+    fn save_if_due(&mut self, now: Tick) {
+        if self.save_at.is_none_or(|at| at > now) {
+            return;
+        }
+        if self.writing.as_ref().is_some_and(|writing| !writing.is_finished()) {
+            self.save_at = Some(now + CACHE_DELAY);
+            return;
+        }
+        self.save_at = None;
+        self.saved_at = Some(now);
+        self.writing = Some(self.write());
+    }
+
+    fn write(&self) -> JoinHandle<()> {
+        let (path, json, metrics) = (self.path.clone(), self.cache.to_json(), self.metrics.clone());
+        tokio::task::spawn_blocking(move || report(&metrics, cache::write(&path, &json)))
+    }
+
+    /// Writes what is not written yet.
+    async fn close(mut self) {
+        if let Some(writing) = self.writing.take() {
+            let _ = writing.await;
+        }
+        if self.save_at.is_some() {
+            let _ = self.write().await;
+        }
+    }
+}
+
+fn report(metrics: &MembershipMetrics, result: io::Result<()>) {
+    match result {
+        Ok(()) => metrics.cache_saved.inc(),
+        Err(error) => {
+            metrics.cache_failed.inc();
+            tracing::warn!(%error, "the peer cache was not written");
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Nodes that find each other over an in-memory pubsub, in virtual time.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep, timeout};
+use x0x_core::{AgentId, Clock, MachineId, Tick, WallTime};
+use x0x_gossip_pubsub::{PubSub, testing::LocalHub, topic_id};
+use x0x_identity::{SignedBinding, testing::key};
+use x0x_rendezvous::{
+    ANNOUNCE_TOPIC, AnnounceError, Announcement, Discovery, DiscoveryConfig, LocalAgent, Stamp,
+};
+
+const START: WallTime = WallTime::from_millis(1_800_000_000_000);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// The paused clock of the runtime.
+#[derive(Debug)]
+struct VirtualClock(Instant);
+
+impl Clock for VirtualClock {
+    fn now(&self) -> Tick {
+        Tick::ZERO + self.0.elapsed()
+    }
+
+    fn wall(&self) -> WallTime {
+        START + self.0.elapsed()
+    }
+}
+
+struct World {
+    clock: Arc<dyn Clock>,
+    hub: LocalHub,
+}
+
+impl World {
+    fn new() -> Self {
+        Self { clock: Arc::new(VirtualClock(Instant::now())), hub: LocalHub::default() }
+    }
+
+    /// A node whose agent is key `n` and whose machine is key `100 + n`.
+    async fn node(&self, n: u64) -> Discovery {
+        let local = LocalAgent {
+            key: key(n),
+            machine: machine(n),
+            user: None,
+            addresses: Box::new(move || vec![address(n)]),
+        };
+        let pubsub = Arc::new(self.hub.author(agent(n)));
+        Discovery::start(pubsub, local, self.clock.clone(), DiscoveryConfig::default())
+            .await
+            .expect("starts")
+    }
+}
+
+fn agent(n: u64) -> AgentId {
+    key(n).public_key().agent_id()
+}
+
+fn machine(n: u64) -> MachineId {
+    key(100 + n).public_key().machine_id()
+}
+
+fn address(n: u64) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, 1], 5000 + n as u16))
+}
+
+/// Waits for a condition in virtual time.
+async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    let wait = async {
+        while !holds().await {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(MINUTE, wait).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+async fn ids(discovery: &Discovery, unfiltered: bool) -> Vec<AgentId> {
+    discovery.agents(unfiltered).await.into_iter().map(|known| known.agent).collect()
+}
+
+fn sorted<const N: usize>(numbers: [u64; N]) -> Vec<AgentId> {
+    let mut ids = numbers.map(agent).to_vec();
+    ids.sort();
+    ids
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_find_each_other_and_forget_who_left() {
+    let world = World::new();
+    let (one, two) = (world.node(1).await, world.node(2).await);
+    for node in [&one, &two] {
+        eventually("both known", async || ids(node, false).await == sorted([1, 2])).await;
+    }
+    let known = one.agent(&agent(2)).await.expect("known");
+    assert_eq!((known.machine, known.user), (machine(2), None));
+    assert_eq!(known.addresses, [address(2)]);
+    assert!(known.announced_at >= START && known.last_seen <= world.clock.wall());
+
+    two.shutdown().await;
+    sleep(20 * MINUTE).await;
+    assert_eq!(ids(&one, false).await, [agent(1)], "one still announces itself");
+    assert_eq!(ids(&one, true).await, sorted([1, 2]));
+    assert_eq!(one.agent(&agent(2)).await.map(|known| known.agent), Some(agent(2)));
+    assert_eq!(one.agent(&agent(3)).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_joiner_learns_what_is_retained() {
+    let world = World::new();
+    let one = world.node(1).await;
+    eventually("announced", async || one.metrics().announced.value() == 1).await;
+    // The heartbeat is far; only the retained announcements can tell.
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(one.metrics().announced.value(), 2);
+    let two = world.node(2).await;
+    eventually("retained", async || ids(&two, false).await == sorted([1, 2])).await;
+    assert_eq!(one.metrics().announced.value(), 2);
+    let replayed = two.metrics().kept.value() + two.metrics().replayed.value();
+    assert!(replayed >= 2, "{replayed}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn heartbeats_continue() {
+    let world = World::new();
+    let one = world.node(1).await;
+    sleep(60 * MINUTE).await;
+    let announced = one.metrics().announced.value();
+    assert!((12..=15).contains(&announced), "{announced} in an hour");
+}
+
+#[tokio::test(start_paused = true)]
+async fn announcing_on_request_waits_its_turn() {
+    let world = World::new();
+    let one = world.node(1).await;
+    sleep(MINUTE).await;
+    let before = Instant::now();
+    assert_eq!(one.announce().await, Ok(()));
+    assert_eq!(before.elapsed(), Duration::ZERO);
+    let answers = [one.clone(), one.clone(), one.clone()]
+        .map(|one| tokio::spawn(async move { one.announce().await }));
+    for answer in answers {
+        assert_eq!(answer.await.expect("no panic"), Ok(()));
+    }
+    assert!(before.elapsed() >= Duration::from_secs(1));
+    assert_eq!(
+        one.metrics().announced.value(),
+        4,
+        "two at the start, one alone, one for all three"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_pubsub_is_told_and_tried_again() {
+    let world = World::new();
+    world.hub.set_busy(true);
+    let one = world.node(1).await;
+    assert_eq!(one.announce().await, Err(AnnounceError::Busy));
+    assert_eq!(one.metrics().announced.value(), 0);
+    world.hub.set_busy(false);
+    eventually("announced", async || one.metrics().announced.value() > 0).await;
+    assert!(one.metrics().announce_failed.value() > 0);
+    assert_eq!(ids(&one, false).await, [agent(1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn false_announcements_are_counted_and_not_listed() {
+    let world = World::new();
+    let one = world.node(1).await;
+    let wall = world.clock.wall();
+    let binding = SignedBinding::issue(&key(2), machine(2), wall, MINUTE);
+    let honest = Announcement {
+        agent: agent(2),
+        machine: machine(2),
+        user: None,
+        addresses: vec![address(2), SocketAddr::from(([127, 0, 0, 1], 1))],
+        stamp: Stamp { announced_at: wall, counter: 1 },
+    };
+    let topic = topic_id(ANNOUNCE_TOPIC);
+    let publish = |author: u64, payload: Bytes| {
+        world.hub.author(agent(author)).try_publish(topic, payload).expect("takes it");
+    };
+    publish(2, Bytes::from_static(b"nonsense"));
+    publish(3, honest.encode(&binding));
+    let future = Stamp { announced_at: wall + 60 * MINUTE, counter: 1 };
+    publish(2, Announcement { stamp: future, ..honest.clone() }.encode(&binding));
+    publish(2, Announcement { machine: machine(3), ..honest.clone() }.encode(&binding));
+    let metrics = one.metrics();
+    eventually("all refused", async || {
+        metrics.refused_malformed.value()
+            + metrics.refused_author.value()
+            + metrics.refused_future.value()
+            + metrics.refused_binding.value()
+            == 4
+    })
+    .await;
+    assert_eq!(one.agent(&agent(2)).await, None);
+    assert_eq!(metrics.refused_malformed.value(), 1);
+    assert_eq!(metrics.refused_author.value(), 1);
+    assert_eq!(metrics.refused_future.value(), 1);
+    assert_eq!(metrics.refused_binding.value(), 1);
+
+    publish(2, honest.encode(&binding));
+    publish(2, honest.encode(&binding));
+    eventually("replayed", async || metrics.replayed.value() == 1).await;
+    assert_eq!(one.agent(&agent(2)).await.expect("known").addresses, [address(2)]);
+    assert_eq!(metrics.addresses_dropped.value(), 1);
+    let snapshot = metrics.snapshot();
+    let value = |name| snapshot.iter().find(|metric| metric.name == name).expect("there").value;
+    assert_eq!(value("discovery_agents"), ids(&one, true).await.len() as u64);
+}
+
+#[tokio::test(start_paused = true)]
+async fn agents_met_in_sessions_are_known() {
+    let world = World::new();
+    let one = world.node(1).await;
+    one.observe_session(vec![agent(5), agent(6)], machine(5), vec![address(5)]).await;
+    eventually("all known", async || ids(&one, false).await == sorted([1, 5, 6])).await;
+    let known = one.agent(&agent(6)).await.expect("known");
+    assert_eq!((known.machine, known.addresses), (machine(5), vec![address(5)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_ends_when_stopped_dropped_or_cut_off() {
+    let world = World::new();
+    let topic = topic_id(ANNOUNCE_TOPIC);
+    let (one, two) = (world.node(1).await, world.node(2).await);
+    assert_eq!(world.hub.subscriptions(topic), 2);
+
+    one.shutdown().await;
+    assert_eq!(one.announce().await, Err(AnnounceError::Closed));
+    assert_eq!(one.agents(true).await, []);
+    one.observe_session(vec![agent(5)], machine(5), vec![]).await;
+    assert_eq!(world.hub.subscriptions(topic), 1);
+
+    drop(two);
+    eventually("unsubscribed", async || world.hub.subscriptions(topic) == 0).await;
+
+    let three = world.node(3).await;
+    world.hub.close();
+    eventually("closed", async || three.announce().await == Err(AnnounceError::Closed)).await;
+}

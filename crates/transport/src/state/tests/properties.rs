@@ -1,0 +1,174 @@
+//! Whatever happens in whatever order: the machine's promises.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Connect(u8, u8),
+    Succeed(usize, u8),
+    Fail(usize),
+    Accept(u8),
+    Hello(usize, u8, bool),
+    Keep(usize),
+    Refuse(usize),
+    Close(usize, u8),
+    Disconnect(u8),
+    Pass(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let peer = 0_u8..4;
+    prop_oneof![
+        (peer.clone(), any::<u8>()).prop_map(|(peer, at)| Step::Connect(peer, at % 8)),
+        (any::<usize>(), peer.clone()).prop_map(|(n, peer)| Step::Succeed(n, peer)),
+        any::<usize>().prop_map(Step::Fail),
+        peer.clone().prop_map(Step::Accept),
+        (any::<usize>(), 0_u8..3, any::<bool>()).prop_map(|(n, i, r)| Step::Hello(n, i, r)),
+        any::<usize>().prop_map(Step::Keep),
+        any::<usize>().prop_map(Step::Refuse),
+        (any::<usize>(), 0_u8..10).prop_map(|(n, why)| Step::Close(n, why)),
+        peer.prop_map(Step::Disconnect),
+        (0_u64..4000).prop_map(Step::Pass),
+    ]
+}
+
+/// Two lesser and two greater peers than this machine.
+fn peer(n: u8) -> MachineId {
+    MachineId::new([[1, 2, 8, 9][usize::from(n)]; 32])
+}
+
+/// What the outputs claim.
+#[derive(Default)]
+struct Model {
+    open: BTreeMap<LinkId, MachineId>,
+    up: BTreeMap<MachineId, LinkId>,
+    trying: BTreeSet<AttemptId>,
+    waiting: BTreeSet<RequestId>,
+    generation: u64,
+}
+
+impl Model {
+    fn see(&mut self, output: &Output) {
+        match output {
+            Output::Dial { attempt, .. } => assert!(self.trying.insert(*attempt)),
+            Output::Abort(attempt) => assert!(self.trying.contains(attempt)),
+            Output::SendHello { link, .. } | Output::SendKeep(link) => {
+                assert!(self.open.contains_key(link));
+            }
+            Output::Up(up) => {
+                assert_eq!(self.open.get(&up.link), Some(&up.peer), "over an open link");
+                assert!(self.up.insert(up.peer, up.link).is_none(), "one session at a time");
+                assert!(up.generation > self.generation);
+                self.generation = up.generation;
+            }
+            Output::Down { link, peer } => assert_eq!(self.up.remove(peer), Some(*link)),
+            Output::Close { link, .. } => {
+                assert!(self.open.remove(link).is_some(), "closed once");
+                assert!(!self.up.values().any(|up| up == link), "down comes first");
+            }
+            Output::Connected { request, peer } => {
+                assert!(self.waiting.remove(request), "answered once");
+                assert!(self.up.contains_key(peer));
+            }
+            Output::Failed { request, .. } => {
+                assert!(self.waiting.remove(request), "answered once");
+            }
+        }
+    }
+}
+
+/// The `n`-th of the links or attempts that exist, or one that never did.
+fn pick<T: Copy + Ord>(all: impl ExactSizeIterator<Item = T>, n: usize, none: T) -> T {
+    let count = all.len();
+    all.skip(n % (count + 1)).next().unwrap_or(none)
+}
+
+fn close_reason(why: u8) -> LinkClosed {
+    match why {
+        0..=6 => LinkClosed::Peer(CloseCode::from_wire(why.into())),
+        7 => LinkClosed::Failed("broken".into()),
+        _ => LinkClosed::TimedOut,
+    }
+}
+
+fn take(bench: &mut Bench, model: &mut Model, step: Step) {
+    let attempt = |model: &Model, n| pick(model.trying.iter().copied(), n, AttemptId(u64::MAX));
+    let link = |model: &Model, n| pick(model.open.keys().copied(), n, LinkId(u64::MAX));
+    let input = match step {
+        Step::Connect(n, at) => {
+            let request = RequestId(bench.number());
+            model.waiting.insert(request);
+            let at = u16::from(at);
+            Input::Connect { request, to: known(peer(n), &[at, at + 1]) }
+        }
+        Step::Succeed(n, who) => {
+            let attempt = attempt(model, n);
+            if !model.trying.remove(&attempt) {
+                return;
+            }
+            let up = LinkUp { link: LinkId(bench.number()), peer: peer(who), address: address(5) };
+            model.open.insert(up.link, up.peer);
+            Input::Dialled { attempt, result: Ok(up) }
+        }
+        Step::Fail(n) => {
+            let attempt = attempt(model, n);
+            model.trying.remove(&attempt);
+            Input::Dialled { attempt, result: Err(DialError::Timeout) }
+        }
+        Step::Accept(n) => {
+            let up = LinkUp { link: LinkId(bench.number()), peer: peer(n), address: address(6) };
+            model.open.insert(up.link, up.peer);
+            Input::Accepted(up)
+        }
+        Step::Hello(n, instance, replace) => {
+            Input::Hello { link: link(model, n), hello: Hello { replace, ..hello(instance) } }
+        }
+        Step::Keep(n) => Input::Keep(link(model, n)),
+        Step::Refuse(n) => Input::Refused { link: link(model, n), code: CloseCode::Misbehaved },
+        Step::Close(n, why) => {
+            let link = link(model, n);
+            let outputs = bench.close(link, close_reason(why));
+            outputs.iter().for_each(|output| model.see(output));
+            model.open.remove(&link);
+            return;
+        }
+        Step::Disconnect(n) => Input::Disconnect(peer(n)),
+        Step::Pass(ms) => {
+            let outputs = bench.pass(Duration::from_millis(ms));
+            return outputs.iter().for_each(|output| model.see(output));
+        }
+    };
+    bench.give(input).iter().for_each(|output| model.see(output));
+}
+
+proptest! {
+    #[test]
+    fn promises_hold(steps in prop::collection::vec(step(), 0..200)) {
+        let (mut bench, mut model) = (Bench::new(), Model::default());
+        for step in steps {
+            take(&mut bench, &mut model, step);
+            let up = bench.machine.sessions.iter().map(|(peer, session)| (*peer, session.link));
+            prop_assert_eq!(up.collect::<BTreeMap<_, _>>(), model.up.clone());
+            prop_assert!(bench.machine.links.keys().all(|link| model.open.contains_key(link)));
+        }
+        bench.give(Input::Shutdown).iter().for_each(|output| model.see(output));
+        prop_assert!(model.up.is_empty() && model.open.is_empty());
+        prop_assert!(model.waiting.is_empty(), "everybody was answered");
+    }
+
+    #[test]
+    fn everybody_is_answered_in_time(steps in prop::collection::vec(step(), 0..100)) {
+        let (mut bench, mut model) = (Bench::new(), Model::default());
+        for step in steps {
+            take(&mut bench, &mut model, step);
+        }
+        // A race may be followed by a second one, and both may be queued behind others.
+        let outputs = bench.pass(Duration::from_secs(300));
+        outputs.iter().for_each(|output| model.see(output));
+        prop_assert!(model.waiting.is_empty());
+    }
+}

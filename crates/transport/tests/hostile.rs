@@ -1,0 +1,221 @@
+//! Peers that break the rules of the session protocol, driven by hand over links in memory.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use x0x_core::{Protocol, StreamClass};
+use x0x_transport::{
+    InboundEvent, Node, Transport, TransportMetrics,
+    frame::{FrameDecoder, FrameEncoder},
+    link::{Engine, Link, LinkClosed, SendStream},
+    testing::{LinkModel, MemoryEngine, MemoryNetwork, address, eventually, hello, machine, node},
+    wire::{CloseCode, ControlIn, ControlOut, HelloOut, NetworkId},
+};
+
+/// A peer without a node behind it.
+struct Peer {
+    _engine: MemoryEngine,
+    link: Box<dyn Link>,
+    control: Box<dyn SendStream>,
+}
+
+impl Peer {
+    /// Connects as machine 2 to machine 1 and opens its control stream.
+    async fn dial(network: &MemoryNetwork) -> Self {
+        let engine = network.engine(machine(2), address(2));
+        let link = engine.dial(address(1), Some(machine(1))).await.expect("there");
+        let control = open(&*link, StreamClass::Control).await;
+        Self { _engine: engine, link, control }
+    }
+
+    /// Makes the link a session, whichever end is the arbiter.
+    async fn session(network: &MemoryNetwork) -> Self {
+        let mut peer = Self::dial(network).await;
+        peer.say(&good_hello()).await;
+        if machine(2) > machine(1) {
+            peer.hear(|message| matches!(message, ControlIn::Hello(_))).await;
+            peer.say(&ControlOut::Keep).await;
+        } else {
+            peer.hear(|message| matches!(message, ControlIn::Keep)).await;
+        }
+        peer
+    }
+
+    async fn say(&mut self, message: &ControlOut) {
+        write(&mut *self.control, Protocol::Control, message.encode()).await;
+    }
+
+    /// Reads the node's control stream until a message like this.
+    async fn hear(&self, wanted: impl Fn(&ControlIn) -> bool) {
+        let mut stream = self.link.accept().await.expect("the node opens its control stream");
+        let class = stream.read(1).await.expect("open").expect("a class byte");
+        assert_eq!(class[..], [StreamClass::Control as u8]);
+        let mut decoder = FrameDecoder::new(StreamClass::Control);
+        let mut first = true;
+        loop {
+            decoder.push(stream.read(usize::MAX).await.expect("open").expect("more"));
+            while let Some(frame) = decoder.next_frame().expect("well-formed") {
+                let message = ControlIn::decode(&frame.message, first).expect("well-formed");
+                if wanted(&message) {
+                    return;
+                }
+                first = false;
+            }
+        }
+    }
+
+    async fn is_closed_with(&self, code: CloseCode) {
+        let closed = tokio::time::timeout(Duration::from_secs(60), self.link.closed());
+        assert_eq!(closed.await.expect("in time"), LinkClosed::Peer(code));
+    }
+}
+
+fn good_hello() -> ControlOut {
+    let mut out = HelloOut::new(NetworkId::of("test"), [2; 16]);
+    out.bindings = hello(2, 0).bindings;
+    ControlOut::Hello(out)
+}
+
+async fn open(link: &dyn Link, class: StreamClass) -> Box<dyn SendStream> {
+    let mut stream = link.open(0).await.expect("up");
+    raw(&mut *stream, &[class as u8]).await;
+    stream
+}
+
+async fn raw(stream: &mut dyn SendStream, bytes: &[u8]) {
+    stream.write_all(&mut [Bytes::copy_from_slice(bytes)]).await.expect("up");
+}
+
+async fn write(stream: &mut dyn SendStream, protocol: Protocol, message: Bytes) {
+    let mut encoder = FrameEncoder::default();
+    encoder.frame(protocol, message);
+    stream.write_all(encoder.chunks()).await.expect("up");
+}
+
+fn world() -> (MemoryNetwork, Node) {
+    let network = MemoryNetwork::new(7, LinkModel::default());
+    let node = node(&network, 1);
+    (network, node)
+}
+
+async fn counted(node: &Node, counter: impl Fn(&TransportMetrics) -> u64) {
+    eventually("counted", async || counter(node.metrics()) == 1).await;
+    assert!(node.sessions().is_empty(), "refused");
+}
+
+#[tokio::test(start_paused = true)]
+async fn frames_over_the_limit_close_the_link() {
+    for class in [StreamClass::Control, StreamClass::Direct, StreamClass::Gossip] {
+        let (network, node) = world();
+        let mut peer = Peer::session(&network).await;
+        eventually("up", async || node.sessions().len() == 1).await;
+        let huge = [0xff, 0xff, 0xff, 0x7f];
+        if class == StreamClass::Control {
+            raw(&mut *peer.control, &huge).await;
+        } else {
+            let mut stream = open(&*peer.link, class).await;
+            raw(&mut *stream, &huge).await;
+        }
+        peer.is_closed_with(CloseCode::Misbehaved).await;
+        counted(&node, |metrics| metrics.frames_too_large.value()).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn protocols_stay_in_their_class() {
+    let (network, node) = world();
+    let peer = Peer::session(&network).await;
+    let mut stream = open(&*peer.link, StreamClass::Gossip).await;
+    write(&mut *stream, Protocol::Direct, Bytes::from_static(b"x")).await;
+    peer.is_closed_with(CloseCode::Misbehaved).await;
+    counted(&node, |metrics| metrics.frames_wrong_class.value()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_class_has_one_stream() {
+    let (network, node) = world();
+    let peer = Peer::session(&network).await;
+    let _first = open(&*peer.link, StreamClass::Direct).await;
+    let _second = open(&*peer.link, StreamClass::Direct).await;
+    peer.is_closed_with(CloseCode::Misbehaved).await;
+    counted(&node, |metrics| metrics.streams_refused.value()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_without_a_class_is_given_up() {
+    let (network, node) = world();
+    let peer = Peer::session(&network).await;
+    let _silent = peer.link.open(0).await.expect("up");
+    eventually("up", async || node.sessions().len() == 1).await;
+    peer.is_closed_with(CloseCode::Misbehaved).await;
+    counted(&node, |metrics| metrics.streams_refused.value()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_but_control_comes_before_the_session() {
+    let (network, node) = world();
+    let mut peer = Peer::dial(&network).await;
+    write(&mut *peer.control, Protocol::Membership, Bytes::from_static(b"x")).await;
+    peer.is_closed_with(CloseCode::Misbehaved).await;
+    counted(&node, |metrics| metrics.control_refused.value()).await;
+
+    let (network, node) = world();
+    let mut inbound = node.inbound(Protocol::Direct).expect("free");
+    let peer = Peer::dial(&network).await;
+    let mut stream = open(&*peer.link, StreamClass::Direct).await;
+    write(&mut *stream, Protocol::Direct, Bytes::from_static(b"early")).await;
+    peer.is_closed_with(CloseCode::Timeout).await;
+    assert!(inbound.try_recv().is_err(), "not read without a session");
+    counted(&node, |metrics| metrics.links_timed_out.value()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn control_messages_keep_their_turn_and_size() {
+    let first = [ControlOut::Keep, ControlOut::Ping(1)];
+    for message in first {
+        let (network, node) = world();
+        let mut peer = Peer::dial(&network).await;
+        peer.say(&message).await;
+        peer.is_closed_with(CloseCode::Misbehaved).await;
+        counted(&node, |metrics| metrics.control_refused.value()).await;
+    }
+    for later in [good_hello(), ControlOut::Keep] {
+        let (network, node) = world();
+        let mut peer = Peer::session(&network).await;
+        peer.say(&later).await;
+        peer.is_closed_with(CloseCode::Misbehaved).await;
+        counted(&node, |metrics| metrics.control_refused.value()).await;
+    }
+    let (network, node) = world();
+    let mut peer = Peer::dial(&network).await;
+    write(&mut *peer.control, Protocol::Control, vec![0; 60_000].into()).await;
+    peer.is_closed_with(CloseCode::Misbehaved).await;
+    counted(&node, |metrics| metrics.hellos_refused_malformed.value()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_later_version_adds_is_skipped() {
+    let (network, node) = world();
+    let mut inbound = node.inbound(Protocol::Direct).expect("free");
+    let mut peer = Peer::session(&network).await;
+    // A kind of control message, a protocol and a class of their own.
+    write(&mut *peer.control, Protocol::Control, Bytes::from_static(&[0x7a, 1, 0])).await;
+    let mut later = peer.link.open(0).await.expect("up");
+    raw(&mut *later, &[99, 1, 2, 3]).await;
+    let mut stream = open(&*peer.link, StreamClass::Direct).await;
+    raw(&mut *stream, &[2, 200, 0, 0]).await;
+    write(&mut *stream, Protocol::Direct, Bytes::from_static(b"known")).await;
+    assert!(matches!(inbound.recv().await, Some(InboundEvent::Up(_))));
+    let Some(InboundEvent::Message { message, .. }) = inbound.recv().await else {
+        panic!("the known message");
+    };
+    assert_eq!(message, "known");
+    let metrics = node.metrics();
+    eventually("counted", async || {
+        metrics.frames_unknown_protocol.value() == 1
+            && metrics.streams_unknown_class.value() == 1
+            && metrics.control_unknown.value() == 1
+    })
+    .await;
+    assert_eq!(node.sessions().len(), 1);
+}

@@ -1,0 +1,92 @@
+//! The documented schema and the code agree: what the code encodes, the schema describes completely.
+
+use protox::prost_reflect::{DescriptorPool, DynamicMessage, Kind, Value};
+use x0x_transport::wire::{ControlOut, HelloOut, NetworkId};
+
+const SCHEMA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/protocol");
+
+/// Message, field, number, type; `None` for a message.
+const FIELDS: &[(&str, &str, u32, Option<Kind>)] = &[
+    ("Control", "hello", 1, None),
+    ("Control", "keep", 2, None),
+    ("Control", "ping", 3, None),
+    ("Control", "pong", 4, None),
+    ("Control", "observed", 5, None),
+    ("Hello", "version", 1, Some(Kind::Uint32)),
+    ("Hello", "network", 2, Some(Kind::Bytes)),
+    ("Hello", "instance", 3, Some(Kind::Bytes)),
+    ("Hello", "bindings", 4, Some(Kind::Bytes)),
+    ("Hello", "listen", 5, Some(Kind::Bytes)),
+    ("Hello", "replace", 6, Some(Kind::Bool)),
+    ("Ping", "nonce", 1, Some(Kind::Fixed64)),
+    ("Pong", "nonce", 1, Some(Kind::Fixed64)),
+    ("Observed", "seq", 1, Some(Kind::Uint64)),
+    ("Observed", "address", 2, Some(Kind::Bytes)),
+];
+
+fn schema() -> DescriptorPool {
+    let files = protox::compile(["transport.proto"], [SCHEMA]).expect("the schema compiles");
+    DescriptorPool::from_file_descriptor_set(files).expect("the schema is complete")
+}
+
+#[test]
+fn the_schema_has_exactly_the_fields_of_the_code() {
+    let mut found = Vec::new();
+    for message in schema().all_messages() {
+        for field in message.fields() {
+            let kind = Some(field.kind()).filter(|kind| kind.as_message().is_none());
+            found.push((message.name().to_owned(), field.name().to_owned(), field.number(), kind));
+        }
+    }
+    let expected: Vec<_> = FIELDS
+        .iter()
+        .map(|(message, field, number, kind)| {
+            ((*message).to_owned(), (*field).to_owned(), *number, kind.clone())
+        })
+        .collect();
+    assert_eq!(found, expected);
+}
+
+/// Decodes with the schema; every byte must belong to a field that the schema knows. Gives the one
+/// field that is set, and its value.
+fn decode(message: &ControlOut) -> (String, Value) {
+    let control = schema().get_message_by_name("x0x.transport.v1.Control").expect("in the schema");
+    let decoded = DynamicMessage::decode(control, message.encode()).expect("decodes");
+    assert_eq!(decoded.unknown_fields().count(), 0);
+    let fields: Vec<_> = decoded.fields().map(|(f, v)| (f.name().to_owned(), v.clone())).collect();
+    let [(name, value)] = fields.try_into().expect("one kind");
+    let inner = value.as_message().expect("a message");
+    assert_eq!(inner.unknown_fields().count(), 0, "{name}");
+    (name, value)
+}
+
+fn field(message: &Value, name: &str) -> Value {
+    let message = message.as_message().expect("a message");
+    message.get_field_by_name(name).expect("in the schema").into_owned()
+}
+
+#[test]
+fn what_the_code_encodes_the_schema_decodes() {
+    let address = "192.0.2.1:9000".parse().expect("an address");
+    let packed = Value::Bytes(vec![192, 0, 2, 1, 0x23, 0x28].into());
+    let mut hello = HelloOut::new(NetworkId::of("test"), [7; 16]);
+    hello.listen_addresses = vec![address];
+    hello.bindings = vec![vec![1, 2, 3].into()];
+    hello.replace = true;
+    let (name, value) = decode(&ControlOut::Hello(hello));
+    assert_eq!(name, "hello");
+    assert_eq!(field(&value, "version"), Value::U32(1));
+    assert_eq!(field(&value, "instance"), Value::Bytes(vec![7; 16].into()));
+    assert_eq!(field(&value, "listen"), Value::List(vec![packed.clone()]));
+    assert_eq!(field(&value, "bindings"), Value::List(vec![Value::Bytes(vec![1, 2, 3].into())]));
+    assert_eq!(field(&value, "replace"), Value::Bool(true));
+
+    assert_eq!(decode(&ControlOut::Keep).0, "keep");
+    let (name, value) = decode(&ControlOut::Ping(9));
+    assert_eq!((name.as_str(), field(&value, "nonce")), ("ping", Value::U64(9)));
+    let (name, value) = decode(&ControlOut::Pong(9));
+    assert_eq!((name.as_str(), field(&value, "nonce")), ("pong", Value::U64(9)));
+    let (name, value) = decode(&ControlOut::Observed { seq: 4, address });
+    assert_eq!((name.as_str(), field(&value, "seq")), ("observed", Value::U64(4)));
+    assert_eq!(field(&value, "address"), packed);
+}
