@@ -15,7 +15,11 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(whole, frames(class, &stream, usize::from(*size)));
 });
 
-fn frames(class: StreamClass, stream: &Bytes, size: usize) -> (Vec<Frame>, u64, Option<FrameError>) {
+fn frames(
+    class: StreamClass,
+    stream: &Bytes,
+    size: usize,
+) -> (Vec<Frame>, u64, Option<FrameError>) {
     let mut decoder = FrameDecoder::new(class);
     let mut frames = Vec::new();
     let mut stream = stream.clone();

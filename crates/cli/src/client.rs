@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use ureq::http::{Request, Response};
 use ureq::{Agent, Body};
-use x0x_api::{ErrorBody, Operation, endpoint};
+use x0x_api::{ErrorBody, Method, Operation, endpoint};
 
 use crate::discover::Target;
 use crate::error::{Failure, Result};
@@ -99,6 +99,12 @@ impl Client {
         &self.target.url
     }
 
+    /// Whether the instance's port file leads here.
+    pub(crate) fn is_registered(&self) -> bool {
+        let address = self.target.instance.api_address().ok().flatten();
+        address.is_some_and(|address| self.target.url == format!("http://{address}"))
+    }
+
     /// Makes a call and returns its answer. An empty body is an answer too: it was done.
     pub(crate) fn call(&self, call: &Call) -> Result<Value> {
         let mut response = self.send(call, Some(call.timeout))?;
@@ -133,18 +139,23 @@ impl Client {
     }
 
     fn send(&self, call: &Call, timeout: Option<Duration>) -> Result<Response<Body>> {
-        let method = endpoint(call.operation).method.as_str();
-        let mut request =
-            Request::builder().method(method).uri(format!("{}{}", self.target.url, call.path()));
+        let method = endpoint(call.operation).method;
+        let mut request = Request::builder().method(method.as_str()).uri(format!(
+            "{}{}",
+            self.target.url,
+            call.path()
+        ));
         if let Some(token) = &self.target.token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
-        let response = match &call.body {
-            Some(body) => {
-                let request = request.header("content-type", "application/json").body(&body[..]);
-                self.run(request.context("the request cannot be built")?, timeout)
-            }
-            None => self.run(request.body(()).context("the request cannot be built")?, timeout),
+        if call.body.is_some() {
+            request = request.header("content-type", "application/json");
+        }
+        let response = match (&call.body, method) {
+            (Some(body), _) => self.run(built(request.body(&body[..]))?, timeout),
+            // Without a body, a POST still has to say that its length is zero.
+            (None, Method::Post) => self.run(built(request.body(&[][..]))?, timeout),
+            (None, _) => self.run(built(request.body(()))?, timeout),
         };
         refuse_failures(response.map_err(|error| self.failure(error))?)
     }
@@ -171,6 +182,10 @@ impl Client {
             Failure::Other(anyhow!(error).context(format!("{} did not answer", self.target.url)))
         }
     }
+}
+
+fn built<T>(request: Result<Request<T>, ureq::http::Error>) -> Result<Request<T>> {
+    Ok(request.context("the request cannot be built")?)
 }
 
 /// Turns a status that is not a success into the failure that its body describes.

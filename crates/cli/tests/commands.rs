@@ -103,7 +103,20 @@ fn every_call_goes_where_the_table_says_with_the_token() {
         assert_eq!(seen[0].authorization.as_deref(), Some("Bearer secret"));
         let sent = serde_json::from_str(&seen[0].body).unwrap_or(Value::Null);
         assert_eq!(sent, body, "{arguments:?}");
+        let media_type = (!body.is_null()).then_some("application/json");
+        assert_eq!(seen[0].media_type.as_deref(), media_type, "{arguments:?}");
     }
+}
+
+#[test]
+fn stop_waits_until_the_daemon_is_gone() {
+    let answer = Canned::json(200, r#"{"ok":true,"message":"shutting down"}"#);
+    // The stub knows no /health: a daemon that has stopped answering.
+    let stub = Stub::start(&[("POST /shutdown", answer)]);
+    let output = stub.run(&["stop"]);
+    assert_eq!(stdout(&output), "Daemon shutting down.\n", "{}", stderr(&output));
+    let lines: Vec<_> = stub.seen().into_iter().map(|request| request.line).collect();
+    assert_eq!(lines, ["POST /shutdown", "GET /health"]);
 }
 
 #[test]

@@ -37,6 +37,9 @@ pub struct OverlayConfig {
     pub shuffle_passive: usize,
     /// Time between two attempts to fill the view beyond `active_target`.
     pub fill_interval: Duration,
+    /// Time between two attempts to reach somebody who may be on the other side of a healed
+    /// partition, give or take a fifth: a former neighbour, or a bootstrap address that is silent.
+    pub probe_interval: Duration,
     /// How long an answer to a join or a neighbour request may take.
     pub request_timeout: Duration,
     /// How long a dial may take, the session hello included.
@@ -67,6 +70,7 @@ impl Default for OverlayConfig {
             shuffle_active: 3,
             shuffle_passive: 8,
             fill_interval: Duration::from_secs(1),
+            probe_interval: Duration::from_secs(120),
             request_timeout: Duration::from_secs(5),
             dial_timeout: Duration::from_secs(15),
             refusal_min: Duration::from_secs(10),
@@ -87,6 +91,7 @@ impl OverlayConfig {
         let durations = [
             self.shuffle_interval,
             self.fill_interval,
+            self.probe_interval,
             self.request_timeout,
             self.dial_timeout,
             self.refusal_min,

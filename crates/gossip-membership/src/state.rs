@@ -174,6 +174,7 @@ pub struct HyParView {
     /// Time between this shuffle and the next.
     shuffle_pause: Duration,
     next_fill: Option<Tick>,
+    next_probe: Option<Tick>,
     left: bool,
     outputs: VecDeque<Output>,
 }
@@ -216,6 +217,7 @@ impl HyParView {
             next_shuffle: None,
             shuffle_pause: config.shuffle_interval,
             next_fill: None,
+            next_probe: None,
             left: false,
             outputs: VecDeque::new(),
             config,
@@ -401,7 +403,8 @@ impl Machine for HyParView {
         }
         let requests = self.requests.values().map(|request| request.deadline);
         let dials = self.dials.iter().map(|dial| dial.deadline);
-        let timers = [self.next_shuffle, self.next_fill, self.next_bootstrap()];
+        let bootstrap = self.next_bootstrap();
+        let timers = [self.next_shuffle, self.next_fill, self.next_probe, bootstrap];
         requests.chain(dials).chain(timers.into_iter().flatten()).min()
     }
 }

@@ -19,7 +19,7 @@ use crate::{
 pub const MAX_MESSAGE: usize = 4096;
 
 /// A membership message that passed every check which needs no state.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Message {
     /// A newcomer asks its contact for a place in the overlay.

@@ -92,6 +92,8 @@ pub struct Limits {
     /// Batches that wait in one subscription, each of at most [`MAX_RUN_ENTRIES`] messages and about
     /// [`MAX_RUN_BYTES`] bytes.
     pub subscription_batches: usize,
+    /// Bytes that wait in all subscriptions. Beyond it a subscription gets one batch at a time.
+    pub waiting_bytes: u64,
     /// Most peers whose misbehaviour is remembered after their link is gone.
     pub penalties: usize,
 }
@@ -125,6 +127,7 @@ impl Default for Limits {
             gap_patience: Duration::from_secs(2),
             equivocation_proofs: 16,
             subscription_batches: 16,
+            waiting_bytes: 32 * 1024 * 1024,
             penalties: 1024,
         }
     }
@@ -132,8 +135,8 @@ impl Default for Limits {
 
 impl Limits {
     /// An upper bound of the memory that peers and local clients can make this crate hold, in
-    /// bytes. Dominated by the log, the author tables and the waiting batches, which share the
-    /// log's payloads until they are evicted.
+    /// bytes. Dominated by batches of the largest runs in every subscription, all unread while their
+    /// runs were evicted; then by the author tables and the log.
     #[must_use]
     pub fn memory_bound(&self) -> usize {
         const AUTHOR: usize = x0x_identity::PUBLIC_KEY_LEN * 3;
@@ -146,8 +149,8 @@ impl Limits {
             + self.link_wants * 2 * HEAD
             + MAX_SUBSCRIBED_TOPICS * 2 * HEAD
             + MAX_FRAME;
-        let waiting = self.subscriptions * self.subscription_batches * HEAD
-            + self.log_bytes.saturating_mul(2);
+        let waiting = usize::try_from(self.waiting_bytes).unwrap_or(usize::MAX)
+            + self.subscriptions * (MAX_RUN_BYTES + self.subscription_batches * HEAD);
         self.log_bytes
             + waiting
             + authors
@@ -167,6 +170,6 @@ mod tests {
     #[test]
     fn the_default_bound_is_known() {
         let bound = Limits::default().memory_bound();
-        assert!(bound < 512 * 1024 * 1024, "{bound} bytes");
+        assert!(bound < 1536 * 1024 * 1024, "{bound} bytes");
     }
 }

@@ -9,7 +9,7 @@ use std::{
     future,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering, fence},
+        atomic::{AtomicBool, AtomicU64, Ordering, fence},
     },
     time::Duration,
 };
@@ -58,6 +58,12 @@ pub(crate) struct Channel {
     parked: Arc<AtomicBool>,
 }
 
+impl Channel {
+    fn is_empty(&self) -> bool {
+        self.batches.capacity() == self.batches.max_capacity()
+    }
+}
+
 type Signing = JoinHandle<Result<Run, VerifyError>>;
 
 /// The actor.
@@ -73,13 +79,16 @@ pub(crate) struct Driver {
     pub(crate) signing: Option<Signing>,
     pub(crate) channels: BTreeMap<SubscriptionId, Channel>,
     pub(crate) subscription_batches: usize,
+    /// Bytes waiting in all subscriptions, and their limit.
+    pub(crate) waiting: Arc<AtomicU64>,
+    pub(crate) waiting_limit: u64,
 }
 
 /// What ended a wait.
 enum Wake {
     Stop,
     Command(Option<Command>),
-    Signed(Option<Run>),
+    Signed(Option<Box<Run>>),
     Work,
     Events(usize),
     Timer,
@@ -96,7 +105,7 @@ impl Driver {
                 // Without a transport or a handle there is nothing left to serve.
                 Wake::Stop | Wake::Command(None) | Wake::Signed(None) | Wake::Events(0) => break,
                 Wake::Command(Some(command)) => self.command(now, command),
-                Wake::Signed(Some(run)) => self.signed(now, run),
+                Wake::Signed(Some(run)) => self.signed(now, *run),
                 Wake::Work => self.signals(now),
                 Wake::Events(_) => self.events(now, &mut events),
                 Wake::Timer => self.machine.handle_timeout(now),
@@ -226,10 +235,17 @@ impl Driver {
         }
     }
 
-    fn deliver(&mut self, now: Tick, id: SubscriptionId, batch: Batch) {
+    fn deliver(&mut self, now: Tick, id: SubscriptionId, mut batch: Batch) {
         let Some(channel) = self.channels.get(&id) else { return };
         let (messages, missed) = batch.counts();
-        match channel.batches.try_send(batch) {
+        let over = self.waiting.load(Ordering::Relaxed) + batch.bytes() > self.waiting_limit;
+        batch.charge(&self.waiting);
+        let sent = if over && !channel.is_empty() {
+            Err(TrySendError::Full(batch))
+        } else {
+            channel.batches.try_send(batch)
+        };
+        match sent {
             Ok(()) => {
                 self.shared.metrics.messages_delivered.add(messages);
                 self.shared.metrics.messages_lagged.add(missed);
@@ -238,8 +254,7 @@ impl Driver {
                 channel.parked.store(true, Ordering::SeqCst);
                 fence(Ordering::SeqCst);
                 // The reader may have emptied the channel just before it could see that.
-                let emptied = channel.batches.capacity() == channel.batches.max_capacity();
-                let resumed = emptied && channel.parked.swap(false, Ordering::SeqCst);
+                let resumed = channel.is_empty() && channel.parked.swap(false, Ordering::SeqCst);
                 self.machine.handle(now, Input::SubscriberFull(id));
                 if resumed {
                     self.machine.handle(now, Input::SubscriberReady(id));
@@ -261,7 +276,7 @@ impl Driver {
                 }
                 let Some(run) = finish(&mut self.signing).await else { break };
                 let now = self.shared.clock.now();
-                self.signed(now, run);
+                self.signed(now, *run);
                 self.outputs(now);
             }
         };
@@ -273,12 +288,12 @@ impl Driver {
 
 /// The signed run; pending while nothing is being signed. `None` when the signer failed, which
 /// ends the service: the author's log cannot continue past a gap.
-async fn finish(signing: &mut Option<Signing>) -> Option<Run> {
+async fn finish(signing: &mut Option<Signing>) -> Option<Box<Run>> {
     let Some(task) = signing.as_mut() else { return future::pending().await };
     let result = task.await;
     *signing = None;
     match result {
-        Ok(Ok(run)) => Some(run),
+        Ok(Ok(run)) => Some(Box::new(run)),
         Ok(Err(error)) => {
             tracing::error!(%error, "signing failed");
             None

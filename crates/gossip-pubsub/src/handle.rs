@@ -132,6 +132,8 @@ impl Gossip {
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let driver = Driver {
             subscription_batches: limits.subscription_batches,
+            waiting: Arc::default(),
+            waiting_limit: limits.waiting_bytes,
             machine: PubSubMachine::new(network, public, limits, metrics),
             transport,
             key,
@@ -270,6 +272,18 @@ impl Subscription {
             self.batch = self.batches.try_recv().ok()?;
             self.make_room();
         }
+    }
+
+    /// Waits for the next delivery, and takes up to `max - 1` more that are here already. Empty once
+    /// the service is closed and everything was read. Cancel-safe.
+    pub async fn next_batch(&mut self, max: usize) -> Vec<Delivery> {
+        let Some(first) = self.next().await else { return Vec::new() };
+        let mut batch = vec![first];
+        while batch.len() < max {
+            let Some(delivery) = self.next_ready() else { break };
+            batch.push(delivery);
+        }
+        batch
     }
 
     /// Wakes the actor when it found the channel full and half of it is read.

@@ -11,7 +11,7 @@ use lru::LruCache;
 use x0x_core::{AgentId, Tick, TopicId, WallTime};
 
 use crate::{
-    config::Limits,
+    config::{Limits, MAX_SUBSCRIBED_TOPICS},
     log::{Item, TopicLog},
     wire::WantIn,
 };
@@ -28,6 +28,10 @@ const MAX_TRIES: u32 = 5;
 /// Requests that a peer may make at once, and per second. Each can rewind its place in a log.
 const WANT_BURST: u64 = 256;
 const WANT_RATE: u64 = 64;
+
+/// Subscriptions that a peer may make at once, and per second. Each reads a log from the start.
+const SUBSCRIBE_BURST: u64 = 4 * MAX_SUBSCRIBED_TOPICS as u64;
+const SUBSCRIBE_RATE: u64 = 64;
 
 /// A token bucket in virtual time.
 #[derive(Debug)]
@@ -140,12 +144,12 @@ pub(crate) struct Link {
     pub(crate) progress: Tick,
     pub(crate) entries: Bucket,
     pub(crate) requests: Bucket,
+    pub(crate) subscribes: Bucket,
     heads: usize,
 }
 
 impl Link {
     pub(crate) fn new(now: Tick, limits: &Limits) -> Self {
-        let keys = std::num::NonZeroUsize::new(limits.keys).unwrap_or(std::num::NonZeroUsize::MIN);
         Self {
             paused: false,
             banned: false,
@@ -157,11 +161,12 @@ impl Link {
             retract: BTreeSet::new(),
             wants: VecDeque::new(),
             missing: BTreeMap::new(),
-            keys_sent: LruCache::new(keys),
+            keys_sent: LruCache::unbounded(),
             offer: None,
             progress: now,
             entries: Bucket::new(now, limits.link_burst, limits.link_rate),
             requests: Bucket::new(now, WANT_BURST, WANT_RATE),
+            subscribes: Bucket::new(now, SUBSCRIBE_BURST, SUBSCRIBE_RATE),
             heads: 0,
         }
     }
@@ -257,6 +262,14 @@ impl Link {
             state.cursor = item.end();
         }
         (None, evicted)
+    }
+
+    /// Notes that an author's key goes out with the next frame.
+    pub(crate) fn note_key(&mut self, author: AgentId, limits: &Limits) {
+        if self.keys_sent.len() >= limits.keys {
+            self.keys_sent.pop_lru();
+        }
+        self.keys_sent.put(author, ());
     }
 
     /// Asks for a missing range, unless it was asked for a moment ago or too often.

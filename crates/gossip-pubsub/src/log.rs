@@ -18,6 +18,9 @@ use crate::{
     wire::Head,
 };
 
+#[cfg(test)]
+mod tests;
+
 /// One run in its place.
 #[derive(Debug, Clone)]
 pub(crate) struct Item {

@@ -41,6 +41,7 @@ pub struct Publisher {
     /// The epoch of topics that are not remembered. Grows when a topic is forgotten, so that no
     /// sequence number is used twice in one epoch.
     epoch: u64,
+    /// At most [`Limits::published_topics`].
     chains: LruCache<TopicId, OwnChain>,
     queues: BTreeMap<TopicId, VecDeque<Entry>>,
     turns: VecDeque<TopicId>,
@@ -56,13 +57,12 @@ impl Publisher {
     /// see [`epoch_at`].
     #[must_use]
     pub fn new(network: NetworkId, author: AgentId, epoch: u64, limits: Limits) -> Self {
-        let cap = std::num::NonZeroUsize::new(limits.published_topics);
         Self {
             network,
             author,
             clock: HybridClock::default(),
             epoch,
-            chains: LruCache::new(cap.unwrap_or(std::num::NonZeroUsize::MIN)),
+            chains: LruCache::unbounded(),
             queues: BTreeMap::new(),
             turns: VecDeque::new(),
             entries: 0,
@@ -198,7 +198,7 @@ impl Publisher {
     /// The chain of a topic, remembered or new. Forgetting one moves all new ones to a later epoch.
     fn chain(&mut self, topic: TopicId) -> Result<&mut OwnChain, PublishError> {
         if !self.chains.contains(&topic) {
-            if self.chains.len() >= self.chains.cap().get()
+            if self.chains.len() >= self.limits.published_topics
                 && let Some((oldest, _)) = self.chains.peek_lru()
             {
                 if self.queues.contains_key(oldest) {

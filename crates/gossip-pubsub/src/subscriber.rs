@@ -1,6 +1,12 @@
 //! Local subscribers: each a position in its topic's log, and batches read from there.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use bytes::Bytes;
 use x0x_core::{AgentId, TopicId, WallTime};
@@ -70,20 +76,50 @@ pub(crate) enum Piece {
     Message(Message),
 }
 
-/// Deliveries handed over at once: at most [`MAX_RUN_ENTRIES`] messages, more only when a single run
-/// is larger than [`MAX_RUN_BYTES`] allows.
-#[derive(Debug, Clone, Default)]
-pub struct Batch(VecDeque<Piece>);
+/// Deliveries handed over at once: at most [`MAX_RUN_ENTRIES`] messages of [`MAX_RUN_BYTES`] bytes
+/// together.
+#[derive(Debug, Default)]
+pub struct Batch {
+    pieces: VecDeque<Piece>,
+    /// Encoded bytes of its runs, which it keeps in memory.
+    bytes: u64,
+    charge: Option<Charge>,
+}
+
+/// Bytes accounted for in a shared total until this is dropped.
+#[derive(Debug)]
+struct Charge {
+    total: Arc<AtomicU64>,
+    bytes: u64,
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
 
 impl Batch {
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.pieces.is_empty()
+    }
+
+    /// Encoded bytes of its runs.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Counts the batch in a total of bytes until it is read or dropped.
+    pub fn charge(&mut self, total: &Arc<AtomicU64>) {
+        total.fetch_add(self.bytes, Ordering::Relaxed);
+        self.charge = Some(Charge { total: Arc::clone(total), bytes: self.bytes });
     }
 
     /// Messages in it, and messages that it tells were missed.
     #[must_use]
     pub fn counts(&self) -> (u64, u64) {
-        self.0.iter().fold((0, 0), |(messages, missed), piece| match piece {
+        self.pieces.iter().fold((0, 0), |(messages, missed), piece| match piece {
             Piece::Run(run, from) => (messages + run.len().saturating_sub(*from as u64), missed),
             Piece::Lagged(count) => (messages, missed + count),
             #[cfg(feature = "test-util")]
@@ -93,7 +129,7 @@ impl Batch {
 
     #[cfg(feature = "test-util")]
     pub(crate) fn of(piece: Piece) -> Self {
-        Self(VecDeque::from([piece]))
+        Self { pieces: VecDeque::from([piece]), ..Self::default() }
     }
 }
 
@@ -102,23 +138,23 @@ impl Iterator for Batch {
 
     fn next(&mut self) -> Option<Delivery> {
         loop {
-            match self.0.front_mut()? {
+            match self.pieces.front_mut()? {
                 Piece::Run(run, index) => {
                     if let Some(message) = message(run, *index) {
                         *index += 1;
                         return Some(Delivery::Message(message));
                     }
-                    self.0.pop_front();
+                    self.pieces.pop_front();
                 }
                 Piece::Lagged(missed) => {
                     let missed = *missed;
-                    self.0.pop_front();
+                    self.pieces.pop_front();
                     return Some(Delivery::Lagged { missed });
                 }
                 #[cfg(feature = "test-util")]
                 Piece::Message(message) => {
                     let message = message.clone();
-                    self.0.pop_front();
+                    self.pieces.pop_front();
                     return Some(Delivery::Message(message));
                 }
             }
@@ -174,8 +210,8 @@ impl Subscriber {
             let body = item.run.body();
             let skip = body.entries().partition_point(|entry| entry.time < self.not_before);
             let count = body.entries().len() - skip;
-            let size = item.run.encoded().len();
-            let full = entries + count > MAX_RUN_ENTRIES || bytes + size > MAX_RUN_BYTES;
+            let size = item.run.encoded().len() as u64;
+            let full = entries + count > MAX_RUN_ENTRIES || bytes + size > MAX_RUN_BYTES as u64;
             if full && entries > 0 {
                 break;
             }
@@ -189,7 +225,7 @@ impl Subscriber {
             }
             self.cursor = item.end();
         }
-        Batch(batch)
+        Batch { pieces: batch, bytes, charge: None }
     }
 
     /// Goes back to before the batch handed out last.

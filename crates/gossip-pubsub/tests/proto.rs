@@ -188,6 +188,7 @@ fn shorten(frame: &Bytes) -> Bytes {
     // less than 16 KiB.
     let body = &frame[3..];
     let len = body.len();
-    let varint = [u8::try_from(len & 0x7f | 0x80).unwrap(), u8::try_from(len >> 7).unwrap()];
+    let byte = |n: usize| u8::try_from(n).expect("a byte");
+    let varint = [byte(len & 0x7f | 0x80), byte(len >> 7)];
     [&frame[..1], &varint, body].concat().into()
 }

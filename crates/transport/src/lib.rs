@@ -1,4 +1,36 @@
 //! Authenticated post-quantum sessions between machines.
+//!
+//! A [`Node`] keeps at most one session per peer over any [`Engine`](link::Engine), whoever dialled and
+//! however many dials raced. Each end proves its machine by its TLS key and its agents by signed
+//! bindings. Messages of a [`Protocol`](x0x_core::Protocol) travel in order on the stream of its class, so a
+//! large transfer never delays a probe; a consumer that lags slows its senders down, and nothing is
+//! dropped on the way. Layers above hold the narrow [`Transport`] trait.
+//!
+//! - [`frame`], [`wire`], [`state`]: framing, control messages, and the machine of sessions; pure
+//! - `driver`, `queue`, `inbound`, `table`: the tokio shell of that machine
+//! - [`link`]: the seam to what carries the streams: the QUIC engine (`quic`, a feature) or the one in
+//!   memory (`testing`, a feature)
+//!
+//! ```
+//! use bytes::Bytes;
+//! use x0x_core::{PeerAddr, Protocol};
+//! use x0x_transport::{InboundEvent, Transport, testing};
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+//! let network = testing::MemoryNetwork::new(1, testing::LinkModel::default());
+//! let (alice, bob) = (testing::node(&network, 1), testing::node(&network, 2));
+//! let mut inbox = bob.inbound(Protocol::Direct)?;
+//!
+//! let session = alice.connect(PeerAddr::known(bob.local_id(), bob.local_addresses())).await?;
+//! alice.send(session.peer, Protocol::Direct, Bytes::from_static(b"hello")).await?;
+//!
+//! assert!(matches!(inbox.recv().await, Some(InboundEvent::Up(_))));
+//! assert!(matches!(inbox.recv().await, Some(InboundEvent::Message { message, .. }) if message == "hello"));
+//! alice.shutdown().await;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod config;
 #[cfg(feature = "tokio")]

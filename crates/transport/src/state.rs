@@ -14,6 +14,7 @@
 
 mod backoff;
 mod dial;
+mod reach;
 mod reconnect;
 mod timers;
 
@@ -359,11 +360,14 @@ impl Sessions {
         room
     }
 
-    fn begin_session(&mut self, now: Tick, id: LinkId, hello: Hello) {
+    fn begin_session(&mut self, now: Tick, id: LinkId, mut hello: Hello) {
         let Some(link) = self.links.get_mut(&id) else { return };
         link.phase = Phase::Session;
         let (peer, side, address) = (link.peer, link.side, link.address);
         let dialled = (side == Side::Dialer).then_some(address);
+        let claimed = hello.listen_addresses.len();
+        hello.listen_addresses.retain(|listens| reach::is_plausible(*listens, address));
+        self.metrics.addresses_refused.add((claimed - hello.listen_addresses.len()) as u64);
         self.generation += 1;
         let listen_addresses = hello.listen_addresses.clone();
         let session = Session { link: id, instance: hello.instance, listen_addresses };
@@ -434,7 +438,7 @@ impl Machine for Sessions {
         }
         match input {
             Input::Connect { request, to } => self.on_connect(now, request, &to),
-            Input::Dialled { attempt, result } => self.on_dialled(now, attempt, result),
+            Input::Dialled { attempt, result } => self.on_dialled(now, attempt, &result),
             Input::Accepted(up) => self.on_accepted(now, up),
             Input::Hello { link, hello } => self.on_hello(now, link, hello),
             Input::Keep(link) => self.on_keep(now, link),
@@ -453,7 +457,7 @@ impl Machine for Sessions {
                     self.refuse(now, link, CloseCode::Timeout);
                 }
                 Timer::Stagger(dial) => self.on_stagger(now, dial),
-                Timer::Dial(dial) => self.fail_dial(now, dial, DialError::Timeout),
+                Timer::Dial(dial) => self.fail_dial(now, dial, &DialError::Timeout),
                 Timer::Duplicate(dial) => self.on_duplicate_waited(now, dial),
                 Timer::Reconnect(peer) => self.on_reconnect(now, peer),
             }

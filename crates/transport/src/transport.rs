@@ -75,7 +75,8 @@ pub enum InboundEvent {
     Message {
         /// The authenticated sender.
         peer: MachineId,
-        /// The message, at most [`x0x_core::StreamClass::max_message`] bytes.
+        /// The message, at most [`x0x_core::StreamClass::max_message`] bytes. It may share memory
+        /// with its neighbours on the stream: copy what is kept for long.
         message: Bytes,
     },
     /// Room again in this peer's queue, after a [`SendError::Busy`] of this protocol's class.
@@ -98,7 +99,8 @@ pub struct SessionInfo {
     pub side: Side,
     /// Where the peer's packets come from.
     pub remote_address: SocketAddr,
-    /// Addresses where the peer says that it listens; for dialling it again.
+    /// Addresses where the peer says that it listens, as far as they are plausible; for dialling it
+    /// again.
     pub listen_addresses: Vec<SocketAddr>,
     /// The path's smoothed round-trip time.
     pub rtt: Duration,

@@ -191,7 +191,7 @@ pub struct Hello {
     pub instance: Instance,
     /// The agents that it proved, each once.
     pub agents: Vec<AgentId>,
-    /// Where it says that it listens.
+    /// Where it says that it listens. Its word only: it may name others' addresses.
     pub listen_addresses: Vec<SocketAddr>,
     /// It lost its session and asks for this link in its place.
     pub replace: bool,

@@ -2,10 +2,10 @@
 
 mod common;
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, ops::Range, sync::Arc, time::Duration};
 
-use common::{Faults, Seed, World, race, seeds};
-use x0x_core::{Clock, SeededRng};
+use common::{Counts, Faults, Seed, World, race, seeds};
+use x0x_core::{Clock, SeededRng, Tick};
 use x0x_transport::{
     Node,
     testing::{LinkModel, MemoryEngine, MemoryNetwork, TokioClock, address, machine},
@@ -52,7 +52,7 @@ fn model(seed: u64) -> LinkModel {
     }
 }
 
-fn run(seed: u64, faults: Faults) {
+fn run(seed: u64, faults: Faults) -> (Counts, Tick) {
     let _seed = Seed(seed);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -62,27 +62,42 @@ fn run(seed: u64, faults: Faults) {
     runtime.block_on(async {
         let network = MemoryNetwork::new(seed, model(seed));
         let world = Memory { network, clock: TokioClock::new() };
-        race(&world, seed, faults).await;
-    });
+        let counts = race(&world, seed, faults).await;
+        (counts, world.clock.now())
+    })
+}
+
+/// Runs all the seeds; what they counted together shows that the faults happened.
+fn run_all(range: Range<u64>, faults: Faults, enough: impl Fn(Counts) -> bool) {
+    let (seeds, mut total) = (seeds(range), Counts::default());
+    for seed in &seeds {
+        total += run(*seed, faults).0;
+    }
+    assert!(seeds.len() == 1 || enough(total), "too tame: {total:?}");
 }
 
 #[test]
 fn racing_dials_lose_nothing() {
-    for seed in seeds(0..120) {
-        run(seed, Faults { losses: false, restarts: false });
-    }
+    let faults = Faults { losses: false, restarts: false };
+    run_all(0..120, faults, |total| total.duplicates > 60);
 }
 
 #[test]
 fn racing_dials_survive_link_loss() {
-    for seed in seeds(1000..1080) {
-        run(seed, Faults { losses: true, restarts: false });
-    }
+    let faults = Faults { losses: true, restarts: false };
+    run_all(1000..1080, faults, |total| total.duplicates > 40 && total.lost > 20);
 }
 
 #[test]
 fn racing_dials_survive_restarts() {
-    for seed in seeds(2000..2080) {
-        run(seed, Faults { losses: true, restarts: true });
+    let faults = Faults { losses: true, restarts: true };
+    run_all(2000..2080, faults, |total| total.lost > 10 && total.replaced > 5);
+}
+
+#[test]
+fn a_seed_replays_a_race() {
+    for seed in seeds(2000..2010) {
+        let faults = Faults { losses: true, restarts: true };
+        assert_eq!(run(seed, faults), run(seed, faults), "seed {seed}");
     }
 }

@@ -142,13 +142,18 @@ async fn a_class_has_one_stream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_without_a_class_is_given_up() {
+async fn silent_streams_hold_nobody_else_up() {
     let (network, node) = world();
+    let mut inbound = node.inbound(Protocol::Direct).expect("free");
     let peer = Peer::session(&network).await;
-    let _silent = peer.link.open(0).await.expect("up");
-    eventually("up", async || node.sessions().len() == 1).await;
-    peer.is_closed_with(CloseCode::Misbehaved).await;
-    counted(&node, |metrics| metrics.streams_refused.value()).await;
+    let mut silent = Vec::new();
+    for _ in 0..4 {
+        silent.push(peer.link.open(0).await.expect("up"));
+    }
+    let mut stream = open(&*peer.link, StreamClass::Direct).await;
+    write(&mut *stream, Protocol::Direct, Bytes::from_static(b"x")).await;
+    assert!(matches!(inbound.recv().await, Some(InboundEvent::Up(_))));
+    assert!(matches!(inbound.recv().await, Some(InboundEvent::Message { .. })));
 }
 
 #[tokio::test(start_paused = true)]

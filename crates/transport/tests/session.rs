@@ -10,8 +10,8 @@ use x0x_transport::{
     Inbound, InboundEvent, LocalHello, Node, SessionConfig, Side, Transport,
     error::{DialError, SendError},
     testing::{
-        EPOCH, LinkModel, MemoryNetwork, TokioClock, address, agent_key, eventually, hello, machine,
-        node,
+        EPOCH, LinkModel, MemoryNetwork, TokioClock, address, agent_key, eventually, hello,
+        machine, node,
     },
 };
 
@@ -186,11 +186,11 @@ async fn a_short_partition_is_only_a_pause() {
     let (a, b) = (node(&network, 1), node(&network, 2));
     let mut at_b = b.inbound(Protocol::Direct).expect("free");
     let before = a.connect(at(2)).await.expect("connects").generation;
+    assert_eq!(told(&mut at_b).await, "up");
     network.partition(machine(1), machine(2));
     a.try_send(machine(2), Protocol::Direct, Bytes::from_static(b"late")).expect("room");
     tokio::time::sleep(Duration::from_secs(10)).await;
     network.heal(machine(1), machine(2));
-    assert_eq!(told(&mut at_b).await, "up");
     assert_eq!(told(&mut at_b).await, "late");
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert_eq!(a.session(machine(2)).expect("still up").generation, before);
@@ -233,7 +233,8 @@ async fn bindings_that_do_not_hold_are_refused() {
                 && metrics.hellos_refused_binding.value() == u64::from(!is_expired)
         })
         .await;
-        assert!(a.sessions().is_empty() && b.sessions().is_empty());
+        // The arbiter may have taken the link before it hears of the refusal.
+        eventually("no session", async || a.sessions().is_empty() && b.sessions().is_empty()).await;
         // With a binding that holds, the next session shows the agent.
         let good = SignedBinding::issue(&agent, machine(2), EPOCH, DAY);
         b.set_bindings(vec![good.encode()]);

@@ -63,7 +63,8 @@ pub(super) fn start(
 pub(super) fn stop(client: &Client, output: &mut Output) -> Result<()> {
     let answer = client.call(&Call::new(Operation::Shutdown))?;
     for _ in 0..POLLS {
-        if !client.is_healthy() {
+        // The daemon closes its API first and removes its port file last.
+        if !client.is_registered() && !client.is_healthy() {
             break;
         }
         thread::sleep(POLL_INTERVAL);

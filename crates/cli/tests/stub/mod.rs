@@ -15,6 +15,7 @@ pub(crate) struct Seen {
     /// Such as `GET /health`.
     pub(crate) line: String,
     pub(crate) authorization: Option<String>,
+    pub(crate) media_type: Option<String>,
     pub(crate) body: String,
 }
 
@@ -120,17 +121,19 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Seen> {
         (reader.read_line(&mut line).ok()? > 0).then(|| line.trim_end().to_owned())
     };
     let line = next_line()?.rsplit_once(' ')?.0.to_owned();
-    let (mut authorization, mut length) = (None, 0);
+    let (mut authorization, mut media_type, mut length) = (None, None, 0);
     loop {
         let header = next_line()?;
         let Some((name, value)) = header.split_once(": ") else { break };
         match name.to_ascii_lowercase().as_str() {
             "authorization" => authorization = Some(value.to_owned()),
+            "content-type" => media_type = Some(value.to_owned()),
+            "transfer-encoding" => panic!("a body of unknown length"),
             "content-length" => length = value.parse().unwrap(),
             _ => {}
         }
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    Some(Seen { line, authorization, body: String::from_utf8(body).unwrap() })
+    Some(Seen { line, authorization, media_type, body: String::from_utf8(body).unwrap() })
 }

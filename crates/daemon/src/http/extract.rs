@@ -6,7 +6,7 @@ use axum::{
     extract::{FromRequestParts, Path, Query},
     http::request::Parts,
 };
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use x0x_api::ErrorCode;
 
 use super::{error::ApiError, limits::WholeBody};
@@ -42,7 +42,9 @@ fn body(parts: &mut Parts) -> WholeBody {
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(bytes).map_err(|error| {
-        let (code, what) = if error.is_data() {
+        // A wrong field may be found before the text turns out not to be JSON at all.
+        let json = || serde_json::from_slice::<IgnoredAny>(bytes).is_ok();
+        let (code, what) = if error.is_data() && json() {
             (ErrorCode::InvalidBody, "invalid body")
         } else {
             (ErrorCode::InvalidJson, "invalid JSON")

@@ -27,6 +27,8 @@ const BODY_TIME: Duration = Duration::from_secs(30);
 const MAX_DRAIN: usize = 4 * 1024 * 1024;
 /// For how long.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
+/// How long its client may pause.
+const DRAIN_PAUSE: Duration = Duration::from_millis(50);
 
 /// The whole body, as handlers find it in the request's extensions.
 #[derive(Debug, Clone, Default)]
@@ -138,7 +140,7 @@ pub(crate) async fn drain(headers: &HeaderMap, mut body: Body) {
     }
     let read = async {
         let mut left = MAX_DRAIN;
-        while let Some(Ok(frame)) = body.frame().await {
+        while let Ok(Some(Ok(frame))) = tokio::time::timeout(DRAIN_PAUSE, body.frame()).await {
             let length = frame.data_ref().map_or(0, Bytes::len);
             left = left.saturating_sub(length);
             if left == 0 {

@@ -10,7 +10,7 @@ use x0x_direct::{
 };
 
 /// One thing that happens.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum Op {
     /// An agent sends; kind 0 claims an agent that was not proven, kind 1 names an unknown
     /// recipient, kind 2 stays on the machine.

@@ -27,8 +27,10 @@ enum Target {
 /// What to ask of a peer once it is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// A way into the overlay.
+    /// A way into the overlay; of no use any more when there are neighbours enough.
     Join,
+    /// A way into what may be another part of the overlay, however many neighbours there are.
+    Merge,
     /// A link; urgent when it is wanted even at the cost of another.
     Link { urgent: bool },
 }
@@ -75,9 +77,9 @@ impl HyParView {
     }
 
     /// Dials an address whose owner is not known.
-    pub(super) fn reach_address(&mut self, now: Tick, address: SocketAddr) {
+    pub(super) fn reach_address(&mut self, now: Tick, address: SocketAddr, purpose: Purpose) {
         let target = Target::Address(address);
-        self.start_dial(now, PeerAddr::unknown(address), target, Purpose::Join);
+        self.start_dial(now, PeerAddr::unknown(address), target, purpose);
     }
 
     /// A session is up: ask what the dial was for, if there was one.

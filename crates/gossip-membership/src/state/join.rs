@@ -11,10 +11,6 @@ impl HyParView {
         if self.active.contains(contact) || self.requests.contains_key(&contact) {
             return;
         }
-        if self.linked() >= self.config.active_target {
-            let peer = self.session_peer(contact);
-            return self.learn(now, peer, &[]);
-        }
         let deadline = now + self.config.request_timeout;
         self.requests.insert(contact, Request { urgent: true, deadline });
         self.metrics.requests.inc();

@@ -15,7 +15,12 @@ impl HyParView {
     /// A peer is reached: ask for what it was dialled for.
     pub(super) fn ask(&mut self, now: Tick, id: MachineId, purpose: Purpose) {
         match purpose {
-            Purpose::Join => self.join(now, id),
+            Purpose::Join if self.linked() < self.config.active_target => self.join(now, id),
+            Purpose::Join => {
+                let peer = self.session_peer(id);
+                self.learn(now, peer, &[]);
+            }
+            Purpose::Merge => self.join(now, id),
             Purpose::Link { urgent } => self.request(now, id, urgent),
         }
     }

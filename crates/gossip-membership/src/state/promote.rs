@@ -3,6 +3,10 @@
 //!
 //! Below the target every candidate is tried at once, one after the other; between the target and
 //! the last free place one in each `fill_interval`. When nobody is left to try, no timer runs.
+//!
+//! A full view does not show that the overlay is whole: both sides of a partition fill theirs. So a
+//! node that lost neighbours, or has a bootstrap address that is silent, tries one of them in each
+//! `probe_interval`; a single link across joins the sides again.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -54,7 +58,12 @@ impl HyParView {
             }
         }
         self.try_bootstrap(now);
+        if self.next_probe.is_some_and(|at| at <= now) {
+            self.next_probe = None;
+            self.probe(now);
+        }
         self.arm_fill(now);
+        self.arm_probe(now);
     }
 
     /// When a bootstrap address must be tried next.
@@ -142,6 +151,44 @@ impl HyParView {
         };
     }
 
+    /// Tries to reach the other side of a partition that may be healed.
+    fn probe(&mut self, now: Tick) {
+        let former = self.lost.ready(now, |id| self.is_busy(id)).cloned();
+        let silent: Vec<SocketAddr> = self.silent_bootstrap().collect();
+        let address = silent.get(self.rng.below(silent.len())).copied();
+        match (former, address) {
+            (Some(peer), other) if other.is_none() || self.rng.chance(0.5) => {
+                self.lost.defer(peer.id(), now, self.config.retry_max);
+                // Without a free dial the next probe comes soon enough.
+                let _ = self.reach(now, peer, Purpose::Link { urgent: true });
+            }
+            (_, Some(address)) if self.may_dial() => {
+                self.reach_address(now, address, Purpose::Merge)
+            }
+            _ => {}
+        }
+    }
+
+    fn arm_probe(&mut self, now: Tick) {
+        let short = self.linked() < self.config.active_target;
+        let somebody = || {
+            let former = self.lost.next_ready(|id| self.is_busy(id)).is_some();
+            former || self.silent_bootstrap().next().is_some()
+        };
+        if short || !somebody() {
+            // A node short of neighbours tries them sooner anyway.
+            self.next_probe = None;
+        } else if self.next_probe.is_none() {
+            self.next_probe = Some(self.around(now, self.config.probe_interval));
+        }
+    }
+
+    /// Bootstrap addresses where nobody has answered.
+    fn silent_bootstrap(&self) -> impl Iterator<Item = SocketAddr> {
+        let silent = self.bootstrap.iter().filter(|bootstrap| bootstrap.id.is_none());
+        silent.map(|bootstrap| bootstrap.address).filter(|at| !self.is_dialling_address(*at))
+    }
+
     /// Without a single neighbour, or short of them with nobody left to ask.
     fn needs_bootstrap(&self) -> bool {
         let short = self.linked() < self.config.active_target;
@@ -170,7 +217,7 @@ impl HyParView {
                 Some(id) => {
                     let _ = self.reach(now, Peer::new(id, [address]), Purpose::Join);
                 }
-                None => self.reach_address(now, address),
+                None => self.reach_address(now, address, Purpose::Join),
             }
         }
     }

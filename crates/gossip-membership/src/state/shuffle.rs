@@ -86,12 +86,10 @@ impl HyParView {
         };
         self.shuffle_pause = (self.shuffle_pause * 2).min(self.config.shuffle_interval);
         self.next_shuffle = Some(self.around(now, self.shuffle_pause));
-        let active = self.active.sample(self.config.shuffle_active, to, &mut self.rng);
-        let passive = self.passive.sample(self.config.shuffle_passive, to, &mut self.rng);
-        let sent = passive.iter().map(Peer::id).collect();
+        let (peers, sent) = self.sample(self.config.shuffle_active, self.shuffle_len(), to);
         let own = Peer::new(self.local, self.own_addresses.iter().copied());
         let own = own.is_dialable().then_some(own);
-        let entries = own.into_iter().chain(active).chain(passive).collect();
+        let entries = own.into_iter().chain(peers).collect();
         let id = self.exchanges.add(to, Kind::Own { sent });
         self.metrics.shuffles_sent.inc();
         self.send(to, Message::Shuffle { id, ttl: self.config.shuffle_walk, entries });
@@ -119,11 +117,8 @@ impl HyParView {
             return self.send(next, Message::Shuffle { id, ttl: left, entries });
         }
         self.metrics.shuffles_answered.inc();
-        let count = entries.len().min(MAX_SHUFFLE_ENTRIES);
-        let mut reply = self.passive.sample(count, from, &mut self.rng);
-        let sent: Vec<MachineId> = reply.iter().map(Peer::id).collect();
-        // A young overlay knows its members only as neighbours.
-        reply.extend(self.active.sample(count - reply.len(), from, &mut self.rng));
+        let count = entries.len().max(self.shuffle_len()).min(MAX_SHUFFLE_ENTRIES);
+        let (reply, sent) = self.sample(0, count, from);
         self.send(from, Message::ShuffleReply { id, entries: reply });
         self.integrate(now, entries, &sent);
     }
@@ -149,6 +144,26 @@ impl HyParView {
                 self.send(origin, Message::ShuffleReply { id, entries });
             }
         }
+    }
+
+    const fn shuffle_len(&self) -> usize {
+        self.config.shuffle_active + self.config.shuffle_passive
+    }
+
+    /// Up to `count` peers for `to`: `active` neighbours, then passive peers, whose ids come second,
+    /// then more neighbours, because a young overlay knows its members only as such.
+    fn sample(
+        &mut self,
+        active: usize,
+        count: usize,
+        to: MachineId,
+    ) -> (Vec<Peer>, Vec<MachineId>) {
+        let mut neighbours = self.active.sample(count, to, &mut self.rng);
+        let more = neighbours.split_off(active.min(neighbours.len()));
+        let passive = self.passive.sample(count - neighbours.len(), to, &mut self.rng);
+        let sent = passive.iter().map(Peer::id).collect();
+        let peers = neighbours.into_iter().chain(passive).chain(more).take(count).collect();
+        (peers, sent)
     }
 
     fn integrate(&mut self, now: Tick, entries: Vec<Peer>, sent: &[MachineId]) {

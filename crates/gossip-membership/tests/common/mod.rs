@@ -2,10 +2,9 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use bytes::Bytes;
 use x0x_core::{MachineId, PeerAddr};
 use x0x_gossip_membership::{
-    DialFailure, HyParView, Input, MessageIn, Output, OverlayConfig, Peer,
+    DialFailure, HyParView, Input, Message, MessageIn, Output, OverlayConfig, Peer,
 };
 use x0x_testkit::{Adapter, Effect, Graph, LinkModel, NetEvent, NodeId, Swarm};
 
@@ -44,7 +43,7 @@ pub(crate) fn peer(node: NodeId) -> Peer {
 
 impl Adapter for Overlay {
     type Machine = HyParView;
-    type Message = Bytes;
+    type Message = Message;
     type Dial = PeerAddr;
     type Event = Change;
 
@@ -54,13 +53,13 @@ impl Adapter for Overlay {
         HyParView::new(id(node), self.config.clone(), bytes).expect("a valid configuration")
     }
 
-    fn input(&mut self, at: NodeId, event: NetEvent<Bytes, PeerAddr>) -> Option<Input> {
+    fn input(&mut self, at: NodeId, event: NetEvent<Message, PeerAddr>) -> Option<Input> {
         Some(match event {
             NetEvent::Up(from) => Input::Up { peer: peer(from), loopback: false },
             NetEvent::Down(from) => Input::Down(id(from)),
             NetEvent::Message { from, message } => {
-                let message = MessageIn::decode(&message).and_then(|m| m.verify(id(at)));
-                let message = message.expect("nodes send valid messages").message;
+                // What some nodes hear goes through the codec; for all it would be slow.
+                let message = if at < 8 { recoded(at, &message) } else { message };
                 Input::Message { peer: id(from), message }
             }
             NetEvent::Dialled { dial, peer } => {
@@ -74,12 +73,10 @@ impl Adapter for Overlay {
         &mut self,
         _: NodeId,
         output: Output,
-        effects: &mut Vec<Effect<Bytes, PeerAddr, Change>>,
+        effects: &mut Vec<Effect<Message, PeerAddr, Change>>,
     ) {
         effects.push(match output {
-            Output::Send { to, message } => {
-                Effect::Send { to: node(to), message: message.encode() }
-            }
+            Output::Send { to, message } => Effect::Send { to: node(to), message },
             Output::Dial(dial) => {
                 let SocketAddr::V4(first) = dial.addresses[0] else { unreachable!("all are IPv4") };
                 let to = (first.ip().to_bits() - 0x0a00_0000) as usize;
@@ -90,6 +87,11 @@ impl Adapter for Overlay {
             _ => return,
         });
     }
+}
+
+fn recoded(at: NodeId, message: &Message) -> Message {
+    let recoded = MessageIn::decode(&message.encode()).and_then(|m| m.verify(id(at)));
+    recoded.expect("nodes send valid messages").message
 }
 
 /// A swarm whose nodes all know node 0.

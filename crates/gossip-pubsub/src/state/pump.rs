@@ -1,9 +1,10 @@
 //! What there is to send to links and to deliver to subscribers, one item at a time.
 
 use bytes::Bytes;
-use x0x_core::{MachineId, TopicId, WallTime};
+use x0x_core::{AgentId, MachineId, TopicId, WallTime};
 
 use crate::{
+    config::Limits,
     link::{Link, Offer, Outgoing},
     log::{Item, TopicLog},
     wire::{self, FrameKind, PublishWire, SubscriptionsWire, TopicHeads, WantIn},
@@ -91,7 +92,7 @@ impl PubSubMachine {
             self.metrics.entries_evicted_unsent.add(evicted);
             let congested = state.congested;
             let outgoing = item.map(|item| {
-                let outgoing = publish(link, topic, &state.log, item, oldest);
+                let outgoing = publish(link, &self.limits, &state.log, item, oldest);
                 let body = item.run.body();
                 let chain = (body.author(), body.epoch());
                 let had = link.note_have(topic, chain, body.last_seq(), &self.limits);
@@ -172,17 +173,16 @@ impl PubSubMachine {
 /// The frame of a run for a link, with the author's key the first time.
 fn publish(
     link: &mut Link,
-    topic: TopicId,
+    limits: &Limits,
     log: &TopicLog,
     item: &Item,
     oldest: WallTime,
-) -> (Bytes, Option<x0x_core::AgentId>) {
+) -> (Bytes, Option<AgentId>) {
     let run = &item.run;
     let body = run.body();
     let author = body.author();
     let key = log.key(&author).filter(|_| !link.keys_sent.contains(&author));
     let floor = body.first_seq() > 1 && log.is_floor(run, oldest);
-    debug_assert_eq!(body.topic(), topic, "a log holds one topic");
     let Some(key) = key else {
         // Keeps a key that is in use from being evicted before one that is not.
         link.keys_sent.promote(&author);
@@ -193,7 +193,7 @@ fn publish(
         let publish = PublishWire { run: run.encoded().clone(), author_key, floor };
         return (wire::encode(FrameKind::Publish(publish)), None);
     };
-    link.keys_sent.put(author, ());
+    link.note_key(author, limits);
     let author_key = wire::copy(key.as_bytes());
     let publish = PublishWire { run: run.encoded().clone(), author_key, floor };
     (wire::encode(FrameKind::Publish(publish)), Some(author))

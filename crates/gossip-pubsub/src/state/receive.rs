@@ -5,6 +5,7 @@ use x0x_core::MachineId;
 use x0x_identity::PublicKey;
 
 use crate::{
+    config::MAX_SUBSCRIBED_TOPICS,
     error::{VerifyError, WireError},
     link::{LinkTopic, Penalty},
     log::Relation,
@@ -86,7 +87,8 @@ impl PubSubMachine {
         change.remove.iter().for_each(|topic| link.drop_topic(topic));
         for TopicHeads { topic, heads } in change.add {
             link.drop_topic(&topic);
-            if link.topics.len() >= crate::config::MAX_SUBSCRIBED_TOPICS {
+            let full = link.topics.len() >= MAX_SUBSCRIBED_TOPICS;
+            if full || !link.subscribes.take(self.now, 1) {
                 self.metrics.refused_subscriptions.inc();
                 continue;
             }
@@ -293,6 +295,9 @@ impl PubSubMachine {
         if key.agent_id() != author {
             return Err(KeyRefused);
         }
+        if self.keys.len() >= self.limits.keys {
+            self.keys.pop_lru();
+        }
         self.keys.put(author, key.clone());
         Ok(Some(key))
     }
@@ -360,6 +365,9 @@ impl PubSubMachine {
 
     fn penalize(&mut self, peer: MachineId, points: u32) {
         let now = self.now;
+        if self.penalties.len() >= self.limits.penalties && !self.penalties.contains(&peer) {
+            self.penalties.pop_lru();
+        }
         let penalty = self.penalties.get_or_insert_mut(peer, || Penalty::new(now));
         if penalty.add(now, points)
             && let Some(link) = self.links.get_mut(&peer)

@@ -11,7 +11,9 @@ use crate::{
     publisher::epoch_at,
     run::{CLASS_STANDARD, Entry, EntryHash, NetworkId, Run, RunBody, UnsignedRun},
     time::HybridTime,
-    wire::{self, EntryWire, FrameKind, PublishWire, RunWire, SubscriptionsWire, TopicHeads},
+    wire::{
+        self, EntryWire, FrameKind, PublishWire, RunWire, SubscriptionsWire, TopicHeads, WantIn,
+    },
 };
 
 /// One attack.
@@ -104,6 +106,12 @@ pub fn subscribe_frame(topic: TopicId) -> Bytes {
     let heads = TopicHeads { topic, heads: Vec::new() };
     let wire = SubscriptionsWire { set: true, add: vec![heads.encode()], remove: Vec::new() };
     wire::encode(FrameKind::Subscriptions(wire))
+}
+
+/// A frame that asks for an author's entries again.
+#[must_use]
+pub fn want_frame(topic: TopicId, author: AgentId, epoch: u64, from_seq: u64) -> Bytes {
+    WantIn { topic, author, epoch, from_seq, need_key: false }.encode()
 }
 
 fn publish(run: Bytes, author_key: Bytes) -> Bytes {

@@ -19,7 +19,6 @@ pub(crate) const WALL: WallTime = WallTime::from_millis(1_800_000_000_000);
 pub(crate) const NETWORK: &str = "test";
 
 pub(crate) struct Node {
-    pub(crate) id: MachineId,
     pub(crate) key: SecretKey,
     pub(crate) machine: PubSubMachine,
     pub(crate) publisher: Publisher,
@@ -51,7 +50,6 @@ impl Node {
         let public = key.public_key().clone();
         let metrics = Arc::new(PubSubMetrics::default());
         Self {
-            id: machine_id(index),
             machine: PubSubMachine::new(network, public.clone(), limits.clone(), metrics),
             publisher: Publisher::new(network, public.agent_id(), epoch, limits.clone()),
             key,
@@ -59,10 +57,6 @@ impl Node {
             full: BTreeSet::new(),
             limits,
         }
-    }
-
-    pub(crate) fn agent(&self) -> AgentId {
-        self.key.public_key().agent_id()
     }
 
     pub(crate) fn messages(&self, id: SubscriptionId) -> Vec<&Message> {
@@ -85,7 +79,7 @@ impl Node {
 }
 
 pub(crate) fn machine_id(index: usize) -> MachineId {
-    MachineId::new([u8::try_from(index).unwrap() + 1; 32])
+    MachineId::new([u8::try_from(index).expect("a small world") + 1; 32])
 }
 
 fn index_of(id: MachineId) -> usize {
@@ -159,7 +153,7 @@ impl World {
         start: Start,
     ) -> SubscriptionId {
         let state = &mut self.nodes[node];
-        let id = state.machine.subscribe(self.now, topic, start).unwrap();
+        let id = state.machine.subscribe(self.now, topic, start).expect("room");
         state.received.insert(id, Vec::new());
         self.drain(node);
         id
@@ -180,7 +174,7 @@ impl World {
     pub(crate) fn sign(&mut self, node: usize) -> bool {
         let state = &mut self.nodes[node];
         let Some(unsigned) = state.publisher.next_run() else { return false };
-        let run = unsigned.sign(&state.key).unwrap();
+        let run = unsigned.sign(&state.key).expect("the author's key");
         state.publisher.signed(&run);
         let body = run.body();
         let key = (body.topic(), body.author(), body.epoch());
@@ -220,8 +214,8 @@ impl World {
             return false;
         }
         let (from, to) = full[self.rng.below(full.len())];
-        let queue = self.queues.get_mut(&(from, to)).unwrap();
-        let message = queue.pop_front().unwrap();
+        let queue = self.queues.get_mut(&(from, to)).expect("just found");
+        let message = queue.pop_front().expect("not empty");
         if queue.is_empty() && self.busy.remove(&(from, to)) {
             self.input(from, Input::Writable(machine_id(to)));
         }
@@ -264,7 +258,7 @@ impl World {
                         state.full.insert(subscription);
                         state.machine.handle(self.now, Input::SubscriberFull(subscription));
                     } else {
-                        state.received.get_mut(&subscription).unwrap().extend(batch);
+                        state.received.get_mut(&subscription).expect("subscribed").extend(batch);
                     }
                 }
                 Output::Congestion { topic, congested } => {
@@ -316,6 +310,6 @@ impl World {
 
     pub(crate) fn counter(&self, node: usize, name: &str) -> u64 {
         let metrics = self.nodes[node].machine.metrics().snapshot();
-        metrics.iter().find(|metric| metric.name == name).unwrap().value
+        metrics.iter().find(|metric| metric.name == name).expect("a metric").value
     }
 }

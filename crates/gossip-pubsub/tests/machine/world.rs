@@ -12,7 +12,7 @@ fn topics() -> [TopicId; 2] {
 
 /// Random publishes, deliveries, refusals, link flaps and time steps.
 fn random_world(seed: u64) {
-    let nodes = 3 + usize::try_from(seed % 3).unwrap();
+    let nodes = 3 + usize::try_from(seed % 3).expect("small");
     let mut world = World::ring(nodes, seed, &Limits::default());
     let mut subscriptions = Vec::new();
     for node in 0..nodes {
@@ -25,7 +25,7 @@ fn random_world(seed: u64) {
             0..25 => {
                 let node = world.rng.below(nodes);
                 let topic = topics()[world.rng.below(2)];
-                world.publish(node, topic, &format!("{n}")).unwrap();
+                world.publish(node, topic, &format!("{n}")).expect("room");
             }
             25..35 => {
                 let node = world.rng.below(nodes);

@@ -1,6 +1,6 @@
 //! The tasks of one link: watching its end, sorting the peer's streams, and the hello.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::oneshot;
@@ -14,10 +14,7 @@ use crate::{
     wire::{CloseCode, ControlIn, HelloIn},
 };
 
-/// From a stream's opening to its class byte.
-const CLASS_DEADLINE: Duration = Duration::from_secs(6);
-
-/// Streams waiting for their class byte. The peer needs four.
+/// Streams waiting for their class byte. The peer needs four; with more it only holds itself up.
 const MAX_OPENING: usize = 8;
 
 /// Where the peer's stream of each class goes. The peer opens each at most once.
@@ -48,24 +45,23 @@ async fn accept_streams(context: &Context, id: LinkId, link: &dyn Link, mut slot
             Some(opened) = opening.next() => opened,
             stream = link.accept(), if opening.len() < MAX_OPENING => match stream {
                 Ok(stream) => {
-                    opening.push(tokio::time::timeout(CLASS_DEADLINE, read_class(stream)));
+                    opening.push(read_class(stream));
                     continue;
                 }
                 Err(_) => return,
             },
         };
         let accepted = match opened {
-            Ok(Ok(Opened::Class(class, incoming))) => {
+            Ok(Opened::Class(class, incoming)) => {
                 let slot = slots.get_mut(class as usize).and_then(Option::take);
                 // The reader is gone only when the link is about to be.
                 slot.map(|slot| drop(slot.send(incoming))).is_some()
             }
-            Ok(Ok(Opened::Unknown)) => {
+            Ok(Opened::Unknown) => {
                 context.metrics.streams_unknown_class.inc();
                 true
             }
-            Ok(Err(_)) => return,
-            Err(_) => false,
+            Err(_) => return,
         };
         if !accepted {
             context.metrics.streams_refused.inc();
@@ -86,7 +82,10 @@ async fn read_class(mut stream: Box<dyn RecvStream>) -> Result<Opened, LinkClose
         let Some(chunk) = stream.read(1).await? else { return Ok(Opened::Unknown) };
         if let Some(number) = chunk.first() {
             let Some(class) = StreamClass::from_wire(*number) else { return Ok(Opened::Unknown) };
-            return Ok(Opened::Class(class, Incoming { stream, decoder: FrameDecoder::new(class) }));
+            return Ok(Opened::Class(
+                class,
+                Incoming { stream, decoder: FrameDecoder::new(class) },
+            ));
         }
     }
 }

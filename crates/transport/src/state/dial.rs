@@ -194,11 +194,11 @@ impl Sessions {
         &mut self,
         now: Tick,
         attempt: AttemptId,
-        result: Result<LinkUp, DialError>,
+        result: &Result<LinkUp, DialError>,
     ) {
         let owner = self.dials.attempts.remove(&attempt);
         let dial = owner.and_then(|id| Some((id, self.dials.all.get_mut(&id)?)));
-        let (Some((id, dial)), result) = (dial, &result) else {
+        let Some((id, dial)) = dial else {
             if let Ok(up) = result {
                 // The dial ended, or another address won, while this one came up.
                 self.output(Output::Close { link: up.link, code: CloseCode::Duplicate });
@@ -267,7 +267,7 @@ impl Sessions {
             self.try_next(now, id);
         } else if dial.trying.is_empty() {
             let error = dial.error.take().unwrap_or(DialError::Timeout);
-            self.fail_dial(now, id, error);
+            self.fail_dial(now, id, &error);
         }
     }
 
@@ -331,7 +331,7 @@ impl Sessions {
         self.start_queued(now);
     }
 
-    pub(super) fn fail_dial(&mut self, now: Tick, id: DialId, error: DialError) {
+    pub(super) fn fail_dial(&mut self, now: Tick, id: DialId, error: &DialError) {
         let Some(dial) = self.dials.all.get(&id) else { return };
         let (peer, link) = (dial.peer, dial.link);
         let tried: Vec<SocketAddr> = dial.trying.values().copied().collect();
@@ -339,7 +339,7 @@ impl Sessions {
         for address in tried {
             self.backoff.fail(now, expected, address, &mut self.rng);
         }
-        self.metrics.count_dial_failure(&error);
+        self.metrics.count_dial_failure(error);
         for request in self.end_dial(id) {
             self.output(Output::Failed { request, error: error.clone() });
         }
@@ -347,7 +347,7 @@ impl Sessions {
             self.refuse(now, link, CloseCode::Timeout);
         }
         if let Some(peer) = peer {
-            self.reconnect_failed(now, peer, &error);
+            self.reconnect_failed(now, peer, error);
         }
         self.start_queued(now);
     }

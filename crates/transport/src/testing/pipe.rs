@@ -146,11 +146,8 @@ impl RecvStream for Reader {
                     return Err(reason);
                 }
                 let mut cut = self.core.cut();
-                let wait = if *cut.borrow_and_update() {
-                    Read::Wait(None)
-                } else {
-                    self.pipe.read(max)
-                };
+                let wait =
+                    if *cut.borrow_and_update() { Read::Wait(None) } else { self.pipe.read(max) };
                 let until = match wait {
                     Read::Bytes(bytes) => return Ok(Some(bytes)),
                     Read::End => return Ok(None),

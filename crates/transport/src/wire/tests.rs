@@ -121,7 +121,10 @@ fn malformed_hellos_do_not_decode() {
         broken(|h| h.listen = vec![Bytes::from_static(&[0; 6]); MAX_ADDRESSES + 1]),
         DecodeError::Field("listen")
     );
-    assert_eq!(broken(|h| h.instance = Bytes::from_static(&[0; 15])), DecodeError::Field("instance"));
+    assert_eq!(
+        broken(|h| h.instance = Bytes::from_static(&[0; 15])),
+        DecodeError::Field("instance")
+    );
     assert_eq!(broken(|h| h.network = Bytes::new()), DecodeError::Field("network"));
     for length in [0, 1, 5, 7, 17, 19] {
         let address = vec![0; length];

@@ -191,9 +191,25 @@ async fn agree(a: &Member, b: &Member) -> Option<(u64, u64)> {
     Some((of_a.generation, of_b.generation))
 }
 
+/// What the nodes of a race counted by its end.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) duplicates: u64,
+    pub(crate) replaced: u64,
+    pub(crate) lost: u64,
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.duplicates += other.duplicates;
+        self.replaced += other.replaced;
+        self.lost += other.lost;
+    }
+}
+
 /// Up to four dials from both ends at random times, with traffic from the first moment, and with
 /// faults. Ends with one session that both ends agree on, and nothing acknowledged lost.
-pub(crate) async fn race<W: World>(world: &W, seed: u64, faults: Faults) {
+pub(crate) async fn race<W: World>(world: &W, seed: u64, faults: Faults) -> Counts {
     let mut rng = SeededRng::from_number(seed ^ 0x5eed);
     let records = [Arc::<Mutex<Record>>::default(), Arc::default()];
     let mut members = [
@@ -230,9 +246,15 @@ pub(crate) async fn race<W: World>(world: &W, seed: u64, faults: Faults) {
     }
     settle(&members).await;
     check_records(&records, &members, faults).await;
+    let mut counts = Counts::default();
     for member in &members {
+        let metrics = member.node.metrics();
+        counts.duplicates += metrics.links_duplicate.value();
+        counts.replaced += metrics.sessions_replaced.value();
+        counts.lost += metrics.sessions_lost.value();
         member.node.shutdown().await;
     }
+    counts
 }
 
 /// Sends ten requests, each as soon as there is a session, for a second at most.
@@ -260,7 +282,11 @@ async fn settle(members: &[Arc<Member>; 2]) {
     .await;
 }
 
-async fn check_records(records: &[Arc<Mutex<Record>>; 2], members: &[Arc<Member>; 2], faults: Faults) {
+async fn check_records(
+    records: &[Arc<Mutex<Record>>; 2],
+    members: &[Arc<Member>; 2],
+    faults: Faults,
+) {
     for member in members {
         for id in 100..105 {
             assert!(member.request(id).await, "the agreed session takes messages");
@@ -273,7 +299,10 @@ async fn check_records(records: &[Arc<Mutex<Record>>; 2], members: &[Arc<Member>
     for (end, record) in records.iter().enumerate() {
         let record = record.lock().expect("no panic");
         let received = &records[1 - end].lock().expect("no panic").received;
-        assert!(record.acked.iter().all(|id| received.contains(id)), "an acknowledged message is lost");
+        assert!(
+            record.acked.iter().all(|id| received.contains(id)),
+            "an acknowledged message is lost"
+        );
         if !faults.losses && !faults.restarts {
             assert_eq!(&record.sent, received, "all that was sent arrives once and in order");
         }

@@ -14,7 +14,7 @@ use x0x_transport::{
 use crate::support::{connect, engine, until, within};
 
 /// The engine's window of one stream.
-const STREAM_WINDOW: usize = 4 << 20;
+const STREAM_WINDOW: usize = 2 << 20;
 
 /// Bytes that differ at every position modulo a prime.
 fn pattern(len: usize) -> Bytes {

@@ -36,7 +36,7 @@ pub(super) async fn list(
     State(app): State<Arc<App>>,
     Params(params): Params<ListParams>,
 ) -> Answer<DiscoveredAgentsResponse> {
-    let agents = app.agent.discovered(params.unfiltered);
+    let agents = app.agent.discovered(params.unfiltered).await;
     let mut agents: Vec<_> = agents.into_iter().map(convert::discovered).collect();
     agents.sort_by_key(|agent| agent.agent_id);
     Ok(Json(DiscoveredAgentsResponse { ok: True::default(), agents }))
@@ -55,7 +55,7 @@ pub(super) async fn get(
 ) -> Answer<DiscoveredAgentResponse> {
     let id: AgentId = id.parse()?;
     let (found, missing) = match wait(params.wait.as_deref())? {
-        None => (app.agent.discovered_agent(&id), "agent not found"),
+        None => (app.agent.discovered_agent(&id).await, "agent not found"),
         Some(patience) => (app.agent.find(id, patience).await, "agent not found within timeout"),
     };
     let agent = found.ok_or_else(|| ApiError::new(ErrorCode::NotFound, missing))?;

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Step {
     Connect(u8, u8),
     Succeed(usize, u8),
@@ -82,9 +82,9 @@ impl Model {
 }
 
 /// The `n`-th of the links or attempts that exist, or one that never did.
-fn pick<T: Copy + Ord>(all: impl ExactSizeIterator<Item = T>, n: usize, none: T) -> T {
+fn pick<T: Copy + Ord>(mut all: impl ExactSizeIterator<Item = T>, n: usize, none: T) -> T {
     let count = all.len();
-    all.skip(n % (count + 1)).next().unwrap_or(none)
+    all.nth(n % (count + 1)).unwrap_or(none)
 }
 
 fn close_reason(why: u8) -> LinkClosed {

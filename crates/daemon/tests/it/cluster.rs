@@ -1,0 +1,158 @@
+//! Several daemons: everybody gets everything, or the publisher is told what was not taken; and a
+//! daemon that is killed is missed by nobody.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use data_encoding::BASE64;
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::{
+    lifecycle::Process,
+    support::{Node, Ws, eventually, stop, within},
+};
+
+const PAYLOAD: usize = 256;
+
+fn payload(number: u64) -> String {
+    let mut bytes = vec![0; PAYLOAD];
+    bytes[..8].copy_from_slice(&number.to_be_bytes());
+    BASE64.encode(&bytes)
+}
+
+fn number(frame: &Value) -> u64 {
+    let payload = frame["payload"].as_str().expect("a message");
+    let bytes = BASE64.decode(payload.as_bytes()).expect("base64");
+    u64::from_be_bytes(bytes[..8].try_into().expect("a number"))
+}
+
+/// Publishes numbers in a burst, and gives those that were not taken.
+async fn burst(ws: Ws, numbers: std::ops::Range<u64>) -> BTreeSet<u64> {
+    let last = numbers.end - 1;
+    let (mut sink, mut stream) = ws.socket.split();
+    let send = async move {
+        for number in numbers {
+            let frame = json!({
+                "type": "publish",
+                "topic": "burst",
+                "payload": payload(number),
+                "id": number,
+                "ack": true,
+            });
+            sink.feed(Message::text(frame.to_string())).await.expect("sent");
+        }
+        sink.flush().await.expect("sent");
+        sink
+    };
+    let watch = async {
+        let mut refused = BTreeSet::new();
+        let mut confirmed = None;
+        while confirmed != Some(last) && !refused.contains(&last) {
+            let frame = stream.next().await.expect("open").expect("a frame");
+            let frame: Value = serde_json::from_str(frame.to_text().expect("text")).expect("JSON");
+            match frame["type"].as_str() {
+                Some("published") => confirmed = frame["id"].as_u64(),
+                Some("error") => {
+                    refused.insert(frame["id"].as_u64().expect("the publish's id"));
+                }
+                _ => {}
+            }
+        }
+        refused
+    };
+    let (_sink, refused) = within("the burst", async { tokio::join!(send, watch) }).await;
+    refused
+}
+
+/// Reads one author's numbers until the last expected one; they must come once each and in order.
+async fn collect(ws: &mut Ws, author: &str, expected: &BTreeSet<u64>) {
+    for want in expected {
+        loop {
+            let frame = ws.next().await;
+            assert_eq!(frame["type"], "message", "{frame}");
+            if frame["origin"] == *author {
+                assert_eq!(number(&frame), *want);
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_reaches_everybody_once_and_in_order() {
+    const MESSAGES: u64 = 2000;
+
+    let nodes = Node::cluster(5).await;
+    let mut subscribers = Vec::new();
+    for node in &nodes {
+        let mut ws = Ws::open(&node.api, "/ws").await;
+        ws.subscribe("burst").await;
+        subscribers.push(ws);
+    }
+    let publisher = Ws::open(&nodes[1].api, "/ws").await;
+    let (author, publishing) = (nodes[1].agent_id(), tokio::spawn(burst(publisher, 0..MESSAGES)));
+    let refused = publishing.await.expect("publishes");
+    let expected: BTreeSet<u64> =
+        (0..MESSAGES).filter(|number| !refused.contains(number)).collect();
+    assert!(!expected.is_empty());
+    for ws in &mut subscribers {
+        collect(ws, &author, &expected).await;
+    }
+    stop(nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_daemon_is_missed_by_nobody_and_rejoins() {
+    const MESSAGES: u64 = 2000;
+
+    let nodes = Node::cluster(3).await;
+    let bootstrap = nodes[0].daemon.agent().local_addresses();
+    let mut victim = Process::spawn(&bootstrap).await;
+    eventually("the process has joined", || async { victim.api().peers().await >= 1 }).await;
+    let mut witness = Ws::open(&victim.api(), "/ws").await;
+    witness.subscribe("burst").await;
+    let mut subscribers = Vec::new();
+    for node in &nodes {
+        let mut ws = Ws::open(&node.api, "/ws").await;
+        ws.subscribe("burst").await;
+        subscribers.push(ws);
+    }
+    let publisher = Ws::open(&nodes[1].api, "/ws").await;
+    let author = nodes[1].agent_id();
+    let publishing = tokio::spawn(burst(publisher, 0..MESSAGES));
+    // In the middle of it, as its own subscriber sees.
+    while number(&witness.next().await) < MESSAGES / 10 {}
+    victim.kill();
+    let refused = publishing.await.expect("publishes");
+    let expected: BTreeSet<u64> =
+        (0..MESSAGES).filter(|number| !refused.contains(number)).collect();
+    for ws in &mut subscribers {
+        collect(ws, &author, &expected).await;
+    }
+
+    victim.restart(&bootstrap).await;
+    let machine = victim.api().get("/agent").await.json()["machine_id"].clone();
+    let rejoined = async {
+        eventually("the process has rejoined", || async {
+            let peers = nodes[0].api.get("/peers").await.json();
+            let known = peers["peers"].as_array().expect("a list");
+            let there = known.iter().any(|peer| peer["id"] == machine);
+            there && victim.api().peers().await >= 1
+        })
+        .await;
+    };
+    let rejoined = tokio::time::timeout(Duration::from_secs(5), rejoined).await;
+    assert!(rejoined.is_ok(), "not back within five seconds");
+    for node in &nodes {
+        let listed = node.api.get("/peers").await.json()["peers"].as_array().map(Vec::len);
+        assert_eq!(listed.map(|count| count as u64), Some(node.api.peers().await));
+    }
+    let mut ws = Ws::open(&victim.api(), "/ws").await;
+    ws.subscribe("after").await;
+    let mut publisher = Ws::open(&nodes[2].api, "/ws").await;
+    publisher.send(&json!({"type": "publish", "topic": "after", "payload": "aGk="})).await;
+    assert_eq!(ws.next().await["payload"], "aGk=");
+    victim.terminate().await;
+    stop(nodes).await;
+}

@@ -1,0 +1,10 @@
+//! Real daemons, driven as their clients do: over HTTP, server-sent events and WebSockets.
+
+mod abuse;
+mod api;
+mod cluster;
+mod events;
+mod lifecycle;
+mod limits;
+mod support;
+mod websocket;

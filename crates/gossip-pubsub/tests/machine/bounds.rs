@@ -1,0 +1,141 @@
+//! Every table keeps its cap, and says so when it is reached.
+
+use x0x_core::TopicId;
+use x0x_gossip_pubsub::{
+    Input, Limits, MAX_SUBSCRIBED_TOPICS, NetworkId, Start, SubscribeError,
+    testing::{RunForge, subscribe_frame, want_frame},
+    topic_id,
+};
+use x0x_identity::testing;
+
+use crate::harness::{NETWORK, WALL, World, machine_id};
+
+fn topic(n: usize) -> TopicId {
+    topic_id(&format!("topic {n}"))
+}
+
+#[test]
+fn the_oldest_carried_topic_makes_room_and_subscribed_ones_stay() {
+    let mut limits = Limits::default();
+    limits.topics = 8;
+    let mut world = World::new(1, 1, &limits);
+    let kept = world.subscribe(0, topic(0), Start::Retained);
+    for n in 0..20 {
+        world.publish(0, topic(n), "x").unwrap();
+        world.sign(0);
+    }
+    assert_eq!(world.counter(0, "pubsub_topics"), 8);
+    assert_eq!(world.counter(0, "pubsub_topics_evicted"), 12);
+    world.publish(0, topic(0), "y").unwrap();
+    world.settle();
+    assert_eq!(world.nodes[0].messages(kept).len(), 2);
+}
+
+#[test]
+fn all_logs_together_keep_their_cap() {
+    let mut limits = Limits::default();
+    limits.log_bytes = 64 * 1024;
+    let mut world = World::new(1, 2, &limits);
+    for n in 0..60 {
+        world.publish(0, topic(n % 3), &"x".repeat(100 * (n % 3))).unwrap();
+        world.sign(0);
+        assert!(world.counter(0, "pubsub_log_bytes") <= 64 * 1024);
+    }
+    assert!(world.counter(0, "pubsub_runs_evicted") > 0);
+    let retained = world.counter(0, "pubsub_log_entries");
+    assert_eq!(retained + world.counter(0, "pubsub_runs_evicted"), 60);
+}
+
+#[test]
+fn authors_beyond_the_cap_are_refused_until_one_is_forgotten() {
+    let mut limits = Limits::default();
+    limits.topic_authors = 3;
+    limits.topic_entries = 3;
+    let mut world = World::new(1, 3, &limits);
+    let id = world.subscribe(0, topic(0), Start::Retained);
+    world.input(0, Input::LinkUp(machine_id(9)));
+    let network = NetworkId::from_name(NETWORK);
+    let forge = |n: u64| RunForge::new(testing::key(60 + n), network, topic(0), WALL);
+    let send = |world: &mut World, forge: &RunForge, run: &x0x_gossip_pubsub::Run| {
+        let message = forge.frame(run.encoded());
+        world.input(0, Input::Frame { peer: machine_id(9), message });
+    };
+    let firsts: Vec<_> = (0..3).map(|n| forge(n).run(None, &[b"1"])).collect();
+    for (n, run) in (0..).zip(&firsts) {
+        send(&mut world, &forge(n), run);
+    }
+    send(&mut world, &forge(3), &forge(3).run(None, &[b"refused"]));
+    assert_eq!(world.counter(0, "pubsub_refused_authors"), 1);
+    // A further entry of the second evicts the first's only one, so that it can be forgotten.
+    send(&mut world, &forge(1), &forge(1).run(Some(&firsts[1]), &[b"2"]));
+    send(&mut world, &forge(4), &forge(4).run(None, &[b"taken"]));
+    assert_eq!(world.counter(0, "pubsub_refused_authors"), 1);
+    assert_eq!(world.nodes[0].messages(id).len(), 5);
+}
+
+#[test]
+fn subscriptions_are_limited_here_and_for_peers() {
+    let mut limits = Limits::default();
+    limits.subscriptions = 2;
+    let mut world = World::new(1, 4, &limits);
+    let first = world.subscribe(0, topic(0), Start::Live);
+    world.subscribe(0, topic(0), Start::Live);
+    let now = world.now;
+    let refused = world.nodes[0].machine.subscribe(now, topic(1), Start::Live);
+    assert_eq!(refused, Err(SubscribeError::Limit { what: "subscriptions", max: 2 }));
+    world.input(0, Input::Unsubscribe(first));
+    world.subscribe(0, topic(1), Start::Live);
+
+    let mut world = World::new(1, 4, &Limits::default());
+    for n in 0..MAX_SUBSCRIBED_TOPICS {
+        world.subscribe(0, topic(n), Start::Live);
+    }
+    let refused = world.nodes[0].machine.subscribe(now, topic(9999), Start::Live);
+    let max = MAX_SUBSCRIBED_TOPICS;
+    assert_eq!(refused, Err(SubscribeError::Limit { what: "subscribed topics", max }));
+
+    world.input(0, Input::LinkUp(machine_id(9)));
+    for n in 0..=MAX_SUBSCRIBED_TOPICS {
+        // Each replaces those before it; a changed first byte makes it an addition.
+        let frame = subscribe_frame(topic(n)).to_vec();
+        let message = add_only(&frame);
+        world.input(0, Input::Frame { peer: machine_id(9), message });
+    }
+    assert_eq!(world.counter(0, "pubsub_refused_subscriptions"), 1);
+}
+
+/// A subscriptions frame without its `set` flag.
+fn add_only(frame: &[u8]) -> bytes::Bytes {
+    assert_eq!(&frame[2..4], &[0x08, 1], "the flag comes first");
+    [&[frame[0], frame[1] - 2], &frame[4..]].concat().into()
+}
+
+#[test]
+fn links_and_requests_are_limited() {
+    let mut limits = Limits::default();
+    limits.links = 2;
+    let mut world = World::new(1, 5, &limits);
+    world.subscribe(0, topic(0), Start::Retained);
+    for n in 9..12 {
+        world.input(0, Input::LinkUp(machine_id(n)));
+    }
+    assert_eq!(world.counter(0, "pubsub_links"), 2);
+    assert_eq!(world.counter(0, "pubsub_refused_links"), 1);
+    let stranger = Input::Frame { peer: machine_id(11), message: subscribe_frame(topic(0)) };
+    world.input(0, stranger);
+    assert_eq!(world.counter(0, "pubsub_refused_no_link"), 1);
+
+    world.publish(0, topic(0), "x").unwrap();
+    world.sign(0);
+    let message = subscribe_frame(topic(0));
+    world.input(0, Input::Frame { peer: machine_id(9), message });
+    let author = world.nodes[0].key.public_key().agent_id();
+    let epoch = x0x_gossip_pubsub::epoch_at(WALL, 0);
+    for _ in 0..1000 {
+        let message = want_frame(topic(0), author, epoch, 1);
+        world.input(0, Input::Frame { peer: machine_id(9), message });
+    }
+    assert!(world.counter(0, "pubsub_refused_wants") > 500);
+    let sent = world.counter(0, "pubsub_runs_sent");
+    assert_eq!(sent, 1 + world.counter(0, "pubsub_wants_received"));
+}
