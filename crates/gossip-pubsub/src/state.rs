@@ -267,6 +267,7 @@ impl PubSubMachine {
             self.set_timeout(SHORT_TICK);
             self.announce(subscriber.topic, false);
         }
+        self.update_gauges();
     }
 
     /// Tells every link that a topic is subscribed here, or no longer is.
@@ -296,6 +297,7 @@ impl PubSubMachine {
         link.announce = self.subscribed_topics().collect();
         self.links.insert(peer, link);
         self.wake_link(peer);
+        self.update_gauges();
     }
 
     fn link_down(&mut self, peer: &MachineId) {
@@ -303,6 +305,7 @@ impl PubSubMachine {
             for topic in link.topics.keys() {
                 self.update_congestion(topic);
             }
+            self.update_gauges();
         }
     }
 

@@ -52,6 +52,7 @@ fn authors_beyond_the_cap_are_refused_until_one_is_forgotten() {
     limits.topic_authors = 3;
     limits.topic_entries = 3;
     let mut world = World::new(1, 3, &limits);
+    world.refusals = 0.0;
     let id = world.subscribe(0, topic(0), Start::Retained);
     world.input(0, Input::LinkUp(machine_id(9)));
     let network = NetworkId::from_name(NETWORK);

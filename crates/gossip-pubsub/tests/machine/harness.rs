@@ -234,9 +234,7 @@ impl World {
     /// Runs until nothing is left to do, timers included.
     pub(crate) fn settle(&mut self) {
         for _ in 0..40 {
-            while (0..self.nodes.len()).fold(false, |any, node| self.sign(node) || any)
-                || self.deliver()
-            {}
+            while (0..self.nodes.len()).any(|node| self.sign(node)) || self.deliver() {}
             self.refusals = 0.0;
             self.ready();
             self.advance(Duration::from_millis(500));
