@@ -154,10 +154,9 @@ impl Mailbox {
                 kind: MetricKind::Gauge,
                 value: kept,
             },
-            self.0.lagged.metric(
-                "mailbox_messages_lagged",
-                "Direct messages that slow readers missed",
-            ),
+            self.0
+                .lagged
+                .metric("mailbox_messages_lagged", "Direct messages that slow readers missed"),
         ]
     }
 }

@@ -5,7 +5,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-/// Time that the threads of a process have run so far, in nanoseconds precision.
+/// Clock ticks in a second, as `/proc` counts them on every Linux platform that we build for.
+const TICKS: u64 = 100;
+
+/// Time that a process has run so far. Two readings may be off by a tick, backwards too.
+///
+/// The threads' own counters are exact but forget threads that ended; the process' counter is
+/// complete but counts ticks.
 pub(crate) fn cpu_time(pid: u32) -> Result<Duration> {
     let mut nanoseconds = 0;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
@@ -15,7 +21,17 @@ pub(crate) fn cpu_time(pid: u32) -> Result<Duration> {
             nanoseconds += ran.parse::<u64>()?;
         }
     }
-    Ok(Duration::from_nanos(nanoseconds))
+    let ticks = parse_ticks(&fs::read_to_string(format!("/proc/{pid}/stat"))?)?;
+    Ok(Duration::from_nanos(nanoseconds).max(Duration::from_millis(ticks * 1000 / TICKS)))
+}
+
+/// User and system time, fields 14 and 15 of proc_pid_stat(5), counted behind the program's name.
+fn parse_ticks(stat: &str) -> Result<u64> {
+    let (_, fields) = stat.rsplit_once(')').context("no program name in /proc stat")?;
+    let mut times = fields.split_whitespace().skip(11).map(str::parse::<u64>);
+    let user = times.next().context("no user time in /proc stat")??;
+    let system = times.next().context("no system time in /proc stat")??;
+    Ok(user + system)
 }
 
 /// Resident memory in MiB: all of it, and the part that no file backs.
@@ -43,6 +59,13 @@ fn parse_memory(status: &str) -> Result<Memory> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ticks_are_counted_behind_the_name() {
+        let stat = "7 (x) (0xd) S 1 7 7 0 -1 4194560 900 0 0 0 12 34 0 0 20 0 3 0 1 2 3";
+        assert_eq!(parse_ticks(stat).unwrap(), 46);
+        assert!(parse_ticks("7 (x0xd) S 1").is_err());
+    }
 
     #[test]
     fn memory_is_read_in_mebibytes() {

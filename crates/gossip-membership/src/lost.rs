@@ -1,7 +1,7 @@
 //! Peers that were just lost: gossip about them is not believed for a while, and those that were
 //! neighbours once are dialled again when nobody better is known.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use x0x_core::{MachineId, Tick};
 
@@ -17,37 +17,47 @@ struct Lost {
     denied_until: Tick,
     /// Next dial and the pause after it, for a former neighbour.
     retry: Option<(Tick, Duration)>,
+    /// Grows with each entry.
+    order: u64,
 }
 
 /// The deny list and last resort.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct LostPeers(Vec<Lost>);
+pub(crate) struct LostPeers {
+    peers: BTreeMap<MachineId, Lost>,
+    inserted: u64,
+}
 
 impl LostPeers {
-    /// Notes a peer that could not be reached, or whose session ended.
+    /// Notes a peer that could not be reached, or whose session ended. What is known of its retries
+    /// stays unless others are given.
     pub(crate) fn insert(
         &mut self,
         peer: Peer,
         denied_until: Tick,
         retry: Option<(Tick, Duration)>,
     ) {
-        let former = self.remove(peer.id()).and_then(|lost| lost.retry);
-        if self.0.len() >= MAX_LOST {
-            let place = self.0.iter().position(|lost| lost.retry.is_none()).unwrap_or(0);
-            self.0.remove(place);
+        let former = self.peers.remove(&peer.id()).and_then(|lost| lost.retry);
+        if self.peers.len() >= MAX_LOST {
+            let eldest = self.peers.values().min_by_key(|lost| (lost.retry.is_some(), lost.order));
+            if let Some(id) = eldest.map(|lost| lost.peer.id()) {
+                self.peers.remove(&id);
+            }
         }
         let retry = retry.or(former).filter(|_| peer.is_dialable());
-        self.0.push(Lost { peer, denied_until, retry });
+        self.inserted += 1;
+        let order = self.inserted;
+        self.peers.insert(peer.id(), Lost { peer, denied_until, retry, order });
     }
 
     /// Forgets a peer: it is back. False when it was not lost.
     pub(crate) fn forget(&mut self, id: MachineId) -> bool {
-        self.remove(id).is_some()
+        self.peers.remove(&id).is_some()
     }
 
     /// Whether gossip about this peer is not believed now.
     pub(crate) fn denies(&self, id: MachineId, now: Tick) -> bool {
-        self.0.iter().any(|lost| lost.peer.id() == id && lost.denied_until > now)
+        self.peers.get(&id).is_some_and(|lost| lost.denied_until > now)
     }
 
     /// The former neighbour whose turn came first, if it came.
@@ -63,7 +73,7 @@ impl LostPeers {
 
     /// Puts off the next dial of a former neighbour; the pause doubles up to `max`.
     pub(crate) fn defer(&mut self, id: MachineId, now: Tick, max: Duration) {
-        if let Some(lost) = self.0.iter_mut().find(|lost| lost.peer.id() == id)
+        if let Some(lost) = self.peers.get_mut(&id)
             && let Some((next, pause)) = &mut lost.retry
         {
             *next = now + *pause;
@@ -72,20 +82,13 @@ impl LostPeers {
     }
 
     #[cfg(test)]
-    pub(crate) const fn len(&self) -> usize {
-        self.0.len()
+    pub(crate) fn len(&self) -> usize {
+        self.peers.len()
     }
 
     fn waiting(&self, busy: impl Fn(MachineId) -> bool) -> impl Iterator<Item = (Tick, &Peer)> {
-        self.0
-            .iter()
-            .filter(move |lost| !busy(lost.peer.id()))
-            .filter_map(|lost| Some((lost.retry?.0, &lost.peer)))
-    }
-
-    fn remove(&mut self, id: MachineId) -> Option<Lost> {
-        let place = self.0.iter().position(|lost| lost.peer.id() == id)?;
-        Some(self.0.remove(place))
+        let waiting = self.peers.values().filter_map(|lost| Some((lost.retry?.0, &lost.peer)));
+        waiting.filter(move |(_, peer)| !busy(peer.id()))
     }
 }
 

@@ -113,6 +113,13 @@ fn publish_to_delivery(c: &mut Criterion) {
         });
     }
     group.finish();
+    if std::env::args().any(|argument| argument == "--bench") {
+        print_ratio();
+    }
+}
+
+/// What the two rates above come to, measured once more in one go.
+fn print_ratio() {
     let clock = SystemClock::new();
     let [single, batched] = [1, 64].map(|every| {
         let mut pair = Pair::new();

@@ -192,6 +192,8 @@ impl Driver {
 
     fn signed(&mut self, now: Tick, run: Run) {
         self.shared.publisher().signed(&run);
+        // The topic's chain may be forgotten now, which a waiting publisher may need.
+        self.shared.room.notify_waiters();
         self.machine.handle(now, Input::Signed(run));
     }
 

@@ -130,6 +130,8 @@ pub(crate) struct Link {
     pub(crate) paused: bool,
     /// It misbehaved and is being disconnected.
     pub(crate) banned: bool,
+    /// Its subscriptions arrived.
+    pub(crate) heard: bool,
     /// Whether it is in the machine's queue of links with something to send.
     pub(crate) queued: bool,
     pub(crate) topics: BTreeMap<TopicId, LinkTopic>,
@@ -153,6 +155,7 @@ impl Link {
         Self {
             paused: false,
             banned: false,
+            heard: false,
             queued: false,
             topics: BTreeMap::new(),
             ready: VecDeque::new(),

@@ -116,7 +116,8 @@ pub const fn agent_key(n: u64) -> u64 {
 }
 
 /// The hello of the `n`-th test machine in its `run`-th run: the network `test`, and one agent with
-/// the key [`agent_key`], bound for a day from [`EPOCH`].
+/// the key [`agent_key`], bound for a day from [`EPOCH`]. It holds by a [`TokioClock`], not by the
+/// system's.
 #[must_use]
 pub fn hello(n: u64, run: u64) -> LocalHello {
     let mut instance = [0; 16];

@@ -58,6 +58,10 @@ const BANNED_PATHS: [(&[&str], &str); 4] = [
     (&["rand", "rng"], "randomness comes from the caller's seed"),
 ];
 
+/// Channels without a bound, by the names of tokio, futures and crossbeam.
+const UNBOUNDED: [&str; 3] = ["unbounded_channel", "UnboundedSender", "UnboundedReceiver"];
+const MPSC: &[&str] = &["mpsc", "unbounded"];
+
 /// Checks the words of a file.
 pub(super) fn check(file: &SourceFile) -> Vec<Finding> {
     if file.is_test_file() {
@@ -68,12 +72,12 @@ pub(super) fn check(file: &SourceFile) -> Vec<Finding> {
         findings.extend(impurities(file));
     }
     let quinn_allowed = may_name_quinn(&file.parts());
-    for word in &file.words {
+    for (index, word) in file.words.iter().enumerate() {
         if word.text == "quinn" && !quinn_allowed {
             let message = "`quinn` is named outside crates/transport/src/engine".to_owned();
             findings.push(Finding::error("quinn-seam", &file.path, "quinn", message).at(word.line));
         }
-        if word.text.starts_with("unbounded") {
+        if UNBOUNDED.contains(&word.text.as_str()) || starts_path(&file.words[index..], MPSC) {
             let message = format!("`{}`: every queue has a named bound", word.text);
             findings
                 .push(Finding::error("unbounded", &file.path, &word.text, message).at(word.line));
@@ -179,5 +183,7 @@ mod tests {
     fn unbounded_channels_are_refused_everywhere() {
         let content = "fn a() { let (tx, rx) = mpsc::unbounded_channel(); }";
         assert_eq!(items("crates/daemon/src/ws.rs", content), ["unbounded_channel"]);
+        assert_eq!(items("crates/daemon/src/ws.rs", "use futures::mpsc::unbounded;"), ["mpsc"]);
+        assert!(items("crates/daemon/src/ws.rs", "fn a() { let unbounded = 1; }").is_empty());
     }
 }

@@ -67,7 +67,8 @@ pub(super) async fn measure(cluster: &Cluster, scale: Scale, report: &mut Report
         client??;
     }
     let parallel_rate = per_second(share * IN_FLIGHT, started.elapsed());
-    let spent = (cluster.cpu_time()? - cpu).as_secs_f64() * 1e6 / (share * IN_FLIGHT) as f64;
+    let spent =
+        cluster.cpu_time()?.saturating_sub(cpu).as_secs_f64() * 1e6 / (share * IN_FLIGHT) as f64;
     report.figure(&run, "rate", parallel_rate, "msg/s", Target::AtLeast(5_000.0));
     report.note(&run, "CPU for each message", spent, "µs");
     let total = 1 + scale.direct + share * IN_FLIGHT;

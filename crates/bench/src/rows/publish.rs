@@ -145,7 +145,7 @@ impl Spent {
     }
 
     fn since(&self, before: &Self) -> Self {
-        Self { cpu: self.cpu - before.cpu, bytes: self.bytes - before.bytes }
+        Self { cpu: self.cpu.saturating_sub(before.cpu), bytes: self.bytes - before.bytes }
     }
 }
 

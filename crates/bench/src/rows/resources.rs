@@ -47,7 +47,8 @@ pub(super) async fn idle(cluster: &Cluster, scale: Scale, report: &mut Report) -
     sleep(SETTLE).await;
     let (cpu, started) = (cluster.cpu_time()?, Instant::now());
     sleep(scale.idle).await;
-    let busy = (cluster.cpu_time()? - cpu).as_secs_f64() / started.elapsed().as_secs_f64();
+    let busy =
+        cluster.cpu_time()?.saturating_sub(cpu).as_secs_f64() / started.elapsed().as_secs_f64();
     let percent = busy / nodes as f64 * 100.0;
     report.figure(&run, "CPU of a node", percent, "%", Target::AtMost(0.05));
     let memory = largest(cluster)?;

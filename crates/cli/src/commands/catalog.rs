@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use clap_complete::Shell;
+use serde_json::{Value, json};
 use x0x_api::{ENDPOINTS, Endpoint, EndpointInfo};
 
 use crate::args;
@@ -32,6 +33,9 @@ pub(super) fn routes(output: &mut Output) -> Result<()> {
 /// Prints the commands as a tree.
 pub(super) fn tree(output: &mut Output) -> Result<()> {
     let command = args::command();
+    if output.is_json() {
+        return output.pretty(&node(&command));
+    }
     let mut text = format!("x0x {}\n", env!("CARGO_PKG_VERSION"));
     branch(&mut text, &command, "");
     output.raw(text.as_bytes())
@@ -46,6 +50,13 @@ fn branch(text: &mut String, command: &clap::Command, indent: &str) {
         _ = writeln!(text, "{indent}{fork}{}{about}", child.get_name());
         branch(text, child, &format!("{indent}{next}"));
     }
+}
+
+fn node(command: &clap::Command) -> Value {
+    let children: Vec<Value> =
+        command.get_subcommands().filter(|sub| !sub.is_hide_set()).map(node).collect();
+    let about = command.get_about().map(ToString::to_string);
+    json!({ "name": command.get_name(), "about": about, "commands": children })
 }
 
 /// Prints a completion script.

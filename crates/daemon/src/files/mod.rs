@@ -53,7 +53,7 @@ fn restrict(_: &Path, _: u32) -> io::Result<()> {
 }
 
 /// Writes a whole file: readers see the old one or the new one. `private` ones are 0600 from the
-/// first byte on.
+/// first byte on, and on disk before this returns.
 fn write_atomically(path: &Path, text: &str, private: bool) -> Result<(), FileError> {
     use std::io::Write;
 
@@ -72,7 +72,9 @@ fn write_atomically(path: &Path, text: &str, private: bool) -> Result<(), FileEr
             restrict(&temporary, 0o600)?;
         }
         file.write_all(text.as_bytes())?;
-        file.sync_all()?;
+        if private {
+            file.sync_all()?;
+        }
         fs::rename(&temporary, path)
     };
     write().map_err(|error| {

@@ -1,6 +1,6 @@
 //! The ids that each sending machine used lately, so that a retry is not delivered twice.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use x0x_core::MachineId;
 
@@ -20,8 +20,7 @@ pub const MAX_ABSENT_PEERS: usize = 1024;
 #[derive(Debug, Default)]
 struct Window {
     order: VecDeque<MessageId>,
-    // Looked up, never iterated.
-    ids: HashSet<MessageId>,
+    ids: BTreeSet<MessageId>,
     /// Its place in [`Dedup::absent`], when the machine has no session.
     absent_since: Option<u64>,
 }

@@ -55,12 +55,11 @@ impl PubSubMachine {
 
     fn next_control(&mut self, peer: MachineId) -> Option<Outgoing> {
         let link = self.links.get_mut(&peer)?;
-        if let Some(want) = link.wants.pop_front() {
+        // What is subscribed goes before what is wanted of it.
+        if !link.announce_set && link.announce.is_empty() && link.retract.is_empty() {
+            let want = link.wants.pop_front()?;
             self.metrics.wants_sent.inc();
             return Some(Outgoing { message: want.encode(), offer: Offer::Want(want) });
-        }
-        if !link.announce_set && link.announce.is_empty() && link.retract.is_empty() {
-            return None;
         }
         let set = std::mem::take(&mut link.announce_set);
         let removed: Vec<TopicId> = std::mem::take(&mut link.retract).into_iter().collect();

@@ -80,6 +80,7 @@ impl PubSubMachine {
 
     fn subscriptions(&mut self, peer: MachineId, change: SubscriptionsIn) {
         let Some(link) = self.links.get_mut(&peer) else { return };
+        link.heard = true;
         if change.set {
             let all: Vec<_> = link.topics.keys().copied().collect();
             all.iter().for_each(|topic| link.drop_topic(topic));
@@ -253,10 +254,11 @@ impl PubSubMachine {
         false
     }
 
-    /// The other links that subscribe the run's topic, so may hold it.
+    /// The other links that subscribe the run's topic, or have not said yet, so may hold it.
     fn other_links(&self, peer: MachineId, body: &RunBody) -> Vec<MachineId> {
         let others = self.links.iter().filter(|(other, link)| {
-            **other != peer && !link.banned && link.topics.contains_key(&body.topic)
+            let may_hold = !link.heard || link.topics.contains_key(&body.topic);
+            **other != peer && !link.banned && may_hold
         });
         others.map(|(other, _)| *other).collect()
     }

@@ -106,6 +106,12 @@ impl World {
         world
     }
 
+    /// Gives a node limits of its own, before anything else happens to it.
+    pub(crate) fn limit(&mut self, node: usize, limits: Limits) {
+        self.nodes[node] = Node::new(node, epoch_at(WALL, 0), limits);
+        self.input(node, Input::Wall(WALL));
+    }
+
     /// A ring with a chord when there are more than three.
     pub(crate) fn ring(nodes: usize, seed: u64, limits: &Limits) -> Self {
         let mut world = Self::new(nodes, seed, limits);
@@ -231,10 +237,15 @@ impl World {
         }
     }
 
+    /// Runs until nothing is left to do before the next timer.
+    pub(crate) fn settle_now(&mut self) {
+        while (0..self.nodes.len()).any(|node| self.sign(node)) || self.deliver() {}
+    }
+
     /// Runs until nothing is left to do, timers included.
     pub(crate) fn settle(&mut self) {
         for _ in 0..40 {
-            while (0..self.nodes.len()).any(|node| self.sign(node)) || self.deliver() {}
+            self.settle_now();
             self.refusals = 0.0;
             self.ready();
             self.advance(Duration::from_millis(500));

@@ -22,7 +22,7 @@ pub(crate) trait World {
     /// A new engine of one end (0 or 1), also after it vanished.
     fn engine(&self, end: usize) -> impl Future<Output = Self::Engine>;
 
-    /// The clock of the nodes.
+    /// The clock of the nodes: a [`testing::TokioClock`], whose wall time the bindings are made for.
     fn clock(&self) -> Arc<dyn Clock>;
 
     /// Breaks the links that are up.
@@ -112,6 +112,7 @@ impl Member {
                 Err(DialError::BackingOff { retry_in_ms }) => {
                     tokio::time::sleep(Duration::from_millis(retry_in_ms)).await;
                 }
+                Err(error @ DialError::PeerMisbehaved(_)) => panic!("refused: {error}"),
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             }
         }

@@ -2,10 +2,10 @@
 mod common;
 use std::{sync::{Arc, Mutex}, net::SocketAddr};
 use common::*;
-use x0x_core::{Clock, SystemClock};
+use x0x_core::Clock;
 use x0x_identity::testing::key;
 use x0x_transport::{Node, link::Engine, quic::*};
-struct Quic { at: Mutex<[Option<SocketAddr>; 2]>, clock: SystemClock }
+struct Quic { at: Mutex<[Option<SocketAddr>; 2]>, clock: x0x_transport::testing::TokioClock }
 impl World for Quic {
     type Engine = QuicEngine;
     async fn engine(&self, end: usize) -> QuicEngine {
@@ -26,7 +26,7 @@ fn quic_race() {
         let rt = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let t = std::time::Instant::now();
         let c = rt.block_on(async {
-            let w = Quic { at: Mutex::new([None, None]), clock: SystemClock::new() };
+            let w = Quic { at: Mutex::new([None, None]), clock: x0x_transport::testing::TokioClock::new() };
             race(&w, seed, Faults { losses: false, restarts: seed % 2 == 1 }).await
         });
         eprintln!("seed {seed} {c:?} {:?}", t.elapsed());
