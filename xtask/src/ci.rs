@@ -133,9 +133,8 @@ impl Step {
                     .env("RUSTDOCFLAGS", "-D warnings"),
             ),
             Self::Test => {
-                tools::require_nextest()?;
-                let mut command = workspace::cargo()?;
-                command.args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]);
+                let mut command = tools::nextest()?;
+                command.args(["run", "--workspace", "--locked", "--no-fail-fast"]);
                 run_counting(&mut command, counts)
             }
             Self::Doctest => run_counting(
@@ -149,9 +148,8 @@ impl Step {
 
 /// The advisory database is left to a job with the open internet.
 fn deny() -> Result<()> {
-    let program = tools::cargo_deny()?;
-    let mut command = std::process::Command::new(program);
-    command.current_dir(workspace::root()?).args(["deny", "check", "bans", "licenses", "sources"]);
+    let mut command = tools::deny()?;
+    command.args(["check", "bans", "licenses", "sources"]);
     run_plain(&mut command)
 }
 
@@ -167,10 +165,9 @@ fn pure() -> Result<()> {
 }
 
 fn alone(counts: &mut Counts) -> Result<()> {
-    tools::require_nextest()?;
     for package in PURE_CRATES {
-        let mut command = workspace::cargo()?;
-        command.args(["nextest", "run", "--package", package, "--locked", "--no-fail-fast"]);
+        let mut command = tools::nextest()?;
+        command.args(["run", "--package", package, "--locked", "--no-fail-fast"]);
         run_counting(&mut command, counts)?;
     }
     Ok(())

@@ -91,16 +91,19 @@ impl Actor {
                 biased;
                 () = stop.cancelled() => break,
                 Some(command) = commands.recv() => self.on_command(command),
-                event = inbound.recv() => match event {
-                    Some(event) => self.on_event(event),
-                    None => break,
-                },
                 Some(dialled) = self.dials.join_next() => match dialled {
                     Ok((to, result)) => self.handle(Input::DialResult { to, result }),
                     // The machine gives the dial up at its deadline.
                     Err(error) => tracing::error!(%error, "dial task failed"),
                 },
-                () = tokio::time::sleep(wait) => self.on_time(),
+                event = inbound.recv() => match event {
+                    Some(event) => self.on_event(event),
+                    None => break,
+                },
+                () = tokio::time::sleep(wait) => {
+                    self.run_timers(self.clock.now());
+                    self.carry_out();
+                }
             }
         }
         self.handle(Input::Leave);
@@ -130,13 +133,13 @@ impl Actor {
         next.map_or(IDLE, |at| at.since(self.clock.now()))
     }
 
-    fn on_time(&mut self) {
-        let now = self.clock.now();
+    fn run_timers(&mut self, now: Tick) {
         if let Some(store) = &mut self.store {
             store.save_if_due(now);
         }
-        self.machine.handle_timeout(now);
-        self.carry_out();
+        if self.machine.poll_timeout().is_some_and(|at| at <= now) {
+            self.machine.handle_timeout(now);
+        }
     }
 
     fn on_command(&self, command: Command) {
@@ -194,9 +197,7 @@ impl Actor {
         let now = self.clock.now();
         self.machine.handle(now, input);
         // A stream of inputs must not keep the timers waiting.
-        if self.machine.poll_timeout().is_some_and(|at| at <= now) {
-            self.machine.handle_timeout(now);
-        }
+        self.run_timers(now);
         self.carry_out();
     }
 

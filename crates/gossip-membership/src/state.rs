@@ -36,8 +36,9 @@ use crate::{
 
 pub use self::{dial::MAX_DIALS, promote::MAX_BOOTSTRAP, shuffle::MAX_EXCHANGES};
 
-/// Most sessions that the overlay follows. Peers of further ones cannot become neighbours.
-pub const MAX_SESSIONS: usize = 1024;
+/// Most sessions that the overlay follows, as many as the transport has. Peers of further ones cannot
+/// become neighbours.
+pub const MAX_SESSIONS: usize = 4096;
 
 /// Messages that one peer may send at once, and the time in which it earns one more.
 const MESSAGE_BURST: u32 = 256;

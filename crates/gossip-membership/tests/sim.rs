@@ -90,7 +90,7 @@ fn two_hundred_nodes_join_at_once() {
 #[test]
 fn a_thousand_nodes_form_one_symmetric_overlay() {
     let mut swarm = formed(1, 1000, 10 * MS);
-    swarm.run_for(15 * SECOND);
+    swarm.run_for(10 * SECOND);
     assert_whole(&mut swarm, 5);
     let degrees = graph(&swarm).degrees();
     assert!((6.5..=8.0).contains(&degrees.mean), "{degrees:?}");
@@ -141,6 +141,20 @@ fn a_crashed_bootstrap_node_leaves_the_overlay_whole() {
         swarm.start(0);
         begin(&mut swarm, 0, &[7, 8, 9]);
         swarm.run_for(5 * SECOND);
+        assert_whole(&mut swarm, 4);
+    });
+}
+
+#[test]
+fn a_restarted_node_is_taken_in_before_its_crash_is_noticed() {
+    for_seeds(20, |seed| {
+        let mut swarm = formed(seed, 5, 100 * MS);
+        swarm.run_for(30 * SECOND);
+        swarm.crash(3);
+        swarm.run_for(500 * MS);
+        swarm.start(3);
+        begin(&mut swarm, 3, &[]);
+        swarm.run_for(3 * SECOND);
         assert_whole(&mut swarm, 4);
     });
 }

@@ -9,7 +9,7 @@ pub const MAX_RUN_ENTRIES: usize = 64;
 /// Largest payload of one entry in bytes. Larger items belong to a file transfer.
 pub const MAX_PAYLOAD: usize = 64 * 1024;
 
-/// Largest encoded run in bytes: four of the largest payloads at most, so that a slow link is never
+/// Largest encoded run in bytes: three of the largest payloads, so that a slow link is never
 /// blocked for long by one frame.
 pub const MAX_RUN_BYTES: usize = 256 * 1024;
 

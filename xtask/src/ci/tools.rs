@@ -3,51 +3,59 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use super::step::run_plain;
 use crate::workspace;
 
-const CARGO_DENY_VERSION: &str = "0.20.2";
-const NEXTEST_VERSION: &str = "0.9.143";
-
-/// Fails with the command that installs cargo-nextest, if it is missing.
-pub(super) fn require_nextest() -> Result<()> {
-    let mut command = workspace::cargo()?;
-    command.args(["nextest", "--version"]);
-    if !answers(&mut command) {
-        bail!(
-            "cargo-nextest is missing: cargo install cargo-nextest --locked --version \
-             {NEXTEST_VERSION}"
-        );
-    }
-    Ok(())
+/// A cargo subcommand, pinned to the version that is built when the machine has none.
+struct Tool {
+    name: &'static str,
+    subcommand: &'static str,
+    version: &'static str,
 }
 
-/// Where cargo-deny is: on PATH, else below `target/tools`, where it is built when missing.
-///
-/// A debug build is enough for a check of some hundred crates and takes a third of the time.
-pub(super) fn cargo_deny() -> Result<PathBuf> {
-    let on_path = PathBuf::from("cargo-deny");
-    if answers(Command::new(&on_path).arg("--version")) {
-        return Ok(on_path);
-    }
-    let tools = workspace::root()?.join("target/tools");
-    let installed = tools.join("bin/cargo-deny");
-    if !answers(Command::new(&installed).arg("--version")) {
-        run_plain(
-            workspace::cargo()?
-                .args(["install", "cargo-deny", "--locked", "--debug"])
-                .args(["--version", CARGO_DENY_VERSION])
-                .arg("--root")
-                .arg(&tools)
-                .env("CARGO_TARGET_DIR", tools.join("build")),
-        )?;
-    }
-    Ok(installed)
+const DENY: Tool = Tool { name: "cargo-deny", subcommand: "deny", version: "0.20.2" };
+const NEXTEST: Tool = Tool { name: "cargo-nextest", subcommand: "nextest", version: "0.9.143" };
+
+/// `cargo deny`, ready for its arguments.
+pub(super) fn deny() -> Result<Command> {
+    DENY.command()
 }
 
-fn answers(command: &mut Command) -> bool {
-    let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
-    status.is_ok_and(|status| status.success())
+/// `cargo nextest`, ready for its arguments.
+pub(super) fn nextest() -> Result<Command> {
+    NEXTEST.command()
+}
+
+impl Tool {
+    /// The program on PATH, else the one below `target/tools`, where it is built when missing.
+    ///
+    /// A debug build is enough for what these tools do here and takes a third of the time.
+    fn command(&self) -> Result<Command> {
+        let root = workspace::root()?;
+        let mut program = PathBuf::from(self.name);
+        if !self.answers(&program) {
+            let tools = root.join("target/tools");
+            program = tools.join("bin").join(self.name);
+            if !self.answers(&program) {
+                run_plain(
+                    workspace::cargo()?
+                        .args(["install", self.name, "--locked", "--debug"])
+                        .args(["--version", self.version, "--root"])
+                        .arg(&tools)
+                        .env("CARGO_TARGET_DIR", tools.join("build")),
+                )?;
+            }
+        }
+        let mut command = Command::new(program);
+        command.current_dir(root).arg(self.subcommand);
+        Ok(command)
+    }
+
+    fn answers(&self, program: &PathBuf) -> bool {
+        let mut command = Command::new(program);
+        command.args([self.subcommand, "--version"]).stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    }
 }

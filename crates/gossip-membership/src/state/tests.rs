@@ -460,7 +460,7 @@ fn a_hundred_thousand_hostile_inputs_stay_under_every_cap() {
     };
     world.handle(start);
     for turn in 0..100_000_u64 {
-        let n = 1 + rng.below(5000) as u64;
+        let n = 1 + rng.below(6000) as u64;
         let entries = || {
             let entry = |k| Peer::new(id(turn * 16 + k), (0..20).map(|a| address(turn + a)));
             (0..MAX_SHUFFLE_ENTRIES as u64).map(entry).collect()
@@ -468,7 +468,7 @@ fn a_hundred_thousand_hostile_inputs_stay_under_every_cap() {
         let id_drawn = rng.next_u64() % 200;
         match rng.below(9) {
             0 if !world.sessions.contains(&id(n)) => drop(world.up(n)),
-            1 => drop(world.handle(Input::Down(id(n)))),
+            1 if rng.chance(0.1) => drop(world.handle(Input::Down(id(n)))),
             2 => drop(world.hear(n, Message::Join)),
             3 => drop(world.hear(n, Message::Neighbor { high: rng.chance(0.5) })),
             4 => drop(world.hear(n, Message::ForwardJoin { ttl: 0, joiner: peer(turn) })),
