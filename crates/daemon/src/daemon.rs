@@ -40,6 +40,7 @@ impl Daemon {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         private_directory(&config.data_dir)?;
         let lock = InstanceLock::take(&config.data_dir)?;
+        PortFile::remove_stale(&config.data_dir)?;
         let token = ApiToken::load_or_create(&config.data_dir)?;
         let (listener, api_address) = listen(config.api_address).await?;
         let agent = Agent::builder(agent_config(&config)).start().await?;

@@ -28,7 +28,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         eprintln!("warning: configuration key `{key}` is not known and is ignored");
     }
     if args.check {
-        println!("{config:#?}");
+        print!("{config}");
         return Ok(());
     }
     logging::start(&config)?;

@@ -105,6 +105,15 @@ pub enum LogFormat {
     Json,
 }
 
+impl fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        })
+    }
+}
+
 macro_rules! file_config {
     ($($(#[$attribute:meta])* $key:ident: $kind:ty,)+) => {
         /// The file's keys.

@@ -4,6 +4,7 @@ mod file;
 mod paths;
 
 use std::{
+    fmt,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
@@ -166,6 +167,33 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// As a file that gives this configuration, for `--check`.
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let peers: Vec<String> = self.bootstrap_peers.iter().map(|peer| format!("\"{peer}\"")).collect();
+        if let Some(name) = &self.instance_name {
+            writeln!(f, "instance_name = {name:?}")?;
+        }
+        if let Some(network) = &self.network {
+            writeln!(f, "network = {}", toml::Value::from(network.as_str()))?;
+        }
+        writeln!(f, "bind_address = \"{}\"", self.bind_address)?;
+        writeln!(f, "api_address = \"{}\"", self.api_address)?;
+        writeln!(f, "allow_remote_api = {}", self.allow_remote_api)?;
+        writeln!(f, "data_dir = {}", path_value(&self.data_dir))?;
+        writeln!(f, "identity_dir = {}", path_value(&self.identity_dir))?;
+        writeln!(f, "bootstrap_peers = [{}]", peers.join(", "))?;
+        writeln!(f, "heartbeat_interval_secs = {}", self.heartbeat.as_secs())?;
+        writeln!(f, "identity_ttl_secs = {}", self.identity_ttl.as_secs())?;
+        writeln!(f, "log_level = \"{}\"", self.log_level)?;
+        writeln!(f, "log_format = \"{}\"", self.log_format)
+    }
+}
+
+fn path_value(path: &Path) -> toml::Value {
+    toml::Value::from(path.to_string_lossy().into_owned())
 }
 
 /// Checks an instance name: 1 to 64 characters, letters, digits and `-`, not starting with `-`.

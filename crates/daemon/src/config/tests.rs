@@ -120,3 +120,13 @@ fn a_remote_api_must_be_allowed_by_name() {
     let text = "api_address = '0.0.0.0:12700'\nallow_remote_api = true";
     assert!(Place::new().load(text, Overrides::default()).is_ok());
 }
+
+#[test]
+fn what_check_prints_gives_the_same_configuration() {
+    let place = Place::new();
+    let text = "instance_name = 'a'\nnetwork = 'my \"net\"'\nbootstrap_peers = ['[::1]:5', '192.0.2.1:6']\n\
+                log_format = 'json'\ndata_dir = '/with \"quotes\"'\nheartbeat_interval_secs = 7";
+    let config = place.load(text, Overrides::default()).expect("valid");
+    let again = place.load(&config.to_string(), Overrides::default()).expect("valid");
+    assert_eq!(again, config);
+}

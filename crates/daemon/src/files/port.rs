@@ -1,7 +1,7 @@
 //! `api.port`: where the API of a running daemon listens.
 
 use std::{
-    fs,
+    fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -18,6 +18,17 @@ pub(crate) struct PortFile {
 }
 
 impl PortFile {
+    /// Removes what a killed daemon left, so that nobody takes it for the new one's.
+    pub(crate) fn remove_stale(directory: &Path) -> Result<(), FileError> {
+        let path = directory.join(PORT_FILE);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(FileError::at("remove", &path)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Writes `ip:port`.
     pub(crate) fn write(directory: &Path, address: SocketAddr) -> Result<Self, FileError> {
         let path = directory.join(PORT_FILE);

@@ -67,6 +67,10 @@ fn the_port_file_lives_as_long_as_its_owner() {
     assert_eq!(fs::read_to_string(&path).expect("there"), "127.0.0.1:4321");
     drop(file);
     assert!(!path.exists());
+    fs::write(&path, "left behind").expect("written");
+    PortFile::remove_stale(directory.path()).expect("removed");
+    assert!(!path.exists());
+    PortFile::remove_stale(directory.path()).expect("nothing to remove");
 }
 
 #[test]

@@ -125,3 +125,33 @@ const fn direct_code(error: DirectError) -> ErrorCode {
         _ => ErrorCode::Internal,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::http::header::CONTENT_TYPE;
+
+    use super::*;
+
+    #[test]
+    fn a_full_queue_is_told_with_a_time_to_try_again() {
+        let error = ApiError::from(AgentPublishError::Publish(PublishError::Busy));
+        assert_eq!(error.code(), ErrorCode::Busy);
+        let response = error.into_response();
+        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(response.headers()[RETRY_AFTER], "1");
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
+        let refused = response.extensions().get::<Refused>();
+        assert!(matches!(refused, Some(Refused(ErrorCode::Busy))));
+    }
+
+    #[test]
+    fn direct_failures_say_who_is_at_fault() {
+        let status = |error| ApiError::from(SendDirectError::Direct(error)).status().as_u16();
+        assert_eq!(status(DirectError::TooLarge { len: 2, max: 1 }), 413);
+        assert_eq!(status(DirectError::Refused(RefuseReason::UnknownRecipient)), 403);
+        assert_eq!(status(DirectError::Timeout), 504);
+        assert_eq!(status(DirectError::Unconfirmed), 504);
+        assert_eq!(status(DirectError::Limit { what: "messages", max: 1 }), 429);
+        assert_eq!(status(DirectError::Closed), 503);
+    }
+}

@@ -20,8 +20,6 @@ use crate::app::App;
 const MAX_CONNECTIONS: usize = 1024;
 /// How long a client may take for a request's head. Also ends idle connections.
 const HEAD_TIME: Duration = Duration::from_secs(10);
-/// Most header fields.
-const MAX_HEADERS: usize = 100;
 /// Buffer of a connection. Larger heads than this are refused by the HTTP library itself.
 const BUFFER: usize = 64 * 1024;
 /// Pause after a failed accept, such as for want of file descriptors.
@@ -73,7 +71,6 @@ async fn connection(
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)
-        .max_headers(MAX_HEADERS)
         .max_buf_size(BUFFER)
         .serve_connection(TokioIo::new(socket), TowerToHyperService::new(router))
         .with_upgrades();

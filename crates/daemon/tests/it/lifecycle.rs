@@ -114,8 +114,6 @@ fn launch(directory: &TempDir, bind: &str, bootstrap: &[SocketAddr]) -> Child {
     );
     let path = base.join("config.toml");
     fs::write(&path, text).expect("written");
-    // What an earlier run left would be taken for the new one's.
-    let _ = fs::remove_file(base.join("data/api.port"));
     program(directory).arg("--config").arg(path).spawn().expect("x0xd starts")
 }
 

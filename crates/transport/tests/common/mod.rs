@@ -25,6 +25,16 @@ pub(crate) trait World {
     /// The clock of the nodes: a [`testing::TokioClock`], whose wall time the bindings are made for.
     fn clock(&self) -> Arc<dyn Clock>;
 
+    /// Within what time the dials begin: a few round trips, so that they cross.
+    fn spread(&self) -> Duration {
+        Duration::from_millis(20)
+    }
+
+    /// For how long an agreement must hold: longer than what could still upset it.
+    fn patience(&self) -> Duration {
+        Duration::from_millis(1500)
+    }
+
     /// Breaks the links that are up.
     fn break_links(&self);
 
@@ -222,7 +232,7 @@ pub(crate) async fn race<W: World>(world: &W, seed: u64, faults: Faults) -> Coun
         // One from each end, then from either.
         let end = if dial < 2 { dial } else { rng.below(2) };
         let (member, to) = (members[end].clone(), members[end].addr(&members[1 - end]));
-        let delay = Duration::from_micros(rng.range(0, 20_000));
+        let delay = Duration::from_micros(rng.range(0, world.spread().as_micros() as u64));
         dials.push(tokio::spawn(async move {
             tokio::time::sleep(delay).await;
             member.connect(to).await;
@@ -245,7 +255,7 @@ pub(crate) async fn race<W: World>(world: &W, seed: u64, faults: Faults) -> Coun
     for task in dials.into_iter().chain(traffic) {
         task.await.expect("a task of the race panicked");
     }
-    settle(&members).await;
+    settle(&members, world.patience()).await;
     check_records(&records, &members, faults).await;
     let mut counts = Counts::default();
     for member in &members {
@@ -253,6 +263,8 @@ pub(crate) async fn race<W: World>(world: &W, seed: u64, faults: Faults) -> Coun
         counts.duplicates += metrics.links_duplicate.value();
         counts.replaced += metrics.sessions_replaced.value();
         counts.lost += metrics.sessions_lost.value();
+    }
+    for member in &members {
         member.node.shutdown().await;
     }
     counts
@@ -273,11 +285,11 @@ async fn chat(member: Arc<Member>) {
 }
 
 /// Waits for agreement that lasts.
-async fn settle(members: &[Arc<Member>; 2]) {
+async fn settle(members: &[Arc<Member>; 2], patience: Duration) {
     let [a, b] = members;
     testing::eventually("both ends agree on a session", async || {
         let Some(before) = agree(a, b).await else { return false };
-        tokio::time::sleep(Duration::from_millis(1500)).await;
+        tokio::time::sleep(patience).await;
         agree(a, b).await == Some(before)
     })
     .await;
