@@ -18,6 +18,7 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> anyhow::Result<()> {
     if args.list {
+        println!("{:<24} {:<24} STATUS", "NAME", "API");
         for instance in instances::list(&Paths::of_platform()?) {
             println!("{instance}");
         }

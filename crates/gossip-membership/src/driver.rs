@@ -163,10 +163,11 @@ impl Actor {
         let Some(peer) = Peer::from_addr(&session.peer_addr()) else {
             return;
         };
+        let loopback = session.remote_address.ip().to_canonical().is_loopback();
+        let peer = if loopback { peer } else { peer.without_loopback() };
         if let Some(store) = &mut self.store {
             store.note(self.clock.as_ref(), peer.clone());
         }
-        let loopback = session.remote_address.ip().to_canonical().is_loopback();
         self.handle(Input::Up { peer, loopback });
     }
 

@@ -25,7 +25,7 @@
 //! contact.handle(Tick::ZERO, Input::Up { peer, loopback: false });
 //! contact.handle(Tick::ZERO, Input::Message { peer: b, message: Message::Join });
 //!
-//! let reply = Message::NeighborReply { accept: true };
+//! let reply = Message::NeighborReply { accept: true, entries: vec![] };
 //! assert_eq!(contact.poll_output(), Some(Output::Send { to: b, message: reply }));
 //! assert_eq!(contact.poll_output(), Some(Output::NeighborUp(b)));
 //! # Ok::<(), x0x_gossip_membership::ConfigError>(())

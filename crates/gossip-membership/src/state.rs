@@ -253,7 +253,9 @@ impl HyParView {
             Message::Join => self.on_join(now, from),
             Message::ForwardJoin { ttl, joiner } => self.on_forward_join(now, from, ttl, joiner),
             Message::Neighbor { high } => self.on_neighbor(now, from, high),
-            Message::NeighborReply { accept } => self.on_neighbor_reply(now, from, accept),
+            Message::NeighborReply { accept, entries } => {
+                self.on_neighbor_reply(now, from, accept, entries);
+            }
             Message::Shuffle { id, ttl, entries } => self.on_shuffle(now, from, id, ttl, entries),
             Message::ShuffleReply { id, entries } => {
                 self.on_shuffle_reply(now, from, id, entries);

@@ -40,6 +40,8 @@ pub enum Message {
     NeighborReply {
         /// Whether the sender has taken the receiver into its active view.
         accept: bool,
+        /// In answer to a join: at most [`MAX_SHUFFLE_ENTRIES`] peers to go on with.
+        entries: Vec<Peer>,
     },
     /// Offers a sample of peers to a random node some hops away.
     Shuffle {
@@ -75,9 +77,10 @@ impl Message {
                 joiner: Some(PeerWire::from(joiner)),
             }),
             Self::Neighbor { high } => Body::Neighbor(NeighborWire { high: *high }),
-            Self::NeighborReply { accept } => {
-                Body::NeighborReply(NeighborReplyWire { accept: *accept })
-            }
+            Self::NeighborReply { accept, entries } => Body::NeighborReply(NeighborReplyWire {
+                accept: *accept,
+                entries: entries.iter().map(PeerWire::from).collect(),
+            }),
             Self::Shuffle { id, ttl, entries } => Body::Shuffle(ShuffleWire {
                 id: *id,
                 ttl: u32::from(*ttl),
@@ -146,7 +149,9 @@ impl MessageIn {
                 Message::ForwardJoin { ttl: walk(wire.ttl), joiner }
             }
             Body::Neighbor(wire) => Message::Neighbor { high: wire.high },
-            Body::NeighborReply(wire) => Message::NeighborReply { accept: wire.accept },
+            Body::NeighborReply(wire) => {
+                Message::NeighborReply { accept: wire.accept, entries: list(wire.entries)? }
+            }
             Body::Shuffle(wire) => {
                 Message::Shuffle { id: wire.id, ttl: walk(wire.ttl), entries: list(wire.entries)? }
             }
@@ -208,6 +213,8 @@ struct NeighborWire {
 struct NeighborReplyWire {
     #[prost(bool, tag = "1")]
     accept: bool,
+    #[prost(message, repeated, tag = "2")]
+    entries: Vec<PeerWire>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -19,6 +19,7 @@ const FIELDS: &[(&str, &str, u32)] = &[
     ("ForwardJoin", "joiner", 2),
     ("Neighbor", "high", 1),
     ("NeighborReply", "accept", 1),
+    ("NeighborReply", "entries", 2),
     ("Shuffle", "id", 1),
     ("Shuffle", "ttl", 2),
     ("Shuffle", "entries", 3),
@@ -93,7 +94,7 @@ fn what_the_code_encodes_the_schema_decodes() {
     let shuffle = body(&pool, &shuffle, "shuffle");
     assert_eq!((value(&shuffle, "id"), value(&shuffle, "ttl")), (Value::U64(300), Value::U32(2)));
     check_peer(&value(&shuffle, "entries").as_list().expect("a list")[0]);
-    let reply = Message::ShuffleReply { id: 300, entries: vec![peer] };
+    let reply = Message::ShuffleReply { id: 300, entries: vec![peer.clone()] };
     let reply = body(&pool, &reply, "shuffle_reply");
     assert_eq!(value(&reply, "id"), Value::U64(300));
     check_peer(&value(&reply, "entries").as_list().expect("a list")[0]);
@@ -101,7 +102,11 @@ fn what_the_code_encodes_the_schema_decodes() {
     for flag in [false, true] {
         let flags = [
             (Message::Neighbor { high: flag }, "neighbor", "high"),
-            (Message::NeighborReply { accept: flag }, "neighbor_reply", "accept"),
+            (
+                Message::NeighborReply { accept: flag, entries: vec![peer.clone()] },
+                "neighbor_reply",
+                "accept",
+            ),
             (Message::Disconnect { alive: flag }, "disconnect", "alive"),
         ];
         for (message, kind, field) in flags {

@@ -36,8 +36,12 @@ fn golden_vectors() {
         ("forward_join", Message::ForwardJoin { ttl: 6, joiner: peer(1, &["192.0.2.1:5483"]) }),
         ("neighbor_low", Message::Neighbor { high: false }),
         ("neighbor_high", Message::Neighbor { high: true }),
-        ("accept", Message::NeighborReply { accept: true }),
-        ("reject", Message::NeighborReply { accept: false }),
+        ("accept", Message::NeighborReply { accept: true, entries: vec![] }),
+        ("reject", Message::NeighborReply { accept: false, entries: vec![] }),
+        (
+            "accept_join",
+            Message::NeighborReply { accept: true, entries: vec![peer(2, &["192.0.2.2:1"])] },
+        ),
         (
             "shuffle",
             Message::Shuffle {
@@ -132,7 +136,8 @@ fn any_message() -> impl Strategy<Value = Message> {
         Just(Message::Join),
         (0..=MAX_WALK, any_peer()).prop_map(|(ttl, joiner)| Message::ForwardJoin { ttl, joiner }),
         any::<bool>().prop_map(|high| Message::Neighbor { high }),
-        any::<bool>().prop_map(|accept| Message::NeighborReply { accept }),
+        (any::<bool>(), list())
+            .prop_map(|(accept, entries)| Message::NeighborReply { accept, entries }),
         any::<bool>().prop_map(|alive| Message::Disconnect { alive }),
         (any::<u64>(), 0..=MAX_WALK, list()).prop_map(|(id, ttl, entries)| Message::Shuffle {
             id,

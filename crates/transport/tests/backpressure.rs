@@ -1,13 +1,13 @@
 //! A consumer that lags slows its senders down, and nothing else.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use x0x_core::{PeerAddr, Protocol};
 use x0x_transport::{
-    Inbound, InboundEvent, Node, Transport,
+    Inbound, InboundEvent, Node, SessionConfig, Transport,
     error::SendError,
-    testing::{LinkModel, MemoryNetwork, address, eventually, machine, node},
+    testing::{LinkModel, MemoryNetwork, TokioClock, address, eventually, hello, machine, node},
 };
 
 async fn connected() -> (Node, Node) {
@@ -89,7 +89,7 @@ async fn small_messages_are_bounded_by_their_number() {
     let sender = tokio::spawn({
         let a = a.clone();
         async move {
-            for number in 0..50_000 {
+            for number in 0..10_000 {
                 a.send(machine(2), Protocol::Pubsub, numbered(number, 64))
                     .await
                     .expect("connected");
@@ -99,7 +99,7 @@ async fn small_messages_are_bounded_by_their_number() {
     tokio::time::sleep(Duration::from_secs(30)).await;
     assert!((900..=1024).contains(&inbound.len()));
     assert!(!sender.is_finished());
-    read_numbers(&mut inbound, 0, 50_000).await;
+    read_numbers(&mut inbound, 0, 10_000).await;
     sender.await.expect("all were taken");
 }
 
@@ -155,5 +155,53 @@ async fn waiting_senders_fail_when_the_session_ends() {
     b.disconnect(machine(1));
     for sender in senders {
         assert_eq!(sender.await.expect("no panic"), SendError::NotConnected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lagging_consumer_hears_of_two_sessions_in_turn() {
+    let network = MemoryNetwork::new(3, LinkModel::default());
+    let mut config = SessionConfig::default();
+    config.inbound_events = 4;
+    let engine = network.engine(machine(1), address(1));
+    let a = Node::start(engine, config, hello(1, 0), Arc::new(TokioClock::new()));
+    let mut inbound = a.inbound(Protocol::Direct).expect("free");
+    let mut restarted = None;
+    for run in 0..2 {
+        let engine = network.engine(machine(2), address(2));
+        let clock = Arc::new(TokioClock::new());
+        let b = Node::start(engine, SessionConfig::default(), hello(2, run), clock);
+        let to = PeerAddr::known(machine(1), [address(1)]);
+        b.connect(to).await.expect("connects");
+        for number in 0..20 {
+            let number = 100 * run as u32 + number;
+            b.send(machine(1), Protocol::Direct, numbered(number, 8)).await.expect("connected");
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if run == 0 {
+            network.kill(machine(2));
+            b.shutdown().await;
+        } else {
+            restarted = Some(b);
+        }
+    }
+    assert!(restarted.is_some_and(|b| b.sessions().len() == 1), "replaced, not waiting");
+    // Of the first session what had been read when it ended, of the second one everything.
+    read_numbers(&mut inbound, 0, 4).await;
+    let mut ended = false;
+    let mut expected = 4;
+    while expected < 120 {
+        match inbound.recv().await.expect("the node runs") {
+            InboundEvent::Message { message, .. } => {
+                assert_eq!(message[..4], u32::to_be_bytes(expected));
+                expected += 1;
+            }
+            InboundEvent::Down(_) => ended = true,
+            InboundEvent::Up(_) => {
+                assert!(ended, "the first session ends before the second begins");
+                expected = 100;
+            }
+            other => panic!("unexpected {other:?}"),
+        }
     }
 }

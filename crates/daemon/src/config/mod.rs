@@ -172,7 +172,8 @@ impl Config {
 /// As a file that gives this configuration, for `--check`.
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let peers: Vec<String> = self.bootstrap_peers.iter().map(|peer| format!("\"{peer}\"")).collect();
+        let peers: Vec<String> =
+            self.bootstrap_peers.iter().map(|peer| format!("\"{peer}\"")).collect();
         if let Some(name) = &self.instance_name {
             writeln!(f, "instance_name = {name:?}")?;
         }

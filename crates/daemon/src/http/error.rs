@@ -148,7 +148,6 @@ mod tests {
     fn direct_failures_say_who_is_at_fault() {
         let status = |error| ApiError::from(SendDirectError::Direct(error)).status().as_u16();
         assert_eq!(status(DirectError::TooLarge { len: 2, max: 1 }), 413);
-        assert_eq!(status(DirectError::Refused(RefuseReason::UnknownRecipient)), 403);
         assert_eq!(status(DirectError::Timeout), 504);
         assert_eq!(status(DirectError::Unconfirmed), 504);
         assert_eq!(status(DirectError::Limit { what: "messages", max: 1 }), 429);

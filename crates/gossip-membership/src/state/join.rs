@@ -22,10 +22,13 @@ impl HyParView {
     pub(super) fn on_join(&mut self, now: Tick, newcomer: MachineId) {
         self.metrics.joins.inc();
         self.lost.forget(newcomer);
+        // A node that was restarted dials its old neighbours sooner than they notice.
+        let count = self.shuffle_len();
+        let (entries, _) = self.sample(count, count, newcomer);
         if self.active.contains(newcomer) {
-            return self.send(newcomer, Message::NeighborReply { accept: true });
+            return self.send(newcomer, Message::NeighborReply { accept: true, entries });
         }
-        self.grant(now, newcomer, true);
+        self.grant(now, newcomer, true, entries);
         let joiner = self.session_peer(newcomer);
         if !joiner.is_dialable() {
             return;

@@ -40,15 +40,16 @@ impl HyParView {
     pub(super) fn on_neighbor(&mut self, now: Tick, from: MachineId, high: bool) {
         self.lost.forget(from);
         if self.active.contains(from) {
-            return self.send(from, Message::NeighborReply { accept: true });
+            let reply = Message::NeighborReply { accept: true, entries: Vec::new() };
+            return self.send(from, reply);
         }
-        self.grant(now, from, high);
+        self.grant(now, from, high, Vec::new());
     }
 
     /// Grants a link when there is room, or when an urgent one may push another out; answers.
-    pub(super) fn grant(&mut self, now: Tick, to: MachineId, urgent: bool) {
+    pub(super) fn grant(&mut self, now: Tick, to: MachineId, urgent: bool, entries: Vec<Peer>) {
         let accept = self.has_room() || (urgent && self.make_room(now));
-        self.send(to, Message::NeighborReply { accept });
+        self.send(to, Message::NeighborReply { accept, entries });
         if accept {
             self.metrics.accepts.inc();
             self.add_link(now, to);
@@ -59,8 +60,17 @@ impl HyParView {
         }
     }
 
-    pub(super) fn on_neighbor_reply(&mut self, now: Tick, from: MachineId, accept: bool) {
+    pub(super) fn on_neighbor_reply(
+        &mut self,
+        now: Tick,
+        from: MachineId,
+        accept: bool,
+        entries: Vec<Peer>,
+    ) {
         let request = self.requests.remove(&from);
+        if request.is_some() {
+            self.integrate(now, from, entries, &[]);
+        }
         if self.active.contains(from) {
             // Both asked at once and this side granted first; the reply to that decides.
             return;

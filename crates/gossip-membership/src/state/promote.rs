@@ -74,7 +74,7 @@ impl HyParView {
         self.bootstrap.iter().filter(|b| !self.is_bootstrap_busy(b)).map(|b| b.next).min()
     }
 
-    /// An address of the configuration turned out to be this machine.
+    /// Notes who answered at an address; one of this machine itself is of no use.
     pub(super) fn identify_bootstrap(&mut self, address: SocketAddr, id: MachineId) {
         if id == self.local {
             return self.bootstrap.retain(|bootstrap| bootstrap.address != address);

@@ -107,8 +107,7 @@ impl HyParView {
         if !self.is_neighbour(from) {
             return;
         }
-        let entries: Vec<Peer> =
-            entries.into_iter().filter_map(|peer| self.heard_of(from, peer)).collect();
+        let entries = self.heard_of_all(from, entries);
         let left = ttl.saturating_sub(1);
         if left > 0
             && let Some(next) = self.active.choose(&[from], &mut self.rng)
@@ -120,7 +119,7 @@ impl HyParView {
         let count = entries.len().max(self.shuffle_len()).min(MAX_SHUFFLE_ENTRIES);
         let (reply, sent) = self.sample(0, count, from);
         self.send(from, Message::ShuffleReply { id, entries: reply });
-        self.integrate(now, entries, &sent);
+        self.integrate(now, from, entries, &sent);
     }
 
     pub(super) fn on_shuffle_reply(
@@ -133,26 +132,25 @@ impl HyParView {
         let Some(kind) = self.exchanges.take(id, from) else {
             return self.metrics.refused_unsolicited.inc();
         };
-        let entries: Vec<Peer> =
-            entries.into_iter().filter_map(|peer| self.heard_of(from, peer)).collect();
         match kind {
             Kind::Own { sent } => {
                 self.metrics.shuffles_completed.inc();
-                self.integrate(now, entries, &sent);
+                self.integrate(now, from, entries, &sent);
             }
             Kind::Relayed { from: origin, id } => {
+                let entries = self.heard_of_all(from, entries);
                 self.send(origin, Message::ShuffleReply { id, entries });
             }
         }
     }
 
-    const fn shuffle_len(&self) -> usize {
+    pub(super) const fn shuffle_len(&self) -> usize {
         self.config.shuffle_active + self.config.shuffle_passive
     }
 
     /// Up to `count` peers for `to`: `active` neighbours, then passive peers, whose ids come second,
     /// then more neighbours, because a young overlay knows its members only as such.
-    fn sample(
+    pub(super) fn sample(
         &mut self,
         active: usize,
         count: usize,
@@ -166,9 +164,20 @@ impl HyParView {
         (peers, sent)
     }
 
-    fn integrate(&mut self, now: Tick, entries: Vec<Peer>, sent: &[MachineId]) {
-        for peer in entries {
+    /// Notes what a peer says of others.
+    pub(super) fn integrate(
+        &mut self,
+        now: Tick,
+        from: MachineId,
+        entries: Vec<Peer>,
+        sent: &[MachineId],
+    ) {
+        for peer in self.heard_of_all(from, entries) {
             self.learn(now, peer, sent);
         }
+    }
+
+    fn heard_of_all(&self, from: MachineId, entries: Vec<Peer>) -> Vec<Peer> {
+        entries.into_iter().filter_map(|peer| self.heard_of(from, peer)).collect()
     }
 }

@@ -137,6 +137,10 @@ impl World {
     }
 }
 
+fn reply(accept: bool) -> Message {
+    Message::NeighborReply { accept, entries: Vec::new() }
+}
+
 fn sent(outputs: &[Output], to: u64) -> Vec<&Message> {
     let to = id(to);
     let sends = outputs.iter().filter_map(|output| match output {
@@ -155,8 +159,7 @@ fn a_bootstrap_peer_is_dialled_then_joined_then_shuffled_with() {
     let to = PeerAddr::unknown(address(1));
     assert_eq!(world.handle(Input::DialResult { to, result: Ok(id(1)) }), []);
     assert_eq!(sent(&world.up(1), 1), [&Message::Join]);
-    let reply = world.hear(1, Message::NeighborReply { accept: true });
-    assert_eq!(reply, [Output::NeighborUp(id(1))]);
+    assert_eq!(world.hear(1, reply(true)), [Output::NeighborUp(id(1))]);
     let outputs = world.advance(SECOND);
     let Some(Message::Shuffle { ttl: 6, entries, .. }) = sent(&outputs, 1).first() else {
         panic!("a shuffle soon after the first link: {outputs:?}");
@@ -206,11 +209,26 @@ fn a_join_is_forwarded_to_all_other_neighbours() {
     world.link(1..=3);
     world.up(9);
     let outputs = world.hear(9, Message::Join);
-    assert_eq!(sent(&outputs, 9), [&Message::NeighborReply { accept: true }]);
+    let Some(Message::NeighborReply { accept: true, entries }) = sent(&outputs, 9).pop() else {
+        panic!("taken in: {outputs:?}");
+    };
+    assert_eq!(entries.iter().map(Peer::id).collect::<BTreeSet<_>>(), [1, 2, 3].map(id).into());
     for n in 1..=3 {
         let walk = Message::ForwardJoin { ttl: 6, joiner: peer(9) };
         assert_eq!(sent(&outputs, n), [&walk]);
     }
+}
+
+#[test]
+fn a_refused_newcomer_goes_on_with_the_peers_that_it_was_told() {
+    let mut world = World::new();
+    world.handle(Input::Start { bootstrap: vec![address(1)], cached: Vec::new() });
+    world.up(1);
+    let to = PeerAddr::unknown(address(1));
+    world.handle(Input::DialResult { to, result: Ok(id(1)) });
+    let refusal = |n| Message::NeighborReply { accept: false, entries: vec![peer(n)] };
+    assert_eq!(world.hear(1, refusal(7)), [Output::Dial(peer(7).to_addr())]);
+    assert_eq!(world.hear(1, refusal(8)), [], "nobody asked");
 }
 
 #[test]
@@ -225,7 +243,7 @@ fn a_walk_ends_at_zero_by_linking_with_the_joiner() {
     let outputs = world.hear(1, Message::ForwardJoin { ttl: 0, joiner: joiner.clone() });
     assert_eq!(outputs, [Output::Dial(joiner.to_addr())]);
     assert_eq!(sent(&world.up(50), 50), [&Message::Neighbor { high: true }]);
-    world.hear(50, Message::NeighborReply { accept: true });
+    world.hear(50, reply(true));
     assert!(world.machine.active.contains(id(50)) && !world.machine.passive.contains(id(50)));
 }
 
@@ -235,10 +253,10 @@ fn a_full_view_refuses_low_and_makes_room_for_high_priority() {
     world.link(1..=8);
     world.up(20);
     let outputs = world.hear(20, Message::Neighbor { high: false });
-    assert_eq!(sent(&outputs, 20), [&Message::NeighborReply { accept: false }]);
+    assert_eq!(sent(&outputs, 20), [&reply(false)]);
     assert!(world.machine.passive.contains(id(20)));
     let outputs = world.hear(20, Message::Neighbor { high: true });
-    assert_eq!(sent(&outputs, 20), [&Message::NeighborReply { accept: true }]);
+    assert_eq!(sent(&outputs, 20), [&reply(true)]);
     let demoted = outputs.iter().filter(|output| {
         matches!(output, Output::Send { message: Message::Disconnect { alive: true }, .. })
     });
@@ -295,11 +313,11 @@ fn a_shuffle_reply_goes_back_the_way_the_shuffle_came() {
     let [Message::Shuffle { id: relayed, ttl: 3, .. }] = messages.as_slice() else {
         panic!("passed on: {outputs:?}");
     };
-    let reply = |id| Message::ShuffleReply { id, entries: vec![peer(8)] };
-    assert_eq!(world.hear(1, reply(*relayed)), [], "not asked of this one");
-    let outputs = world.hear(2, reply(*relayed));
-    assert_eq!(sent(&outputs, 1), [&reply(77)]);
-    assert_eq!(world.hear(2, reply(*relayed)), [], "only once");
+    let answer = |id| Message::ShuffleReply { id, entries: vec![peer(8)] };
+    assert_eq!(world.hear(1, answer(*relayed)), [], "not asked of this one");
+    let outputs = world.hear(2, answer(*relayed));
+    assert_eq!(sent(&outputs, 1), [&answer(77)]);
+    assert_eq!(world.hear(2, answer(*relayed)), [], "only once");
     assert_eq!(world.machine.metrics().refused_unsolicited.value(), 2);
 }
 
@@ -312,7 +330,7 @@ fn neighbour_messages_of_others_end_the_link_they_believe_in() {
     let outputs = world.hear(2, shuffle);
     assert_eq!(sent(&outputs, 2), [&Message::Disconnect { alive: true }]);
     assert!(!world.machine.passive.contains(id(9)));
-    let outputs = world.hear(2, Message::NeighborReply { accept: true });
+    let outputs = world.hear(2, reply(true));
     assert_eq!(sent(&outputs, 2), [&Message::Disconnect { alive: true }], "never asked");
 }
 
@@ -377,7 +395,8 @@ fn message() -> impl Strategy<Value = Message> {
     prop_oneof![
         3 => Just(Message::Join),
         3 => any::<bool>().prop_map(|high| Message::Neighbor { high }),
-        3 => any::<bool>().prop_map(|accept| Message::NeighborReply { accept }),
+        3 => (any::<bool>(), peers(4))
+            .prop_map(|(accept, entries)| Message::NeighborReply { accept, entries }),
         1 => any::<bool>().prop_map(|alive| Message::Disconnect { alive }),
         3 => (ttl.clone(), 1_u64..40)
             .prop_map(|(ttl, n)| Message::ForwardJoin { ttl, joiner: peer(n) }),
@@ -462,7 +481,7 @@ fn a_hundred_thousand_hostile_inputs_stay_under_every_cap() {
     for turn in 0..100_000_u64 {
         let n = 1 + rng.below(6000) as u64;
         let entries = || {
-            let entry = |k| Peer::new(id(turn * 16 + k), (0..20).map(|a| address(turn + a)));
+            let entry = |k| Peer::new(id(turn * 16 + k), (0..9).map(|a| address(turn + a)));
             (0..MAX_SHUFFLE_ENTRIES as u64).map(entry).collect()
         };
         let id_drawn = rng.next_u64() % 200;
