@@ -20,8 +20,12 @@ use crate::{Agent, AgentConfig, StartError, agent::Inner, mailbox::Mailbox};
 
 /// How long the binding shown in session hellos is valid.
 const BINDING_VALIDITY: Duration = Duration::from_secs(7 * 24 * 3600);
-/// How often it is renewed.
+/// The age at which it is renewed.
 const BINDING_RENEWAL: Duration = Duration::from_secs(24 * 3600);
+/// How often its age is looked at. Validity is wall time while timers stand still in a suspended
+/// machine and know nothing of a clock that was set, so a timer of the renewal's length would show
+/// peers an expired binding for hours.
+const BINDING_CHECK: Duration = Duration::from_secs(60);
 
 /// Starts an [`Agent`].
 #[derive(Debug)]
@@ -197,7 +201,7 @@ fn deliver(mut inbox: Inbox, mailbox: Mailbox) -> JoinHandle<()> {
     })
 }
 
-/// Shows peers a fresh binding long before the old one expires.
+/// Shows peers a fresh binding long before the old one expires, and after the clock was set back.
 fn renew_bindings(
     node: &Arc<Node>,
     agent: SecretKey,
@@ -207,12 +211,16 @@ fn renew_bindings(
 ) -> JoinHandle<()> {
     let node = Arc::clone(node);
     tokio::spawn(async move {
+        let mut issued = clock.wall();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(BINDING_RENEWAL) => {
-                    node.set_bindings(vec![binding(&agent, machine, &*clock)]);
-                }
+                () = tokio::time::sleep(BINDING_CHECK) => {}
+            }
+            let now = clock.wall();
+            if now < issued || now >= issued + BINDING_RENEWAL {
+                node.set_bindings(vec![binding(&agent, machine, &*clock)]);
+                issued = now;
             }
         }
     })
