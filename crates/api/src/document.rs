@@ -13,11 +13,25 @@ const HEAD: &str = "# Local API
 Written from the endpoint table in `crates/api` by its function `markdown()`; change the table, not
 this file. The same as an OpenAPI 3.1 document: `GET /openapi.json`.
 
-The daemon listens on loopback only; `api.port` in its data directory holds `ip:port`, `api-token` the
+The daemon listens on loopback, unless its `api_address` says otherwise; `api.port` in its data directory holds `ip:port`, `api-token` the
 token. Every request needs `Authorization: Bearer <token>` unless it says otherwise, a `Host` of exactly
 `127.0.0.1:<port>`, `localhost:<port>` or `[::1]:<port>`, and no `Origin` or one of these with `http://`.
+With an `api_address` beyond loopback, any IP address with the API's port is taken as `Host`, and then
+`Origin` must be `http://` and the `Host` of the same request.
 Bodies are JSON with `Content-Type: application/json`. Binary values are standard base64, ids 64 lowercase
 hex characters. Every failure is `{\"ok\":false,\"error\":text,\"code\":code}`.
+
+What does not become a request has no such answer, since the HTTP library refuses it itself, with an empty
+body, and closes the connection: bytes that are not HTTP/1 (400), more than 100 header fields (431), and
+request lines and headers far beyond the limit of 32 KiB, from about 64 KiB on (431, or 414 when it is the
+target). A head that takes longer than 10 seconds ends the connection without an answer; a connection without a request for 10
+seconds is closed too.
+
+A daemon is subscribed to at most 512 topics at once, for all clients and for itself; one WebSocket session
+to at most 256 of them. Beyond that the code is `limit_reached`. `POST /direct/send` answers 503
+`recipient_busy` with `Retry-After` when the recipient's daemon holds as many unread messages as it can;
+nothing was delivered, and the same may be sent again later. Over a WebSocket the same code comes in an
+`error` frame.
 
 Server-sent events carry rising ids; a client that reconnects with `Last-Event-ID` gets what it missed as
 long as the daemon still has it, and `event: lagged` with `{\"missed\":n}` where it does not.

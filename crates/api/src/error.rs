@@ -127,6 +127,8 @@ codes! {
     LimitReached = 429, "limit_reached";
     /// The recipient's daemon refused the message.
     RecipientRejected = 403, "recipient_rejected";
+    /// The recipient's daemon has no room for the message now. Try again after `Retry-After`.
+    RecipientBusy = 503, "recipient_busy";
     /// The recipient is not known, so no address or key of it is.
     RecipientKeyUnavailable = 404, "recipient_key_unavailable";
     /// There is no session with the recipient, and none could be made.

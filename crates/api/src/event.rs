@@ -10,6 +10,22 @@ use x0x_core::{AgentId, MachineId};
 
 use crate::encoding::{Base64, Hex16, Hex64};
 
+/// An epoch as 16 hex characters: JavaScript's numbers do not hold all of them.
+pub(crate) mod hex_epoch {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub(crate) fn serialize<S: Serializer>(epoch: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{epoch:016x}"))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        let parsed = u64::from_str_radix(&text, 16).ok();
+        let epoch = parsed.filter(|epoch| format!("{epoch:016x}") == *text);
+        epoch.ok_or_else(|| de::Error::custom("expected 16 lowercase hex characters"))
+    }
+}
+
 /// SSE event name of a [`DirectMessageEvent`].
 pub const DIRECT_MESSAGE: &str = "direct_message";
 /// SSE event name of a [`MessageEvent`].
@@ -60,7 +76,9 @@ pub enum TrustDecision {
     Unknown,
 }
 
-/// A message of a topic that was subscribed to by `POST /subscribe`.
+/// A message of a topic that was subscribed to by `POST /subscribe`. A subscription starts with the
+/// messages of the topic that the daemon still keeps, so that a new one may bring some that an earlier
+/// one brought already: `sender`, `topic`, `epoch` and `seq` together name a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MessageEvent {
     /// The subscription that it belongs to.
@@ -78,6 +96,12 @@ pub struct MessageEvent {
     /// How far the author is trusted.
     #[schema(required = true)]
     pub trust_level: Option<TrustLevel>,
+    /// The run of the author's daemon that published it: `seq` starts anew in each.
+    #[serde(with = "hex_epoch")]
+    #[schema(value_type = Hex16)]
+    pub epoch: u64,
+    /// Its number among the author's messages of this topic and epoch.
+    pub seq: u64,
 }
 
 /// A direct message to this daemon's agent.

@@ -14,11 +14,15 @@ pub const MAX_DIRECT_BODY: usize = 23 * 1024 * 1024;
 /// Largest WebSocket message in bytes, either way: one and a half times the largest payload.
 pub const MAX_WS_MESSAGE: usize = MAX_DIRECT_PAYLOAD / 2 * 3;
 
-/// Most topics that one WebSocket session may be subscribed to.
-pub const MAX_WS_TOPICS: usize = 1024;
+/// Most topics that a daemon is subscribed to at once, for all its clients and for itself: it uses
+/// one or a few to find other agents. The gossip layer takes no more.
+pub const MAX_TOPICS: usize = 512;
+
+/// Most topics that one WebSocket session may be subscribed to: no session takes them all.
+pub const MAX_WS_TOPICS: usize = MAX_TOPICS / 2;
 
 /// Most subscriptions made by `POST /subscribe` that may exist at once.
-pub const MAX_SUBSCRIPTIONS: usize = 1024;
+pub const MAX_SUBSCRIPTIONS: usize = MAX_TOPICS;
 
 /// Events that an SSE stream keeps, so that a client can resume by `Last-Event-ID`.
 pub const SSE_RING: usize = 1024;

@@ -10,10 +10,14 @@ use utoipa::ToSchema;
 use x0x_core::AgentId;
 
 use crate::{
-    encoding::{Base64, Hex64},
+    encoding::{Base64, Hex16, Hex64},
     error::ErrorCode,
-    event::DirectMessageEvent,
+    event::{DirectMessageEvent, hex_epoch},
 };
+
+/// Largest message that a client may send over a WebSocket, in bytes. A session that sends a larger
+/// one is closed. A daemon holds one unfinished message of each session, which this keeps small.
+pub const MAX_COMMAND: usize = 1024 * 1024;
 
 /// A name that a client gives one of its frames, echoed as it came.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -55,7 +59,7 @@ pub enum ClientFrame {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         ack: bool,
     },
-    /// Sends a direct message.
+    /// Sends a direct message. Frames are at most 1 MiB; `POST /direct/send` takes larger messages.
     SendDirect {
         /// The recipient.
         #[schema(value_type = Hex64)]
@@ -84,7 +88,9 @@ pub enum ServerFrame {
         #[schema(value_type = Hex64)]
         agent_id: AgentId,
     },
-    /// A message of a subscribed topic; own publishes come back too.
+    /// A message of a subscribed topic; own publishes come back too. A topic starts with the messages
+    /// that the daemon still keeps, so that some may come again after another `subscribe`: `origin`,
+    /// `topic`, `epoch` and `seq` together name a message.
     Message {
         /// Topic name.
         topic: String,
@@ -93,10 +99,16 @@ pub enum ServerFrame {
         /// Its author.
         #[schema(value_type = Option<Hex64>, required = true)]
         origin: Option<AgentId>,
+        /// The run of the author's daemon that published it: `seq` starts anew in each.
+        #[serde(with = "hex_epoch")]
+        #[schema(value_type = Hex16)]
+        epoch: u64,
+        /// Its number among the author's messages of this topic and epoch.
+        seq: u64,
     },
     /// A direct message to this daemon's agent; on `/ws/direct` only.
     DirectMessage(DirectMessageEvent),
-    /// The topics are subscribed; messages from here on are delivered.
+    /// The topics are subscribed; the messages that the daemon keeps and those from here on follow.
     Subscribed {
         /// Topic names as given.
         topics: Vec<String>,

@@ -1,6 +1,6 @@
 //! The command line's grammar. Summaries of commands that call the API come from its table.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -124,6 +124,9 @@ pub(crate) struct StartArguments {
     /// The daemon's configuration file
     #[arg(long, value_name = "PATH")]
     pub(crate) config: Option<PathBuf>,
+    /// Machine to contact first; may be given more than once
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) bootstrap: Vec<SocketAddr>,
     /// Stay attached to the terminal until the daemon ends
     #[arg(long)]
     pub(crate) foreground: bool,

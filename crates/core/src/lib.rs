@@ -1,5 +1,5 @@
 //! What every x0x layer shares, and nothing more: ids, the bounded codec, time, the [`Machine`]
-//! trait, seeded randomness and collections with caps.
+//! trait, seeded randomness, rate bounds, the address policy and collections with caps.
 //!
 //! This crate knows no cryptography and no async runtime. Ids are plain 32-byte values here; how
 //! they derive from keys is the business of `x0x-identity`.
@@ -19,6 +19,7 @@
 //! ```
 
 mod address;
+mod bucket;
 mod codec;
 mod collections;
 mod id;
@@ -26,9 +27,11 @@ mod machine;
 mod metric;
 mod protocol;
 mod rng;
+mod scope;
 mod time;
 
 pub use address::{MAX_ADDRESSES, PeerAddr};
+pub use bucket::TokenBucket;
 pub use codec::{DecodeError, decode_bounded, fixed_bytes};
 pub use collections::{BoundedQueue, IndexedSet, QueueFull};
 pub use id::{AgentId, MachineId, ParseIdError, TopicId, UserId};
@@ -36,4 +39,5 @@ pub use machine::Machine;
 pub use metric::{Counter, Gauge, Metric, MetricKind};
 pub use protocol::{Protocol, StreamClass};
 pub use rng::SeededRng;
+pub use scope::{Scope, dialable, may_name};
 pub use time::{Clock, ManualClock, SystemClock, Tick, WallTime};

@@ -39,7 +39,11 @@ pub struct Args {
     #[arg(long, value_name = "PATH", env = "X0X_DATA_DIR")]
     data_dir: Option<PathBuf>,
 
-    /// Ignore configured bootstrap peers; known peers are still contacted
+    /// Machine to contact first, besides those of the configuration file; may be given more than once
+    #[arg(long, value_name = "IP:PORT")]
+    bootstrap: Vec<SocketAddr>,
+
+    /// Ignore the bootstrap peers of the configuration file; known peers are still contacted
     #[arg(long, alias = "no-bootstrap")]
     no_hard_coded_bootstrap: bool,
 
@@ -62,6 +66,7 @@ impl Args {
             api_port: self.api_port,
             bind: self.bind,
             data_dir: self.data_dir.clone(),
+            bootstrap: self.bootstrap.clone(),
             no_bootstrap: self.no_hard_coded_bootstrap,
         }
     }
@@ -80,6 +85,11 @@ mod tests {
         let overrides = args.overrides();
         assert_eq!(overrides.name.as_deref(), Some("a"));
         assert_eq!(overrides.api_port, Some(0));
-        assert!(overrides.no_bootstrap);
+        assert!(overrides.no_bootstrap && overrides.bootstrap.is_empty());
+        let peers = ["--bootstrap", "192.0.2.1:5483", "--bootstrap=[::1]:9"];
+        let args = Args::parse_from(["x0xd"].into_iter().chain(peers));
+        let peers: Vec<_> = args.bootstrap.iter().map(SocketAddr::to_string).collect();
+        assert_eq!(peers, ["192.0.2.1:5483", "[::1]:9"]);
+        assert!(Args::try_parse_from(["x0xd", "--bootstrap", "example.org:5483"]).is_err());
     }
 }

@@ -24,7 +24,8 @@ pub(crate) fn discovered(agent: DiscoveredAgent) -> types::DiscoveredAgent {
     types::DiscoveredAgent {
         agent_id: agent.agent,
         machine_id: agent.machine,
-        user_id: agent.user,
+        // No certificate confirms what an agent says of its user yet.
+        user_id: None,
         addresses: agent.addresses,
         announced_at: agent.announced_at.as_secs(),
         last_seen: agent.last_seen.as_secs(),

@@ -38,23 +38,21 @@ impl Subscriptions {
         bus: &EventBus,
         topic: String,
     ) -> Result<String, ApiError> {
-        let id = self.reserve()?;
-        match agent.subscribe(&topic).await {
-            Ok(subscription) => {
-                let forward = forward(id.clone(), topic, subscription, bus.clone());
-                let task = tokio::spawn(forward);
-                self.lock().insert(id.clone(), Some(task));
-                Ok(id)
-            }
-            Err(error) => {
-                self.lock().remove(&id);
-                Err(error.into())
-            }
-        }
+        let mut place = self.reserve()?;
+        let subscription = agent.subscribe(&topic).await?;
+        let id = place.id.clone();
+        let mut rows = self.lock();
+        // It is gone when the daemon stopped meanwhile.
+        let Some(row) = rows.get_mut(&id) else {
+            return Err(ApiError::new(ErrorCode::ShuttingDown, "the daemon is stopping"));
+        };
+        *row = Some(tokio::spawn(forward(id.clone(), topic, subscription, bus.clone())));
+        place.kept = true;
+        Ok(id)
     }
 
     /// Takes a place, so that concurrent requests cannot pass the cap together.
-    fn reserve(&self) -> Result<String, ApiError> {
+    fn reserve(&self) -> Result<Place<'_>, ApiError> {
         let mut random = [0; 8];
         getrandom::fill(&mut random)
             .map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))?;
@@ -65,7 +63,7 @@ impl Subscriptions {
             return Err(ApiError::new(ErrorCode::LimitReached, text));
         }
         rows.insert(id.clone(), None);
-        Ok(id)
+        Ok(Place { rows: self, id, kept: false })
     }
 
     /// Ends a subscription: no event of it follows. False when there is none with this id.
@@ -93,6 +91,23 @@ impl Subscriptions {
     }
 }
 
+/// A place that was taken; dropped before it is kept, it is free again. A request ends like that
+/// when its client goes away.
+#[derive(Debug)]
+struct Place<'a> {
+    rows: &'a Subscriptions,
+    id: String,
+    kept: bool,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.rows.lock().remove(&self.id);
+        }
+    }
+}
+
 async fn forward(id: String, topic: String, mut subscription: Subscription, bus: EventBus) {
     loop {
         let batch = subscription.next_batch(BATCH).await;
@@ -113,6 +128,8 @@ fn encode(id: &str, topic: &str, delivery: Delivery) -> Option<Encoded> {
                 sender: Some(message.author),
                 verified: true,
                 trust_level: Some(TrustLevel::Unknown),
+                epoch: message.epoch,
+                seq: message.seq,
             });
             Some(sse::encode(MESSAGE, &event))
         }
@@ -122,5 +139,30 @@ fn encode(id: &str, topic: &str, delivery: Delivery) -> Option<Encoded> {
         }
         // A delivery of a later kind says nothing to clients of this API.
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::{Config, Daemon};
+
+    #[tokio::test]
+    async fn a_cancelled_request_leaves_nothing() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let daemon = Box::pin(Daemon::start(Config::isolated(directory.path()))).await;
+        let daemon = daemon.expect("it starts");
+        let (subscriptions, bus) = (Subscriptions::default(), EventBus::new(0));
+        let add = || subscriptions.add(daemon.agent(), &bus, "news".to_owned());
+        assert!(add().now_or_never().is_none(), "the gossip layer has to answer first");
+        assert_eq!(subscriptions.len(), 0);
+        assert!(subscriptions.add(daemon.agent(), &bus, String::new()).await.is_err());
+        assert_eq!(subscriptions.len(), 0, "a refused one leaves nothing either");
+        let id = add().await.expect("there is room");
+        assert_eq!(subscriptions.len(), 1);
+        assert!(subscriptions.remove(&id).await && !subscriptions.remove(&id).await);
+        daemon.shutdown().await;
     }
 }

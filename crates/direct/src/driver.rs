@@ -1,7 +1,7 @@
 //! One task that owns the machine and carries its outputs out.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     pin::{Pin, pin},
     sync::Arc,
 };
@@ -41,16 +41,13 @@ pub(crate) fn spawn(parts: Parts) -> Result<Inbox, InboundTaken> {
     let inbound = transport.inbound(Protocol::Direct)?;
     let (sender, inbox) = inbox(&config);
     let driver = Driver {
-        machine: DirectMachine::new(transport.local_id(), config, metrics.clone()),
+        machine: DirectMachine::new(transport.local_id(), config, metrics),
         transport,
         clock,
-        metrics,
         commands,
         inbound,
         inbox: sender,
         inbox_open: true,
-        events: VecDeque::new(),
-        paused: false,
         waiting: HashMap::new(),
         tickets: 0,
         deliveries: Vec::new(),
@@ -63,14 +60,10 @@ struct Driver {
     machine: DirectMachine,
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
-    metrics: Arc<DirectMetrics>,
     commands: mpsc::Receiver<Command>,
     inbound: Inbound,
     inbox: InboxSender,
     inbox_open: bool,
-    /// Taken from the transport and not handled yet; nothing more is taken until it is empty.
-    events: VecDeque<InboundEvent>,
-    paused: bool,
     /// Callers by ticket; as many as the gates let through.
     waiting: HashMap<u64, Waiting>,
     tickets: u64,
@@ -84,16 +77,11 @@ impl Driver {
         let mut timer = pin!(sleep(std::time::Duration::ZERO));
         let mut armed: Option<Tick> = None;
         loop {
-            let reading = self.events.is_empty() && self.machine.wants_input();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
                 taken = self.commands.recv_many(&mut commands, BATCH) => if taken == 0 { return },
-                taken = self.inbound.recv_many(&mut events, BATCH), if reading => {
-                    if taken == 0 {
-                        return;
-                    }
-                }
+                taken = self.inbound.recv_many(&mut events, BATCH) => if taken == 0 { return },
                 () = self.inbox.drained(), if self.machine.is_holding() => {}
                 () = &mut timer, if armed.is_some() => armed = None,
             }
@@ -101,15 +89,12 @@ impl Driver {
             self.machine.handle_timeout(now);
             self.take_commands(now, &mut commands);
             // Whichever woke the task, the other side gets its turn too.
-            if reading {
-                while events.len() < BATCH
-                    && let Ok(event) = self.inbound.try_recv()
-                {
-                    events.push(event);
-                }
-                self.events.extend(events.drain(..));
+            while events.len() < BATCH
+                && let Ok(event) = self.inbound.try_recv()
+            {
+                events.push(event);
             }
-            self.carry_out(now);
+            self.carry_out(now, &mut events);
             self.arm(now, &mut armed, timer.as_mut());
         }
     }
@@ -130,10 +115,8 @@ impl Driver {
         }
     }
 
-    fn take_events(&mut self, now: Tick) {
-        while self.machine.wants_input()
-            && let Some(event) = self.events.pop_front()
-        {
+    fn take_events(&mut self, now: Tick, events: &mut Vec<InboundEvent>) {
+        for event in events.drain(..) {
             let input = match event {
                 InboundEvent::Up(session) => Input::Up {
                     peer: session.peer,
@@ -147,15 +130,10 @@ impl Driver {
             };
             self.machine.handle(now, input);
         }
-        let paused = !self.machine.wants_input();
-        if paused && !self.paused {
-            self.metrics.reading_paused.inc();
-        }
-        self.paused = paused;
     }
 
-    /// Handles what the machine can take, fills the inbox and carries all outputs out.
-    fn carry_out(&mut self, now: Tick) {
+    /// Handles the events, fills the inbox and carries all outputs out.
+    fn carry_out(&mut self, now: Tick, events: &mut Vec<InboundEvent>) {
         loop {
             // All deliveries of the turn before are in the inbox, so its room is what it says.
             let snapshot = self.inbox.snapshot();
@@ -167,12 +145,11 @@ impl Driver {
                 }
                 None => {}
             }
-            self.take_events(now);
+            self.take_events(now, events);
             self.poll_outputs(now);
-            let more = !self.events.is_empty() && self.machine.wants_input();
             let waits = !self.machine.is_holding()
                 || snapshot.is_some_and(|snapshot| self.inbox.want_room(snapshot));
-            if waits && !more {
+            if waits {
                 return;
             }
         }

@@ -16,6 +16,10 @@ pub enum RefuseReason {
     /// Nobody reads the inbox any more.
     #[error("inbox closed")]
     InboxClosed,
+    /// The receiver holds as much as it can for an inbox that is not emptied fast enough. Trying
+    /// again later may succeed.
+    #[error("recipient busy")]
+    Busy,
     /// A reason that this version does not know.
     #[error("other reason")]
     Other,
@@ -58,4 +62,12 @@ pub enum DirectError {
     /// The service was shut down; the receiver may or may not have the message.
     #[error("direct messaging is closed")]
     Closed,
+}
+
+impl DirectError {
+    /// The receiver is alive and has no room for the message now: a later try may succeed.
+    #[must_use]
+    pub const fn is_busy(&self) -> bool {
+        matches!(self, Self::Refused(RefuseReason::Busy))
+    }
 }

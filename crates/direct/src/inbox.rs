@@ -32,8 +32,8 @@ pub struct DirectMessage {
 /// Where messages for this machine's agents arrive, each once. Messages of one sending machine are
 /// in the order they were sent.
 ///
-/// While it is full, senders are not answered and slow down. Dropping it refuses all further
-/// messages.
+/// While it is full, senders are not answered and slow down, and those that fill their share of what
+/// may wait are refused as busy. Dropping it refuses all further messages.
 pub struct Inbox(Arc<Shared>);
 
 /// The driver's end; dropping it ends the inbox.

@@ -2,7 +2,9 @@
 //!
 //! A message travels over the session between two machines. The session has authenticated both, and
 //! its hello has proven their agents, so a message carries no signature of its own. Acknowledged
-//! means that the receiver's bounded inbox has the message; while that inbox is full, senders wait.
+//! means that the receiver's bounded inbox has the message; while that inbox is full, senders wait,
+//! and those beyond their share of what a receiver holds for it are [refused as
+//! busy](RefuseReason::Busy).
 //! When a session ends first, the send fails as [`DirectError::Unconfirmed`], and trying again with
 //! the same id delivers the message at most once.
 //!

@@ -54,6 +54,8 @@ metrics! {
     refused_too_large: Counter = "direct_refused_too_large",
     /// Messages refused: nobody reads the inbox.
     refused_inbox_closed: Counter = "direct_refused_inbox_closed",
+    /// Messages refused: as much is held as may be.
+    refused_busy: Counter = "direct_refused_busy",
     /// Frames ignored because they belong to an earlier session.
     stale: Counter = "direct_frames_stale",
     /// Frames ignored because their kind is not known.
@@ -66,8 +68,6 @@ metrics! {
     broken_window: Counter = "direct_sessions_broken_window",
     /// Sessions ended for acknowledging what was never sent.
     broken_ack: Counter = "direct_sessions_broken_ack",
-    /// Times that reading stopped because undelivered messages reached their cap.
-    reading_paused: Counter = "direct_reading_paused",
     /// Messages received and waiting for room in the inbox.
     held: Gauge = "direct_messages_held",
 }
@@ -79,6 +79,7 @@ impl DirectMetrics {
             RefuseReason::UnknownRecipient => &self.refused_unknown_recipient,
             RefuseReason::SenderNotProven => &self.refused_sender_not_proven,
             RefuseReason::TooLarge => &self.refused_too_large,
+            RefuseReason::Busy => &self.refused_busy,
             RefuseReason::InboxClosed | RefuseReason::Other => &self.refused_inbox_closed,
         }
     }

@@ -25,6 +25,13 @@ pub const MAX_REFUSALS: usize = 256;
 pub const MAX_IN_FLIGHT_MESSAGES: usize = 1024;
 /// Most payload bytes that a sender may have unacknowledged in one session.
 pub const MAX_IN_FLIGHT_BYTES: usize = 32 * 1024 * 1024;
+/// Most bytes of a message frame beside its payload. The fields of this version take at most 113;
+/// the rest is for fields of later versions. A payload may share the memory of its frame, so that a
+/// frame must not be much larger than the payload that is accounted for.
+pub const MAX_MESSAGE_OVERHEAD: usize = 512;
+/// Payloads up to this length are copied out of the transport's read buffer, which is about this
+/// large and would else be kept in memory by the smallest of them.
+const MAX_COPIED_PAYLOAD: usize = 64 * 1024;
 
 /// The protobuf messages as they are encoded.
 mod proto {
@@ -102,6 +109,7 @@ mod proto {
         SenderNotProven = 2,
         TooLarge = 3,
         InboxClosed = 4,
+        Busy = 5,
     }
 }
 
@@ -191,15 +199,25 @@ pub enum FrameIn {
 }
 
 impl FrameIn {
-    /// Decodes a frame; the payload shares the memory of `bytes`.
+    /// Decodes a frame. A payload of more than 64 KiB shares the memory of `bytes`, a smaller one
+    /// has its own.
     ///
     /// # Errors
     /// [`DecodeError`] naming what is too large or malformed.
     pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
+        let frame_len = bytes.len();
         let envelope: proto::Envelope = decode_bounded(bytes, MAX_FRAME)?;
         match envelope.body {
             Some(proto::Sealed::Message(body)) => {
-                let message: proto::Message = decode_bounded(body, MAX_FRAME)?;
+                let mut message: proto::Message = decode_bounded(body, MAX_FRAME)?;
+                let payload = &mut message.payload;
+                let overhead = frame_len - payload.len();
+                if overhead > MAX_MESSAGE_OVERHEAD {
+                    return Err(DecodeError::TooLarge { len: overhead, max: MAX_MESSAGE_OVERHEAD });
+                }
+                if payload.len() <= MAX_COPIED_PAYLOAD {
+                    *payload = Bytes::copy_from_slice(payload);
+                }
                 message.try_into().map(Self::Message)
             }
             Some(proto::Sealed::Ack(body)) => {
@@ -308,6 +326,7 @@ impl From<RefuseReason> for proto::Reason {
             RefuseReason::SenderNotProven => Self::SenderNotProven,
             RefuseReason::TooLarge => Self::TooLarge,
             RefuseReason::InboxClosed => Self::InboxClosed,
+            RefuseReason::Busy => Self::Busy,
             RefuseReason::Other => Self::Other,
         }
     }
@@ -320,6 +339,7 @@ impl From<proto::Reason> for RefuseReason {
             proto::Reason::SenderNotProven => Self::SenderNotProven,
             proto::Reason::TooLarge => Self::TooLarge,
             proto::Reason::InboxClosed => Self::InboxClosed,
+            proto::Reason::Busy => Self::Busy,
             proto::Reason::Other => Self::Other,
         }
     }

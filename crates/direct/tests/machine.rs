@@ -328,6 +328,39 @@ fn peers_take_turns_in_the_inbox() {
     assert_eq!(from.collect::<Vec<_>>(), [peer(), other]);
 }
 
+#[test]
+fn an_unread_inbox_holds_a_window_of_a_peer_that_returns_and_all_else_goes_on() {
+    let config = DirectConfig::new(vec![agent(1)]);
+    let metrics = metrics();
+    let mut machine = DirectMachine::new(MachineId::new([1; 32]), config, metrics.clone());
+    let window = MAX_IN_FLIGHT_MESSAGES as u64;
+    for session in 0..3 {
+        machine.handle(Tick::ZERO, Input::Down(peer()));
+        up(&mut machine, session + 1);
+        for seq in 1..=window {
+            receive(
+                &mut machine,
+                FrameIn::Message(message(seq, session * window + seq, "x".into())),
+            );
+        }
+        let refused: usize = acks(&outputs(&mut machine)).iter().map(|a| a.refusals.len()).sum();
+        assert_eq!(refused as u64, if session == 0 { 0 } else { window });
+        assert_eq!((metrics.held.value(), metrics.broken_window.value()), (window, 0));
+    }
+    assert_eq!(metrics.refused_busy.value(), 2 * window);
+    machine.handle(Tick::ZERO, Input::Send(request(1, "out".into())));
+    assert_eq!(outputs(&mut machine).len(), 1);
+    receive(&mut machine, FrameIn::Ack(Ack { epoch: 3, through_seq: 1, ..Ack::default() }));
+    assert_eq!(resolved(&outputs(&mut machine)), [(1, Ok(()))], "answers are read");
+    room(&mut machine, usize::MAX, usize::MAX);
+    outputs(&mut machine);
+    machine.handle(Tick::ZERO, Input::Down(peer()));
+    up(&mut machine, 4);
+    receive(&mut machine, FrameIn::Message(message(1, window + 1, "again".into())));
+    let now = outputs(&mut machine);
+    assert!(matches!(&now[0], Output::Deliver { message, .. } if message.payload() == "again"));
+}
+
 /// A hundred thousand frames that are partly right from peers that come and go.
 #[test]
 fn caps_hold_against_hostile_peers() {
@@ -357,9 +390,8 @@ fn caps_hold_against_hostile_peers() {
                 FrameIn::Message(message).encode()
             }
         };
-        if machine.wants_input() {
-            machine.handle(now, Input::Received { peer, frame });
-        } else {
+        machine.handle(now, Input::Received { peer, frame });
+        if n % 10_000 == 0 {
             room(&mut machine, 1000, 1 << 20);
         }
         let held = usize::try_from(metrics.held.value()).expect("small");
@@ -382,6 +414,7 @@ fn caps_hold_against_hostile_peers() {
     }
     assert!(metrics.delivered.value() > 1000, "honest frames came through");
     assert!(metrics.broken_sequence.value() > 0 && metrics.broken_malformed.value() > 0);
+    assert!(metrics.refused_busy.value() > 0, "nobody empties the inbox fast enough");
     assert!(metrics.duplicates.value() > 0 && metrics.refused_sender_not_proven.value() > 0);
 }
 

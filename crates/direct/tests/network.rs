@@ -1,12 +1,13 @@
 //! The service between machines, over real sessions in memory and in virtual time.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use tokio::time::timeout;
 use x0x_core::{AgentId, MachineId, PeerAddr, Protocol};
 use x0x_direct::{
     Direct, DirectConfig, DirectError, DirectMetrics, Inbox, MAX_PAYLOAD, RefuseReason,
-    wire::{FrameIn, MAX_IN_FLIGHT_MESSAGES, MessageIn},
+    wire::{FrameIn, MAX_IN_FLIGHT_BYTES, MAX_IN_FLIGHT_MESSAGES, MessageIn},
 };
 use x0x_transport::{
     InboundEvent, Node, Transport,
@@ -123,39 +124,69 @@ async fn a_stalled_reader_stops_its_senders_and_not_its_own_messages() {
     assert!(!stalled.is_finished());
     receive(&mut a_inbox, count).await;
     stalled.await.expect("all were acknowledged");
-    assert_eq!(a.metrics().reading_paused.value(), 0);
+    assert_eq!(a.metrics().refused_busy.value(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn past_the_cap_nothing_is_read_and_nothing_is_lost() {
+async fn past_the_cap_senders_try_again_and_everything_else_goes_on() {
     let network = network();
-    let peers = star(&network, 7).await;
+    let peers = star(&network, 4).await;
     let (a, mut inbox) = peers[0].start(|config| config.inbox_messages = 1);
     let to = (peers[0].id, peers[0].agent);
-    let count = MAX_IN_FLIGHT_MESSAGES as u32;
+    // A window each: more bytes than may be held.
+    let count = MAX_IN_FLIGHT_BYTES >> 20;
+    let mut services = Vec::new();
     let mut senders = Vec::new();
     for peer in &peers[1..] {
-        // The inboxes are kept until the end.
         let (direct, inbox) = peer.start(|_| {});
-        let sending = burst(direct, peer.agent, to, count);
-        senders.push((tokio::spawn(sending), inbox));
+        for n in 0..count {
+            let (direct, from) = (direct.clone(), peer.agent);
+            let payload = Bytes::from(vec![n as u8; 1 << 20]);
+            senders.push(tokio::spawn(async move {
+                let id = direct.new_id();
+                let mut refused = 0;
+                loop {
+                    let sent = direct.send_with_id(id, to.0, from, to.1, Bytes::clone(&payload));
+                    match sent.await {
+                        Err(error) if error.is_busy() => refused += 1,
+                        outcome => break outcome.map(|_| refused),
+                    }
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }));
+        }
+        services.push((direct, inbox));
     }
-    let paused = async {
-        while a.metrics().reading_paused.value() == 0 {
+    let busy = async {
+        while a.metrics().refused_busy.value() == 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    timeout(Duration::from_secs(20), paused).await.expect("the cap is reached");
-    let mut next = vec![0_u32; peers.len()];
-    for _ in 0..count as usize * senders.len() {
+    timeout(Duration::from_secs(20), busy).await.expect("the cap is reached");
+
+    // The full machine sends, reads its answers and learns of a session.
+    let newcomer = node(&network, 9);
+    newcomer.connect(PeerAddr::known(to.0, [address(0)])).await.expect("it is up");
+    let agent = agents(&peers[0].node, machine(9)).await[0];
+    let newcomer = Peer { node: newcomer, id: machine(9), agent };
+    let (newcomer_service, news) = newcomer.start(|_| {});
+    services.push((newcomer_service, news));
+    for (peer, (_, inbox)) in peers[1..].iter().chain([&newcomer]).zip(&mut services) {
+        let sent = a.send(peer.id, to.1, peer.agent, "hello".into());
+        timeout(Duration::from_secs(1), sent).await.expect("in time").expect("it is acknowledged");
+        assert_eq!(inbox.try_next().map(|message| message.payload), Some("hello".into()));
+    }
+
+    let mut received = BTreeSet::new();
+    for _ in 0..senders.len() {
         let message = inbox.next().await.expect("the service runs");
-        let from = peers.iter().position(|peer| peer.id == message.machine).expect("a peer");
-        assert_eq!(message.payload[..], next[from].to_be_bytes());
-        next[from] += 1;
+        assert!(received.insert((message.machine, message.payload[0])), "each arrives once");
     }
-    for (sender, _inbox) in senders {
-        sender.await.expect("all were acknowledged");
+    let mut refused = 0;
+    for sender in senders {
+        refused += sender.await.expect("it ends").expect("it is acknowledged");
     }
+    assert_eq!(refused, a.metrics().refused_busy.value());
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,7 +9,10 @@ use protox::{
 use x0x_core::{AgentId, DecodeError};
 use x0x_direct::{
     RefuseReason,
-    wire::{Ack, FrameIn, MAX_ACK, MAX_FRAME, MAX_PAYLOAD, MAX_REFUSALS, MessageIn, Refusal},
+    wire::{
+        Ack, FrameIn, MAX_ACK, MAX_FRAME, MAX_MESSAGE_OVERHEAD, MAX_PAYLOAD, MAX_REFUSALS,
+        MessageIn, Refusal,
+    },
 };
 
 fn agent(n: u8) -> AgentId {
@@ -91,7 +94,7 @@ fn the_schema_agrees_with_the_code() {
         }
     }
     let reasons = pool.get_enum_by_name("x0x.direct.v1.Reason").expect("it has reasons");
-    assert_eq!(reasons.values().len(), 5);
+    assert_eq!(reasons.values().len(), 6);
 }
 
 #[test]
@@ -136,6 +139,41 @@ fn the_largest_payload_fits_a_frame_and_one_byte_more_is_refused() {
     let bytes = FrameIn::Message(message(vec![7; MAX_PAYLOAD + 1])).encode();
     let Ok(FrameIn::Message(read)) = FrameIn::decode(bytes) else { panic!("it is well formed") };
     assert_eq!(read.verify(&[agent(1)], &[agent(2)]), Err(RefuseReason::TooLarge));
+}
+
+/// A payload may share the memory of its frame, so a frame must not be much larger.
+#[test]
+fn a_frame_padded_with_unknown_fields_is_refused() {
+    let padded = |payload: usize, padding: usize| {
+        let mut bytes = FrameIn::Message(message(vec![7; payload])).encode().to_vec();
+        let overhead = bytes.len() - payload;
+        // Field 15 of the frame, after its body.
+        let padding = padding - overhead - 3;
+        bytes.extend([0x7a, 0x80 | (padding & 0x7f) as u8, (padding >> 7) as u8]);
+        bytes.resize(bytes.len() + padding, 0);
+        FrameIn::decode(bytes.into())
+    };
+    for payload in [1, 100_000] {
+        assert!(padded(payload, MAX_MESSAGE_OVERHEAD).is_ok(), "fields of later versions");
+        let len = MAX_MESSAGE_OVERHEAD + 1;
+        let error = DecodeError::TooLarge { len, max: MAX_MESSAGE_OVERHEAD };
+        assert_eq!(padded(payload, len), Err(error));
+    }
+    // The other way to grow a frame: a body that a second one replaces.
+    let mut twice = FrameIn::Message(message(vec![7; 1000])).encode().to_vec();
+    twice.extend(FrameIn::Message(message("x")).encode());
+    assert!(matches!(FrameIn::decode(twice.into()), Err(DecodeError::TooLarge { .. })));
+}
+
+#[test]
+fn a_small_payload_does_not_keep_the_memory_that_its_frame_came_in() {
+    for (len, shared) in [(1, false), (64 * 1024, false), (64 * 1024 + 1, true)] {
+        let frame = FrameIn::Message(message(vec![7; len])).encode();
+        let Ok(FrameIn::Message(read)) = FrameIn::decode(frame.clone()) else { panic!("it is") };
+        assert_eq!(read.payload.len(), len);
+        let within = frame.as_ptr_range().contains(&read.payload.as_ptr());
+        assert_eq!(within, shared, "{len} bytes");
+    }
 }
 
 #[test]

@@ -1,8 +1,12 @@
 //! Peers remembered between runs, so that a node finds its way back with no bootstrap address.
 //!
-//! A JSON file of at most [`MAX_PEERS`] peers that had a session, newest first. It is written beside
-//! itself and renamed, so that it is whole at any time; one that cannot be read is put aside as
-//! `.corrupt`, and the node starts without. The functions here block.
+//! A JSON file of at most [`MAX_DIALLED`] peers that were dialled and [`MAX_INBOUND`] that came by
+//! themselves. Anybody can come with any number of keys, so that those who came never displace those
+//! who were found, and are few of those dialled at the next start: a flood of sessions does not decide
+//! where a node begins.
+//!
+//! The file is written beside itself and renamed, so that it is whole at any time; one that cannot be
+//! read is put aside as `.corrupt`, and the node starts without. The functions here block.
 
 use std::{
     fs::{self, File},
@@ -13,12 +17,21 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use x0x_core::{MAX_ADDRESSES, MachineId, WallTime};
+use x0x_core::{MachineId, WallTime};
 
 use crate::peer::Peer;
 
-/// Most peers remembered; the one not met for longest is forgotten first.
-pub const MAX_PEERS: usize = 256;
+/// Most peers remembered that this node dialled with success; of these, the one not met for longest
+/// is forgotten first.
+pub const MAX_DIALLED: usize = 192;
+/// Most peers remembered that only ever came by themselves; again the one not met for longest is
+/// forgotten first.
+pub const MAX_INBOUND: usize = 64;
+/// At a start, for each of those that came by themselves this many others are dialled.
+const DIALLED_PER_INBOUND: usize = 3;
+/// Of those that came by themselves, this many are dialled in any case: a node that was only ever
+/// dialled knows no others.
+const MIN_INBOUND: usize = 8;
 /// Largest file that is read. A full cache of IPv6 addresses takes about 160 KB.
 pub const MAX_FILE: u64 = 1024 * 1024;
 /// A peer not met for this long is not dialled any more.
@@ -29,8 +42,30 @@ const VERSION: u32 = 1;
 /// The peers met last.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PeerCache {
-    /// Newest last.
-    met: Vec<(WallTime, Peer)>,
+    dialled: Met,
+    inbound: Met,
+}
+
+/// Peers and when they were met, newest last.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Met(Vec<(WallTime, Peer)>);
+
+impl Met {
+    fn remove(&mut self, id: MachineId) -> Option<Peer> {
+        let place = self.0.iter().position(|(_, peer)| peer.id() == id)?;
+        Some(self.0.remove(place).1)
+    }
+
+    fn push(&mut self, now: WallTime, peer: Peer, max: usize) {
+        if self.0.len() >= max {
+            self.0.remove(0);
+        }
+        self.0.push((now, peer));
+    }
+
+    fn newest_first(&self) -> impl Iterator<Item = &Peer> {
+        self.0.iter().rev().map(|(_, peer)| peer)
+    }
 }
 
 /// The cache file could not be read.
@@ -59,6 +94,8 @@ struct PeerIn {
     id: MachineId,
     addresses: Vec<SocketAddr>,
     last_seen_ms: u64,
+    #[serde(default)]
+    dialled: bool,
 }
 
 impl PeerCache {
@@ -95,40 +132,66 @@ impl PeerCache {
         for entry in peers {
             let seen = WallTime::from_millis(entry.last_seen_ms).min(now);
             if seen + MAX_AGE >= now && entry.id != local {
-                cache.note(seen, Peer::new(entry.id, entry.addresses));
+                cache.note(seen, Peer::new(entry.id, entry.addresses), entry.dialled);
             }
         }
         cache
     }
 
-    /// Notes a peer that has a session now. False when there is nothing to remember.
-    pub fn note(&mut self, now: WallTime, peer: Peer) -> bool {
+    /// Notes a peer that has a session now, which this node opened if it `dialled`. False when there
+    /// is nothing to remember.
+    pub fn note(&mut self, now: WallTime, peer: Peer, dialled: bool) -> bool {
         if !peer.is_dialable() {
             return false;
         }
-        self.met.retain(|(_, known)| known.id() != peer.id());
-        if self.met.len() >= MAX_PEERS {
-            self.met.remove(0);
+        self.inbound.remove(peer.id());
+        let found = self.dialled.remove(peer.id());
+        match found {
+            _ if dialled => self.dialled.push(now, peer, MAX_DIALLED),
+            // It came this time. Where it was found once may still be a way to it.
+            Some(known) => {
+                let addresses = peer.addresses().iter().chain(known.addresses()).copied();
+                self.dialled.push(now, Peer::new(peer.id(), addresses), MAX_DIALLED);
+            }
+            None => self.inbound.push(now, peer, MAX_INBOUND),
         }
-        self.met.push((now, peer));
         true
     }
 
-    /// The peers, the one met last first.
+    /// All peers: those that were dialled, then those that came, each with the one met last first.
     pub fn peers(&self) -> impl Iterator<Item = &Peer> {
-        self.met.iter().rev().map(|(_, peer)| peer)
+        self.dialled.newest_first().chain(self.inbound.newest_first())
+    }
+
+    /// The peers to begin with, best first: one of those that came by themselves for each three that
+    /// were dialled, and a few of them if there are not that many.
+    pub fn to_dial(&self) -> impl Iterator<Item = &Peer> {
+        let most = MIN_INBOUND.max(self.dialled.0.len() / DIALLED_PER_INBOUND);
+        let mut dialled = self.dialled.newest_first();
+        let mut inbound = self.inbound.newest_first().take(most);
+        let mut turn = 0;
+        std::iter::from_fn(move || {
+            turn += 1;
+            if turn % (DIALLED_PER_INBOUND + 1) == 0 {
+                inbound.next().or_else(|| dialled.next())
+            } else {
+                dialled.next().or_else(|| inbound.next())
+            }
+        })
     }
 
     /// The content of the cache file.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
-        debug_assert!(self.met.iter().all(|(_, peer)| peer.addresses().len() <= MAX_ADDRESSES));
-        let entry = |(seen, peer): &(WallTime, Peer)| PeerIn {
+        let entry = |(seen, peer): &(WallTime, Peer), dialled| PeerIn {
             id: peer.id(),
             addresses: peer.addresses().to_vec(),
             last_seen_ms: seen.as_millis(),
+            dialled,
         };
-        let file = FileIn { version: VERSION, peers: self.met.iter().rev().map(entry).collect() };
+        let dialled = self.dialled.0.iter().rev().map(|met| entry(met, true));
+        let inbound = self.inbound.0.iter().rev().map(|met| entry(met, false));
+        let file = FileIn { version: VERSION, peers: dialled.chain(inbound).collect() };
         serde_json::to_vec_pretty(&file).expect("strings and numbers serialise")
     }
 }
@@ -211,10 +274,10 @@ mod tests {
         assert_eq!(PeerCache::load(&path, LOCAL, NOW).expect("none yet"), PeerCache::default());
         let mut cache = PeerCache::default();
         for n in 0..300 {
-            assert!(cache.note(NOW + Duration::from_secs(u64::from(n)), peer(n)));
+            assert!(cache.note(NOW + Duration::from_secs(u64::from(n)), peer(n), n % 2 == 1));
         }
-        assert!(!cache.note(NOW, Peer::new(LOCAL, [])), "nothing to dial");
-        assert_eq!(cache.peers().count(), MAX_PEERS);
+        assert!(!cache.note(NOW, Peer::new(LOCAL, []), true), "nothing to dial");
+        assert_eq!(cache.peers().count(), 150 + MAX_INBOUND);
         assert_eq!(cache.peers().next(), Some(&peer(299)));
         write(&path, &cache.to_json()).expect("first write");
         write(&path, &cache.to_json()).expect("second write");
@@ -230,6 +293,46 @@ mod tests {
         }
         let names = fs::read_dir(path.parent().expect("in a folder")).expect("readable").count();
         assert_eq!(names, 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn a_flood_of_sessions_displaces_nobody_who_was_found() {
+        let mut cache = PeerCache::default();
+        for n in 0..20 {
+            cache.note(NOW, peer(n), true);
+        }
+        let later = NOW + Duration::from_secs(60);
+        for n in 100..1000 {
+            cache.note(later, peer(n), false);
+        }
+        assert_eq!(cache.peers().count(), 20 + MAX_INBOUND);
+        let begin: Vec<&Peer> = cache.to_dial().collect();
+        assert_eq!(begin.len(), 20 + MIN_INBOUND);
+        assert_eq!(begin[..4], [&peer(19), &peer(18), &peer(17), &peer(999)]);
+        assert!((0..20).all(|n| begin.contains(&&peer(n))));
+
+        // One that was found comes by itself from elsewhere, and one that came is found.
+        let moved = Peer::new(peer(3).id(), peer(30).addresses().iter().copied());
+        cache.note(later, moved, false);
+        let known = cache.peers().next().expect("known");
+        assert_eq!(known.addresses(), [peer(30).addresses(), peer(3).addresses()].concat());
+        cache.note(later, peer(999), true);
+        assert_eq!(cache.peers().next(), Some(&peer(999)));
+        assert_eq!(cache.peers().count(), 20 + MAX_INBOUND);
+        for n in 2000..3000 {
+            cache.note(later, peer(n), true);
+        }
+        assert_eq!(cache.peers().count(), MAX_DIALLED + MAX_INBOUND - 1);
+    }
+
+    #[test]
+    fn a_node_that_was_only_ever_dialled_has_somebody_to_begin_with() {
+        let mut cache = PeerCache::default();
+        for n in 0..100 {
+            cache.note(NOW, peer(n), false);
+        }
+        let begin: Vec<&Peer> = cache.to_dial().collect();
+        assert_eq!((begin.len(), begin[0]), (MIN_INBOUND, &peer(99)));
     }
 
     #[test]

@@ -11,9 +11,9 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
-use x0x_core::{Clock, Machine, MachineId, PeerAddr, Protocol, Tick};
+use x0x_core::{Clock, Machine, MachineId, PeerAddr, Protocol, Scope, Tick};
 use x0x_transport::{
-    Inbound, InboundEvent, SessionInfo, Transport,
+    Inbound, InboundEvent, SessionInfo, Side, Transport,
     error::{DialError, SendError},
 };
 
@@ -118,7 +118,7 @@ impl Actor {
         let mut cached = Vec::new();
         if let Some(store) = &mut self.store {
             store.load(local, now).await;
-            cached = store.cache.peers().cloned().collect();
+            cached = store.cache.to_dial().cloned().collect();
         }
         self.refresh_addresses();
         let bootstrap = self.config.bootstrap.clone();
@@ -163,12 +163,13 @@ impl Actor {
         let Some(peer) = Peer::from_addr(&session.peer_addr()) else {
             return;
         };
-        let loopback = session.remote_address.ip().to_canonical().is_loopback();
-        let peer = if loopback { peer } else { peer.without_loopback() };
+        let path = Scope::of_path(session.remote_address.ip());
+        let peer = peer.named_over(path);
+        let dialled = session.side == Side::Dialer;
         if let Some(store) = &mut self.store {
-            store.note(self.clock.as_ref(), peer.clone());
+            store.note(self.clock.as_ref(), peer.clone(), dialled);
         }
-        self.handle(Input::Up { peer, loopback });
+        self.handle(Input::Up { peer, path, dialled });
     }
 
     fn on_message(&mut self, peer: MachineId, bytes: &Bytes) {
@@ -283,8 +284,8 @@ impl Store {
         }
     }
 
-    fn note(&mut self, clock: &dyn Clock, peer: Peer) {
-        if self.cache.note(clock.wall(), peer) && self.save_at.is_none() {
+    fn note(&mut self, clock: &dyn Clock, peer: Peer, dialled: bool) {
+        if self.cache.note(clock.wall(), peer, dialled) && self.save_at.is_none() {
             let soon = clock.now() + CACHE_DELAY;
             let spaced = self.saved_at.map_or(soon, |at| at + CACHE_INTERVAL);
             self.save_at = Some(soon.max(spaced));

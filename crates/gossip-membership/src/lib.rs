@@ -14,7 +14,7 @@
 //! - `testing::StaticNeighbors` (feature `test-util`) is the fake of that trait.
 //!
 //! ```
-//! use x0x_core::{Machine, MachineId, Tick};
+//! use x0x_core::{Machine, MachineId, Scope, Tick};
 //! use x0x_gossip_membership::{HyParView, Input, Message, Output, OverlayConfig, Peer};
 //!
 //! let (a, b) = (MachineId::new([1; 32]), MachineId::new([2; 32]));
@@ -22,7 +22,7 @@
 //!
 //! // A newcomer dials us, and asks for a place in the overlay.
 //! let peer = Peer::new(b, ["192.0.2.2:5483".parse().expect("an address")]);
-//! contact.handle(Tick::ZERO, Input::Up { peer, loopback: false });
+//! contact.handle(Tick::ZERO, Input::Up { peer, path: Scope::Global, dialled: false });
 //! contact.handle(Tick::ZERO, Input::Message { peer: b, message: Message::Join });
 //!
 //! let reply = Message::NeighborReply { accept: true, entries: vec![] };
@@ -33,7 +33,6 @@
 
 #[cfg(feature = "tokio")]
 mod announce;
-mod bucket;
 pub mod cache;
 pub mod config;
 #[cfg(feature = "tokio")]
@@ -60,7 +59,7 @@ pub use metrics::MembershipMetrics;
 pub use neighbors::NeighborEvent;
 #[cfg(feature = "tokio")]
 pub use neighbors::Neighbors;
-pub use peer::{Peer, usable};
+pub use peer::{MAX_HEARD, Peer, usable};
 pub use state::{DialFailure, HyParView, Input, Output};
 pub use view::{MAX_ACTIVE, MAX_PASSIVE};
 pub use wire::{Message, MessageIn, Verified};

@@ -29,22 +29,26 @@ pub(crate) struct LostPeers {
 }
 
 impl LostPeers {
-    /// Notes a peer that could not be reached, or whose session ended. What is known of its retries
-    /// stays unless others are given.
+    /// Notes a peer that could not be reached, or whose session ended. Without new retries those of
+    /// a former neighbour stay, with its addresses: a dial to where others say that it is may fail.
     pub(crate) fn insert(
         &mut self,
         peer: Peer,
         denied_until: Tick,
         retry: Option<(Tick, Duration)>,
     ) {
-        let former = self.peers.remove(&peer.id()).and_then(|lost| lost.retry);
+        let former = self.peers.remove(&peer.id()).filter(|lost| lost.retry.is_some());
         if self.peers.len() >= MAX_LOST {
             let eldest = self.peers.values().min_by_key(|lost| (lost.retry.is_some(), lost.order));
             if let Some(id) = eldest.map(|lost| lost.peer.id()) {
                 self.peers.remove(&id);
             }
         }
-        let retry = retry.or(former).filter(|_| peer.is_dialable());
+        let (peer, retry) = match (retry, former) {
+            (None, Some(former)) => (former.peer, former.retry),
+            (retry, _) => (peer, retry),
+        };
+        let retry = retry.filter(|_| peer.is_dialable());
         self.inserted += 1;
         let order = self.inserted;
         self.peers.insert(peer.id(), Lost { peer, denied_until, retry, order });
@@ -53,6 +57,11 @@ impl LostPeers {
     /// Forgets a peer: it is back. False when it was not lost.
     pub(crate) fn forget(&mut self, id: MachineId) -> bool {
         self.peers.remove(&id).is_some()
+    }
+
+    /// A former neighbour that is to be dialled again.
+    pub(crate) fn former(&self, id: MachineId) -> Option<&Peer> {
+        self.peers.get(&id).filter(|lost| lost.retry.is_some()).map(|lost| &lost.peer)
     }
 
     /// Whether gossip about this peer is not believed now.
@@ -122,7 +131,9 @@ mod tests {
         let second = Duration::from_secs(1);
         lost.insert(peer(1), Tick::ZERO, Some((Tick::ZERO, second)));
         lost.defer(peer(1).id(), Tick::ZERO, 2 * second);
-        lost.insert(peer(1), Tick::from_millis(60), None);
+        let elsewhere = Peer::new(peer(1).id(), peer(2).addresses().iter().copied());
+        lost.insert(elsewhere, Tick::from_millis(60), None);
+        assert_eq!(lost.former(peer(1).id()), Some(&peer(1)), "where it was");
         assert_eq!(lost.next_ready(|_| false), Some(Tick::ZERO + second));
         lost.defer(peer(1).id(), Tick::ZERO, 2 * second);
         lost.defer(peer(1).id(), Tick::ZERO, 2 * second);

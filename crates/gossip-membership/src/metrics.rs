@@ -44,6 +44,7 @@ metrics! {
     Counter refused_stranger "membership_refused_stranger" "Neighbour messages of other peers.";
     Counter refused_unsolicited "membership_refused_unsolicited" "Answers to no question.";
     Counter refused_entries "membership_refused_entries" "Peer entries that are of no use.";
+    Counter refused_addresses "membership_refused_addresses" "Addresses that a peer may not name.";
     Counter refused_sessions "membership_refused_sessions" "Sessions beyond the cap.";
     Counter send_busy "membership_send_busy" "Messages dropped because the peer is slow.";
     Counter cache_saved "membership_cache_saved" "Times the peer cache was written.";

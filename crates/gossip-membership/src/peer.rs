@@ -2,7 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use x0x_core::{MAX_ADDRESSES, MachineId, PeerAddr};
+use x0x_core::{MAX_ADDRESSES, MachineId, PeerAddr, Scope, dialable};
+
+/// Most addresses that are kept, or passed on, of a peer that others tell of. Nobody signs what is
+/// told of a third party, so that each is one more dial that a liar can aim at a victim.
+pub const MAX_HEARD: usize = 2;
 
 /// A known machine and where it may be reached: at most [`MAX_ADDRESSES`] usable addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -15,9 +19,8 @@ impl Peer {
     /// Keeps the usable ones of the given addresses, each once, the first [`MAX_ADDRESSES`] of them.
     #[must_use]
     pub fn new(id: MachineId, addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
-        let mut peer = Self { id, addresses: Vec::new() };
-        peer.extend(addresses);
-        peer
+        let usable = addresses.into_iter().filter_map(usable);
+        Self { id, addresses: PeerAddr::known(id, usable).addresses }
     }
 
     /// The same for an address record; `None` when it names no machine.
@@ -50,35 +53,43 @@ impl Peer {
         PeerAddr { id: Some(self.id), addresses: self.addresses.clone() }
     }
 
-    /// Appends further addresses while there is room. What is known stays: gossip cannot push a
-    /// good address out.
-    pub(crate) fn extend(&mut self, addresses: impl IntoIterator<Item = SocketAddr>) {
-        for address in addresses.into_iter().filter_map(usable) {
-            if self.addresses.len() < MAX_ADDRESSES && !self.addresses.contains(&address) {
-                self.addresses.push(address);
-            }
+    /// Without the addresses that nobody at the end of a path of this scope may name.
+    pub(crate) fn named_over(mut self, path: Scope) -> Self {
+        self.addresses.retain(|address| path.may_name(*address));
+        self
+    }
+
+    /// Of what was heard of a peer, the first [`MAX_HEARD`] addresses.
+    pub(crate) fn first_heard(mut self) -> Self {
+        self.addresses.truncate(MAX_HEARD);
+        self
+    }
+
+    /// Takes a further claim about a peer that was only heard of: one address of it, in the last
+    /// place. So no claim keeps the others out, neither the first one nor the latest.
+    pub(crate) fn hear(&mut self, claim: &Self) {
+        let unknown = claim.addresses.iter().find(|address| !self.addresses.contains(address));
+        if let Some(address) = unknown {
+            self.addresses.truncate(MAX_HEARD - 1);
+            self.addresses.push(*address);
         }
     }
 
-    /// Without loopback addresses, for what a peer on another machine says: they would mean this
-    /// machine.
-    pub(crate) fn without_loopback(mut self) -> Self {
-        self.addresses.retain(|address| !address.ip().is_loopback());
-        self
+    /// What is known of a peer for sure, then what was just heard of it.
+    pub(crate) fn and_heard(&self, claim: &Self) -> Self {
+        let sure = self.addresses.iter().take(MAX_ADDRESSES - MAX_HEARD);
+        Self::new(self.id, sure.chain(claim.addresses.iter().take(MAX_HEARD)).copied())
     }
 }
 
-/// The address in its plain form, unless it can never be a peer's: port 0, an unspecified,
-/// multicast or broadcast address, or an IPv6 link-local one (its scope does not travel).
+/// The address in its plain form, unless it can never be a peer's: one that nobody may name (see
+/// [`dialable`]), or an IPv6 link-local one (its interface does not travel).
 #[must_use]
 pub fn usable(address: SocketAddr) -> Option<SocketAddr> {
-    let ip = address.ip().to_canonical();
-    let refused = match ip {
-        IpAddr::V4(v4) => v4.is_broadcast(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    };
-    let refused = refused || address.port() == 0 || ip.is_unspecified() || ip.is_multicast();
-    (!refused).then(|| SocketAddr::new(ip, address.port()))
+    let address = dialable(address)?;
+    let ip = address.ip();
+    let local = matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+    (!local).then(|| SocketAddr::new(ip, address.port()))
 }
 
 #[cfg(test)]
@@ -108,12 +119,21 @@ mod tests {
     }
 
     #[test]
-    fn known_addresses_stay_first() {
-        let mut peer = Peer::new(MachineId::new([1; 32]), addresses(&["127.0.0.1:5"]));
-        peer.extend((1..100).map(|port| SocketAddr::from(([10, 0, 0, 1], port))));
+    fn a_claim_about_a_peer_brings_one_address_and_keeps_no_other_out() {
+        let id = MachineId::new([1; 32]);
+        let claim = |ports: &[u16]| {
+            Peer::new(id, ports.iter().map(|port| SocketAddr::from(([192, 0, 2, 1], *port))))
+        };
+        let mut peer = claim(&[1, 2, 3, 4, 5, 6, 7, 8, 9]);
         assert_eq!(peer.addresses().len(), MAX_ADDRESSES);
-        assert_eq!(peer.addresses()[0], addresses(&["127.0.0.1:5"])[0]);
-        assert_eq!(peer.without_loopback().addresses().len(), MAX_ADDRESSES - 1);
-        assert_eq!(Peer::from_addr(&PeerAddr::unknown(addresses(&["10.0.0.1:1"])[0])), None);
+        peer = peer.first_heard();
+        assert_eq!(peer, claim(&[1, 2]));
+        peer.hear(&claim(&[2, 1]));
+        assert_eq!(peer, claim(&[1, 2]), "nothing new");
+        peer.hear(&claim(&[2, 9, 8]));
+        assert_eq!(peer, claim(&[1, 9]));
+        let sure = claim(&[11, 12, 13, 14, 15, 16, 17, 18]);
+        assert_eq!(sure.and_heard(&peer), claim(&[11, 12, 13, 14, 15, 16, 1, 9]));
+        assert_eq!(Peer::from_addr(&PeerAddr::unknown(peer.addresses()[0])), None);
     }
 }

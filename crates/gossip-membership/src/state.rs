@@ -21,16 +21,15 @@ use std::{
     time::Duration,
 };
 
-use x0x_core::{Machine, MachineId, PeerAddr, SeededRng, Tick};
+use x0x_core::{Machine, MachineId, PeerAddr, Scope, SeededRng, Tick, TokenBucket};
 
 use self::{dial::Dial, promote::Bootstrap, shuffle::Exchanges};
 use crate::{
-    bucket::TokenBucket,
     config::{ConfigError, OverlayConfig},
     lost::LostPeers,
     metrics::MembershipMetrics,
     peer::{Peer, usable},
-    view::{ActiveView, PassiveView},
+    view::{ActiveView, PassiveView, Source},
     wire::Message,
 };
 
@@ -48,10 +47,11 @@ const MESSAGE_REFILL: Duration = Duration::from_millis(16);
 const JOIN_BURST: u32 = 4;
 const JOIN_REFILL: Duration = Duration::from_secs(1);
 
-/// Neighbours that strangers may push out at once, and the time in which they earn one more: a flood
-/// of joins or of high-priority requests cannot take the whole view over.
-const EVICTION_BURST: u32 = 8;
-const EVICTION_REFILL: Duration = Duration::from_secs(1);
+/// Neighbours that strangers may push out at once, and the time in which they earn one more. A flood
+/// of joins or of high-priority requests takes a quarter of the view, then one place a minute of those
+/// that are not protected. Honest newcomers need few: each node keeps its last place free for them.
+const EVICTION_BURST: u32 = 2;
+const EVICTION_REFILL: Duration = Duration::from_secs(60);
 
 /// What the world tells the machine.
 #[derive(Debug, Clone)]
@@ -70,8 +70,10 @@ pub enum Input {
     Up {
         /// The authenticated peer and where it says that it listens.
         peer: Peer,
-        /// Whether its packets come over loopback, so that its loopback addresses mean something.
-        loopback: bool,
+        /// How far the path to it reaches, and so which addresses it may name.
+        path: Scope,
+        /// Whether this node opened the session.
+        dialled: bool,
     },
     /// A verified message from a peer whose session is up.
     Message {
@@ -126,8 +128,11 @@ pub enum Output {
 
 #[derive(Debug)]
 struct Session {
+    /// With the addresses that are its own word.
     peer: Peer,
-    loopback: bool,
+    path: Scope,
+    /// This node opened it, and not because a stranger's walk came by.
+    chosen: bool,
     messages: TokenBucket,
     joins: TokenBucket,
 }
@@ -264,22 +269,23 @@ impl HyParView {
         }
     }
 
-    fn on_up(&mut self, now: Tick, peer: Peer, loopback: bool) {
+    fn on_up(&mut self, now: Tick, peer: Peer, path: Scope, dialled: bool) {
         let id = peer.id();
         // A transport that reports a new session over an old one ended the old one.
         if self.sessions.contains_key(&id) {
             self.on_down(now, id);
         }
-        let peer = if loopback { peer } else { peer.without_loopback() };
+        let peer = peer.named_over(path);
         if id == self.local || self.sessions.len() >= MAX_SESSIONS {
             return self.metrics.refused_sessions.inc();
         }
         let messages = TokenBucket::new(MESSAGE_BURST, MESSAGE_REFILL, now);
         let joins = TokenBucket::new(JOIN_BURST, JOIN_REFILL, now);
-        if self.lost.forget(id) {
-            self.learn(now, peer.clone(), &[]);
+        let session = Session { peer: peer.clone(), path, chosen: dialled, messages, joins };
+        self.sessions.insert(id, session);
+        if self.lost.forget(id) || self.passive.contains(id) {
+            self.learn(now, peer, Source::Session, &[]);
         }
-        self.sessions.insert(id, Session { peer, loopback, messages, joins });
         self.on_reached(now, id);
     }
 
@@ -290,7 +296,7 @@ impl HyParView {
         self.exchanges.forget(id);
         if self.requests.remove(&id).is_some() && !self.active.contains(id) {
             // Not refused: two dials that crossed end one of two sessions.
-            self.learn(now, session.peer, &[]);
+            self.learn(now, session.peer, Source::Session, &[]);
             let soon = self.around(now, self.config.retry_min);
             self.passive.defer(id, soon);
         }
@@ -325,11 +331,14 @@ impl HyParView {
         self.sessions.get(&id).map_or_else(|| Peer::new(id, []), |session| session.peer.clone())
     }
 
-    /// The peer as told by a session's peer, if it is any use: not this node, with addresses that
-    /// mean something here.
+    /// The peer as told by a session's peer, if it is any use: not this node, with one or two
+    /// addresses that the teller may name.
     fn heard_of(&self, from: MachineId, peer: Peer) -> Option<Peer> {
-        let loopback = self.sessions.get(&from).is_some_and(|session| session.loopback);
-        let peer = if loopback { peer } else { peer.without_loopback() };
+        let path = self.sessions.get(&from).map_or(Scope::Global, |session| session.path);
+        let given = peer.addresses().len();
+        let peer = peer.named_over(path);
+        self.metrics.refused_addresses.add((given - peer.addresses().len()) as u64);
+        let peer = peer.first_heard();
         if peer.id() == self.local || !peer.is_dialable() {
             self.metrics.refused_entries.inc();
             return None;
@@ -337,12 +346,17 @@ impl HyParView {
         Some(peer)
     }
 
-    /// Notes a peer in the passive view, unless it is a neighbour or was just lost.
-    fn learn(&mut self, now: Tick, peer: Peer, sent: &[MachineId]) {
+    /// Notes a peer in the passive view, unless it is a neighbour or was just lost. What a peer with
+    /// a session says of itself goes before what is given.
+    fn learn(&mut self, now: Tick, peer: Peer, source: Source, sent: &[MachineId]) {
         let id = peer.id();
+        let (peer, source) = match self.sessions.get(&id) {
+            Some(session) if session.peer.is_dialable() => (session.peer.clone(), Source::Session),
+            _ => (peer, source),
+        };
         let known = id == self.local || self.active.contains(id) || self.lost.denies(id, now);
         if !known && peer.is_dialable() {
-            self.passive.insert(peer, sent, &mut self.rng);
+            self.passive.insert(peer, source, sent, &mut self.rng);
         }
     }
 
@@ -373,7 +387,7 @@ impl Machine for HyParView {
                 self.own_addresses = addresses.into_iter().filter_map(usable).collect();
                 self.own_addresses.truncate(x0x_core::MAX_ADDRESSES);
             }
-            Input::Up { peer, loopback } => self.on_up(now, peer, loopback),
+            Input::Up { peer, path, dialled } => self.on_up(now, peer, path, dialled),
             Input::Message { peer, message } => self.on_message(now, peer, message),
             Input::Down(id) => self.on_down(now, id),
             Input::DialResult { to, result } => self.on_dial_result(now, &to, result),

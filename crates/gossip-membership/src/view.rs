@@ -53,10 +53,20 @@ impl ActiveView {
     }
 }
 
+/// Whose word the addresses of a peer are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The peer's own, in a session where it proved its key.
+    Session,
+    /// That of others.
+    Gossip,
+}
+
 /// A passive peer and when it may be asked to be a neighbour.
 #[derive(Debug, Clone)]
 struct Entry {
     peer: Peer,
+    source: Source,
     ready_at: Tick,
     refusals: u32,
 }
@@ -81,23 +91,40 @@ impl PassiveView {
         self.entries.iter().map(|entry| &entry.peer)
     }
 
-    #[cfg(test)]
     pub(crate) fn contains(&self, id: MachineId) -> bool {
         self.entries.iter().any(|entry| entry.peer.id() == id)
     }
 
-    /// Adds a peer, or new addresses of one that is known. When the view is full, an entry of
-    /// `sent` goes first (the other side of the shuffle has it now), else a random one.
-    pub(crate) fn insert(&mut self, peer: Peer, sent: &[MachineId], rng: &mut SeededRng) {
+    /// Adds a peer, or what is new of one that is known: its own word replaces that of others, and
+    /// is not touched by it. When the view is full, an entry of `sent` goes first (the other side of
+    /// the shuffle has it now), else a random one.
+    pub(crate) fn insert(
+        &mut self,
+        peer: Peer,
+        source: Source,
+        sent: &[MachineId],
+        rng: &mut SeededRng,
+    ) {
         if let Some(known) = self.entries.iter_mut().find(|e| e.peer.id() == peer.id()) {
-            known.peer.extend(peer.addresses().iter().copied());
+            match (source, known.source) {
+                (Source::Session, _) => (known.peer, known.source) = (peer, source),
+                (Source::Gossip, Source::Gossip) => known.peer.hear(&peer),
+                (Source::Gossip, Source::Session) => {}
+            }
             return;
         }
         if self.entries.len() >= self.max {
             let place = self.entries.iter().position(|entry| sent.contains(&entry.peer.id()));
             self.entries.swap_remove(place.unwrap_or_else(|| rng.below(self.entries.len())));
         }
-        self.entries.push(Entry { peer, ready_at: Tick::ZERO, refusals: 0 });
+        let peer = if source == Source::Gossip { peer.first_heard() } else { peer };
+        self.entries.push(Entry { peer, source, ready_at: Tick::ZERO, refusals: 0 });
+    }
+
+    /// A known peer whose addresses are its own word.
+    pub(crate) fn proven(&self, id: MachineId) -> Option<&Peer> {
+        let proven = |entry: &&Entry| entry.peer.id() == id && entry.source == Source::Session;
+        self.entries.iter().find(proven).map(|entry| &entry.peer)
     }
 
     pub(crate) fn remove(&mut self, id: MachineId) -> Option<Peer> {
@@ -153,14 +180,14 @@ mod tests {
     fn a_full_passive_view_drops_what_was_sent_first() {
         let mut rng = SeededRng::from_number(1);
         let mut view = PassiveView::new(4);
-        (1..=4).for_each(|n| view.insert(peer(n), &[], &mut rng));
+        (1..=4).for_each(|n| view.insert(peer(n), Source::Gossip, &[], &mut rng));
         let sent = [peer(2).id(), peer(3).id()];
-        view.insert(peer(5), &sent, &mut rng);
-        view.insert(peer(6), &sent, &mut rng);
+        view.insert(peer(5), Source::Gossip, &sent, &mut rng);
+        view.insert(peer(6), Source::Gossip, &sent, &mut rng);
         let mut ids: Vec<MachineId> = view.peers().map(Peer::id).collect();
         ids.sort_unstable();
         assert_eq!(ids, [1, 4, 5, 6].map(|n| peer(n).id()));
-        view.insert(peer(7), &sent, &mut rng);
+        view.insert(peer(7), Source::Gossip, &sent, &mut rng);
         assert_eq!(view.len(), 4, "then a random one");
         assert!(view.contains(peer(7).id()));
     }
@@ -171,7 +198,7 @@ mod tests {
         for seed in 0..400 {
             let mut rng = SeededRng::from_number(seed);
             let mut view = PassiveView::new(4);
-            (0..5).for_each(|n| view.insert(peer(n), &[], &mut rng));
+            (0..5).for_each(|n| view.insert(peer(n), Source::Gossip, &[], &mut rng));
             let gone = (0..4).find(|n| !view.contains(peer(*n).id())).expect("one is gone");
             evicted[usize::from(gone)] += 1;
         }
@@ -181,12 +208,29 @@ mod tests {
     #[test]
     fn a_deferred_peer_is_not_ready_and_its_refusals_count() {
         let mut view = PassiveView::new(4);
-        view.insert(peer(1), &[], &mut SeededRng::from_number(1));
+        view.insert(peer(1), Source::Gossip, &[], &mut SeededRng::from_number(1));
         view.defer(peer(1).id(), Tick::from_millis(100));
         assert_eq!(view.next_ready(|_| false), Some(Tick::from_millis(100)));
         assert!(view.ready(Tick::from_millis(99), |_| false).is_empty());
         assert!(view.ready(Tick::from_millis(100), |_| true).is_empty());
         assert_eq!(view.ready(Tick::from_millis(100), |_| false), [&peer(1)]);
         assert_eq!((view.refusals(peer(1).id()), view.refusals(peer(2).id())), (1, 0));
+    }
+
+    #[test]
+    fn a_peers_own_word_replaces_that_of_others_and_is_not_touched_by_it() {
+        let rng = &mut SeededRng::from_number(1);
+        let mut view = PassiveView::new(4);
+        let at = |ports: std::ops::Range<u16>| {
+            let address = |port| std::net::SocketAddr::from(([192, 0, 2, 1], port));
+            Peer::new(MachineId::new([1; 32]), ports.map(address))
+        };
+        let known = |view: &PassiveView| view.peers().next().expect("known").clone();
+        view.insert(at(1..9), Source::Gossip, &[], rng);
+        assert_eq!((known(&view), view.proven(at(0..0).id())), (at(1..3), None));
+        view.insert(at(20..28), Source::Session, &[], rng);
+        view.insert(at(1..9), Source::Gossip, &[], rng);
+        assert_eq!(known(&view), at(20..28));
+        assert_eq!(view.proven(at(0..0).id()), Some(&at(20..28)));
     }
 }

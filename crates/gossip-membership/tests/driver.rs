@@ -7,8 +7,8 @@ use std::{collections::BTreeSet, fs, path::Path, sync::Arc, time::Duration};
 use bytes::Bytes;
 use x0x_core::{MachineId, Metric, PeerAddr, Protocol};
 use x0x_gossip_membership::{
-    ConfigError, Membership, MembershipConfig, NeighborEvent, Neighbors, OverlayConfig,
-    error::StartError,
+    ConfigError, Membership, MembershipConfig, Message, NeighborEvent, Neighbors, OverlayConfig,
+    Peer, error::StartError,
 };
 use x0x_transport::{
     Node, Transport,
@@ -135,6 +135,46 @@ async fn a_restarted_machine_rejoins_from_its_cache_alone() {
     until("rejoined", || third.active() == ids([1]) && second.active() == ids([2])).await;
     third.shutdown().await;
     second.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_cache_tells_who_was_dialled_from_who_came() {
+    let network = MemoryNetwork::new(8, LinkModel::default());
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let files = [0, 1].map(|n| folder.path().join(format!("{n}.json")));
+    let first = start(&network, 0, cached(&files[0]));
+    let second =
+        start(&network, 1, MembershipConfig { bootstrap: vec![address(0)], ..cached(&files[1]) });
+    until("linked", || second.active() == ids([0]) && first.active() == ids([1])).await;
+    second.shutdown().await;
+    first.shutdown().await;
+    for (file, dialled) in files.iter().zip([false, true]) {
+        let json: serde_json::Value =
+            serde_json::from_slice(&fs::read(file).expect("written")).expect("valid");
+        let peers = json["peers"].as_array().expect("a list");
+        assert_eq!(peers.len(), 1);
+        assert_eq!(peers[0]["dialled"], dialled);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_names_no_address_nearer_than_where_it_is() {
+    let network = MemoryNetwork::new(9, LinkModel::default());
+    let victim = start(&network, 0, MembershipConfig::default());
+    let enemy = node(&network, 1);
+    enemy.connect(PeerAddr::unknown(address(0))).await.expect("reachable");
+    let say = |message: Message| {
+        enemy.try_send(machine(0), Protocol::Membership, message.encode()).expect("queued");
+    };
+    say(Message::Join);
+    until("joined", || victim.active() == ids([1])).await;
+    // The memory network is a private one: that its peers name others of it is fine.
+    let told = ["127.0.0.1:1", "169.254.1.1:1", "10.0.0.9:1"].map(|a| a.parse().expect("valid"));
+    let entries = vec![Peer::new(machine(9), told)];
+    say(Message::Shuffle { id: 1, ttl: 1, entries });
+    until("refused", || victim.counter("membership_refused_addresses") == 2).await;
+    enemy.shutdown().await;
+    victim.shutdown().await;
 }
 
 #[tokio::test(start_paused = true)]

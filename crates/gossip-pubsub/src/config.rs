@@ -26,6 +26,9 @@ pub const MAX_HEADS: usize = 256;
 /// Most epochs kept of one author in one topic: the current one and three restarts before it.
 pub const MAX_EPOCHS: usize = 4;
 
+/// Most sessions beyond [`Limits::links`] that wait for a link to end: what a transport may carry.
+pub const MAX_WAITING_LINKS: usize = 4096;
+
 /// Bookkeeping bytes charged for each retained run, on top of its encoded bytes.
 pub const RUN_OVERHEAD: usize = 320;
 
@@ -50,24 +53,34 @@ pub struct Limits {
     pub retention: Duration,
     /// How far an author's clock may be ahead of ours.
     pub clock_ahead: Duration,
-    /// Most authors in one topic. Beyond it the least recently active author without retained
-    /// entries is forgotten, else new authors are refused.
+    /// Most authors in one topic. Beyond it the least recently active ones without retained entries
+    /// become former authors, else new authors are refused.
     pub topic_authors: usize,
-    /// Most authors in all topics together; further ones are refused.
+    /// Most authors in all topics together, treated alike.
     pub authors: usize,
+    /// Most former authors in all topics together: only their heads are kept, against replays, until
+    /// what they published is too old to be accepted. New authors are refused beyond it.
+    pub former_authors: usize,
     /// Most author keys in the cache; the least recently used is evicted.
     pub keys: usize,
-    /// Most links; further sessions take no part.
+    /// Most links; further sessions wait for one to end, the longest waiting first.
     pub links: usize,
     /// Most author heads remembered for one link. Beyond it they are forgotten, which costs
     /// duplicates.
     pub link_heads: usize,
     /// Most missing ranges asked for on one link at a time.
     pub link_wants: usize,
-    /// Entries per second that a link may bring in; a peer above it is not heard until it slows down.
+    /// Entries per second that a link may bring in: in full runs, as costly to receive as
+    /// `link_run_rate` is. What is above it is refused and asked for later;
+    /// a sender keeps a little below its own limit, so that this does not happen.
     pub link_rate: u64,
     /// Entries that a link may bring in at once: twice a full topic log, so that catching up passes.
     pub link_burst: u64,
+    /// Signatures per second that a link may make this node check, treated like `link_rate`. More
+    /// than one publisher signs for long; a quarter of a core.
+    pub link_run_rate: u64,
+    /// Signatures that a link may make this node check at once: a second of one core.
+    pub link_run_burst: u64,
     /// Most entries of one topic waiting for the signer; publishing beyond it is busy.
     pub pending_topic_entries: usize,
     /// Most entries waiting for the signer; publishing beyond it is busy.
@@ -77,11 +90,13 @@ pub struct Limits {
     /// Most topics whose own sequence is remembered. Beyond it the least recently used topic
     /// continues in a new epoch.
     pub published_topics: usize,
-    /// Entries that a live link may be behind on a topic before publishing to it is busy.
+    /// Entries appended since a link had caught up that it may be behind on a topic before
+    /// publishing to it is busy.
     pub backlog_entries: u64,
-    /// Bytes that a live link may be behind on a topic before publishing to it is busy.
+    /// The same in bytes.
     pub backlog_bytes: u64,
-    /// A link without progress for this long is stalled and holds no publisher back.
+    /// A link that did not work off half of the backlog in this time is slow, and holds no publisher
+    /// back until it has caught up.
     pub stalled_after: Duration,
     /// How long a topic's log outlives its last local subscriber.
     pub topic_grace: Duration,
@@ -110,12 +125,15 @@ impl Default for Limits {
             clock_ahead: Duration::from_secs(5 * 60),
             topic_authors: 4096,
             authors: 16_384,
+            former_authors: 65_536,
             keys: 4096,
-            links: 64,
-            link_heads: 8192,
+            links: 256,
+            link_heads: 4096,
             link_wants: 256,
-            link_rate: 50_000,
+            link_rate: 128_000,
             link_burst: 131_072,
+            link_run_rate: 4000,
+            link_run_burst: 16_384,
             pending_topic_entries: 4096,
             pending_entries: 16_384,
             pending_bytes: 8 * 1024 * 1024,
@@ -143,12 +161,12 @@ impl Limits {
         const HEAD: usize = 128;
         let proofs =
             self.equivocation_proofs * 2 * (MAX_RUN_BYTES + MAX_RUN_ENTRIES * ENTRY_OVERHEAD);
-        let authors = (self.authors + self.keys) * AUTHOR + self.authors * MAX_EPOCHS * HEAD;
+        let authors = (self.authors + self.keys) * AUTHOR
+            + (self.authors + self.former_authors) * MAX_EPOCHS * HEAD;
         let link = self.link_heads * HEAD
             + self.keys * HEAD
             + self.link_wants * 2 * HEAD
-            + MAX_SUBSCRIBED_TOPICS * 2 * HEAD
-            + MAX_FRAME;
+            + MAX_SUBSCRIBED_TOPICS * 5 * HEAD;
         let waiting = usize::try_from(self.waiting_bytes).unwrap_or(usize::MAX)
             + self.subscriptions * (MAX_RUN_BYTES + self.subscription_batches * HEAD);
         self.log_bytes
@@ -156,6 +174,8 @@ impl Limits {
             + authors
             + proofs
             + self.links * link
+            + MAX_WAITING_LINKS * HEAD
+            + MAX_FRAME
             + self.pending_bytes
             + self.pending_entries * ENTRY_OVERHEAD
             + self.published_topics * 2 * HEAD
@@ -170,6 +190,6 @@ mod tests {
     #[test]
     fn the_default_bound_is_known() {
         let bound = Limits::default().memory_bound();
-        assert!(bound < 1536 * 1024 * 1024, "{bound} bytes");
+        assert!(bound < 1664 * 1024 * 1024, "{bound} bytes");
     }
 }

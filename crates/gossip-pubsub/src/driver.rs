@@ -24,7 +24,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use x0x_core::{Machine as _, Protocol, Tick, TopicId};
 use x0x_identity::SecretKey;
-use x0x_transport::{Inbound, InboundEvent, Transport};
+use x0x_transport::{Inbound, InboundEvent, Transport, error::SendError};
 
 use crate::{
     error::{SubscribeError, VerifyError},
@@ -37,7 +37,7 @@ use crate::{
 /// Transport events taken in one turn.
 const EVENTS: usize = 64;
 
-/// How long a shutdown signs and hands over what was accepted.
+/// How long a shutdown may sign and hand over what was accepted.
 const FLUSH: Duration = Duration::from_secs(1);
 
 /// What handles ask of the actor.
@@ -212,10 +212,16 @@ impl Driver {
         while let Some(output) = self.machine.poll_output() {
             match output {
                 Output::Send { peer, message } => {
-                    let sent = self.transport.try_send(peer, Protocol::Pubsub, message);
-                    if let Err(error) = sent {
-                        tracing::trace!(peer = %peer.short(), %error, "not sent");
-                        self.machine.handle(now, Input::SendRefused(peer));
+                    match self.transport.try_send(peer, Protocol::Pubsub, message) {
+                        Ok(()) => {}
+                        // Would be refused for ever: no reason to wait.
+                        Err(SendError::TooLarge { .. }) => {
+                            self.shared.metrics.sends_too_large.inc()
+                        }
+                        Err(error) => {
+                            tracing::trace!(peer = %peer.short(), %error, "not sent");
+                            self.machine.handle(now, Input::SendRefused(peer));
+                        }
                     }
                 }
                 Output::Verify(pending) => {
@@ -266,7 +272,8 @@ impl Driver {
         }
     }
 
-    /// Signs and hands over what was accepted before the stop.
+    /// Signs what was accepted before the stop, and hands it to the transport of every link that
+    /// takes it in time.
     async fn flush(mut self) {
         self.shared.publisher().close();
         self.shared.room.notify_waiters();
@@ -281,9 +288,25 @@ impl Driver {
                 self.signed(now, *run);
                 self.outputs(now);
             }
+            let mut events = Vec::with_capacity(EVENTS);
+            while self.machine.has_unsent() {
+                let timeout = self.machine.poll_timeout();
+                let clock = Arc::clone(&self.shared.clock);
+                let (received, now) = tokio::select! {
+                    biased;
+                    count = self.inbound.recv_many(&mut events, EVENTS) => (Some(count), clock.now()),
+                    () = sleep_until(timeout.map(|at| at.since(clock.now()))) => (None, clock.now()),
+                };
+                match received {
+                    Some(0) => break,
+                    Some(_) => self.events(now, &mut events),
+                    None => self.machine.handle_timeout(now),
+                }
+                self.outputs(now);
+            }
         };
         if tokio::time::timeout(FLUSH, accepted).await.is_err() {
-            tracing::debug!("stopped with entries that were not signed");
+            tracing::debug!("stopped with entries that were not signed or not taken by a peer");
         }
     }
 }

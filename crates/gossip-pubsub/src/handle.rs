@@ -176,8 +176,10 @@ impl Gossip {
         answer.await.unwrap_or_default()
     }
 
-    /// Accepts nothing more, signs and hands over what was accepted, then ends. Subscriptions end
-    /// once they are read to the end.
+    /// Accepts nothing more, signs what was accepted and hands it to the transport, then ends.
+    /// Waits at most a second for links whose queue is full; what they do not take is not sent. The
+    /// transport has to be shut down gracefully after this for its queues to reach the peers.
+    /// Subscriptions end once they are read to the end.
     pub async fn shutdown(&self) {
         self.stop.cancel();
         self.tasks.wait().await;

@@ -58,7 +58,7 @@ mod wire;
 
 pub use config::{
     ENTRY_OVERHEAD, Limits, MAX_EPOCHS, MAX_FRAME, MAX_HEADS, MAX_PAYLOAD, MAX_RUN_BYTES,
-    MAX_RUN_ENTRIES, MAX_SUBSCRIBED_TOPICS, RUN_OVERHEAD,
+    MAX_RUN_ENTRIES, MAX_SUBSCRIBED_TOPICS, MAX_WAITING_LINKS, RUN_OVERHEAD,
 };
 pub use error::{PublishError, StartError, SubscribeError, VerifyError, WireError};
 #[cfg(feature = "tokio")]

@@ -4,26 +4,30 @@
 //! Nothing is queued for a link. It holds a position in each log, so a slow link costs a number, and
 //! loses nothing until retention passes that position.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use lru::LruCache;
-use x0x_core::{AgentId, Tick, TopicId, WallTime};
+use x0x_core::{AgentId, Tick, TokenBucket, TopicId, WallTime};
 
 use crate::{
-    config::{Limits, MAX_SUBSCRIBED_TOPICS},
+    config::{Limits, MAX_RUN_ENTRIES, MAX_SUBSCRIBED_TOPICS},
     log::{Item, TopicLog},
     wire::WantIn,
 };
+
+mod wants;
+
+pub(crate) use wants::Wants;
 
 /// An author's chain within a topic.
 pub(crate) type ChainId = (AgentId, u64);
 
 /// Points at which a peer is disconnected.
 pub(crate) const MAX_PENALTY: u32 = 100;
-
-/// How often a missing range is asked for on one link.
-const MAX_TRIES: u32 = 5;
 
 /// Requests that a peer may make at once, and per second. Each can rewind its place in a log.
 const WANT_BURST: u64 = 256;
@@ -33,34 +37,25 @@ const WANT_RATE: u64 = 64;
 const SUBSCRIBE_BURST: u64 = 4 * MAX_SUBSCRIBED_TOPICS as u64;
 const SUBSCRIBE_RATE: u64 = 64;
 
-/// A token bucket in virtual time.
-#[derive(Debug)]
-pub(crate) struct Bucket {
-    tokens: u64,
-    burst: u64,
-    rate: u64,
-    refilled: Tick,
+/// Topics that this node announces at once, and per second: half of what a peer takes.
+const ANNOUNCE_BURST: u64 = SUBSCRIBE_BURST / 2;
+const ANNOUNCE_RATE: u64 = SUBSCRIBE_RATE / 2;
+
+/// Runs passed over in one turn because the peer has them. The rest follows at the next
+/// [`THROTTLE`](crate::state::THROTTLE), so that a peer that subscribes again and again costs little.
+const MAX_SCAN: usize = 4096;
+
+/// A bucket of tokens that come at a rate per second.
+fn bucket(now: Tick, burst: u64, rate: u64) -> TokenBucket {
+    let refill = Duration::from_secs(1) / u32::try_from(rate.max(1)).unwrap_or(u32::MAX);
+    TokenBucket::new(u32::try_from(burst).unwrap_or(u32::MAX), refill, now)
 }
 
-impl Bucket {
-    pub(crate) const fn new(now: Tick, burst: u64, rate: u64) -> Self {
-        Self { tokens: burst, burst, rate, refilled: now }
-    }
-
-    /// Takes `count` tokens if they are there.
-    pub(crate) fn take(&mut self, now: Tick, count: u64) -> bool {
-        let elapsed = u64::try_from(now.since(self.refilled).as_micros()).unwrap_or(u64::MAX);
-        let fresh = elapsed.saturating_mul(self.rate) / 1_000_000;
-        if fresh > 0 {
-            self.tokens = self.tokens.saturating_add(fresh).min(self.burst);
-            self.refilled = now;
-        }
-        let enough = self.tokens >= count;
-        if enough {
-            self.tokens -= count;
-        }
-        enough
-    }
+/// What a sender allows itself where a receiver allows this much: a little less, since the way to it
+/// is not even; but always a full run.
+fn paced(now: Tick, burst: u64, rate: u64) -> TokenBucket {
+    let burst = (burst - burst / 16).max(MAX_RUN_ENTRIES as u64);
+    bucket(now, burst, rate - rate / 16)
 }
 
 /// A peer's misbehaviour; one point is forgiven each second.
@@ -96,31 +91,38 @@ pub(crate) struct LinkTopic {
     pub(crate) have: BTreeMap<ChainId, u64>,
     /// Whether the topic is in the link's queue.
     queued: bool,
+    /// The furthest position, from before the peer asked for something again.
+    reached: u64,
+    /// It had caught up, and is not slow since: only then it holds publishers back.
+    live: bool,
+    /// Since when it is far behind.
+    behind_since: Option<Tick>,
 }
 
 impl LinkTopic {
-    /// A peer that begins to read here.
-    pub(crate) fn at(cursor: u64) -> Self {
-        Self { cursor, ..Self::default() }
+    /// A peer that begins to read here; live when that is the end.
+    pub(crate) fn at(cursor: u64, live: bool) -> Self {
+        Self { cursor, reached: cursor, live, ..Self::default() }
+    }
+
+    /// Begins again in a log that is new.
+    pub(crate) fn restart(&mut self) {
+        (self.cursor, self.reached, self.live, self.behind_since) = (0, 0, true, None);
+    }
+
+    /// Goes back to an earlier position, which does not make the peer slower than it was.
+    pub(crate) fn rewind(&mut self, position: u64) {
+        self.reached = self.reached.max(self.cursor);
+        self.cursor = self.cursor.min(position);
     }
 }
 
 /// The frame handed out last, in case it is refused.
 #[derive(Debug)]
 pub(crate) enum Offer {
-    Announce { set: bool, added: Vec<TopicId>, removed: Vec<TopicId> },
+    Announce { set: bool, again: bool, added: Vec<TopicId>, removed: Vec<TopicId> },
     Want(WantIn),
     Run { topic: TopicId, cursor: u64, chain: ChainId, had: Option<u64>, key: Option<AgentId> },
-}
-
-/// A missing range that was asked for.
-#[derive(Debug)]
-pub(crate) struct Missing {
-    /// Entries up to here are known to exist.
-    pub(crate) upto: u64,
-    pub(crate) need_key: bool,
-    pub(crate) retry_at: Tick,
-    tries: u32,
 }
 
 /// One neighbour.
@@ -136,17 +138,30 @@ pub(crate) struct Link {
     pub(crate) queued: bool,
     pub(crate) topics: BTreeMap<TopicId, LinkTopic>,
     ready: VecDeque<TopicId>,
+    /// The next announcement replaces all before it.
     pub(crate) announce_set: bool,
+    /// It asks for the peer's too, which were not heard.
+    pub(crate) announce_again: bool,
     pub(crate) announce: BTreeSet<TopicId>,
+    /// A part of `announced`.
     pub(crate) retract: BTreeSet<TopicId>,
-    pub(crate) wants: VecDeque<WantIn>,
-    pub(crate) missing: BTreeMap<(TopicId, ChainId), Missing>,
+    /// What the peer was told; at most what is subscribed, and what is to be retracted.
+    pub(crate) announced: BTreeSet<TopicId>,
+    pub(crate) wants: Wants,
     pub(crate) keys_sent: LruCache<AgentId, ()>,
     pub(crate) offer: Option<Offer>,
-    pub(crate) progress: Tick,
-    pub(crate) entries: Bucket,
-    pub(crate) requests: Bucket,
-    pub(crate) subscribes: Bucket,
+    /// What the peer may bring in.
+    pub(crate) entries: TokenBucket,
+    pub(crate) runs: TokenBucket,
+    pub(crate) requests: TokenBucket,
+    pub(crate) subscribes: TokenBucket,
+    /// What this node sends.
+    paced_entries: TokenBucket,
+    paced_runs: TokenBucket,
+    pub(crate) paced_topics: TokenBucket,
+    /// It sent as many runs, or announced as many topics, as it may; until the next timer.
+    pub(crate) runs_throttled: bool,
+    pub(crate) topics_throttled: bool,
     heads: usize,
 }
 
@@ -160,16 +175,22 @@ impl Link {
             topics: BTreeMap::new(),
             ready: VecDeque::new(),
             announce_set: true,
+            announce_again: false,
             announce: BTreeSet::new(),
             retract: BTreeSet::new(),
-            wants: VecDeque::new(),
-            missing: BTreeMap::new(),
+            announced: BTreeSet::new(),
+            wants: Wants::default(),
             keys_sent: LruCache::unbounded(),
             offer: None,
-            progress: now,
-            entries: Bucket::new(now, limits.link_burst, limits.link_rate),
-            requests: Bucket::new(now, WANT_BURST, WANT_RATE),
-            subscribes: Bucket::new(now, SUBSCRIBE_BURST, SUBSCRIBE_RATE),
+            entries: bucket(now, limits.link_burst, limits.link_rate),
+            runs: bucket(now, limits.link_run_burst, limits.link_run_rate),
+            requests: bucket(now, WANT_BURST, WANT_RATE),
+            subscribes: bucket(now, SUBSCRIBE_BURST, SUBSCRIBE_RATE),
+            paced_entries: paced(now, limits.link_burst, limits.link_rate),
+            paced_runs: paced(now, limits.link_run_burst, limits.link_run_rate),
+            paced_topics: bucket(now, ANNOUNCE_BURST, ANNOUNCE_RATE),
+            runs_throttled: false,
+            topics_throttled: false,
             heads: 0,
         }
     }
@@ -245,8 +266,10 @@ impl Link {
 
     /// Moves the peer's place in a log to the next run that it needs, past those it has, and
     /// returns it. The second value counts entries that were evicted before they could be sent.
+    /// Throttles the link when it sent or passed as much as it may for now.
     pub(crate) fn next_run<'log>(
         &mut self,
+        now: Tick,
         topic: TopicId,
         log: &'log TopicLog,
         oldest: WallTime,
@@ -254,16 +277,24 @@ impl Link {
         let Some(state) = self.topics.get_mut(&topic) else { return (None, 0) };
         let evicted = log.base().saturating_sub(state.cursor);
         state.cursor = state.cursor.max(log.base());
-        for item in log.from(state.cursor) {
+        for (scanned, item) in log.from(state.cursor).enumerate() {
             let body = item.run.body();
             let chain = (body.author(), body.epoch());
             let has = state.have.get(&chain).is_some_and(|seq| *seq >= body.last_seq());
             let expired = body.last_time().wall() < oldest;
-            if !has && !expired && !log.is_blocked(&body.author()) {
+            let needed = !has && !expired && !log.is_blocked(&body.author());
+            let entries = u32::try_from(item.run.len()).unwrap_or(u32::MAX);
+            if needed && self.paced_runs.take(now) && self.paced_entries.take_many(now, entries) {
                 return (Some(item), evicted);
+            }
+            if needed || scanned >= MAX_SCAN {
+                self.runs_throttled = true;
+                self.wake(topic);
+                return (None, evicted);
             }
             state.cursor = item.end();
         }
+        state.live = true;
         (None, evicted)
     }
 
@@ -275,69 +306,21 @@ impl Link {
         self.keys_sent.put(author, ());
     }
 
-    /// Asks for a missing range, unless it was asked for a moment ago or too often.
-    pub(crate) fn want(&mut self, now: Tick, want: WantIn, upto: u64, limits: &Limits) {
-        let key = (want.topic, (want.author, want.epoch));
-        if let Some(missing) = self.missing.get_mut(&key) {
-            missing.upto = missing.upto.max(upto);
-            missing.need_key |= want.need_key;
-            return;
-        }
-        if self.missing.len() < limits.link_wants {
-            let retry_at = now + limits.gap_patience;
-            let need_key = want.need_key;
-            self.missing.insert(key, Missing { upto, need_key, retry_at, tries: 1 });
-            self.wants.push_back(want);
-        }
-    }
-
-    /// Asks again for what is still missing; forgets what arrived or was asked for too often, and
-    /// returns the number of ranges given up.
-    pub(crate) fn retry_missing(
-        &mut self,
-        now: Tick,
-        limits: &Limits,
-        head: impl Fn(&TopicId, &ChainId) -> Option<u64>,
-    ) -> u64 {
-        let mut given_up = 0;
-        let wants = &mut self.wants;
-        self.missing.retain(|(topic, chain), missing| {
-            let Some(head) = head(topic, chain).filter(|head| *head < missing.upto) else {
-                return false;
-            };
-            if now < missing.retry_at {
-                return true;
-            }
-            if missing.tries >= MAX_TRIES {
-                given_up += 1;
-                return false;
-            }
-            missing.tries += 1;
-            missing.retry_at = now + limits.gap_patience;
-            if wants.len() < limits.link_wants * 2 {
-                wants.push_back(WantIn {
-                    topic: *topic,
-                    author: chain.0,
-                    epoch: chain.1,
-                    from_seq: head + 1,
-                    need_key: missing.need_key,
-                });
-            }
-            true
-        });
-        given_up
-    }
-
     /// Undoes the frame handed out last: the peer's queue is full.
     pub(crate) fn refuse_offer(&mut self) {
         self.paused = true;
         match self.offer.take() {
-            Some(Offer::Announce { set, added, removed }) => {
+            Some(Offer::Announce { set, again, added, removed }) => {
                 self.announce_set |= set;
+                self.announce_again |= again;
+                added.iter().for_each(|topic| {
+                    self.announced.remove(topic);
+                });
                 self.announce.extend(added);
+                self.announced.extend(removed.iter().copied());
                 self.retract.extend(removed);
             }
-            Some(Offer::Want(want)) => self.wants.push_front(want),
+            Some(Offer::Want(want)) => self.wants.put_back(want),
             Some(Offer::Run { topic, cursor, chain, had, key }) => {
                 self.reset_have(topic, chain, had);
                 if let Some(state) = self.topics.get_mut(&topic) {
@@ -352,21 +335,40 @@ impl Link {
         }
     }
 
-    /// Whether the link holds a publisher of this topic back: alive, and far behind.
-    pub(crate) fn is_behind(
-        &self,
+    /// Whether the link holds a publisher of this topic back: it has caught up once, is far behind
+    /// since, and works on it.
+    pub(crate) fn holds(
+        &mut self,
         now: Tick,
         topic: &TopicId,
         log: &TopicLog,
         limits: &Limits,
-        share: u64,
     ) -> bool {
-        let Some(state) = self.topics.get(topic) else { return false };
-        if self.banned || (self.paused && now.since(self.progress) >= limits.stalled_after) {
+        let Some(state) = self.topics.get_mut(topic).filter(|state| state.live) else {
             return false;
+        };
+        state.reached = state.reached.max(state.cursor);
+        let entries = log.end().saturating_sub(state.reached);
+        let bytes = log.bytes_after(state.reached);
+        let exceeds = |share| {
+            entries > limits.backlog_entries / share || bytes > limits.backlog_bytes / share
+        };
+        match state.behind_since {
+            None if exceeds(1) => state.behind_since = Some(now),
+            // Released at half the limit, so that it does not flicker.
+            Some(_) if !exceeds(2) => state.behind_since = None,
+            Some(since) if now.since(since) >= limits.stalled_after => {
+                state.behind_since = None;
+                state.live = false;
+            }
+            _ => {}
         }
-        log.end().saturating_sub(state.cursor) > limits.backlog_entries / share
-            || log.bytes_after(state.cursor) > limits.backlog_bytes / share
+        !self.banned && state.behind_since.is_some()
+    }
+
+    /// Whether the peer lacks something of a topic that it subscribes.
+    pub(crate) fn lacks(&self, topic: &TopicId, log: &TopicLog) -> bool {
+        !self.banned && self.topics.get(topic).is_some_and(|state| state.cursor < log.end())
     }
 }
 
@@ -379,17 +381,28 @@ pub(crate) struct Outgoing {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
-    fn a_bucket_refills_with_time_up_to_its_burst() {
-        let mut bucket = Bucket::new(Tick::ZERO, 10, 1000);
-        assert!(bucket.take(Tick::ZERO, 10) && !bucket.take(Tick::ZERO, 1));
-        let later = Tick::ZERO + Duration::from_millis(3);
-        assert!(bucket.take(later, 3) && !bucket.take(later, 1));
-        assert!(!bucket.take(later + Duration::from_secs(60), 11), "never above the burst");
+    fn a_long_log_that_the_peer_has_is_passed_over_in_turns() {
+        use crate::{run::NetworkId, testing::RunForge};
+        let key = x0x_identity::testing::key(70);
+        let (topic, wall) = (crate::topic_id("t"), WallTime::from_millis(1_800_000_000_000));
+        let forge = RunForge::new(key, NetworkId::from_name("link"), topic, wall);
+        let run = std::sync::Arc::new(forge.run(None, &[b"x"]));
+        let mut log = TopicLog::default();
+        let public = forge.key.public_key();
+        (0..2 * MAX_SCAN).for_each(|_| log.append(std::sync::Arc::clone(&run), public));
+        let mut link = Link::new(Tick::ZERO, &Limits::default());
+        link.topics.insert(topic, LinkTopic::at(0, false));
+        link.note_have(topic, (forge.author(), forge.epoch), 1, &Limits::default());
+        let mut turns = 1;
+        while link.next_run(Tick::ZERO, topic, &log, wall).0.is_none() && link.runs_throttled {
+            assert_eq!(link.next_topic(), Some(topic), "it goes on in the next turn");
+            link.runs_throttled = false;
+            turns += 1;
+        }
+        assert_eq!((turns, link.topics[&topic].cursor), (2, log.end()));
     }
 
     #[test]

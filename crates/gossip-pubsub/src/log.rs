@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use x0x_core::{AgentId, Tick, WallTime};
+use x0x_core::{AgentId, WallTime};
 use x0x_identity::PublicKey;
 
 use crate::{
@@ -31,6 +31,8 @@ pub(crate) struct Item {
     pub(crate) start_bytes: u64,
     /// Entries of the author that are missing just before the run.
     pub(crate) missed: u64,
+    /// The author's epoch begins here: what is missing is from before anything was known of it.
+    pub(crate) begins: bool,
 }
 
 impl Item {
@@ -52,9 +54,11 @@ pub(crate) enum Relation {
     Old,
     /// Other content at a place that is taken: proof against the author, if it is signed.
     Conflict,
-    /// Begins within what is held and ends beyond it.
+    /// Begins within what is held and ends beyond it: proof too, since an author signs an entry once.
     Overlap,
-    /// Does not continue the chain, in hash or in time.
+    /// The next in number, but after another history: proof too.
+    Fork,
+    /// Cannot be in any log that an honest peer accepts.
     Mischained,
     /// The author is blocked here for equivocation.
     Blocked,
@@ -68,15 +72,16 @@ struct Chain {
     time: HybridTime,
     /// Its runs in the log, in order, with their positions.
     retained: VecDeque<(Arc<Run>, u64)>,
-    /// Since when its sender cannot fill a gap.
-    gap_since: Option<Tick>,
 }
 
 #[derive(Debug)]
 struct Author {
-    key: PublicKey,
+    /// None when it is a former author: only what guards against replays is kept.
+    key: Option<PublicKey>,
     blocked: bool,
     epochs: BTreeMap<u64, Chain>,
+    /// Its runs in the log.
+    retained: usize,
     /// Position of its latest entry.
     active: u64,
 }
@@ -88,6 +93,9 @@ pub(crate) struct TopicLog {
     end: u64,
     end_bytes: u64,
     authors: BTreeMap<AgentId, Author>,
+    /// Authors with a key, and those of them without retained runs.
+    keyed: usize,
+    idle: usize,
 }
 
 impl TopicLog {
@@ -111,8 +119,18 @@ impl TopicLog {
         self.items.front().map_or(0, |item| self.end_bytes - item.start_bytes)
     }
 
-    pub(crate) fn authors(&self) -> usize {
-        self.authors.len()
+    /// Authors that are no former ones.
+    pub(crate) const fn authors(&self) -> usize {
+        self.keyed
+    }
+
+    pub(crate) fn former_authors(&self) -> usize {
+        self.authors.len() - self.keyed
+    }
+
+    /// Authors that can be made former ones.
+    pub(crate) const fn idle_authors(&self) -> usize {
+        self.idle
     }
 
     /// Bytes from a position to the end.
@@ -132,11 +150,7 @@ impl TopicLog {
 
     /// The author's key, known since its first run was verified.
     pub(crate) fn key(&self, author: &AgentId) -> Option<&PublicKey> {
-        Some(&self.authors.get(author)?.key)
-    }
-
-    pub(crate) fn knows(&self, author: &AgentId) -> bool {
-        self.authors.contains_key(author)
+        self.authors.get(author)?.key.as_ref()
     }
 
     pub(crate) fn is_blocked(&self, author: &AgentId) -> bool {
@@ -173,9 +187,7 @@ impl TopicLog {
 
     /// Whether any run of this author is retained.
     pub(crate) fn retains_author(&self, author: &AgentId) -> bool {
-        self.authors
-            .get(author)
-            .is_some_and(|author| author.epochs.values().any(|chain| !chain.retained.is_empty()))
+        self.authors.get(author).is_some_and(|author| author.retained > 0)
     }
 
     /// Relates a run to what is held. Cheap unless the run is at a place that is taken.
@@ -195,8 +207,11 @@ impl TopicLog {
             return Relation::Gap { head: chain.head };
         }
         if run.first_seq == chain.head + 1 {
-            let chained = run.prev == chain.hash && run.first_time() > chain.time;
-            return if chained { Relation::Next } else { Relation::Mischained };
+            return match run.prev == chain.hash {
+                false => Relation::Fork,
+                true if run.first_time() > chain.time => Relation::Next,
+                true => Relation::Mischained,
+            };
         }
         chain.compare(run, signature)
     }
@@ -223,34 +238,35 @@ impl TopicLog {
         self.chain(author, epoch)?.find(seq)
     }
 
-    /// When a gap before this chain's next entry was first met, if it was.
-    pub(crate) fn gap_since(&mut self, author: &AgentId, epoch: u64) -> Option<&mut Option<Tick>> {
-        let chain = self.authors.get_mut(author)?.epochs.get_mut(&epoch)?;
-        Some(&mut chain.gap_since)
-    }
-
     /// Appends a run that is the next of its author, or follows a gap that is accepted.
     pub(crate) fn append(&mut self, run: Arc<Run>, key: &PublicKey) {
         let body = run.body();
         let author = self.authors.entry(body.author).or_insert_with(|| Author {
-            key: key.clone(),
+            key: None,
             blocked: false,
             epochs: BTreeMap::new(),
+            retained: 0,
             active: 0,
         });
+        if author.key.is_none() {
+            author.key = Some(key.clone());
+            self.keyed += 1;
+        } else if author.retained == 0 {
+            self.idle -= 1;
+        }
         author.active = self.end;
+        author.retained += 1;
+        let begins = !author.epochs.contains_key(&body.epoch);
         let chain = author.epochs.entry(body.epoch).or_insert_with(|| Chain {
-            head: body.first_seq - 1,
+            head: 0,
             hash: body.prev,
             time: HybridTime::default(),
             retained: VecDeque::new(),
-            gap_since: None,
         });
         let missed = (body.first_seq - 1).saturating_sub(chain.head);
         chain.head = body.last_seq();
         chain.hash = run.hash();
         chain.time = body.last_time();
-        chain.gap_since = None;
         chain.retained.push_back((Arc::clone(&run), self.end));
         if author.epochs.len() > MAX_EPOCHS {
             author.epochs.pop_first();
@@ -258,21 +274,21 @@ impl TopicLog {
         let (start, start_bytes) = (self.end, self.end_bytes);
         self.end += run.len();
         self.end_bytes += run.size() as u64;
-        self.items.push_back(Item { run, start, start_bytes, missed });
+        self.items.push_back(Item { run, start, start_bytes, missed, begins });
     }
 
     /// Removes the oldest run.
     pub(crate) fn evict(&mut self) -> Option<Arc<Run>> {
         let run = self.items.pop_front()?.run;
         let body = run.body();
-        let chain = self
-            .authors
-            .get_mut(&body.author)
-            .and_then(|author| author.epochs.get_mut(&body.epoch));
-        if let Some(chain) = chain
-            && chain.retained.front().is_some_and(|(front, _)| Arc::ptr_eq(front, &run))
-        {
-            chain.retained.pop_front();
+        if let Some(author) = self.authors.get_mut(&body.author) {
+            author.retained -= 1;
+            self.idle += usize::from(author.retained == 0);
+            if let Some(chain) = author.epochs.get_mut(&body.epoch)
+                && chain.retained.front().is_some_and(|(front, _)| Arc::ptr_eq(front, &run))
+            {
+                chain.retained.pop_front();
+            }
         }
         Some(run)
     }
@@ -282,18 +298,37 @@ impl TopicLog {
         self.items.front().map(|item| item.run.body().last_time())
     }
 
-    /// Makes room for one more author: forgets the least recently active one of whom nothing is
-    /// retained, a blocked one last. False when there is none.
-    pub(crate) fn forget_author(&mut self) -> bool {
-        let idle = |author: &Author| author.epochs.values().all(|chain| chain.retained.is_empty());
-        let candidates = self.authors.iter().filter(|(_, author)| idle(author));
-        let oldest =
-            candidates.min_by_key(|(_, author)| (author.blocked, author.active)).map(|(id, _)| *id);
-        oldest.is_some_and(|id| self.authors.remove(&id).is_some())
+    /// The authors that can be made former ones, with the time of their latest entry.
+    pub(crate) fn idle(&self) -> impl Iterator<Item = (HybridTime, AgentId)> {
+        let idle = self.authors.iter().filter(|(_, a)| a.key.is_some() && a.retained == 0);
+        idle.map(|(id, author)| (author.latest(), *id))
+    }
+
+    /// Makes an author without retained runs a former one: its key goes, its heads stay.
+    pub(crate) fn forget_key(&mut self, author: &AgentId) {
+        if let Some(author) = self.authors.get_mut(author)
+            && author.retained == 0
+            && author.key.take().is_some()
+        {
+            self.keyed -= 1;
+            self.idle -= 1;
+        }
+    }
+
+    /// Forgets former authors of whom everything is from before this time, so that nothing of them
+    /// would be accepted again.
+    pub(crate) fn forget_former(&mut self, before: WallTime) {
+        self.authors.retain(|_, author| author.key.is_some() || author.latest().wall() >= before);
     }
 
     fn chain(&self, author: &AgentId, epoch: u64) -> Option<&Chain> {
         self.authors.get(author)?.epochs.get(&epoch)
+    }
+}
+
+impl Author {
+    fn latest(&self) -> HybridTime {
+        self.epochs.values().map(|chain| chain.time).max().unwrap_or_default()
     }
 }
 

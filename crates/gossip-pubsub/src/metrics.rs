@@ -52,6 +52,8 @@ metrics! {
         keys_sent,
         /// Frames that a peer's full queue refused; they are sent later.
         sends_refused,
+        /// Frames too large for the transport, dropped: an error of this build.
+        sends_too_large,
         /// Entries that retention evicted before they could be sent on a link.
         entries_evicted_unsent,
         /// Messages handed to local subscriptions.
@@ -68,8 +70,10 @@ metrics! {
         wants_sent,
         /// Missing ranges that peers asked for.
         wants_received,
-        /// Missing ranges given up after several requests.
-        wants_given_up,
+        /// Missing ranges that several requests did not bring, asked for slowly from then on.
+        wants_slowed,
+        /// Topics subscribed again at a peer because too much of them was missing to ask for.
+        resubscribed,
         /// Duplicate runs dropped before verification.
         duplicates,
         /// Frames of a kind unknown to this build.
@@ -104,16 +108,20 @@ metrics! {
         refused_blocked,
         /// Runs ahead of the next of their author; what is missing is asked for.
         refused_gap,
-        /// Runs above a link's rate.
+        /// Runs above a link's rate of entries; they are asked for later.
         refused_rate,
+        /// Runs above a link's rate of signatures; they are asked for later.
+        refused_run_rate,
         /// Runs of new authors while the author tables are full.
         refused_authors,
         /// Subscriptions of peers above the cap.
         refused_subscriptions,
         /// Requests of peers above their rate.
         refused_wants,
-        /// Sessions beyond the number of links.
+        /// Sessions beyond the number of links, which wait for one to end.
         refused_links,
+        /// Authors whose key left a full author table; their heads are kept.
+        authors_forgotten,
         /// Authors caught signing two histories.
         equivocations,
         /// Peers disconnected for misbehaviour.
@@ -122,6 +130,8 @@ metrics! {
     gauges {
         /// Links now.
         links,
+        /// Sessions that wait to become links.
+        links_waiting,
         /// Topics with a log now.
         topics,
         /// Local subscriptions now.

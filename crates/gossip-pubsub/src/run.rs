@@ -12,7 +12,7 @@ use x0x_core::{AgentId, DecodeError, TopicId, fixed_bytes};
 use x0x_identity::{PublicKey, SIGNATURE_LEN, SecretKey, Signature};
 
 use crate::{
-    config::{ENTRY_OVERHEAD, MAX_PAYLOAD, MAX_RUN_BYTES, MAX_RUN_ENTRIES, RUN_OVERHEAD},
+    config::{ENTRY_OVERHEAD, MAX_PAYLOAD, MAX_RUN_BYTES, RUN_OVERHEAD},
     error::{VerifyError, WireError},
     time::HybridTime,
     wire::{self, EntryWire, FrameKind, PublishWire, RunWire},
@@ -250,8 +250,9 @@ impl RunIn {
     /// [`WireError`]: the peer sent something that no honest peer sends.
     pub fn decode(encoded: Bytes) -> Result<Self, WireError> {
         wire::within("run", encoded.len(), MAX_RUN_BYTES)?;
-        wire::check_count(&encoded, &[7], MAX_RUN_ENTRIES, "run entries")?;
+        wire::check_run(&encoded)?;
         let run = RunWire::decode(encoded.clone())?;
+        // Anything but the canonical encoding of the same fields, in their order, is longer.
         if run.encoded_len() != encoded.len() {
             return Err(DecodeError::Malformed.into());
         }

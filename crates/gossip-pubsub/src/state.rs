@@ -16,7 +16,7 @@ use x0x_core::{AgentId, Machine, MachineId, Tick, TopicId, WallTime};
 use x0x_identity::PublicKey;
 
 use crate::{
-    config::{Limits, MAX_SUBSCRIBED_TOPICS},
+    config::{Limits, MAX_SUBSCRIBED_TOPICS, MAX_WAITING_LINKS},
     error::SubscribeError,
     link::{Link, Penalty},
     log::TopicLog,
@@ -34,6 +34,9 @@ pub use receive::{CheckedRun, PendingRun};
 
 /// How often requests, congestion and grace periods are looked at while there are any.
 const SHORT_TICK: Duration = Duration::from_millis(500);
+
+/// How long a link waits that sent, announced or passed over as much as it may.
+pub(crate) const THROTTLE: Duration = Duration::from_millis(50);
 
 /// How often retention by age is looked at while anything is retained.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -105,7 +108,9 @@ pub enum Output {
     Disconnect(MachineId),
 }
 
-/// Two verified runs that give one place in an author's log different contents.
+/// Two verified runs of which an honest author signs only one: they give one place in its log
+/// different contents, or divide the same place differently, or the second follows another history
+/// than the first, which it should continue.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Equivocation {
@@ -141,6 +146,8 @@ pub struct PubSubMachine {
     wall: WallTime,
     topics: BTreeMap<TopicId, Topic>,
     links: BTreeMap<MachineId, Link>,
+    /// Sessions beyond [`Limits::links`], the longest up first; at most [`MAX_WAITING_LINKS`].
+    waiting: VecDeque<MachineId>,
     subscribers: BTreeMap<SubscriptionId, Subscriber>,
     /// At most [`Limits::keys`].
     keys: LruCache<AgentId, PublicKey>,
@@ -153,7 +160,8 @@ pub struct PubSubMachine {
     next_subscription: u64,
     log_bytes: u64,
     log_entries: u64,
-    authors: usize,
+    /// When former authors were last looked through for some that can be forgotten.
+    former_swept: Option<Tick>,
     latest: HybridTime,
     timeout: Option<Tick>,
 }
@@ -178,6 +186,7 @@ impl PubSubMachine {
             wall: WallTime::default(),
             topics: BTreeMap::new(),
             links: BTreeMap::new(),
+            waiting: VecDeque::new(),
             subscribers: BTreeMap::new(),
             equivocations: VecDeque::new(),
             outputs: VecDeque::new(),
@@ -186,7 +195,7 @@ impl PubSubMachine {
             next_subscription: 0,
             log_bytes: 0,
             log_entries: 0,
-            authors: 0,
+            former_swept: None,
             latest: HybridTime::default(),
             timeout: None,
         }
@@ -280,7 +289,9 @@ impl PubSubMachine {
                     link.announce.insert(topic);
                 } else {
                     link.announce.remove(&topic);
-                    link.retract.insert(topic);
+                    if link.announced.contains(&topic) {
+                        link.retract.insert(topic);
+                    }
                 }
             }
             self.wake_link(peer);
@@ -289,24 +300,57 @@ impl PubSubMachine {
 
     fn link_up(&mut self, peer: MachineId) {
         self.links.remove(&peer);
-        if self.links.len() >= self.limits.links {
+        self.waiting.retain(|waiting| *waiting != peer);
+        if self.links.len() < self.limits.links {
+            self.admit(peer, false);
+        } else {
             self.metrics.refused_links.inc();
-            return;
+            if self.waiting.len() < MAX_WAITING_LINKS {
+                self.waiting.push_back(peer);
+            }
         }
-        let mut link = Link::new(self.now, &self.limits);
-        link.announce = self.subscribed_topics().collect();
-        self.links.insert(peer, link);
-        self.wake_link(peer);
         self.update_gauges();
     }
 
+    /// Makes a session a link. One that waited has announced its subscriptions in vain and is asked
+    /// for them.
+    fn admit(&mut self, peer: MachineId, waited: bool) {
+        let mut link = Link::new(self.now, &self.limits);
+        link.announce = self.subscribed_topics().collect();
+        link.announce_again = waited;
+        self.links.insert(peer, link);
+        self.wake_link(peer);
+    }
+
     fn link_down(&mut self, peer: &MachineId) {
+        self.waiting.retain(|waiting| waiting != peer);
         if let Some(link) = self.links.remove(peer) {
             for topic in link.topics.keys() {
                 self.update_congestion(topic);
             }
-            self.update_gauges();
+            if let Some(next) = self.waiting.pop_front() {
+                self.admit(next, true);
+            }
         }
+        self.update_gauges();
+    }
+
+    /// Whether a link lacks own entries that are to be sent to it.
+    #[must_use]
+    pub fn has_unsent(&self) -> bool {
+        let mut own = self.topics.iter().filter(|(_, topic)| topic.own);
+        own.any(|(id, topic)| self.links.values().any(|link| link.lacks(id, &topic.log)))
+    }
+
+    /// Lets links go on that had sent as much as they may.
+    fn resume_throttled(&mut self) {
+        let throttled = self.links.iter_mut().filter_map(|(peer, link)| {
+            let runs = std::mem::take(&mut link.runs_throttled);
+            let topics = std::mem::take(&mut link.topics_throttled);
+            (runs || topics).then_some(*peer)
+        });
+        let throttled: Vec<MachineId> = throttled.collect();
+        throttled.into_iter().for_each(|peer| self.wake_link(peer));
     }
 
     /// Puts a link into the queue of those with something to send.
@@ -338,6 +382,7 @@ impl PubSubMachine {
 
     fn update_gauges(&self) {
         self.metrics.links.set(self.links.len() as u64);
+        self.metrics.links_waiting.set(self.waiting.len() as u64);
         self.metrics.topics.set(self.topics.len() as u64);
         self.metrics.subscriptions.set(self.subscribers.len() as u64);
         self.metrics.log_bytes.set(self.log_bytes);
@@ -384,6 +429,7 @@ impl Machine for PubSubMachine {
         self.sweep_age();
         self.sweep_topics();
         self.retry_missing();
+        self.resume_throttled();
         let own: Vec<TopicId> =
             self.topics.iter().filter(|(_, topic)| topic.congested).map(|(id, _)| *id).collect();
         own.iter().for_each(|id| self.update_congestion(id));

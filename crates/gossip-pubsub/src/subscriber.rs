@@ -59,7 +59,9 @@ pub enum Delivery {
     /// The next message, exactly once and in the order of its author.
     Message(Message),
     /// Messages that this subscription will never see: they were evicted before it read them, or no
-    /// neighbour could supply them any more.
+    /// neighbour could supply them any more. For [`Start::Retained`] this includes what an author
+    /// published before the oldest entry that is to be had: nobody can tell whether retention took
+    /// it or a neighbour withheld it.
     Lagged {
         /// How many.
         missed: u64,
@@ -216,7 +218,9 @@ impl Subscriber {
                 break;
             }
             if count > 0 {
-                if item.missed > 0 {
+                // One that reads from now on misses nothing of the time before.
+                let told = !item.begins || self.not_before == HybridTime::default();
+                if item.missed > 0 && told {
                     batch.push_back(Piece::Lagged(item.missed));
                 }
                 batch.push_back(Piece::Run(Arc::clone(&item.run), skip));

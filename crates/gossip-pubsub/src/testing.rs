@@ -5,4 +5,4 @@ mod fake;
 mod hostile;
 
 pub use fake::{LocalHub, LocalPubSub};
-pub use hostile::{HostileCase, RunForge, hostile_cases, subscribe_frame, want_frame};
+pub use hostile::{HostileCase, RunForge, floor_frame, hostile_cases, subscribe_frame, want_frame};

@@ -13,7 +13,7 @@ use x0x_core::{AgentId, DecodeError, TopicId, fixed_bytes};
 use x0x_identity::PUBLIC_KEY_LEN;
 
 use crate::{
-    config::{MAX_FRAME, MAX_HEADS, MAX_SUBSCRIBED_TOPICS},
+    config::{MAX_FRAME, MAX_HEADS, MAX_RUN_ENTRIES, MAX_SUBSCRIBED_TOPICS},
     error::WireError,
     run::RunIn,
 };
@@ -47,6 +47,9 @@ pub(crate) struct SubscriptionsWire {
     pub(crate) add: Vec<Bytes>,
     #[prost(bytes = "bytes", repeated, tag = "3")]
     pub(crate) remove: Vec<Bytes>,
+    /// The sender did not hear the receiver's subscriptions and needs all of them.
+    #[prost(bool, tag = "4")]
+    pub(crate) again: bool,
 }
 
 /// A subscribed topic and what the sender has of it.
@@ -153,6 +156,8 @@ pub struct SubscriptionsIn {
     pub(crate) set: bool,
     pub(crate) add: Vec<TopicHeads>,
     pub(crate) remove: Vec<TopicId>,
+    /// The peer needs all subscriptions of this node again.
+    pub(crate) again: bool,
 }
 
 /// A subscribed topic and the author heads that its subscriber has.
@@ -214,7 +219,7 @@ impl SubscriptionsIn {
         let add = wire.add.into_iter().map(TopicHeads::decode).collect::<Result<_, _>>()?;
         let remove =
             wire.remove.iter().map(|topic| topic_field(topic)).collect::<Result<_, _>>()?;
-        Ok(Self { set: wire.set, add, remove })
+        Ok(Self { set: wire.set, add, remove, again: wire.again })
     }
 }
 
@@ -320,6 +325,46 @@ pub(crate) fn check_count(
     Ok(())
 }
 
+/// Refuses an encoded run with too many entries, or with fields out of order in the run or in an
+/// entry: together with the length of its re-encoding, this leaves a run exactly one encoding.
+pub(crate) fn check_run(run: &[u8]) -> Result<(), WireError> {
+    const ENTRIES: u32 = 7;
+    let (mut rest, mut last, mut count) = (run, 0, 0);
+    while rest.has_remaining() {
+        let (tag, wire_type) = decode_key(&mut rest)?;
+        if tag < last {
+            return Err(DecodeError::Malformed.into());
+        }
+        last = tag;
+        if tag == ENTRIES && wire_type == WireType::LengthDelimited {
+            count += 1;
+            within("run entries", count, MAX_RUN_ENTRIES)?;
+            let mut entry = take_nested(&mut rest)?;
+            let mut last = 0;
+            while entry.has_remaining() {
+                let (tag, wire_type) = decode_key(&mut entry)?;
+                if tag < last {
+                    return Err(DecodeError::Malformed.into());
+                }
+                last = tag;
+                skip_field(wire_type, tag, &mut entry, DecodeContext::default())?;
+            }
+        } else {
+            skip_field(wire_type, tag, &mut rest, DecodeContext::default())?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes the content of a length-delimited field.
+fn take_nested<'frame>(rest: &mut &'frame [u8]) -> Result<&'frame [u8], WireError> {
+    let len = prost::encoding::decode_varint(rest)?;
+    let len = usize::try_from(len).ok().filter(|len| *len <= rest.len());
+    let (inner, after) = rest.split_at(len.ok_or(DecodeError::Malformed)?);
+    *rest = after;
+    Ok(inner)
+}
+
 /// As [`check_count`], inside the sub-messages `outer` of a frame. Protobuf merges repeated
 /// occurrences of a sub-message, so a frame may hold only one.
 fn count_nested(frame: &[u8], outer: u32, tags: &[u32], max: usize) -> Result<(), WireError> {
@@ -332,11 +377,7 @@ fn count_nested(frame: &[u8], outer: u32, tags: &[u32], max: usize) -> Result<()
             within("frame kinds", kinds, 1)?;
         }
         if tag == outer && wire_type == WireType::LengthDelimited {
-            let len = prost::encoding::decode_varint(&mut rest)?;
-            let len = usize::try_from(len).ok().filter(|len| *len <= rest.len());
-            let (inner, after) = rest.split_at(len.ok_or(DecodeError::Malformed)?);
-            check_count(inner, tags, max, "topics")?;
-            rest = after;
+            check_count(take_nested(&mut rest)?, tags, max, "topics")?;
         } else {
             skip_field(wire_type, tag, &mut rest, DecodeContext::default())?;
         }

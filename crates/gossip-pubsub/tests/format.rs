@@ -39,6 +39,21 @@ fn entry_hash(forge: &RunForge, seq: u64, prev: &[u8; 32], time: u64, payload: &
     *blake3::keyed_hash(&key, &header).as_bytes()
 }
 
+#[test]
+fn a_run_with_its_fields_in_another_order_is_refused() {
+    let run = forge().run(None, &[b"hello"]);
+    // Network and topic are the first fields, 34 bytes each.
+    let mut swapped = run.encoded().to_vec();
+    swapped[..68].rotate_left(34);
+    assert!(matches!(RunIn::decode(swapped.into()), Err(WireError::Malformed(_))));
+    // Within the entry: its time delta, one tag and a varint, and then its payload.
+    let mut swapped = run.encoded().to_vec();
+    let payload = swapped.windows(5).position(|bytes| bytes == b"hello").expect("in it");
+    let time = (0..payload).rev().find(|at| swapped[*at] == 0x08).expect("the time's tag");
+    swapped[time..payload + 5].rotate_left(payload - 2 - time);
+    assert!(matches!(RunIn::decode(swapped.into()), Err(WireError::Malformed(_))));
+}
+
 /// These values may change only together with the protocol's number.
 #[test]
 fn golden_vectors() {

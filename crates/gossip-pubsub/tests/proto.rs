@@ -22,6 +22,7 @@ const FIELDS: &[(&str, &str, u32, &str)] = &[
     ("Subscriptions", "set", 1, "bool"),
     ("Subscriptions", "add", 2, "TopicHeads"),
     ("Subscriptions", "remove", 3, "bytes"),
+    ("Subscriptions", "again", 4, "bool"),
     ("TopicHeads", "topic", 1, "bytes"),
     ("TopicHeads", "heads", 2, "Head"),
     ("Head", "author", 1, "bytes"),
@@ -167,6 +168,13 @@ fn what_machines_send_the_schema_decodes() {
     let bare = Bytes::copy_from_slice(&frame[..frame.len() - x0x_identity::PUBLIC_KEY_LEN - 3]);
     frames.extend(b.input(Input::Frame { peer: at_a, message: shorten(&bare) }));
     frames.extend(b.input(Input::Unsubscribe(b_subscribed)));
+    // A session that waited for another to end is asked for its subscriptions.
+    let mut limits = Limits::default();
+    limits.links = 1;
+    let mut full = Machine::new(5, limits);
+    full.input(Input::LinkUp(at_a));
+    full.input(Input::LinkUp(at_b));
+    frames.extend(full.input(Input::LinkDown(at_a)));
 
     let pool = schema();
     let descriptor = pool.get_message_by_name("x0x.pubsub.v1.Frame").expect("in the schema");

@@ -1,51 +1,62 @@
 //! Which addresses are worth telling and worth believing.
+//!
+//! Gossip carries an announcement from its author to everybody, so that the path between the two is not
+//! known, as it is for what a session's peer says. What remains of the common policy
+//! ([`x0x_core::Scope`]) is where the reader stands: an address within a site means something only to
+//! those who are in it.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
-use x0x_core::MAX_ADDRESSES;
+use x0x_core::{MAX_ADDRESSES, Scope, dialable};
 
-/// The usable addresses in their order, without duplicates, at most [`MAX_ADDRESSES`]. Applied to
-/// what is announced and to what is received alike.
-///
-/// Private addresses stay, since peers may share a network; who dials them authenticates the machine
-/// anyway. IPv4 addresses inside IPv6 are unwrapped first, so that they are judged as what they are.
+/// The usable addresses in their order, without duplicates, at most [`MAX_ADDRESSES`]: those that a
+/// machine may have ([`dialable`]), but no IPv6 link-local ones, whose interface does not travel, and
+/// loopback ones only by choice. Applied to what is announced and to what is received alike.
 #[must_use]
 pub fn usable_addresses(
     addresses: impl IntoIterator<Item = SocketAddr>,
     allow_loopback: bool,
 ) -> Vec<SocketAddr> {
     let mut usable = Vec::new();
-    for address in addresses {
-        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-        if usable.len() < MAX_ADDRESSES
-            && is_usable(address, allow_loopback)
-            && !usable.contains(&address)
-        {
+    for address in addresses.into_iter().filter_map(dialable) {
+        let address = SocketAddr::new(address.ip(), address.port());
+        let travels = match address.ip() {
+            ip if ip.is_loopback() => allow_loopback,
+            IpAddr::V4(_) => true,
+            IpAddr::V6(ip) => !ip.is_unicast_link_local(),
+        };
+        if travels && usable.len() < MAX_ADDRESSES && !usable.contains(&address) {
             usable.push(address);
         }
     }
     usable
 }
 
-fn is_usable(address: SocketAddr, allow_loopback: bool) -> bool {
-    let ip = address.ip();
-    if address.port() == 0 || ip.is_unspecified() || ip.is_multicast() {
-        return false;
-    }
-    if ip.is_loopback() {
-        return allow_loopback;
-    }
-    match ip {
-        IpAddr::V4(ip) => !is_reserved(ip),
-        // Means nothing without the interface, which only the announcing machine knows.
-        IpAddr::V6(ip) => !ip.is_unicast_link_local(),
-    }
+/// The usable addresses of a received announcement that may be those of its author: all of global
+/// scope, and those of a site in which this machine seems to be too. That is the case when one of its
+/// `local` addresses starts like them, by 16 bits of IPv4 or 48 of IPv6 (the size of a site, RFC 6177),
+/// or when the node shares its machine with others (`allow_loopback`). So nobody far away makes this
+/// machine probe the private networks around it, except for hosts that are as near as its neighbours.
+#[must_use]
+pub fn believable_addresses(
+    addresses: impl IntoIterator<Item = SocketAddr>,
+    allow_loopback: bool,
+    local: &[SocketAddr],
+) -> Vec<SocketAddr> {
+    let near = |ip| allow_loopback || local.iter().any(|local| shares_site(local.ip(), ip));
+    let believable = |address: &SocketAddr| {
+        let ip = address.ip().to_canonical();
+        Scope::of(ip).is_some_and(|scope| scope >= Scope::Global || near(ip))
+    };
+    usable_addresses(addresses.into_iter().filter(believable), allow_loopback)
 }
 
-/// "This network" (0.0.0.0/8) and the reserved block (240.0.0.0/4) with the broadcast address.
-const fn is_reserved(ip: Ipv4Addr) -> bool {
-    let [first, ..] = ip.octets();
-    first == 0 || first >= 240
+fn shares_site(local: IpAddr, ip: IpAddr) -> bool {
+    match (local.to_canonical(), ip) {
+        (IpAddr::V4(local), IpAddr::V4(ip)) => local.octets()[..2] == ip.octets()[..2],
+        (IpAddr::V6(local), IpAddr::V6(ip)) => local.segments()[..3] == ip.segments()[..3],
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -72,6 +83,7 @@ mod tests {
             "[::ffff:127.0.0.1]:1",
             "127.0.0.1:1",
             "[::1]:1",
+            "169.254.169.254:80",
         ] {
             assert_eq!(usable_addresses([parse(address)], false), [], "{address}");
         }
@@ -95,5 +107,35 @@ mod tests {
         assert_eq!(usable[7].port(), 8);
         let mapped = usable_addresses([parse("[::ffff:10.0.0.1]:1"), parse("10.0.0.1:1")], false);
         assert_eq!(mapped, [parse("10.0.0.1:1")]);
+    }
+
+    #[test]
+    fn addresses_of_other_sites_are_not_believed() {
+        let far = ["198.51.100.7:1", "[2001:db8::1]:1", "192.0.2.1:1"].map(parse);
+        let near = [
+            "10.1.2.3:1",
+            "172.16.0.1:1",
+            "192.168.1.1:1",
+            "100.64.0.1:1",
+            "169.254.3.4:1",
+            "[fd00:1:2:9::1]:1",
+        ]
+        .map(parse);
+        let all = || far.into_iter().chain(near);
+        assert_eq!(believable_addresses(all(), false, &[]), far);
+        assert_eq!(believable_addresses(near, true, &[]), near);
+        for address in near {
+            let mapped = match address.ip() {
+                IpAddr::V4(ip) => SocketAddr::new(ip.to_ipv6_mapped().into(), 1),
+                IpAddr::V6(_) => address,
+            };
+            assert_eq!(believable_addresses([mapped], false, &far), []);
+            assert_eq!(believable_addresses(near, false, &[mapped]), [address]);
+        }
+        let local = ["10.1.255.255:1", "[fd00:1:2::]:1", "10.2.2.3:1"].map(parse);
+        let kept = believable_addresses(all(), false, &local);
+        assert_eq!(kept, [far.as_slice(), &[near[0], near[5]]].concat());
+        let loopback = parse("127.0.0.1:1");
+        assert_eq!(believable_addresses([loopback], false, &[loopback]), []);
     }
 }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// Most agents in the discovery cache; the one seen longest ago is evicted.
+/// Most agents in the discovery cache. When it is full, the one seen longest ago makes room, of those
+/// that only announced themselves first.
 pub const MAX_DISCOVERED: usize = 4096;
 
 /// Shortest time between two announcements of this node. Every announcement travels to the whole

@@ -5,13 +5,13 @@ use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use x0x_core::{AgentId, Clock, Machine, MachineId, TopicId, UserId};
+use x0x_core::{AgentId, Clock, Machine, MachineId, Tick, TopicId, UserId};
 use x0x_gossip_pubsub::{Delivery, Message, PubSub, PublishError, Subscription};
 use x0x_identity::{SecretKey, SignedBinding};
 
 use crate::{
     addresses::usable_addresses,
-    config::DiscoveryConfig,
+    config::{DiscoveryConfig, MIN_ANNOUNCE_INTERVAL},
     error::{AnnounceError, VerifyError},
     metrics::DiscoveryMetrics,
     state::{DiscoveredAgent, Discoverer, Input, Outcome, Output},
@@ -27,7 +27,7 @@ pub struct LocalAgent {
     pub key: SecretKey,
     /// The machine.
     pub machine: MachineId,
-    /// The user behind the agent, if it is to be told.
+    /// The user behind the agent, if it is to be told. Nobody shows it until certificates confirm it.
     pub user: Option<UserId>,
     /// Where the machine listens now; asked at every announcement.
     pub addresses: Box<dyn Fn() -> Vec<SocketAddr> + Send + Sync>,
@@ -64,6 +64,14 @@ pub(crate) struct Driver {
     pub(crate) metrics: Arc<DiscoveryMetrics>,
     pub(crate) stop: CancellationToken,
     pub(crate) waiting: Vec<oneshot::Sender<Result<(), AnnounceError>>>,
+    pub(crate) published: Option<Published>,
+}
+
+/// The last announcement that was published: when, and all of its content that may change.
+#[derive(Debug)]
+pub(crate) struct Published {
+    at: Tick,
+    addresses: Vec<SocketAddr>,
 }
 
 impl Driver {
@@ -106,11 +114,13 @@ impl Driver {
     }
 
     fn publish(&mut self) -> Result<(), PublishError> {
-        let payload = self.announcement();
+        let (now, addresses) = (self.clock.now(), self.addresses());
+        let payload = self.announcement(addresses.clone());
         let result = self.pubsub.try_publish(self.topic, payload);
         let input = match result {
             Ok(()) => {
                 self.metrics.announced.inc();
+                self.published = Some(Published { at: now, addresses });
                 self.answer_waiting(Ok(()));
                 Input::Published
             }
@@ -122,19 +132,30 @@ impl Driver {
                 Input::PublishFailed
             }
         };
-        self.machine.handle(self.clock.now(), input);
+        self.machine.handle(now, input);
         Ok(())
     }
 
-    fn announcement(&mut self) -> bytes::Bytes {
+    fn addresses(&self) -> Vec<SocketAddr> {
+        usable_addresses((self.local.addresses)(), self.config.allow_loopback)
+    }
+
+    /// Whether an announcement made now would be refused its turn, and say nothing new.
+    fn is_just_published(&self, now: Tick) -> bool {
+        self.published.as_ref().is_some_and(|last| {
+            now.since(last.at) < MIN_ANNOUNCE_INTERVAL && last.addresses == self.addresses()
+        })
+    }
+
+    fn announcement(&mut self, addresses: Vec<SocketAddr>) -> bytes::Bytes {
         let wall = self.clock.wall();
-        let LocalAgent { key, machine, user, addresses } = &self.local;
+        let LocalAgent { key, machine, user, .. } = &self.local;
         let binding = SignedBinding::issue(key, *machine, wall, self.config.binding_validity);
         let announcement = Announcement {
             agent: key.public_key().agent_id(),
             machine: *machine,
             user: *user,
-            addresses: usable_addresses(addresses(), self.config.allow_loopback),
+            addresses,
             stamp: self.machine.next_stamp(wall),
         };
         announcement.encode(&binding)
@@ -150,6 +171,9 @@ impl Driver {
     fn command(&mut self, command: Command) {
         let now = self.clock.now();
         match command {
+            Command::Announce(reply) if self.is_just_published(now) => {
+                let _ = reply.send(Ok(()));
+            }
             Command::Announce(reply) if self.waiting.len() >= MAX_WAITING => {
                 let _ = reply.send(Err(AnnounceError::Busy));
             }
@@ -203,7 +227,8 @@ impl Driver {
                 return;
             }
         };
-        let (outcome, dropped) = self.machine.announced(self.clock.now(), wall, news);
+        let (outcome, dropped) =
+            self.machine.announced(self.clock.now(), wall, news, &(self.local.addresses)());
         metrics.addresses_dropped.add(dropped as u64);
         match outcome {
             Outcome::Kept => metrics.kept.inc(),

@@ -59,6 +59,7 @@ impl Discovery {
             metrics: metrics.clone(),
             stop: stop.clone(),
             waiting: Vec::new(),
+            published: None,
         };
         let tasks = TaskTracker::new();
         tasks.spawn(driver.run());
@@ -66,8 +67,9 @@ impl Discovery {
         Ok(Self { commands: sender, metrics, stop, tasks })
     }
 
-    /// Announces the local agent now, or in a moment when the last announcement was just made.
-    /// Returns once it is published.
+    /// Announces the local agent. Returns once it is published: at once, also when the last
+    /// announcement was made within [`crate::MIN_ANNOUNCE_INTERVAL`] and still holds; after the rest of
+    /// that time when the addresses have changed since.
     ///
     /// # Errors
     /// [`AnnounceError`] when it could not be published.

@@ -45,7 +45,7 @@ mod metrics;
 mod state;
 mod wire;
 
-pub use addresses::usable_addresses;
+pub use addresses::{believable_addresses, usable_addresses};
 pub use config::{DiscoveryConfig, MAX_DISCOVERED, MIN_ANNOUNCE_INTERVAL};
 #[cfg(feature = "tokio")]
 pub use driver::LocalAgent;

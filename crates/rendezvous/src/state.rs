@@ -11,7 +11,7 @@ use x0x_core::{AgentId, Machine, MachineId, SeededRng, Tick, WallTime};
 pub use cache::{DiscoveredAgent, DiscoveryCache, Outcome};
 
 use crate::{
-    addresses::usable_addresses,
+    addresses::{believable_addresses, usable_addresses},
     config::{DiscoveryConfig, MIN_ANNOUNCE_INTERVAL},
     wire::{Announcement, Stamp},
 };
@@ -106,15 +106,17 @@ impl Discoverer {
         self.stamp
     }
 
-    /// Takes a verified announcement; also tells how many of its addresses were no use.
+    /// Takes a verified announcement, at a machine that has the `local` addresses; also tells how many
+    /// of its addresses were no use.
     pub fn announced(
         &mut self,
         now: Tick,
         wall: WallTime,
         mut news: Announcement,
+        local: &[SocketAddr],
     ) -> (Outcome, usize) {
         let count = news.addresses.len();
-        news.addresses = usable_addresses(news.addresses, self.config.allow_loopback);
+        news.addresses = believable_addresses(news.addresses, self.config.allow_loopback, local);
         let dropped = count - news.addresses.len();
         (self.cache.announced(now, wall, news), dropped)
     }

@@ -64,8 +64,8 @@ pub struct Announcement {
     pub agent: AgentId,
     /// The machine that it runs on, proven by its binding.
     pub machine: MachineId,
-    /// The user that the agent says stands behind it: its own claim, which the user has not
-    /// confirmed.
+    /// The user that the agent says stands behind it: its own claim, which no user has confirmed.
+    /// Reserved for the time when certificates do; until then nobody is shown it.
     pub user: Option<UserId>,
     /// Where the machine may be reached; at most [`MAX_ADDRESSES`].
     pub addresses: Vec<SocketAddr>,

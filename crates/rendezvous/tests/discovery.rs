@@ -1,6 +1,13 @@
 //! Nodes that find each other over an in-memory pubsub, in virtual time.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout};
@@ -93,7 +100,7 @@ async fn nodes_find_each_other_and_forget_who_left() {
         eventually("both known", async || ids(node, false).await == sorted([1, 2])).await;
     }
     let known = one.agent(&agent(2)).await.expect("known");
-    assert_eq!((known.machine, known.user), (machine(2), None));
+    assert_eq!(known.machine, machine(2));
     assert_eq!(known.addresses, [address(2)]);
     assert!(known.announced_at >= START && known.last_seen <= world.clock.wall());
 
@@ -130,24 +137,79 @@ async fn heartbeats_continue() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn announcing_on_request_waits_its_turn() {
+async fn announcing_on_request_is_answered_at_once() {
     let world = World::new();
+    let before = Instant::now();
     let one = world.node(1).await;
+    assert_eq!(one.announce().await, Ok(()), "right at the start");
+    sleep(MINUTE).await;
+    let announced = one.metrics().announced.value();
+    for _ in 0..100 {
+        assert_eq!(one.announce().await, Ok(()));
+    }
+    assert_eq!(before.elapsed(), MINUTE, "no time passed");
+    assert_eq!(one.metrics().announced.value(), announced + 1, "one covers them all");
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(one.announce().await, Ok(()));
+    assert_eq!(one.metrics().announced.value(), announced + 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_is_announced_in_its_turn() {
+    let world = World::new();
+    let port = Arc::new(AtomicU16::new(1));
+    let local = LocalAgent {
+        key: key(1),
+        machine: machine(1),
+        user: None,
+        addresses: Box::new({
+            let port = port.clone();
+            move || vec![SocketAddr::from(([10, 0, 0, 1], port.load(Ordering::Relaxed)))]
+        }),
+    };
+    let pubsub = Arc::new(world.hub.author(agent(1)));
+    let one = Discovery::start(pubsub, local, world.clock.clone(), DiscoveryConfig::default())
+        .await
+        .expect("starts");
     sleep(MINUTE).await;
     let before = Instant::now();
     assert_eq!(one.announce().await, Ok(()));
-    assert_eq!(before.elapsed(), Duration::ZERO);
+    port.store(2, Ordering::Relaxed);
+    let announced = one.metrics().announced.value();
     let answers = [one.clone(), one.clone(), one.clone()]
         .map(|one| tokio::spawn(async move { one.announce().await }));
     for answer in answers {
         assert_eq!(answer.await.expect("no panic"), Ok(()));
     }
-    assert!(before.elapsed() >= Duration::from_secs(1));
-    assert_eq!(
-        one.metrics().announced.value(),
-        4,
-        "two at the start, one alone, one for all three"
-    );
+    assert_eq!(before.elapsed().as_secs(), 1, "never twice within a second");
+    assert_eq!(one.metrics().announced.value(), announced + 1, "one for all three");
+    let moved = [SocketAddr::from(([10, 0, 0, 1], 2))];
+    eventually("told", async || {
+        one.agent(&agent(1)).await.is_some_and(|known| known.addresses == moved)
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn addresses_of_other_sites_are_not_believed() {
+    let world = World::new();
+    let one = world.node(1).await;
+    let wall = world.clock.wall();
+    let binding = SignedBinding::issue(&key(2), machine(2), wall, MINUTE);
+    let far = SocketAddr::from(([198, 51, 100, 7], 1));
+    let news = Announcement {
+        agent: agent(2),
+        machine: machine(2),
+        user: None,
+        addresses: vec![SocketAddr::from(([192, 168, 1, 1], 80)), address(2), far],
+        stamp: Stamp { announced_at: wall, counter: 1 },
+    };
+    let hub = world.hub.author(agent(2));
+    hub.try_publish(topic_id(ANNOUNCE_TOPIC), news.encode(&binding)).expect("takes it");
+    eventually("known", async || one.agent(&agent(2)).await.is_some()).await;
+    let known = one.agent(&agent(2)).await.expect("known");
+    assert_eq!(known.addresses, [address(2), far], "this node is in 10.0.0.0/16 itself");
+    assert_eq!(one.metrics().addresses_dropped.value(), 1);
 }
 
 #[tokio::test(start_paused = true)]

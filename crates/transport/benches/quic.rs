@@ -43,7 +43,11 @@ async fn link_pair() -> (QuicEngine, QuicEngine, Box<dyn Link>, Box<dyn Link>) {
     let bind = |n| QuicEngine::bind(QuicConfig::new(loopback(), key(n))).expect("loopback binds");
     let (a, b) = (bind(1), bind(2));
     let (dialled, accepted) = tokio::join!(a.dial(b.local_addresses()[0], None), b.accept());
-    (a, b, dialled.expect("dial succeeds"), accepted.expect("engine is open"))
+    let (dialled, accepted) = (dialled.expect("dial succeeds"), accepted.expect("engine is open"));
+    // As a session does.
+    dialled.trust();
+    accepted.trust();
+    (a, b, dialled, accepted)
 }
 
 async fn over_link(from: &dyn Link, to: &dyn Link, payload: usize) -> usize {

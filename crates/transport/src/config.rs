@@ -2,20 +2,24 @@
 
 use std::time::Duration;
 
-use x0x_core::StreamClass;
+use x0x_core::{Protocol, StreamClass};
 
-/// Most live sessions.
-pub const MAX_SESSIONS: usize = 4096;
+use crate::frame::MAX_PARTIAL;
+
+/// Most live sessions. Each may pin several megabytes.
+pub const MAX_SESSIONS: usize = 256;
 /// Most dials in flight, each racing one peer's addresses.
 pub const MAX_DIALS: usize = 8;
 /// Most dials that wait for one of these.
 pub const MAX_QUEUED_DIALS: usize = 64;
 /// Most callers that share one dial.
 pub const MAX_WAITERS: usize = 256;
-/// Most links that are not sessions yet.
+/// Most links that are not sessions yet; the oldest accepted one gives way.
 pub const MAX_PENDING_LINKS: usize = 256;
 /// Most of these from one peer. Both ends dial at most twice each, so an honest peer stays below.
 pub const MAX_PENDING_PER_PEER: usize = 8;
+/// Most of these from one network (/24 of IPv4, /56 of IPv6), unless it is this machine's own site.
+pub const MAX_PENDING_PER_NETWORK: usize = 32;
 /// Most failed addresses remembered; the one whose back-off ends first is forgotten.
 pub const MAX_BACKOFFS: usize = 4096;
 /// Most lost sessions that are being reopened; further ones are left to the layers above.
@@ -36,6 +40,9 @@ pub struct QueueCaps {
 pub struct SessionConfig {
     /// Most live sessions, at most [`MAX_SESSIONS`].
     pub max_sessions: usize,
+    /// Most of these that machines of one network (/24 of IPv4, /56 of IPv6) opened. Loopback, the
+    /// link and the site are exempt.
+    pub max_sessions_per_network: usize,
     /// From link to session. A hello with eight bindings over a slow path takes a few round trips.
     pub hello_deadline: Duration,
     /// From the first address tried to the session, a whole race included.
@@ -68,6 +75,13 @@ pub struct SessionConfig {
     pub inbound_events: usize,
     /// Bytes of messages waiting for a protocol's consumer, all peers together.
     pub inbound_bytes: usize,
+    /// Bytes of direct messages over [`FREE_ASSEMBLY`](crate::frame::FREE_ASSEMBLY) that are being
+    /// put together, all peers together: eight of the largest. At least one always fits.
+    pub direct_assembly_bytes: usize,
+    /// The same for each of the other classes: sixteen of the largest gossip.
+    pub assembly_bytes: usize,
+    /// How long the end of a session waits until the peer has all that was queued for it.
+    pub drain_deadline: Duration,
     /// How often a changed address of a peer is looked for, to tell it.
     pub observe_interval: Duration,
 }
@@ -76,6 +90,7 @@ impl Default for SessionConfig {
     fn default() -> Self {
         Self {
             max_sessions: MAX_SESSIONS,
+            max_sessions_per_network: 32,
             hello_deadline: Duration::from_secs(6),
             dial_deadline: Duration::from_secs(15),
             dial_stagger: Duration::from_millis(150),
@@ -91,12 +106,37 @@ impl Default for SessionConfig {
             bulk_queue: QueueCaps { messages: 16, bytes: 8 * 1024 * 1024 },
             inbound_events: 1024,
             inbound_bytes: 32 * 1024 * 1024,
+            direct_assembly_bytes: 8 * StreamClass::Direct.max_message(),
+            assembly_bytes: 16 * 1024 * 1024,
+            drain_deadline: Duration::from_secs(1),
             observe_interval: Duration::from_secs(10),
         }
     }
 }
 
 impl SessionConfig {
+    /// The bytes of a class's large messages that are being put together.
+    #[must_use]
+    pub const fn assembly(&self, class: StreamClass) -> usize {
+        match class {
+            StreamClass::Direct => self.direct_assembly_bytes,
+            _ => self.assembly_bytes,
+        }
+    }
+
+    /// Most bytes from peers that this machine holds unread: what `window` unread bytes on each link
+    /// of a session allow, a part of a message on each of its streams, the large messages that are
+    /// being put together, and what waits for consumers.
+    #[must_use]
+    pub const fn memory_bound(&self, window: usize) -> usize {
+        let streams = StreamClass::ALL.len();
+        let consumers = Protocol::ALL.len() - 1;
+        self.max_sessions * (window + streams * MAX_PARTIAL)
+            + self.direct_assembly_bytes
+            + (streams - 1) * self.assembly_bytes
+            + consumers * self.inbound_bytes
+    }
+
     /// The caps of a class's queues.
     #[must_use]
     pub const fn queue(&self, class: StreamClass) -> QueueCaps {
@@ -106,5 +146,19 @@ impl SessionConfig {
             StreamClass::Gossip => self.gossip_queue,
             _ => self.bulk_queue,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_memory_is_bounded() {
+        let all = SessionConfig::default();
+        let mut one_network = all.clone();
+        one_network.max_sessions = all.max_sessions_per_network;
+        let mib = |config: &SessionConfig| config.memory_bound(4 << 20) >> 20;
+        assert_eq!((mib(&all), mib(&one_network)), (0, 0));
     }
 }

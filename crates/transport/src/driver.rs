@@ -3,8 +3,10 @@
 //! The actor never waits for a peer or a consumer: it carries outputs out by starting tasks, by
 //! queueing into bounded queues, and by closing links.
 
+mod assembly;
 mod link;
 mod stream;
+mod writer;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -18,6 +20,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use x0x_core::{Clock, Machine, MachineId, PeerAddr, Protocol, StreamClass, Tick};
 
+pub(crate) use self::assembly::Assembly;
 use self::stream::{ClassReader, Incoming};
 use crate::{
     config::{MAX_SESSIONS, SessionConfig},
@@ -27,7 +30,7 @@ use crate::{
     metrics::TransportMetrics,
     queue::Outbox,
     state::{AttemptId, Input, LinkId, LinkUp, Output, RequestId, SessionUp, Sessions},
-    table::{Session, SessionTable},
+    table::{Session, SessionTable, is_used},
     transport::SessionInfo,
     wire::{CloseCode, ControlOut, Hello, HelloOut, Instance, NetworkId},
 };
@@ -51,11 +54,14 @@ pub(crate) struct Context {
     pub(crate) metrics: Arc<TransportMetrics>,
     pub(crate) table: SessionTable,
     pub(crate) consumers: Consumers,
+    pub(crate) assembly: Assembly,
     pub(crate) bindings: RwLock<Vec<Bytes>>,
     /// Peers to disconnect: a set rather than a queue, so that the call never waits.
     pub(crate) disconnects: StdMutex<Vec<MachineId>>,
     pub(crate) disconnect: tokio::sync::Notify,
-    /// The node ends: nobody waits for consumers any more.
+    /// The node is to end.
+    pub(crate) stopping: CancellationToken,
+    /// The sessions are over: nobody waits for consumers any more.
     pub(crate) closing: CancellationToken,
     /// The node has ended.
     pub(crate) closed: CancellationToken,
@@ -69,7 +75,7 @@ pub(crate) enum Event {
     Dialled { attempt: AttemptId, result: Result<Box<dyn Link>, DialError> },
     Accepted(Box<dyn Link>),
     Hello { link: LinkId, hello: Hello },
-    Keep(LinkId),
+    Keep { link: LinkId, number: u64 },
     Refused { link: LinkId, code: CloseCode },
     LinkClosed { link: LinkId, reason: LinkClosed },
 }
@@ -112,6 +118,8 @@ struct LinkHandle {
     /// The latest report to the peer of its address.
     told: Option<SocketAddr>,
     reports: u64,
+    /// Once it is one.
+    session: Option<Arc<Session>>,
 }
 
 /// The turns of one peer's readers, by class.
@@ -128,6 +136,8 @@ pub(crate) struct Actor {
     attempts: BTreeMap<AttemptId, oneshot::Sender<()>>,
     next_id: u64,
     observe_at: Tick,
+    /// Sessions that ended and whose last messages are on their way; each for a limited time.
+    drains: TaskTracker,
 }
 
 impl Actor {
@@ -141,6 +151,7 @@ impl Actor {
             attempts: BTreeMap::new(),
             next_id: 0,
             observe_at: Tick::ZERO,
+            drains: TaskTracker::new(),
         }
     }
 
@@ -155,7 +166,7 @@ impl Actor {
             let wait = self.wait();
             tokio::select! {
                 biased;
-                () = context.closing.cancelled() => break,
+                () = context.stopping.cancelled() => break,
                 () = context.disconnect.notified() => self.on_disconnects(),
                 command = commands.recv() => match command {
                     Some(command) => self.on_command(command),
@@ -209,7 +220,7 @@ impl Actor {
             }
             Event::Accepted(link) => Input::Accepted(self.add_link(link)),
             Event::Hello { link, hello } => Input::Hello { link, hello },
-            Event::Keep(link) => Input::Keep(link),
+            Event::Keep { link, number } => Input::Keep { link, number },
             Event::Refused { link, code } => Input::Refused { link, code },
             Event::LinkClosed { link, reason } => {
                 tracing::debug!(link = link.0, %reason, "link ended");
@@ -250,7 +261,9 @@ impl Actor {
                 }
                 Output::Abort(attempt) => drop(self.attempts.remove(&attempt)),
                 Output::SendHello { link, replace } => self.start_link(link, replace),
-                Output::SendKeep(link) => self.send_control(link, &ControlOut::Keep),
+                Output::SendKeep { link, number } => {
+                    self.send_control(link, &ControlOut::Keep(number));
+                }
                 Output::Up(up) => self.session_up(up),
                 Output::Down { link, peer } => self.session_down(link, peer),
                 Output::Close { link, code } => self.drop_link(link, Some(code)),
@@ -289,7 +302,8 @@ impl Actor {
         let up = LinkUp { link: id, peer: link.peer(), address: link.remote_address() };
         let control = Arc::new(Outbox::new(self.context.config.queue(StreamClass::Control)));
         let (link, streams) = (Arc::from(link), [const { None }; 4]);
-        self.links.insert(id, LinkHandle { link, control, streams, told: None, reports: 0 });
+        let handle = LinkHandle { link, control, streams, told: None, reports: 0, session: None };
+        self.links.insert(id, handle);
         up
     }
 
@@ -316,7 +330,7 @@ impl Actor {
         }
         context.tasks.spawn(link::run(context.clone(), id, link.clone(), slots));
         let class = StreamClass::Control;
-        context.tasks.spawn(stream::write_class(context.clone(), link, class, control));
+        context.tasks.spawn(writer::write_class(context.clone(), id, link, class, control));
         let hello = self.context.hello(replace);
         self.send_control(id, &hello);
     }
@@ -335,6 +349,8 @@ impl Actor {
         let (link, control) = (handle.link.clone(), handle.control.clone());
         let streams = std::mem::replace(&mut handle.streams, [const { None }; 4]);
         let session = Arc::new(Session::new(up, link.clone(), control, &self.context.config));
+        handle.session = Some(session.clone());
+        link.trust();
         self.context.table.insert(session.clone());
         if self.lanes.len() >= MAX_SESSIONS {
             self.prune_lanes();
@@ -345,7 +361,8 @@ impl Actor {
             let context = self.context.clone();
             if class != StreamClass::Control {
                 let outbox = session.outbox(class).clone();
-                let writer = stream::write_class(context.clone(), link.clone(), class, outbox);
+                let (context, link) = (context.clone(), link.clone());
+                let writer = writer::write_class(context, id, link, class, outbox);
                 self.context.tasks.spawn(writer);
             }
             let reader = ClassReader::new(context, session.clone(), id, class);
@@ -361,12 +378,29 @@ impl Actor {
         }
     }
 
-    /// Forgets a link, closing it when there is a code to tell.
+    /// Forgets a link, closing it when there is a code to tell. A session that this end ends in
+    /// peace is closed once the peer has what was queued for it.
     fn drop_link(&mut self, id: LinkId, code: Option<CloseCode>) {
-        let Some(handle) = self.links.remove(&id) else { return };
-        handle.control.close();
+        let Some(LinkHandle { link, control, session, .. }) = self.links.remove(&id) else {
+            return;
+        };
+        if let Some(code @ (CloseCode::Shutdown | CloseCode::Disconnected)) = code
+            && let Some(session) = session
+        {
+            let deadline = self.context.config.drain_deadline;
+            self.drains.spawn(async move {
+                let _ = tokio::time::timeout(deadline, session.drained()).await;
+                session.discard();
+                link.close(code);
+            });
+            return;
+        }
+        control.close();
+        if let Some(session) = session {
+            session.discard();
+        }
         if let Some(code) = code {
-            handle.link.close(code);
+            link.close(code);
         }
     }
 
@@ -399,8 +433,10 @@ impl Actor {
     async fn shut_down(mut self, mut events: mpsc::Receiver<Event>) {
         let context = self.context.clone();
         self.handle(Input::Shutdown);
-        context.closing.cancel();
         events.close();
+        self.drains.close();
+        self.drains.wait().await;
+        context.closing.cancel();
         context.engine.close().await;
         while let Some(event) = events.recv().await {
             if let Event::Accepted(link) | Event::Dialled { result: Ok(link), .. } = event {
@@ -414,11 +450,6 @@ impl Actor {
         }
         context.closed.cancel();
     }
-}
-
-/// Whether any protocol of this build travels in the class.
-fn is_used(class: StreamClass) -> bool {
-    Protocol::ALL.into_iter().any(|protocol| protocol.class() == class)
 }
 
 async fn sleep(wait: Option<Duration>) {

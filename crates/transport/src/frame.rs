@@ -20,6 +20,22 @@ const READ_AHEAD: usize = 64 * 1024;
 /// than two. Larger ones are handed on as they are.
 const MAX_COPIED: usize = 1024;
 
+/// Bytes of a message that a stream may hold before all of it arrived, without asking.
+pub const FREE_ASSEMBLY: usize = 256 * 1024;
+
+/// Memory for such a part: one more read may come on top, and memory runs ahead of the bytes.
+pub const MAX_PARTIAL: usize = (FREE_ASSEMBLY + READ_AHEAD) / 4 * 5 + 2 * READ_AHEAD;
+
+/// A large message that arrived in part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Assembling {
+    /// Its whole length, as the peer announced it.
+    pub len: usize,
+    /// Bytes that arrived.
+    pub arrived: usize,
+}
+
 /// One message and the protocol that it belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -135,6 +151,18 @@ impl FrameDecoder {
                     return Ok(Some(Frame { protocol, message }));
                 }
             }
+        }
+    }
+
+    /// The message that is being put together, once more than [`FREE_ASSEMBLY`] of it is held.
+    #[must_use]
+    pub fn assembling(&self) -> Option<Assembling> {
+        match &self.state {
+            State::Message { remaining, partial, .. } if partial.len() > FREE_ASSEMBLY => {
+                let arrived = partial.len();
+                Some(Assembling { len: arrived + remaining, arrived })
+            }
+            _ => None,
         }
     }
 

@@ -13,7 +13,7 @@ use x0x_core::{Clock, MachineId, PeerAddr, Protocol, SeededRng, StreamClass};
 
 use crate::{
     config::{MAX_SESSIONS, SessionConfig},
-    driver::{Actor, Command, Context, MAX_COMMANDS, MAX_EVENTS},
+    driver::{Actor, Assembly, Command, Context, MAX_COMMANDS, MAX_EVENTS},
     error::{DialError, InboundTaken, SendError},
     inbound::Consumers,
     link::{BoxFuture, Engine},
@@ -102,10 +102,12 @@ impl Node {
             metrics,
             table: SessionTable::default(),
             consumers: Consumers::new(config.inbound_events, config.inbound_bytes),
+            assembly: Assembly::new(&config),
             config,
             bindings: RwLock::new(hello.bindings),
             disconnects: Mutex::default(),
             disconnect: Notify::new(),
+            stopping: CancellationToken::new(),
             closing: CancellationToken::new(),
             closed: CancellationToken::new(),
             events,
@@ -142,10 +144,11 @@ impl Node {
         Ok(self.context.clock.now().since(start))
     }
 
-    /// Closes all sessions and the engine, and waits until the peers were told. Harmless when
-    /// repeated.
+    /// Ends all sessions, each once its peer has what was queued for it or after
+    /// [`SessionConfig::drain_deadline`], closes the engine, and waits until the peers were told.
+    /// Harmless when repeated.
     pub async fn shutdown(&self) {
-        self.context.closing.cancel();
+        self.context.stopping.cancel();
         self.context.closed.cancelled().await;
     }
 

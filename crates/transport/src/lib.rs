@@ -43,6 +43,7 @@ mod handle;
 mod inbound;
 pub mod link;
 pub mod metrics;
+mod prefix;
 #[cfg(feature = "tokio")]
 mod queue;
 pub mod state;

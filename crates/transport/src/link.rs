@@ -45,8 +45,8 @@ pub trait Engine: Send + Sync + fmt::Debug + 'static {
     fn close(&self) -> BoxFuture<'_, ()>;
 }
 
-/// An authenticated connection to one peer. Dropping the last handle does not close it; the session
-/// driver calls [`close`](Self::close).
+/// An authenticated connection to one peer. Its owner ends it with [`close`](Self::close): a link that
+/// is only dropped may stay up until its idle timeout.
 pub trait Link: Send + Sync + fmt::Debug + 'static {
     /// The peer's proven identity.
     fn peer(&self) -> MachineId;
@@ -56,6 +56,9 @@ pub trait Link: Send + Sync + fmt::Debug + 'static {
 
     /// Smoothed round-trip time.
     fn rtt(&self) -> Duration;
+
+    /// The link became a session: the engine may spend the memory on it that a stranger does not get.
+    fn trust(&self) {}
 
     /// Opens a one-way stream. A higher `priority` is sent first.
     fn open(&self, priority: i32) -> BoxFuture<'_, Result<Box<dyn SendStream>, LinkClosed>>;
@@ -77,6 +80,9 @@ pub trait SendStream: Send + fmt::Debug + 'static {
         &'a mut self,
         chunks: &'a mut [Bytes],
     ) -> BoxFuture<'a, Result<(), LinkClosed>>;
+
+    /// Ends the stream, and resolves once the peer has all of it.
+    fn finish(&mut self) -> BoxFuture<'_, Result<(), LinkClosed>>;
 }
 
 /// The receiving half of a stream. Dropping it tells the peer that nobody reads it any more.
@@ -99,6 +105,9 @@ pub enum LinkClosed {
     /// Silence past the idle timeout.
     #[error("timed out")]
     TimedOut,
+    /// Only one stream, while the link itself may be alive: the peer reset it, or reads it no more.
+    #[error("stream given up: {0}")]
+    Stream(&'static str),
     /// Anything else the engine reports.
     #[error("failed: {0}")]
     Failed(String),

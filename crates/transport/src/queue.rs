@@ -4,6 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 use x0x_core::{BoundedQueue, Protocol, QueueFull};
 
 use crate::config::QueueCaps;
@@ -35,6 +36,8 @@ pub(crate) struct Outbox {
     room: Notify,
     /// A refused caller may try again.
     writable: Notify,
+    /// Fires when the writer is done.
+    drained: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -54,6 +57,7 @@ impl Outbox {
             ready: Notify::new(),
             room: Notify::new(),
             writable: Notify::new(),
+            drained: CancellationToken::new(),
         }
     }
 
@@ -115,7 +119,8 @@ impl Outbox {
         Ok(())
     }
 
-    /// Waits for messages and moves as many as fit one write into `batch`; false once closed.
+    /// Waits for messages and moves as many as fit one write into `batch`; false once closed and
+    /// empty.
     pub(crate) async fn next_batch(&self, batch: &mut Vec<Queued>) -> bool {
         loop {
             let (closed, report) = {
@@ -133,12 +138,12 @@ impl Outbox {
             if report {
                 self.writable.notify_one();
             }
-            if closed {
-                return false;
-            }
             if !batch.is_empty() {
                 self.room.notify_one();
                 return true;
+            }
+            if closed {
+                return false;
             }
             self.ready.notified().await;
         }
@@ -156,6 +161,13 @@ impl Outbox {
         self.writable.notified().await;
     }
 
+    /// Refuses everything from now on; what is queued is still written.
+    pub(crate) fn finish(&self) {
+        self.lock().closed = true;
+        self.ready.notify_one();
+        self.room.notify_waiters();
+    }
+
     /// Drops what is queued and refuses everything from now on.
     pub(crate) fn close(&self) {
         let mut state = self.lock();
@@ -164,6 +176,11 @@ impl Outbox {
         drop(state);
         self.ready.notify_one();
         self.room.notify_waiters();
+    }
+
+    /// Fires once the writer ended: the peer has all that was queued, or will not get it.
+    pub(crate) const fn drained(&self) -> &CancellationToken {
+        &self.drained
     }
 }
 

@@ -9,12 +9,19 @@
 //!   asks to replace (the peer lost its session and was refused before);
 //! - is closed as a duplicate otherwise.
 //!
-//! A dialler that is refused as a duplicate, yet sees no session come up within a second, dials
-//! once more and asks to replace.
+//! The arbiter numbers its keeps: the other end follows the greatest number, in whatever order keeps
+//! and closes of several links reach it.
+//!
+//! A dialler that is refused as a duplicate waits for the session that the arbiter has. That session
+//! is over another link to this end, because it began with this end's hello: while such a link is
+//! alive, its keep may be on the way. Once there is none, the session is lost for this end, and it
+//! dials again and asks to replace.
+//!
+//! What was sent and not confirmed by the layer above when a session ends may be lost.
 
 mod backoff;
 mod dial;
-mod reach;
+mod limits;
 mod reconnect;
 mod timers;
 
@@ -27,11 +34,11 @@ use std::{
     sync::Arc,
 };
 
-use x0x_core::{Machine, MachineId, PeerAddr, SeededRng, Tick};
+use x0x_core::{Machine, MachineId, PeerAddr, SeededRng, Tick, may_name};
 
 use self::{backoff::Backoff, dial::Dials, reconnect::Reconnect, timers::Timers};
 use crate::{
-    config::{MAX_PENDING_LINKS, MAX_PENDING_PER_PEER, SessionConfig},
+    config::SessionConfig,
     error::DialError,
     link::{LinkClosed, Side},
     metrics::TransportMetrics,
@@ -89,7 +96,12 @@ pub enum Input {
         hello: Hello,
     },
     /// The peer's keep arrived.
-    Keep(LinkId),
+    Keep {
+        /// On which link.
+        link: LinkId,
+        /// The arbiter's number of the session.
+        number: u64,
+    },
     /// The driver refused what the peer sent, and counted why.
     Refused {
         /// On which link.
@@ -133,7 +145,12 @@ pub enum Output {
         replace: bool,
     },
     /// Send keep.
-    SendKeep(LinkId),
+    SendKeep {
+        /// On which link.
+        link: LinkId,
+        /// Counts this end's sessions.
+        number: u64,
+    },
     /// A link became the session with its peer.
     Up(SessionUp),
     /// The session on this link ended.
@@ -204,6 +221,11 @@ enum Phase {
 struct Session {
     link: LinkId,
     instance: Instance,
+    /// The arbiter's number.
+    number: u64,
+    since: Tick,
+    /// Sessions of this peer in a row, before this one, that were soon replaced at the peer.
+    contested: u32,
     listen_addresses: Vec<SocketAddr>,
 }
 
@@ -272,21 +294,6 @@ impl Sessions {
         self.outputs.push_back(output);
     }
 
-    fn on_accepted(&mut self, now: Tick, up: LinkUp) {
-        let pending = self.links.values().filter(|l| !matches!(l.phase, Phase::Session));
-        let (of_peer, all) = pending.fold((0, 0), |(of_peer, all), link| {
-            (of_peer + usize::from(link.peer == up.peer), all + 1)
-        });
-        if up.peer == self.local {
-            self.output(Output::Close { link: up.link, code: CloseCode::Misbehaved });
-        } else if all >= MAX_PENDING_LINKS || of_peer >= MAX_PENDING_PER_PEER {
-            self.metrics.links_refused_limit.inc();
-            self.output(Output::Close { link: up.link, code: CloseCode::Limit });
-        } else {
-            self.add_link(now, up, Side::Acceptor, false);
-        }
-    }
-
     fn add_link(&mut self, now: Tick, up: LinkUp, side: Side, replace: bool) {
         let LinkUp { link, peer, address } = up;
         self.links.insert(link, LinkState { peer, address, side, phase: Phase::Hello });
@@ -317,19 +324,25 @@ impl Sessions {
             self.drop_replaced(peer);
         }
         if self.admit(now, id) {
-            self.output(Output::SendKeep(id));
-            self.begin_session(now, id, hello);
+            let number = self.generation + 1;
+            self.output(Output::SendKeep { link: id, number });
+            self.begin_session(now, id, number, hello);
         }
     }
 
-    fn on_keep(&mut self, now: Tick, id: LinkId) {
+    fn on_keep(&mut self, now: Tick, id: LinkId, number: u64) {
         let Some(link) = self.links.get_mut(&id) else { return };
         let peer = link.peer;
         match std::mem::replace(&mut link.phase, Phase::Hello) {
             Phase::Keep(hello) => {
+                if self.is_late(peer, id, number, &hello) {
+                    // The arbiter closes it, if it did not yet.
+                    self.metrics.links_duplicate.inc();
+                    return self.refuse(now, id, CloseCode::Duplicate);
+                }
                 self.drop_replaced(peer);
                 if self.admit(now, id) {
-                    self.begin_session(now, id, hello);
+                    self.begin_session(now, id, number, hello);
                 }
             }
             phase => {
@@ -339,6 +352,18 @@ impl Sessions {
                 self.refuse(now, id, CloseCode::Misbehaved);
             }
         }
+    }
+
+    /// Whether a keep is older than that of the session. The arbiter's numbers say so within one run
+    /// of it; across a restart, the order in which the links came up.
+    fn is_late(&self, peer: MachineId, id: LinkId, number: u64, hello: &Hello) -> bool {
+        self.sessions.get(&peer).is_some_and(|session| {
+            if session.instance == hello.instance {
+                number <= session.number
+            } else {
+                id < session.link
+            }
+        })
     }
 
     /// Ends the session that the arbiter replaced.
@@ -351,32 +376,29 @@ impl Sessions {
         }
     }
 
-    fn admit(&mut self, now: Tick, id: LinkId) -> bool {
-        let room = self.sessions.len() < self.config.max_sessions;
-        if !room {
-            self.metrics.links_refused_limit.inc();
-            self.refuse(now, id, CloseCode::Limit);
-        }
-        room
-    }
-
-    fn begin_session(&mut self, now: Tick, id: LinkId, mut hello: Hello) {
+    fn begin_session(&mut self, now: Tick, id: LinkId, number: u64, mut hello: Hello) {
         let Some(link) = self.links.get_mut(&id) else { return };
         link.phase = Phase::Session;
         let (peer, side, address) = (link.peer, link.side, link.address);
         let dialled = (side == Side::Dialer).then_some(address);
         let claimed = hello.listen_addresses.len();
-        hello.listen_addresses.retain(|listens| reach::is_plausible(*listens, address));
+        hello.listen_addresses.retain(|listens| may_name(address, *listens));
         self.metrics.addresses_refused.add((claimed - hello.listen_addresses.len()) as u64);
         self.generation += 1;
         let listen_addresses = hello.listen_addresses.clone();
-        let session = Session { link: id, instance: hello.instance, listen_addresses };
+        let session = Session {
+            link: id,
+            instance: hello.instance,
+            number,
+            since: now,
+            contested: self.forget_reconnect(peer),
+            listen_addresses,
+        };
         self.sessions.insert(peer, session);
         self.metrics.sessions.set(self.sessions.len() as u64);
         self.metrics.sessions_opened.inc();
         self.timers.cancel(Timer::Link(id));
         self.backoff.succeed(peer, dialled);
-        self.forget_reconnect(peer);
         let generation = self.generation;
         self.output(Output::Up(SessionUp { link: id, peer, generation, side, hello }));
         self.dials_reached(now, peer);
@@ -441,7 +463,7 @@ impl Machine for Sessions {
             Input::Dialled { attempt, result } => self.on_dialled(now, attempt, &result),
             Input::Accepted(up) => self.on_accepted(now, up),
             Input::Hello { link, hello } => self.on_hello(now, link, hello),
-            Input::Keep(link) => self.on_keep(now, link),
+            Input::Keep { link, number } => self.on_keep(now, link, number),
             Input::Refused { link, code } => self.refuse(now, link, code),
             Input::LinkClosed { link, reason } => self.on_link_closed(now, link, &reason),
             Input::Disconnect(peer) => self.on_disconnect(now, peer),

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
-use x0x_core::{AgentId, MachineId, StreamClass};
+use x0x_core::{AgentId, MachineId, Protocol, StreamClass};
 
 use crate::{
     config::SessionConfig,
@@ -117,12 +117,32 @@ impl Session {
         }
     }
 
-    /// After the session left the table: senders and pings fail, readers announce the end.
+    /// After the session left the table: senders and pings fail, readers announce the end. What is
+    /// queued is still written while the link is alive.
     pub(crate) fn end(&self) {
-        self.outboxes.iter().for_each(|outbox| outbox.close());
+        self.outboxes.iter().for_each(|outbox| outbox.finish());
         self.pings.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.ended.cancel();
     }
+}
+
+impl Session {
+    /// Waits until the peer has all that was queued when the session ended.
+    pub(crate) async fn drained(&self) {
+        for class in StreamClass::ALL.into_iter().filter(|class| is_used(*class)) {
+            self.outbox(class).drained().cancelled().await;
+        }
+    }
+
+    /// Drops what is still queued.
+    pub(crate) fn discard(&self) {
+        self.outboxes.iter().for_each(|outbox| outbox.close());
+    }
+}
+
+/// Whether any protocol of this build travels in the class.
+pub(crate) fn is_used(class: StreamClass) -> bool {
+    Protocol::ALL.into_iter().any(|protocol| protocol.class() == class)
 }
 
 /// Sessions by peer; as bounded as the machine's.

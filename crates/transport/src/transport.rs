@@ -23,7 +23,8 @@ pub trait Transport: Send + Sync + fmt::Debug + 'static {
     /// Opens a session, or returns the one that exists.
     fn connect(&self, to: PeerAddr) -> BoxFuture<'_, Result<SessionInfo, DialError>>;
 
-    /// Closes the session with a peer, if there is one.
+    /// Ends the session with a peer, if there is one: what was queued for it is still sent, within a
+    /// second, and nothing more is taken.
     fn disconnect(&self, peer: MachineId);
 
     /// Queues a message, never waiting.

@@ -71,8 +71,8 @@ pub struct HelloOut {
 pub enum ControlOut {
     /// First on every link, from both ends.
     Hello(HelloOut),
-    /// The arbiter chose this link to be the session.
-    Keep,
+    /// The arbiter chose this link to be its session of this number.
+    Keep(u64),
     /// Asks for a [`ControlOut::Pong`].
     Ping(u64),
     /// Answers a ping with its nonce.
@@ -92,7 +92,7 @@ impl ControlOut {
     pub fn encode(&self) -> Bytes {
         let kind = match self {
             Self::Hello(hello) => proto::Kind::Hello(hello.to_proto()),
-            Self::Keep => proto::Kind::Keep(proto::Keep {}),
+            Self::Keep(number) => proto::Kind::Keep(proto::Keep { number: *number }),
             Self::Ping(nonce) => proto::Kind::Ping(proto::Ping { nonce: *nonce }),
             Self::Pong(nonce) => proto::Kind::Pong(proto::Pong { nonce: *nonce }),
             Self::Observed { seq, address } => {
@@ -134,8 +134,8 @@ impl HelloOut {
 pub enum ControlIn {
     /// The peer introduces itself.
     Hello(Box<HelloIn>),
-    /// The peer, as the arbiter, chose this link.
-    Keep,
+    /// The peer, as the arbiter, chose this link to be its session of this number.
+    Keep(u64),
     /// To be answered.
     Ping(u64),
     /// Answers a ping.
@@ -161,7 +161,7 @@ impl ControlIn {
         let control: proto::Control = decode_bounded(bytes.clone(), max)?;
         Ok(match control.kind {
             Some(proto::Kind::Hello(hello)) => Self::Hello(Box::new(HelloIn::from_proto(&hello)?)),
-            Some(proto::Kind::Keep(_)) => Self::Keep,
+            Some(proto::Kind::Keep(keep)) => Self::Keep(keep.number),
             Some(proto::Kind::Ping(ping)) => Self::Ping(ping.nonce),
             Some(proto::Kind::Pong(pong)) => Self::Pong(pong.nonce),
             Some(proto::Kind::Observed(observed)) => {
@@ -335,7 +335,10 @@ mod proto {
     }
 
     #[derive(Clone, Copy, PartialEq, prost::Message)]
-    pub(super) struct Keep {}
+    pub(super) struct Keep {
+        #[prost(uint64, tag = "1")]
+        pub(super) number: u64,
+    }
 
     #[derive(Clone, Copy, PartialEq, prost::Message)]
     pub(super) struct Ping {

@@ -73,13 +73,13 @@ fn run_all(range: Range<u64>, faults: Faults, enough: impl Fn(Counts) -> bool) {
     for seed in &seeds {
         total += run(*seed, faults).0;
     }
-    assert!(seeds.len() == 1 || enough(total), "too tame: {total:?}");
+    assert!(seeds.len() == 1 || enough(total), "not as expected: {total:?}");
 }
 
 #[test]
 fn racing_dials_lose_nothing() {
     let faults = Faults { losses: false, restarts: false };
-    run_all(0..120, faults, |total| total.duplicates > 60);
+    run_all(0..120, faults, |total| total.duplicates > 60 && total.disturbed == 0);
 }
 
 #[test]

@@ -1,14 +1,17 @@
 //! Peers that break the rules of the session protocol, driven by hand over links in memory.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use x0x_core::{Protocol, StreamClass};
+use x0x_core::{PeerAddr, Protocol, StreamClass};
 use x0x_transport::{
-    InboundEvent, Node, Transport, TransportMetrics,
+    Inbound, InboundEvent, Node, SessionConfig, Transport, TransportMetrics,
     frame::{FrameDecoder, FrameEncoder},
-    link::{Engine, Link, LinkClosed, SendStream},
-    testing::{LinkModel, MemoryEngine, MemoryNetwork, address, eventually, hello, machine, node},
+    link::{Engine, Link, LinkClosed, RecvStream, SendStream},
+    testing::{
+        LinkModel, MemoryEngine, MemoryNetwork, TokioClock, address, eventually, hello, machine,
+        node,
+    },
     wire::{CloseCode, ControlIn, ControlOut, HelloOut, NetworkId},
 };
 
@@ -17,6 +20,8 @@ struct Peer {
     _engine: MemoryEngine,
     link: Box<dyn Link>,
     control: Box<dyn SendStream>,
+    /// The node's control stream: giving it up would end the link.
+    heard: Option<Box<dyn RecvStream>>,
 }
 
 impl Peer {
@@ -25,7 +30,7 @@ impl Peer {
         let engine = network.engine(machine(2), address(2));
         let link = engine.dial(address(1), Some(machine(1))).await.expect("there");
         let control = open(&*link, StreamClass::Control).await;
-        Self { _engine: engine, link, control }
+        Self { _engine: engine, link, control, heard: None }
     }
 
     /// Makes the link a session, whichever end is the arbiter.
@@ -34,9 +39,9 @@ impl Peer {
         peer.say(&good_hello()).await;
         if machine(2) > machine(1) {
             peer.hear(|message| matches!(message, ControlIn::Hello(_))).await;
-            peer.say(&ControlOut::Keep).await;
+            peer.say(&ControlOut::Keep(1)).await;
         } else {
-            peer.hear(|message| matches!(message, ControlIn::Keep)).await;
+            peer.hear(|message| matches!(message, ControlIn::Keep(_))).await;
         }
         peer
     }
@@ -46,8 +51,9 @@ impl Peer {
     }
 
     /// Reads the node's control stream until a message like this.
-    async fn hear(&self, wanted: impl Fn(&ControlIn) -> bool) {
-        let mut stream = self.link.accept().await.expect("the node opens its control stream");
+    async fn hear(&mut self, wanted: impl Fn(&ControlIn) -> bool) {
+        let stream = self.link.accept().await.expect("the node opens its control stream");
+        let stream = self.heard.insert(stream);
         let class = stream.read(1).await.expect("open").expect("a class byte");
         assert_eq!(class[..], [StreamClass::Control as u8]);
         let mut decoder = FrameDecoder::new(StreamClass::Control);
@@ -176,7 +182,7 @@ async fn nothing_but_control_comes_before_the_session() {
 
 #[tokio::test(start_paused = true)]
 async fn control_messages_keep_their_turn_and_size() {
-    let first = [ControlOut::Keep, ControlOut::Ping(1)];
+    let first = [ControlOut::Keep(1), ControlOut::Ping(1)];
     for message in first {
         let (network, node) = world();
         let mut peer = Peer::dial(&network).await;
@@ -184,7 +190,7 @@ async fn control_messages_keep_their_turn_and_size() {
         peer.is_closed_with(CloseCode::Misbehaved).await;
         counted(&node, |metrics| metrics.control_refused.value()).await;
     }
-    for later in [good_hello(), ControlOut::Keep] {
+    for later in [good_hello(), ControlOut::Keep(1)] {
         let (network, node) = world();
         let mut peer = Peer::session(&network).await;
         peer.say(&later).await;
@@ -223,4 +229,86 @@ async fn what_a_later_version_adds_is_skipped() {
     })
     .await;
     assert_eq!(node.sessions().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_given_up_ends_the_link() {
+    for reset_by_reader in [true, false] {
+        let (network, node) = world();
+        let peer = Peer::session(&network).await;
+        eventually("up", async || node.sessions().len() == 1).await;
+        if reset_by_reader {
+            node.try_send(machine(2), Protocol::Direct, Bytes::from_static(b"x")).expect("up");
+            let accepted = async {
+                loop {
+                    let mut stream = peer.link.accept().await.expect("up");
+                    let class = stream.read(1).await.expect("open").expect("a class byte");
+                    if class[..] == [StreamClass::Direct as u8] {
+                        return stream;
+                    }
+                }
+            };
+            drop(accepted.await);
+            // The node finds out when it writes.
+            node.try_send(machine(2), Protocol::Direct, Bytes::from_static(b"y")).expect("up");
+            peer.is_closed_with(CloseCode::Misbehaved).await;
+            counted(&node, |metrics| metrics.streams_given_up.value()).await;
+        } else {
+            // A stream that ends is no offence: the peer has nothing more to say in its class.
+            drop(open(&*peer.link, StreamClass::Direct).await);
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            assert_eq!(node.sessions().len(), 1);
+        }
+    }
+}
+
+/// The head of a direct message of 8 MiB and more of it than is free.
+async fn begin_large(peer: &Peer) -> Box<dyn SendStream> {
+    let mut stream = open(&*peer.link, StreamClass::Direct).await;
+    raw(&mut *stream, &[0x80, 0x80, 0x80, 0x04, Protocol::Direct as u8]).await;
+    raw(&mut *stream, &vec![0; 600 * 1024]).await;
+    stream
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_message_that_stops_arriving_ends_the_link() {
+    let (network, node) = world();
+    let peer = Peer::session(&network).await;
+    let stream = begin_large(&peer).await;
+    peer.is_closed_with(CloseCode::Timeout).await;
+    counted(&node, |metrics| metrics.frames_stalled.value()).await;
+    drop(stream);
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_messages_share_one_budget() {
+    let network = MemoryNetwork::new(7, LinkModel::default());
+    let mut config = SessionConfig::default();
+    // The least there is: one of the largest.
+    config.direct_assembly_bytes = 0;
+    let engine = network.engine(machine(1), address(1));
+    let node = Node::start(engine, config, hello(1, 0), Arc::new(TokioClock::new()));
+    let mut inbound = node.inbound(Protocol::Direct).expect("free");
+    let mut gossip = node.inbound(Protocol::Pubsub).expect("free");
+    let peer = Peer::session(&network).await;
+    let _half = begin_large(&peer).await;
+    let honest = x0x_transport::testing::node(&network, 3);
+    honest.connect(PeerAddr::known(machine(1), [address(1)])).await.expect("connects");
+    let large = Bytes::from(vec![3; 12 << 20]);
+    let small = Bytes::from_static(b"small");
+    honest.send(machine(1), Protocol::Direct, small.clone()).await.expect("up");
+    honest.send(machine(1), Protocol::Direct, large.clone()).await.expect("up");
+    honest.send(machine(1), Protocol::Pubsub, small.clone()).await.expect("up");
+    let next = async |inbound: &mut Inbound| loop {
+        let event = inbound.recv().await.expect("the node runs");
+        if let InboundEvent::Message { message, .. } = event {
+            return message;
+        }
+    };
+    assert_eq!(next(&mut inbound).await, small);
+    assert_eq!(next(&mut gossip).await, small, "another class has a budget of its own");
+    let wait = tokio::time::timeout(Duration::from_secs(10), next(&mut inbound));
+    assert!(wait.await.is_err(), "the budget is taken");
+    peer.is_closed_with(CloseCode::Timeout).await;
+    assert_eq!(next(&mut inbound).await, large, "who waits for the budget has its turn");
 }

@@ -18,6 +18,7 @@ const FIELDS: &[(&str, &str, u32, Option<Kind>)] = &[
     ("Hello", "bindings", 4, Some(Kind::Bytes)),
     ("Hello", "listen", 5, Some(Kind::Bytes)),
     ("Hello", "replace", 6, Some(Kind::Bool)),
+    ("Keep", "number", 1, Some(Kind::Uint64)),
     ("Ping", "nonce", 1, Some(Kind::Fixed64)),
     ("Pong", "nonce", 1, Some(Kind::Fixed64)),
     ("Observed", "seq", 1, Some(Kind::Uint64)),
@@ -81,7 +82,8 @@ fn what_the_code_encodes_the_schema_decodes() {
     assert_eq!(field(&value, "bindings"), Value::List(vec![Value::Bytes(vec![1, 2, 3].into())]));
     assert_eq!(field(&value, "replace"), Value::Bool(true));
 
-    assert_eq!(decode(&ControlOut::Keep).0, "keep");
+    let (name, value) = decode(&ControlOut::Keep(5));
+    assert_eq!((name.as_str(), field(&value, "number")), ("keep", Value::U64(5)));
     let (name, value) = decode(&ControlOut::Ping(9));
     assert_eq!((name.as_str(), field(&value, "nonce")), ("ping", Value::U64(9)));
     let (name, value) = decode(&ControlOut::Pong(9));

@@ -1,6 +1,7 @@
 //! `x0x start`, `stop` and `instances`: the daemon's life.
 
 use std::env;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -34,12 +35,7 @@ pub(super) fn start(
     }
     let program = daemon_program()?;
     let mut command = Command::new(&program);
-    if let Some(name) = name {
-        command.args(["--name", name]);
-    }
-    if let Some(config) = &options.config {
-        command.arg("--config").arg(config);
-    }
+    command.args(daemon_arguments(name, options));
     let describe = || format!("cannot run {}", program.display());
     if options.foreground {
         let status = command.status().with_context(describe)?;
@@ -114,6 +110,21 @@ fn wait_until_healthy(instance: &Instance, child: &mut Child) -> Result<Option<S
     Ok(None)
 }
 
+/// What the daemon is told on its command line.
+fn daemon_arguments(name: Option<&str>, options: &StartArguments) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = Vec::new();
+    if let Some(name) = name {
+        arguments.extend(["--name".into(), name.into()]);
+    }
+    if let Some(config) = &options.config {
+        arguments.extend(["--config".into(), config.into()]);
+    }
+    for peer in &options.bootstrap {
+        arguments.extend(["--bootstrap".into(), peer.to_string().into()]);
+    }
+    arguments
+}
+
 /// The daemon beside this program, else on PATH.
 fn daemon_program() -> Result<PathBuf> {
     let beside = env::current_exe().ok().map(|program| program.with_file_name(DAEMON));
@@ -129,4 +140,25 @@ fn detach(command: &mut Command) {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(command, 0);
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{self, Arguments};
+
+    #[test]
+    fn what_start_is_given_reaches_the_daemon() {
+        let line = ["x0x", "start", "--name=bob", "--config=bob.toml", "--bootstrap=127.0.0.1:1"];
+        let line = line.into_iter().chain(["--bootstrap", "[::1]:2"]);
+        let parsed = Arguments::try_parse_from(line).expect("it is a command");
+        let args::Command::Start(options) = &parsed.command else { panic!("it starts") };
+        let arguments = daemon_arguments(parsed.name.as_deref(), options);
+        let expected = ["--name", "bob", "--config", "bob.toml"];
+        let peers = ["--bootstrap", "127.0.0.1:1", "--bootstrap", "[::1]:2"];
+        assert_eq!(arguments, expected.into_iter().chain(peers).collect::<Vec<_>>());
+        assert!(Arguments::try_parse_from(["x0x", "start", "--bootstrap", "nowhere"]).is_err());
+    }
 }

@@ -14,8 +14,6 @@ use super::Config;
 
 /// Largest configuration file that is read.
 const MAX_FILE: u64 = 1024 * 1024;
-/// Most bootstrap peers.
-const MAX_BOOTSTRAP_PEERS: usize = 64;
 /// Longest network name in bytes.
 const MAX_NETWORK_NAME: usize = 64;
 /// Longest interval that is accepted, a day.
@@ -189,12 +187,6 @@ impl FileConfig {
         set(&mut config.bootstrap_peers, self.bootstrap_peers);
         set(&mut config.log_level, self.log_level);
         set(&mut config.log_format, self.log_format);
-        if config.bootstrap_peers.len() > MAX_BOOTSTRAP_PEERS {
-            return Err(ConfigError::Value {
-                key: "bootstrap_peers",
-                reason: format!("more than {MAX_BOOTSTRAP_PEERS} addresses"),
-            });
-        }
         if let Some(network) = self.network {
             config.network = Some(network_name(network)?);
         }

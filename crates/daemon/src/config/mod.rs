@@ -15,6 +15,8 @@ pub use paths::Paths;
 
 use file::FileConfig;
 
+/// Most bootstrap peers.
+const MAX_BOOTSTRAP_PEERS: usize = 64;
 /// UDP port of the QUIC endpoint of the unnamed instance.
 pub const DEFAULT_QUIC_PORT: u16 = 5483;
 /// TCP port of the API of the unnamed instance.
@@ -37,7 +39,9 @@ pub struct Overrides {
     pub bind: Option<SocketAddr>,
     /// Data directory.
     pub data_dir: Option<PathBuf>,
-    /// Forget the configured bootstrap peers.
+    /// Machines to contact first, besides those of the file.
+    pub bootstrap: Vec<SocketAddr>,
+    /// Forget the bootstrap peers of the file.
     pub no_bootstrap: bool,
 }
 
@@ -148,11 +152,22 @@ impl Config {
         if overrides.no_bootstrap {
             self.bootstrap_peers.clear();
         }
+        for peer in &overrides.bootstrap {
+            if !self.bootstrap_peers.contains(peer) {
+                self.bootstrap_peers.push(*peer);
+            }
+        }
     }
 
     fn check(&self) -> Result<(), ConfigError> {
         if !self.api_address.ip().is_loopback() && !self.allow_remote_api {
             return Err(ConfigError::RemoteApi(self.api_address));
+        }
+        if self.bootstrap_peers.len() > MAX_BOOTSTRAP_PEERS {
+            return Err(ConfigError::Value {
+                key: "bootstrap_peers",
+                reason: format!("more than {MAX_BOOTSTRAP_PEERS} addresses"),
+            });
         }
         if self.identity_ttl < self.heartbeat {
             return Err(ConfigError::Value {

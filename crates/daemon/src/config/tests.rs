@@ -90,6 +90,23 @@ fn flags_win_over_the_file() {
 }
 
 #[test]
+fn bootstrap_flags_add_to_the_file() {
+    let place = Place::new();
+    let peer = |n: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, n));
+    let text = "bootstrap_peers = ['127.0.0.1:1', '127.0.0.1:2']";
+    let overrides = Overrides { bootstrap: vec![peer(2), peer(3)], ..Overrides::default() };
+    let config = place.load(text, overrides.clone()).expect("valid");
+    assert_eq!(config.bootstrap_peers, [peer(1), peer(2), peer(3)]);
+    let only_flags = Overrides { no_bootstrap: true, ..overrides };
+    let config = place.load(text, only_flags).expect("valid");
+    assert_eq!(config.bootstrap_peers, [peer(2), peer(3)]);
+    let bootstrap = (1..=65).map(peer).collect();
+    let many = Overrides { bootstrap, ..Overrides::default() };
+    let error = place.load("", many).expect_err("too many");
+    assert!(error.to_string().contains("bootstrap_peers"));
+}
+
+#[test]
 fn unknown_keys_are_named_not_fatal() {
     let text = "presence_beacon_interval_secs = 30\n[update]\nenabled = false\n[gossip]\nx = 1";
     let config = Place::new().load(text, Overrides::default()).expect("valid");

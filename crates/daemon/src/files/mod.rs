@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use data_encoding::HEXLOWER;
 pub(crate) use lock::InstanceLock;
 pub use lock::LockError;
 pub(crate) use port::{PORT_FILE, PortFile};
@@ -30,26 +31,33 @@ impl FileError {
     }
 }
 
-/// Makes a directory and its parents; a new one is for its owner only.
+/// Makes a directory and its parents for their owner only. One that is there already must not be
+/// writable by others, who could put their own files in the place of the daemon's.
 pub(crate) fn private_directory(path: &Path) -> Result<(), FileError> {
-    if path.is_dir() {
-        return Ok(());
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path).map_err(FileError::at("create directory", path))?;
+    let metadata = fs::metadata(path).map_err(FileError::at("look at", path))?;
+    if open_to_others(&metadata, 0o022) {
+        let text = "other users may write to it (chmod go-w makes it private)";
+        let error = io::Error::new(io::ErrorKind::PermissionDenied, text);
+        return Err(FileError::at("use directory", path)(error));
     }
-    fs::create_dir_all(path).map_err(FileError::at("create directory", path))?;
-    restrict(path, 0o700).map_err(FileError::at("restrict access to", path))
+    Ok(())
 }
 
+/// Whether any of these permissions is given.
 #[cfg(unix)]
-fn restrict(path: &Path, mode: u32) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+fn open_to_others(metadata: &fs::Metadata, permissions: u32) -> bool {
+    std::os::unix::fs::MetadataExt::mode(metadata) & permissions != 0
 }
 
 #[cfg(not(unix))]
-#[expect(clippy::unnecessary_wraps, reason = "the same signature on every platform")]
-fn restrict(_: &Path, _: u32) -> io::Result<()> {
+const fn open_to_others(_: &fs::Metadata, _: u32) -> bool {
     // The user's profile directory is private already.
-    Ok(())
+    false
 }
 
 /// Writes a whole file: readers see the old one or the new one. `private` ones are 0600 from the
@@ -57,20 +65,21 @@ fn restrict(_: &Path, _: u32) -> io::Result<()> {
 fn write_atomically(path: &Path, text: &str, private: bool) -> Result<(), FileError> {
     use std::io::Write;
 
+    let mut random = [0; 8];
+    getrandom::fill(&mut random)
+        .map_err(|error| FileError::at("write", path)(io::Error::other(error)))?;
     let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{}.tmp", std::process::id()));
+    temporary.push(format!(".{}.tmp", HEXLOWER.encode(&random)));
     let temporary = PathBuf::from(temporary);
-    let write = || -> io::Result<()> {
-        let mut options = fs::OpenOptions::new();
-        options.write(true).create(true).truncate(true);
-        #[cfg(unix)]
-        if private {
-            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        }
-        let mut file = options.open(&temporary)?;
-        if private {
-            restrict(&temporary, 0o600)?;
-        }
+    let mut options = fs::OpenOptions::new();
+    // Nothing that is there already is written to or followed.
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    if private {
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    }
+    let mut file = options.open(&temporary).map_err(FileError::at("create", &temporary))?;
+    let mut write = || -> io::Result<()> {
         file.write_all(text.as_bytes())?;
         if private {
             file.sync_all()?;

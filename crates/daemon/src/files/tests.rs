@@ -9,6 +9,15 @@ fn directory() -> tempfile::TempDir {
 }
 
 #[cfg(unix)]
+fn restrict(path: &Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("changed");
+}
+
+#[cfg(not(unix))]
+fn restrict(_: &Path, _: u32) {}
+
+#[cfg(unix)]
 fn mode(path: &Path) -> u32 {
     use std::os::unix::fs::PermissionsExt;
     fs::metadata(path).expect("it exists").permissions().mode() & 0o777
@@ -35,12 +44,14 @@ fn an_unusable_token_is_replaced() {
     for text in ["", "short", "with space 0123456789012345678901234567890", "\u{e4}\u{e4}"] {
         let directory = directory();
         fs::write(directory.path().join("api-token"), text).expect("written");
+        restrict(&directory.path().join("api-token"), 0o600);
         let token = ApiToken::load_or_create(directory.path()).expect("made");
         assert_eq!(token.as_str().len(), 64, "{text:?}");
     }
     let directory = directory();
     let own = "a-token-of-my-own-choice-0123456789";
     fs::write(directory.path().join("api-token"), format!("{own}\n")).expect("written");
+    restrict(&directory.path().join("api-token"), 0o600);
     assert_eq!(ApiToken::load_or_create(directory.path()).expect("read").as_str(), own);
 }
 
@@ -51,11 +62,40 @@ fn secrets_are_private_whatever_was_there() {
     let data = base.path().join("a/b");
     private_directory(&data).expect("made");
     assert_eq!(mode(&data), 0o700);
+    assert_eq!(mode(&base.path().join("a")), 0o700);
     ApiToken::load_or_create(&data).expect("made");
     assert_eq!(mode(&data.join("api-token")), 0o600);
-    restrict(&data.join("api-token"), 0o644).expect("changed");
-    ApiToken::load_or_create(&data).expect("read");
-    assert_eq!(mode(&data.join("api-token")), 0o600);
+    let names: Vec<_> = fs::read_dir(&data).expect("there").flatten().collect();
+    assert_eq!(names.len(), 1, "no temporary file stays");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_token_that_others_could_read_is_replaced() {
+    let directory = directory();
+    let path = directory.path().join("api-token");
+    let old = ApiToken::load_or_create(directory.path()).expect("made");
+    for exposed in [0o644, 0o640, 0o620] {
+        restrict(&path, exposed);
+        let new = ApiToken::load_or_create(directory.path()).expect("made");
+        assert!(!new.matches(old.as_str().as_bytes()), "{exposed:o}");
+        assert_eq!(mode(&path), 0o600);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_directory_that_others_may_write_to_is_refused() {
+    let directory = directory();
+    for shared in [0o777, 0o720, 0o702] {
+        restrict(directory.path(), shared);
+        let error = private_directory(directory.path()).expect_err("others may write");
+        assert!(error.to_string().contains("go-w"), "{error}");
+    }
+    for fine in [0o700, 0o755] {
+        restrict(directory.path(), fine);
+        private_directory(directory.path()).expect("only its owner writes");
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use data_encoding::HEXLOWER;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use super::{FileError, restrict, write_atomically};
+use super::{FileError, open_to_others, write_atomically};
 
 /// Name of the file.
 const TOKEN_FILE: &str = "api-token";
@@ -31,11 +31,11 @@ impl fmt::Debug for ApiToken {
 }
 
 impl ApiToken {
-    /// Takes the token of the data directory, or makes one. The file is 0600 afterwards.
+    /// Takes the token of the data directory, or makes one. A file that others could read does not
+    /// hold a secret any more: its token is replaced. The file is 0600 afterwards.
     pub(crate) fn load_or_create(directory: &Path) -> Result<Self, FileError> {
         let path = directory.join(TOKEN_FILE);
         if let Some(token) = Self::load(&path).map_err(FileError::at("read", &path))? {
-            restrict(&path, 0o600).map_err(FileError::at("restrict access to", &path))?;
             return Ok(token);
         }
         let mut bytes = Zeroizing::new([0; TOKEN_BYTES]);
@@ -54,6 +54,10 @@ impl ApiToken {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
+        if open_to_others(&file.metadata()?, 0o077) {
+            tracing::warn!("other users could read {}: its token is replaced", path.display());
+            return Ok(None);
+        }
         let mut bytes = Zeroizing::new(Vec::with_capacity(2 * MAX_TOKEN));
         file.take(2 * MAX_TOKEN as u64).read_to_end(&mut bytes)?;
         let text = std::str::from_utf8(&bytes).unwrap_or_default().trim();

@@ -44,6 +44,17 @@ impl Hosts {
         let address = std::str::from_utf8(host).ok().and_then(|text| text.parse().ok());
         matches!((self.any_address, address), (Some(port), Some(address)) if port == SocketAddr::port(&address))
     }
+
+    /// Whether pages that were loaded from `origin` may send requests to `host`, which is allowed.
+    /// On loopback all its names are this API. From elsewhere only the page's own origin surely is:
+    /// any other address is another machine, and loopback is the browser's.
+    fn serves(&self, origin: &[u8], host: &[u8]) -> bool {
+        let Some(origin) = origin.strip_prefix(b"http://") else { return false };
+        match self.any_address {
+            None => self.allow(origin),
+            Some(_) => origin.eq_ignore_ascii_case(host),
+        }
+    }
 }
 
 impl Guard {
@@ -62,8 +73,8 @@ impl Guard {
     /// Checks size, `Host`, `Origin` and token.
     pub(crate) fn check(&self, request: &Parts) -> Result<(), ApiError> {
         check_size(request)?;
-        self.check_host(request)?;
-        self.check_origin(&request.headers)?;
+        let host = self.check_host(request)?;
+        self.check_origin(&request.headers, host)?;
         if request.method == Method::OPTIONS {
             // A preflight carries no token; it is answered without looking at the route.
             return Ok(());
@@ -71,24 +82,22 @@ impl Guard {
         self.check_token(request)
     }
 
-    fn check_host(&self, request: &Parts) -> Result<(), ApiError> {
+    /// The `Host`, if requests may be addressed to it.
+    fn check_host<'r>(&self, request: &'r Parts) -> Result<&'r [u8], ApiError> {
         let refused = || {
             let text = "the Host header must be 127.0.0.1, localhost or [::1] with the API's port";
             ApiError::new(ErrorCode::ForbiddenHost, text)
         };
-        let host = single(&request.headers, HOST).ok_or_else(refused)?;
+        let host = single(&request.headers, HOST).ok_or_else(refused)?.as_bytes();
         let named_in_uri = request.uri.authority().map(|authority| authority.as_str().as_bytes());
-        let named = [Some(host.as_bytes()), named_in_uri];
+        let named = [Some(host), named_in_uri];
         let allowed = named.into_iter().flatten().all(|name| self.hosts.allow(name));
-        if allowed { Ok(()) } else { Err(refused()) }
+        if allowed { Ok(host) } else { Err(refused()) }
     }
 
-    fn check_origin(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+    fn check_origin(&self, headers: &HeaderMap, host: &[u8]) -> Result<(), ApiError> {
         let mut origins = headers.get_all(ORIGIN).iter();
-        let allowed = origins.all(|origin| {
-            origin.as_bytes().strip_prefix(b"http://").is_some_and(|host| self.hosts.allow(host))
-        });
-        if allowed {
+        if origins.all(|origin| self.hosts.serves(origin.as_bytes(), host)) {
             return Ok(());
         }
         let text = "requests from pages that this API does not serve are refused";
@@ -259,6 +268,25 @@ mod tests {
         let refused = Some(ErrorCode::ForbiddenHost);
         assert_eq!(code(&guard, "/health", &[("host", "192.0.2.1:80")]), refused);
         assert_eq!(code(&guard, "/health", &[("host", "evil.example:12700")]), refused);
+    }
+
+    #[test]
+    fn a_remote_api_takes_only_the_origin_that_is_asked() {
+        let (_directory, guard) = guard("0.0.0.0:12700");
+        let with = |host, origin| code(&guard, "/health", &[("host", host), ("origin", origin)]);
+        for host in ["192.0.2.1:12700", "[2001:db8::1]:12700", "localhost:12700"] {
+            let own = format!("http://{host}");
+            assert_eq!(code(&guard, "/health", &[("host", host), ("origin", &own)]), None);
+            for origin in [
+                "http://192.0.2.2:12700",
+                "http://127.0.0.1:12700",
+                "http://192.0.2.1:12701",
+                "https://192.0.2.1:12700",
+                "http://evil.example:12700",
+            ] {
+                assert_eq!(with(host, origin), Some(ErrorCode::ForbiddenOrigin), "{origin}");
+            }
+        }
     }
 
     #[test]

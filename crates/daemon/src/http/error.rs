@@ -44,7 +44,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (status, code) = (self.status(), self.code());
         let mut response = (status, Json(self.0)).into_response();
-        if status == StatusCode::TOO_MANY_REQUESTS {
+        if status == StatusCode::TOO_MANY_REQUESTS || code == ErrorCode::RecipientBusy {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECS));
         }
         response.extensions_mut().insert(Refused(code));
@@ -117,6 +117,7 @@ const fn direct_code(error: DirectError) -> ErrorCode {
     match error {
         DirectError::NotConnected => ErrorCode::PeerDisconnected,
         DirectError::TooLarge { .. } => ErrorCode::PayloadTooLarge,
+        error if error.is_busy() => ErrorCode::RecipientBusy,
         DirectError::Refused(_) => ErrorCode::RecipientRejected,
         // Whether it arrived is not known, exactly as after a timeout.
         DirectError::Unconfirmed | DirectError::Timeout => ErrorCode::Timeout,
@@ -142,6 +143,16 @@ mod tests {
         assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
         let refused = response.extensions().get::<Refused>();
         assert!(matches!(refused, Some(Refused(ErrorCode::Busy))));
+    }
+
+    #[test]
+    fn a_busy_recipient_is_told_with_a_time_to_try_again() {
+        let error = ApiError::detailed(ErrorCode::RecipientBusy, "refused");
+        let response = error.into_response();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()[RETRY_AFTER], "1");
+        let stopping = ApiError::new(ErrorCode::ShuttingDown, "stopping").into_response();
+        assert!(!stopping.headers().contains_key(RETRY_AFTER));
     }
 
     #[test]

@@ -40,8 +40,18 @@ fn body(parts: &mut Parts) -> WholeBody {
     parts.extensions.remove().unwrap_or_default()
 }
 
+/// Whether JSON text can only be an object. Without it, serde would also take the fields of a
+/// structure as an array, by position.
+pub(crate) fn is_object(json: &[u8]) -> bool {
+    json.trim_ascii_start().first() == Some(&b'{')
+}
+
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
-    serde_json::from_slice(bytes).map_err(|error| {
+    let parsed = serde_json::from_slice(bytes);
+    if parsed.is_ok() && !is_object(bytes) {
+        return Err(ApiError::new(ErrorCode::InvalidBody, "invalid body: not an object"));
+    }
+    parsed.map_err(|error| {
         // A wrong field may be found before the text turns out not to be JSON at all.
         let json = || serde_json::from_slice::<IgnoredAny>(bytes).is_ok();
         let (code, what) = if error.is_data() && json() {

@@ -15,6 +15,7 @@ use axum::{
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use serde::de::IgnoredAny;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use x0x_api::{Body as Carries, Endpoint, ErrorCode};
 
 use super::error::ApiError;
@@ -23,6 +24,10 @@ use super::error::ApiError;
 const BODY_PAUSE: Duration = Duration::from_secs(10);
 /// How long a body may take altogether.
 const BODY_TIME: Duration = Duration::from_secs(30);
+/// Bytes of a body that any request may hold; the number of connections bounds them.
+const FREE_BODY: usize = 64 * 1024;
+/// Most bytes beyond that which all bodies hold together while they arrive and are worked on.
+const MAX_BODIES: usize = 128 * 1024 * 1024;
 /// How much of a refused body is read, so that the client gets to read why.
 const MAX_DRAIN: usize = 4 * 1024 * 1024;
 /// For how long.
@@ -34,19 +39,66 @@ const DRAIN_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone, Default)]
 pub(crate) struct WholeBody(pub(crate) Arc<Bytes>);
 
+/// Room for large bodies. Cheap to clone; all clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Budget(Arc<Semaphore>);
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_BODIES)))
+    }
+}
+
+impl Budget {
+    fn share(&self) -> Share {
+        Share { budget: Arc::clone(&self.0), held: None }
+    }
+}
+
+/// What one body holds of the room, until this is dropped.
+#[derive(Debug)]
+struct Share {
+    budget: Arc<Semaphore>,
+    held: Option<OwnedSemaphorePermit>,
+}
+
+impl Share {
+    /// Takes what a body of `total` bytes needs in all; false when there is no room.
+    fn grow(&mut self, total: usize) -> bool {
+        let held = self.held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let Ok(needed) = u32::try_from(total.saturating_sub(FREE_BODY).saturating_sub(held)) else {
+            return false;
+        };
+        if needed == 0 {
+            return true;
+        }
+        let Ok(more) = Arc::clone(&self.budget).try_acquire_many_owned(needed) else {
+            return false;
+        };
+        match &mut self.held {
+            Some(held) => held.merge(more),
+            None => self.held = Some(more),
+        }
+        true
+    }
+}
+
 /// Reads the body of a request to `endpoint`, or refuses it.
 pub(crate) async fn read_body(
-    State(endpoint): State<&'static Endpoint>,
+    State((endpoint, budget)): State<(&'static Endpoint, Budget)>,
     request: Request,
     next: Next,
 ) -> Response {
     let (mut parts, mut body) = request.into_parts();
-    match take(endpoint, &parts.headers, &mut body).await {
+    // Held until there is an answer: what the handler makes of the body is about as large.
+    let mut share = budget.share();
+    match take(endpoint, &parts.headers, &mut body, &mut share).await {
         Ok(bytes) => {
             parts.extensions.insert(WholeBody(Arc::new(bytes)));
             next.run(Request::from_parts(parts, Body::empty())).await
         }
         Err(error) => {
+            drop(share);
             drain(&parts.headers, body).await;
             error.into_response()
         }
@@ -57,6 +109,7 @@ async fn take(
     endpoint: &Endpoint,
     headers: &HeaderMap,
     body: &mut Body,
+    share: &mut Share,
 ) -> Result<Bytes, ApiError> {
     let too_large = || {
         let text = format!("the body exceeds {} bytes", endpoint.max_body);
@@ -70,15 +123,20 @@ async fn take(
     if empty {
         return Ok(Bytes::new());
     }
-    if declared_length(headers).is_some_and(|length| length > endpoint.max_body as u64) {
+    let declared = declared_length(headers).unwrap_or(0);
+    if declared > endpoint.max_body as u64 {
         return Err(too_large());
     }
     let timeout = || ApiError::new(ErrorCode::RequestTimeout, "the body did not arrive in time");
-    let bytes = tokio::time::timeout(BODY_TIME, collect(body, endpoint.max_body))
+    let bytes = tokio::time::timeout(BODY_TIME, collect(body, endpoint.max_body, declared, share))
         .await
         .map_err(|_| timeout())?
         .map_err(|failure| match failure {
             Failure::TooLarge => too_large(),
+            Failure::NoRoom => {
+                let text = format!("bodies in work exceed {MAX_BODIES} bytes together");
+                ApiError::new(ErrorCode::Busy, text)
+            }
             Failure::TooSlow => timeout(),
             Failure::Broken => ApiError::new(ErrorCode::BadRequest, "the body broke off"),
         })?;
@@ -91,11 +149,17 @@ async fn take(
 #[derive(Debug)]
 enum Failure {
     TooLarge,
+    NoRoom,
     TooSlow,
     Broken,
 }
 
-async fn collect(body: &mut Body, max: usize) -> Result<Bytes, Failure> {
+async fn collect(
+    body: &mut Body,
+    max: usize,
+    declared: u64,
+    share: &mut Share,
+) -> Result<Bytes, Failure> {
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     loop {
@@ -105,13 +169,21 @@ async fn collect(body: &mut Body, max: usize) -> Result<Bytes, Failure> {
             Some(frame) => frame.map_err(|_| Failure::Broken)?,
         };
         let Ok(data) = frame.into_data() else { continue };
-        if first.len() + rest.len() + data.len() > max {
+        let total = first.len() + rest.len() + data.len();
+        if total > max {
             return Err(Failure::TooLarge);
+        }
+        if !share.grow(total) {
+            return Err(Failure::NoRoom);
         }
         // Most bodies arrive in one piece, which then needs no copy.
         if first.is_empty() && rest.is_empty() {
             first = data;
         } else {
+            if rest.is_empty() {
+                // Growing by doubling would take twice what is counted.
+                rest.reserve(usize::try_from(declared).unwrap_or(max).max(total).min(max));
+            }
             rest.extend_from_slice(&std::mem::take(&mut first));
             rest.extend_from_slice(&data);
         }
@@ -162,6 +234,28 @@ mod tests {
         HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(kind))])
     }
 
+    async fn gather(mut body: Body, max: usize) -> Result<Bytes, Failure> {
+        collect(&mut body, max, 0, &mut Budget::default().share()).await
+    }
+
+    #[tokio::test]
+    async fn bodies_share_their_room() {
+        let budget = Budget::default();
+        let (mut first, mut second) = (budget.share(), budget.share());
+        assert!(first.grow(FREE_BODY + MAX_BODIES - 1));
+        assert!(
+            second.grow(FREE_BODY) && second.grow(FREE_BODY + 1) && !second.grow(FREE_BODY + 2)
+        );
+        let max = FREE_BODY * 2;
+        let collected = collect(&mut Body::from(vec![0; max]), max, 0, &mut second).await;
+        assert!(matches!(collected, Err(Failure::NoRoom)));
+        drop(first);
+        let collected = collect(&mut Body::from(vec![0; max]), max, 0, &mut second).await;
+        assert_eq!(collected.expect("there is room").len(), max);
+        drop(second);
+        assert_eq!(budget.0.available_permits(), MAX_BODIES);
+    }
+
     #[test]
     fn only_json_is_json() {
         for kind in ["application/json", "Application/JSON", "application/json; charset=utf-8"] {
@@ -175,21 +269,21 @@ mod tests {
 
     #[tokio::test]
     async fn collecting_stops_at_the_limit() {
-        let whole = collect(&mut Body::from("0123456789"), 10).await.expect("fits");
+        let whole = gather(Body::from("0123456789"), 10).await.expect("fits");
         assert_eq!(whole, "0123456789");
-        assert!(matches!(collect(&mut Body::from("0123456789"), 9).await, Err(Failure::TooLarge)));
+        assert!(matches!(gather(Body::from("0123456789"), 9).await, Err(Failure::TooLarge)));
         let pieces = || {
             let pieces = ["01", "23", "45"].map(|text| Ok::<_, std::io::Error>(Bytes::from(text)));
             Body::from_stream(futures_util::stream::iter(pieces))
         };
-        assert_eq!(collect(&mut pieces(), 6).await.expect("fits"), "012345");
-        assert!(matches!(collect(&mut pieces(), 5).await, Err(Failure::TooLarge)));
+        assert_eq!(gather(pieces(), 6).await.expect("fits"), "012345");
+        assert!(matches!(gather(pieces(), 5).await, Err(Failure::TooLarge)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_stops_sending_is_cut_off() {
         let stuck = futures_util::stream::pending::<Result<Bytes, std::io::Error>>();
-        let result = collect(&mut Body::from_stream(stuck), 10).await;
+        let result = gather(Body::from_stream(stuck), 10).await;
         assert!(matches!(result, Err(Failure::TooSlow)));
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct ApiMetrics {
     refused: Vec<Counter>,
     /// Connections taken.
     pub(crate) connections: Counter,
+    /// Connections without a token that were closed to make room for newer ones.
+    pub(crate) connections_evicted: Counter,
     /// Frames that WebSocket sessions sent.
     pub(crate) ws_received: Counter,
     /// Frames written to WebSocket sessions.
@@ -38,6 +40,7 @@ impl Default for ApiMetrics {
             answers: Default::default(),
             refused: ErrorCode::ALL.iter().map(|_| Counter::default()).collect(),
             connections: Counter::default(),
+            connections_evicted: Counter::default(),
             ws_received: Counter::default(),
             ws_sent: Counter::default(),
             ws_publishes_refused: Counter::default(),
@@ -62,6 +65,10 @@ impl ApiMetrics {
     fn plain(&self) -> Vec<Metric> {
         vec![
             self.connections.metric("api_connections", "Connections taken"),
+            self.connections_evicted.metric(
+                "api_connections_evicted",
+                "Connections without a token that were closed to make room for newer ones",
+            ),
             self.ws_received.metric("api_ws_received", "Frames from WebSocket clients"),
             self.ws_sent.metric("api_ws_sent", "Frames to WebSocket clients"),
             self.ws_publishes_refused.metric(

@@ -1,5 +1,6 @@
 //! The API over HTTP: routes from the endpoint table, behind the checks that hold for all of them.
 
+mod admission;
 pub(crate) mod auth;
 pub(crate) mod error;
 mod extract;
@@ -17,23 +18,29 @@ use axum::{
     extract::{Request, State},
     http::{
         HeaderValue, Method, StatusCode,
-        header::{ACCESS_CONTROL_REQUEST_METHOD, CACHE_CONTROL, ORIGIN, X_CONTENT_TYPE_OPTIONS},
+        header::{
+            ACCESS_CONTROL_REQUEST_METHOD, CACHE_CONTROL, CONNECTION, ORIGIN,
+            X_CONTENT_TYPE_OPTIONS,
+        },
+        request::Parts,
     },
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
-use x0x_api::{ENDPOINTS, ErrorCode};
+use x0x_api::{Auth, ENDPOINTS, ErrorCode};
 
 use crate::app::App;
+use admission::Pass;
 use error::{ApiError, Refused};
 
 /// Every route of the table, and the checks around them.
 pub(crate) fn router(app: &Arc<App>) -> Router {
     let mut router = Router::new();
+    let budget = limits::Budget::default();
     for endpoint in ENDPOINTS {
         let handler = routes::handler(endpoint.operation, endpoint.method)
-            .layer(from_fn_with_state(endpoint, limits::read_body));
+            .layer(from_fn_with_state((endpoint, budget.clone()), limits::read_body));
         router = router.route(endpoint.path, handler);
     }
     router
@@ -50,11 +57,16 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
 async fn gate(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let checked = app.guard.check(&parts);
+    let proven = checked.is_ok() && presents_token(&parts);
+    if proven && let Some(pass) = parts.extensions.get::<Pass>() {
+        pass.prove();
+    }
     let origin = parts.headers.get(ORIGIN).cloned();
     let mut response = match checked {
         Err(error) => {
             limits::drain(&parts.headers, body).await;
             let mut response = error.into_response();
+            close(&mut response);
             harden(&mut response);
             count(&app, &response);
             return response;
@@ -68,12 +80,26 @@ async fn gate(State(app): State<Arc<App>>, request: Request, next: Next) -> Resp
             })
         }
     };
+    if !proven && response.status().is_client_error() {
+        close(&mut response);
+    }
     if let Some(origin) = origin {
         auth::grant(response.headers_mut(), origin);
     }
     harden(&mut response);
     count(&app, &response);
     response
+}
+
+/// Whether a request that passed the checks was asked for the token in them.
+fn presents_token(parts: &Parts) -> bool {
+    let open = |path| ENDPOINTS.iter().any(|row| row.path == path && row.auth == Auth::None);
+    parts.method != Method::OPTIONS && !open(parts.uri.path())
+}
+
+/// Ends the connection behind an answer, so that nobody holds one by being refused over and over.
+fn close(response: &mut Response) {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
 }
 
 /// A page of this API under another of its names asks what it may send; anybody else gets nothing.

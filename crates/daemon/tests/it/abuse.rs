@@ -190,6 +190,8 @@ async fn fields_are_checked() {
         ("/publish", json!({"topic": "t"}), ErrorCode::InvalidBody),
         ("/publish", json!({"topic": 5, "payload": ""}), ErrorCode::InvalidBody),
         ("/publish", json!([]), ErrorCode::InvalidBody),
+        ("/publish", json!(["t", ""]), ErrorCode::InvalidBody),
+        ("/announce", json!([false, false]), ErrorCode::InvalidBody),
         ("/publish", json!({"topic": "t", "payload": "!"}), ErrorCode::InvalidBase64),
         ("/publish", json!({"topic": "", "payload": ""}), ErrorCode::InvalidTopic),
         ("/subscribe", json!({}), ErrorCode::InvalidBody),

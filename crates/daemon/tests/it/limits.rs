@@ -89,3 +89,30 @@ async fn payloads_of_direct_messages_are_bounded() {
     assert_eq!(answer.json()["error"], "payload_too_large");
     stop(vec![node]).await;
 }
+
+/// What docs/api.md says of bytes that do not become a request.
+#[tokio::test]
+async fn what_is_no_request_is_refused_without_a_body() {
+    let node = Node::start(&[]).await;
+    let fields: String = (0..101).map(|n| format!("X-{n}: x\r\n")).collect();
+    for (bytes, statuses) in [
+        ("nonsense\r\n\r\n".to_owned(), "400"),
+        (format!("GET /health HTTP/1.1\r\n{fields}\r\n"), "431"),
+        (format!("GET /health HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(300_000)), "431"),
+        (format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(300_000)), "414 431"),
+    ] {
+        let mut socket = TcpStream::connect(node.api.address).await.expect("the API listens");
+        // The daemon may stop reading before it has seen all of it.
+        let _ = socket.write_all(bytes.as_bytes()).await;
+        let mut answer = Vec::new();
+        let _ = within("the end", socket.read_to_end(&mut answer)).await;
+        let answer = String::from_utf8_lossy(&answer);
+        // What was left unread may have taken the answer away.
+        if answer.is_empty() && bytes.len() > 64 * 1024 {
+            continue;
+        }
+        assert!(statuses.contains(answer.get(9..12).unwrap_or("none")), "{answer}");
+        assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+    }
+    stop(vec![node]).await;
+}

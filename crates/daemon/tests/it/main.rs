@@ -4,6 +4,7 @@ mod abuse;
 mod api;
 mod cluster;
 mod events;
+mod floods;
 mod lifecycle;
 mod limits;
 mod support;

@@ -3,6 +3,7 @@
 use futures_util::SinkExt;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
+use x0x_api::limits::{MAX_TOPICS, MAX_WS_TOPICS};
 
 use crate::support::{Node, Ws, eventually, stop, within};
 
@@ -29,10 +30,20 @@ async fn sessions_publish_subscribe_and_are_listed() {
     assert_eq!(node.api.get("/ws/sessions").await.json(), expected);
 
     one.send(&publish("aGk=")).await;
-    let message =
-        json!({"type": "message", "topic": "t", "payload": "aGk=", "origin": node.agent_id()});
-    assert_eq!(one.next().await, message);
+    let message = one.next().await;
+    let epoch = message["epoch"].clone();
+    assert!(epoch.as_str().is_some_and(|text| text.len() == 16), "{message}");
+    let expected = json!({
+        "type": "message", "topic": "t", "payload": "aGk=", "origin": node.agent_id(),
+        "epoch": epoch, "seq": 1,
+    });
+    assert_eq!(message, expected);
     assert_eq!(two.next().await, message);
+    // A late session gets what is kept, and can tell that it is the same message.
+    let mut late = Ws::open(&node.api, "/ws").await;
+    late.subscribe("t").await;
+    assert_eq!(late.next().await, message);
+    drop(late);
     one.send(&json!({"type": "ping"})).await;
     assert_eq!(one.next().await, json!({"type": "pong"}));
 
@@ -72,7 +83,9 @@ async fn subscriptions_neither_double_nor_outlive_their_end() {
 async fn what_was_not_done_is_told() {
     let node = Node::start(&[]).await;
     let mut ws = Ws::open(&node.api, "/ws").await;
-    for text in ["nonsense", "{}", r#"{"type":"dance"}"#, r#"{"type":"publish"}"#, "[]"] {
+    for text in
+        ["nonsense", "{}", r#"{"type":"dance"}"#, r#"{"type":"publish"}"#, "[]", r#"["ping"]"#]
+    {
         ws.socket.send(Message::text(text)).await.expect("sent");
         let frame = ws.next().await;
         assert_eq!((&frame["type"], &frame["code"]), (&json!("error"), &json!("invalid_command")));
@@ -192,4 +205,35 @@ async fn sessions_are_told_when_the_daemon_stops() {
     within("the end", stopping).await.expect("stops");
     assert!(tokio::net::TcpStream::connect(api.address).await.is_err());
     assert!(!node.directory.path().join("data/api.port").exists());
+}
+
+#[tokio::test]
+async fn topics_are_bounded_for_a_session_and_for_the_daemon() {
+    let node = Node::start(&[]).await;
+    let topics = |from: usize, count: usize| {
+        let topics: Vec<_> = (from..from + count).map(|n| format!("t{n}")).collect();
+        json!({"type": "subscribe", "topics": topics})
+    };
+    let mut one = Ws::open(&node.api, "/ws").await;
+    one.send(&topics(0, MAX_WS_TOPICS + 1)).await;
+    let error = one.next().await;
+    assert_eq!((&error["type"], &error["code"]), (&json!("error"), &json!("limit_reached")));
+    let subscribed = one.next().await;
+    assert_eq!(subscribed["topics"].as_array().map(Vec::len), Some(MAX_WS_TOPICS));
+
+    // The daemon's own topics count too.
+    let mut two = Ws::open(&node.api, "/ws").await;
+    two.send(&topics(MAX_WS_TOPICS, MAX_WS_TOPICS)).await;
+    let error = two.next().await;
+    assert_eq!(error["code"], "limit_reached");
+    let message = error["message"].as_str().expect("a text");
+    assert!(message.contains(&MAX_TOPICS.to_string()), "{message}");
+    let refused = node.api.post("/subscribe", &json!({"topic": "one more"})).await;
+    assert_eq!((refused.status, &refused.json()["code"]), (429, &json!("limit_reached")));
+    drop(one);
+    eventually("there is room again", || async {
+        node.api.post("/subscribe", &json!({"topic": "one more"})).await.status == 200
+    })
+    .await;
+    stop(vec![node]).await;
 }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::Room;
 use crate::{
     error::RefuseReason,
     wire::{Ack, MAX_IN_FLIGHT_BYTES, MAX_IN_FLIGHT_MESSAGES, MAX_REFUSALS, Refusal, Verified},
@@ -42,13 +43,15 @@ pub(super) struct Incoming {
     stale: usize,
     /// Payload bytes held of this session.
     bytes: usize,
+    /// Payload bytes held of all sessions.
+    held_bytes: usize,
 }
 
 impl Incoming {
     /// A session began or ended: the order starts anew. What is held is still delivered.
     pub(super) fn reset(&mut self) {
-        let held = std::mem::take(&mut self.held);
-        *self = Self { stale: held.len(), held, ..Self::default() };
+        let (held, held_bytes) = (std::mem::take(&mut self.held), self.held_bytes);
+        *self = Self { stale: held.len(), held, held_bytes, ..Self::default() };
     }
 
     /// Checks the order of the next message and moves on.
@@ -71,7 +74,9 @@ impl Incoming {
 
     /// Keeps a message until the inbox has room.
     pub(super) fn hold(&mut self, seq: u64, message: Option<Verified>) {
-        self.bytes += message.as_ref().map_or(0, |message| message.payload().len());
+        let len = message.as_ref().map_or(0, |message| message.payload().len());
+        self.bytes += len;
+        self.held_bytes += len;
         self.held.push_back(Held { seq, message });
     }
 
@@ -80,6 +85,14 @@ impl Incoming {
         let unanswered = self.held.len() - self.stale + self.refusals.len();
         let fits = unanswered < MAX_IN_FLIGHT_MESSAGES && self.bytes + len <= MAX_IN_FLIGHT_BYTES;
         if fits { Ok(()) } else { Err(WindowExceeded) }
+    }
+
+    /// Whether this peer may have one more message of `len` payload bytes held, of what all peers
+    /// leave free. A peer may hold a window, whatever sessions its messages came in, and no more
+    /// than is free: so few that fill their share leave some to all others.
+    pub(super) fn may_hold(&self, len: usize, free: Room) -> bool {
+        self.held.len() < MAX_IN_FLIGHT_MESSAGES.min(free.messages)
+            && self.held_bytes + len <= MAX_IN_FLIGHT_BYTES.min(free.bytes)
     }
 
     /// Notes a refusal, to be told with the next answer.
@@ -94,6 +107,7 @@ impl Incoming {
         let messages = self.held.drain(..).filter(|held| held.message.is_some()).count();
         self.stale = 0;
         self.bytes = 0;
+        self.held_bytes = 0;
         messages
     }
 
@@ -110,10 +124,12 @@ impl Incoming {
     /// Settles the message whose turn it is, and hands it out.
     pub(super) fn pop(&mut self) -> Option<Verified> {
         let held = self.held.pop_front()?;
+        let len = held.message.as_ref().map_or(0, |message| message.payload().len());
+        self.held_bytes -= len;
         if self.stale > 0 {
             self.stale -= 1;
         } else {
-            self.bytes -= held.message.as_ref().map_or(0, |message| message.payload().len());
+            self.bytes -= len;
         }
         held.message
     }
@@ -221,6 +237,26 @@ mod tests {
         incoming.pop();
         assert_eq!(incoming.next_ack().map(|ack| (ack.epoch, ack.through_seq)), Some((2, 1)));
         assert_eq!(incoming.refuse_held(RefuseReason::InboxClosed), 0);
+    }
+
+    #[test]
+    fn a_peer_holds_a_window_over_all_its_sessions_and_no_more_than_is_free() {
+        let free = Room { messages: usize::MAX, bytes: usize::MAX };
+        let mut incoming = Incoming::default();
+        for seq in 1..=MAX_IN_FLIGHT_MESSAGES as u64 {
+            assert!(incoming.may_hold(1, free));
+            incoming.hold(seq, Some(verified(1)));
+            incoming.reset();
+        }
+        assert!(!incoming.may_hold(1, free), "messages of ended sessions count");
+        assert!(incoming.pop().is_some() && incoming.may_hold(1, free));
+        let held = incoming.held_bytes;
+        assert!(!incoming.may_hold(MAX_IN_FLIGHT_BYTES - held + 1, free));
+        assert!(incoming.may_hold(1, Room { bytes: held + 1, ..free }));
+        assert!(!incoming.may_hold(1, Room { bytes: held, ..free }));
+        assert!(!incoming.may_hold(1, Room { messages: held, ..free }));
+        while incoming.pop().is_some() {}
+        assert_eq!(incoming.held_bytes, 0);
     }
 
     #[test]

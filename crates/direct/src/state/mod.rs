@@ -32,9 +32,10 @@ use crate::{
     wire::{Ack, FrameIn, MAX_PAYLOAD, MessageId, MessageIn},
 };
 
-/// Undelivered messages of all machines together, past which nothing more is read.
-pub const MAX_HELD_MESSAGES: usize = 4096;
-/// Undelivered payload bytes of all machines together, past which nothing more is read.
+/// Undelivered messages of all machines together: as many as 16 full windows. Past the share of a
+/// machine its messages are refused as [`RefuseReason::Busy`].
+pub const MAX_HELD_MESSAGES: usize = 16 * 1024;
+/// Undelivered payload bytes of all machines together, shared as [`MAX_HELD_MESSAGES`].
 pub const MAX_HELD_BYTES: usize = 64 * 1024 * 1024;
 
 #[derive(Debug)]
@@ -135,12 +136,6 @@ impl DirectMachine {
         }
     }
 
-    /// Whether undelivered messages are below their caps, so that more may be read.
-    #[must_use]
-    pub const fn wants_input(&self) -> bool {
-        self.held_messages < MAX_HELD_MESSAGES && self.held_bytes < MAX_HELD_BYTES
-    }
-
     /// Whether a message waits for room in the inbox.
     #[must_use]
     pub const fn is_holding(&self) -> bool {
@@ -238,12 +233,22 @@ impl DirectMachine {
             self.metrics.broken_window.inc();
             return self.disconnect(id);
         }
-        let seq = message.seq;
+        let (seq, len) = (message.seq, message.payload.len());
+        let free = Room {
+            messages: MAX_HELD_MESSAGES - self.held_messages,
+            bytes: MAX_HELD_BYTES - self.held_bytes,
+        };
         let verified = if self.inbox_closed {
             Err(RefuseReason::InboxClosed)
         } else {
             message.verify(&session.agents, &self.config.local_agents)
         };
+        // Reading goes on when nothing can be held: what is refused here is told at once, and
+        // answers and sessions behind it are not kept waiting.
+        let verified = verified.and_then(|message| {
+            let fits = peer.incoming.may_hold(len, free);
+            fits.then_some(message).ok_or(RefuseReason::Busy)
+        });
         match verified {
             Ok(message) if self.dedup.insert(id, message.id()) => {
                 self.held_messages += 1;

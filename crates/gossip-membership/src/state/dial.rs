@@ -33,6 +33,8 @@ pub(super) enum Purpose {
     Merge,
     /// A link; urgent when it is wanted even at the cost of another.
     Link { urgent: bool },
+    /// An urgent link to a newcomer whose walk ended here.
+    Walk,
 }
 
 impl Target {
@@ -87,6 +89,9 @@ impl HyParView {
         let reached = |dial: &Dial| matches!(&dial.target, Target::Peer(p) if p.id() == id);
         if let Some(place) = self.dials.iter().position(reached) {
             let dial = self.dials.remove(place);
+            if let Some(session) = self.sessions.get_mut(&id) {
+                session.chosen &= dial.purpose != Purpose::Walk;
+            }
             self.ask(now, id, dial.purpose);
         }
     }

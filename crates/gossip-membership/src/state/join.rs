@@ -3,7 +3,7 @@
 use x0x_core::{MachineId, Tick};
 
 use super::{HyParView, Request, dial::Purpose};
-use crate::{peer::Peer, wire::Message};
+use crate::{peer::Peer, view::Source, wire::Message};
 
 impl HyParView {
     /// Asks a contact with a session for a place in the overlay.
@@ -54,14 +54,16 @@ impl HyParView {
         let short = self.linked() < self.config.active_target;
         if !self.is_busy(id) && (ttl == 0 || self.active.len() == 1 || short) {
             self.metrics.walks_ended.inc();
-            self.lost.forget(id);
-            if !self.reach(now, joiner.clone(), Purpose::Link { urgent: true }) {
-                self.learn(now, joiner, &[]);
+            // Where the joiner is known to be goes first: a false walk must not make it unreachable.
+            let known = self.passive.proven(id).or_else(|| self.lost.former(id));
+            let target = known.map_or_else(|| joiner.clone(), |known| known.and_heard(&joiner));
+            if !self.reach(now, target, Purpose::Walk) {
+                self.learn(now, joiner, Source::Gossip, &[]);
             }
             return;
         }
         if ttl == self.config.passive_walk {
-            self.learn(now, joiner.clone(), &[]);
+            self.learn(now, joiner.clone(), Source::Gossip, &[]);
         }
         if let (Some(left), Some(next)) =
             (ttl.checked_sub(1), self.active.choose(&[from, id], &mut self.rng))

@@ -3,7 +3,10 @@
 use x0x_core::{MachineId, Tick};
 
 use super::{HyParView, Output, Request, dial::Purpose};
-use crate::{peer::Peer, wire::Message};
+use crate::{peer::Peer, view::Source, wire::Message};
+
+/// Neighbours that nobody pushes out, because they have been there for longest.
+const PROTECTED_OLDEST: usize = 2;
 
 impl HyParView {
     /// Neighbours, and requests and dials that may give one.
@@ -18,16 +21,21 @@ impl HyParView {
             Purpose::Join if self.linked() < self.config.active_target => self.join(now, id),
             Purpose::Join => {
                 let peer = self.session_peer(id);
-                self.learn(now, peer, &[]);
+                self.learn(now, peer, Source::Gossip, &[]);
             }
             Purpose::Merge => self.join(now, id),
             Purpose::Link { urgent } => self.request(now, id, urgent),
+            Purpose::Walk => self.request(now, id, true),
         }
     }
 
     fn request(&mut self, now: Tick, id: MachineId, urgent: bool) {
-        let full = self.active.len() >= self.config.active_max;
-        if self.active.contains(id) || self.requests.contains_key(&id) || (full && !urgent) {
+        if self.active.contains(id) || self.requests.contains_key(&id) {
+            return;
+        }
+        // What cannot be kept is not asked for: it might cost the other side a link.
+        let keepable = self.has_room() || (urgent && self.evictable().next().is_some());
+        if !keepable {
             return;
         }
         let high = urgent || self.active.is_empty();
@@ -56,7 +64,7 @@ impl HyParView {
         } else {
             self.metrics.rejects.inc();
             let peer = self.session_peer(to);
-            self.learn(now, peer, &[]);
+            self.learn(now, peer, Source::Gossip, &[]);
         }
     }
 
@@ -97,7 +105,7 @@ impl HyParView {
     pub(super) fn on_disconnect(&mut self, now: Tick, from: MachineId, alive: bool) {
         if let Some(peer) = self.drop_link(now, from) {
             if alive {
-                self.learn(now, peer, &[]);
+                self.learn(now, peer, Source::Gossip, &[]);
                 return self.defer(now, from);
             }
             self.note_lost(now, peer, true);
@@ -144,7 +152,7 @@ impl HyParView {
             return;
         }
         let peer = self.session_peer(id);
-        self.learn(now, peer, &[]);
+        self.learn(now, peer, Source::Gossip, &[]);
         let doublings = self.passive.refusals(id).min(10);
         let pause = self.config.refusal_min.saturating_mul(1 << doublings);
         let until = self.around(now, pause.min(self.config.refusal_max));
@@ -174,18 +182,26 @@ impl HyParView {
         self.active.len() < self.config.active_max
     }
 
+    /// Neighbours that may have to make room for strangers: not those known for longest, and not
+    /// those that this node chose and dialled itself. A flood of strangers cannot cut it off from them.
+    fn evictable(&self) -> impl Iterator<Item = MachineId> {
+        let chosen = |id: &MachineId| self.sessions.get(id).is_some_and(|session| session.chosen);
+        self.active.ids().skip(PROTECTED_OLDEST).filter(move |id| !chosen(id))
+    }
+
     /// Drops a random neighbour, if strangers may cause that now.
     fn make_room(&mut self, now: Tick) -> bool {
+        let evictable: Vec<MachineId> = self.evictable().collect();
+        let Some(&id) = evictable.get(self.rng.below(evictable.len())) else {
+            return false;
+        };
         if !self.evictions.take(now) {
             return false;
         }
-        let Some(id) = self.active.choose(&[], &mut self.rng) else {
-            return false;
-        };
         self.metrics.demotions.inc();
         self.send(id, Message::Disconnect { alive: true });
         if let Some(peer) = self.drop_link(now, id) {
-            self.learn(now, peer, &[]);
+            self.learn(now, peer, Source::Gossip, &[]);
             self.defer(now, id);
         }
         true
@@ -193,8 +209,10 @@ impl HyParView {
 
     fn add_link(&mut self, now: Tick, id: MachineId) {
         let mut peer = self.session_peer(id);
-        if let Some(known) = self.passive.remove(id) {
-            peer.extend(known.addresses().iter().copied());
+        if let Some(known) = self.passive.remove(id)
+            && !peer.is_dialable()
+        {
+            peer = known;
         }
         self.lost.forget(id);
         self.bootstrap_linked(now, id);

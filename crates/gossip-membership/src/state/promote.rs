@@ -13,7 +13,10 @@ use std::{net::SocketAddr, time::Duration};
 use x0x_core::{MachineId, Tick};
 
 use super::{DialFailure, HyParView, dial::Purpose};
-use crate::peer::{Peer, usable};
+use crate::{
+    peer::{Peer, usable},
+    view::Source,
+};
 
 /// Most bootstrap addresses used; further ones are ignored.
 pub const MAX_BOOTSTRAP: usize = 32;
@@ -31,7 +34,7 @@ pub(super) struct Bootstrap {
 impl HyParView {
     pub(super) fn on_start(&mut self, now: Tick, addresses: Vec<SocketAddr>, cached: Vec<Peer>) {
         for peer in cached.into_iter().take(self.config.passive_max) {
-            self.learn(now, peer, &[]);
+            self.learn(now, peer, Source::Session, &[]);
         }
         for address in addresses.into_iter().filter_map(usable) {
             let known = self.bootstrap.iter().any(|bootstrap| bootstrap.address == address);

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, time::Duration};
 use x0x_core::{MachineId, Tick};
 
 use super::HyParView;
-use crate::{config::MAX_SHUFFLE_ENTRIES, peer::Peer, wire::Message};
+use crate::{config::MAX_SHUFFLE_ENTRIES, peer::Peer, view::Source, wire::Message};
 
 /// Most exchanges remembered, own and passed on; the oldest is forgotten first.
 pub const MAX_EXCHANGES: usize = 128;
@@ -173,7 +173,7 @@ impl HyParView {
         sent: &[MachineId],
     ) {
         for peer in self.heard_of_all(from, entries) {
-            self.learn(now, peer, sent);
+            self.learn(now, peer, Source::Gossip, sent);
         }
     }
 

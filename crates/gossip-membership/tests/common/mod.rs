@@ -1,8 +1,11 @@
 //! The overlay machine in the simulator.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, SocketAddr},
+};
 
-use x0x_core::{MachineId, PeerAddr};
+use x0x_core::{MachineId, PeerAddr, Scope};
 use x0x_gossip_membership::{
     DialFailure, HyParView, Input, Message, MessageIn, Output, OverlayConfig, Peer,
 };
@@ -18,6 +21,8 @@ pub(crate) struct Overlay {
     /// Which nodes a node is told of at its start.
     pub(crate) bootstrap: fn(NodeId) -> Vec<NodeId>,
     pub(crate) config: OverlayConfig,
+    /// Who dialled whom.
+    dialled: BTreeSet<(NodeId, NodeId)>,
 }
 
 pub(crate) type Overlays = Swarm<Overlay>;
@@ -55,7 +60,10 @@ impl Adapter for Overlay {
 
     fn input(&mut self, at: NodeId, event: NetEvent<Message, PeerAddr>) -> Option<Input> {
         Some(match event {
-            NetEvent::Up(from) => Input::Up { peer: peer(from), loopback: false },
+            NetEvent::Up(from) => {
+                let dialled = self.dialled.remove(&(at, from));
+                Input::Up { peer: peer(from), path: Scope::Site, dialled }
+            }
             NetEvent::Down(from) => Input::Down(id(from)),
             NetEvent::Message { from, message } => {
                 // What some nodes hear goes through the codec; for all it would be slow.
@@ -71,7 +79,7 @@ impl Adapter for Overlay {
 
     fn output(
         &mut self,
-        _: NodeId,
+        at: NodeId,
         output: Output,
         effects: &mut Vec<Effect<Message, PeerAddr, Change>>,
     ) {
@@ -80,6 +88,7 @@ impl Adapter for Overlay {
             Output::Dial(dial) => {
                 let SocketAddr::V4(first) = dial.addresses[0] else { unreachable!("all are IPv4") };
                 let to = (first.ip().to_bits() - 0x0a00_0000) as usize;
+                self.dialled.insert((at, to));
                 Effect::Connect { to: Some(to), dial }
             }
             Output::NeighborUp(peer) => Effect::Emit(Change::Up(node(peer))),
@@ -97,7 +106,9 @@ fn recoded(at: NodeId, message: &Message) -> Message {
 /// A swarm whose nodes all know node 0.
 pub(crate) fn swarm(seed: u64) -> Overlays {
     let bootstrap = |node| if node == 0 { vec![] } else { vec![0] };
-    Swarm::new(seed, LinkModel::default(), Overlay { bootstrap, config: OverlayConfig::default() })
+    let config = OverlayConfig::default();
+    let overlay = Overlay { bootstrap, config, dialled: BTreeSet::new() };
+    Swarm::new(seed, LinkModel::default(), overlay)
 }
 
 /// Adds a node and tells it where to begin.

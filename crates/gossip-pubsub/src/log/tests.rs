@@ -99,7 +99,7 @@ fn relations_tell_authors_faults_apart() {
     assert_eq!(relation(&log, &forge.run(None, &[b"x"])), Relation::Conflict);
     assert_eq!(relation(&log, &forge.run(None, &[b"1", b"2", b"3"])), Relation::Overlap);
     assert_eq!(relation(&log, &forge.run(None, &[b"1", b"x", b"3"])), Relation::Conflict);
-    assert_eq!(relation(&log, &forge.run_at(3, EntryHash::GENESIS, &[b"3"])), Relation::Mischained);
+    assert_eq!(relation(&log, &forge.run_at(3, EntryHash::GENESIS, &[b"3"])), Relation::Fork);
     let mut back_in_time = forge.clone();
     back_in_time.wall = WallTime::from_millis(WALL.as_millis() - 1);
     assert_eq!(relation(&log, &back_in_time.run(Some(&first), &[b"3"])), Relation::Mischained);
@@ -126,12 +126,21 @@ fn the_newest_epochs_are_kept_and_idle_authors_are_forgotten() {
     forge.epoch = 12;
     assert_eq!(relation(&log, &forge.run(None, &[b"x"])), Relation::Duplicate);
     assert_eq!(log.heads().len(), MAX_EPOCHS);
-    assert!(!log.forget_author(), "runs of it are retained");
+    log.forget_key(&forge.author());
+    assert_eq!((log.authors(), log.idle_authors()), (1, 0), "runs of it are retained");
     while log.evict().is_some() {}
     assert_eq!((log.bytes(), log.base()), (0, log.end()));
-    assert!(log.knows(&forge.author()));
-    assert!(log.forget_author());
-    assert_eq!(log.authors(), 0);
+    assert_eq!(log.idle().count(), log.idle_authors());
+    assert_eq!(log.idle_authors(), 1);
+    // A former author has no key, but its runs are still known to be old.
+    log.forget_key(&forge.author());
+    assert_eq!((log.authors(), log.idle_authors(), log.former_authors()), (0, 0, 1));
+    assert!(log.key(&forge.author()).is_none());
+    assert_eq!(relation(&log, &forge.run(None, &[b"x"])), Relation::Old);
+    log.forget_former(WALL);
+    assert_eq!(log.former_authors(), 1, "its latest entry is from then");
+    log.forget_former(WallTime::from_millis(WALL.as_millis() + 1));
+    assert_eq!(log.former_authors(), 0);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::{
     wire::{self, FrameKind, PublishWire, SubscriptionsWire, TopicHeads, WantIn},
 };
 
-use super::{Output, PubSubMachine, SHORT_TICK};
+use super::{Output, PubSubMachine, THROTTLE};
 
 /// Bytes of one subscriptions frame after which the rest goes into the next.
 const ANNOUNCE_BYTES: usize = 256 * 1024;
@@ -43,10 +43,13 @@ impl PubSubMachine {
         if !link.can_send() {
             return None;
         }
-        if link.offer.take().is_some() {
-            link.progress = self.now;
+        link.offer = None;
+        let outgoing = self.next_control(peer).or_else(|| self.next_run(peer));
+        let link = self.links.get_mut(&peer)?;
+        if link.runs_throttled || link.topics_throttled {
+            self.set_timeout(THROTTLE);
         }
-        let outgoing = self.next_control(peer).or_else(|| self.next_run(peer))?;
+        let outgoing = outgoing?;
         let link = self.links.get_mut(&peer)?;
         link.offer = Some(outgoing.offer);
         self.wake_link(peer);
@@ -55,39 +58,51 @@ impl PubSubMachine {
 
     fn next_control(&mut self, peer: MachineId) -> Option<Outgoing> {
         let link = self.links.get_mut(&peer)?;
-        // What is subscribed goes before what is wanted of it.
-        if !link.announce_set && link.announce.is_empty() && link.retract.is_empty() {
-            let want = link.wants.pop_front()?;
-            self.metrics.wants_sent.inc();
-            return Some(Outgoing { message: want.encode(), offer: Offer::Want(want) });
-        }
         let set = std::mem::take(&mut link.announce_set);
+        let again = std::mem::take(&mut link.announce_again);
         let removed: Vec<TopicId> = std::mem::take(&mut link.retract).into_iter().collect();
+        removed.iter().for_each(|topic| {
+            link.announced.remove(topic);
+        });
         let (mut added, mut encoded, mut bytes) = (Vec::new(), Vec::new(), 0);
         while bytes < ANNOUNCE_BYTES
-            && let Some(topic) = link.announce.pop_first()
+            && !link.topics_throttled
+            && let Some(topic) = link.announce.first().copied()
         {
+            if !link.paced_topics.take(self.now) {
+                link.topics_throttled = true;
+                break;
+            }
+            link.announce.remove(&topic);
+            link.announced.insert(topic);
             let heads = self.topics.get(&topic).map_or_else(Vec::new, |state| state.log.heads());
             let heads = TopicHeads { topic, heads }.encode();
             bytes += heads.len();
             encoded.push(heads);
             added.push(topic);
         }
+        // What is subscribed goes before what is wanted of it.
+        if !set && removed.is_empty() && added.is_empty() {
+            let want = link.wants.pop()?;
+            self.metrics.wants_sent.inc();
+            return Some(Outgoing { message: want.encode(), offer: Offer::Want(want) });
+        }
         let message = wire::encode(FrameKind::Subscriptions(SubscriptionsWire {
             set,
+            again,
             add: encoded,
             remove: removed.iter().map(|topic| wire::copy(topic.as_bytes())).collect(),
         }));
-        Some(Outgoing { message, offer: Offer::Announce { set, added, removed } })
+        Some(Outgoing { message, offer: Offer::Announce { set, again, added, removed } })
     }
 
     fn next_run(&mut self, peer: MachineId) -> Option<Outgoing> {
         let oldest = self.oldest_retained();
         loop {
-            let link = self.links.get_mut(&peer)?;
+            let link = self.links.get_mut(&peer).filter(|link| !link.runs_throttled)?;
             let topic = link.next_topic()?;
             let Some(state) = self.topics.get(&topic) else { continue };
-            let (item, evicted) = link.next_run(topic, &state.log, oldest);
+            let (item, evicted) = link.next_run(self.now, topic, &state.log, oldest);
             self.metrics.entries_evicted_unsent.add(evicted);
             let congested = state.congested;
             let outgoing = item.map(|item| {
@@ -138,16 +153,15 @@ impl PubSubMachine {
     pub(super) fn writable(&mut self, peer: MachineId) {
         let Some(link) = self.links.get_mut(&peer) else { return };
         link.paused = false;
-        link.progress = self.now;
         self.wake_link(peer);
     }
 
     /// Asks a link for a missing range.
     pub(super) fn want(&mut self, peer: MachineId, want: WantIn, upto: u64) {
         let Some(link) = self.links.get_mut(&peer) else { return };
-        link.want(self.now, want, upto, &self.limits);
+        link.wants.want(self.now, want, upto, &self.limits);
         self.wake_link(peer);
-        self.set_timeout(SHORT_TICK);
+        self.set_timeout(self.limits.gap_patience);
     }
 
     /// Asks again for what is still missing after a while.
@@ -159,12 +173,18 @@ impl PubSubMachine {
                 let topic = self.topics.get(topic).filter(|state| !state.subscribers.is_empty())?;
                 Some(topic.log.head(&chain.0, chain.1))
             };
-            let given_up = link.retry_missing(self.now, &self.limits, head);
-            self.metrics.wants_given_up.add(given_up);
-            if !link.missing.is_empty() {
-                self.set_timeout(SHORT_TICK);
+            let retried = link.wants.retry(self.now, &self.limits, head);
+            self.metrics.wants_slowed.add(retried.slowed);
+            for topic in retried.resubscribe {
+                if self.topics.get(&topic).is_some_and(|state| !state.subscribers.is_empty()) {
+                    link.announce.insert(topic);
+                    self.metrics.resubscribed.inc();
+                }
             }
             self.wake_link(peer);
+            if let Some(next) = retried.next {
+                self.set_timeout(next.since(self.now));
+            }
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What peers send: cheap checks first, then the signature, then the log.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use x0x_core::MachineId;
 use x0x_identity::PublicKey;
@@ -18,12 +20,8 @@ use super::{Equivocation, Output, PubSubMachine};
 /// Points for what an honest peer never sends, whatever the author did.
 const FORGERY: u32 = 10;
 
-/// Points for what an honest peer may send, but rarely.
+/// Points for a run that no honest peer forwards, although its author may have signed it.
 const DUBIOUS: u32 = 1;
-
-/// How long past the retention an entry is still accepted: sweeps and clocks are not exact, and the
-/// entry may be needed to continue its author's chain.
-const EXPIRY_SLACK_MS: u64 = 60 * 60 * 1000;
 
 /// A run that passed the cheap checks and waits for its signature to be checked.
 #[derive(Debug)]
@@ -79,8 +77,13 @@ impl PubSubMachine {
     }
 
     fn subscriptions(&mut self, peer: MachineId, change: SubscriptionsIn) {
+        let subscribed =
+            if change.again { self.subscribed_topics().collect() } else { BTreeSet::new() };
         let Some(link) = self.links.get_mut(&peer) else { return };
         link.heard = true;
+        if change.again {
+            link.announce = subscribed;
+        }
         if change.set {
             let all: Vec<_> = link.topics.keys().copied().collect();
             all.iter().for_each(|topic| link.drop_topic(topic));
@@ -89,12 +92,13 @@ impl PubSubMachine {
         for TopicHeads { topic, heads } in change.add {
             link.drop_topic(&topic);
             let full = link.topics.len() >= MAX_SUBSCRIBED_TOPICS;
-            if full || !link.subscribes.take(self.now, 1) {
+            if full || !link.subscribes.take(self.now) {
                 self.metrics.refused_subscriptions.inc();
                 continue;
             }
-            let cursor = self.topics.get(&topic).map_or(0, |state| state.log.base());
-            link.topics.insert(topic, LinkTopic::at(cursor));
+            let (base, end) =
+                self.topics.get(&topic).map_or((0, 0), |state| (state.log.base(), state.log.end()));
+            link.topics.insert(topic, LinkTopic::at(base, base == end));
             for head in heads {
                 link.note_have(topic, (head.author, head.epoch), head.seq, &self.limits);
             }
@@ -106,7 +110,7 @@ impl PubSubMachine {
 
     fn wanted(&mut self, peer: MachineId, want: WantIn) {
         let Some(link) = self.links.get_mut(&peer) else { return };
-        if !link.requests.take(self.now, 1) {
+        if !link.requests.take(self.now) {
             self.metrics.refused_wants.inc();
             return;
         }
@@ -120,7 +124,7 @@ impl PubSubMachine {
         };
         let Some(place) = link.topics.get_mut(&want.topic) else { return };
         // What was sent of the other authors is noted, so going back repeats only this one.
-        place.cursor = place.cursor.min(position);
+        place.rewind(position);
         let chain = (want.author, want.epoch);
         link.reset_have(want.topic, chain, Some(want.from_seq.saturating_sub(1)));
         link.wake(want.topic);
@@ -141,24 +145,27 @@ impl PubSubMachine {
             self.metrics.refused_topic.inc();
             return;
         }
-        let entries = body.entries().len() as u64;
-        if !self.links.get_mut(&peer).is_some_and(|link| link.entries.take(self.now, entries)) {
+        let (now, head) = (self.now, self.head_of(body));
+        let entries = u32::try_from(body.entries().len()).unwrap_or(u32::MAX);
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        if !link.entries.take_many(now, entries) {
             self.metrics.refused_rate.inc();
-            let head = self.head_of(body);
             return self.want_from(peer, body, head + 1, false);
         }
         if !self.is_timely(body) || !self.is_wanted(peer, body, run.signature(), floor) {
             return;
+        }
+        // Only what costs a signature check; everything else is cheap.
+        if !self.links.get_mut(&peer).is_some_and(|link| link.runs.take(now)) {
+            self.metrics.refused_run_rate.inc();
+            return self.want_from(peer, body, head + 1, false);
         }
         match self.key_of(body, author_key) {
             Ok(Some(key)) => {
                 let pending = PendingRun { peer, run, key, floor };
                 self.outputs.push_back(Output::Verify(Box::new(pending)));
             }
-            Ok(None) => {
-                let head = self.head_of(body);
-                self.want_from(peer, body, head + 1, true);
-            }
+            Ok(None) => self.want_from(peer, body, head + 1, true),
             Err(KeyRefused) => {
                 self.metrics.refused_key.inc();
                 self.penalize(peer, FORGERY);
@@ -174,8 +181,7 @@ impl PubSubMachine {
             self.metrics.refused_future.inc();
             return false;
         }
-        let oldest = self.oldest_retained().as_millis().saturating_sub(EXPIRY_SLACK_MS);
-        if body.last_time().wall().as_millis() < oldest {
+        if body.last_time().wall() < self.oldest_accepted() {
             self.metrics.refused_expired.inc();
             return false;
         }
@@ -192,10 +198,18 @@ impl PubSubMachine {
     ) -> bool {
         let Some(topic) = self.topics.get(&body.topic) else { return false };
         // An honest peer that holds less than we do sends old runs, and one that has not noticed an
-        // equivocation sends blocked ones. An author that signs two histories can even make it send
-        // runs that do not fit ours, though rarely.
+        // equivocation sends blocked ones. An author that signs two histories makes it send runs that
+        // contradict ours: the signature tells whether that is the author's doing or the peer's.
         let points = match topic.log.relation(body, signature) {
             Relation::Next | Relation::Conflict => return true,
+            Relation::Fork => {
+                self.metrics.refused_mischained.inc();
+                return true;
+            }
+            Relation::Overlap => {
+                self.metrics.refused_overlap.inc();
+                return true;
+            }
             Relation::Gap { head } => return self.accepts_gap(peer, body, head, floor),
             Relation::Duplicate => {
                 self.metrics.duplicates.inc();
@@ -210,10 +224,6 @@ impl PubSubMachine {
                 self.metrics.refused_blocked.inc();
                 0
             }
-            Relation::Overlap => {
-                self.metrics.refused_overlap.inc();
-                DUBIOUS
-            }
             Relation::Mischained => {
                 self.metrics.refused_mischained.inc();
                 DUBIOUS
@@ -225,32 +235,36 @@ impl PubSubMachine {
         false
     }
 
-    /// Entries are missing before this run. They are asked for; only when the sender has nothing
-    /// older and no other link supplied them in time, the gap is accepted.
+    /// Entries are missing before this run. They are asked for; only when the sender says that it
+    /// has nothing older, the gap is accepted: as soon as all other links said so too, or when they
+    /// did not supply what is missing in time. A link that has more is preferred.
     fn accepts_gap(&mut self, peer: MachineId, body: &RunBody, head: u64, floor: bool) -> bool {
-        if floor {
-            let others = self.other_links(peer, body);
-            if others.is_empty() {
-                return true;
-            }
-            let (now, patience) = (self.now, self.limits.gap_patience);
-            let topic = self.topics.get_mut(&body.topic);
-            let Some(since) = topic.and_then(|t| t.log.gap_since(&body.author, body.epoch)) else {
-                return true;
-            };
-            match *since {
-                Some(since) if now.since(since) >= patience => return true,
-                Some(_) => {}
-                None => {
-                    *since = Some(now);
-                    others.into_iter().for_each(|other| {
-                        self.want_from(other, body, head + 1, false);
-                    });
-                }
-            }
+        if !floor {
+            self.metrics.refused_gap.inc();
+            self.want_from(peer, body, head + 1, false);
+            return false;
+        }
+        let RunBody { topic, author, epoch, first_seq, .. } = *body;
+        let floor_of = |id: &MachineId| {
+            self.links.get(id).and_then(|link| link.wants.floor(topic, (author, epoch), head))
+        };
+        let others = self.other_links(peer, body);
+        let floors: Vec<_> = others.iter().filter_map(floor_of).collect();
+        let lower = floors.iter().any(|floor| floor.first < first_seq);
+        let patience = self.limits.gap_patience * if lower { 2 } else { 1 };
+        let waited = floor_of(&peer).is_some_and(|own| self.now.since(own.since) >= patience);
+        if waited || (floors.len() == others.len() && !lower) {
+            return true;
         }
         self.metrics.refused_gap.inc();
-        self.want_from(peer, body, head + 1, false);
+        let want = WantIn { topic, author, epoch, from_seq: head + 1, need_key: false };
+        let Some(link) = self.links.get_mut(&peer) else { return false };
+        let said = (first_seq, body.last_seq());
+        let is_new = link.wants.note_floor(self.now, want, said, &self.limits);
+        self.set_timeout(self.limits.gap_patience);
+        if is_new && floors.is_empty() {
+            others.into_iter().for_each(|other| self.ask(other, want));
+        }
         false
     }
 
@@ -271,6 +285,14 @@ impl PubSubMachine {
         let RunBody { topic, author, epoch, .. } = *body;
         let want = WantIn { topic, author, epoch, from_seq, need_key };
         self.want(peer, want, body.last_seq());
+    }
+
+    /// Asks a link once for what another one says exists.
+    fn ask(&mut self, peer: MachineId, want: WantIn) {
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.wants.ask(want, &self.limits);
+        }
+        self.wake_link(peer);
     }
 
     fn note_have(&mut self, peer: MachineId, body: &RunBody) {
@@ -315,39 +337,23 @@ impl PubSubMachine {
         let Some(topic) = self.topics.get(&body.topic) else { return };
         match topic.log.relation(body, run.signature()) {
             Relation::Next => {}
-            Relation::Conflict => return self.equivocation(run),
+            Relation::Conflict | Relation::Fork | Relation::Overlap => {
+                return self.equivocation(run);
+            }
             // Decided before the signature was checked, and nothing came between.
             _ if !self.is_wanted(peer, body, run.signature(), floor) => return,
             _ => {}
         }
         let head = self.head_of(body);
-        if !self.admit_author(body) {
+        if !self.admit_author(&body.topic, &body.author) {
             self.metrics.refused_authors.inc();
             return;
         }
-        if head > 0 {
-            self.metrics.entries_missed.add((body.first_seq - 1).saturating_sub(head));
-        }
+        self.metrics.entries_missed.add((body.first_seq - 1).saturating_sub(head));
         self.note_have(peer, body);
         self.metrics.runs_accepted.inc();
         self.metrics.entries_accepted.add(run.len());
         self.append(run, &key);
-    }
-
-    /// Whether the run's author is known in its topic or there is room for one more.
-    fn admit_author(&mut self, body: &RunBody) -> bool {
-        let Some(topic) = self.topics.get_mut(&body.topic) else { return false };
-        if topic.log.knows(&body.author) {
-            return true;
-        }
-        let full =
-            topic.log.authors() >= self.limits.topic_authors || self.authors >= self.limits.authors;
-        if !full {
-            return true;
-        }
-        let forgotten = topic.log.forget_author();
-        self.authors -= usize::from(forgotten);
-        forgotten
     }
 
     fn equivocation(&mut self, run: Run) {
@@ -355,9 +361,10 @@ impl PubSubMachine {
         let (author, id) = (body.author, body.topic);
         let Some(topic) = self.topics.get_mut(&id) else { return };
         let common = body.last_seq().min(topic.log.head(&author, body.epoch));
-        let Some(first) = topic.log.find(&author, body.epoch, common).cloned() else { return };
         topic.log.block(&author);
         self.metrics.equivocations.inc();
+        // Known to be so even when the first is retained no more, but no longer to be shown.
+        let Some(first) = topic.log.find(&author, body.epoch, common).cloned() else { return };
         if self.equivocations.len() >= self.limits.equivocation_proofs {
             self.equivocations.pop_front();
         }

@@ -1,13 +1,20 @@
 //! The topics' logs: making and dropping them, appending, retention and congestion.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use x0x_core::{MachineId, TopicId, WallTime};
+use x0x_core::{AgentId, MachineId, TopicId, WallTime};
 use x0x_identity::PublicKey;
 
 use crate::{run::Run, subscriber::SubscriptionId};
 
 use super::{Output, PubSubMachine, SHORT_TICK, SWEEP, Topic};
+
+/// Authors that are made former ones at once.
+const FORGET: usize = 64;
+
+/// How long past the retention an entry is still accepted: sweeps and clocks are not exact, and the
+/// entry may be needed to continue its author's chain.
+const EXPIRY_SLACK_MS: u64 = 60 * 60 * 1000;
 
 impl PubSubMachine {
     /// Makes a topic's log, dropping the one that was without subscribers for longest if needed.
@@ -28,7 +35,7 @@ impl PubSubMachine {
         // Peers that subscribed it before this node knew it read it from the start.
         for link in self.links.values_mut() {
             if let Some(state) = link.topics.get_mut(&topic) {
-                state.cursor = 0;
+                state.restart();
             }
         }
     }
@@ -37,7 +44,6 @@ impl PubSubMachine {
         if let Some(topic) = self.topics.remove(id) {
             self.log_bytes -= topic.log.bytes();
             self.log_entries -= topic.log.entries();
-            self.authors -= topic.log.authors();
             if topic.congested {
                 self.outputs.push_back(Output::Congestion { topic: *id, congested: false });
             }
@@ -49,10 +55,8 @@ impl PubSubMachine {
         let id = run.body().topic();
         self.latest = self.latest.max(run.body().last_time());
         let Some(topic) = self.topics.get_mut(&id) else { return };
-        let authors = topic.log.authors();
         let (bytes, entries) = (run.size() as u64, run.len());
         topic.log.append(Arc::new(run), key);
-        self.authors += topic.log.authors() - authors;
         self.log_bytes += bytes;
         self.log_entries += entries;
         let subscribers: Vec<SubscriptionId> = topic.subscribers.iter().copied().collect();
@@ -110,6 +114,12 @@ impl PubSubMachine {
         WallTime::from_millis(self.wall.as_millis().saturating_sub(retention))
     }
 
+    /// The earliest wall time that is still accepted.
+    pub(super) fn oldest_accepted(&self) -> WallTime {
+        let oldest = self.oldest_retained().as_millis();
+        WallTime::from_millis(oldest.saturating_sub(EXPIRY_SLACK_MS))
+    }
+
     pub(super) fn sweep_age(&mut self) {
         let oldest = self.oldest_retained();
         let ids: Vec<TopicId> = self.topics.keys().copied().collect();
@@ -141,17 +151,71 @@ impl PubSubMachine {
         });
     }
 
+    /// Whether there is room for an author of whom nothing is known in a topic, or only its heads.
+    /// Those least recently active without retained runs make room, by becoming former authors.
+    pub(super) fn admit_author(&mut self, id: &TopicId, author: &AgentId) -> bool {
+        let Some(topic) = self.topics.get(id) else { return false };
+        if topic.log.key(author).is_some() {
+            return true;
+        }
+        let limits = &self.limits;
+        let in_topic = topic.log.authors() >= limits.topic_authors;
+        let all: usize = self.topics.values().map(|topic| topic.log.authors()).sum();
+        if !in_topic && all < limits.authors {
+            return true;
+        }
+        let idle = |topic: &Topic| topic.log.idle_authors();
+        let candidates =
+            if in_topic { idle(topic) } else { self.topics.values().map(idle).sum::<usize>() };
+        candidates > 0 && self.former_room() && {
+            self.forget_keys(in_topic.then_some(*id));
+            true
+        }
+    }
+
+    /// Whether there is room for more former authors; those of whom nothing could be accepted again
+    /// make room, which is looked for now and then.
+    fn former_room(&mut self) -> bool {
+        let former = |topics: &BTreeMap<TopicId, Topic>| -> usize {
+            topics.values().map(|topic| topic.log.former_authors()).sum()
+        };
+        let (now, max) = (self.now, self.limits.former_authors);
+        if former(&self.topics) >= max && self.former_swept.is_none_or(|at| now.since(at) >= SWEEP)
+        {
+            self.former_swept = Some(now);
+            let before = self.oldest_accepted();
+            self.topics.values_mut().for_each(|topic| topic.log.forget_former(before));
+        }
+        former(&self.topics) < max
+    }
+
+    /// Makes the least recently active idle authors of a topic, or of all, former ones: several at
+    /// once, so that they are not searched for each new author.
+    fn forget_keys(&mut self, within: Option<TopicId>) {
+        let topics =
+            self.topics.iter().filter(|(id, _)| within.is_none_or(|within| within == **id));
+        let mut idle: Vec<_> = topics
+            .flat_map(|(id, topic)| topic.log.idle().map(|(time, author)| (time, *id, author)))
+            .collect();
+        idle.sort_unstable();
+        for (_, id, author) in idle.into_iter().take(FORGET) {
+            if let Some(topic) = self.topics.get_mut(&id) {
+                topic.log.forget_key(&author);
+                self.metrics.authors_forgotten.inc();
+            }
+        }
+    }
+
     /// Tells the publisher when a live link of a topic is too far behind, and when no more.
     pub(super) fn update_congestion(&mut self, id: &TopicId) {
         let Some(topic) = self.topics.get_mut(id) else { return };
         if !topic.own {
             return;
         }
-        // Released at half the limit, so that it does not flicker.
-        let share = if topic.congested { 2 } else { 1 };
-        let mut links = self.links.values();
-        let congested =
-            links.any(|link| link.is_behind(self.now, id, &topic.log, &self.limits, share));
+        let mut congested = false;
+        for link in self.links.values_mut() {
+            congested |= link.holds(self.now, id, &topic.log, &self.limits);
+        }
         if congested != topic.congested {
             topic.congested = congested;
             self.outputs.push_back(Output::Congestion { topic: *id, congested });

@@ -100,11 +100,23 @@ impl RunForge {
     }
 }
 
+/// The publish frame of an encoded run, whose sender says that it has nothing older.
+#[must_use]
+pub fn floor_frame(forge: &RunForge, encoded: &Bytes) -> Bytes {
+    let author_key = wire::copy(forge.key.public_key().as_bytes());
+    wire::encode(FrameKind::Publish(PublishWire { run: encoded.clone(), author_key, floor: true }))
+}
+
 /// A frame that subscribes a topic as a peer without anything of it.
 #[must_use]
 pub fn subscribe_frame(topic: TopicId) -> Bytes {
     let heads = TopicHeads { topic, heads: Vec::new() };
-    let wire = SubscriptionsWire { set: true, add: vec![heads.encode()], remove: Vec::new() };
+    let wire = SubscriptionsWire {
+        set: true,
+        add: vec![heads.encode()],
+        remove: Vec::new(),
+        again: false,
+    };
     wire::encode(FrameKind::Subscriptions(wire))
 }
 

@@ -1,5 +1,7 @@
 //! Every table keeps its cap, and says so when it is reached.
 
+use std::time::Duration;
+
 use x0x_core::TopicId;
 use x0x_gossip_pubsub::{
     Input, Limits, MAX_SUBSCRIBED_TOPICS, NetworkId, Start, SubscribeError,
@@ -72,6 +74,161 @@ fn authors_beyond_the_cap_are_refused_until_one_is_forgotten() {
     send(&mut world, &forge(4), &forge(4).run(None, &[b"taken"]));
     assert_eq!(world.counter(0, "pubsub_refused_authors"), 1);
     assert_eq!(world.nodes[0].messages(id).len(), 5);
+}
+
+#[test]
+fn an_idle_author_of_any_topic_makes_room() {
+    let mut limits = Limits::default();
+    limits.authors = 2;
+    let mut world = World::new(1, 3, &limits);
+    let _ = world.subscribe(0, topic(0), Start::Retained);
+    let id = world.subscribe(0, topic(1), Start::Retained);
+    world.input(0, Input::LinkUp(machine_id(9)));
+    let send = |world: &mut World, n: u64, topic| {
+        let network = NetworkId::from_name(NETWORK);
+        let forge = RunForge::new(testing::key(60 + n), network, topic, world.wall());
+        let message = forge.frame(forge.run(None, &[b"1"]).encoded());
+        world.input(0, Input::Frame { peer: machine_id(9), message });
+    };
+    send(&mut world, 0, topic(0));
+    send(&mut world, 1, topic(0));
+    send(&mut world, 2, topic(1));
+    assert_eq!(world.counter(0, "pubsub_refused_authors"), 1);
+    // Nothing of the first two is retained a day later.
+    world.advance(Duration::from_secs(25 * 3600));
+    send(&mut world, 2, topic(1));
+    assert_eq!(world.counter(0, "pubsub_refused_authors"), 1);
+    assert_eq!(world.nodes[0].messages(id).len(), 1);
+}
+
+#[test]
+fn a_forgotten_author_cannot_be_replayed() {
+    let mut limits = Limits::default();
+    limits.topic_authors = 2;
+    limits.former_authors = 1;
+    limits.topic_entries = 2;
+    let mut world = World::new(1, 3, &limits);
+    world.refusals = 0.0;
+    let id = world.subscribe(0, topic(0), Start::Retained);
+    world.input(0, Input::LinkUp(machine_id(9)));
+    let network = NetworkId::from_name(NETWORK);
+    let forge = |n: u64| RunForge::new(testing::key(60 + n), network, topic(0), WALL);
+    let send = |world: &mut World, n: u64| {
+        let message = forge(n).frame(forge(n).run(None, &[b"1"]).encoded());
+        world.input(0, Input::Frame { peer: machine_id(9), message });
+    };
+    let flood = |world: &mut World| {
+        for _ in 0..2 {
+            world.publish(0, topic(0), "x").unwrap();
+            world.sign(0);
+        }
+    };
+    send(&mut world, 0);
+    flood(&mut world);
+    send(&mut world, 1);
+    assert_eq!(world.counter(0, "pubsub_authors_forgotten"), 1);
+    assert_eq!(world.nodes[0].messages(id).len(), 4);
+    send(&mut world, 0);
+    assert_eq!(world.counter(0, "pubsub_refused_replayed"), 1);
+    assert_eq!(world.nodes[0].messages(id).len(), 4, "delivered once");
+    // Rather no new author than a replay.
+    flood(&mut world);
+    send(&mut world, 2);
+    assert_eq!(world.counter(0, "pubsub_refused_authors"), 1);
+}
+
+#[test]
+fn a_session_beyond_the_links_takes_the_place_of_one_that_ends() {
+    let mut limits = Limits::default();
+    limits.links = 2;
+    let mut world = World::new(4, 6, &Limits::default());
+    world.limit(0, limits);
+    let near = world.subscribe(0, topic(0), Start::Retained);
+    let far = world.subscribe(3, topic(0), Start::Retained);
+    (1..4).for_each(|n| world.link(0, n));
+    world.publish(3, topic(0), "a").unwrap();
+    world.publish(0, topic(0), "b").unwrap();
+    world.settle();
+    assert_eq!(world.counter(0, "pubsub_links_waiting"), 1);
+    assert_eq!(world.nodes[3].messages(far).len(), 1);
+    world.unlink(0, 1);
+    world.settle();
+    assert_eq!(world.counter(0, "pubsub_links"), 2);
+    assert_eq!(world.counter(0, "pubsub_links_waiting"), 0);
+    world.assert_complete(&[(0, topic(0), near), (3, topic(0), far)], 6);
+}
+
+#[test]
+fn subscriptions_that_change_while_a_link_is_paused_add_up_to_what_is_left() {
+    let mut world = World::new(2, 7, &Limits::default());
+    world.capacity = 1;
+    world.link(0, 1);
+    world.settle();
+    for n in 0..2000 {
+        let id = world.subscribe(0, topic(n), Start::Live);
+        world.input(0, Input::Unsubscribe(id));
+        world.advance(Duration::from_millis(1));
+    }
+    let left = world.subscribe(0, topic(9), Start::Retained);
+    world.settle();
+    assert_eq!(world.counter(1, "pubsub_refused_oversized"), 0);
+    assert_eq!(world.disconnects, []);
+    world.publish(1, topic(9), "x").unwrap();
+    world.settle();
+    world.assert_complete(&[(0, topic(9), left)], 7);
+}
+
+#[test]
+fn announcements_are_paced_below_what_a_peer_takes() {
+    let mut world = World::new(2, 8, &Limits::default());
+    world.capacity = usize::MAX;
+    world.link(0, 1);
+    let mut ids = Vec::new();
+    for _ in 0..10 {
+        for id in ids.drain(..) {
+            world.input(0, Input::Unsubscribe(id));
+        }
+        ids.extend((0..400).map(|n| world.subscribe(0, topic(n), Start::Retained)));
+        world.settle_now();
+    }
+    world.settle();
+    assert_eq!(world.counter(1, "pubsub_refused_subscriptions"), 0);
+    for n in 0..400 {
+        world.publish(1, topic(n), "x").unwrap();
+    }
+    world.settle();
+    assert!(ids.iter().all(|id| world.nodes[0].messages(*id).len() == 1));
+}
+
+#[test]
+fn signature_checks_are_limited_and_a_sender_keeps_below() {
+    let mut limits = Limits::default();
+    (limits.link_run_burst, limits.link_run_rate) = (64, 64);
+    let mut world = World::new(2, 9, &limits);
+    let id = world.subscribe(1, topic(0), Start::Retained);
+    world.link(0, 1);
+    for n in 0..300 {
+        world.publish(0, topic(0), &format!("{n}")).unwrap();
+        world.sign(0);
+    }
+    world.settle();
+    assert_eq!(world.counter(1, "pubsub_refused_run_rate"), 0);
+    world.assert_complete(&[(1, topic(0), id)], 9);
+
+    let mut world = World::new(1, 9, &limits);
+    world.subscribe(0, topic(0), Start::Retained);
+    world.input(0, Input::LinkUp(machine_id(9)));
+    let network = NetworkId::from_name(NETWORK);
+    let forge = RunForge::new(testing::key(60), network, topic(0), WALL);
+    let mut last = None;
+    for _ in 0..100 {
+        let run = forge.run(last.as_ref(), &[b"x"]);
+        let message = forge.frame(run.encoded());
+        world.input(0, Input::Frame { peer: machine_id(9), message });
+        last = Some(run);
+    }
+    assert_eq!(world.counter(0, "pubsub_signatures_verified"), 64);
+    assert_eq!(world.counter(0, "pubsub_refused_run_rate"), 1, "then they are ahead");
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The machine in small worlds, without time, sockets or tasks of its own.
 
 mod bounds;
+mod gaps;
 mod harness;
 mod hostile;
+mod pressure;
 mod world;

@@ -280,7 +280,8 @@ fn a_run_that_was_lost_on_the_way_is_asked_for() {
     let mut limits = Limits::default();
     limits.link_rate = 1;
     limits.link_burst = 2;
-    let mut world = World::new(2, 10, &limits);
+    let mut world = World::new(2, 10, &Limits::default());
+    world.limit(1, limits);
     world.link(0, 1);
     let id = world.subscribe(1, topic, Start::Retained);
     for n in 0..5 {

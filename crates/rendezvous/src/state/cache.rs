@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use x0x_core::{AgentId, MachineId, Tick, UserId, WallTime};
+use x0x_core::{AgentId, MachineId, Tick, WallTime};
 
 use crate::{
     config::MAX_DISCOVERED,
@@ -20,9 +20,6 @@ pub struct DiscoveredAgent {
     pub agent: AgentId,
     /// The machine that it last proved to run on.
     pub machine: MachineId,
-    /// The user that the agent says stands behind it: its own claim, which the user has not
-    /// confirmed.
-    pub user: Option<UserId>,
     /// Where the machine may be reached; at most [`x0x_core::MAX_ADDRESSES`], perhaps none.
     pub addresses: Vec<SocketAddr>,
     /// When the agent made its last announcement, by its clock; when it was first met, for one that
@@ -40,7 +37,7 @@ pub enum Outcome {
     Kept,
     /// It is not newer than what is known of its agent.
     Replay,
-    /// The cache is full of agents that were seen later.
+    /// The cache is full of agents that were met, or seen later.
     Full,
 }
 
@@ -51,12 +48,25 @@ struct Entry {
     stamp: Option<Stamp>,
     /// When a session last proved the machine.
     met_at: Option<WallTime>,
+    /// It was met, and keeps its place before all that only announced themselves.
+    proven: bool,
     /// Listed as present until then. Monotonic, so that a step of the wall clock empties no list.
     fresh_until: Tick,
 }
 
+/// What makes room first: who only announced itself before who was met, then who was seen longest ago.
+type Rank = (bool, WallTime, AgentId);
+
+impl Entry {
+    const fn rank(&self) -> Rank {
+        (self.proven, self.known.last_seen, self.known.agent)
+    }
+}
+
 /// The agents that were heard of: at most [`MAX_DISCOVERED`], by id. When it is full, the agent seen
-/// longest ago makes room.
+/// longest ago makes room, of those that only announced themselves first. Announcing costs a key, so
+/// that a flood of them displaces nobody who proved itself in a session here. Those who did hold at
+/// most three quarters: a flood of sessions leaves room for what is announced.
 ///
 /// Pure: the time is an argument, the order of iteration is that of the ids.
 #[derive(Debug, Clone)]
@@ -64,8 +74,10 @@ pub struct DiscoveryCache {
     freshness: Duration,
     capacity: usize,
     entries: BTreeMap<AgentId, Entry>,
-    /// The same agents by when they were last seen.
-    by_age: BTreeSet<(WallTime, AgentId)>,
+    /// The same agents in the order in which they make room.
+    by_rank: BTreeSet<Rank>,
+    /// How many of them are proven.
+    proven: usize,
     evicted: u64,
 }
 
@@ -77,7 +89,14 @@ impl DiscoveryCache {
     }
 
     const fn with_capacity(freshness: Duration, capacity: usize) -> Self {
-        Self { freshness, capacity, entries: BTreeMap::new(), by_age: BTreeSet::new(), evicted: 0 }
+        Self {
+            freshness,
+            capacity,
+            entries: BTreeMap::new(),
+            by_rank: BTreeSet::new(),
+            proven: 0,
+            evicted: 0,
+        }
     }
 
     /// Whether an announcement with this stamp would tell anything new about the agent.
@@ -108,22 +127,26 @@ impl DiscoveryCache {
                     entry.known.addresses = news.addresses;
                 }
             }
-            entry.known.user = news.user;
             entry.known.announced_at = news.stamp.announced_at;
             entry.stamp = Some(news.stamp);
             entry.fresh_until = entry.fresh_until.max(fresh_until);
-            self.seen(news.agent, seen);
+            self.seen(news.agent, seen, false);
             return Outcome::Kept;
         }
         let known = DiscoveredAgent {
             agent: news.agent,
             machine: news.machine,
-            user: news.user,
             addresses: news.addresses,
             announced_at: news.stamp.announced_at,
             last_seen: seen,
         };
-        self.insert(Entry { known, stamp: Some(news.stamp), met_at: None, fresh_until })
+        self.insert(Entry {
+            known,
+            stamp: Some(news.stamp),
+            met_at: None,
+            proven: false,
+            fresh_until,
+        })
     }
 
     /// Takes note of an agent that proved itself in a session with `machine`.
@@ -144,45 +167,62 @@ impl DiscoveryCache {
             entry.known.machine = machine;
             entry.met_at = Some(wall);
             entry.fresh_until = fresh_until;
-            self.seen(agent, wall);
+            self.seen(agent, wall, true);
             return Outcome::Kept;
         }
-        let known = DiscoveredAgent {
-            agent,
-            machine,
-            user: None,
-            addresses,
-            announced_at: wall,
-            last_seen: wall,
-        };
-        self.insert(Entry { known, stamp: None, met_at: Some(wall), fresh_until })
+        let known =
+            DiscoveredAgent { agent, machine, addresses, announced_at: wall, last_seen: wall };
+        self.insert(Entry { known, stamp: None, met_at: Some(wall), proven: true, fresh_until })
     }
 
-    /// Moves an agent's last sighting forward.
-    fn seen(&mut self, agent: AgentId, at: WallTime) {
+    /// Moves an agent's last sighting forward; it stays proven once it is.
+    fn seen(&mut self, agent: AgentId, at: WallTime, proven: bool) {
         let Some(entry) = self.entries.get_mut(&agent) else { return };
-        if at > entry.known.last_seen {
-            self.by_age.remove(&(entry.known.last_seen, agent));
-            self.by_age.insert((at, agent));
-            entry.known.last_seen = at;
-        }
+        self.by_rank.remove(&entry.rank());
+        self.proven += usize::from(proven && !entry.proven);
+        entry.proven |= proven;
+        entry.known.last_seen = entry.known.last_seen.max(at);
+        self.by_rank.insert(entry.rank());
+        self.limit_proven();
     }
 
     fn insert(&mut self, entry: Entry) -> Outcome {
-        let key = (entry.known.last_seen, entry.known.agent);
+        let rank = entry.rank();
         if self.entries.len() >= self.capacity {
-            match self.by_age.first().copied() {
-                Some(oldest) if oldest < key => {
-                    self.by_age.remove(&oldest);
-                    self.entries.remove(&oldest.1);
-                    self.evicted += 1;
-                }
+            match self.by_rank.first().copied() {
+                Some(first) if first < rank => self.evict(first),
                 _ => return Outcome::Full,
             }
         }
-        self.by_age.insert(key);
+        self.proven += usize::from(entry.proven);
+        self.by_rank.insert(rank);
         self.entries.insert(entry.known.agent, entry);
+        self.limit_proven();
         Outcome::Kept
+    }
+
+    fn evict(&mut self, rank: Rank) {
+        self.by_rank.remove(&rank);
+        self.entries.remove(&rank.2);
+        self.proven -= usize::from(rank.0);
+        self.evicted += 1;
+    }
+
+    /// Those met longest ago count as announced when too many were met.
+    fn limit_proven(&mut self) {
+        if self.proven <= self.capacity * 3 / 4 {
+            return;
+        }
+        let from = (true, WallTime::default(), AgentId::new([0; 32]));
+        let first = self.by_rank.range(from..).next().copied();
+        if let Some(rank) = first
+            && let Some(entry) = self.entries.get_mut(&rank.2)
+        {
+            entry.proven = false;
+            self.proven -= 1;
+            self.by_rank.remove(&rank);
+            self.by_rank.insert(entry.rank());
+        }
     }
 
     /// The agents by id: those present at `now`, or all that are known.

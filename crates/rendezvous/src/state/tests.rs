@@ -106,9 +106,13 @@ fn useless_addresses_are_dropped() {
         addresses: vec![local, lan, lan],
         stamp: Stamp { announced_at: WallTime::from_millis(5), counter: 1 },
     };
-    let result = machine.announced(Tick::ZERO, WallTime::from_millis(5), news);
+    let wall = WallTime::from_millis(5);
+    let result = machine.announced(Tick::ZERO, wall, news.clone(), &[lan]);
     assert_eq!(result, (Outcome::Kept, 2));
     assert_eq!(machine.cache().agent(&agent).expect("known").addresses, [lan]);
+
+    let elsewhere = Announcement { agent: AgentId::new([5; 32]), ..news };
+    assert_eq!(machine.announced(Tick::ZERO, wall, elsewhere, &[]), (Outcome::Kept, 3));
 
     let other = AgentId::new([4; 32]);
     let wall = WallTime::from_millis(6);

@@ -27,11 +27,9 @@ pub(super) async fn run(
     link: Arc<dyn Link>,
     streams: StreamSlots,
 ) {
-    let reason = tokio::select! {
-        biased;
-        reason = link.closed() => reason,
-        () = accept_streams(&context, id, &*link, streams) => link.closed().await,
-    };
+    // It ends with the link, after the streams that came before that.
+    accept_streams(&context, id, &*link, streams).await;
+    let reason = link.closed().await;
     context.event(Event::LinkClosed { link: id, reason }).await;
 }
 
@@ -39,16 +37,17 @@ pub(super) async fn run(
 async fn accept_streams(context: &Context, id: LinkId, link: &dyn Link, mut slots: StreamSlots) {
     // A stream whose first byte is late does not hold the others up.
     let mut opening = FuturesUnordered::new();
-    loop {
+    let mut open = true;
+    while open || !opening.is_empty() {
         let opened = tokio::select! {
             biased;
             Some(opened) = opening.next() => opened,
-            stream = link.accept(), if opening.len() < MAX_OPENING => match stream {
-                Ok(stream) => {
-                    opening.push(read_class(stream));
-                    continue;
+            stream = link.accept(), if open && opening.len() < MAX_OPENING => {
+                match stream {
+                    Ok(stream) => opening.push(read_class(stream)),
+                    Err(_) => open = false,
                 }
-                Err(_) => return,
+                continue;
             },
         };
         let accepted = match opened {
@@ -61,7 +60,8 @@ async fn accept_streams(context: &Context, id: LinkId, link: &dyn Link, mut slot
                 context.metrics.streams_unknown_class.inc();
                 true
             }
-            Err(_) => return,
+            // Reset before it began, or cut off with the link.
+            Err(_) => true,
         };
         if !accepted {
             context.metrics.streams_refused.inc();
@@ -130,8 +130,8 @@ async fn exchange(
     }
     loop {
         match next_control(context, incoming, false).await? {
-            Some(ControlIn::Keep) => {
-                context.event(Event::Keep(id)).await;
+            Some(ControlIn::Keep(number)) => {
+                context.event(Event::Keep { link: id, number }).await;
                 return Ok(());
             }
             Some(ControlIn::Unknown) => context.metrics.control_unknown.inc(),

@@ -1,5 +1,4 @@
-//! The tasks of one class stream: a writer that empties its queue, and a reader that feeds the
-//! consumers of its protocols.
+//! The reader of one class stream, which feeds the consumers of its protocols.
 //!
 //! The reader is the only one that tells a consumer anything about its peer, so that `Up`, messages,
 //! `Writable` and `Down` come in order without further care. Readers of consecutive sessions with
@@ -11,12 +10,11 @@ use bytes::Bytes;
 use tokio::sync::{Mutex, oneshot, watch};
 use x0x_core::{Protocol, StreamClass};
 
-use super::{Context, Event};
+use super::{Context, Event, assembly::Claim, sleep, writer::stream_given_up};
 use crate::{
-    frame::{Frame, FrameDecoder, FrameEncoder},
+    frame::{Assembling, Frame, FrameDecoder},
     inbound::{Consumer, MAX_BATCH},
-    link::{Link, LinkClosed, RecvStream},
-    queue::Outbox,
+    link::{LinkClosed, RecvStream},
     state::LinkId,
     table::Session,
     transport::InboundEvent,
@@ -41,51 +39,6 @@ impl Incoming {
     }
 }
 
-const fn priority(class: StreamClass) -> i32 {
-    match class {
-        StreamClass::Control => 100,
-        StreamClass::Direct => 50,
-        StreamClass::Gossip => 20,
-        _ => -10,
-    }
-}
-
-/// Writes a class's queue to its stream, many messages at a time. The stream is opened for the first
-/// one.
-pub(super) async fn write_class(
-    context: Arc<Context>,
-    link: Arc<dyn Link>,
-    class: StreamClass,
-    outbox: Arc<Outbox>,
-) {
-    let metrics = context.metrics.class(class);
-    let mut stream = None;
-    let mut encoder = FrameEncoder::default();
-    let mut batch = Vec::new();
-    while outbox.next_batch(&mut batch).await {
-        if stream.is_none() {
-            match link.open(priority(class)).await {
-                Ok(opened) => stream = Some(opened),
-                Err(_) => return,
-            }
-            encoder.class(class);
-        }
-        let messages = batch.len() as u64;
-        let mut bytes = 0;
-        for (protocol, message) in batch.drain(..) {
-            bytes += message.len() as u64;
-            encoder.frame(protocol, message);
-        }
-        let Some(stream) = &mut stream else { return };
-        if stream.write_all(encoder.chunks()).await.is_err() {
-            return;
-        }
-        encoder.clear();
-        metrics.messages_sent.add(messages);
-        metrics.bytes_sent.add(bytes);
-    }
-}
-
 /// One protocol of the class, as this session stands with its consumer.
 struct Feed {
     protocol: Protocol,
@@ -102,6 +55,8 @@ pub(super) struct ClassReader {
     class: StreamClass,
     feeds: Vec<Feed>,
     changes: watch::Receiver<()>,
+    /// Of the large message that is arriving.
+    claim: Option<Claim>,
 }
 
 impl ClassReader {
@@ -117,15 +72,15 @@ impl ClassReader {
             .map(|protocol| Feed { protocol, consumer: None, batch: Vec::new() })
             .collect();
         let changes = context.consumers.changes();
-        Self { context, session, link, class, feeds, changes }
+        Self { context, session, link, class, feeds, changes, claim: None }
     }
 
     pub(super) async fn run(mut self, lane: Arc<Mutex<()>>, incoming: oneshot::Receiver<Incoming>) {
         let session = self.session.clone();
         let turn = tokio::select! {
             biased;
-            () = session.ended.cancelled() => return,
             turn = lane.lock_owned() => turn,
+            () = session.ended.cancelled() => return,
         };
         let context = self.context.clone();
         // A consumer that lags is waited for, but not past the end of the node.
@@ -145,28 +100,75 @@ impl ClassReader {
 
     async fn serve(&mut self, incoming: oneshot::Receiver<Incoming>) {
         let session = self.session.clone();
-        let outbox = session.outbox(self.class).clone();
-        tokio::select! {
-            biased;
-            () = session.ended.cancelled() => return,
-            () = self.announce() => {}
-        }
-        let mut incoming = Source::Expected(incoming);
+        let (context, class) = (self.context.clone(), self.class);
+        let outbox = session.outbox(class).clone();
+        self.announce().await;
+        let mut source = Source::Expected(incoming);
         loop {
             let all_announced = self.feeds.iter().all(|feed| feed.consumer.is_some());
+            let large = source.assembling();
+            let unclaimed = large.filter(|_| self.claim.is_none());
+            let stalled = self.claim.as_ref().map(|claim| claim.until().since(context.clock.now()));
             tokio::select! {
                 biased;
-                () = session.ended.cancelled() => return,
+                () = session.ended.cancelled() => return self.finish(source).await,
                 () = outbox.writable() => self.announce_writable().await,
                 _ = self.changes.changed(), if !all_announced => self.announce().await,
-                ready = incoming.ready() => {
-                    let Some(incoming) = ready else { continue };
-                    if !self.deliver(&mut incoming.decoder).await {
+                claim = claim(&context, class, unclaimed), if unclaimed.is_some() => self.claimed(claim, large),
+                ready = source.ready(), if unclaimed.is_none() => match ready {
+                    Ok(Some(incoming)) => {
+                        if !self.take_chunk(&mut incoming.decoder).await {
+                            return;
+                        }
+                    }
+                    Ok(None) => {}
+                    Err(what) => {
+                        stream_given_up(&self.context, self.link, &*session.link, what).await;
                         return;
                     }
+                },
+                () = sleep(stalled), if stalled.is_some() => {
+                    self.context.metrics.frames_stalled.inc();
+                    self.context.refuse(self.link, CloseCode::Timeout).await;
+                    return;
                 }
             }
         }
+    }
+
+    fn claimed(&mut self, claim: Option<Claim>, large: Option<Assembling>) {
+        self.claim = claim;
+        self.progress(large);
+    }
+
+    /// Gives the claim of a large message back when it is complete, or notes its progress.
+    fn progress(&mut self, large: Option<Assembling>) {
+        match (&mut self.claim, large) {
+            (Some(claim), Some(large)) => claim.progress(self.context.clock.now(), large),
+            (claim, _) => *claim = None,
+        }
+    }
+
+    /// Hands on every frame of a chunk; false when the stream is broken.
+    async fn take_chunk(&mut self, decoder: &mut FrameDecoder) -> bool {
+        let start = self.claim.is_some().then(|| self.context.clock.now());
+        let whole = self.deliver(decoder).await;
+        if let (Some(claim), Some(start)) = (&mut self.claim, start) {
+            claim.excuse(self.context.clock.now().since(start));
+            self.progress(decoder.assembling());
+        }
+        whole
+    }
+
+    /// The session ended: what arrived before is still handed on. The stream is kept until the link
+    /// is over, because giving it up would tell the peer that this end misbehaves.
+    async fn finish(&mut self, mut source: Source) {
+        while !matches!(source, Source::Ended)
+            && (self.claim.is_some() || source.assembling().is_none())
+            && let Ok(Some(incoming)) = source.ready().await
+            && self.take_chunk(&mut incoming.decoder).await
+        {}
+        self.session.link.closed().await;
     }
 
     /// Tells consumers that took their receiver since the last call that the session is up.
@@ -280,7 +282,9 @@ impl ClassReader {
             Ok(ControlIn::Pong(nonce)) => self.session.pong(nonce),
             Ok(ControlIn::Observed { seq, address }) => self.session.observe(seq, address),
             Ok(ControlIn::Unknown) => self.context.metrics.control_unknown.inc(),
-            Ok(ControlIn::Keep) => self.context.event(Event::Keep(self.link)).await,
+            Ok(ControlIn::Keep(number)) => {
+                self.context.event(Event::Keep { link: self.link, number }).await;
+            }
             Ok(ControlIn::Hello(_)) | Err(_) => {
                 self.context.metrics.control_refused.inc();
                 self.context.refuse(self.link, CloseCode::Misbehaved).await;
@@ -289,6 +293,11 @@ impl ClassReader {
         }
         true
     }
+}
+
+/// The memory of a large message, when there is one.
+async fn claim(context: &Context, class: StreamClass, large: Option<Assembling>) -> Option<Claim> {
+    context.assembly.claim(class, large?).await
 }
 
 /// Where a reader's bytes come from.
@@ -301,22 +310,29 @@ enum Source {
 }
 
 impl Source {
-    /// Waits for the stream, or for bytes on it; `None` when it ended, and nothing after that.
-    /// Dropping the future loses nothing.
-    async fn ready(&mut self) -> Option<&mut Incoming> {
+    /// Waits for the stream, or for bytes on it; `None` when it ended, and nothing after that. An
+    /// error when the peer gave the stream up. Dropping the future loses nothing.
+    async fn ready(&mut self) -> Result<Option<&mut Incoming>, &'static str> {
         match self {
             Self::Expected(expected) => {
                 *self = expected.await.map_or(Self::Ended, Self::Open);
             }
-            Self::Open(incoming) => {
-                if !matches!(incoming.read().await, Ok(Some(()))) {
-                    *self = Self::Ended;
-                }
-            }
+            Self::Open(incoming) => match incoming.read().await {
+                Ok(Some(())) => {}
+                Err(LinkClosed::Stream(what)) => return Err(what),
+                Ok(None) | Err(_) => *self = Self::Ended,
+            },
             Self::Ended => std::future::pending().await,
         }
-        match self {
+        Ok(match self {
             Self::Open(incoming) => Some(incoming),
+            Self::Expected(_) | Self::Ended => None,
+        })
+    }
+
+    fn assembling(&self) -> Option<Assembling> {
+        match self {
+            Self::Open(incoming) => incoming.decoder.assembling(),
             Self::Expected(_) | Self::Ended => None,
         }
     }

@@ -11,10 +11,13 @@ const MAX_STREAMS: u32 = 16;
 /// Unread bytes that a peer may put into one stream: 160 Mbit/s at a round trip of 100 ms. Twice as
 /// much in flight made transfers on loopback slower, out of cache.
 const STREAM_WINDOW: u32 = 2 << 20;
-/// Unread bytes that a peer may put into all its streams, so what a hostile peer can pin.
-const CONNECTION_WINDOW: u32 = 8 << 20;
+/// Unread bytes that a peer may put into all its streams, so what a hostile peer with a session can
+/// pin: two streams at their full rate.
+pub(crate) const CONNECTION_WINDOW: u32 = 4 << 20;
+/// The same before the peer has a session: its hello, and the first messages behind it.
+const STRANGER_WINDOW: u32 = 256 << 10;
 /// Bytes sent to a peer and not acknowledged by it.
-const SEND_WINDOW: u64 = 8 << 20;
+const SEND_WINDOW: u64 = 4 << 20;
 /// First guess of the round trip. The standard's 333 ms makes the first retransmission wait for
 /// a second, which a handshake of eleven datagrams feels at any loss.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
@@ -78,7 +81,7 @@ impl QuicConfig {
             .max_concurrent_bidi_streams(VarInt::from_u32(0))
             .max_concurrent_uni_streams(VarInt::from_u32(MAX_STREAMS))
             .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
-            .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
+            .receive_window(VarInt::from_u32(STRANGER_WINDOW))
             .send_window(SEND_WINDOW)
             .datagram_receive_buffer_size(None)
             .datagram_send_buffer_size(0)

@@ -3,11 +3,12 @@
 use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
-use quinn::{ConnectionError, ReadError, VarInt, WriteError};
+use quinn::{ConnectionError, ReadError, StoppedError, VarInt, WriteError};
 use rustls::pki_types::CertificateDer;
 use x0x_core::MachineId;
 
 use super::{
+    config::CONNECTION_WINDOW,
     failure::{alert, closed_text},
     tls::proven_peer,
 };
@@ -19,6 +20,7 @@ use crate::{
 
 /// Packets' worth of stream bytes that one read takes at most, about 45 KB.
 const READ_PACKETS: usize = 32;
+const STOPPED: &str = "the peer stopped reading it";
 
 /// The QUIC error code of a close code.
 pub(super) fn code(code: CloseCode) -> VarInt {
@@ -26,7 +28,7 @@ pub(super) fn code(code: CloseCode) -> VarInt {
 }
 
 /// An authenticated connection. When the link and all its streams are dropped without a close,
-/// quinn closes the connection with code 0, [`CloseCode::Shutdown`].
+/// quinn closes the connection with code 0, [`CloseCode::Shutdown`]; the seam does not promise that.
 #[derive(Debug)]
 pub(super) struct QuicLink {
     connection: quinn::Connection,
@@ -60,6 +62,10 @@ impl Link for QuicLink {
 
     fn rtt(&self) -> Duration {
         self.connection.rtt()
+    }
+
+    fn trust(&self) {
+        self.connection.set_receive_window(VarInt::from_u32(CONNECTION_WINDOW));
     }
 
     fn open(&self, priority: i32) -> BoxFuture<'_, Result<Box<dyn SendStream>, LinkClosed>> {
@@ -97,11 +103,21 @@ impl SendStream for QuicSend {
         Box::pin(async move {
             self.0.write_all_chunks(chunks).await.map_err(|error| match error {
                 WriteError::ConnectionLost(e) => link_closed(&e),
-                WriteError::Stopped(_) => {
-                    LinkClosed::Failed("the peer stopped reading a stream".into())
-                }
+                WriteError::Stopped(_) => LinkClosed::Stream(STOPPED),
                 WriteError::ClosedStream | WriteError::ZeroRttRejected => already_closed(),
             })
+        })
+    }
+
+    fn finish(&mut self) -> BoxFuture<'_, Result<(), LinkClosed>> {
+        Box::pin(async move {
+            self.0.finish().map_err(|_| already_closed())?;
+            match self.0.stopped().await {
+                Ok(None) => Ok(()),
+                Ok(Some(_)) => Err(LinkClosed::Stream(STOPPED)),
+                Err(StoppedError::ConnectionLost(e)) => Err(link_closed(&e)),
+                Err(StoppedError::ZeroRttRejected) => Err(already_closed()),
+            }
         })
     }
 }
@@ -133,7 +149,7 @@ impl RecvStream for QuicRecv {
                     Ok(false) => return Ok(None),
                     Err(ReadError::ConnectionLost(e)) => return Err(link_closed(&e)),
                     Err(ReadError::Reset(_)) => {
-                        return Err(LinkClosed::Failed("the peer gave up a stream".into()));
+                        return Err(LinkClosed::Stream("the peer reset it"));
                     }
                     Err(_) => return Err(already_closed()),
                 }

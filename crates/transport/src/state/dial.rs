@@ -39,7 +39,9 @@ struct Dial {
     /// Who is or was there.
     peer: Option<MachineId>,
     waiters: Vec<RequestId>,
-    /// Whether to ask for the replacement of the session: after a refusal as a duplicate.
+    /// A link was refused as a duplicate: the peer has a session.
+    refused: bool,
+    /// The replacement of that session was asked for.
     replace: bool,
     error: Option<DialError>,
 }
@@ -111,17 +113,19 @@ impl Sessions {
                 addresses.push_back(*address);
             }
         }
-        if let Some(dial) = self.dials.all.values_mut().find(|dial| dial.is_for(to)) {
-            return join(dial, waiter, &addresses);
-        }
-        if addresses.is_empty() {
-            let own = !to.addresses.is_empty();
-            return Err(if own { DialError::OwnAddress } else { DialError::NoAddress });
-        }
+        let none_usable = addresses.is_empty();
         let retry_at =
             addresses.iter().filter_map(|a| self.backoff.blocked_until(now, to.id, *a)).min();
         addresses.retain(|a| self.backoff.blocked_until(now, to.id, *a).is_none());
-        if let Some(retry_at) = retry_at.filter(|_| addresses.is_empty()) {
+        if let Some(dial) = self.dials.all.values_mut().find(|dial| dial.is_for(to)) {
+            return join(dial, waiter, &addresses);
+        }
+        if none_usable {
+            let own = !to.addresses.is_empty();
+            return Err(if own { DialError::OwnAddress } else { DialError::NoAddress });
+        }
+        let retry_at = retry_at.filter(|_| addresses.is_empty());
+        if let Some(retry_at) = retry_at.max(self.contested_until(now, to)) {
             // Rounded up: whoever waits that long finds the back-off over.
             let retry_in_ms = (retry_at - now).as_micros().div_ceil(1000);
             return Err(DialError::BackingOff { retry_in_ms: retry_in_ms as u64 });
@@ -152,6 +156,7 @@ impl Sessions {
             link: None,
             peer: expected,
             waiters: waiter.into_iter().collect(),
+            refused: false,
             replace: false,
             error: None,
         };
@@ -229,9 +234,11 @@ impl Sessions {
     }
 
     fn dial_link_up(&mut self, now: Tick, id: DialId, up: LinkUp) {
+        let session_may_come = self.is_linked(up.peer);
         let Some(dial) = self.dials.all.get_mut(&id) else { return };
         dial.link = Some(up.link);
         dial.peer = Some(up.peer);
+        dial.replace = dial.refused && !session_may_come;
         let replace = dial.replace;
         self.abort_attempts(id);
         self.timers.cancel(Timer::Stagger(id));
@@ -289,7 +296,7 @@ impl Sessions {
             return self.dial_reached(now, dial_id, link.peer);
         }
         if *reason == LinkClosed::Peer(CloseCode::Duplicate) && !dial.replace {
-            dial.replace = true;
+            dial.refused = true;
             dial.untried.push_front(link.address);
             let until = now + self.config.duplicate_wait;
             return self.timers.set(Timer::Duplicate(dial_id), until);
@@ -310,9 +317,18 @@ impl Sessions {
         }
     }
 
+    /// Dials again, unless the session that the peer has may still come up over a link that is alive.
     pub(super) fn on_duplicate_waited(&mut self, now: Tick, id: DialId) {
+        let Some(dial) = self.dials.all.get(&id) else { return };
+        if dial.peer.is_some_and(|peer| self.is_linked(peer)) {
+            return self.timers.set(Timer::Duplicate(id), now + self.config.duplicate_wait);
+        }
         self.metrics.dials_replacing.inc();
         self.try_next(now, id);
+    }
+
+    fn is_linked(&self, peer: MachineId) -> bool {
+        self.links.values().any(|link| link.peer == peer)
     }
 
     /// The session with this peer is up: whoever dials it is done.

@@ -1,5 +1,7 @@
 //! Reopening sessions that were lost, not ended.
 
+use std::time::Duration;
+
 use x0x_core::{MachineId, PeerAddr, Tick};
 
 use super::{LinkState, Session, Sessions, Timer};
@@ -10,12 +12,18 @@ use crate::{
     wire::CloseCode,
 };
 
+/// A session that is replaced at the peer sooner is contested: another process has the same machine
+/// key, and without a growing delay the two would replace each other for ever.
+const SETTLED_AFTER: Duration = Duration::from_secs(10);
+
 /// A lost session that is tried again until it is back or given up.
 #[derive(Debug)]
 pub(super) struct Reconnect {
     to: PeerAddr,
     attempts: u32,
     give_up: Tick,
+    /// Sessions in a row that were soon replaced at the peer, the one before this among them.
+    contested: u32,
 }
 
 /// Whether the session may come back. A peer that left on purpose, that has no room, or that speaks
@@ -24,7 +32,7 @@ fn is_loss(reason: &LinkClosed) -> bool {
     match reason {
         LinkClosed::TimedOut | LinkClosed::Failed(_) => true,
         LinkClosed::Peer(code) => matches!(code, CloseCode::Duplicate | CloseCode::Timeout),
-        LinkClosed::Local => false,
+        LinkClosed::Local | LinkClosed::Stream(_) => false,
     }
 }
 
@@ -50,22 +58,42 @@ impl Sessions {
             Side::Dialer => self.config.backoff_min,
             Side::Acceptor => self.config.acceptor_reconnect_delay,
         };
-        let give_up = now + self.config.reconnect_for;
-        self.reconnects.insert(link.peer, Reconnect { to, attempts: 0, give_up });
+        let replaced = *reason == LinkClosed::Peer(CloseCode::Duplicate);
+        let contested = match replaced && now.since(session.since) < SETTLED_AFTER {
+            true => session.contested.saturating_add(1),
+            false => u32::from(replaced),
+        };
+        let doublings = contested.saturating_sub(1).min(20);
+        let delay = delay.saturating_mul(1 << doublings).min(self.config.backoff_max.max(delay));
+        let give_up = now + delay + self.config.reconnect_for;
+        self.reconnects.insert(link.peer, Reconnect { to, attempts: 0, give_up, contested });
         let jitter = delay * u32::try_from(self.rng.range(0, 64)).unwrap_or(0) / 256;
         self.timers.set(Timer::Reconnect(link.peer), now + delay + jitter);
     }
 
-    pub(super) fn forget_reconnect(&mut self, peer: MachineId) {
-        self.reconnects.remove(&peer);
+    /// Gives how often in a row the sessions with the peer were soon replaced.
+    pub(super) fn forget_reconnect(&mut self, peer: MachineId) -> u32 {
         self.timers.cancel(Timer::Reconnect(peer));
+        self.reconnects.remove(&peer).map_or(0, |reconnect| reconnect.contested)
+    }
+
+    /// Until when a peer that keeps replacing its sessions is left alone, whoever asks for it.
+    pub(super) fn contested_until(&self, now: Tick, to: &PeerAddr) -> Option<Tick> {
+        let is_for = |peer: MachineId, reconnect: &Reconnect| match to.id {
+            Some(id) => id == peer,
+            None => reconnect.to.addresses.iter().any(|address| to.addresses.contains(address)),
+        };
+        let mut contested = self.reconnects.iter().filter(|(_, r)| r.contested > 1);
+        let (peer, _) = contested.find(|(peer, reconnect)| is_for(**peer, reconnect))?;
+        self.timers.at(Timer::Reconnect(*peer)).filter(|at| *at > now)
     }
 
     pub(super) fn on_reconnect(&mut self, now: Tick, peer: MachineId) {
         let Some(reconnect) = self.reconnects.get(&peer) else { return };
         if now >= reconnect.give_up {
             self.metrics.reconnects_given_up.inc();
-            return self.forget_reconnect(peer);
+            self.forget_reconnect(peer);
+            return;
         }
         let to = reconnect.to.clone();
         self.metrics.reconnects.inc();

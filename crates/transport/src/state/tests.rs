@@ -1,11 +1,16 @@
 //! Tests of the session machine, without tasks or time.
 
+mod contests;
+mod limits;
 mod properties;
 
 use std::time::Duration;
 
 use super::*;
-use crate::config::{MAX_DIALS, MAX_QUEUED_DIALS, MAX_WAITERS};
+use crate::config::{
+    MAX_DIALS, MAX_PENDING_LINKS, MAX_PENDING_PER_NETWORK, MAX_PENDING_PER_PEER, MAX_QUEUED_DIALS,
+    MAX_WAITERS,
+};
 
 const LOCAL: MachineId = MachineId::new([5; 32]);
 /// This end is the arbiter towards it.
@@ -81,8 +86,12 @@ impl Bench {
     }
 
     fn accept(&mut self, peer: MachineId) -> (LinkId, Vec<Output>) {
+        self.accept_from(peer, address(700))
+    }
+
+    fn accept_from(&mut self, peer: MachineId, address: SocketAddr) -> (LinkId, Vec<Output>) {
         let link = LinkId(self.number());
-        (link, self.give(Input::Accepted(LinkUp { link, peer, address: address(700) })))
+        (link, self.give(Input::Accepted(LinkUp { link, peer, address })))
     }
 
     /// An accepted link that becomes the session.
@@ -90,7 +99,7 @@ impl Bench {
         let (link, _) = self.accept(peer);
         let mut outputs = self.give(Input::Hello { link, hello: hello(instance) });
         if peer > LOCAL {
-            outputs = self.give(Input::Keep(link));
+            outputs = self.give(Input::Keep { link, number: 1 });
         }
         assert!(outputs.iter().any(|o| matches!(o, Output::Up(up) if up.link == link)));
         link
@@ -134,7 +143,7 @@ fn callers_share_a_dial_and_a_session() {
     let (link, outputs) = bench.reach(attempt, LESSER, 10);
     assert_eq!(outputs, [Output::SendHello { link, replace: false }]);
     let outputs = bench.give(Input::Hello { link, hello: hello(1) });
-    assert_eq!(outputs[0], Output::SendKeep(link));
+    assert_eq!(outputs[0], Output::SendKeep { link, number: 1 });
     assert!(matches!(&outputs[1], Output::Up(up) if up.side == Side::Dialer && up.generation == 1));
     let connected = |request| Output::Connected { request, peer: LESSER };
     assert_eq!(outputs[2..], [connected(first), connected(second)]);
@@ -157,7 +166,7 @@ fn addresses_race_with_a_stagger() {
     let (link, outputs) = bench.reach(third, GREATER, 12);
     assert_eq!(outputs, [Output::Abort(first), Output::SendHello { link, replace: false }]);
     bench.give(Input::Hello { link, hello: hello(1) });
-    let outputs = bench.give(Input::Keep(link));
+    let outputs = bench.give(Input::Keep { link, number: 1 });
     assert_eq!(outputs.last(), Some(&Output::Connected { request, peer: GREATER }));
     // The loser answers after all.
     let (late, outputs) = bench.reach(first, GREATER, 10);
@@ -248,7 +257,7 @@ fn the_arbiter_keeps_one_link() {
     let outputs = bench.give(Input::Hello { link: restarted, hello: hello(2) });
     assert_eq!(outputs[0], Output::Down { link: session, peer: LESSER });
     assert_eq!(outputs[1], closes(session, CloseCode::Duplicate));
-    assert_eq!(outputs[2], Output::SendKeep(restarted));
+    assert_eq!(outputs[2], Output::SendKeep { link: restarted, number: 2 });
 
     let (lost, _) = bench.accept(LESSER);
     let outputs = bench.give(Input::Hello { link: lost, hello: replacing(2) });
@@ -274,7 +283,7 @@ fn the_other_end_follows_keep() {
     let session = bench.session(GREATER, 1);
     let (later, _) = bench.accept(GREATER);
     assert!(bench.give(Input::Hello { link: later, hello: hello(1) }).is_empty());
-    let outputs = bench.give(Input::Keep(later));
+    let outputs = bench.give(Input::Keep { link: later, number: 2 });
     assert_eq!(outputs[0], Output::Down { link: session, peer: GREATER });
     assert_eq!(outputs[1], closes(session, CloseCode::Duplicate));
     assert!(matches!(&outputs[2], Output::Up(up) if up.link == later));
@@ -284,9 +293,12 @@ fn the_other_end_follows_keep() {
 fn keep_out_of_turn_is_misbehaviour() {
     let mut bench = Bench::new();
     let (early, _) = bench.accept(GREATER);
-    assert_eq!(bench.give(Input::Keep(early)), [closes(early, CloseCode::Misbehaved)]);
+    assert_eq!(
+        bench.give(Input::Keep { link: early, number: 1 }),
+        [closes(early, CloseCode::Misbehaved)]
+    );
     let session = bench.session(LESSER, 1);
-    let outputs = bench.give(Input::Keep(session));
+    let outputs = bench.give(Input::Keep { link: session, number: 1 });
     assert_eq!(outputs[0], Output::Down { link: session, peer: LESSER });
     assert_eq!(outputs[1], closes(session, CloseCode::Misbehaved));
     let (twice, _) = bench.accept(GREATER);
@@ -320,7 +332,7 @@ fn a_refused_dialler_takes_the_session_that_comes() {
     bench.close(link, LinkClosed::Peer(CloseCode::Duplicate));
     let (kept, _) = bench.accept(GREATER);
     bench.give(Input::Hello { link: kept, hello: hello(1) });
-    let outputs = bench.give(Input::Keep(kept));
+    let outputs = bench.give(Input::Keep { link: kept, number: 1 });
     assert_eq!(outputs.last(), Some(&Output::Connected { request, peer: GREATER }));
     assert!(bench.pass(Duration::from_secs(5)).is_empty());
 }

@@ -29,6 +29,11 @@ impl<T: Ord + Copy> Timers<T> {
         }
     }
 
+    /// When a timer is due, if it is set.
+    pub(super) fn at(&self, name: T) -> Option<Tick> {
+        self.due.get(&name).copied()
+    }
+
     pub(super) fn clear(&mut self) {
         self.due.clear();
         self.order.clear();

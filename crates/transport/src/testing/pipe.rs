@@ -48,7 +48,7 @@ impl Pipe {
     fn write(&self, piece: &Bytes, arrives: Instant) -> Result<bool, LinkClosed> {
         let mut state = self.lock();
         if state.unread {
-            return Err(LinkClosed::Failed("nobody reads this stream".into()));
+            return Err(LinkClosed::Stream("nobody reads it"));
         }
         if state.in_flight > 0 && state.in_flight + piece.len() > self.window {
             return Ok(false);
@@ -60,6 +60,23 @@ impl Pipe {
         drop(state);
         self.readable.notify_one();
         Ok(true)
+    }
+
+    fn finish(&self) {
+        self.lock().finished = true;
+        self.readable.notify_one();
+    }
+
+    /// Whether everything was read, or never will be; `None` for not yet.
+    fn all_read(&self) -> Option<Result<(), LinkClosed>> {
+        let state = self.lock();
+        if state.pieces.is_empty() {
+            Some(Ok(()))
+        } else if state.unread {
+            Some(Err(LinkClosed::Stream("nobody reads it")))
+        } else {
+            None
+        }
     }
 
     fn read(&self, max: usize) -> Read {
@@ -122,12 +139,28 @@ impl SendStream for Writer {
             Ok(())
         })
     }
+
+    /// The peer has what its reader took.
+    fn finish(&mut self) -> BoxFuture<'_, Result<(), LinkClosed>> {
+        Box::pin(async move {
+            self.pipe.finish();
+            loop {
+                if let Some(read) = self.pipe.all_read() {
+                    return read;
+                }
+                tokio::select! {
+                    biased;
+                    reason = self.core.closed(self.end) => return Err(reason),
+                    () = self.pipe.writable.notified() => {}
+                }
+            }
+        })
+    }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.pipe.lock().finished = true;
-        self.pipe.readable.notify_one();
+        self.pipe.finish();
     }
 }
 

@@ -34,6 +34,8 @@ async fn read_all(stream: &mut dyn RecvStream, max: usize) -> Vec<u8> {
 async fn streams_carry_bytes_in_order_both_ways() {
     let engines = (engine(1), engine(2));
     let (dialled, accepted) = connect(&engines.0, &engines.1).await;
+    dialled.trust();
+    accepted.trust();
     let data = pattern(300_000);
     for (from, to) in [(&dialled, &accepted), (&accepted, &dialled)] {
         for priority in [100, -10] {
@@ -53,6 +55,7 @@ async fn a_reader_that_does_not_read_stops_only_its_own_writer() {
     const TOTAL: usize = 12 << 20;
     let engines = (engine(1), engine(2));
     let (dialled, accepted) = connect(&engines.0, &engines.1).await;
+    accepted.trust();
     let written = Arc::new(AtomicUsize::new(0));
     let mut slow = within("open", dialled.open(0)).await.expect("link is up");
     let writer = tokio::spawn({
@@ -85,6 +88,20 @@ async fn a_reader_that_does_not_read_stops_only_its_own_writer() {
     }
     assert_eq!(read, TOTAL);
     within("writer", writer).await.expect("no panic");
+}
+
+#[tokio::test]
+async fn a_stranger_puts_little_into_a_link_before_it_is_trusted() {
+    const ALL: usize = 512 << 10;
+    let engines = (engine(1), engine(2));
+    let (dialled, accepted) = connect(&engines.0, &engines.1).await;
+    let mut stream = within("open", dialled.open(0)).await.expect("link is up");
+    let mut writer =
+        tokio::spawn(async move { stream.write_all(&mut [pattern(ALL)]).await.is_ok() });
+    let blocked = tokio::time::timeout(std::time::Duration::from_millis(200), &mut writer);
+    assert!(blocked.await.is_err(), "nobody reads");
+    accepted.trust();
+    assert!(within("write", writer).await.expect("no panic"), "still nobody reads");
 }
 
 #[tokio::test]
@@ -126,5 +143,5 @@ async fn a_stream_given_up_by_its_reader_fails_its_writer() {
         }
     })
     .await;
-    assert!(matches!(error, LinkClosed::Failed(_)), "{error}");
+    assert!(matches!(error, LinkClosed::Stream(_)), "{error}");
 }

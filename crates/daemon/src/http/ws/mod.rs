@@ -14,7 +14,7 @@ mod topics;
 use std::sync::Arc;
 
 use axum::{extract::ws::WebSocketUpgrade, response::Response};
-use x0x_api::{ErrorCode, limits::MAX_WS_MESSAGE};
+use x0x_api::{ErrorCode, limits::MAX_WS_MESSAGE, ws::MAX_COMMAND};
 
 pub(crate) use registry::Sessions;
 
@@ -26,6 +26,9 @@ use registry::MAX_SESSIONS;
 const READ_BUFFER: usize = 32 * 1024;
 /// Frames are written to the socket when this much is buffered, and at the end of each batch.
 const WRITE_BUFFER: usize = 64 * 1024;
+/// Most bytes that are buffered for the socket: the largest frame behind a full buffer, and answers
+/// of the protocol itself. What does not fit ends the session.
+const MAX_WRITE_BUFFER: usize = MAX_WS_MESSAGE + 4 * WRITE_BUFFER;
 
 /// Answers an upgrade, and runs the session.
 pub(crate) fn open(
@@ -42,8 +45,9 @@ pub(crate) fn open(
     let upgrade = upgrade
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(WRITE_BUFFER)
-        .max_message_size(MAX_WS_MESSAGE)
-        .max_frame_size(MAX_WS_MESSAGE);
+        .max_write_buffer_size(MAX_WRITE_BUFFER)
+        .max_message_size(MAX_COMMAND)
+        .max_frame_size(MAX_COMMAND);
     Ok(upgrade.on_upgrade(move |socket| async move {
         Box::pin(session::run(app, entry, socket)).await;
         drop(running);

@@ -1,6 +1,9 @@
 //! Frames on their way to a client: bounded by count and bytes, filled by many tasks, emptied by one.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
 
 use axum::extract::ws::Utf8Bytes;
 use tokio::sync::Notify;
@@ -26,6 +29,9 @@ pub(super) struct Outbox {
     queue: Mutex<BoundedQueue<Utf8Bytes>>,
     filled: Notify,
     emptied: Notify,
+    /// The session's reader waits until what the protocol itself has to say is written too.
+    flush_wanted: AtomicBool,
+    flushed: Notify,
 }
 
 impl Outbox {
@@ -34,6 +40,8 @@ impl Outbox {
             queue: Mutex::new(BoundedQueue::new(MAX_FRAMES, MAX_BYTES)),
             filled: Notify::new(),
             emptied: Notify::new(),
+            flush_wanted: AtomicBool::new(false),
+            flushed: Notify::new(),
         }
     }
 
@@ -84,11 +92,25 @@ impl Outbox {
         waiting
     }
 
-    /// Waits for frames and takes some of them, at least one. Cancel safe.
+    /// Waits until the writer has flushed the socket. One caller at a time.
+    pub(super) async fn flush(&self) {
+        self.flush_wanted.store(true, Ordering::Release);
+        self.filled.notify_one();
+        self.flushed.notified().await;
+    }
+
+    /// Tells who waits for it that the socket was flushed.
+    pub(super) fn note_flushed(&self) {
+        if self.flush_wanted.swap(false, Ordering::AcqRel) {
+            self.flushed.notify_one();
+        }
+    }
+
+    /// Waits for frames and takes some of them, at least one unless a flush is wanted. Cancel safe.
     pub(super) async fn take(&self) -> Vec<Utf8Bytes> {
         loop {
             let batch = self.try_take();
-            if !batch.is_empty() {
+            if !batch.is_empty() || self.flush_wanted.load(Ordering::Acquire) {
                 return batch;
             }
             // One reader only: a permit left by `notify_one` wakes it even if it came before.
@@ -147,6 +169,19 @@ mod tests {
         }
         writer.await.expect("pushes all");
         assert_eq!(seen, frames(0..total));
+    }
+
+    #[tokio::test]
+    async fn a_flush_is_waited_for() {
+        let outbox = Outbox::new();
+        outbox.note_flushed();
+        let flush = outbox.flush();
+        tokio::pin!(flush);
+        assert!(flush.as_mut().now_or_never().is_none(), "nobody has flushed since");
+        assert!(outbox.take().await.is_empty());
+        outbox.note_flushed();
+        assert!(flush.now_or_never().is_some());
+        assert!(outbox.take().now_or_never().is_none(), "it was wanted once");
     }
 
     #[tokio::test]

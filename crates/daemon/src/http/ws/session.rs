@@ -22,7 +22,10 @@ use super::{
     registry::Entry,
     topics::Topics,
 };
-use crate::{app::App, http::error::ApiError};
+use crate::{
+    app::App,
+    http::{error::ApiError, extract::is_object},
+};
 
 /// How long a client may take to read a batch of frames.
 const WRITE_TIME: Duration = Duration::from_secs(20);
@@ -93,7 +96,7 @@ async fn write(app: &App, outbox: &Outbox, sink: &mut SplitSink<WebSocket, Messa
             sink.flush().await
         };
         match tokio::time::timeout(WRITE_TIME, write).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => outbox.note_flushed(),
             Ok(Err(_)) => return End::Client,
             Err(_) => return End::Stuck,
         }
@@ -165,7 +168,10 @@ impl Reader {
             match frame {
                 Some(Ok(Message::Text(text))) => self.frame(&text).await,
                 Some(Ok(Message::Close(_))) | None => return End::Client,
-                // Binary frames mean nothing; pings are answered by the protocol itself.
+                // The protocol itself answers pings into its write buffer. No more is read until that
+                // is on its way, or a client that only asks would fill the buffer without end.
+                Some(Ok(Message::Ping(_))) => self.outbox.flush().await,
+                // Binary frames mean nothing.
                 Some(Ok(_)) => {}
                 Some(Err(_)) => return End::Protocol,
             }
@@ -174,6 +180,10 @@ impl Reader {
 
     async fn frame(&mut self, text: &Utf8Bytes) {
         self.app.metrics.ws_received.inc();
+        if !is_object(text.as_str().as_bytes()) {
+            self.invalid("not an object").await;
+            return;
+        }
         match serde_json::from_str(text.as_str()) {
             Ok(ClientFrame::Publish { topic, payload, id, ack }) => {
                 self.publish(&topic, &payload, id, ack).await;

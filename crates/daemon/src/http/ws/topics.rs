@@ -101,6 +101,8 @@ fn frame(topic: &str, delivery: Delivery) -> Option<ServerFrame> {
             topic: topic.to_owned(),
             payload: Base64(message.payload),
             origin: Some(message.author),
+            epoch: message.epoch,
+            seq: message.seq,
         }),
         Delivery::Lagged { missed } => {
             Some(ServerFrame::Lagged { missed, topic: Some(topic.to_owned()) })

@@ -128,6 +128,35 @@ fn a_full_cache_forgets_who_was_seen_longest_ago() {
     assert_eq!((cache.len(), cache.evicted(), cache.is_empty()), (3, 1, false));
 }
 
+#[test]
+fn a_flood_of_announcements_displaces_nobody_who_was_met() {
+    let mut cache = DiscoveryCache::with_capacity(TTL, 8);
+    for n in 1..=4 {
+        cache.met(tick(0), wall(0), agent(n), machine(1), vec![address(1)]);
+    }
+    for n in 100..200 {
+        let later = 10 + u64::from(n);
+        let outcome = cache.announced(tick(later), wall(later), news(n, 1, wall(later), 1));
+        assert_eq!(outcome, Outcome::Kept);
+    }
+    assert!((1..=4).all(|n| cache.agent(&agent(n)).is_some()));
+    assert_eq!((cache.len(), cache.evicted()), (8, 96));
+}
+
+#[test]
+fn a_flood_of_sessions_leaves_room_for_announcements() {
+    let mut cache = DiscoveryCache::with_capacity(TTL, 8);
+    for n in 100..200 {
+        cache.met(tick(0), wall(u64::from(n)), agent(n), machine(1), vec![]);
+    }
+    for n in 1..=2 {
+        assert_eq!(cache.announced(tick(0), wall(300), news(n, 1, wall(300), 1)), Outcome::Kept);
+    }
+    let met = (100..200).filter(|n| cache.agent(&agent(*n)).is_some()).collect::<Vec<_>>();
+    assert_eq!(met, [194, 195, 196, 197, 198, 199], "those met last");
+    assert_eq!(cache.len(), 8);
+}
+
 proptest! {
     #[test]
     fn indexes_agree_and_bounds_hold(
@@ -157,11 +186,10 @@ proptest! {
                 prop_assert!(after.last_seen >= before.last_seen);
             }
             prop_assert!(cache.len() <= 5);
-            let by_age: Vec<_> = cache.by_age.iter().map(|(at, agent)| (*agent, *at)).collect();
-            let mut entries: Vec<_> =
-                cache.entries.iter().map(|(agent, e)| (*agent, e.known.last_seen)).collect();
-            entries.sort_by_key(|(agent, at)| (*at, *agent));
-            prop_assert_eq!(by_age, entries);
+            let ranks: BTreeSet<_> = cache.entries.values().map(Entry::rank).collect();
+            prop_assert_eq!(&cache.by_rank, &ranks);
+            prop_assert_eq!(cache.proven, ranks.iter().filter(|rank| rank.0).count());
+            prop_assert!(cache.proven <= 3);
         }
     }
 }

@@ -13,7 +13,7 @@ enum Step {
     Fail(usize),
     Accept(u8),
     Hello(usize, u8, bool),
-    Keep(usize),
+    Keep(usize, u64),
     Refuse(usize),
     Close(usize, u8),
     Disconnect(u8),
@@ -28,7 +28,7 @@ fn step() -> impl Strategy<Value = Step> {
         any::<usize>().prop_map(Step::Fail),
         peer.clone().prop_map(Step::Accept),
         (any::<usize>(), 0_u8..3, any::<bool>()).prop_map(|(n, i, r)| Step::Hello(n, i, r)),
-        any::<usize>().prop_map(Step::Keep),
+        (any::<usize>(), 0_u64..4).prop_map(|(n, number)| Step::Keep(n, number)),
         any::<usize>().prop_map(Step::Refuse),
         (any::<usize>(), 0_u8..10).prop_map(|(n, why)| Step::Close(n, why)),
         peer.prop_map(Step::Disconnect),
@@ -56,7 +56,7 @@ impl Model {
         match output {
             Output::Dial { attempt, .. } => assert!(self.trying.insert(*attempt)),
             Output::Abort(attempt) => assert!(self.trying.contains(attempt)),
-            Output::SendHello { link, .. } | Output::SendKeep(link) => {
+            Output::SendHello { link, .. } | Output::SendKeep { link, .. } => {
                 assert!(self.open.contains_key(link));
             }
             Output::Up(up) => {
@@ -127,7 +127,7 @@ fn take(bench: &mut Bench, model: &mut Model, step: Step) {
         Step::Hello(n, instance, replace) => {
             Input::Hello { link: link(model, n), hello: Hello { replace, ..hello(instance) } }
         }
-        Step::Keep(n) => Input::Keep(link(model, n)),
+        Step::Keep(n, number) => Input::Keep { link: link(model, n), number },
         Step::Refuse(n) => Input::Refused { link: link(model, n), code: CloseCode::Misbehaved },
         Step::Close(n, why) => {
             let link = link(model, n);
