@@ -6,6 +6,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use x0x_api::ENDPOINTS;
 
+use crate::discover::url_of;
+
 const AFTER_HELP: &str = "\
 Exit codes:
   0  done
@@ -39,7 +41,13 @@ pub(crate) struct Arguments {
     pub(crate) name: Option<String>,
 
     /// The daemon's API, in place of the instance's api.port file
-    #[arg(long, alias = "api-url", global = true, value_name = "HOST:PORT|URL")]
+    #[arg(
+        long,
+        alias = "api-url",
+        global = true,
+        value_parser = url_of,
+        value_name = "HOST:PORT|URL"
+    )]
     pub(crate) api: Option<String>,
 
     #[command(subcommand)]

@@ -11,7 +11,7 @@ use ureq::http::{Request, Response};
 use ureq::{Agent, Body};
 use x0x_api::{ErrorBody, Method, Operation, endpoint};
 
-use crate::discover::Target;
+use crate::discover::{Instance, Target};
 use crate::error::{Failure, Result};
 use crate::events::EventReader;
 
@@ -99,10 +99,10 @@ impl Client {
         &self.target.url
     }
 
-    /// Whether the instance's port file leads here.
-    pub(crate) fn is_registered(&self) -> bool {
-        let address = self.target.instance.api_address().ok().flatten();
-        address.is_some_and(|address| self.target.url == format!("http://{address}"))
+    /// The instance, if its port file leads here.
+    pub(crate) fn instance(&self) -> Option<&Instance> {
+        let address = self.target.instance.api_address().ok().flatten()?;
+        (self.target.url == format!("http://{address}")).then_some(&self.target.instance)
     }
 
     /// Makes a call and returns its answer. An empty body is an answer too: it was done.

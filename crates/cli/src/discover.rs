@@ -1,7 +1,7 @@
 //! Where the daemon is and what it accepts as proof: the files that a running instance leaves in
 //! its data folder.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -15,8 +15,8 @@ const TOKEN_FILE: &str = "api-token";
 const TOKEN_VARIABLE: &str = "X0X_API_TOKEN";
 /// Read by the daemon too, so that both look in one place.
 const DATA_VARIABLE: &str = "X0X_DATA_DIR";
-/// Where an unnamed daemon listens unless it is told otherwise.
-const DEFAULT_API: &str = "127.0.0.1:12700";
+/// Locked by a daemon for as long as it runs; holds its process id.
+const LOCK_FILE: &str = "x0xd.lock";
 /// Largest port or token file that is read.
 const MAX_FILE: u64 = 4096;
 
@@ -87,6 +87,54 @@ impl Instance {
         Ok(Some(address))
     }
 
+    /// Whether a daemon runs. A port file alone does not show it: one that was killed leaves its file,
+    /// and anybody may listen on that port since. The lock goes with the process.
+    pub(crate) fn is_running(&self) -> Result<bool> {
+        let Some(lock) = self.open_lock()? else { return Ok(false) };
+        // A shared one, so that two commands at once do not take each other for a daemon.
+        self.is_held(lock.try_lock_shared())
+    }
+
+    /// Removes the port file that a killed daemon left. While the lock is held here none can start.
+    pub(crate) fn remove_stale_port(&self) -> Result<()> {
+        let Some(lock) = self.open_lock()? else { return Ok(()) };
+        if self.is_held(lock.try_lock())? {
+            return Ok(());
+        }
+        match fs::remove_file(self.folder.join(PORT_FILE)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Process id of the daemon that runs or ran last, as far as it can be read.
+    pub(crate) fn process(&self) -> Option<u32> {
+        read_small(&self.folder.join(LOCK_FILE)).ok()??.trim().parse().ok()
+    }
+
+    fn open_lock(&self) -> Result<Option<File>> {
+        let path = self.folder.join(LOCK_FILE);
+        match File::open(&path) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => {
+                let context = format!("cannot open {}", path.display());
+                Err(anyhow::Error::new(error).context(context).into())
+            }
+        }
+    }
+
+    fn is_held(&self, attempt: Result<(), TryLockError>) -> Result<bool> {
+        match attempt {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(error)) => {
+                let context = format!("cannot lock {}", self.folder.join(LOCK_FILE).display());
+                Err(anyhow::Error::new(error).context(context).into())
+            }
+        }
+    }
+
     /// How to start it, as a sentence for people.
     pub(crate) fn not_running(&self) -> Failure {
         Failure::NotRunning(match &self.name {
@@ -117,15 +165,15 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// Finds the API: `api` if given, else the instance's port file, else the default address.
+    /// Finds the API: the URL `api` if given, else what the port file of the running instance says.
+    /// The token goes nowhere else.
     pub(crate) fn find(api: Option<&str>, name: Option<&str>) -> Result<Self> {
         let instance = Instance::named(name)?;
         let url = match api {
-            Some(text) => url_of(text)?,
+            Some(url) => url.to_owned(),
             None => match instance.api_address()? {
-                Some(address) => format!("http://{address}"),
-                None if instance.name.is_some() => return Err(instance.not_running()),
-                None => format!("http://{DEFAULT_API}"),
+                Some(address) if instance.is_running()? => format!("http://{address}"),
+                _ => return Err(instance.not_running()),
             },
         };
         Self::of(instance, url)
@@ -141,15 +189,23 @@ impl Target {
     }
 }
 
-fn url_of(text: &str) -> Result<String> {
+/// The URL of an API that is given as `HOST:PORT` or as a URL.
+pub(crate) fn url_of(text: &str) -> Result<String, String> {
     if text.starts_with("https://") {
-        return Err(anyhow!("the local API speaks plain HTTP on loopback, not https").into());
+        return Err("the local API speaks plain HTTP on loopback, not https".to_owned());
     }
     let address = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
-    if address.is_empty() || address.contains(['/', '?', '#', '@']) {
-        return Err(anyhow!("`{text}` is not HOST:PORT").into());
+    let (host, port) = address.rsplit_once(':').unwrap_or_default();
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    let is_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(host) => host.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.bytes().all(plain),
+    };
+    if is_host && port.parse::<u16>().is_ok_and(|port| port > 0) {
+        Ok(format!("http://{address}"))
+    } else {
+        Err("expected HOST:PORT or http://HOST:PORT".to_owned())
     }
-    Ok(format!("http://{address}"))
 }
 
 fn data_base() -> Result<PathBuf> {
@@ -180,7 +236,10 @@ mod tests {
         for text in ["127.0.0.1:1", "http://127.0.0.1:1", "http://127.0.0.1:1/"] {
             assert_eq!(url_of(text).unwrap(), "http://127.0.0.1:1");
         }
-        for text in ["", "https://a:1", "http://user@a:1", "a:1/path"] {
+        assert_eq!(url_of("[::1]:7").unwrap(), "http://[::1]:7");
+        assert_eq!(url_of("localhost:7").unwrap(), "http://localhost:7");
+        let bad = ["", "garbage", ":1", "a:", "a:0", "a:70000", "a:x", "::1:7", "[x]:7", "a b:1"];
+        for text in bad.into_iter().chain(["https://a:1", "http://user@a:1", "a:1/path"]) {
             assert!(url_of(text).is_err(), "{text}");
         }
     }
@@ -198,6 +257,28 @@ mod tests {
             Instance::all_below(base.path()).unwrap().into_iter().map(|found| found.name).collect();
         assert_eq!(names, [None, Some("bob".to_owned())]);
         assert!(Instance::all_below(&base.path().join("absent")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_instance_runs_while_its_lock_is_held() {
+        let base = tempfile::tempdir().unwrap();
+        let instance = Instance::below(base.path(), None);
+        assert!(!instance.is_running().unwrap());
+        fs::create_dir(&instance.folder).unwrap();
+        let port = instance.folder.join(PORT_FILE);
+        fs::write(&port, "127.0.0.1:9").unwrap();
+        let lock = File::create(instance.folder.join(LOCK_FILE)).unwrap();
+        fs::write(instance.folder.join(LOCK_FILE), "77").unwrap();
+        assert_eq!(instance.process(), Some(77));
+        lock.lock().unwrap();
+        assert!(instance.is_running().unwrap());
+        instance.remove_stale_port().unwrap();
+        assert!(port.exists(), "a running daemon keeps its file");
+        lock.unlock().unwrap();
+        assert!(!instance.is_running().unwrap());
+        instance.remove_stale_port().unwrap();
+        assert!(!port.exists());
+        instance.remove_stale_port().unwrap();
     }
 
     #[test]

@@ -47,9 +47,19 @@ impl fmt::Display for Failure {
             Self::NotRunning(message) => f.write_str(message),
             Self::Refused { message, status } => write!(f, "{message} (HTTP {status})"),
             Self::ClosedPipe => f.write_str("the output was closed"),
-            Self::Other(error) => write!(f, "{error:#}"),
+            Self::Other(error) => f.write_str(&causes(error)),
         }
     }
+}
+
+/// An error and its causes, each once: some errors tell their cause in their own text already.
+fn causes(error: &anyhow::Error) -> String {
+    let causes = error.chain().map(ToString::to_string);
+    causes.fold(String::new(), |text, cause| match text.as_str() {
+        "" => cause,
+        known if known.contains(&cause) => text,
+        known => format!("{known}: {cause}"),
+    })
 }
 
 impl From<anyhow::Error> for Failure {
@@ -71,5 +81,17 @@ impl From<io::Error> for Failure {
         } else {
             Self::Other(error.into())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let inner = anyhow::anyhow!("connection reset").context("io: connection reset");
+        let failure = Failure::Other(inner.context("no answer"));
+        assert_eq!(failure.to_string(), "no answer: io: connection reset");
     }
 }

@@ -8,6 +8,7 @@ mod client;
 mod commands;
 mod discover;
 mod error;
+mod escape;
 mod events;
 mod output;
 
@@ -16,7 +17,8 @@ use std::process::ExitCode;
 use clap::FromArgMatches;
 
 use crate::args::Arguments;
-use crate::output::{Output, escape};
+use crate::escape::escape;
+use crate::output::Output;
 
 fn main() -> ExitCode {
     let matches = args::command().get_matches();

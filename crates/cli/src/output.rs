@@ -1,7 +1,6 @@
 //! What a command prints: JSON as it came, or plain `key: value` lines.
 //!
-//! Text from the network never reaches the terminal raw: control characters and characters that
-//! change the direction of text are escaped, in both forms.
+//! Text from the network never reaches the terminal raw: it is escaped in both forms.
 
 use std::env;
 use std::fmt::Write as _;
@@ -12,6 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::error::Result;
+use crate::escape::{escape, escape_json};
 
 const BOLD: &str = "\u{1b}[1m";
 const RESET: &str = "\u{1b}[0m";
@@ -160,45 +160,6 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
     text
 }
 
-/// Makes characters visible that would move the cursor, change colours or turn text around.
-pub(crate) fn escape(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '\n' => safe.push_str("\\n"),
-            '\r' => safe.push_str("\\r"),
-            '\t' => safe.push_str("\\t"),
-            _ if is_hazard(character) => _ = write!(safe, "\\u{{{:x}}}", u32::from(character)),
-            _ => safe.push(character),
-        }
-    }
-    safe
-}
-
-/// The same for JSON text, where such characters occur within strings only.
-fn escape_json(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for character in text.chars() {
-        // Line ends and tabs between tokens are layout; serde_json has escaped those in strings.
-        if is_hazard(character) && !matches!(character, '\n' | '\t' | '\r') {
-            _ = write!(safe, "\\u{:04x}", u32::from(character));
-        } else {
-            safe.push(character);
-        }
-    }
-    safe
-}
-
-fn is_hazard(character: char) -> bool {
-    character.is_control()
-        || matches!(
-            character,
-            // Marks, embeddings, overrides and isolates of the bidirectional algorithm; line and
-            // paragraph separators.
-            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
-        )
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -226,12 +187,7 @@ mod tests {
 
     #[test]
     fn hostile_text_is_made_visible() {
-        assert_eq!(escape("a\u{1b}[31mb\nc\u{202e}d\u{9b}"), "a\\u{1b}[31mb\\nc\\u{202e}d\\u{9b}");
         assert_eq!(text(&json!({ "k\u{7}": "v\u{8}" })), "k\\u{7}: v\\u{8}\n");
-        let json = escape_json(&json!({ "a": "\u{202e}\u{9b}x" }).to_string());
-        assert_eq!(json, r#"{"a":"\u202e\u009bx"}"#);
-        let back: Value = serde_json::from_str(&json).unwrap();
-        assert_eq!(back["a"], "\u{202e}\u{9b}x");
     }
 
     #[test]

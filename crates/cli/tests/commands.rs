@@ -26,6 +26,7 @@ fn message(subscription: &str, text: &str) -> String {
     let event = json!({ "type": "message", "data": {
         "subscription_id": subscription, "topic": "chat", "payload": payload,
         "sender": "ab".repeat(32), "verified": true, "trust_level": null,
+        "epoch": "00000000000000ff", "seq": 1,
     }});
     format!("id: 1\nevent: message\ndata: {event}\n\n")
 }
@@ -152,6 +153,9 @@ fn without_a_daemon_the_exit_code_is_2_and_the_text_says_what_to_do() {
     let output = x0x(home.path()).args(["--name", "bob", "health"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("Start it with: x0x --name bob start"));
+    let usage = x0x(home.path()).args(["--api", "garbage", "health"]).output().unwrap();
+    assert_eq!(usage.status.code(), Some(2));
+    assert!(stderr(&usage).contains("HOST:PORT"), "{}", stderr(&usage));
     let usage = x0x(home.path()).args(["--name", "../bob", "health"]).output().unwrap();
     assert_eq!(usage.status.code(), Some(2));
 }
@@ -164,6 +168,12 @@ fn a_named_instance_is_found_by_its_files() {
     std::fs::create_dir_all(&data).unwrap();
     std::fs::write(data.join("api.port"), stub.address.to_string()).unwrap();
     std::fs::write(data.join("api-token"), "from-file").unwrap();
+    let lock = std::fs::File::create(data.join("x0xd.lock")).unwrap();
+    // Nobody holds the lock, so whoever listens is not the daemon, and gets no token.
+    let output = x0x(home.path()).args(["health", "--name", "alice"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stub.seen().is_empty());
+    lock.lock().unwrap();
     let output = x0x(home.path()).args(["health", "--name", "alice"]).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     assert_eq!(stub.seen()[0].authorization.as_deref(), Some("Bearer from-file"));
@@ -208,10 +218,18 @@ fn subscribe_prints_its_own_messages_and_unsubscribes() {
     assert!(stderr(&output).contains("the daemon closed the stream"));
 }
 
-/// Ctrl-C is how a person ends a subscription: it is removed, and nothing went wrong.
+/// Ctrl-C is how a person ends a subscription, SIGTERM how a program does: it is removed, and
+/// nothing went wrong.
 #[cfg(unix)]
 #[test]
 fn an_interrupt_unsubscribes() {
+    for signal in ["-INT", "-TERM"] {
+        end_by(signal);
+    }
+}
+
+#[cfg(unix)]
+fn end_by(signal: &str) {
     use std::io::{BufRead, BufReader};
     use std::process::{Command, Stdio};
 
@@ -227,7 +245,7 @@ fn an_interrupt_unsubscribes() {
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert_eq!(line, "[chat] abababababababab: hi\n");
-    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let killed = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
     assert!(killed.success());
     assert_eq!(child.wait().unwrap().code(), Some(0));
     let last = stub.seen().pop().unwrap();

@@ -28,10 +28,11 @@ use crate::{
     wire::MessageIn,
 };
 
-/// From a change of the cache to its being written: the few sessions of a start make one write.
-const CACHE_DELAY: Duration = Duration::from_secs(1);
+/// From a change of the cache to its being written: the few sessions of a start make one write. Short,
+/// since a node that is killed before the first write may know nobody when it starts again.
+const CACHE_DELAY: Duration = Duration::from_millis(100);
 /// Shortest time between two writes of the cache.
-const CACHE_INTERVAL: Duration = Duration::from_secs(5);
+const CACHE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What the handle asks for.
 #[derive(Debug)]

@@ -159,6 +159,6 @@ mod tests {
         let mut one_network = all.clone();
         one_network.max_sessions = all.max_sessions_per_network;
         let mib = |config: &SessionConfig| config.memory_bound(4 << 20) >> 20;
-        assert_eq!((mib(&all), mib(&one_network)), (0, 0));
+        assert_eq!((mib(&all), mib(&one_network)), (1824, 466));
     }
 }

@@ -13,6 +13,9 @@ use crate::error::{DialError, InboundTaken, SendError};
 ///
 /// There is at most one session per peer, whoever dialled. Messages of one [`Protocol`] arrive in
 /// the order they were sent; different stream classes do not wait for each other.
+///
+/// Within a session nothing is lost. What is in flight when one ends may be, unless this end ended it
+/// ([`disconnect`](Self::disconnect)): layers that must know confirm.
 pub trait Transport: Send + Sync + fmt::Debug + 'static {
     /// This machine.
     fn local_id(&self) -> MachineId;

@@ -3,7 +3,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -33,9 +33,12 @@ pub(super) fn start(
         let answer = json!({ "ok": true, "url": url, "already_running": true });
         return output.say(&format!("Daemon already running at {url}"), &answer);
     }
+    // What a killed daemon left must not be taken for the new one's.
+    instance.remove_stale_port()?;
     let program = daemon_program()?;
     let mut command = Command::new(&program);
-    command.args(daemon_arguments(name, options));
+    let arguments = daemon_arguments(name, options);
+    command.args(&arguments);
     let describe = || format!("cannot run {}", program.display());
     if options.foreground {
         let status = command.status().with_context(describe)?;
@@ -46,21 +49,42 @@ pub(super) fn start(
     }
     detach(&mut command);
     let mut child = command.spawn().with_context(describe)?;
-    let Some(url) = wait_until_healthy(&instance, &mut child)? else {
-        let url = instance.api_address()?.map_or_else(String::new, |at| format!(" at http://{at}"));
-        let answer = json!({ "ok": true, "pid": child.id(), "reachable": false });
-        return output.say(&format!("Daemon spawned but not yet reachable{url}"), &answer);
-    };
-    let answer = json!({ "ok": true, "url": url, "pid": child.id(), "already_running": false });
-    output.say(&format!("Daemon started at {url}"), &answer)
+    match wait_until_healthy(&instance, &mut child)? {
+        Started::Ended(status) => {
+            let hint = foreground_hint(&arguments);
+            let message = format!("x0xd ended at once with {status}. To see why, run: {hint}");
+            Err(anyhow!(message).into())
+        }
+        Started::Unreachable => {
+            let url =
+                instance.api_address()?.map_or_else(String::new, |at| format!(" at http://{at}"));
+            let answer = json!({ "ok": true, "pid": child.id(), "reachable": false });
+            output.say(&format!("Daemon spawned but not yet reachable{url}"), &answer)
+        }
+        // Another command was faster; its daemon is as good.
+        Started::Healthy(url) if instance.process().is_some_and(|pid| pid != child.id()) => {
+            let answer = json!({ "ok": true, "url": url, "already_running": true });
+            output.say(&format!("Daemon already running at {url}"), &answer)
+        }
+        Started::Healthy(url) => {
+            let pid = child.id();
+            let answer = json!({ "ok": true, "url": url, "pid": pid, "already_running": false });
+            output.say(&format!("Daemon started at {url}"), &answer)
+        }
+    }
 }
 
 /// Stops the daemon and waits until it is gone, so that it can be started again at once.
 pub(super) fn stop(client: &Client, output: &mut Output) -> Result<()> {
+    let instance = client.instance();
     let answer = client.call(&Call::new(Operation::Shutdown))?;
     for _ in 0..POLLS {
-        // The daemon closes its API first and removes its port file last.
-        if !client.is_registered() && !client.is_healthy() {
+        // The daemon frees its lock last. One that was reached by its address alone is asked.
+        let runs = match instance {
+            Some(instance) => instance.is_running()?,
+            None => client.is_healthy(),
+        };
+        if !runs {
             break;
         }
         thread::sleep(POLL_INTERVAL);
@@ -90,24 +114,55 @@ pub(super) fn instances(output: &mut Output) -> Result<()> {
 /// The URL of an instance that answers.
 fn healthy_url(instance: &Instance) -> Option<String> {
     let address = instance.api_address().ok().flatten()?;
+    if !instance.is_running().ok()? {
+        return None;
+    }
     let client = Client::new(Target::at(instance.clone(), address).ok()?);
     client.is_healthy().then(|| client.url().to_owned())
 }
 
-fn wait_until_healthy(instance: &Instance, child: &mut Child) -> Result<Option<String>> {
+/// What became of a start.
+enum Started {
+    /// A daemon of the instance answers at this URL.
+    Healthy(String),
+    /// The child runs, or another daemon that was faster, but none answers yet.
+    Unreachable,
+    /// The child ended, and no other daemon of the instance runs.
+    Ended(ExitStatus),
+}
+
+fn wait_until_healthy(instance: &Instance, child: &mut Child) -> Result<Started> {
     for _ in 0..POLLS {
         if let Some(url) = healthy_url(instance) {
-            return Ok(Some(url));
+            return Ok(Started::Healthy(url));
         }
-        if let Some(status) = child.try_wait()? {
-            let message = format!(
-                "x0xd ended at once with {status}. To see why, run: x0x start --foreground"
-            );
-            return Err(anyhow!(message).into());
+        if let Some(status) = child.try_wait()?
+            && !instance.is_running()?
+        {
+            return Ok(Started::Ended(status));
         }
         thread::sleep(POLL_INTERVAL);
     }
-    Ok(None)
+    Ok(Started::Unreachable)
+}
+
+/// The same start attached to the terminal, as a line for a shell.
+fn foreground_hint(arguments: &[OsString]) -> String {
+    let mut line = "x0x start".to_owned();
+    for argument in arguments {
+        line.push(' ');
+        line.push_str(&shell_word(&argument.to_string_lossy()));
+    }
+    line + " --foreground"
+}
+
+fn shell_word(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=,+@%".contains(&byte);
+    if !text.is_empty() && text.bytes().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
 }
 
 /// What the daemon is told on its command line.
@@ -148,6 +203,15 @@ mod tests {
 
     use super::*;
     use crate::args::{self, Arguments};
+
+    #[test]
+    fn the_hint_repeats_what_start_was_given() {
+        let arguments = ["--name", "bob", "--config", "it's a.toml", "--bootstrap", "[::1]:2"];
+        let hint = foreground_hint(&arguments.map(OsString::from));
+        let expected =
+            r"x0x start --name bob --config 'it'\''s a.toml' --bootstrap '[::1]:2' --foreground";
+        assert_eq!(hint, expected);
+    }
 
     #[test]
     fn what_start_is_given_reaches_the_daemon() {

@@ -142,9 +142,12 @@ impl Subscription {
 
     fn open(&self, topic: String) -> Result<String> {
         let call = Call::new(Operation::Subscribe).body(&SubscribeRequest { topic })?;
+        // Held meanwhile, so that whoever interrupts waits for the id and can still remove it.
+        let mut opened = self.id.lock().unwrap_or_else(PoisonError::into_inner);
         let answer: SubscribeResponse = self.client.fetch(&call)?;
         let id = answer.subscription_id;
-        *self.id.lock().unwrap_or_else(PoisonError::into_inner) = Some(id.clone());
+        *opened = Some(id.clone());
+        drop(opened);
         eprintln!("subscribed ({id}); Ctrl-C ends");
         Ok(id)
     }

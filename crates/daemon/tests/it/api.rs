@@ -92,6 +92,8 @@ async fn own_publishes_come_back_once_a_subscription() {
         let event = events.next().await.expect("an event");
         assert_eq!(event.name, "message");
         let id = event.data["data"]["subscription_id"].as_str().expect("text").to_owned();
+        let epoch = event.data["data"]["epoch"].clone();
+        assert!(epoch.as_str().is_some_and(|text| text.len() == 16), "{epoch}");
         let expected = json!({"type": "message", "data": {
             "subscription_id": id,
             "topic": "news",
@@ -99,6 +101,8 @@ async fn own_publishes_come_back_once_a_subscription() {
             "sender": node.agent_id(),
             "verified": true,
             "trust_level": "unknown",
+            "epoch": epoch,
+            "seq": 1,
         }});
         assert_eq!(event.data, expected);
         seen.push(id);
