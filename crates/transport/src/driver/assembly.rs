@@ -1,10 +1,10 @@
 //! Memory for large messages that arrive piece by piece: bounded for all peers together.
 //!
-//! The first [`FREE_ASSEMBLY`](crate::frame::FREE_ASSEMBLY) bytes of a message are each stream's own. Before a reader takes more of
-//! one, it claims the message's whole length from its class's budget, once and in the order of
-//! asking: no reader holds a part while it waits for the rest, so none waits for another that waits.
-//! Meanwhile it reads nothing, and flow control stops the sender. Whoever holds a claim has to make
-//! progress.
+//! The first [`FREE_ASSEMBLY`](crate::frame::FREE_ASSEMBLY) bytes of a message are each stream's own.
+//! Before a reader takes more of one, it claims the message's whole length from its class's budget,
+//! once and in the order of asking: no reader holds a part while it waits for the rest, so none waits
+//! for another that waits. Meanwhile it reads nothing, and flow control stops the sender. Whoever
+//! holds a claim has to make progress.
 
 use std::{sync::Arc, time::Duration};
 

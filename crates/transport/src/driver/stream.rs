@@ -114,7 +114,9 @@ impl ClassReader {
                 () = session.ended.cancelled() => return self.finish(source).await,
                 () = outbox.writable() => self.announce_writable().await,
                 _ = self.changes.changed(), if !all_announced => self.announce().await,
-                claim = claim(&context, class, unclaimed), if unclaimed.is_some() => self.claimed(claim, large),
+                claim = claim(&context, class, unclaimed), if unclaimed.is_some() => {
+                    self.claimed(claim, large);
+                }
                 ready = source.ready(), if unclaimed.is_none() => match ready {
                     Ok(Some(incoming)) => {
                         if !self.take_chunk(&mut incoming.decoder).await {
