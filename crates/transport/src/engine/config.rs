@@ -6,6 +6,8 @@ use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 use x0x_core::{Clock, SystemClock};
 use x0x_identity::SecretKey;
 
+use crate::link::Side;
+
 /// One-way streams that a peer may have open. Sessions use one for each stream class.
 const MAX_STREAMS: u32 = 16;
 /// Unread bytes that a peer may put into one stream: 160 Mbit/s at a round trip of 100 ms. Twice as
@@ -71,9 +73,12 @@ impl QuicConfig {
 
     /// The settings of every connection; `None` when a duration does not fit into the protocol.
     ///
+    /// The dialler probes an idle link; the acceptor, whose timer the probe restarts, only when the
+    /// dialler did not. Both probing would double the packets of a network at rest.
+    ///
     /// The server's first flight has about 96 bytes to spare under the amplification limit, so
     /// features whose transport parameters are not needed stay off: two-way streams, datagrams.
-    pub(crate) fn transport(&self) -> Option<TransportConfig> {
+    pub(crate) fn transport(&self, side: Side) -> Option<TransportConfig> {
         let mut mtu = MtuDiscoveryConfig::default();
         mtu.upper_bound(MAX_UDP_PAYLOAD);
         let mut transport = TransportConfig::default();
@@ -87,7 +92,10 @@ impl QuicConfig {
             .datagram_send_buffer_size(0)
             .initial_rtt(INITIAL_RTT)
             .mtu_discovery_config(Some(mtu))
-            .keep_alive_interval(Some(self.keep_alive))
+            .keep_alive_interval(Some(match side {
+                Side::Dialer => self.keep_alive,
+                Side::Acceptor => self.keep_alive * 3 / 2,
+            }))
             .max_idle_timeout(Some(IdleTimeout::try_from(self.idle_timeout).ok()?));
         Some(transport)
     }

@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     error::DialError,
-    link::{Engine, Link},
+    link::{Engine, Link, Side},
     transport::BoxFuture,
     wire::CloseCode,
 };
@@ -127,14 +127,17 @@ impl QuicEngine {
         let tls = |error: rustls::Error| BindError::Tls(error.to_string());
         let address = config.bind;
         let bind = |source| BindError::Socket { address, source };
-        let transport =
-            Arc::new(config.transport().ok_or(BindError::Config("idle timeout too long"))?);
+        let transport = |side| {
+            let transport = config.transport(side);
+            transport.map(Arc::new).ok_or(BindError::Config("idle timeout too long"))
+        };
+        let dialling = transport(Side::Dialer)?;
         let Tls { mut server, mut known_peer, mut unknown_peer } =
             Tls::new(&config.key, config.pure_pq, config.clock.clone()).map_err(tls)?;
-        known_peer.transport_config(transport.clone());
-        unknown_peer.transport_config(transport.clone());
+        known_peer.transport_config(dialling.clone());
+        unknown_peer.transport_config(dialling);
         server
-            .transport_config(transport)
+            .transport_config(transport(Side::Acceptor)?)
             .max_incoming(MAX_INCOMING)
             .incoming_buffer_size(INCOMING_BUFFER)
             .incoming_buffer_size_total(INCOMING_BUFFERS);
