@@ -4,12 +4,17 @@ use std::{
     fs::{self, File, TryLockError},
     io::{Read, Seek, Write},
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
-use super::FileError;
+use super::{FileError, refuse_special};
 
 /// Name of the lock file.
 const LOCK_FILE: &str = "x0xd.lock";
+/// How often a busy lock is tried again, and the pause between.
+const LOCK_TRIES: u32 = 5;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// The data directory is not free.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +47,7 @@ impl InstanceLock {
     /// Takes the directory.
     pub(crate) fn take(directory: &Path) -> Result<Self, LockError> {
         let path = directory.join(LOCK_FILE);
+        refuse_special(&path)?;
         let mut file = fs::OpenOptions::new()
             .read(true)
             .write(true)
@@ -49,7 +55,7 @@ impl InstanceLock {
             .truncate(false)
             .open(&path)
             .map_err(FileError::at("open", &path))?;
-        match file.try_lock() {
+        match lock(&file) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 return Err(LockError::Held { directory: directory.to_owned(), pid: pid(&file) });
@@ -66,6 +72,18 @@ impl InstanceLock {
         write(&mut file).map_err(FileError::at("write", &path))?;
         Ok(Self { _file: file })
     }
+}
+
+/// Takes the lock. A command line that looks whether a daemon runs holds it for microseconds, so a
+/// busy one is tried a few times.
+fn lock(file: &File) -> Result<(), TryLockError> {
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => thread::sleep(LOCK_PAUSE),
+            outcome => return outcome,
+        }
+    }
+    file.try_lock()
 }
 
 /// The process id that the holder wrote.

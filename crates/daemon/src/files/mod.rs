@@ -48,6 +48,18 @@ pub(crate) fn private_directory(path: &Path) -> Result<(), FileError> {
     Ok(())
 }
 
+/// Refuses what is there but no regular file: opening a pipe would wait for its other end, and
+/// writing through a link would change its target.
+fn refuse_special(path: &Path) -> Result<(), FileError> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.is_file() => {
+            let error = io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file");
+            Err(FileError::at("use", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Whether any of these permissions is given.
 #[cfg(unix)]
 fn open_to_others(metadata: &fs::Metadata, permissions: u32) -> bool {

@@ -124,3 +124,19 @@ fn a_directory_has_one_holder() {
     drop(first);
     InstanceLock::take(directory.path()).expect("free again");
 }
+
+#[cfg(unix)]
+#[test]
+fn links_in_the_place_of_files_are_refused_and_not_followed() {
+    let directory = directory();
+    let victim = directory.path().join("victim");
+    fs::write(&victim, "keep").expect("written");
+    for name in ["api-token", "x0xd.lock"] {
+        std::os::unix::fs::symlink(&victim, directory.path().join(name)).expect("linked");
+    }
+    let error = ApiToken::load_or_create(directory.path()).expect_err("a link");
+    assert!(error.to_string().contains("not a regular file"), "{error}");
+    let error = InstanceLock::take(directory.path()).expect_err("a link");
+    assert!(error.to_string().contains("not a regular file"), "{error}");
+    assert_eq!(fs::read_to_string(&victim).expect("still there"), "keep");
+}

@@ -10,7 +10,7 @@ use data_encoding::HEXLOWER;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use super::{FileError, open_to_others, write_atomically};
+use super::{FileError, open_to_others, refuse_special, write_atomically};
 
 /// Name of the file.
 const TOKEN_FILE: &str = "api-token";
@@ -35,6 +35,7 @@ impl ApiToken {
     /// hold a secret any more: its token is replaced. The file is 0600 afterwards.
     pub(crate) fn load_or_create(directory: &Path) -> Result<Self, FileError> {
         let path = directory.join(TOKEN_FILE);
+        refuse_special(&path)?;
         if let Some(token) = Self::load(&path).map_err(FileError::at("read", &path))? {
             return Ok(token);
         }

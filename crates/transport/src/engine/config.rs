@@ -39,8 +39,8 @@ pub struct QuicConfig {
     pub pure_pq: bool,
     /// Silence after which a link is given up. Two machines use the lesser of their values.
     pub idle_timeout: Duration,
-    /// Pause after which an idle link sends a probe. At a third of `idle_timeout`, two probes may
-    /// be lost.
+    /// Pause after which an idle link sends a probe; less than half of `idle_timeout`. QUIC's loss
+    /// recovery repeats a lost probe, so one is enough.
     pub keep_alive: Duration,
     /// How long a handshake may take, on both sides.
     pub handshake_timeout: Duration,
@@ -63,7 +63,7 @@ impl QuicConfig {
             key,
             pure_pq: false,
             idle_timeout: Duration::from_secs(15),
-            keep_alive: Duration::from_secs(5),
+            keep_alive: Duration::from_secs(7),
             handshake_timeout: Duration::from_secs(6),
             socket_buffer: 4 << 20,
             limits: QuicLimits::default(),
