@@ -77,7 +77,7 @@ pub struct Limits {
     /// Entries that a link may bring in at once: twice a full topic log, so that catching up passes.
     pub link_burst: u64,
     /// Signatures per second that a link may make this node check, treated like `link_rate`. More
-    /// than one publisher signs for long; a quarter of a core.
+    /// than one publisher signs, so that a relay passes on what several do; half a core.
     pub link_run_rate: u64,
     /// Signatures that a link may make this node check at once: a second of one core.
     pub link_run_burst: u64,
@@ -132,7 +132,7 @@ impl Default for Limits {
             link_wants: 256,
             link_rate: 128_000,
             link_burst: 131_072,
-            link_run_rate: 4000,
+            link_run_rate: 8000,
             link_run_burst: 16_384,
             pending_topic_entries: 4096,
             pending_entries: 16_384,

@@ -101,6 +101,8 @@ impl Driver {
             let wake = self.wait(&mut events).await;
             let now = self.shared.clock.now();
             self.machine.handle(now, Input::Wall(self.shared.clock.wall()));
+            // Timers are not left to their own turn, which a steady flow of events would keep away.
+            self.machine.handle_timeout(now);
             match wake {
                 // Without a transport or a handle there is nothing left to serve.
                 Wake::Stop | Wake::Command(None) | Wake::Signed(None) | Wake::Events(0) => break,
@@ -108,7 +110,7 @@ impl Driver {
                 Wake::Signed(Some(run)) => self.signed(now, *run),
                 Wake::Work => self.signals(now),
                 Wake::Events(_) => self.events(now, &mut events),
-                Wake::Timer => self.machine.handle_timeout(now),
+                Wake::Timer => {}
             }
             // First, so that signing overlaps with sending.
             self.sign();
