@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: builds the daemon for release and measures it.
+//! `cargo xtask bench` and `cargo xtask lab`: build the daemon for release, then measure it or take it
+//! through trouble.
 
 use anyhow::{Result, bail};
 use cargo_metadata::MetadataCommand;
@@ -17,8 +18,41 @@ pub(crate) struct Options {
     quick: bool,
 }
 
-/// Builds what is measured and what measures, then measures.
+/// Which scenario to run, and its options.
+#[derive(Args)]
+pub(crate) struct LabOptions {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// `nine` or `partition`, with their options; `help` lists them
+    #[arg(trailing_var_arg = true, required = true, value_name = "SCENARIO")]
+    scenario: Vec<String>,
+}
+
+/// Measures.
 pub(crate) fn run(options: &Options) -> Result<()> {
+    let mut arguments = Vec::new();
+    for (flag, wanted) in [("--json", options.json), ("--quick", options.quick)] {
+        if wanted {
+            arguments.push(flag);
+        }
+    }
+    bench(&arguments)
+}
+
+/// Runs a scenario of the lab.
+pub(crate) fn lab(options: &LabOptions) -> Result<()> {
+    let mut arguments = Vec::new();
+    if options.json {
+        arguments.push("--json");
+    }
+    arguments.push("lab");
+    arguments.extend(options.scenario.iter().map(String::as_str));
+    bench(&arguments)
+}
+
+/// Builds what is measured and what measures, then runs it.
+fn bench(arguments: &[&str]) -> Result<()> {
     let packages = ["x0x-daemon", "x0x-cli", "x0x-bench"];
     let mut build = workspace::cargo()?;
     build.args(["build", "--release", "--locked", "--bins"]);
@@ -31,15 +65,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let metadata = MetadataCommand::new().current_dir(workspace::root()?).no_deps().exec()?;
     let programs = metadata.target_directory.join("release");
     let mut bench = std::process::Command::new(programs.join("x0x-bench"));
-    bench.arg("--daemon").arg(programs.join("x0xd"));
-    for (flag, wanted) in [("--json", options.json), ("--quick", options.quick)] {
-        if wanted {
-            bench.arg(flag);
-        }
-    }
+    bench.arg("--daemon").arg(programs.join("x0xd")).args(arguments);
     let status = bench.status()?;
     if !status.success() {
-        bail!("the bench ended with {status}");
+        bail!("x0x-bench ended with {status}");
     }
     Ok(())
 }

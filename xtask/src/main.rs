@@ -28,6 +28,8 @@ enum Task {
     Ci(ci::Options),
     /// Run the README's walk-through: two daemons, a first gossip and a first direct message
     Demo(demo::Options),
+    /// Take release daemons through stalls, crashes and partitions, and count every delivery
+    Lab(bench::LabOptions),
     /// Check the house rules: dependency direction, sizes, pure files, crate skeleton
     Tidy,
 }
@@ -47,6 +49,7 @@ fn dispatch(task: &Task) -> Result<()> {
         Task::Bench(options) => bench::run(options),
         Task::Ci(options) => ci::run(options),
         Task::Demo(options) => demo::run(options),
+        Task::Lab(options) => bench::lab(options),
         Task::Tidy => tidy::run(),
     }
 }

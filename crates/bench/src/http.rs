@@ -38,11 +38,10 @@ impl Answer {
 }
 
 impl Http {
-    pub(crate) async fn connect(host: SocketAddr, token: &str) -> Result<Self> {
-        let stream = TcpStream::connect(host).await?;
-        stream.set_nodelay(true)?;
+    /// Speaks to `host` over a stream that leads there.
+    pub(crate) fn over(stream: TcpStream, host: SocketAddr, token: &str) -> Self {
         let stream = BufReader::new(stream);
-        Ok(Self { stream, host, token: token.to_owned(), line: String::new() })
+        Self { stream, host, token: token.to_owned(), line: String::new() }
     }
 
     /// Calls an operation that has no parameters.

@@ -1,7 +1,9 @@
-//! `x0x-bench`: what real daemons on loopback cost and carry, beside raw quinn.
+//! `x0x-bench`: what real daemons cost and carry, beside raw quinn, and what they withstand.
 
 mod http;
+mod lab;
 mod node;
+mod place;
 mod process;
 mod quinn_echo;
 mod report;
@@ -11,8 +13,8 @@ mod stats;
 
 use std::path::PathBuf;
 
-use anyhow::Result;
-use clap::Parser;
+use anyhow::{Result, bail};
+use clap::{Parser, Subcommand};
 
 use report::Report;
 
@@ -29,6 +31,18 @@ struct Arguments {
     /// Fewer messages, shorter waits, no eight-node runs
     #[arg(long)]
     quick: bool,
+    #[command(subcommand)]
+    task: Option<Task>,
+}
+
+/// What to do instead of measuring.
+#[derive(Subcommand, Debug)]
+enum Task {
+    /// Take daemons through trouble and count every delivery
+    Lab {
+        #[command(subcommand)]
+        scenario: lab::Scenario,
+    },
 }
 
 #[tokio::main]
@@ -36,11 +50,21 @@ async fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let scale = if arguments.quick { rows::Scale::QUICK } else { rows::Scale::FULL };
     let mut report = Report::default();
-    rows::run(&arguments.daemon.canonicalize()?, scale, &mut report).await?;
+    let daemon = arguments.daemon.canonicalize()?;
+    let passed = match &arguments.task {
+        Some(Task::Lab { scenario }) => lab::run(&daemon, scenario, &mut report).await?,
+        None => {
+            rows::run(&daemon, scale, &mut report).await?;
+            true
+        }
+    };
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
         print!("{report}");
+    }
+    if !passed {
+        bail!("the scenario failed");
     }
     Ok(())
 }

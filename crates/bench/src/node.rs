@@ -1,9 +1,9 @@
 //! Daemons under measurement.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -13,6 +13,7 @@ use x0x_api::Operation;
 use x0x_api::types::{AgentResponse, HealthResponse, NetworkStatusResponse, PeersResponse};
 
 use crate::http::Http;
+use crate::place::Place;
 use crate::process::{self, Memory};
 
 /// How long a daemon may take to start or to find its peers.
@@ -27,6 +28,8 @@ const INHERITED: [&str; 6] =
 /// A running daemon.
 pub(crate) struct Node {
     child: Child,
+    /// Where it runs, and so from where its API is reached.
+    pub(crate) place: Place,
     pub(crate) api: SocketAddr,
     pub(crate) token: String,
 }
@@ -39,11 +42,21 @@ impl Node {
         folder: &Path,
         bootstrap: Option<SocketAddr>,
     ) -> Result<(Self, Duration)> {
-        let config = write_config(folder, bootstrap)?;
+        Self::start_in(Place::default(), daemon, folder, bootstrap).await
+    }
+
+    /// The same at a place of its own.
+    pub(crate) async fn start_in(
+        place: Place,
+        daemon: &Path,
+        folder: &Path,
+        bootstrap: Option<SocketAddr>,
+    ) -> Result<(Self, Duration)> {
+        let config = write_config(folder, place.address(), bootstrap)?;
         let port_file = folder.join("data/api.port");
         let _ = fs::remove_file(&port_file);
         let started = Instant::now();
-        let mut command = Command::new(daemon);
+        let mut command = place.command(daemon);
         command.arg("--config").arg(config).env("HOME", folder);
         for name in INHERITED {
             command.env_remove(name);
@@ -64,16 +77,31 @@ impl Node {
             }
             sleep(POLL).await;
         };
-        let mut http = Http::connect(api, "").await?;
+        let mut http = Http::over(place.connect(api).await?, api, "");
         let _: HealthResponse = http.get(Operation::Health).await?;
         let elapsed = started.elapsed();
         let token = fs::read_to_string(folder.join("data/api-token"))?.trim().to_owned();
-        Ok((Self { child, api, token }, elapsed))
+        Ok((Self { child, place, api, token }, elapsed))
     }
 
     /// A new connection to its API.
     pub(crate) async fn http(&self) -> Result<Http> {
-        Http::connect(self.api, &self.token).await
+        Ok(Http::over(self.place.connect(self.api).await?, self.api, &self.token))
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it as `kill -9` does.
+    pub(crate) fn kill(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 
     pub(crate) fn memory(&self) -> Result<Memory> {
@@ -100,13 +128,14 @@ impl Node {
         Ok(bytes + datagrams * 28)
     }
 
-    async fn udp_address(&self) -> Result<SocketAddr> {
+    pub(crate) async fn udp_address(&self) -> Result<SocketAddr> {
         let status: NetworkStatusResponse =
             self.http().await?.get(Operation::NetworkStatus).await?;
         status.local_addr.context("the daemon has no UDP address")
     }
 
-    async fn peers(&self) -> Result<usize> {
+    /// How many peers it lists.
+    pub(crate) async fn peers(&self) -> Result<usize> {
         let answer: PeersResponse = self.http().await?.get(Operation::Peers).await?;
         Ok(answer.peers.len())
     }
@@ -115,8 +144,7 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         // Its folder is temporary: there is nothing to end gracefully for.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.end();
     }
 }
 
@@ -169,11 +197,11 @@ impl Cluster {
     }
 }
 
-fn write_config(folder: &Path, bootstrap: Option<SocketAddr>) -> Result<PathBuf> {
+fn write_config(folder: &Path, bind: IpAddr, bootstrap: Option<SocketAddr>) -> Result<PathBuf> {
     fs::create_dir_all(folder)?;
     let peers = bootstrap.map(|address| format!("{:?}", address.to_string())).unwrap_or_default();
     let text = format!(
-        "bind_address = \"127.0.0.1:0\"\napi_address = \"127.0.0.1:0\"\ndata_dir = {:?}\n\
+        "bind_address = \"{bind}:0\"\napi_address = \"127.0.0.1:0\"\ndata_dir = {:?}\n\
          identity_dir = {:?}\nbootstrap_peers = [{peers}]\nnetwork = \"bench\"\n",
         folder.join("data"),
         folder.join("identity"),

@@ -69,6 +69,11 @@ impl Report {
         self.push(run, name, value, unit, Some(target));
     }
 
+    /// Whether every figure reached its target.
+    pub(crate) fn is_met(&self) -> bool {
+        self.figures.iter().all(|figure| figure.met != Some(false))
+    }
+
     fn push(
         &mut self,
         run: &str,

@@ -14,23 +14,20 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+use tokio_tungstenite::WebSocketStream;
 use x0x_api::ws::{ClientFrame, FrameId, ServerFrame};
 use x0x_api::{Base64, Operation, endpoint};
 
 use crate::node::Node;
 
-type Stream = WebSocketStream<MaybeTlsStream<TcpStream>>;
+type Stream = WebSocketStream<TcpStream>;
 
 async fn connect(node: &Node, operation: Operation) -> Result<Stream> {
     let url = format!("ws://{}{}", node.api, endpoint(operation).path);
     let mut request = url.into_client_request()?;
     request.headers_mut().insert("authorization", format!("Bearer {}", node.token).parse()?);
-    let (stream, _) = tokio_tungstenite::connect_async(request).await?;
-    if let MaybeTlsStream::Plain(stream) = stream.get_ref() {
-        stream.set_nodelay(true)?;
-    }
-    Ok(stream)
+    let stream = node.place.connect(node.api).await?;
+    Ok(tokio_tungstenite::client_async(request, stream).await?.0)
 }
 
 async fn next_frame(stream: &mut SplitStream<Stream>) -> Option<ServerFrame> {

@@ -1,0 +1,100 @@
+//! The lab: real daemons through trouble, with every delivery counted.
+//!
+//! A scenario passes when each subscriber has every message once, in its author's order.
+
+mod namespaces;
+mod nine;
+mod partition;
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Subcommand;
+use tokio::time::Instant;
+
+use crate::report::{Report, Target};
+use crate::socket::Subscriber;
+
+/// Bytes of every message.
+const SIZE: usize = 256;
+
+/// How long the last deliveries may take before they count as lost.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// What the daemons go through.
+#[derive(Subcommand, Debug, Clone)]
+pub(crate) enum Scenario {
+    /// Nine daemons on loopback: one is stopped for 20 s, one killed and restarted, one joins late
+    Nine {
+        /// Messages published over 25 s
+        #[arg(long, default_value_t = 5000)]
+        messages: u64,
+    },
+    /// Ten daemons in network namespaces, five on each side of a link that is cut and mended.
+    /// Needs root
+    Partition {
+        /// Seconds without the link
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
+}
+
+/// Runs a scenario; false when something was lost, doubled, out of order or late.
+pub(crate) async fn run(daemon: &Path, scenario: &Scenario, report: &mut Report) -> Result<bool> {
+    match scenario {
+        Scenario::Nine { messages } => nine::run(daemon, *messages, report).await?,
+        Scenario::Partition { seconds } => {
+            partition::run(daemon, Duration::from_secs(*seconds), report).await?;
+        }
+    }
+    Ok(report.is_met())
+}
+
+/// A subscriber and what it is to have seen in the end.
+struct Expected {
+    subscriber: Subscriber,
+    messages: u64,
+}
+
+/// Waits for all subscribers, and judges what they saw. `since` is when the last trouble ended.
+async fn judge(
+    run: &str,
+    expected: &mut [Expected],
+    since: Instant,
+    heal: Option<Duration>,
+    report: &mut Report,
+) {
+    let deadline = since + PATIENCE;
+    let mut last = since;
+    for Expected { subscriber, messages } in expected.iter_mut() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        subscriber.received(*messages, left).await;
+        last = last.max(subscriber.seen().last_arrival().unwrap_or(last));
+    }
+    let (mut missing, mut duplicates, mut disordered, mut lagged) = (0, 0, 0, 0);
+    for Expected { subscriber, messages } in expected.iter() {
+        let seen = subscriber.seen();
+        missing += messages.saturating_sub(seen.arrivals.len() as u64);
+        duplicates += seen.duplicates;
+        disordered += seen.disordered;
+        lagged += seen.lagged;
+    }
+    report.note(run, "subscribers", expected.len() as f64, "");
+    for (name, count) in [
+        ("messages missing", missing),
+        ("duplicates", duplicates),
+        ("out of author order", disordered),
+        ("reported as missed", lagged),
+    ] {
+        report.figure(run, name, count as f64, "msg", Target::AtMost(0.0));
+    }
+    let elapsed = (last - since).as_secs_f64();
+    match heal {
+        Some(limit) => {
+            let limit = Target::AtMost(limit.as_secs_f64());
+            report.figure(run, "mended to complete", elapsed, "s", limit);
+        }
+        None => report.note(run, "last publish to complete", elapsed, "s"),
+    }
+}
