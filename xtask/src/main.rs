@@ -5,6 +5,7 @@
 mod bench;
 mod ci;
 mod demo;
+mod sim;
 mod tidy;
 mod workspace;
 
@@ -30,6 +31,8 @@ enum Task {
     Demo(demo::Options),
     /// Take release daemons through stalls, crashes and partitions, and count every delivery
     Lab(bench::LabOptions),
+    /// Run a scenario of the gossip simulator: `sim <scenario> --nodes N --seed S [--mode M] [--json]`
+    Sim(sim::Options),
     /// Check the house rules: dependency direction, sizes, pure files, crate skeleton
     Tidy,
 }
@@ -50,6 +53,7 @@ fn dispatch(task: &Task) -> Result<()> {
         Task::Ci(options) => ci::run(options),
         Task::Demo(options) => demo::run(options),
         Task::Lab(options) => bench::lab(options),
+        Task::Sim(options) => sim::run(options),
         Task::Tidy => tidy::run(),
     }
 }

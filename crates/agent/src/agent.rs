@@ -6,11 +6,12 @@ use tokio::task::JoinHandle;
 use x0x_core::{AgentId, Clock, MachineId, Metric, Tick, UserId};
 use x0x_direct::Direct;
 use x0x_gossip_membership::Membership;
-use x0x_gossip_pubsub::Gossip;
+use x0x_gossip_pubsub::{Gossip, LinkSnapshot, PubSubMetrics, Snapshot, TopicSnapshot};
 use x0x_rendezvous::Discovery;
+use x0x_store::SqliteStore;
 use x0x_transport::{Node, SessionInfo, Transport};
 
-use crate::{AgentBuilder, mailbox::Mailbox};
+use crate::{AgentBuilder, mailbox::Mailbox, topics::TopicNames};
 
 /// An agent on the x0x network: an identity, its sessions, and everything that runs over them.
 ///
@@ -19,6 +20,22 @@ use crate::{AgentBuilder, mailbox::Mailbox};
 #[derive(Debug, Clone)]
 pub struct Agent {
     pub(crate) inner: Arc<Inner>,
+}
+
+/// How messages spread, at one moment.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct GossipDiagnostics {
+    /// The overlay's active view.
+    pub neighbors: Vec<MachineId>,
+    /// Its passive view.
+    pub passive: Vec<MachineId>,
+    /// Every link, by machine.
+    pub links: Vec<LinkSnapshot>,
+    /// Every topic with a log, by id, with the name under which it was used here.
+    pub topics: Vec<(Option<String>, TopicSnapshot)>,
+    /// Counters since the start.
+    pub metrics: Arc<PubSubMetrics>,
 }
 
 #[derive(Debug)]
@@ -33,9 +50,11 @@ pub(crate) struct Inner {
     pub(crate) engine_metrics: Arc<x0x_transport::quic::QuicMetrics>,
     pub(crate) membership: Membership,
     pub(crate) gossip: Arc<Gossip>,
+    pub(crate) store: Option<SqliteStore>,
     pub(crate) direct: Direct,
     pub(crate) discovery: Discovery,
     pub(crate) mailbox: Mailbox,
+    pub(crate) topics: TopicNames,
     pub(crate) tasks: tokio::sync::Mutex<Vec<JoinHandle<()>>>,
     pub(crate) stop: tokio_util::sync::CancellationToken,
 }
@@ -105,6 +124,21 @@ impl Agent {
         self.inner.membership.active_view()
     }
 
+    /// How messages spread, as this agent sees it now.
+    pub async fn gossip_diagnostics(&self) -> GossipDiagnostics {
+        let inner = &self.inner;
+        let passive = inner.membership.passive_view().await.unwrap_or_default();
+        let Snapshot { links, topics, .. } = inner.gossip.snapshot().await;
+        let named = |topic: TopicSnapshot| (inner.topics.name(&topic.topic), topic);
+        GossipDiagnostics {
+            neighbors: self.neighbors(),
+            passive: passive.into_iter().filter_map(|peer| peer.id).collect(),
+            links,
+            topics: topics.into_iter().map(named).collect(),
+            metrics: Arc::clone(inner.gossip.metrics()),
+        }
+    }
+
     /// Every layer's counters and gauges.
     #[must_use]
     pub fn metrics(&self) -> Vec<Metric> {
@@ -113,6 +147,9 @@ impl Agent {
         metrics.extend(inner.node.metrics().snapshot());
         metrics.extend(inner.membership.metrics().snapshot());
         metrics.extend(inner.gossip.metrics().snapshot());
+        if let Some(store) = &inner.store {
+            metrics.extend(store.metrics().snapshot());
+        }
         metrics.extend(inner.direct.metrics().snapshot());
         metrics.extend(inner.discovery.metrics().snapshot());
         metrics.extend(inner.mailbox.metrics());
@@ -126,6 +163,12 @@ impl Agent {
         inner.stop.cancel();
         inner.discovery.shutdown().await;
         inner.gossip.shutdown().await;
+        if let Some(store) = &inner.store
+            && let Err(error) = store.close().await
+        {
+            // What was committed stays so; a later start looks at the rest.
+            tracing::warn!(%error, "the store did not close well");
+        }
         inner.direct.close();
         inner.membership.shutdown().await;
         inner.mailbox.close();

@@ -8,16 +8,21 @@ use tokio_util::sync::CancellationToken;
 use x0x_core::{Clock, MachineId, SeededRng, SystemClock};
 use x0x_direct::{Direct, DirectConfig, Inbox};
 use x0x_gossip_membership::{Membership, MembershipConfig};
-use x0x_gossip_pubsub::{Gossip, Limits};
+use x0x_gossip_pubsub::{Gossip, GossipConfig, LogStore};
 use x0x_identity::{Identity, IdentityStore, SecretKey, SignedBinding};
 use x0x_rendezvous::{Discovery, DiscoveryConfig, LocalAgent};
+use x0x_store::{SqliteStore, StoreConfig};
 use x0x_transport::{
-    LocalHello, Node, SessionConfig, Transport,
+    LocalHello, Node, Transport,
     quic::{QuicConfig, QuicEngine},
 };
 
-use crate::{Agent, AgentConfig, StartError, agent::Inner, mailbox::Mailbox};
+use crate::{
+    Agent, AgentConfig, StartError, Storage, agent::Inner, mailbox::Mailbox, topics::TopicNames,
+};
 
+/// The database in the data folder.
+const DATABASE: &str = "x0x.db";
 /// How long the binding shown in session hellos is valid.
 const BINDING_VALIDITY: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The age at which it is renewed.
@@ -55,6 +60,7 @@ impl AgentBuilder {
     pub async fn start(self) -> Result<Agent, StartError> {
         let Self { config, clock } = self;
         let identity = load_identity(&config).await?;
+        let store = open_store(&config).await?;
         let machine_id = identity.machine.public_key().machine_id();
         let agent_id = identity.agent.public_key().agent_id();
         let user_id = identity.user.as_ref().map(|key| key.public_key().user_id());
@@ -68,21 +74,17 @@ impl AgentBuilder {
         let hello = LocalHello::random(&*config.network, vec![binding])
             .map_err(|error| StartError::Transport(error.to_string().into()))?;
         let seed = seed(machine_id, &hello.instance);
-        let gossip_seed = SeededRng::from_seed(seed).next_u64();
-        let node =
-            Arc::new(Node::start(engine, SessionConfig::default(), hello, Arc::clone(&clock)));
+        let sessions = config.sessions.clone();
+        let node = Arc::new(Node::start(engine, sessions, hello, Arc::clone(&clock)));
         let transport: Arc<dyn Transport> = Arc::<Node>::clone(&node);
 
-        let gossip = Gossip::start(
-            Arc::clone(&transport),
-            Arc::new(identity.agent.clone()),
-            &config.network,
-            Limits::default(),
-            Arc::clone(&clock),
-            gossip_seed,
-        )
-        .map_err(layer("gossip-pubsub"))?;
-        let gossip = Arc::new(gossip);
+        let membership = start_membership(&config, Arc::clone(&transport), &clock, seed)?;
+        let mut gossip = GossipConfig::new(&config.network, SeededRng::from_seed(seed).next_u64());
+        gossip.neighbors = Some(Arc::new(membership.clone()));
+        gossip.store = store.clone().map(|store| Arc::new(store) as Arc<dyn LogStore>);
+        let key = Arc::new(identity.agent.clone());
+        let gossip = Gossip::start(Arc::clone(&transport), key, gossip, Arc::clone(&clock));
+        let gossip = Arc::new(gossip.map_err(layer("gossip-pubsub"))?);
         let (direct, inbox) = Direct::start(
             Arc::clone(&transport),
             DirectConfig::new(vec![agent_id]),
@@ -90,7 +92,6 @@ impl AgentBuilder {
         )
         .map_err(layer("direct"))?;
         let discovery = start_discovery(&config, &identity, &gossip, &node, &clock).await?;
-        let membership = start_membership(&config, transport, &clock, seed)?;
 
         let mailbox = Mailbox::new();
         let stop = CancellationToken::new();
@@ -110,9 +111,11 @@ impl AgentBuilder {
                 engine_metrics,
                 membership,
                 gossip,
+                store,
                 direct,
                 discovery,
                 mailbox,
+                topics: TopicNames::default(),
                 tasks: tokio::sync::Mutex::new(tasks),
                 stop,
             }),
@@ -148,6 +151,17 @@ fn seed(machine: MachineId, instance: &[u8; 16]) -> [u8; 32] {
 
 fn binding(agent: &SecretKey, machine: MachineId, clock: &dyn Clock) -> Bytes {
     SignedBinding::issue(agent, machine, clock.wall(), BINDING_VALIDITY).encode()
+}
+
+/// Opens the database on its own thread; a damaged one is set aside by it.
+async fn open_store(config: &AgentConfig) -> Result<Option<SqliteStore>, StartError> {
+    match config.storage {
+        Storage::Memory => Ok(None),
+        Storage::Disk => {
+            let config = StoreConfig::at(config.data_dir.join(DATABASE));
+            SqliteStore::open(config).await.map(Some).map_err(layer("store"))
+        }
+    }
 }
 
 async fn start_discovery(

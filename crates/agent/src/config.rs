@@ -6,13 +6,27 @@ use std::{
     time::Duration,
 };
 
+use x0x_transport::SessionConfig;
+
+/// Where topic logs are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Storage {
+    /// In the file `x0x.db` of the data folder: a publish is acknowledged once it is there, and
+    /// subscribers go on where they were after a restart.
+    #[default]
+    Disk,
+    /// In memory only, for agents that do not outlive their process.
+    Memory,
+}
+
 /// Settings of an [`Agent`](crate::Agent). All have defaults but the two folders.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct AgentConfig {
     /// Folder of the key files (`machine.key`, `agent.key`, `user.key`), made 0700.
     pub identity_dir: PathBuf,
-    /// Folder of everything else, such as `peer_cache/`.
+    /// Folder of everything else, such as `peer_cache/` and `x0x.db`.
     pub data_dir: PathBuf,
     /// Where the QUIC endpoint listens. Default `[::]:0`: any interface, any free port.
     pub bind: SocketAddr,
@@ -22,6 +36,10 @@ pub struct AgentConfig {
     pub network: String,
     /// Offer pure ML-KEM-768 alone, without the X25519 hybrid. Default false.
     pub pure_pq: bool,
+    /// Limits and times of sessions, such as how many there may be.
+    pub sessions: SessionConfig,
+    /// Where topic logs are kept. Default on disk.
+    pub storage: Storage,
     /// Period of announcements. Default 300 s.
     pub heartbeat: Duration,
     /// How long an announcement counts as fresh. Default 900 s.
@@ -39,6 +57,8 @@ impl AgentConfig {
             bootstrap: Vec::new(),
             network: "x0x".to_owned(),
             pure_pq: false,
+            sessions: SessionConfig::default(),
+            storage: Storage::Disk,
             heartbeat: Duration::from_secs(300),
             announcement_ttl: Duration::from_secs(900),
         }

@@ -72,7 +72,17 @@ impl Agent {
     /// The session whose peer proved this agent.
     #[must_use]
     pub fn session_of(&self, agent: AgentId) -> Option<SessionInfo> {
-        self.sessions().into_iter().find(|session| session.agents.contains(&agent))
+        let proved = |session: &SessionInfo| session.agents.contains(&agent);
+        let indexed = self.inner.direct.machine_of(agent);
+        let indexed = indexed.and_then(|machine| self.inner.node.session(machine));
+        // The index is a moment behind the sessions; what it misses is looked for in all of them.
+        indexed.filter(proved).or_else(|| self.sessions().into_iter().find(proved))
+    }
+
+    /// Whether a message to this agent goes out at once: it is this one, or its machine has a session.
+    #[must_use]
+    pub fn is_connected_to(&self, agent: AgentId) -> bool {
+        agent == self.agent_id() || self.inner.direct.machine_of(agent).is_some()
     }
 
     /// Agents with a live session, and their machines.

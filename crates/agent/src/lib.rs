@@ -23,19 +23,26 @@ mod directory;
 mod error;
 mod mailbox;
 mod messaging;
+mod topics;
 
-pub use agent::Agent;
+pub use agent::{Agent, GossipDiagnostics};
 pub use builder::AgentBuilder;
-pub use config::AgentConfig;
+pub use config::{AgentConfig, Storage};
 pub use directory::{ConnectKind, ConnectOutcome};
 pub use error::{SendDirectError, StartError};
 pub use mailbox::{DirectEvent, DirectEvents, MAX_MAILBOX_BYTES, MAX_MAILBOX_MESSAGES};
 pub use messaging::{
-    AgentPublishError, AgentSubscribeError, DirectReceipt, MAX_TOPIC_NAME, TopicNameError,
+    AgentPublishError, AgentSubscribeError, AgentWaitError, DirectReceipt, MAX_TOPIC_NAME,
+    TopicNameError,
 };
 
+pub use topics::MAX_TOPIC_NAMES;
 pub use x0x_core::{AgentId, MachineId, Metric, MetricKind, UserId, WallTime};
 pub use x0x_direct::{DirectError, DirectMessage};
-pub use x0x_gossip_pubsub::{Delivery, Message, PublishError, SubscribeError, Subscription};
+pub use x0x_gossip_pubsub::{
+    Accepted, Cursor, Delivery, LinkSnapshot, Message, PubSubMetrics, PublishError, Published,
+    Start, SubscribeError, Subscription, TopicSnapshot, WaitError,
+};
+pub use x0x_identity::private_file;
 pub use x0x_rendezvous::{AnnounceError, DiscoveredAgent};
-pub use x0x_transport::{SessionInfo, Side};
+pub use x0x_transport::{SessionConfig, SessionInfo, Side};

@@ -1,9 +1,13 @@
 //! Gossip and direct messages.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use x0x_core::{AgentId, MachineId};
+use x0x_core::{AgentId, MachineId, TopicId};
 use x0x_direct::DirectError;
-use x0x_gossip_pubsub::{PubSub, PublishError, Start, SubscribeError, Subscription, topic_id};
+use x0x_gossip_pubsub::{
+    Accepted, PubSub, PublishError, Published, Start, SubscribeError, Subscription, WaitError,
+};
 
 use crate::{Agent, DirectEvents, SendDirectError, directory::ConnectKind};
 
@@ -44,6 +48,18 @@ pub enum AgentPublishError {
     Publish(#[from] PublishError),
 }
 
+/// What was waited for did not come.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum AgentWaitError {
+    /// The topic's name.
+    #[error(transparent)]
+    Topic(#[from] TopicNameError),
+    /// The gossip layer's answer.
+    #[error(transparent)]
+    Wait(#[from] WaitError),
+}
+
 /// A subscription was not made.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -56,24 +72,60 @@ pub enum AgentSubscribeError {
     Subscribe(#[from] SubscribeError),
 }
 
-fn checked_topic(name: &str) -> Result<x0x_core::TopicId, TopicNameError> {
-    match name.len() {
-        0 => Err(TopicNameError::Empty),
-        len if len > MAX_TOPIC_NAME => Err(TopicNameError::TooLong(len)),
-        _ => Ok(topic_id(name)),
-    }
-}
-
 impl Agent {
-    /// Publishes to a topic, waiting while the log or a neighbour is too far behind. Returns once the
-    /// message is accepted into this agent's topic log. Messages of one agent and topic keep their
-    /// order. Cancel safe: a cancelled call has published nothing.
+    /// Publishes to a topic, waiting while the log or a neighbour is too far behind, and until the
+    /// message is in this agent's topic log, on disk if it keeps topics there. Messages of one agent
+    /// and topic keep their order. A call that is cancelled may have published; see
+    /// [`accept`](Self::accept).
     ///
     /// # Errors
-    /// The topic's name, a payload over the limit, or the agent has shut down.
-    pub async fn publish(&self, topic: &str, payload: Bytes) -> Result<(), AgentPublishError> {
-        self.inner.gossip.publish(checked_topic(topic)?, payload).await?;
-        Ok(())
+    /// The topic's name, a payload over the limit, a disk that does not take it, or the agent has shut
+    /// down.
+    pub async fn publish(
+        &self,
+        topic: &str,
+        payload: Bytes,
+    ) -> Result<Published, AgentPublishError> {
+        Ok(self.accept(topic, payload).await?.published().await?)
+    }
+
+    /// The first half of a publish: returns once the message has its place in the order. Cancel safe:
+    /// a cancelled call has published nothing. Await [`Accepted::published`] to know that it is kept.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub async fn accept(&self, topic: &str, payload: Bytes) -> Result<Accepted, AgentPublishError> {
+        let topic = self.topic(topic)?;
+        Ok(self.inner.gossip.accept(topic, payload).await?)
+    }
+
+    /// Waits until a peer has a message that this agent published, named by its sequence number.
+    ///
+    /// # Errors
+    /// The topic's name, or none had it in time.
+    pub async fn first_hop(
+        &self,
+        topic: &str,
+        seq: u64,
+        within: Duration,
+    ) -> Result<(), AgentWaitError> {
+        let topic = self.topic(topic)?;
+        Ok(self.inner.gossip.first_hop(topic, seq, within).await?)
+    }
+
+    /// Waits until so many peers subscribe a topic, and returns how many do: what is published then
+    /// goes to them at once.
+    ///
+    /// # Errors
+    /// The topic's name, or there were fewer all the time.
+    pub async fn ready(
+        &self,
+        topic: &str,
+        peers: usize,
+        within: Duration,
+    ) -> Result<usize, AgentWaitError> {
+        let topic = self.topic(topic)?;
+        Ok(self.inner.gossip.ready(topic, peers, within).await?)
     }
 
     /// Publishes without waiting.
@@ -81,7 +133,7 @@ impl Agent {
     /// # Errors
     /// As [`publish`](Self::publish), and [`PublishError::Busy`] when it would have to wait.
     pub fn try_publish(&self, topic: &str, payload: Bytes) -> Result<(), AgentPublishError> {
-        self.inner.gossip.try_publish(checked_topic(topic)?, payload)?;
+        self.inner.gossip.try_publish(self.topic(topic)?, payload)?;
         Ok(())
     }
 
@@ -91,7 +143,30 @@ impl Agent {
     /// # Errors
     /// The topic's name, or too many subscriptions.
     pub async fn subscribe(&self, topic: &str) -> Result<Subscription, AgentSubscribeError> {
-        Ok(self.inner.gossip.subscribe(checked_topic(topic)?, Start::Retained).await?)
+        self.subscribe_from(topic, Start::Retained).await
+    }
+
+    /// Subscribes to a topic from a place in its log on, such as the cursor of the last message that
+    /// was read.
+    ///
+    /// # Errors
+    /// As [`subscribe`](Self::subscribe).
+    pub async fn subscribe_from(
+        &self,
+        topic: &str,
+        start: Start,
+    ) -> Result<Subscription, AgentSubscribeError> {
+        let topic = self.topic(topic)?;
+        Ok(self.inner.gossip.subscribe(topic, start).await?)
+    }
+
+    /// The topic with this name; notes the name, so that diagnostics can show it.
+    fn topic(&self, name: &str) -> Result<TopicId, TopicNameError> {
+        match name.len() {
+            0 => Err(TopicNameError::Empty),
+            len if len > MAX_TOPIC_NAME => Err(TopicNameError::TooLong(len)),
+            _ => Ok(self.inner.topics.id(name)),
+        }
     }
 
     /// Sends a private message and waits until the recipient's inbox has it.
@@ -130,9 +205,10 @@ impl Agent {
         if agent == self.agent_id() {
             return Ok(self.machine_id());
         }
-        if let Some(session) = self.session_of(agent) {
-            return Ok(session.peer);
+        if let Some(machine) = self.inner.direct.machine_of(agent) {
+            return Ok(machine);
         }
+        // A session that began this instant is found here.
         let outcome = self.connect(agent).await;
         match (outcome.kind, self.session_of(agent)) {
             (_, Some(session)) => Ok(session.peer),

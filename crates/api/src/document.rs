@@ -21,11 +21,13 @@ With an `api_address` beyond loopback, any IP address with the API's port is tak
 Bodies are JSON with `Content-Type: application/json`. Binary values are standard base64, ids 64 lowercase
 hex characters. Every failure is `{\"ok\":false,\"error\":text,\"code\":code}`.
 
-What does not become a request has no such answer, since the HTTP library refuses it itself, with an empty
-body, and closes the connection: bytes that are not HTTP/1 (400), more than 100 header fields (431), and
-request lines and headers far beyond the limit of 32 KiB, from about 64 KiB on (431, or 414 when it is the
-target). A head that takes longer than 10 seconds ends the connection without an answer; a connection without a request for 10
-seconds is closed too.
+That holds for what never becomes a request, too: bytes that are not HTTP/1 get 400 `bad_request`, heads
+beyond 32 KiB or with more than 100 fields 431 `headers_too_large`, and a head that takes longer than 10
+seconds 408 `request_timeout`; each closes the connection. A connection without a request for 10 seconds is
+closed without a word. At most 1024 connections are open at once; of those that never presented the token
+(256), the oldest is closed for a new one once it had a second to do so. All bodies that are in work hold at
+most 128 MiB together: a further one waits two seconds for room, and is then refused as `busy` with
+`Retry-After`.
 
 A daemon is subscribed to at most 512 topics at once, for all clients and for itself; one WebSocket session
 to at most 256 of them. Beyond that the code is `limit_reached`. `POST /direct/send` answers 503
@@ -33,8 +35,15 @@ to at most 256 of them. Beyond that the code is `limit_reached`. `POST /direct/s
 nothing was delivered, and the same may be sent again later. Over a WebSocket the same code comes in an
 `error` frame.
 
-Server-sent events carry rising ids; a client that reconnects with `Last-Event-ID` gets what it missed as
-long as the daemon still has it, and `event: lagged` with `{\"missed\":n}` where it does not.
+Server-sent events carry ids; a client that reconnects with `Last-Event-ID` gets what it missed as long as
+the daemon still has it, and `event: lagged` with `{\"missed\":n}` where it does not. The ids of `/events`
+and `/direct/events` are rising numbers of this run of the daemon. Those of `/events?topic=..` are places in
+the topics, which stay valid when the daemon is started anew.
+
+Every message carries a `cursor`, the place after it in its topic. A subscription with `since` (`POST
+/subscribe`, `/events?topic=..`, the WebSocket's `subscribe`) goes on there. What is not kept any more is
+skipped behind a `lagged` mark. A cursor of another daemon means the oldest message that is kept, behind a
+mark whose `missed` is 0.
 
 ";
 

@@ -9,9 +9,9 @@ use crate::{
     types::{
         AgentResponse, AnnounceRequest, AnnounceResponse, ConnectRequest, ConnectResponse,
         DirectConnectionsResponse, DirectSendRequest, DirectSendResponse, DiscoveredAgentResponse,
-        DiscoveredAgentsResponse, HealthResponse, NetworkStatusResponse, OkResponse, PeersResponse,
-        PublishRequest, ShutdownResponse, StatusResponse, SubscribeRequest, SubscribeResponse,
-        WsSessionsResponse,
+        DiscoveredAgentsResponse, GossipDiagnosticsResponse, HealthResponse, NetworkStatusResponse,
+        OkResponse, PeersResponse, PublishRequest, PublishResponse, ShutdownResponse,
+        StatusResponse, SubscribeRequest, SubscribeResponse, WsSessionsResponse,
     },
     ws::{ClientFrame, ServerFrame},
 };
@@ -150,6 +150,14 @@ pub const ENDPOINTS: &[Endpoint] = &[
         .cli("network status")
         .says("Addresses, sessions and round-trip time."),
     get(
+        Operation::GossipDiagnostics,
+        "/diagnostics/gossip",
+        NETWORK,
+        json::<GossipDiagnosticsResponse>(),
+    )
+    .cli("diagnostics gossip")
+    .says("Neighbours, links and topics, and how messages spread over them."),
+    get(
         Operation::DiscoveredAgents,
         "/agents/discovered",
         DISCOVERY,
@@ -171,7 +179,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         "string",
         "Search for an unknown agent first: `true` for 10 seconds, or how many seconds (at most 60).",
     )]),
-    post(Operation::Publish, "/publish", PUBSUB, json::<OkResponse>())
+    post(Operation::Publish, "/publish", PUBSUB, json::<PublishResponse>())
         .cli("publish")
         .says("Publishes a message; 429 when there is no room for it within two seconds.")
         .takes::<PublishRequest>(),
@@ -187,7 +195,20 @@ pub const ENDPOINTS: &[Endpoint] = &[
     .says("Ends a subscription; its messages stop."),
     stream(Operation::Events, "/events", PUBSUB, Answer::Events(SchemaOf::new::<Event>()))
         .cli("events")
-        .says("Messages of every subscription of the daemon, as server-sent events."),
+        .says("Messages of every subscription of the daemon, or of some topics, as server-sent events.")
+        .query(&[
+            Parameter::new(
+                "topic",
+                "string",
+                "A topic of which this stream is, instead of the daemon's subscriptions; up to 16 times.",
+            ),
+            Parameter::new(
+                "since",
+                "string",
+                "Where a stream of topics begins: the id of one of its events, for one topic also a \
+                 message's `cursor`, or `now`; otherwise with the oldest messages that the daemon keeps.",
+            ),
+        ]),
     post(Operation::Connect, "/agents/connect", DIRECT, json::<ConnectResponse>())
         .cli("direct connect")
         .says("Opens a session with an agent's machine. Read `outcome`: the status is always 200.")

@@ -115,6 +115,8 @@ codes! {
     InvalidBase64 = 400, "invalid_base64";
     /// The topic is empty or too long.
     InvalidTopic = 400, "invalid_topic";
+    /// A `since` or `Last-Event-ID` that is no cursor of this API.
+    InvalidCursor = 400, "invalid_cursor";
     /// A well-formed request that cannot be done.
     BadRequest = 400, "bad_request";
     /// A WebSocket frame that is not a command.
@@ -135,6 +137,9 @@ codes! {
     PeerDisconnected = 502, "peer_disconnected";
     /// The recipient did not acknowledge in time.
     Timeout = 504, "timeout";
+    /// The message was published, but the daemon's disk did not take it: it is lost if the daemon
+    /// ends before a peer has it.
+    NotStored = 500, "not_stored";
     /// The daemon has no network.
     NoConnectivity = 503, "no_connectivity";
     /// The daemon is stopping.

@@ -8,7 +8,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use x0x_core::{AgentId, MachineId};
 
-use crate::encoding::{Base64, Hex16, Hex64};
+use crate::{
+    cursor::CursorToken,
+    encoding::{Base64, Hex16, Hex64},
+};
 
 /// An epoch as 16 hex characters: JavaScript's numbers do not hold all of them.
 pub(crate) mod hex_epoch {
@@ -102,6 +105,8 @@ pub struct MessageEvent {
     pub epoch: u64,
     /// Its number among the author's messages of this topic and epoch.
     pub seq: u64,
+    /// The place after it, to resume from.
+    pub cursor: CursorToken,
 }
 
 /// A direct message to this daemon's agent.
@@ -124,11 +129,15 @@ pub struct DirectMessageEvent {
     pub trust_decision: Option<TrustDecision>,
 }
 
-/// That a client was too slow, or resumed too late.
+/// That messages are missing at this place: the client was too slow, resumed too late, or nobody has
+/// them any more.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Lagged {
-    /// How many events it missed; 0 when the number is not known.
+    /// How many it missed; 0 when the number is not known.
     pub missed: u64,
+    /// The topic that they belong to. Absent when the stream itself lagged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic: Option<String>,
     /// The subscription whose messages were missed. Absent when the stream itself lagged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Hex16>)]

@@ -5,7 +5,7 @@
 //! - [`endpoints`](mod@endpoints): the table; [`Operation`] names its rows.
 //! - [`types`]: bodies, [`event`]: server-sent events, [`ws`]: WebSocket frames.
 //! - [`ErrorBody`] and [`ErrorCode`]: every failure.
-//! - [`openapi`], [`markdown`]: documents.
+//! - [`instance`]: how a daemon and its clients find each other; [`openapi`], [`markdown`]: documents.
 //!
 //! ```
 //! use x0x_api::{ENDPOINTS, ErrorBody, types::HealthResponse};
@@ -22,6 +22,7 @@
 //! # Ok::<(), serde_json::Error>(())
 //! ```
 
+mod cursor;
 mod document;
 mod encoding;
 mod endpoint;
@@ -29,6 +30,7 @@ pub mod endpoints;
 mod error;
 pub mod event;
 mod flag;
+pub mod instance;
 pub mod limits;
 mod openapi;
 mod operation;
@@ -36,6 +38,7 @@ pub mod types;
 mod version;
 pub mod ws;
 
+pub use cursor::{CursorToken, InvalidCursor, Since};
 pub use document::markdown;
 pub use encoding::{Address, Base64, Hex16, Hex32, Hex64, InvalidBase64};
 pub use endpoint::{Answer, Auth, Body, Endpoint, EndpointInfo, Kind, Method, Parameter, SchemaOf};

@@ -24,6 +24,9 @@ pub const MAX_WS_TOPICS: usize = MAX_TOPICS / 2;
 /// Most subscriptions made by `POST /subscribe` that may exist at once.
 pub const MAX_SUBSCRIPTIONS: usize = MAX_TOPICS;
 
+/// Most topics of one `GET /events?topic=..` stream: the place in each is in the id of every event.
+pub const MAX_STREAM_TOPICS: usize = 16;
+
 /// Events that an SSE stream keeps, so that a client can resume by `Last-Event-ID`.
 pub const SSE_RING: usize = 1024;
 

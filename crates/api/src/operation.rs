@@ -44,6 +44,8 @@ operations! {
     Peers = "peers";
     /// `GET /network/status`
     NetworkStatus = "networkStatus";
+    /// `GET /diagnostics/gossip`
+    GossipDiagnostics = "gossipDiagnostics";
     /// `GET /agents/discovered`
     DiscoveredAgents = "discoveredAgents";
     /// `GET /agents/discovered/{agent_id}`

@@ -5,11 +5,14 @@
 //! ordinal of the publish in the session, from 1. A publish that asks with `"ack": true` is confirmed
 //! by a `published` frame; these are cumulative, so one frame may confirm many.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use x0x_core::AgentId;
 
 use crate::{
+    cursor::CursorToken,
     encoding::{Base64, Hex16, Hex64},
     error::ErrorCode,
     event::{DirectMessageEvent, hex_epoch},
@@ -39,6 +42,10 @@ pub enum ClientFrame {
     Subscribe {
         /// Topic names.
         topics: Vec<String>,
+        /// By topic, where to begin: after the message with this `cursor`, or `now`. A topic that is
+        /// not named here begins with the oldest message that the daemon keeps.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        since: BTreeMap<String, String>,
     },
     /// Removes topics from the session.
     Unsubscribe {
@@ -105,6 +112,8 @@ pub enum ServerFrame {
         epoch: u64,
         /// Its number among the author's messages of this topic and epoch.
         seq: u64,
+        /// The place after it, to resume from.
+        cursor: CursorToken,
     },
     /// A direct message to this daemon's agent; on `/ws/direct` only.
     DirectMessage(DirectMessageEvent),
@@ -128,9 +137,10 @@ pub enum ServerFrame {
         /// How many publishes of this session were taken so far.
         count: u64,
     },
-    /// Messages that this session missed, because it reads too slowly or the log was cut.
+    /// Messages are missing at this place: the session reads too slowly, resumed too late, or nobody
+    /// has them any more.
     Lagged {
-        /// How many.
+        /// How many; 0 when the number is not known.
         missed: u64,
         /// Of which topic. Absent for direct messages.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -180,6 +190,15 @@ mod tests {
             };
             assert_eq!(serde_json::to_value(read).expect("serialises"), id);
         }
+        let since = json!({"type": "subscribe", "topics": ["a", "b"], "since": {"a": "1-2"}});
+        let frame = read(&since);
+        assert_eq!(serde_json::to_value(&frame).expect("serialises"), since);
+        let ClientFrame::Subscribe { since, .. } =
+            read(&json!({"type": "subscribe", "topics": []}))
+        else {
+            panic!("another frame");
+        };
+        assert!(since.is_empty());
         assert_eq!(read(&json!({"type": "ping"})), ClientFrame::Ping);
         for bad in [r#"{"type":"nope"}"#, r#"{"topics":[]}"#, "[]", r#"{"type":"publish"}"#] {
             assert!(serde_json::from_str::<ClientFrame>(bad).is_err(), "{bad}");

@@ -1,7 +1,7 @@
 //! WebSocket clients: a publisher that learns what became of its publishes, and a subscriber that
 //! checks what it gets.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::WebSocketStream;
 use x0x_api::ws::{ClientFrame, FrameId, ServerFrame};
 use x0x_api::{Base64, Operation, endpoint};
 
@@ -162,7 +162,7 @@ impl Subscriber {
     /// Subscribes to a topic.
     pub(crate) async fn to_topic(node: &Node, topic: &str) -> Result<Self> {
         let (mut sink, mut stream) = connect(node, Operation::Ws).await?.split();
-        let frame = ClientFrame::Subscribe { topics: vec![topic.to_owned()] };
+        let frame = ClientFrame::Subscribe { topics: vec![topic.to_owned()], since: BTreeMap::new() };
         sink.send(Message::text(serde_json::to_string(&frame)?)).await?;
         loop {
             match next_frame(&mut stream).await {

@@ -4,7 +4,10 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use x0x_api::ENDPOINTS;
+use x0x_api::{
+    ENDPOINTS,
+    instance::{CONFIG_VARIABLE, MAX_NAME, NAME_VARIABLE, is_name},
+};
 
 use crate::discover::url_of;
 
@@ -17,7 +20,8 @@ Exit codes:
 Environment:
   X0X_API_TOKEN  token of the local API, in place of the instance's api-token file
   X0X_NAME       instance name, where --name gives none
-  X0X_DATA_DIR   the daemon's data folder, in place of the platform's
+  X0X_CONFIG     the daemon's configuration file, where --config gives none
+  X0X_DATA_DIR   the daemon's data folder, in place of the configuration file's or the platform's
   NO_COLOR       no colours, whatever the value";
 
 /// Drive a running x0xd
@@ -37,8 +41,12 @@ pub(crate) struct Arguments {
     format: Option<Format>,
 
     /// The named instance to talk to
-    #[arg(long, global = true, value_parser = instance_name, env = "X0X_NAME", hide_env = true)]
+    #[arg(long, global = true, value_parser = instance_name, env = NAME_VARIABLE, hide_env = true)]
     pub(crate) name: Option<String>,
+
+    /// The daemon's configuration file, in place of the instance's
+    #[arg(long, global = true, value_name = "PATH", env = CONFIG_VARIABLE, hide_env = true)]
+    pub(crate) config: Option<PathBuf>,
 
     /// The daemon's API, in place of the instance's api.port file
     #[arg(
@@ -86,8 +94,15 @@ pub(crate) enum Command {
     },
     Peers,
     /// The network as this daemon sees it
+    Network {
+        #[command(subcommand)]
+        command: Option<NetworkCommand>,
+    },
+    /// The topics that this daemon keeps, and how their messages spread
+    Topics,
+    /// Figures of the daemon's layers
     #[command(subcommand)]
-    Network(NetworkCommand),
+    Diagnostics(DiagnosticsCommand),
     /// Agents that announced themselves
     Agents {
         #[command(subcommand)]
@@ -102,6 +117,9 @@ pub(crate) enum Command {
     Subscribe {
         /// Topic name
         topic: String,
+        /// Begin after the message with this cursor, or `now`
+        #[arg(long, value_name = "CURSOR")]
+        since: Option<String>,
         #[command(flatten)]
         limit: Limit,
     },
@@ -129,9 +147,6 @@ pub(crate) enum Command {
 
 #[derive(Args, Debug)]
 pub(crate) struct StartArguments {
-    /// The daemon's configuration file
-    #[arg(long, value_name = "PATH")]
-    pub(crate) config: Option<PathBuf>,
     /// Machine to contact first; may be given more than once
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) bootstrap: Vec<SocketAddr>,
@@ -151,6 +166,11 @@ pub(crate) struct Limit {
 #[derive(Subcommand, Debug)]
 pub(crate) enum NetworkCommand {
     Status,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum DiagnosticsCommand {
+    Gossip,
 }
 
 #[derive(Subcommand, Debug)]
@@ -210,15 +230,11 @@ fn describe(command: clap::Command, words: &str, summary: &'static str) -> clap:
     }
 }
 
-/// An instance name is part of a folder's name, so it holds nothing that a path gives a meaning.
 fn instance_name(text: &str) -> Result<String, String> {
-    let mut characters = text.chars();
-    let first = characters.next().is_some_and(|character| character.is_ascii_alphanumeric());
-    let rest = characters.all(|character| character.is_ascii_alphanumeric() || character == '-');
-    if first && rest && text.len() <= 64 {
+    if is_name(text) {
         Ok(text.to_owned())
     } else {
-        Err("1 to 64 letters, digits and `-`, not starting with `-`".to_owned())
+        Err(format!("1 to {MAX_NAME} letters, digits and `-`, not starting with `-`"))
     }
 }
 
@@ -258,13 +274,8 @@ mod tests {
     }
 
     #[test]
-    fn instance_names_are_folder_names() {
-        for good in ["a", "alice-2", "7"] {
-            assert!(instance_name(good).is_ok(), "{good}");
-        }
-        let long = "a".repeat(65);
-        for bad in ["", "-a", "../a", "a/b", "a b", "a_b", long.as_str()] {
-            assert!(instance_name(bad).is_err(), "{bad}");
-        }
+    fn bad_instance_names_are_refused() {
+        assert_eq!(instance_name("alice-2").as_deref(), Ok("alice-2"));
+        assert!(instance_name("../a").is_err_and(|why| why.contains("64")));
     }
 }

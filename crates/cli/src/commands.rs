@@ -4,13 +4,14 @@ mod agents;
 mod catalog;
 mod daemon;
 mod direct;
+mod network;
 mod pubsub;
 
 use serde_json::{Value, json};
 use x0x_api::Operation;
-use x0x_api::types::AnnounceRequest;
+use x0x_api::types::{AnnounceRequest, SubscribeRequest};
 
-use crate::args::{Arguments, Command, NetworkCommand, WsCommand};
+use crate::args::{Arguments, Command, DiagnosticsCommand, NetworkCommand, WsCommand};
 use crate::client::{Call, Client};
 use crate::discover::Target;
 use crate::error::Result;
@@ -18,11 +19,11 @@ use crate::output::Output;
 
 /// Runs a command.
 pub(crate) fn run(arguments: Arguments, output: &mut Output) -> Result<()> {
-    let Arguments { name, api, command, .. } = arguments;
-    let name = name.as_deref();
-    let client = || Target::find(api.as_deref(), name).map(Client::new);
+    let Arguments { name, config, api, command, .. } = arguments;
+    let (name, config) = (name.as_deref(), config.as_deref());
+    let client = || Target::find(api.as_deref(), name, config).map(Client::new);
     match command {
-        Command::Start(options) => daemon::start(name, &options, output),
+        Command::Start(options) => daemon::start(name, config, &options, output),
         Command::Stop => daemon::stop(&client()?, output),
         Command::Instances => daemon::instances(output),
         Command::Routes => catalog::routes(output),
@@ -37,12 +38,19 @@ pub(crate) fn run(arguments: Arguments, output: &mut Output) -> Result<()> {
             show(&client()?, &Call::new(Operation::Announce).body(&body)?, output)
         }
         Command::Peers => show(&client()?, &Call::new(Operation::Peers), output),
-        Command::Network(NetworkCommand::Status) => {
+        Command::Network { command: None } => network::overview(&client()?, output),
+        Command::Network { command: Some(NetworkCommand::Status) } => {
             show(&client()?, &Call::new(Operation::NetworkStatus), output)
+        }
+        Command::Topics => network::topics(&client()?, output),
+        Command::Diagnostics(DiagnosticsCommand::Gossip) => {
+            show(&client()?, &Call::new(Operation::GossipDiagnostics), output)
         }
         Command::Agents { command } => agents::run(&client()?, command, output),
         Command::Publish { topic, text } => pubsub::publish(&client()?, topic, &text, output),
-        Command::Subscribe { topic, limit } => pubsub::subscribe(client()?, topic, limit, output),
+        Command::Subscribe { topic, since, limit } => {
+            pubsub::subscribe(client()?, &SubscribeRequest { topic, since }, limit, output)
+        }
         Command::Unsubscribe { id } => {
             show(&client()?, &Call::new(Operation::Unsubscribe).parameter("id", &id), output)
         }

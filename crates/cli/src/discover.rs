@@ -7,18 +7,35 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use etcetera::BaseStrategy;
+use serde::Deserialize;
+use x0x_api::instance::{
+    CONFIG_FILE, DATA_VARIABLE, LOCK_FILE, PORT_FILE, TOKEN_FILE, folder, is_name, name_of_folder,
+};
 
 use crate::error::{Failure, Result};
 
-const PORT_FILE: &str = "api.port";
-const TOKEN_FILE: &str = "api-token";
 const TOKEN_VARIABLE: &str = "X0X_API_TOKEN";
-/// Read by the daemon too, so that both look in one place.
-const DATA_VARIABLE: &str = "X0X_DATA_DIR";
-/// Locked by a daemon for as long as it runs; holds its process id.
-const LOCK_FILE: &str = "x0xd.lock";
 /// Largest port or token file that is read.
 const MAX_FILE: u64 = 4096;
+/// Largest configuration file that is read.
+const MAX_CONFIG: u64 = 1024 * 1024;
+
+/// What the daemon's configuration file says about where it is. The rest is the daemon's business.
+#[derive(Debug, Default, Deserialize)]
+struct Settings {
+    instance_name: Option<String>,
+    data_dir: Option<PathBuf>,
+}
+
+impl Settings {
+    /// Reads a file that must exist.
+    fn read(path: &Path) -> Result<Self> {
+        let describe = || format!("cannot read configuration file {}", path.display());
+        let text = read_small(path, MAX_CONFIG)?;
+        let text = text.ok_or_else(|| anyhow!("it does not exist").context(describe()))?;
+        Ok(toml::from_str(&text).with_context(describe)?)
+    }
+}
 
 /// One daemon of this user, by name.
 #[derive(Debug, Clone)]
@@ -29,27 +46,32 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    /// The instance with this name, running or not.
-    pub(crate) fn named(name: Option<&str>) -> Result<Self> {
-        match std::env::var_os(DATA_VARIABLE) {
-            Some(folder) if !folder.is_empty() => {
-                Ok(Self { name: name.map(str::to_owned), folder: folder.into() })
-            }
-            _ => Ok(Self::below(&data_base()?, name)),
+    /// The instance with this name, running or not: where the environment says, else where the
+    /// configuration file does, else at the platform's place. The daemon looks in the same order.
+    pub(crate) fn named(name: Option<&str>, config: Option<&Path>) -> Result<Self> {
+        let folder = std::env::var_os(DATA_VARIABLE).filter(|value| !value.is_empty());
+        if let Some(folder) = folder {
+            return Ok(Self { name: name.map(str::to_owned), folder: folder.into() });
         }
+        Self::configured(&Bases::of_platform()?, name, config)
     }
 
-    fn below(base: &Path, name: Option<&str>) -> Self {
-        let folder = match name {
-            Some(name) => base.join(format!("x0x-{name}")),
-            None => base.join("x0x"),
+    fn configured(bases: &Bases, name: Option<&str>, config: Option<&Path>) -> Result<Self> {
+        let usual = bases.config.join(folder(name)).join(CONFIG_FILE);
+        let settings = match config {
+            Some(path) => Settings::read(path)?,
+            None if usual.is_file() => Settings::read(&usual)?,
+            None => Settings::default(),
         };
-        Self { name: name.map(str::to_owned), folder }
+        let named = settings.instance_name.filter(|name| is_name(name));
+        let name = name.map(str::to_owned).or(named);
+        let folder = settings.data_dir.unwrap_or_else(|| bases.data.join(folder(name.as_deref())));
+        Ok(Self { name, folder })
     }
 
     /// Every instance that runs or ended without cleaning up, the default one first.
     pub(crate) fn all() -> Result<Vec<Self>> {
-        Self::all_below(&data_base()?)
+        Self::all_below(&Bases::of_platform()?.data)
     }
 
     fn all_below(base: &Path) -> Result<Vec<Self>> {
@@ -60,16 +82,9 @@ impl Instance {
             Err(error) => return Err(error.into()),
         };
         for entry in entries {
-            let folder = entry?.file_name();
-            let name = match folder.to_str() {
-                Some("x0x") => None,
-                Some(folder) => match folder.strip_prefix("x0x-") {
-                    Some(name) => Some(name),
-                    None => continue,
-                },
-                None => continue,
-            };
-            let instance = Self::below(base, name);
+            let entry = entry?.file_name();
+            let Some(name) = entry.to_str().and_then(name_of_folder) else { continue };
+            let instance = Self { name: name.map(str::to_owned), folder: base.join(&entry) };
             if instance.folder.join(PORT_FILE).is_file() {
                 found.push(instance);
             }
@@ -81,7 +96,7 @@ impl Instance {
     /// The address in the port file, if there is one.
     pub(crate) fn api_address(&self) -> Result<Option<SocketAddr>> {
         let path = self.folder.join(PORT_FILE);
-        let Some(text) = read_small(&path)? else { return Ok(None) };
+        let Some(text) = read_small(&path, MAX_FILE)? else { return Ok(None) };
         let address = text.trim().parse().ok();
         let address = address.with_context(|| format!("{} holds no address", path.display()))?;
         Ok(Some(address))
@@ -109,7 +124,7 @@ impl Instance {
 
     /// Process id of the daemon that runs or ran last, as far as it can be read.
     pub(crate) fn process(&self) -> Option<u32> {
-        read_small(&self.folder.join(LOCK_FILE)).ok()??.trim().parse().ok()
+        read_small(&self.folder.join(LOCK_FILE), MAX_FILE).ok()??.trim().parse().ok()
     }
 
     fn open_lock(&self) -> Result<Option<File>> {
@@ -151,7 +166,8 @@ impl Instance {
         {
             return Ok(Some(token));
         }
-        Ok(read_small(&self.folder.join(TOKEN_FILE))?.map(|token| token.trim().to_owned()))
+        Ok(read_small(&self.folder.join(TOKEN_FILE), MAX_FILE)?
+            .map(|token| token.trim().to_owned()))
     }
 }
 
@@ -167,8 +183,12 @@ pub(crate) struct Target {
 impl Target {
     /// Finds the API: the URL `api` if given, else what the port file of the running instance says.
     /// The token goes nowhere else.
-    pub(crate) fn find(api: Option<&str>, name: Option<&str>) -> Result<Self> {
-        let instance = Instance::named(name)?;
+    pub(crate) fn find(
+        api: Option<&str>,
+        name: Option<&str>,
+        config: Option<&Path>,
+    ) -> Result<Self> {
+        let instance = Instance::named(name, config)?;
         let url = match api {
             Some(url) => url.to_owned(),
             None => match instance.api_address()? {
@@ -208,18 +228,26 @@ pub(crate) fn url_of(text: &str) -> Result<String, String> {
     }
 }
 
-fn data_base() -> Result<PathBuf> {
-    let strategy = etcetera::base_strategy::choose_native_strategy()
-        .context("there is no home folder, so no data folder")?;
-    Ok(strategy.data_dir())
+/// Where the platform keeps files of this user.
+struct Bases {
+    config: PathBuf,
+    data: PathBuf,
 }
 
-fn read_small(path: &Path) -> Result<Option<String>> {
+impl Bases {
+    fn of_platform() -> Result<Self> {
+        let strategy = etcetera::base_strategy::choose_native_strategy()
+            .context("there is no home folder, so no data folder")?;
+        Ok(Self { config: strategy.config_dir(), data: strategy.data_dir() })
+    }
+}
+
+fn read_small(path: &Path, max: u64) -> Result<Option<String>> {
     let describe = || format!("cannot read {}", path.display());
     match fs::metadata(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(anyhow::Error::new(error).context(describe()).into()),
-        Ok(metadata) if metadata.len() > MAX_FILE => {
+        Ok(metadata) if metadata.len() > max => {
             return Err(anyhow!("{} is too large", path.display()).into());
         }
         Ok(_) => {}
@@ -260,9 +288,44 @@ mod tests {
     }
 
     #[test]
+    fn the_configuration_file_says_where_the_data_is() {
+        let place = tempfile::tempdir().unwrap();
+        let bases = Bases { config: place.path().join("config"), data: place.path().join("data") };
+        let find = |name, config| Instance::configured(&bases, name, config).unwrap();
+        assert_eq!(find(None, None).folder, bases.data.join("x0x"));
+        assert_eq!(find(Some("bob"), None).folder, bases.data.join("x0x-bob"));
+
+        let write = |folder: &str, text: &str| {
+            let folder = bases.config.join(folder);
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join(CONFIG_FILE), text).unwrap();
+        };
+        write("x0x", "log_level = 'info'\ninstance_name = 'carol'");
+        let found = find(None, None);
+        assert_eq!(
+            (found.name.as_deref(), found.folder),
+            (Some("carol"), bases.data.join("x0x-carol"))
+        );
+        write("x0x-bob", "data_dir = '/elsewhere'\n[sessions]\nmax = 3");
+        assert_eq!(find(Some("bob"), None).folder, Path::new("/elsewhere"));
+
+        let given = place.path().join("given.toml");
+        assert!(Instance::configured(&bases, None, Some(&given)).is_err());
+        fs::write(&given, "data_dir = '/given'").unwrap();
+        assert_eq!(find(Some("bob"), Some(&given)).folder, Path::new("/given"));
+        fs::write(&given, "data_dir = 7").unwrap();
+        let error = Instance::configured(&bases, None, Some(&given)).unwrap_err();
+        assert!(error.to_string().contains("given.toml"), "{error}");
+    }
+
+    fn instance(base: &Path, name: Option<&str>) -> Instance {
+        Instance { name: name.map(str::to_owned), folder: base.join(folder(name)) }
+    }
+
+    #[test]
     fn an_instance_runs_while_its_lock_is_held() {
         let base = tempfile::tempdir().unwrap();
-        let instance = Instance::below(base.path(), None);
+        let instance = instance(base.path(), None);
         assert!(!instance.is_running().unwrap());
         fs::create_dir(&instance.folder).unwrap();
         let port = instance.folder.join(PORT_FILE);
@@ -284,7 +347,7 @@ mod tests {
     #[test]
     fn a_port_file_holds_an_address() {
         let base = tempfile::tempdir().unwrap();
-        let instance = Instance::below(base.path(), Some("a"));
+        let instance = instance(base.path(), Some("a"));
         fs::create_dir(&instance.folder).unwrap();
         assert_eq!(instance.api_address().unwrap(), None);
         fs::write(instance.folder.join(PORT_FILE), "127.0.0.1:4711\n").unwrap();

@@ -62,6 +62,15 @@ impl Output {
         if self.json || self.field.is_some() { self.answer(answer) } else { self.line(sentence) }
     }
 
+    /// Prints text over several lines that is escaped already, or in JSON form the answer behind it.
+    pub(crate) fn report(&mut self, text: &str, answer: &Value) -> Result<()> {
+        if self.json || self.field.is_some() {
+            self.answer(answer)
+        } else {
+            self.raw(text.as_bytes())
+        }
+    }
+
     /// Prints a line of text, escaped.
     pub(crate) fn line(&mut self, line: &str) -> Result<()> {
         writeln!(self.writer, "{}", escape(line))?;

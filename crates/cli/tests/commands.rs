@@ -26,7 +26,7 @@ fn message(subscription: &str, text: &str) -> String {
     let event = json!({ "type": "message", "data": {
         "subscription_id": subscription, "topic": "chat", "payload": payload,
         "sender": "ab".repeat(32), "verified": true, "trust_level": null,
-        "epoch": "00000000000000ff", "seq": 1,
+        "epoch": "00000000000000ff", "seq": 1, "cursor": "a-1",
     }});
     format!("id: 1\nevent: message\ndata: {event}\n\n")
 }
@@ -56,10 +56,73 @@ fn one_field_is_printed_bare() {
     assert!(stderr(&absent).contains("no field `moons`"));
 }
 
+const NETWORK: &str = r#"{"ok":true,"local_addr":"127.0.0.1:9","external_addrs":[],
+    "nat_type":"Unknown","has_global_address":false,"can_receive_direct":null,"connected_peers":2,
+    "direct_connections":2,"relayed_connections":0,"hole_punch_success_rate":0.0,"is_relaying":false,
+    "relay_sessions":0,"is_coordinating":false,"coordination_sessions":0,"avg_rtt_ms":0,
+    "uptime_secs":1}"#;
+
+fn gossip() -> Value {
+    let (one, two, topic) = ("ab".repeat(32), "cd".repeat(32), "ef".repeat(32));
+    let numbers = |names: &[&str]| -> Value {
+        names.iter().map(|name| ((*name).to_owned(), json!(0))).collect()
+    };
+    json!({
+        "ok": true,
+        "stats": numbers(&[
+            "publish_total", "publish_failed", "incoming_total", "incoming_decoded",
+            "incoming_decode_failed", "delivered_to_subscriber", "slow_subscriber_dropped",
+            "subscriber_channel_closed", "in_flight_decode", "decode_to_delivery_drops",
+        ]),
+        "tree": numbers(&[
+            "duplicates", "announced", "prunes_sent", "prunes_received", "grafts_sent",
+            "grafts_received",
+        ]),
+        "reconciliation": numbers(&[
+            "comparisons", "missing", "asked", "asked_by_peers", "given_up", "promises_broken",
+            "lost",
+        ]),
+        "neighbors": [one], "passive": [two],
+        "links": [{"peer": one, "neighbor": true, "topics": 3, "penalty": 0, "rtt_us": 1234,
+                   "broken_promises": 0, "slow": false}],
+        "topics": [
+            {"topic": "chat\u{7}", "topic_id": topic, "subscriptions": 1, "eager": 1, "lazy": 2,
+             "authors": 4, "messages": 50, "bytes": 600, "missing": 0, "equal": 2,
+             "congested": false},
+            {"topic": null, "topic_id": topic, "subscriptions": 0, "eager": 0, "lazy": 0,
+             "authors": 1, "messages": 1, "bytes": 9, "missing": 1, "equal": 0,
+             "congested": true},
+        ],
+    })
+}
+
+#[test]
+fn network_and_topics_are_tables_or_json() {
+    let stub = Stub::start(&[
+        ("GET /network/status", Canned::json(200, NETWORK)),
+        ("GET /diagnostics/gossip", Canned::json(200, &gossip().to_string())),
+    ]);
+    let text = stdout(&stub.run(&["network"]));
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines[0], "listening 127.0.0.1:9, seen as -");
+    assert_eq!(lines[1], "2 sessions, 1 neighbours, 1 more machines known");
+    assert_eq!(lines[4], "abababababababab  neighbour  1.234 ms  3       0");
+    let json: Value = serde_json::from_str(&stdout(&stub.run(&["network", "--json"]))).unwrap();
+    assert_eq!(json["status"]["connected_peers"], 2);
+    assert_eq!(json["links"][0]["rtt_us"], 1234);
+    let text = stdout(&stub.run(&["topics"]));
+    let cells = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let lines: Vec<_> = text.lines().map(cells).collect();
+    assert_eq!(lines[1], ["chat\\u{7}", "1", "1", "2", "4", "50", "600", "0"]);
+    assert_eq!(lines[2][0], "(efefefefefefefef)");
+    let bytes = stdout(&stub.run(&["topics", "--field", "topics.0.bytes"]));
+    assert_eq!(bytes, "600\n");
+}
+
 #[test]
 fn every_call_goes_where_the_table_says_with_the_token() {
     let id = "cd".repeat(32);
-    let calls: [(&[&str], &str, Value); 13] = [
+    let calls: [(&[&str], &str, Value); 14] = [
         (&["status"], "GET /status", Value::Null),
         (&["agent"], "GET /agent", Value::Null),
         (
@@ -69,6 +132,7 @@ fn every_call_goes_where_the_table_says_with_the_token() {
         ),
         (&["peers"], "GET /peers", Value::Null),
         (&["network", "status"], "GET /network/status", Value::Null),
+        (&["diagnostics", "gossip"], "GET /diagnostics/gossip", Value::Null),
         (&["agents"], "GET /agents/discovered", Value::Null),
         (
             &["agents", "list", "--unfiltered"],

@@ -1,6 +1,6 @@
 //! 32-byte identifiers, printed as 64 lowercase hex characters.
 
-use std::{fmt, str::FromStr};
+use std::{cmp::Ordering, fmt, str::FromStr};
 
 use data_encoding::HEXLOWER_PERMISSIVE;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -20,8 +20,28 @@ pub enum ParseIdError {
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Copy, PartialEq, Eq, Hash)]
         pub struct $name([u8; 32]);
+
+        /// As the bytes are ordered. Word by word, since the maps of every machine are searched by
+        /// ids and the first word decides almost always.
+        impl Ord for $name {
+            fn cmp(&self, other: &Self) -> Ordering {
+                let (words, others) = (self.0.as_chunks::<8>().0, other.0.as_chunks::<8>().0);
+                words
+                    .iter()
+                    .zip(others)
+                    .map(|(a, b)| u64::from_be_bytes(*a).cmp(&u64::from_be_bytes(*b)))
+                    .find(|order| order.is_ne())
+                    .unwrap_or(Ordering::Equal)
+            }
+        }
+
+        impl PartialOrd for $name {
+            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+                Some(self.cmp(other))
+            }
+        }
 
         impl $name {
             /// Wraps 32 raw bytes.
@@ -123,6 +143,17 @@ mod tests {
         assert_eq!("abcd".parse::<AgentId>(), Err(ParseIdError::Length(2)));
         assert!(matches!("xy".parse::<AgentId>(), Err(ParseIdError::Hex(_))));
         assert_eq!(id.short(), "abababab");
+    }
+
+    #[test]
+    fn ids_are_ordered_as_their_bytes() {
+        let mut rng = crate::SeededRng::from_number(1);
+        for _ in 0..10_000 {
+            let same = rng.below(33);
+            let a: [u8; 32] = std::array::from_fn(|_| rng.next_u64() as u8);
+            let b = std::array::from_fn(|i| if i < same { a[i] } else { rng.next_u64() as u8 });
+            assert_eq!(TopicId::new(a).cmp(&TopicId::new(b)), a.cmp(&b));
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use x0x_agent::Agent;
-use x0x_core::{Clock, SystemClock};
+use x0x_core::{Clock, SystemClock, Tick};
 
 use crate::{
     events::EventBus,
@@ -63,6 +63,11 @@ impl App {
             tasks: TaskTracker::new(),
             clock,
         })
+    }
+
+    /// Now.
+    pub(crate) fn now(&self) -> Tick {
+        self.clock.now()
     }
 
     /// Time since the API was set up.

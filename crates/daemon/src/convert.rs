@@ -1,8 +1,8 @@
 //! Values of the layers as the API shows them.
 
-use x0x_agent::{DirectMessage, DiscoveredAgent};
+use x0x_agent::{Cursor, DirectMessage, DiscoveredAgent, Start};
 use x0x_api::{
-    Base64,
+    Base64, CursorToken, Since,
     event::{DirectMessageEvent, TrustDecision},
     types,
 };
@@ -29,5 +29,19 @@ pub(crate) fn discovered(agent: DiscoveredAgent) -> types::DiscoveredAgent {
         addresses: agent.addresses,
         announced_at: agent.announced_at.as_secs(),
         last_seen: agent.last_seen.as_secs(),
+    }
+}
+
+/// A place in a topic's log.
+pub(crate) fn cursor(cursor: Cursor) -> CursorToken {
+    CursorToken { log: cursor.log(), position: cursor.position() }
+}
+
+/// Where a subscription begins.
+pub(crate) fn start(since: Since) -> Start {
+    match since {
+        Since::Now => Start::Live,
+        Since::After(CursorToken { log, position }) => Start::After(Cursor::new(log, position)),
+        _ => Start::Retained,
     }
 }

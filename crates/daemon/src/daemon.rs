@@ -4,13 +4,13 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
-use x0x_agent::{Agent, AgentConfig};
+use x0x_agent::{Agent, AgentConfig, private_file::make_folder};
 
 use crate::{
     app::App,
     config::Config,
     error::StartError,
-    files::{ApiToken, InstanceLock, PortFile, private_directory},
+    files::{ApiToken, InstanceLock, PortFile},
     http::{auth::Guard, router, server},
 };
 
@@ -38,7 +38,7 @@ impl Daemon {
     /// # Errors
     /// [`StartError`]; nothing is left running or behind then.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        private_directory(&config.data_dir)?;
+        make_folder(&config.data_dir)?;
         let lock = InstanceLock::take(&config.data_dir)?;
         PortFile::remove_stale(&config.data_dir)?;
         let token = ApiToken::load_or_create(&config.data_dir)?;
@@ -119,6 +119,8 @@ fn agent_config(config: &Config) -> AgentConfig {
     let mut agent = AgentConfig::new(&config.identity_dir, &config.data_dir);
     agent.bind = config.bind_address;
     agent.bootstrap.clone_from(&config.bootstrap_peers);
+    agent.sessions.max_sessions = config.max_sessions;
+    agent.sessions.max_sessions_per_network = config.max_sessions_per_network;
     agent.heartbeat = config.heartbeat;
     agent.announcement_ttl = config.identity_ttl;
     if let Some(network) = &config.network {

@@ -7,7 +7,9 @@ use std::{
     time::Duration,
 };
 
-use crate::{config::Paths, files::PORT_FILE};
+use x0x_api::instance::{PORT_FILE, name_of_folder};
+
+use crate::config::Paths;
 
 /// How long a running daemon takes to accept a connection at most.
 const PROBE_TIME: Duration = Duration::from_millis(500);
@@ -41,11 +43,7 @@ pub fn list(paths: &Paths) -> Vec<Instance> {
 }
 
 fn instance(directory: &Path) -> Option<Instance> {
-    let folder = directory.file_name()?.to_str()?;
-    let name = match folder {
-        "x0x" => "default",
-        _ => folder.strip_prefix("x0x-")?,
-    };
+    let name = name_of_folder(directory.file_name()?.to_str()?)?.unwrap_or("default");
     let api_address = fs::read_to_string(directory.join(PORT_FILE)).ok()?.trim().parse().ok()?;
     let running = TcpStream::connect_timeout(&api_address, PROBE_TIME).is_ok();
     Some(Instance { name: name.to_owned(), api_address, running })

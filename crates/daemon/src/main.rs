@@ -27,6 +27,12 @@ fn causes(error: &anyhow::Error) -> String {
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
+    for note in args.notes() {
+        eprintln!("note: {note}");
+    }
+    if args.only_asks() {
+        return Ok(());
+    }
     if args.list {
         println!("{:<24} {:<24} STATUS", "NAME", "API");
         for instance in instances::list(&Paths::of_platform()?) {
@@ -38,7 +44,10 @@ fn run(args: &Args) -> anyhow::Result<()> {
     for key in &config.unknown_keys {
         eprintln!("warning: configuration key `{key}` is not known and is ignored");
     }
-    if args.check {
+    for key in &config.keys_without_effect {
+        eprintln!("note: configuration key `{key}` has no effect in this version");
+    }
+    if args.only_checks() {
         print!("{config}");
         return Ok(());
     }

@@ -9,12 +9,13 @@ use data_encoding::HEXLOWER;
 use tokio::task::JoinHandle;
 use x0x_agent::{Agent, Delivery, Subscription};
 use x0x_api::{
-    Base64, ErrorCode,
+    Base64, CursorToken, ErrorCode, Since,
     event::{Event, LAGGED, Lagged, MESSAGE, MessageEvent, TrustLevel},
     limits::MAX_SUBSCRIPTIONS,
 };
 
 use crate::{
+    convert,
     events::{Encoded, EventBus},
     http::{error::ApiError, sse},
 };
@@ -37,9 +38,10 @@ impl Subscriptions {
         agent: &Agent,
         bus: &EventBus,
         topic: String,
+        since: Since,
     ) -> Result<String, ApiError> {
         let mut place = self.reserve()?;
-        let subscription = agent.subscribe(&topic).await?;
+        let subscription = agent.subscribe_from(&topic, convert::start(since)).await?;
         let id = place.id.clone();
         let mut rows = self.lock();
         // It is gone when the daemon stopped meanwhile.
@@ -53,10 +55,7 @@ impl Subscriptions {
 
     /// Takes a place, so that concurrent requests cannot pass the cap together.
     fn reserve(&self) -> Result<Place<'_>, ApiError> {
-        let mut random = [0; 8];
-        getrandom::fill(&mut random)
-            .map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))?;
-        let id = HEXLOWER.encode(&random);
+        let id = new_id()?;
         let mut rows = self.lock();
         if rows.len() >= MAX_SUBSCRIPTIONS {
             let text = format!("limit reached: subscriptions (at most {MAX_SUBSCRIPTIONS})");
@@ -114,13 +113,20 @@ async fn forward(id: String, topic: String, mut subscription: Subscription, bus:
         if batch.is_empty() {
             return;
         }
-        bus.push(batch.into_iter().filter_map(|item| encode(&id, &topic, item)).collect()).await;
+        let events = batch.into_iter().filter_map(|item| encode(&id, &topic, item));
+        bus.push(events.map(|(_, event)| event).collect()).await;
     }
 }
 
-fn encode(id: &str, topic: &str, delivery: Delivery) -> Option<Encoded> {
+/// A delivery of a topic as an event, and the place after it if it is a message.
+pub(crate) fn encode(
+    id: &str,
+    topic: &str,
+    delivery: Delivery,
+) -> Option<(Option<CursorToken>, Encoded)> {
     match delivery {
         Delivery::Message(message) => {
+            let cursor = convert::cursor(message.cursor);
             let event = Event::Message(MessageEvent {
                 subscription_id: id.to_owned(),
                 topic: topic.to_owned(),
@@ -130,16 +136,26 @@ fn encode(id: &str, topic: &str, delivery: Delivery) -> Option<Encoded> {
                 trust_level: Some(TrustLevel::Unknown),
                 epoch: message.epoch,
                 seq: message.seq,
+                cursor,
             });
-            Some(sse::encode(MESSAGE, &event))
+            Some((Some(cursor), sse::encode(MESSAGE, &event)))
         }
         Delivery::Lagged { missed } => {
-            let lagged = Lagged { missed, subscription_id: Some(id.to_owned()) };
-            Some(sse::encode(LAGGED, &Event::Lagged(lagged)))
+            let (topic, subscription_id) = (Some(topic.to_owned()), Some(id.to_owned()));
+            let event = Event::Lagged(Lagged { missed, topic, subscription_id });
+            Some((None, sse::encode(LAGGED, &event)))
         }
         // A delivery of a later kind says nothing to clients of this API.
         _ => None,
     }
+}
+
+/// A new subscription's id.
+pub(crate) fn new_id() -> Result<String, ApiError> {
+    let mut random = [0; 8];
+    getrandom::fill(&mut random)
+        .map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))?;
+    Ok(HEXLOWER.encode(&random))
 }
 
 #[cfg(test)]
@@ -155,10 +171,11 @@ mod tests {
         let daemon = Box::pin(Daemon::start(Config::isolated(directory.path()))).await;
         let daemon = daemon.expect("it starts");
         let (subscriptions, bus) = (Subscriptions::default(), EventBus::new(0));
-        let add = || subscriptions.add(daemon.agent(), &bus, "news".to_owned());
+        let add = || subscriptions.add(daemon.agent(), &bus, "news".to_owned(), Since::Oldest);
         assert!(add().now_or_never().is_none(), "the gossip layer has to answer first");
         assert_eq!(subscriptions.len(), 0);
-        assert!(subscriptions.add(daemon.agent(), &bus, String::new()).await.is_err());
+        let refused = subscriptions.add(daemon.agent(), &bus, String::new(), Since::Oldest).await;
+        assert!(refused.is_err());
         assert_eq!(subscriptions.len(), 0, "a refused one leaves nothing either");
         let id = add().await.expect("there is room");
         assert_eq!(subscriptions.len(), 1);

@@ -19,6 +19,7 @@ use crate::{
     handle::{Command, Waiting},
     inbox::{DirectMessage, Inbox, InboxSender, inbox},
     metrics::DirectMetrics,
+    routes::Routes,
     state::{DirectMachine, Input, Output, SendRequest},
 };
 
@@ -31,19 +32,21 @@ pub(crate) struct Parts {
     pub(crate) config: DirectConfig,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<DirectMetrics>,
+    pub(crate) routes: Arc<Routes>,
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) stop: CancellationToken,
 }
 
 /// Starts the task. It ends when told to, when all handles are gone, or with the transport.
 pub(crate) fn spawn(parts: Parts) -> Result<Inbox, InboundTaken> {
-    let Parts { transport, config, clock, metrics, commands, stop } = parts;
+    let Parts { transport, config, clock, metrics, routes, commands, stop } = parts;
     let inbound = transport.inbound(Protocol::Direct)?;
     let (sender, inbox) = inbox(&config);
     let driver = Driver {
         machine: DirectMachine::new(transport.local_id(), config, metrics),
         transport,
         clock,
+        routes,
         commands,
         inbound,
         inbox: sender,
@@ -60,6 +63,7 @@ struct Driver {
     machine: DirectMachine,
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
+    routes: Arc<Routes>,
     commands: mpsc::Receiver<Command>,
     inbound: Inbound,
     inbox: InboxSender,
@@ -118,14 +122,20 @@ impl Driver {
     fn take_events(&mut self, now: Tick, events: &mut Vec<InboundEvent>) {
         for event in events.drain(..) {
             let input = match event {
-                InboundEvent::Up(session) => Input::Up {
-                    peer: session.peer,
-                    generation: session.generation,
-                    agents: session.agents,
-                },
+                InboundEvent::Up(session) => {
+                    self.routes.up(session.peer, &session.agents);
+                    Input::Up {
+                        peer: session.peer,
+                        generation: session.generation,
+                        agents: session.agents,
+                    }
+                }
                 InboundEvent::Message { peer, message } => Input::Received { peer, frame: message },
                 InboundEvent::Writable(peer) => Input::Writable(peer),
-                InboundEvent::Down(peer) => Input::Down(peer),
+                InboundEvent::Down(peer) => {
+                    self.routes.down(peer);
+                    Input::Down(peer)
+                }
                 _ => continue,
             };
             self.machine.handle(now, input);

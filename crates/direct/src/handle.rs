@@ -21,6 +21,7 @@ use crate::{
     error::DirectError,
     inbox::Inbox,
     metrics::DirectMetrics,
+    routes::Routes,
     wire::{MAX_PAYLOAD, MessageId},
 };
 
@@ -66,6 +67,7 @@ struct Shared {
     config: DirectConfig,
     clock: Arc<dyn Clock>,
     metrics: Arc<DirectMetrics>,
+    routes: Arc<Routes>,
     stop: CancellationToken,
 }
 
@@ -81,6 +83,7 @@ impl Direct {
     ) -> Result<(Self, Inbox), InboundTaken> {
         let config = config.bounded();
         let metrics = Arc::new(DirectMetrics::default());
+        let routes = Arc::new(Routes::default());
         let stop = CancellationToken::new();
         let (commands, receiver) = mpsc::channel(MAX_COMMANDS);
         let inbox = driver::spawn(driver::Parts {
@@ -88,6 +91,7 @@ impl Direct {
             config: config.clone(),
             clock: clock.clone(),
             metrics: metrics.clone(),
+            routes: routes.clone(),
             commands: receiver,
             stop: stop.clone(),
         })?;
@@ -104,6 +108,7 @@ impl Direct {
             config,
             clock,
             metrics,
+            routes,
             stop,
         };
         Ok((Self(Arc::new(shared)), inbox))
@@ -180,6 +185,13 @@ impl Direct {
         let command = Command { id, peer, from, to, payload, deadline, waiting };
         shared.commands.send(command).await.map_err(|_| DirectError::Closed)?;
         Ok(Sending { id, outcome })
+    }
+
+    /// A machine whose session proved this agent, from an index over the sessions. One that began or
+    /// ended this instant may not be in it yet.
+    #[must_use]
+    pub fn machine_of(&self, agent: AgentId) -> Option<MachineId> {
+        self.0.routes.machine_of(agent)
     }
 
     /// A fresh message id.

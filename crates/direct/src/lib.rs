@@ -41,6 +41,8 @@ mod handle;
 #[cfg(feature = "tokio")]
 mod inbox;
 mod metrics;
+#[cfg(feature = "tokio")]
+mod routes;
 pub mod state;
 #[cfg(feature = "test-util")]
 pub mod testing;

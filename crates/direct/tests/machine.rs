@@ -132,6 +132,30 @@ fn a_batch_is_acknowledged_by_one_frame_after_its_delivery() {
     assert_eq!(acks(&outputs), [Ack { epoch: 1, through_seq: 32, refusals: Vec::new() }]);
 }
 
+/// What is held fills the peer's share; a retry of it needs no room.
+#[test]
+fn a_retry_of_what_is_held_is_not_refused_as_busy() {
+    let mut machine = receiver();
+    for seq in 1..=2 {
+        let full = Bytes::from(vec![0; MAX_PAYLOAD]);
+        receive(&mut machine, FrameIn::Message(message(seq, seq, full)));
+    }
+    machine.handle(Tick::ZERO, Input::Down(peer()));
+    up(&mut machine, 2);
+    for (seq, id) in [(1, 1), (2, 3)] {
+        let again = MessageIn { epoch: 2, ..message(seq, id, "x".into()) };
+        receive(&mut machine, FrameIn::Message(again));
+    }
+    let refusals = vec![Refusal { seq: 2, reason: RefuseReason::Busy }];
+    assert_eq!(acks(&outputs(&mut machine)), [Ack { epoch: 2, through_seq: 0, refusals }]);
+    room(&mut machine, 10, 4 * MAX_PAYLOAD);
+    let outputs = outputs(&mut machine);
+    let delivered = outputs.iter().filter(|output| matches!(output, Output::Deliver { .. }));
+    assert_eq!(delivered.count(), 2, "each once");
+    assert_eq!(acks(&outputs), [Ack { epoch: 2, through_seq: 2, refusals: Vec::new() }]);
+    assert!(!machine.is_holding());
+}
+
 #[test]
 fn nothing_is_acknowledged_before_the_inbox_has_room() {
     let mut machine = receiver();

@@ -235,6 +235,28 @@ async fn retries_across_broken_sessions_deliver_each_message_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_machine_of_an_agent_is_known_while_it_has_a_session() {
+    let network = network();
+    let peers = star(&network, 2).await;
+    let (a, _a_inbox) = peers[0].start(|_| {});
+    let (_b, mut inbox) = peers[1].start(|_| {});
+    let until = async |expected: Option<MachineId>| {
+        let known = async {
+            while a.machine_of(peers[1].agent) != expected {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(Duration::from_secs(10), known).await.expect("the index follows");
+    };
+    until(Some(peers[1].id)).await;
+    assert_eq!(a.machine_of(AgentId::new([9; 32])), None);
+    let sent = a.send(peers[1].id, peers[0].agent, peers[1].agent, "x".into()).await;
+    assert!(sent.is_ok() && inbox.next().await.is_some());
+    peers[0].node.disconnect(peers[1].id);
+    until(None).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn agents_are_checked_against_the_session() {
     let network = network();
     let peers = star(&network, 2).await;

@@ -3,7 +3,8 @@
 //! A JSON file of at most [`MAX_DIALLED`] peers that were dialled and [`MAX_INBOUND`] that came by
 //! themselves. Anybody can come with any number of keys, so that those who came never displace those
 //! who were found, and are few of those dialled at the next start: a flood of sessions does not decide
-//! where a node begins.
+//! where a node begins. Up to [`MAX_ANCHORS`] of them are marked: neighbours of long standing, which a
+//! restarted node goes back to first, so that a restart is no occasion to cut it off.
 //!
 //! The file is written beside itself and renamed, so that it is whole at any time; one that cannot be
 //! read is put aside as `.corrupt`, and the node starts without. The functions here block.
@@ -32,6 +33,8 @@ const DIALLED_PER_INBOUND: usize = 3;
 /// Of those that came by themselves, this many are dialled in any case: a node that was only ever
 /// dialled knows no others.
 const MIN_INBOUND: usize = 8;
+/// Most peers marked as anchors.
+pub const MAX_ANCHORS: usize = 2;
 /// Largest file that is read. A full cache of IPv6 addresses takes about 160 KB.
 pub const MAX_FILE: u64 = 1024 * 1024;
 /// A peer not met for this long is not dialled any more.
@@ -44,6 +47,8 @@ const VERSION: u32 = 1;
 pub struct PeerCache {
     dialled: Met,
     inbound: Met,
+    /// Some of the peers in either.
+    anchors: Vec<MachineId>,
 }
 
 /// Peers and when they were met, newest last.
@@ -96,6 +101,8 @@ struct PeerIn {
     last_seen_ms: u64,
     #[serde(default)]
     dialled: bool,
+    #[serde(default)]
+    anchor: bool,
 }
 
 impl PeerCache {
@@ -133,6 +140,9 @@ impl PeerCache {
             let seen = WallTime::from_millis(entry.last_seen_ms).min(now);
             if seen + MAX_AGE >= now && entry.id != local {
                 cache.note(seen, Peer::new(entry.id, entry.addresses), entry.dialled);
+                if entry.anchor && cache.anchors.len() < MAX_ANCHORS {
+                    cache.anchors.push(entry.id);
+                }
             }
         }
         cache
@@ -163,21 +173,40 @@ impl PeerCache {
         self.dialled.newest_first().chain(self.inbound.newest_first())
     }
 
-    /// The peers to begin with, best first: one of those that came by themselves for each three that
+    /// Marks the anchors; those of peers that are not remembered are left out. False when they are
+    /// the same as before.
+    pub fn set_anchors(&mut self, anchors: impl IntoIterator<Item = MachineId>) -> bool {
+        let mut known = Vec::new();
+        for id in anchors {
+            if known.len() < MAX_ANCHORS && self.peers().any(|peer| peer.id() == id) {
+                known.push(id);
+            }
+        }
+        known.sort_unstable();
+        let changed = known != self.anchors;
+        self.anchors = known;
+        changed
+    }
+
+    /// The peers to begin with, best first: the anchors, then one of those that came by themselves for each three that
     /// were dialled, and a few of them if there are not that many.
     pub fn to_dial(&self) -> impl Iterator<Item = &Peer> {
         let most = MIN_INBOUND.max(self.dialled.0.len() / DIALLED_PER_INBOUND);
-        let mut dialled = self.dialled.newest_first();
-        let mut inbound = self.inbound.newest_first().take(most);
+        let is_anchor = |peer: &&Peer| self.anchors.contains(&peer.id());
+        let other = move |peer: &&Peer| !is_anchor(peer);
+        let anchors = self.peers().filter(is_anchor);
+        let mut dialled = self.dialled.newest_first().filter(other);
+        let mut inbound = self.inbound.newest_first().filter(other).take(most);
         let mut turn = 0;
-        std::iter::from_fn(move || {
+        let others = std::iter::from_fn(move || {
             turn += 1;
             if turn % (DIALLED_PER_INBOUND + 1) == 0 {
                 inbound.next().or_else(|| dialled.next())
             } else {
                 dialled.next().or_else(|| inbound.next())
             }
-        })
+        });
+        anchors.chain(others)
     }
 
     /// The content of the cache file.
@@ -188,6 +217,7 @@ impl PeerCache {
             addresses: peer.addresses().to_vec(),
             last_seen_ms: seen.as_millis(),
             dialled,
+            anchor: self.anchors.contains(&peer.id()),
         };
         let dialled = self.dialled.0.iter().rev().map(|met| entry(met, true));
         let inbound = self.inbound.0.iter().rev().map(|met| entry(met, false));
@@ -374,5 +404,22 @@ mod tests {
         let cache = PeerCache::load(&path, LOCAL, NOW).expect("valid");
         let ids: Vec<MachineId> = cache.peers().map(Peer::id).collect();
         assert_eq!(ids, [MachineId::new([4; 32]), MachineId::new([5; 32])]);
+    }
+
+    #[test]
+    fn anchors_come_first_and_are_remembered() {
+        let folder = folder();
+        let path = folder.path().join("peers.json");
+        let mut cache = PeerCache::default();
+        (0..20).for_each(|n| assert!(cache.note(NOW, peer(n), n % 2 == 0)));
+        let unknown = peer(99).id();
+        assert!(cache.set_anchors([peer(3).id(), unknown, peer(4).id(), peer(5).id()]));
+        assert!(!cache.set_anchors([peer(4).id(), peer(3).id()]), "the same two");
+        write(&path, &cache.to_json()).expect("written");
+        let cache = PeerCache::load(&path, LOCAL, NOW).expect("valid");
+        let first: Vec<MachineId> = cache.to_dial().take(2).map(Peer::id).collect();
+        assert_eq!(first, [peer(4).id(), peer(3).id()], "the one that was dialled, then the other");
+        let all: std::collections::BTreeSet<_> = cache.to_dial().map(Peer::id).collect();
+        assert_eq!((all.len(), cache.to_dial().count()), (19, 19), "each once, 8 of 9 that came");
     }
 }

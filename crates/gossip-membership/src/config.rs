@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use crate::view::{MAX_ACTIVE, MAX_PASSIVE};
+use crate::{
+    book::{MAX_HEARSAY, MAX_TRIED},
+    view::{MAX_ACTIVE, MAX_PASSIVE},
+};
 
 /// Longest random walk that a message may ask for; larger values on the wire are cut to it.
 pub const MAX_WALK: u8 = 6;
@@ -14,7 +17,7 @@ pub const MAX_SHUFFLE_ENTRIES: usize = 16;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OverlayConfig {
     /// Below this many neighbours the node looks for more at once. The paper's active view for
-    /// 10,000 nodes.
+    /// 10,000 nodes; the node looks for more, up to eight, when the overlay seems larger than that.
     pub active_target: usize,
     /// Most neighbours, at most [`MAX_ACTIVE`]. Low-priority requests are refused from here on. The
     /// node fills its view up to one less, slowly, and keeps the last place for a newcomer: so eight
@@ -38,8 +41,30 @@ pub struct OverlayConfig {
     /// Time between two attempts to fill the view beyond `active_target`.
     pub fill_interval: Duration,
     /// Time between two attempts to reach somebody who may be on the other side of a healed
-    /// partition, give or take a fifth: a former neighbour, or a bootstrap address that is silent.
+    /// partition, give or take a fifth: a former neighbour, a bootstrap address that is silent, or a
+    /// peer that was reached before.
     pub probe_interval: Duration,
+    /// Most neighbours from one public network (/24 of IPv4, /48 of IPv6), as long as others are
+    /// known: one operator has many addresses of one network for little.
+    pub max_per_network: usize,
+    /// Most peers remembered that this node once reached itself, at most [`MAX_TRIED`].
+    pub tried_max: usize,
+    /// Most peers remembered from hearsay beside the passive view, at most [`MAX_HEARSAY`]; no one
+    /// source fills more than an eighth.
+    pub hearsay_max: usize,
+    /// Time between two pings, each of another neighbour, give or take a fifth. The transport finds
+    /// dead peers by itself; these find what it cannot see, at the cost of one message.
+    pub ping_interval: Duration,
+    /// Shortest time that an answer may take; else it is four round trips.
+    pub ping_timeout_min: Duration,
+    /// Longest time that an answer may take.
+    pub ping_timeout_max: Duration,
+    /// Time between two pings of a neighbour that is suspected to have failed.
+    pub suspect_interval: Duration,
+    /// How long a neighbour is suspected that three others find silent too.
+    pub suspicion_min: Duration,
+    /// How long a neighbour is suspected that nobody else can be asked about.
+    pub suspicion_max: Duration,
     /// How long an answer to a join or a neighbour request may take.
     pub request_timeout: Duration,
     /// How long a dial may take, the session hello included.
@@ -70,7 +95,16 @@ impl Default for OverlayConfig {
             shuffle_active: 3,
             shuffle_passive: 8,
             fill_interval: Duration::from_secs(1),
-            probe_interval: Duration::from_secs(120),
+            probe_interval: Duration::from_secs(60),
+            max_per_network: 2,
+            tried_max: MAX_TRIED,
+            hearsay_max: MAX_HEARSAY,
+            ping_interval: Duration::from_secs(5),
+            ping_timeout_min: Duration::from_millis(300),
+            ping_timeout_max: Duration::from_secs(3),
+            suspect_interval: Duration::from_secs(2),
+            suspicion_min: Duration::from_secs(6),
+            suspicion_max: Duration::from_secs(30),
             request_timeout: Duration::from_secs(5),
             dial_timeout: Duration::from_secs(15),
             refusal_min: Duration::from_secs(10),
@@ -96,6 +130,9 @@ impl OverlayConfig {
             self.dial_timeout,
             self.refusal_min,
             self.retry_min,
+            self.ping_interval,
+            self.ping_timeout_min,
+            self.suspect_interval,
         ];
         let checks = [
             ((2..=MAX_ACTIVE).contains(&self.active_max), "active_max"),
@@ -112,6 +149,11 @@ impl OverlayConfig {
             (durations.iter().all(|d| *d >= Duration::from_millis(1)), "intervals and timeouts"),
             (self.refusal_max >= self.refusal_min, "refusal_max"),
             (self.retry_max >= self.retry_min, "retry_max"),
+            (self.max_per_network >= 1, "max_per_network"),
+            (self.tried_max <= MAX_TRIED, "tried_max"),
+            (self.hearsay_max <= MAX_HEARSAY, "hearsay_max"),
+            (self.ping_timeout_max >= self.ping_timeout_min, "ping_timeout_max"),
+            (self.suspicion_max >= self.suspicion_min, "suspicion_max"),
         ];
         match checks.into_iter().find(|(holds, _)| !holds) {
             Some((_, parameter)) => Err(ConfigError(parameter)),

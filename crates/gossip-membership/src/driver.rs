@@ -3,7 +3,7 @@
 //! It never waits for a peer or the disk: dials and cache writes are tasks, messages go into the
 //! transport's queues or are dropped and counted.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::{
@@ -11,7 +11,7 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
-use x0x_core::{Clock, Machine, MachineId, PeerAddr, Protocol, Scope, Tick};
+use x0x_core::{Clock, Machine, MachineId, PeerAddr, Protocol, Scope, Tick, TokenBucket};
 use x0x_transport::{
     Inbound, InboundEvent, SessionInfo, Side, Transport,
     error::{DialError, SendError},
@@ -24,8 +24,8 @@ use crate::{
     metrics::MembershipMetrics,
     neighbors::NeighborEvent,
     peer::Peer,
-    state::{DialFailure, HyParView, Input, MAX_DIALS, Output},
-    wire::MessageIn,
+    state::{DialFailure, HyParView, Input, MAX_DIALS, MAX_SESSIONS, Output},
+    wire::{Message, MessageIn, Verified},
 };
 
 /// From a change of the cache to its being written: the few sessions of a start make one write. Short,
@@ -33,6 +33,13 @@ use crate::{
 const CACHE_DELAY: Duration = Duration::from_millis(100);
 /// Shortest time between two writes of the cache.
 const CACHE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How often the own addresses and the age of the own record are looked at, beside each new session.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(3600);
+/// Records of a peer that are verified at once, and the time in which it earns one more. An honest one
+/// has a new record twice a day, or when its addresses change.
+const RECORD_BURST: u32 = 4;
+const RECORD_REFILL: Duration = Duration::from_secs(60);
 
 /// What the handle asks for.
 #[derive(Debug)]
@@ -52,6 +59,10 @@ pub(crate) struct Actor {
     metrics: Arc<MembershipMetrics>,
     dials: JoinSet<Dialled>,
     local_addresses: Vec<std::net::SocketAddr>,
+    /// When the own addresses and record are looked at again.
+    refresh_at: Tick,
+    /// How many records of each peer with a session may be verified; at most [`MAX_SESSIONS`].
+    records: BTreeMap<MachineId, TokenBucket>,
     store: Option<Store>,
 }
 
@@ -75,6 +86,8 @@ impl Actor {
             metrics,
             dials,
             local_addresses,
+            refresh_at: Tick::ZERO,
+            records: BTreeMap::new(),
             store,
         }
     }
@@ -102,6 +115,9 @@ impl Actor {
                     None => break,
                 },
                 () = tokio::time::sleep(wait) => {
+                    if self.clock.now() >= self.refresh_at {
+                        self.refresh_addresses();
+                    }
                     self.run_timers(self.clock.now());
                     self.carry_out();
                 }
@@ -131,11 +147,15 @@ impl Actor {
         const IDLE: Duration = Duration::from_secs(24 * 3600);
         let save = self.store.as_ref().and_then(|store| store.save_at);
         let next = self.machine.poll_timeout().into_iter().chain(save).min();
+        let next = next.into_iter().chain([self.refresh_at]).min();
         next.map_or(IDLE, |at| at.since(self.clock.now()))
     }
 
     fn run_timers(&mut self, now: Tick) {
         if let Some(store) = &mut self.store {
+            if store.cache.set_anchors(self.machine.anchors()) {
+                store.save_soon(now);
+            }
             store.save_if_due(now);
         }
         if self.machine.poll_timeout().is_some_and(|at| at <= now) {
@@ -153,7 +173,10 @@ impl Actor {
         match event {
             InboundEvent::Up(session) => self.on_up(&session),
             InboundEvent::Message { peer, message } => self.on_message(peer, &message),
-            InboundEvent::Down(peer) => self.handle(Input::Down(peer)),
+            InboundEvent::Down(peer) => {
+                self.records.remove(&peer);
+                self.handle(Input::Down(peer));
+            }
             // Membership messages are not kept for later: the protocol repairs what was dropped.
             _ => {}
         }
@@ -170,12 +193,22 @@ impl Actor {
         if let Some(store) = &mut self.store {
             store.note(self.clock.as_ref(), peer.clone(), dialled);
         }
-        self.handle(Input::Up { peer, path, dialled });
+        let (id, remote, rtt) = (peer.id(), session.remote_address, session.rtt);
+        self.machine.handle(self.clock.now(), Input::Up { peer, path, dialled });
+        self.handle(Input::Path { peer: id, remote, rtt });
     }
 
     fn on_message(&mut self, peer: MachineId, bytes: &Bytes) {
-        let message = MessageIn::decode(bytes).and_then(|m| m.verify(self.transport.local_id()));
-        match message {
+        let message = MessageIn::decode(bytes);
+        if message.as_ref().is_ok_and(MessageIn::has_record) && !self.may_record(peer) {
+            return self.metrics.refused_rate.inc();
+        }
+        match message.and_then(|message| message.verify(self.transport.local_id())) {
+            Ok(Verified { message: Message::Record(record), .. })
+                if !record.is_valid(self.clock.wall()) =>
+            {
+                self.metrics.refused_records.inc();
+            }
             Ok(verified) => {
                 self.metrics.refused_entries.add(verified.refused_entries);
                 self.handle(Input::Message { peer, message: verified.message });
@@ -187,12 +220,27 @@ impl Actor {
         }
     }
 
+    /// Signatures cost more than messages: a peer gets few of them checked.
+    fn may_record(&mut self, peer: MachineId) -> bool {
+        let now = self.clock.now();
+        let full = self.records.len() >= MAX_SESSIONS;
+        if full && !self.records.contains_key(&peer) {
+            return false;
+        }
+        let fresh = || TokenBucket::new(RECORD_BURST, RECORD_REFILL, now);
+        self.records.entry(peer).or_insert_with(fresh).take(now)
+    }
+
     /// The entry about this node in shuffles follows its addresses.
     fn refresh_addresses(&mut self) {
+        self.refresh_at = self.clock.now() + REFRESH_INTERVAL;
         let addresses = self.transport.local_addresses();
         if addresses != self.local_addresses {
             self.local_addresses.clone_from(&addresses);
             self.handle(Input::LocalAddresses(addresses));
+        }
+        if let Some(record) = self.transport.record() {
+            self.handle(Input::Record(record));
         }
     }
 
@@ -210,8 +258,15 @@ impl Actor {
             match output {
                 Output::Send { to, message } => self.send(to, message.encode()),
                 Output::Dial(to) => self.dial(to),
-                Output::NeighborUp(id) => changes.push(NeighborEvent::Up(id)),
-                Output::NeighborDown(id) => changes.push(NeighborEvent::Down(id)),
+                Output::NeighborUp(id) => {
+                    self.transport.hold(id, Protocol::Membership, true);
+                    changes.push(NeighborEvent::Up(id));
+                }
+                Output::NeighborDown(id) => {
+                    self.transport.hold(id, Protocol::Membership, false);
+                    changes.push(NeighborEvent::Down(id));
+                }
+                Output::Disconnect(id) => self.transport.disconnect(id),
             }
         }
         for change in &changes {
@@ -286,8 +341,14 @@ impl Store {
     }
 
     fn note(&mut self, clock: &dyn Clock, peer: Peer, dialled: bool) {
-        if self.cache.note(clock.wall(), peer, dialled) && self.save_at.is_none() {
-            let soon = clock.now() + CACHE_DELAY;
+        if self.cache.note(clock.wall(), peer, dialled) {
+            self.save_soon(clock.now());
+        }
+    }
+
+    fn save_soon(&mut self, now: Tick) {
+        if self.save_at.is_none() {
+            let soon = now + CACHE_DELAY;
             let spaced = self.saved_at.map_or(soon, |at| at + CACHE_INTERVAL);
             self.save_at = Some(soon.max(spaced));
         }

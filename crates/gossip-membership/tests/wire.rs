@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use proptest::prelude::*;
 use x0x_core::{DecodeError, MAX_ADDRESSES, MachineId};
 use x0x_gossip_membership::{
-    Message, MessageIn, Peer,
+    Hint, Message, MessageIn, Outcome, Peer,
     config::{MAX_SHUFFLE_ENTRIES, MAX_WALK},
     wire::MAX_MESSAGE,
 };
+use x0x_transport::{ReachClass, testing};
 
 const LOCAL: MachineId = MachineId::new([0; 32]);
 
@@ -56,6 +57,26 @@ fn golden_vectors() {
         ),
         ("disconnect_alive", Message::Disconnect { alive: true }),
         ("disconnect_leaving", Message::Disconnect { alive: false }),
+        ("ping", Message::Ping { nonce: 1, suspected: None, sample: false }),
+        ("ping_suspect", Message::Ping { nonce: 300, suspected: Some(0), sample: true }),
+        ("ack", Message::Ack { nonce: 1, incarnation: 300, entries: vec![] }),
+        (
+            "ping_request",
+            Message::PingRequest { nonce: 1, target: MachineId::new([1; 32]), suspected: Some(2) },
+        ),
+        ("report_unknown", Message::PingReport { nonce: 1, outcome: Outcome::Unknown }),
+        ("report_silent", Message::PingReport { nonce: 1, outcome: Outcome::Silent }),
+        ("report_alive", Message::PingReport { nonce: 1, outcome: Outcome::Alive(300) }),
+        (
+            "hint",
+            Message::ShuffleReply {
+                id: 1,
+                entries: vec![
+                    peer(1, &["192.0.2.1:5483"])
+                        .with_hint(Hint::new(ReachClass::Public, Some([7; 16]))),
+                ],
+            },
+        ),
     ];
     let lines: Vec<(&str, &str)> =
         vectors.lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.split_once('=')).collect();
@@ -77,7 +98,8 @@ fn limits_are_checked() {
             .map(|n| {
                 let addresses = (0..MAX_ADDRESSES as u16)
                     .map(|k| SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, k + 1], 65535)));
-                Peer::new(MachineId::new([n; 32]), addresses)
+                let hint = Hint::new(ReachClass::RelayOnly, Some([n; 16]));
+                Peer::new(MachineId::new([n; 32]), addresses).with_hint(hint)
             })
             .collect(),
     };
@@ -89,6 +111,18 @@ fn limits_are_checked() {
     assert!(matches!(MessageIn::decode(&huge), Err(DecodeError::TooLarge { .. })));
     assert_eq!(verify(&[]), Err(DecodeError::Field("body")), "nothing");
     assert_eq!(verify(&hex("7a 00")), Err(DecodeError::Field("body")), "a kind of the future");
+    assert_eq!(verify(&hex("5a 02 10 03")), Err(DecodeError::Field("outcome")));
+    assert_eq!(verify(&hex("52 02 08 01")), Err(DecodeError::Field("target")));
+    let mut record =
+        Message::Record(testing::record(1, ReachClass::Public, testing::EPOCH)).encode();
+    assert!(record.len() <= MAX_MESSAGE && verify(&record).is_ok());
+    record = record.iter().map(|byte| byte ^ u8::from(*byte == 0x51)).collect::<Vec<u8>>().into();
+    assert!(verify(&record).is_err(), "altered somewhere");
+    assert_eq!(
+        verify(&hex(&format!("32 27 12 25 0a 20 {} 22 01 00", "01".repeat(32)))),
+        Err(DecodeError::Field("record")),
+        "a hash of one byte"
+    );
     // A walk of 2^32 - 1 hops is cut.
     let long = hex("2a 08 08 01 10 ff ff ff ff 0f");
     assert_eq!(verify(&long), Ok(Message::Shuffle { id: 1, ttl: MAX_WALK, entries: vec![] }));

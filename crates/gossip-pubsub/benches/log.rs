@@ -76,7 +76,7 @@ impl Pair {
                 while let Some(unsigned) = self.publisher.next_run() {
                     let run = unsigned.sign(&self.key).expect("the author's key");
                     self.publisher.signed(&run);
-                    self.author.handle(Tick::ZERO, Input::Signed(run));
+                    self.author.handle(Tick::ZERO, Input::Signed(Arc::new(run)));
                 }
                 delivered += self.exchange();
             }

@@ -19,12 +19,30 @@ pub const MAX_FRAME: usize = 1024 * 1024;
 /// Most topics that a peer may subscribe on one link, and most that are subscribed locally.
 pub const MAX_SUBSCRIBED_TOPICS: usize = 512;
 
-/// Most author heads sent for one topic when a link or subscription starts. Authors beyond it cost
-/// duplicates, not losses.
+/// Most chain heads in one frame, and most chains of a topic that are compared as a list; larger
+/// topics are compared by ranges.
 pub const MAX_HEADS: usize = 256;
 
-/// Most epochs kept of one author in one topic: the current one and three restarts before it.
-pub const MAX_EPOCHS: usize = 4;
+/// Most chain heads that travel with a subscription, which saves a round trip in small topics.
+pub const MAX_INLINE_HEADS: usize = 16;
+
+/// Most chain heads announced in one frame; as many make it leave at once.
+pub const MAX_ANNOUNCED: usize = 64;
+
+/// Most ranges in one frame of a range-based comparison.
+pub const MAX_RANGES: usize = 256;
+
+/// Most epochs kept of one author in one topic: the current one and 31 restarts before it.
+pub const MAX_EPOCHS: usize = 32;
+
+/// Epochs of one author that do not count against [`Limits::spare_chains`].
+pub const FREE_EPOCHS: usize = 4;
+
+/// Most heads, ranges and peers in the small frames that wait for one link.
+pub const MAX_CONTROL_ITEMS: usize = 4096;
+
+/// Most links remembered as able to supply one missing range.
+pub const MAX_ANNOUNCERS: usize = 8;
 
 /// Most sessions beyond [`Limits::links`] that wait for a link to end: what a transport may carry.
 pub const MAX_WAITING_LINKS: usize = 4096;
@@ -34,6 +52,21 @@ pub const RUN_OVERHEAD: usize = 320;
 
 /// Bookkeeping bytes charged for each retained entry.
 pub const ENTRY_OVERHEAD: usize = 64;
+
+/// How runs spread over the links of a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Dissemination {
+    /// Plumtree (Leitão et al., SRDS 2007), with a tree for each author on top of a shared one.
+    #[default]
+    Tree,
+    /// Every link gets every run. For comparison.
+    Flood,
+    /// A tree that is promoted again to this many eager links each second. For comparison.
+    EagerFloor(u8),
+    /// A fixed set of at most this many eager links, announcements to the others. For comparison.
+    Mesh(u8),
+}
 
 /// The tunable bounds. The defaults suit a daemon on a small machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +94,16 @@ pub struct Limits {
     /// Most former authors in all topics together: only their heads are kept, against replays, until
     /// what they published is too old to be accepted. New authors are refused beyond it.
     pub former_authors: usize,
+    /// Most chains in all topics together that are beyond the [`FREE_EPOCHS`] newest of their author.
+    /// Beyond it the author's oldest one is forgotten.
+    pub spare_chains: usize,
+    /// Entries per second and at once of one author in one topic, over all links together. What is
+    /// above it is refused and fetched later.
+    pub author_rate: u64,
+    /// Entries of one author in one topic at once.
+    pub author_burst: u64,
+    /// How long a peer that was disconnected for misbehaviour gets no link.
+    pub ban: Duration,
     /// Most author keys in the cache; the least recently used is evicted.
     pub keys: usize,
     /// Most links; further sessions wait for one to end, the longest waiting first.
@@ -68,8 +111,31 @@ pub struct Limits {
     /// Most author heads remembered for one link. Beyond it they are forgotten, which costs
     /// duplicates.
     pub link_heads: usize,
-    /// Most missing ranges asked for on one link at a time.
+    /// Most missing ranges asked for on one link at a time, most that a peer may ask for at a time,
+    /// and most small frames queued for a link.
     pub link_wants: usize,
+    /// Most missing ranges known at a time. What is beyond it is left to reconciliation.
+    pub missing: usize,
+    /// Most missing ranges known at a time that one link was the first to tell of.
+    pub link_missing: usize,
+    /// How runs spread.
+    pub dissemination: Dissemination,
+    /// How many links fewer an announced copy must have crossed than the pushed one for its link to
+    /// become the author's parent.
+    pub hop_threshold: u32,
+    /// Links beyond the first that may push one author's runs here; each costs a copy of everything.
+    pub redundant_links: u8,
+    /// Runs above this size in bytes are announced and pulled, never pushed.
+    pub announce_above: usize,
+    /// How long announcements are gathered for one frame.
+    pub announce_delay: Duration,
+    /// Least and most time that an announced run may take to arrive by the tree before it is asked
+    /// for; between them it follows the slowest eager link.
+    pub graft_after: (Duration, Duration),
+    /// Least time after which the next link is asked for what the last one did not send.
+    pub ask_again: Duration,
+    /// How often a topic is compared with one of its links, give or take 30 %.
+    pub reconcile_every: Duration,
     /// Entries per second that a link may bring in: in full runs, as costly to receive as
     /// `link_run_rate` is. What is above it is refused and asked for later;
     /// a sender keeps a little below its own limit, so that this does not happen.
@@ -117,19 +183,33 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             topics: 1024,
-            subscriptions: 4096,
+            subscriptions: 512,
             topic_entries: 65_536,
             topic_bytes: 24 * 1024 * 1024,
             log_bytes: 32 * 1024 * 1024,
             retention: Duration::from_secs(24 * 60 * 60),
             clock_ahead: Duration::from_secs(5 * 60),
             topic_authors: 4096,
-            authors: 16_384,
+            authors: 8192,
             former_authors: 65_536,
+            spare_chains: 65_536,
+            author_rate: 128_000,
+            author_burst: 131_072,
+            ban: Duration::from_secs(600),
             keys: 4096,
-            links: 256,
+            links: 64,
             link_heads: 4096,
             link_wants: 256,
+            missing: 4096,
+            link_missing: 1024,
+            dissemination: Dissemination::Tree,
+            hop_threshold: 2,
+            redundant_links: 0,
+            announce_above: 32 * 1024,
+            announce_delay: Duration::from_millis(20),
+            graft_after: (Duration::from_millis(100), Duration::from_secs(1)),
+            ask_again: Duration::from_millis(100),
+            reconcile_every: Duration::from_secs(30),
             link_rate: 128_000,
             link_burst: 131_072,
             link_run_rate: 8000,
@@ -154,32 +234,37 @@ impl Default for Limits {
 impl Limits {
     /// An upper bound of the memory that peers and local clients can make this crate hold, in
     /// bytes. Dominated by batches of the largest runs in every subscription, all unread while their
-    /// runs were evicted; then by the author tables and the log.
+    /// runs were evicted; then by the author tables, the links and the log.
     #[must_use]
     pub fn memory_bound(&self) -> usize {
         const AUTHOR: usize = x0x_identity::PUBLIC_KEY_LEN * 3;
-        const HEAD: usize = 128;
+        const HEAD: usize = 160;
         let proofs =
             self.equivocation_proofs * 2 * (MAX_RUN_BYTES + MAX_RUN_ENTRIES * ENTRY_OVERHEAD);
-        let authors = (self.authors + self.keys) * AUTHOR
-            + (self.authors + self.former_authors) * MAX_EPOCHS * HEAD;
+        let chains = (self.authors + self.former_authors) * FREE_EPOCHS + self.spare_chains;
+        let authors = (self.authors + self.keys) * AUTHOR + chains * HEAD;
         let link = self.link_heads * HEAD
-            + self.keys * HEAD
+            + self.keys * 100
             + self.link_wants * 2 * HEAD
+            + MAX_CONTROL_ITEMS * HEAD / 2
+            + (self.link_wants + MAX_ANNOUNCED) * HEAD
             + MAX_SUBSCRIBED_TOPICS * 5 * HEAD;
+        let missing = self.missing * (MAX_ANNOUNCERS * 64 + 16 * 64 + HEAD);
         let waiting = usize::try_from(self.waiting_bytes).unwrap_or(usize::MAX)
             + self.subscriptions * (MAX_RUN_BYTES + self.subscription_batches * HEAD);
         self.log_bytes
             + waiting
             + authors
             + proofs
+            + missing
             + self.links * link
             + MAX_WAITING_LINKS * HEAD
             + MAX_FRAME
             + self.pending_bytes
             + self.pending_entries * ENTRY_OVERHEAD
             + self.published_topics * 2 * HEAD
-            + self.penalties * HEAD
+            + self.penalties * 2 * HEAD
+            + 512 * HEAD
     }
 }
 
@@ -190,6 +275,6 @@ mod tests {
     #[test]
     fn the_default_bound_is_known() {
         let bound = Limits::default().memory_bound();
-        assert!(bound < 1664 * 1024 * 1024, "{bound} bytes");
+        assert!(bound < 512 * 1024 * 1024, "{bound} bytes");
     }
 }

@@ -5,7 +5,7 @@
 //! rate checks, keeps each author's runs in order without a second queue.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     future,
     sync::{
         Arc,
@@ -19,26 +19,41 @@ use tokio::{
         mpsc::{self, error::TrySendError},
         oneshot,
     },
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
-use x0x_core::{Machine as _, Protocol, Tick, TopicId};
+use x0x_core::{Machine as _, MachineId, PeerAddr, Protocol, Tick, TopicId};
+use x0x_gossip_membership::NeighborEvent;
 use x0x_identity::SecretKey;
 use x0x_transport::{Inbound, InboundEvent, Transport, error::SendError};
 
 use crate::{
-    error::{SubscribeError, VerifyError},
+    error::{PublishError, SubscribeError, VerifyError},
     handle::{Feed, Shared, Subscription},
     run::Run,
-    state::{Equivocation, Input, Output, PubSubMachine},
+    state::{Equivocation, Input, Output, PubSubMachine, Snapshot},
+    store::follow::{Followed, Follower},
     subscriber::{Batch, Start, SubscriptionId},
 };
+
+mod neighbors;
+pub(crate) mod waiters;
+
+pub(crate) use neighbors::Links;
+
+use waiters::{Appended, Waiters};
 
 /// Transport events taken in one turn.
 const EVENTS: usize = 64;
 
 /// How long a shutdown may sign and hand over what was accepted.
 const FLUSH: Duration = Duration::from_secs(1);
+
+/// How long a shutdown waits for the store.
+const STORE: Duration = Duration::from_secs(5);
+
+/// How often the round trips of links are read.
+const MEASURE: Duration = Duration::from_secs(10);
 
 /// What handles ask of the actor.
 #[derive(Debug)]
@@ -49,6 +64,17 @@ pub(crate) enum Command {
         reply: oneshot::Sender<Result<Subscription, SubscribeError>>,
     },
     Equivocations(oneshot::Sender<Vec<Equivocation>>),
+    Snapshot(oneshot::Sender<Snapshot>),
+    Ready {
+        topic: TopicId,
+        links: usize,
+        reply: oneshot::Sender<usize>,
+    },
+    FirstHop {
+        topic: TopicId,
+        entry: (u64, u64),
+        reply: oneshot::Sender<()>,
+    },
 }
 
 /// The writing end of a subscription.
@@ -59,6 +85,11 @@ pub(crate) struct Channel {
 }
 
 impl Channel {
+    /// Whether a batch may go in: the last place is for what is left at the end.
+    fn has_room(&self) -> bool {
+        self.batches.capacity() > 1
+    }
+
     fn is_empty(&self) -> bool {
         self.batches.capacity() == self.batches.max_capacity()
     }
@@ -74,6 +105,15 @@ pub(crate) struct Driver {
     pub(crate) key: Arc<SecretKey>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) inbound: Inbound,
+    pub(crate) links: Links,
+    pub(crate) store: Option<Follower>,
+    /// Runs of this author of which the store has not taken the change with this number yet.
+    pub(crate) unstored: VecDeque<(u64, Appended)>,
+    /// The number of the last change.
+    pub(crate) changes: u64,
+    pub(crate) waiters: Waiters,
+    pub(crate) dials: JoinSet<(MachineId, bool)>,
+    pub(crate) measured: Tick,
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) stop: CancellationToken,
     pub(crate) signing: Option<Signing>,
@@ -89,6 +129,9 @@ enum Wake {
     Stop,
     Command(Option<Command>),
     Signed(Option<Box<Run>>),
+    Followed(Box<Followed>),
+    Neighbor(NeighborEvent),
+    Dialled(MachineId, bool),
     Work,
     Events(usize),
     Timer,
@@ -108,6 +151,13 @@ impl Driver {
                 Wake::Stop | Wake::Command(None) | Wake::Signed(None) | Wake::Events(0) => break,
                 Wake::Command(Some(command)) => self.command(now, command),
                 Wake::Signed(Some(run)) => self.signed(now, *run),
+                Wake::Followed(followed) => self.followed(now, *followed),
+                Wake::Neighbor(event) => {
+                    if let Some(input) = self.links.neighbor(event) {
+                        self.machine.handle(now, input);
+                    }
+                }
+                Wake::Dialled(peer, up) => self.machine.handle(now, Input::Dialled { peer, up }),
                 Wake::Work => self.signals(now),
                 Wake::Events(_) => self.events(now, &mut events),
                 Wake::Timer => {}
@@ -115,6 +165,8 @@ impl Driver {
             // First, so that signing overlaps with sending.
             self.sign();
             self.outputs(now);
+            self.waiters.look(&self.machine);
+            self.measure(now);
         }
         self.flush().await;
     }
@@ -122,13 +174,18 @@ impl Driver {
     async fn wait(&mut self, events: &mut Vec<InboundEvent>) -> Wake {
         let timeout = self.machine.poll_timeout();
         let clock = &self.shared.clock;
+        // While the store is far behind, flow control holds the peers back.
+        let takes = self.store.as_ref().is_none_or(|store| !store.is_full());
         tokio::select! {
             biased;
             () = self.stop.cancelled() => Wake::Stop,
             command = self.commands.recv() => Wake::Command(command),
             run = finish(&mut self.signing) => Wake::Signed(run),
+            followed = follow(&mut self.store) => Wake::Followed(followed),
+            event = self.links.changed() => Wake::Neighbor(event),
+            Some(Ok((peer, up))) = self.dials.join_next() => Wake::Dialled(peer, up),
             () = self.shared.work.notified() => Wake::Work,
-            count = self.inbound.recv_many(events, EVENTS) => Wake::Events(count),
+            count = self.inbound.recv_many(events, EVENTS), if takes => Wake::Events(count),
             () = sleep_until(timeout.map(|at| at.since(clock.now()))) => Wake::Timer,
         }
     }
@@ -143,6 +200,13 @@ impl Driver {
             Command::Equivocations(reply) => {
                 drop(reply.send(self.machine.equivocations().cloned().collect()));
             }
+            Command::Snapshot(reply) => drop(reply.send(self.machine.snapshot())),
+            Command::Ready { topic, links, reply } => self.waiters.ready(topic, links, reply),
+            Command::FirstHop { topic, entry, reply } => {
+                let confirmed = self.machine.confirmed_upto(&topic);
+                self.waiters.hop(topic, entry, reply);
+                self.waiters.first_hop(topic, confirmed);
+            }
         }
     }
 
@@ -153,7 +217,7 @@ impl Driver {
         start: Start,
     ) -> Result<Subscription, SubscribeError> {
         let id = self.machine.subscribe(now, topic, start)?;
-        let (batches, receiver) = mpsc::channel(self.subscription_batches.max(1));
+        let (batches, receiver) = mpsc::channel(self.subscription_batches.max(1) + 1);
         let parked = Arc::new(AtomicBool::new(false));
         let feed = Feed { id, parked: Arc::clone(&parked), shared: Arc::clone(&self.shared) };
         self.channels.insert(id, Channel { batches, parked });
@@ -179,8 +243,19 @@ impl Driver {
     fn events(&mut self, now: Tick, events: &mut Vec<InboundEvent>) {
         for event in events.drain(..) {
             let input = match event {
-                InboundEvent::Up(session) => Input::LinkUp(session.peer),
-                InboundEvent::Down(peer) => Input::LinkDown(peer),
+                InboundEvent::Up(session) => {
+                    if !self.links.session_up(session.peer) {
+                        continue;
+                    }
+                    let (peer, rtt) = (session.peer, session.rtt);
+                    self.machine.handle(now, Input::LinkUp(peer));
+                    self.machine.handle(now, Input::Address(session.peer_addr()));
+                    Input::Rtt { peer, rtt }
+                }
+                InboundEvent::Down(peer) => {
+                    self.links.session_down(&peer);
+                    Input::LinkDown(peer)
+                }
                 InboundEvent::Writable(peer) => Input::Writable(peer),
                 InboundEvent::Message { peer, message } => Input::Frame { peer, message },
                 _ => continue,
@@ -192,11 +267,62 @@ impl Driver {
         self.shared.publisher().observe(wall, self.machine.latest_time());
     }
 
+    /// Dials a peer in a task of its own; the machine asks for few at a time.
+    fn dial(&mut self, address: PeerAddr) {
+        let Some(peer) = address.id else { return };
+        let transport = Arc::clone(&self.transport);
+        self.dials.spawn(async move { (peer, transport.connect(address).await.is_ok()) });
+    }
+
+    /// Reads the round trips of the links now and then.
+    fn measure(&mut self, now: Tick) {
+        if now.since(self.measured) < MEASURE {
+            return;
+        }
+        self.measured = now;
+        for peer in self.links.sessions() {
+            if let Some(session) = self.transport.session(peer) {
+                self.machine.handle(now, Input::Rtt { peer, rtt: session.rtt });
+                self.machine.handle(now, Input::Address(session.peer_addr()));
+            }
+        }
+    }
+
+    /// The store did something.
+    fn followed(&mut self, now: Tick, followed: Followed) {
+        match followed {
+            Followed::Loaded { topic, result } => {
+                let stored = result.unwrap_or_else(|error| {
+                    self.shared.metrics.store_failures.inc();
+                    tracing::warn!(%error, %topic, "a topic's log was not read; it begins empty");
+                    None
+                });
+                self.machine.handle(now, Input::Restored { topic, stored });
+            }
+            Followed::Committed { through, result } => {
+                if let Err(error) = &result {
+                    self.shared.metrics.store_failures.inc();
+                    tracing::warn!(%error, "changes of the logs were not stored");
+                }
+                let result = result.map_err(|_| PublishError::NotStored);
+                while self.unstored.front().is_some_and(|(at, _)| *at <= through) {
+                    let Some((_, run)) = self.unstored.pop_front() else { break };
+                    self.published(run, result);
+                }
+            }
+        }
+    }
+
+    fn published(&self, run: Appended, result: Result<(), PublishError>) {
+        let result = result.map(|()| self.machine.topic_links(&run.topic));
+        self.shared.publishing().published(run, result);
+    }
+
     fn signed(&mut self, now: Tick, run: Run) {
         self.shared.publisher().signed(&run);
         // The topic's chain may be forgotten now, which a waiting publisher may need.
         self.shared.room.notify_waiters();
-        self.machine.handle(now, Input::Signed(run));
+        self.machine.handle(now, Input::Signed(Arc::new(run)));
     }
 
     /// Gives the signer the next run, if it is free.
@@ -237,6 +363,27 @@ impl Driver {
                         self.shared.room.notify_waiters();
                     }
                 }
+                Output::Dial(address) => self.dial(address),
+                Output::FirstHop { topic, epoch, seq } => {
+                    self.waiters.first_hop(topic, (epoch, seq));
+                }
+                Output::Persist(change) => {
+                    if let Some(store) = &mut self.store {
+                        self.changes = store.push(change);
+                    }
+                }
+                Output::Load(topic) => match &mut self.store {
+                    Some(store) => store.load(topic),
+                    None => self.machine.handle(now, Input::Restored { topic, stored: None }),
+                },
+                Output::Appended { topic, epoch, seqs, start, stored } => {
+                    let run = Appended { topic, epoch, seqs, start };
+                    if stored && self.store.is_some() {
+                        self.unstored.push_back((self.changes, run));
+                    } else {
+                        self.published(run, Ok(()));
+                    }
+                }
                 Output::Disconnect(peer) => {
                     tracing::warn!(peer = %peer.short(), "disconnecting a peer that misbehaves");
                     self.transport.disconnect(peer);
@@ -250,7 +397,8 @@ impl Driver {
         let (messages, missed) = batch.counts();
         let over = self.waiting.load(Ordering::Relaxed) + batch.bytes() > self.waiting_limit;
         batch.charge(&self.waiting);
-        let sent = if over && !channel.is_empty() {
+        let closed = channel.batches.is_closed();
+        let sent = if !closed && (!channel.has_room() || (over && !channel.is_empty())) {
             Err(TrySendError::Full(batch))
         } else {
             channel.batches.try_send(batch)
@@ -291,6 +439,10 @@ impl Driver {
                 self.outputs(now);
             }
             let mut events = Vec::with_capacity(EVENTS);
+            let now = self.shared.clock.now();
+            self.machine.handle(now, Input::Wall(self.shared.clock.wall()));
+            self.machine.handle(now, Input::Closing);
+            self.outputs(now);
             while self.machine.has_unsent() {
                 let timeout = self.machine.poll_timeout();
                 let clock = Arc::clone(&self.shared.clock);
@@ -310,6 +462,44 @@ impl Driver {
         if tokio::time::timeout(FLUSH, accepted).await.is_err() {
             tracing::debug!("stopped with entries that were not signed or not taken by a peer");
         }
+        self.deliver_rest();
+        self.store_rest().await;
+    }
+
+    /// Hands every subscription at once what it has not read: the log ends with this service.
+    fn deliver_rest(&mut self) {
+        for (id, channel) in &self.channels {
+            if let Some(batch) = self.machine.rest(*id) {
+                let (messages, missed) = batch.counts();
+                if channel.batches.try_send(batch).is_ok() {
+                    self.shared.metrics.messages_delivered.add(messages);
+                    self.shared.metrics.messages_lagged.add(missed);
+                }
+            }
+        }
+    }
+
+    /// Waits until what is in the logs is stored.
+    async fn store_rest(&mut self) {
+        let stored = async {
+            while self.store.as_ref().is_some_and(|store| !store.is_idle()) {
+                let followed = follow(&mut self.store).await;
+                let now = self.shared.clock.now();
+                self.followed(now, *followed);
+                self.outputs(now);
+            }
+        };
+        if tokio::time::timeout(STORE, stored).await.is_err() {
+            tracing::warn!("stopped with changes that were not stored");
+        }
+    }
+}
+
+/// What the store did next; pending while there is no store.
+async fn follow(store: &mut Option<Follower>) -> Box<Followed> {
+    match store {
+        Some(store) => Box::new(store.next().await),
+        None => future::pending().await,
     }
 }
 

@@ -18,6 +18,9 @@ pub enum PublishError {
         /// Bytes allowed.
         max: usize,
     },
+    /// The store did not take the entry: it is published, but does not outlive this service.
+    #[error("published, but not stored")]
+    NotStored,
     /// The service was shut down.
     #[error("pubsub is closed")]
     Closed,
@@ -35,6 +38,21 @@ pub enum SubscribeError {
         /// The cap.
         max: usize,
     },
+    /// The service was shut down.
+    #[error("pubsub is closed")]
+    Closed,
+}
+
+/// What was waited for did not come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WaitError {
+    /// It may still come later.
+    #[error("not in time")]
+    Timeout,
+    /// Too many wait already.
+    #[error("too many wait already")]
+    Busy,
     /// The service was shut down.
     #[error("pubsub is closed")]
     Closed,

@@ -1,29 +1,36 @@
 //! What users hold: the service and their subscriptions.
 
 use std::{
+    collections::VecDeque,
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering, fence},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use x0x_core::{AgentId, Clock, Protocol, SeededRng, TopicId};
+use x0x_gossip_membership::Neighbors;
 use x0x_identity::SecretKey;
 use x0x_transport::{BoxFuture, Transport};
 
 use crate::{
     config::Limits,
-    driver::{Command, Driver},
-    error::{PublishError, StartError, SubscribeError},
+    driver::{
+        Command, Driver, Links,
+        waiters::{Publishing, Waiters},
+    },
+    error::{PublishError, StartError, SubscribeError, WaitError},
     metrics::PubSubMetrics,
     publisher::{Publisher, epoch_at},
-    pubsub::{PubSub, Published},
+    pubsub::{Accepted, PubSub, Published},
     run::NetworkId,
-    state::{Equivocation, PubSubMachine},
+    state::{Equivocation, PubSubMachine, Snapshot},
+    store::{LogStore, follow::Follower},
     subscriber::{Batch, Delivery, Start, SubscriptionId},
 };
 
@@ -35,6 +42,8 @@ const COMMANDS: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Shared {
     publisher: Mutex<Publisher>,
+    /// Locked after the publisher, when both are.
+    publishing: Mutex<Publishing>,
     signals: Mutex<Signals>,
     /// Wakes the actor: something to sign, or a signal.
     pub(crate) work: Notify,
@@ -60,11 +69,24 @@ impl Shared {
         self.signals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn publish(&self, topic: TopicId, payload: Bytes) -> Result<u64, PublishError> {
+    pub(crate) fn publishing(&self) -> MutexGuard<'_, Publishing> {
+        self.publishing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Accepts an entry; `told` asks to be told when it is published.
+    fn accept(&self, topic: TopicId, payload: Bytes, told: bool) -> Result<Accepted, PublishError> {
         let wall = self.clock.wall();
         let mut publisher = self.publisher();
         let idle = !publisher.is_active();
-        let result = publisher.publish(wall, topic, payload);
+        let result = publisher.publish(wall, topic, payload).map(|seq| {
+            let epoch = publisher.epoch_of(&topic).filter(|_| told);
+            let published = epoch.map(|epoch| {
+                let (reply, published) = oneshot::channel();
+                self.publishing().wait(topic, epoch, seq, reply);
+                published
+            });
+            Accepted::new(seq, published)
+        });
         drop(publisher);
         match result {
             Ok(_) => {
@@ -92,6 +114,32 @@ pub struct Gossip {
     epoch: u64,
 }
 
+/// What a [`Gossip`] is started with, beside its transport, its author's key and its clock.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct GossipConfig {
+    /// The network's name; runs of another one are refused.
+    pub network: String,
+    /// Every bound.
+    pub limits: Limits,
+    /// Who is a link: the neighbours of the overlay, and peers that subscribe a topic of ours and say
+    /// so. Without it every session is one.
+    pub neighbors: Option<Arc<dyn Neighbors>>,
+    /// Where the logs outlive the service. Without it they do not.
+    pub store: Option<Arc<dyn LogStore>>,
+    /// Must differ between nodes and runs.
+    pub seed: u64,
+}
+
+impl GossipConfig {
+    /// Defaults, without neighbours and store.
+    #[must_use]
+    pub fn new(network: &str, seed: u64) -> Self {
+        let (network, limits) = (network.to_owned(), Limits::default());
+        Self { network, limits, neighbors: None, store: None, seed }
+    }
+}
+
 impl fmt::Debug for Gossip {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (author, epoch) = (self.author, self.epoch);
@@ -100,28 +148,27 @@ impl fmt::Debug for Gossip {
 }
 
 impl Gossip {
-    /// Starts the service over a transport: each of its sessions is a link. Must be called within a
-    /// tokio runtime. `seed` only separates epochs that start in the same millisecond.
+    /// Starts the service over a transport. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// [`StartError::InboundTaken`] when another service reads this transport's pubsub protocol.
     pub fn start(
         transport: Arc<dyn Transport>,
         key: Arc<SecretKey>,
-        network: &str,
-        limits: Limits,
+        config: GossipConfig,
         clock: Arc<dyn Clock>,
-        seed: u64,
     ) -> Result<Self, StartError> {
+        let GossipConfig { network, limits, neighbors, store, seed } = config;
         let inbound = transport.inbound(Protocol::Pubsub).map_err(|_| StartError::InboundTaken)?;
-        let network = NetworkId::from_name(network);
+        let network = NetworkId::from_name(&network);
         let public = key.public_key().clone();
         let author = public.agent_id();
-        let random = SeededRng::from_number(seed).next_u64();
-        let epoch = epoch_at(clock.wall(), random);
+        let mut rng = SeededRng::from_number(seed);
+        let epoch = epoch_at(clock.wall(), rng.next_u64());
         let metrics = Arc::new(PubSubMetrics::default());
         let shared = Arc::new(Shared {
             publisher: Mutex::new(Publisher::new(network, author, epoch, limits.clone())),
+            publishing: Mutex::default(),
             signals: Mutex::default(),
             work: Notify::new(),
             room: Notify::new(),
@@ -130,11 +177,30 @@ impl Gossip {
         });
         let (sender, commands) = mpsc::channel(COMMANDS);
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let links = Links::new(neighbors.map(|neighbors| neighbors.events()));
+        let load_limits = (&limits).into();
+        let store = store.map(|store| Follower::new(store, network, load_limits));
+        let mut machine_seed = *author.as_bytes();
+        machine_seed[..8].copy_from_slice(&rng.next_u64().to_be_bytes());
+        machine_seed[8..16].copy_from_slice(&epoch.to_be_bytes());
+        let (subscription_batches, waiting_limit) =
+            (limits.subscription_batches, limits.waiting_bytes);
+        let mut machine = PubSubMachine::new(network, public, limits, metrics).seeded(machine_seed);
+        if store.is_some() {
+            machine = machine.stored();
+        }
         let driver = Driver {
-            subscription_batches: limits.subscription_batches,
+            subscription_batches,
             waiting: Arc::default(),
-            waiting_limit: limits.waiting_bytes,
-            machine: PubSubMachine::new(network, public, limits, metrics),
+            waiting_limit,
+            machine,
+            links,
+            store,
+            unstored: VecDeque::new(),
+            changes: 0,
+            waiters: Waiters::default(),
+            dials: tokio::task::JoinSet::new(),
+            measured: shared.clock.now(),
             transport,
             key,
             shared: Arc::clone(&shared),
@@ -176,6 +242,63 @@ impl Gossip {
         answer.await.unwrap_or_default()
     }
 
+    /// What the service is like now; empty once it is closed.
+    pub async fn snapshot(&self) -> Snapshot {
+        let (reply, answer) = oneshot::channel();
+        if self.commands.send(Command::Snapshot(reply)).await.is_err() {
+            return Snapshot::default();
+        }
+        answer.await.unwrap_or_default()
+    }
+
+    /// Waits until so many links subscribe a topic, and returns how many do: what is published then
+    /// reaches them at once.
+    ///
+    /// # Errors
+    /// [`WaitError`].
+    pub async fn ready(
+        &self,
+        topic: TopicId,
+        links: usize,
+        within: Duration,
+    ) -> Result<usize, WaitError> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Ready { topic, links, reply };
+        self.wait_for(command, answer, within).await
+    }
+
+    /// Waits until a link has confirmed an entry of this service, named by its sequence number: it
+    /// left this machine.
+    ///
+    /// # Errors
+    /// [`WaitError`].
+    pub async fn first_hop(
+        &self,
+        topic: TopicId,
+        seq: u64,
+        within: Duration,
+    ) -> Result<(), WaitError> {
+        let epoch = self.shared.publisher().epoch_of(&topic).unwrap_or(self.epoch);
+        let (reply, answer) = oneshot::channel();
+        let command = Command::FirstHop { topic, entry: (epoch, seq), reply };
+        self.wait_for(command, answer, within).await
+    }
+
+    async fn wait_for<T>(
+        &self,
+        command: Command,
+        answer: oneshot::Receiver<T>,
+        within: Duration,
+    ) -> Result<T, WaitError> {
+        self.commands.send(command).await.map_err(|_| WaitError::Closed)?;
+        match tokio::time::timeout(within, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(_)) if self.commands.is_closed() => Err(WaitError::Closed),
+            Ok(Err(_)) => Err(WaitError::Busy),
+            Err(_) => Err(WaitError::Timeout),
+        }
+    }
+
     /// Accepts nothing more, signs what was accepted and hands it to the transport, then ends.
     /// Waits at most a second for links whose queue is full; what they do not take is not sent. The
     /// transport has to be shut down gracefully after this for its queues to reach the peers.
@@ -187,27 +310,35 @@ impl Gossip {
 }
 
 impl PubSub for Gossip {
-    fn publish(
+    fn accept(
         &self,
         topic: TopicId,
         payload: Bytes,
-    ) -> BoxFuture<'_, Result<Published, PublishError>> {
+    ) -> BoxFuture<'_, Result<Accepted, PublishError>> {
         Box::pin(async move {
             loop {
                 let room = self.shared.room.notified();
                 tokio::pin!(room);
                 // Registered before trying, so that room made in between is not missed.
                 room.as_mut().enable();
-                match self.shared.publish(topic, payload.clone()) {
+                match self.shared.accept(topic, payload.clone(), true) {
                     Err(PublishError::Busy) => room.await,
-                    result => return result.map(|seq| Published { seq }),
+                    result => return result,
                 }
             }
         })
     }
 
+    fn publish(
+        &self,
+        topic: TopicId,
+        payload: Bytes,
+    ) -> BoxFuture<'_, Result<Published, PublishError>> {
+        Box::pin(async move { self.accept(topic, payload).await?.published().await })
+    }
+
     fn try_publish(&self, topic: TopicId, payload: Bytes) -> Result<(), PublishError> {
-        self.shared.publish(topic, payload).map(|_| ())
+        self.shared.accept(topic, payload, false).map(|_| ())
     }
 
     fn subscribe(

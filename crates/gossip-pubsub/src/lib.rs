@@ -38,6 +38,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod compare;
 mod config;
 #[cfg(feature = "tokio")]
 mod driver;
@@ -47,34 +48,50 @@ mod handle;
 mod link;
 mod log;
 mod metrics;
+mod missing;
 mod publisher;
 #[cfg(feature = "tokio")]
 mod pubsub;
 mod run;
 mod state;
+mod store;
 mod subscriber;
 mod time;
 mod wire;
 
 pub use config::{
-    ENTRY_OVERHEAD, Limits, MAX_EPOCHS, MAX_FRAME, MAX_HEADS, MAX_PAYLOAD, MAX_RUN_BYTES,
-    MAX_RUN_ENTRIES, MAX_SUBSCRIBED_TOPICS, MAX_WAITING_LINKS, RUN_OVERHEAD,
+    Dissemination, ENTRY_OVERHEAD, FREE_EPOCHS, Limits, MAX_ANNOUNCED, MAX_ANNOUNCERS,
+    MAX_CONTROL_ITEMS, MAX_EPOCHS, MAX_FRAME, MAX_HEADS, MAX_INLINE_HEADS, MAX_PAYLOAD, MAX_RANGES,
+    MAX_RUN_BYTES, MAX_RUN_ENTRIES, MAX_SUBSCRIBED_TOPICS, MAX_WAITING_LINKS, RUN_OVERHEAD,
 };
-pub use error::{PublishError, StartError, SubscribeError, VerifyError, WireError};
+pub use error::{PublishError, StartError, SubscribeError, VerifyError, WaitError, WireError};
 #[cfg(feature = "tokio")]
-pub use handle::{Gossip, Subscription};
+pub use handle::{Gossip, GossipConfig, Subscription};
 pub use metrics::PubSubMetrics;
 pub use publisher::{Publisher, epoch_at};
 #[cfg(feature = "tokio")]
-pub use pubsub::{PubSub, Published};
+pub use pubsub::{Accepted, PubSub, Published};
 pub use run::{
-    CLASS_STANDARD, Entry, EntryHash, NetworkId, RUN_DOMAIN, Run, RunBody, RunIn, UnsignedRun,
-    topic_id,
+    CLASS_EPHEMERAL, CLASS_LATEST, CLASS_STANDARD, Entry, EntryHash, NetworkId, RUN_DOMAIN, Run,
+    RunBody, RunIn, UnsignedRun, topic_id,
 };
-pub use state::{CheckedRun, Equivocation, Input, Output, PendingRun, PubSubMachine};
-pub use subscriber::{Batch, Delivery, Message, Start, SubscriptionId};
+pub use state::{
+    CheckedRun, Equivocation, Input, LinkSnapshot, Output, PendingRun, PubSubMachine, Snapshot,
+    TopicSnapshot,
+};
+#[cfg(feature = "tokio")]
+pub use store::LogStore;
+pub use store::{
+    LoadLimits, LogChange, RestoredTopic, StoreError, StoredChain, StoredRun, StoredTopic,
+};
+#[cfg(feature = "test-util")]
+pub use store::{MemoryLogStore, check_log_store};
+pub use subscriber::{Batch, Cursor, Delivery, Message, Start, SubscriptionId};
 pub use time::HybridTime;
-pub use wire::{FrameIn, PublishIn, SubscriptionsIn, WantIn};
+pub use wire::{
+    AnnounceIn, DigestIn, FindPeersIn, FrameIn, GraftIn, HeadsIn, MAX_FOUND, PeersFoundIn, PruneIn,
+    PublishIn, RangesIn, SubscriptionsIn, WantIn,
+};
 
 #[cfg(feature = "test-util")]
 pub mod testing;

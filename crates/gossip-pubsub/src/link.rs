@@ -1,8 +1,8 @@
-//! What is known of one neighbour: what it subscribes, where it is in each topic's log, and how well
-//! it behaves.
+//! What is known of one neighbour: what it subscribes, where it is in each topic's log, how runs are
+//! to reach it, and what it may bring in.
 //!
-//! Nothing is queued for a link. It holds a position in each log, so a slow link costs a number, and
-//! loses nothing until retention passes that position.
+//! Runs are not queued for a link. It holds a position in each log, so a slow link costs a number,
+//! and loses nothing until retention passes that position.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -11,29 +11,37 @@ use std::{
 
 use bytes::Bytes;
 use lru::LruCache;
-use x0x_core::{AgentId, Tick, TokenBucket, TopicId, WallTime};
+use x0x_core::{AgentId, PeerAddr, Tick, TokenBucket, TopicId};
 
 use crate::{
-    config::{Limits, MAX_RUN_ENTRIES, MAX_SUBSCRIBED_TOPICS},
-    log::{Item, TopicLog},
-    wire::WantIn,
+    config::{Limits, MAX_ANNOUNCED, MAX_CONTROL_ITEMS, MAX_RUN_ENTRIES, MAX_SUBSCRIBED_TOPICS},
+    log::TopicLog,
+    missing::Key,
+    wire::{
+        self, Announced, DigestIn, FindPeersIn, FrameKind, GraftIn, HeadsIn, PeersFoundIn, PruneIn,
+        RangesIn, SubscriptionsWire, WantIn,
+    },
 };
 
-mod wants;
+mod place;
+mod pulls;
+mod scan;
+mod score;
 
-pub(crate) use wants::Wants;
+pub(crate) use place::{LinkTopic, View};
+pub(crate) use pulls::Pulls;
+pub(crate) use scan::{Scan, Step};
+pub(crate) use score::{LAZY_AT, Score, UNSERVED_AT};
 
 /// An author's chain within a topic.
 pub(crate) type ChainId = (AgentId, u64);
 
-/// Points at which a peer is disconnected.
-pub(crate) const MAX_PENALTY: u32 = 100;
+/// Requests that a peer may make at once, and per second. Each may bring a whole log.
+const WANT_BURST: u64 = 512;
+const WANT_RATE: u64 = 256;
 
-/// Requests that a peer may make at once, and per second. Each can rewind its place in a log.
-const WANT_BURST: u64 = 256;
-const WANT_RATE: u64 = 64;
-
-/// Subscriptions that a peer may make at once, and per second. Each reads a log from the start.
+/// Subscriptions and comparisons that a peer may make at once, and per second. Each reads the heads
+/// of a topic.
 const SUBSCRIBE_BURST: u64 = 4 * MAX_SUBSCRIBED_TOPICS as u64;
 const SUBSCRIBE_RATE: u64 = 64;
 
@@ -41,12 +49,20 @@ const SUBSCRIBE_RATE: u64 = 64;
 const ANNOUNCE_BURST: u64 = SUBSCRIBE_BURST / 2;
 const ANNOUNCE_RATE: u64 = SUBSCRIBE_RATE / 2;
 
-/// Runs passed over in one turn because the peer has them. The rest follows at the next
-/// [`THROTTLE`](crate::state::THROTTLE), so that a peer that subscribes again and again costs little.
-const MAX_SCAN: usize = 4096;
+/// Heads that a peer may announce at once, and per second: one frame of them each 5 ms, which is four
+/// times what an honest one sends.
+const HEAD_BURST: u64 = 16_384;
+const HEAD_RATE: u64 = 12_800;
+
+/// Searches for topic peers that a peer may send at once, and per second.
+const FIND_BURST: u64 = 64;
+const FIND_RATE: u64 = 2;
+
+/// What is believed of a link's round trip until it was measured.
+const FIRST_RTT: Duration = Duration::from_millis(50);
 
 /// A bucket of tokens that come at a rate per second.
-fn bucket(now: Tick, burst: u64, rate: u64) -> TokenBucket {
+pub(crate) fn bucket(now: Tick, burst: u64, rate: u64) -> TokenBucket {
     let refill = Duration::from_secs(1) / u32::try_from(rate.max(1)).unwrap_or(u32::MAX);
     TokenBucket::new(u32::try_from(burst).unwrap_or(u32::MAX), refill, now)
 }
@@ -58,71 +74,76 @@ fn paced(now: Tick, burst: u64, rate: u64) -> TokenBucket {
     bucket(now, burst, rate - rate / 16)
 }
 
-/// A peer's misbehaviour; one point is forgiven each second.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Penalty {
-    points: u32,
-    since: Tick,
+/// A small frame that waits for a link.
+#[derive(Debug, Clone)]
+pub(crate) enum Control {
+    Want(WantIn),
+    Prune(PruneIn),
+    Graft(GraftIn),
+    Digest(DigestIn),
+    Heads(HeadsIn),
+    Ranges(RangesIn),
+    FindPeers(FindPeersIn),
+    PeersFound(PeersFoundIn),
+    /// The session is no link any more.
+    Leave,
 }
 
-impl Penalty {
-    pub(crate) const fn new(now: Tick) -> Self {
-        Self { points: 0, since: now }
-    }
-
-    /// Adds points; true when the peer has had enough.
-    pub(crate) fn add(&mut self, now: Tick, points: u32) -> bool {
-        let forgiven = u32::try_from(now.since(self.since).as_secs()).unwrap_or(u32::MAX);
-        if forgiven > 0 {
-            self.points = self.points.saturating_sub(forgiven);
-            self.since = now;
+impl Control {
+    /// Items that it holds.
+    fn items(&self) -> usize {
+        match self {
+            Self::Heads(frame) => frame.heads.len(),
+            Self::Ranges(frame) => frame.items(),
+            Self::PeersFound(frame) => frame.peers.len(),
+            _ => 0,
         }
-        self.points = self.points.saturating_add(points);
-        self.points >= MAX_PENALTY
-    }
-}
-
-/// The peer's place in one topic that it subscribes.
-#[derive(Debug, Default)]
-pub(crate) struct LinkTopic {
-    /// Position up to which everything was sent or was not needed.
-    pub(crate) cursor: u64,
-    /// What the peer has: from its heads, from what it sent, and from what was sent to it.
-    pub(crate) have: BTreeMap<ChainId, u64>,
-    /// Whether the topic is in the link's queue.
-    queued: bool,
-    /// The furthest position, from before the peer asked for something again.
-    reached: u64,
-    /// It had caught up, and is not slow since: only then it holds publishers back.
-    live: bool,
-    /// Since when it is far behind.
-    behind_since: Option<Tick>,
-}
-
-impl LinkTopic {
-    /// A peer that begins to read here; live when that is the end.
-    pub(crate) fn at(cursor: u64, live: bool) -> Self {
-        Self { cursor, reached: cursor, live, ..Self::default() }
     }
 
-    /// Begins again in a log that is new.
-    pub(crate) fn restart(&mut self) {
-        (self.cursor, self.reached, self.live, self.behind_since) = (0, 0, true, None);
-    }
-
-    /// Goes back to an earlier position, which does not make the peer slower than it was.
-    pub(crate) fn rewind(&mut self, position: u64) {
-        self.reached = self.reached.max(self.cursor);
-        self.cursor = self.cursor.min(position);
+    pub(crate) fn encode(&self) -> Bytes {
+        match self {
+            Self::Want(frame) => frame.encode(),
+            Self::Prune(frame) => frame.encode(),
+            Self::Graft(frame) => frame.encode(),
+            Self::Digest(frame) => frame.encode(),
+            Self::Heads(frame) => frame.encode(),
+            Self::Ranges(frame) => frame.encode(),
+            Self::FindPeers(frame) => frame.encode(),
+            Self::PeersFound(frame) => frame.encode(),
+            Self::Leave => {
+                let leave = SubscriptionsWire { leave: true, ..SubscriptionsWire::default() };
+                wire::encode(FrameKind::Subscriptions(leave))
+            }
+        }
     }
 }
 
 /// The frame handed out last, in case it is refused.
 #[derive(Debug)]
 pub(crate) enum Offer {
-    Announce { set: bool, again: bool, added: Vec<TopicId>, removed: Vec<TopicId> },
-    Want(WantIn),
-    Run { topic: TopicId, cursor: u64, chain: ChainId, had: Option<u64>, key: Option<AgentId> },
+    Subscriptions { set: bool, again: bool, added: Vec<TopicId>, removed: Vec<TopicId> },
+    Control(Control),
+    Heads(Vec<(TopicId, Announced)>),
+    Run { topic: TopicId, cursor: u64, chain: ChainId, had: View, key: Option<AgentId> },
+    Pulled { topic: TopicId, chain: ChainId, next: u64, had: View, key: Option<AgentId> },
+}
+
+/// A message for a link, with what must be undone if it is refused.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) message: Bytes,
+    pub(crate) offer: Offer,
+}
+
+/// What a peer may bring in.
+#[derive(Debug)]
+pub(crate) struct Allowance {
+    pub(crate) entries: TokenBucket,
+    pub(crate) runs: TokenBucket,
+    pub(crate) requests: TokenBucket,
+    pub(crate) topics: TokenBucket,
+    pub(crate) heads: TokenBucket,
+    pub(crate) searches: TokenBucket,
 }
 
 /// One neighbour.
@@ -134,11 +155,13 @@ pub(crate) struct Link {
     pub(crate) banned: bool,
     /// Its subscriptions arrived.
     pub(crate) heard: bool,
+    /// It is a neighbour of the membership layer's; else a topic peer.
+    pub(crate) neighbor: bool,
     /// Whether it is in the machine's queue of links with something to send.
     pub(crate) queued: bool,
     pub(crate) topics: BTreeMap<TopicId, LinkTopic>,
     ready: VecDeque<TopicId>,
-    /// The next announcement replaces all before it.
+    /// The next announcement of subscriptions replaces all before it.
     pub(crate) announce_set: bool,
     /// It asks for the peer's too, which were not heard.
     pub(crate) announce_again: bool,
@@ -147,14 +170,20 @@ pub(crate) struct Link {
     pub(crate) retract: BTreeSet<TopicId>,
     /// What the peer was told; at most what is subscribed, and what is to be retracted.
     pub(crate) announced: BTreeSet<TopicId>,
-    pub(crate) wants: Wants,
+    /// At most twice [`Limits::link_wants`].
+    control: VecDeque<Control>,
+    /// Items in them; at most [`MAX_CONTROL_ITEMS`], and those of the one that was refused.
+    items: usize,
+    /// Heads to be announced, at most [`MAX_ANNOUNCED`].
+    pub(crate) heads: BTreeMap<(TopicId, ChainId), Announced>,
+    /// When they are sent.
+    pub(crate) heads_at: Option<Tick>,
+    pub(crate) pulls: Pulls,
+    /// Whether it is the pulls' turn.
+    pub(crate) pulls_turn: bool,
     pub(crate) keys_sent: LruCache<AgentId, ()>,
     pub(crate) offer: Option<Offer>,
-    /// What the peer may bring in.
-    pub(crate) entries: TokenBucket,
-    pub(crate) runs: TokenBucket,
-    pub(crate) requests: TokenBucket,
-    pub(crate) subscribes: TokenBucket,
+    pub(crate) allowed: Allowance,
     /// What this node sends.
     paced_entries: TokenBucket,
     paced_runs: TokenBucket,
@@ -162,7 +191,15 @@ pub(crate) struct Link {
     /// It sent as many runs, or announced as many topics, as it may; until the next timer.
     pub(crate) runs_throttled: bool,
     pub(crate) topics_throttled: bool,
-    heads: usize,
+    /// When that timer runs.
+    pub(crate) throttle_at: Option<Tick>,
+    /// When it last brought a run.
+    pub(crate) brought_at: Option<Tick>,
+    pub(crate) rtt: Duration,
+    pub(crate) score: Score,
+    pub(crate) address: Option<PeerAddr>,
+    /// Views in all topics, at most [`Limits::link_heads`].
+    views: usize,
 }
 
 impl Link {
@@ -171,6 +208,7 @@ impl Link {
             paused: false,
             banned: false,
             heard: false,
+            neighbor: true,
             queued: false,
             topics: BTreeMap::new(),
             ready: VecDeque::new(),
@@ -179,19 +217,33 @@ impl Link {
             announce: BTreeSet::new(),
             retract: BTreeSet::new(),
             announced: BTreeSet::new(),
-            wants: Wants::default(),
+            control: VecDeque::new(),
+            items: 0,
+            heads: BTreeMap::new(),
+            heads_at: None,
+            pulls: Pulls::default(),
+            pulls_turn: false,
             keys_sent: LruCache::unbounded(),
             offer: None,
-            entries: bucket(now, limits.link_burst, limits.link_rate),
-            runs: bucket(now, limits.link_run_burst, limits.link_run_rate),
-            requests: bucket(now, WANT_BURST, WANT_RATE),
-            subscribes: bucket(now, SUBSCRIBE_BURST, SUBSCRIBE_RATE),
+            allowed: Allowance {
+                entries: bucket(now, limits.link_burst, limits.link_rate),
+                runs: bucket(now, limits.link_run_burst, limits.link_run_rate),
+                requests: bucket(now, WANT_BURST, WANT_RATE),
+                topics: bucket(now, SUBSCRIBE_BURST, SUBSCRIBE_RATE),
+                heads: bucket(now, HEAD_BURST, HEAD_RATE),
+                searches: bucket(now, FIND_BURST, FIND_RATE),
+            },
             paced_entries: paced(now, limits.link_burst, limits.link_rate),
             paced_runs: paced(now, limits.link_run_burst, limits.link_run_rate),
             paced_topics: bucket(now, ANNOUNCE_BURST, ANNOUNCE_RATE),
             runs_throttled: false,
             topics_throttled: false,
-            heads: 0,
+            throttle_at: None,
+            brought_at: None,
+            rtt: FIRST_RTT,
+            score: Score::new(now),
+            address: None,
+            views: 0,
         }
     }
 
@@ -222,80 +274,101 @@ impl Link {
         None
     }
 
+    /// Queues a small frame; the oldest of its kind of answer comes again, so a full queue drops it.
+    /// False when it was dropped.
+    pub(crate) fn push(&mut self, control: Control, limits: &Limits) -> bool {
+        let items = control.items();
+        let room = self.control.len() < limits.link_wants * 2
+            && (items == 0 || self.items + items <= MAX_CONTROL_ITEMS);
+        if room {
+            self.items += items;
+            self.control.push_back(control);
+        }
+        room
+    }
+
+    pub(crate) fn next_control(&mut self) -> Option<Control> {
+        let control = self.control.pop_front()?;
+        self.items = self.items.saturating_sub(control.items());
+        Some(control)
+    }
+
+    /// The peer subscribes a topic from here on.
+    pub(crate) fn add_topic(&mut self, topic: TopicId, place: LinkTopic) {
+        self.drop_topic(&topic);
+        self.topics.insert(topic, place);
+    }
+
     /// The peer no longer subscribes a topic.
     pub(crate) fn drop_topic(&mut self, topic: &TopicId) {
         if let Some(state) = self.topics.remove(topic) {
-            self.heads = self.heads.saturating_sub(state.have.len());
+            self.views = self.views.saturating_sub(state.views.len());
             self.ready.retain(|queued| queued != topic);
+            self.heads.retain(|(of, _), _| of != topic);
+            self.pulls.drop_topic(topic);
         }
     }
 
-    /// Notes that the peer has an author's entries up to `seq`, and returns what was noted before.
-    pub(crate) fn note_have(
+    /// What is noted of a chain, to be changed; none when the peer does not subscribe the topic.
+    /// When there are too many, all are forgotten, which costs duplicates.
+    pub(crate) fn view_mut(
         &mut self,
-        topic: TopicId,
+        topic: &TopicId,
         chain: ChainId,
-        seq: u64,
         limits: &Limits,
-    ) -> Option<u64> {
-        if self.heads >= limits.link_heads {
-            self.topics.values_mut().for_each(|state| state.have.clear());
-            self.heads = 0;
+    ) -> Option<&mut View> {
+        if self.views >= limits.link_heads {
+            self.topics.values_mut().for_each(|state| state.views.clear());
+            self.views = 0;
         }
-        let have = &mut self.topics.get_mut(&topic)?.have;
-        let before = have.get(&chain).copied();
-        self.heads += usize::from(before.is_none());
-        have.insert(chain, before.unwrap_or(0).max(seq));
-        before
+        let views = &mut self.topics.get_mut(topic)?.views;
+        Some(match views.entry(chain) {
+            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::btree_map::Entry::Vacant(entry) => {
+                self.views += 1;
+                entry.insert(View::default())
+            }
+        })
     }
 
-    /// Puts back what was noted before, exactly.
-    pub(crate) fn reset_have(&mut self, topic: TopicId, chain: ChainId, seq: Option<u64>) {
-        let Some(state) = self.topics.get_mut(&topic) else { return };
-        match seq {
-            Some(seq) => {
-                let fresh = state.have.insert(chain, seq).is_none();
-                self.heads += usize::from(fresh);
-            }
-            None if state.have.remove(&chain).is_some() => {
-                self.heads = self.heads.saturating_sub(1);
-            }
-            None => {}
+    /// What is noted of a chain.
+    pub(crate) fn view(&self, topic: &TopicId, chain: ChainId) -> View {
+        let state = self.topics.get(topic);
+        state.and_then(|state| state.views.get(&chain)).copied().unwrap_or_default()
+    }
+
+    /// Notes that the peer has an author's entries up to `seq`.
+    pub(crate) fn note_have(&mut self, topic: &TopicId, chain: ChainId, seq: u64, limits: &Limits) {
+        if let Some(view) = self.view_mut(topic, chain, limits) {
+            view.have = view.have.max(seq);
         }
     }
 
-    /// Moves the peer's place in a log to the next run that it needs, past those it has, and
-    /// returns it. The second value counts entries that were evicted before they could be sent.
-    /// Throttles the link when it sent or passed as much as it may for now.
-    pub(crate) fn next_run<'log>(
-        &mut self,
-        now: Tick,
-        topic: TopicId,
-        log: &'log TopicLog,
-        oldest: WallTime,
-    ) -> (Option<&'log Item>, u64) {
-        let Some(state) = self.topics.get_mut(&topic) else { return (None, 0) };
-        let evicted = log.base().saturating_sub(state.cursor);
-        state.cursor = state.cursor.max(log.base());
-        for (scanned, item) in log.from(state.cursor).enumerate() {
-            let body = item.run.body();
-            let chain = (body.author(), body.epoch());
-            let has = state.have.get(&chain).is_some_and(|seq| *seq >= body.last_seq());
-            let expired = body.last_time().wall() < oldest;
-            let needed = !has && !expired && !log.is_blocked(&body.author());
-            let entries = u32::try_from(item.run.len()).unwrap_or(u32::MAX);
-            if needed && self.paced_runs.take(now) && self.paced_entries.take_many(now, entries) {
-                return (Some(item), evicted);
-            }
-            if needed || scanned >= MAX_SCAN {
-                self.runs_throttled = true;
-                self.wake(topic);
-                return (None, evicted);
-            }
-            state.cursor = item.end();
+    /// The peer asks for what it never had: until that is sent it holds nobody back.
+    pub(crate) fn catches_up(&mut self, key: &Key, from: u64) {
+        let never_had = self.view(&key.0, key.1).have < from;
+        if let Some(place) = self.topics.get_mut(&key.0) {
+            place.live &= !never_had;
         }
-        state.live = true;
-        (None, evicted)
+    }
+
+    /// Takes the heads to be announced.
+    pub(crate) fn take_heads(&mut self) -> Vec<(TopicId, Announced)> {
+        self.heads_at = None;
+        std::mem::take(&mut self.heads)
+            .into_iter()
+            .map(|((topic, _), head)| (topic, head))
+            .collect()
+    }
+
+    /// Adds a head to those to be announced; false when there is no room until they are sent.
+    pub(crate) fn add_head(&mut self, topic: TopicId, head: Announced) -> bool {
+        let key = (topic, (head.author, head.epoch));
+        if self.heads.len() >= MAX_ANNOUNCED && !self.heads.contains_key(&key) {
+            return false;
+        }
+        self.heads.insert(key, head);
+        true
     }
 
     /// Notes that an author's key goes out with the next frame.
@@ -307,10 +380,10 @@ impl Link {
     }
 
     /// Undoes the frame handed out last: the peer's queue is full.
-    pub(crate) fn refuse_offer(&mut self) {
+    pub(crate) fn refuse_offer(&mut self, now: Tick, limits: &Limits) {
         self.paused = true;
         match self.offer.take() {
-            Some(Offer::Announce { set, again, added, removed }) => {
+            Some(Offer::Subscriptions { set, again, added, removed }) => {
                 self.announce_set |= set;
                 self.announce_again |= again;
                 added.iter().for_each(|topic| {
@@ -320,97 +393,46 @@ impl Link {
                 self.announced.extend(removed.iter().copied());
                 self.retract.extend(removed);
             }
-            Some(Offer::Want(want)) => self.wants.put_back(want),
+            Some(Offer::Control(control)) => {
+                self.items += control.items();
+                self.control.push_front(control);
+            }
+            Some(Offer::Heads(heads)) => {
+                self.heads_at = Some(now);
+                heads.into_iter().for_each(|(topic, head)| {
+                    self.add_head(topic, head);
+                });
+            }
             Some(Offer::Run { topic, cursor, chain, had, key }) => {
-                self.reset_have(topic, chain, had);
+                if let Some(view) = self.view_mut(&topic, chain, limits) {
+                    *view = had;
+                }
                 if let Some(state) = self.topics.get_mut(&topic) {
                     state.cursor = cursor;
                 }
-                if let Some(key) = key {
-                    self.keys_sent.pop(&key);
-                }
+                self.forget_key(key);
                 self.wake(topic);
+            }
+            Some(Offer::Pulled { topic, chain, next, had, key }) => {
+                if let Some(view) = self.view_mut(&topic, chain, limits) {
+                    *view = had;
+                }
+                self.forget_key(key);
+                self.pulls.put_back((topic, chain), next);
             }
             None => {}
         }
     }
 
-    /// Whether the link holds a publisher of this topic back: it has caught up once, is far behind
-    /// since, and works on it.
-    pub(crate) fn holds(
-        &mut self,
-        now: Tick,
-        topic: &TopicId,
-        log: &TopicLog,
-        limits: &Limits,
-    ) -> bool {
-        let Some(state) = self.topics.get_mut(topic).filter(|state| state.live) else {
-            return false;
-        };
-        state.reached = state.reached.max(state.cursor);
-        let entries = log.end().saturating_sub(state.reached);
-        let bytes = log.bytes_after(state.reached);
-        let exceeds = |share| {
-            entries > limits.backlog_entries / share || bytes > limits.backlog_bytes / share
-        };
-        match state.behind_since {
-            None if exceeds(1) => state.behind_since = Some(now),
-            // Released at half the limit, so that it does not flicker.
-            Some(_) if !exceeds(2) => state.behind_since = None,
-            Some(since) if now.since(since) >= limits.stalled_after => {
-                state.behind_since = None;
-                state.live = false;
-            }
-            _ => {}
+    fn forget_key(&mut self, key: Option<AgentId>) {
+        if let Some(key) = key {
+            self.keys_sent.pop(&key);
         }
-        !self.banned && state.behind_since.is_some()
     }
 
     /// Whether the peer lacks something of a topic that it subscribes.
     pub(crate) fn lacks(&self, topic: &TopicId, log: &TopicLog) -> bool {
-        !self.banned && self.topics.get(topic).is_some_and(|state| state.cursor < log.end())
-    }
-}
-
-/// A message for a link, with what must be undone if it is refused.
-#[derive(Debug)]
-pub(crate) struct Outgoing {
-    pub(crate) message: Bytes,
-    pub(crate) offer: Offer,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_long_log_that_the_peer_has_is_passed_over_in_turns() {
-        use crate::{run::NetworkId, testing::RunForge};
-        let key = x0x_identity::testing::key(70);
-        let (topic, wall) = (crate::topic_id("t"), WallTime::from_millis(1_800_000_000_000));
-        let forge = RunForge::new(key, NetworkId::from_name("link"), topic, wall);
-        let run = std::sync::Arc::new(forge.run(None, &[b"x"]));
-        let mut log = TopicLog::default();
-        let public = forge.key.public_key();
-        (0..2 * MAX_SCAN).for_each(|_| log.append(std::sync::Arc::clone(&run), public));
-        let mut link = Link::new(Tick::ZERO, &Limits::default());
-        link.topics.insert(topic, LinkTopic::at(0, false));
-        link.note_have(topic, (forge.author(), forge.epoch), 1, &Limits::default());
-        let mut turns = 1;
-        while link.next_run(Tick::ZERO, topic, &log, wall).0.is_none() && link.runs_throttled {
-            assert_eq!(link.next_topic(), Some(topic), "it goes on in the next turn");
-            link.runs_throttled = false;
-            turns += 1;
-        }
-        assert_eq!((turns, link.topics[&topic].cursor), (2, log.end()));
-    }
-
-    #[test]
-    fn ten_forgeries_are_enough_and_time_forgives() {
-        let mut penalty = Penalty::new(Tick::ZERO);
-        assert!((0..9).all(|_| !penalty.add(Tick::ZERO, 10)));
-        assert!(penalty.add(Tick::ZERO, 10));
-        let mut slow = Penalty::new(Tick::ZERO);
-        assert!((0..1000).all(|n| !slow.add(Tick::from_millis(n * 10_000), 10)));
+        let behind = self.topics.get(topic).is_some_and(|state| state.cursor < log.end());
+        !self.banned && (behind || self.pulls.any_of(topic))
     }
 }

@@ -8,15 +8,20 @@ use std::{
     sync::Arc,
 };
 
-use x0x_core::{AgentId, WallTime};
+use x0x_core::{AgentId, MachineId, Tick, TokenBucket, WallTime};
 use x0x_identity::PublicKey;
 
 use crate::{
-    config::{MAX_EPOCHS, MAX_HEADS},
+    config::{FREE_EPOCHS, Limits, MAX_EPOCHS},
     run::{EntryHash, Run, RunBody},
     time::HybridTime,
     wire::Head,
 };
+
+mod fingerprint;
+mod restore;
+
+pub(crate) use fingerprint::{Fingerprint, Sum};
 
 #[cfg(test)]
 mod tests;
@@ -33,6 +38,18 @@ pub(crate) struct Item {
     pub(crate) missed: u64,
     /// The author's epoch begins here: what is missing is from before anything was known of it.
     pub(crate) begins: bool,
+    /// Links that the run crossed on its way here.
+    pub(crate) hops: u32,
+}
+
+/// How a chain's latest run came here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Route {
+    /// The link that it came over; none when it is this author's own, or was stored.
+    pub(crate) peer: Option<MachineId>,
+    /// Links that it crossed when it was pushed all the way; a copy that was asked for tells nothing
+    /// about the tree.
+    pub(crate) hops: Option<u32>,
 }
 
 impl Item {
@@ -72,13 +89,19 @@ struct Chain {
     time: HybridTime,
     /// Its runs in the log, in order, with their positions.
     retained: VecDeque<(Arc<Run>, u64)>,
+    route: Route,
+    /// Its part of the log's fingerprint.
+    mark: Sum,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Author {
     /// None when it is a former author: only what guards against replays is kept.
     key: Option<PublicKey>,
     blocked: bool,
+    /// Epochs before the oldest known one were forgotten.
+    forgot: bool,
+    allowance: Option<TokenBucket>,
     epochs: BTreeMap<u64, Chain>,
     /// Its runs in the log.
     retained: usize,
@@ -89,9 +112,18 @@ struct Author {
 /// The log of one topic.
 #[derive(Debug, Default)]
 pub(crate) struct TopicLog {
+    /// Which life of the log this is.
+    incarnation: u64,
     items: VecDeque<Item>,
     end: u64,
     end_bytes: u64,
+    entries: u64,
+    bytes: u64,
+    /// Retention removed what was before this position.
+    evicted: u64,
+    fingerprint: Fingerprint,
+    /// Chains beyond the free ones of their authors.
+    spare: usize,
     authors: BTreeMap<AgentId, Author>,
     /// Authors with a key, and those of them without retained runs.
     keyed: usize,
@@ -99,6 +131,16 @@ pub(crate) struct TopicLog {
 }
 
 impl TopicLog {
+    /// An empty log.
+    pub(crate) fn new(incarnation: u64) -> Self {
+        Self { incarnation, ..Self::default() }
+    }
+
+    /// Which life of the log this is.
+    pub(crate) const fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
     /// Position after the last entry.
     pub(crate) const fn end(&self) -> u64 {
         self.end
@@ -109,14 +151,29 @@ impl TopicLog {
         self.items.front().map_or(self.end, |item| item.start)
     }
 
+    /// Retention removed everything before this position.
+    pub(crate) const fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
     /// Entries retained.
-    pub(crate) fn entries(&self) -> u64 {
-        self.end - self.base()
+    pub(crate) const fn entries(&self) -> u64 {
+        self.entries
     }
 
     /// Bytes retained.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.items.front().map_or(0, |item| self.end_bytes - item.start_bytes)
+    pub(crate) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// What is retained, in one number.
+    pub(crate) const fn fingerprint(&self) -> &Fingerprint {
+        &self.fingerprint
+    }
+
+    /// Chains beyond the free ones of their authors.
+    pub(crate) const fn spare(&self) -> usize {
+        self.spare
     }
 
     /// Authors that are no former ones.
@@ -161,7 +218,28 @@ impl TopicLog {
     pub(crate) fn block(&mut self, author: &AgentId) {
         if let Some(author) = self.authors.get_mut(author) {
             author.blocked = true;
+            author.epochs.values_mut().for_each(|chain| {
+                self.fingerprint.remove(std::mem::take(&mut chain.mark));
+            });
         }
+    }
+
+    /// What an author may bring in; none when it is new.
+    pub(crate) fn allowance(
+        &mut self,
+        author: &AgentId,
+        now: Tick,
+        limits: &Limits,
+    ) -> Option<&mut TokenBucket> {
+        let author = self.authors.get_mut(author)?;
+        let fresh = || crate::link::bucket(now, limits.author_burst, limits.author_rate);
+        Some(author.allowance.get_or_insert_with(fresh))
+    }
+
+    /// Whether runs of this chain beyond its head could be accepted.
+    pub(crate) fn takes(&self, author: &AgentId, epoch: u64) -> bool {
+        let Some(author) = self.authors.get(author) else { return true };
+        !author.blocked && (author.epochs.contains_key(&epoch) || !author.supersedes(epoch))
     }
 
     /// The last contiguous entry of an author's epoch; 0 when nothing is known of it.
@@ -169,20 +247,46 @@ impl TopicLog {
         self.chain(author, epoch).map_or(0, |chain| chain.head)
     }
 
-    /// The author heads, the most recently active when there are more than [`MAX_HEADS`].
-    pub(crate) fn heads(&self) -> Vec<Head> {
-        let mut authors: Vec<_> = self.authors.iter().collect();
-        if authors.len() > MAX_HEADS {
-            authors.sort_by_key(|(_, author)| std::cmp::Reverse(author.active));
-        }
-        let heads = authors.into_iter().flat_map(|(id, author)| {
-            author.epochs.iter().rev().map(|(epoch, chain)| Head {
-                author: *id,
-                epoch: *epoch,
-                seq: chain.head,
+    /// The heads of the chains with retained runs between two of them, in order: what is compared
+    /// with peers.
+    pub(crate) fn heads(
+        &self,
+        from: (AgentId, u64),
+        to: Option<(AgentId, u64)>,
+    ) -> impl Iterator<Item = (Head, Sum)> + '_ {
+        let authors = self.authors.range(from.0..);
+        let chains = authors.flat_map(|(id, author)| {
+            author.epochs.iter().map(move |(epoch, chain)| {
+                (Head { author: *id, epoch: *epoch, seq: chain.head }, chain.mark)
             })
         });
-        heads.take(MAX_HEADS).collect()
+        let chains = chains.skip_while(move |(head, _)| (head.author, head.epoch) < from);
+        let chains =
+            chains.take_while(move |(head, _)| to.is_none_or(|to| (head.author, head.epoch) < to));
+        chains.filter(|(_, mark)| !mark.is_zero())
+    }
+
+    /// All heads that are compared with peers.
+    pub(crate) fn all_heads(&self) -> Vec<Head> {
+        self.heads((AgentId::new([0; 32]), 0), None).map(|(head, _)| head).collect()
+    }
+
+    /// How the chain's latest run came here.
+    pub(crate) fn route(&self, author: &AgentId, epoch: u64) -> Option<Route> {
+        self.chain(author, epoch).map(|chain| chain.route)
+    }
+
+    /// Notes another way for what comes next of a chain.
+    pub(crate) fn set_route(&mut self, author: &AgentId, epoch: u64, route: Route) {
+        let author = self.authors.get_mut(author);
+        if let Some(chain) = author.and_then(|author| author.epochs.get_mut(&epoch)) {
+            chain.route = route;
+        }
+    }
+
+    /// The retained run that holds a sequence number, or the chain's first after it.
+    pub(crate) fn serve(&self, author: &AgentId, epoch: u64, seq: u64) -> Option<&Item> {
+        self.at(self.position(author, epoch, seq)?)
     }
 
     /// Whether any run of this author is retained.
@@ -197,11 +301,7 @@ impl TopicLog {
             return Relation::Blocked;
         }
         let Some(chain) = author.epochs.get(&run.epoch) else {
-            // The epochs kept are the newest; one older than all of them was superseded.
-            let oldest = author.epochs.keys().next();
-            let superseded = oldest.is_some_and(|oldest| run.epoch < *oldest);
-            let full = author.epochs.len() >= MAX_EPOCHS;
-            return if superseded && full { Relation::Old } else { begins(run) };
+            return if author.supersedes(run.epoch) { Relation::Old } else { begins(run) };
         };
         if run.first_seq > chain.head + 1 {
             return Relation::Gap { head: chain.head };
@@ -233,21 +333,30 @@ impl TopicLog {
         !older.any(|held| held.body().last_time().wall() >= oldest)
     }
 
+    /// An author's retained entries from this time on: epoch, first and last.
+    pub(crate) fn recent(
+        &self,
+        author: &AgentId,
+        since: WallTime,
+    ) -> impl Iterator<Item = (u64, u64, u64)> + '_ {
+        let epochs = self.authors.get(author).into_iter().flat_map(|author| &author.epochs);
+        epochs.filter_map(move |(epoch, chain)| {
+            let old =
+                chain.retained.partition_point(|(run, _)| run.body().last_time().wall() < since);
+            let (first, _) = chain.retained.get(old)?;
+            Some((*epoch, first.body().first_seq, chain.head))
+        })
+    }
+
     /// The retained run that holds a sequence number.
     pub(crate) fn find(&self, author: &AgentId, epoch: u64, seq: u64) -> Option<&Arc<Run>> {
         self.chain(author, epoch)?.find(seq)
     }
 
     /// Appends a run that is the next of its author, or follows a gap that is accepted.
-    pub(crate) fn append(&mut self, run: Arc<Run>, key: &PublicKey) {
+    pub(crate) fn append(&mut self, run: Arc<Run>, key: &PublicKey, route: Route, hops: u32) {
         let body = run.body();
-        let author = self.authors.entry(body.author).or_insert_with(|| Author {
-            key: None,
-            blocked: false,
-            epochs: BTreeMap::new(),
-            retained: 0,
-            active: 0,
-        });
+        let author = self.authors.entry(body.author).or_default();
         if author.key.is_none() {
             author.key = Some(key.clone());
             self.keyed += 1;
@@ -257,40 +366,81 @@ impl TopicLog {
         author.active = self.end;
         author.retained += 1;
         let begins = !author.epochs.contains_key(&body.epoch);
-        let chain = author.epochs.entry(body.epoch).or_insert_with(|| Chain {
-            head: 0,
-            hash: body.prev,
-            time: HybridTime::default(),
-            retained: VecDeque::new(),
-        });
+        let chain = author.epochs.entry(body.epoch).or_insert_with(|| Chain::begin(body.prev));
         let missed = (body.first_seq - 1).saturating_sub(chain.head);
         chain.head = body.last_seq();
         chain.hash = run.hash();
         chain.time = body.last_time();
         chain.retained.push_back((Arc::clone(&run), self.end));
-        if author.epochs.len() > MAX_EPOCHS {
-            author.epochs.pop_first();
+        chain.route = route;
+        let mark = Sum::of(&body.author, body.epoch, chain.head);
+        self.fingerprint.replace(std::mem::replace(&mut chain.mark, mark), mark);
+        if begins {
+            self.spare += usize::from(author.epochs.len() > FREE_EPOCHS);
+            if author.epochs.len() > MAX_EPOCHS {
+                self.forget_epoch(&body.author());
+            }
         }
         let (start, start_bytes) = (self.end, self.end_bytes);
+        let size = run.size() as u64;
         self.end += run.len();
-        self.end_bytes += run.size() as u64;
-        self.items.push_back(Item { run, start, start_bytes, missed, begins });
+        self.end_bytes += size;
+        self.entries += run.len();
+        self.bytes += size;
+        self.items.push_back(Item { run, start, start_bytes, missed, begins, hops });
+    }
+
+    /// Forgets an author's oldest epoch, so that nothing of it is accepted again.
+    pub(crate) fn forget_epoch(&mut self, author: &AgentId) {
+        let Some(author) = self.authors.get_mut(author) else { return };
+        author.forgot = true;
+        self.spare -= usize::from(author.epochs.len() > FREE_EPOCHS);
+        if let Some((_, chain)) = author.epochs.pop_first() {
+            self.fingerprint.remove(chain.mark);
+        }
+    }
+
+    /// How many epochs of an author are known.
+    pub(crate) fn epochs(&self, author: &AgentId) -> usize {
+        self.authors.get(author).map_or(0, |author| author.epochs.len())
     }
 
     /// Removes the oldest run.
     pub(crate) fn evict(&mut self) -> Option<Arc<Run>> {
-        let run = self.items.pop_front()?.run;
+        let item = self.items.pop_front()?;
+        self.evicted = item.end();
+        Some(self.removed(item))
+    }
+
+    fn removed(&mut self, item: Item) -> Arc<Run> {
+        let run = item.run;
+        self.entries -= run.len();
+        self.bytes -= run.size() as u64;
         let body = run.body();
         if let Some(author) = self.authors.get_mut(&body.author) {
             author.retained -= 1;
             self.idle += usize::from(author.retained == 0);
-            if let Some(chain) = author.epochs.get_mut(&body.epoch)
-                && chain.retained.front().is_some_and(|(front, _)| Arc::ptr_eq(front, &run))
-            {
-                chain.retained.pop_front();
+            if let Some(chain) = author.epochs.get_mut(&body.epoch) {
+                let index = chain.retained.partition_point(|(_, at)| *at < item.start);
+                if chain.retained.get(index).is_some_and(|(held, _)| Arc::ptr_eq(held, &run)) {
+                    chain.retained.remove(index);
+                }
+                if chain.retained.is_empty() {
+                    self.fingerprint.remove(std::mem::take(&mut chain.mark));
+                }
             }
         }
-        Some(run)
+        run
+    }
+
+    /// The run appended last.
+    pub(crate) fn last(&self) -> Option<&Item> {
+        self.items.back()
+    }
+
+    /// The greatest time in it.
+    pub(crate) fn latest(&self) -> HybridTime {
+        self.items.iter().map(|item| item.run.body().last_time()).max().unwrap_or_default()
     }
 
     /// The oldest run's last time.
@@ -318,7 +468,13 @@ impl TopicLog {
     /// Forgets former authors of whom everything is from before this time, so that nothing of them
     /// would be accepted again.
     pub(crate) fn forget_former(&mut self, before: WallTime) {
-        self.authors.retain(|_, author| author.key.is_some() || author.latest().wall() >= before);
+        self.authors.retain(|_, author| {
+            let kept = author.key.is_some() || author.latest().wall() >= before;
+            if !kept {
+                self.spare -= author.epochs.len().saturating_sub(FREE_EPOCHS);
+            }
+            kept
+        });
     }
 
     fn chain(&self, author: &AgentId, epoch: u64) -> Option<&Chain> {
@@ -327,6 +483,11 @@ impl TopicLog {
 }
 
 impl Author {
+    /// Whether an epoch that is not known is older than all that are, after some were forgotten.
+    fn supersedes(&self, epoch: u64) -> bool {
+        self.forgot && self.epochs.keys().next().is_none_or(|oldest| epoch < *oldest)
+    }
+
     fn latest(&self) -> HybridTime {
         self.epochs.values().map(|chain| chain.time).max().unwrap_or_default()
     }
@@ -342,6 +503,17 @@ fn begins(run: &RunBody) -> Relation {
 }
 
 impl Chain {
+    const fn begin(prev: EntryHash) -> Self {
+        Self {
+            head: 0,
+            hash: prev,
+            time: HybridTime::from_u64(0),
+            retained: VecDeque::new(),
+            route: Route { peer: None, hops: None },
+            mark: Sum::ZERO,
+        }
+    }
+
     fn find(&self, seq: u64) -> Option<&Arc<Run>> {
         let index = self.retained.partition_point(|(run, _)| run.body().last_seq() < seq);
         self.retained.get(index).map(|(run, _)| run).filter(|run| run.body().first_seq <= seq)

@@ -62,6 +62,12 @@ metrics! {
         messages_lagged,
         /// Messages missing in an author's log that no neighbour could supply.
         entries_missed,
+        /// Runs that a store held, taken over.
+        runs_restored,
+        /// Runs that a store held and that do not check.
+        refused_stored,
+        /// Changes that a store did not take; they do not outlive this service.
+        store_failures,
         /// Runs evicted from the logs.
         runs_evicted,
         /// Logs dropped to make room for another topic.
@@ -70,10 +76,32 @@ metrics! {
         wants_sent,
         /// Missing ranges that peers asked for.
         wants_received,
-        /// Missing ranges that several requests did not bring, asked for slowly from then on.
-        wants_slowed,
-        /// Topics subscribed again at a peer because too much of them was missing to ask for.
-        resubscribed,
+        /// Missing ranges that several requests did not bring, left to reconciliation.
+        missing_given_up,
+        /// Requests that a link did not answer in time although it said to have the entries.
+        promises_broken,
+        /// Runs sent because the peer asked for them, a part of those sent.
+        runs_pulled,
+        /// Heads of chains announced to links that get no runs pushed.
+        heads_announced,
+        /// Links asked not to push an author's runs.
+        prunes_sent,
+        /// Requests of peers not to push an author's runs.
+        prunes_received,
+        /// Links asked to push runs.
+        grafts_sent,
+        /// Requests of peers to push runs.
+        grafts_received,
+        /// Authors whose runs come a shorter way, as an announcement told.
+        ways_shortened,
+        /// Comparisons of a topic with a link begun here.
+        comparisons,
+        /// Searches begun for subscribers of a topic with few links.
+        searches_sent,
+        /// Subscribers of a topic dialled because it had few links.
+        topic_peers_dialled,
+        /// Small frames dropped because a link's queue of them was full; most come again.
+        controls_dropped,
         /// Duplicate runs dropped before verification.
         duplicates,
         /// Frames of a kind unknown to this build.
@@ -112,6 +140,16 @@ metrics! {
         refused_rate,
         /// Runs above a link's rate of signatures; they are asked for later.
         refused_run_rate,
+        /// Runs above an author's rate in one topic; they are asked for later.
+        refused_author_rate,
+        /// Heads announced by peers above their rate.
+        refused_heads,
+        /// Comparisons of peers above their rate, or of peers that misbehave.
+        refused_comparisons,
+        /// Searches of peers for subscribers, and answers, above their rate.
+        refused_searches,
+        /// Sessions of peers that were disconnected for misbehaviour a short while ago.
+        refused_banned,
         /// Runs of new authors while the author tables are full.
         refused_authors,
         /// Subscriptions of peers above the cap.
@@ -132,6 +170,8 @@ metrics! {
         links,
         /// Sessions that wait to become links.
         links_waiting,
+        /// Missing ranges known now.
+        missing,
         /// Topics with a log now.
         topics,
         /// Local subscriptions now.

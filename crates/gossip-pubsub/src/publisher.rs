@@ -183,6 +183,12 @@ impl Publisher {
         self.closed = true;
     }
 
+    /// The epoch in which a topic was published to last.
+    #[must_use]
+    pub fn epoch_of(&self, topic: &TopicId) -> Option<u64> {
+        self.chains.peek(topic).map(|chain| chain.epoch)
+    }
+
     /// Entries that wait for the signer.
     #[must_use]
     pub const fn pending(&self) -> usize {

@@ -3,37 +3,94 @@
 use std::fmt;
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
 use x0x_core::TopicId;
 use x0x_transport::BoxFuture;
 
 use crate::{
     error::{PublishError, SubscribeError},
     handle::Subscription,
-    subscriber::Start,
+    subscriber::{Cursor, Start},
 };
 
-/// An entry that was accepted.
+/// An entry that is in this node's log, signed, and stored if there is a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Published {
     /// Its sequence number within this author, this service's epoch and the topic.
     pub seq: u64,
+    /// The place behind it in this node's log; none where there is no log, as in fakes.
+    pub cursor: Option<Cursor>,
+    /// Links that subscribe the topic now: how many neighbours it goes to at once.
+    pub neighbors: usize,
+}
+
+impl Published {
+    /// An entry without a place.
+    #[must_use]
+    pub const fn unplaced(seq: u64) -> Self {
+        Self { seq, cursor: None, neighbors: 0 }
+    }
+}
+
+/// An entry that was accepted for publishing: it has its sequence number and will be published
+/// unless the service fails, whether this is waited for or dropped.
+#[derive(Debug)]
+pub struct Accepted {
+    seq: u64,
+    published: Option<oneshot::Receiver<Result<Published, PublishError>>>,
+}
+
+impl Accepted {
+    pub(crate) const fn new(
+        seq: u64,
+        published: Option<oneshot::Receiver<Result<Published, PublishError>>>,
+    ) -> Self {
+        Self { seq, published }
+    }
+
+    /// Its sequence number within this author, this service's epoch and the topic.
+    #[must_use]
+    pub const fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// Waits until it is in this node's log, and stored if there is a store.
+    ///
+    /// # Errors
+    /// [`PublishError::NotStored`] when the store failed; [`PublishError::Closed`] when the service
+    /// ended before.
+    pub async fn published(self) -> Result<Published, PublishError> {
+        match self.published {
+            Some(published) => published.await.unwrap_or(Err(PublishError::Closed)),
+            None => Ok(Published::unplaced(self.seq)),
+        }
+    }
 }
 
 /// Publish to topics and read them.
 ///
-/// An entry is accepted when it has its place in this author's log and waits for the signer. From
-/// then on every subscriber that stays connected within the retention gets it exactly once and in
+/// An entry is published when it is signed and in this author's log. From then on every subscriber that stays connected within the retention gets it exactly once and in
 /// the order of its author, or is told that it lagged; the author's own subscriptions included.
 pub trait PubSub: Send + Sync + fmt::Debug + 'static {
-    /// Publishes, waiting while the topic is busy. Entries of one caller keep their order.
+    /// Accepts an entry, waiting while the topic is busy. Entries of one caller keep their order.
+    /// Cancel-safe: a call that is dropped has accepted nothing. Who has many to publish accepts them
+    /// one after the other and waits for [`Accepted::published`] later.
+    fn accept(
+        &self,
+        topic: TopicId,
+        payload: Bytes,
+    ) -> BoxFuture<'_, Result<Accepted, PublishError>>;
+
+    /// Publishes: accepts an entry and waits until it is in this node's log, and stored if there is a
+    /// store. A call that is dropped may have published it.
     fn publish(
         &self,
         topic: TopicId,
         payload: Bytes,
     ) -> BoxFuture<'_, Result<Published, PublishError>>;
 
-    /// Publishes without waiting.
+    /// Accepts an entry without waiting.
     ///
     /// # Errors
     /// [`PublishError::Busy`] when the topic's queue is full. Nothing was accepted.

@@ -33,8 +33,15 @@ pub(crate) const RUN_FRAME_BYTES: usize = SIGNATURE_LEN + 4 * 34 + 2 * 11 + 16;
 /// Encoded bytes that an entry adds to its payload, at most.
 pub(crate) const ENTRY_FRAME_BYTES: usize = 4 + 11 + 6 + 6;
 
-/// The retention class of an ordinary entry. Other classes are carried and treated alike for now.
+/// The retention class of an ordinary entry: kept as long as the limits allow.
 pub const CLASS_STANDARD: u8 = 0;
+
+/// The retention class of an entry that replaces what its author published in this class in the
+/// topic before: only the newest run is kept.
+pub const CLASS_LATEST: u8 = 1;
+
+/// The retention class of an entry that is kept for a minute and never stored.
+pub const CLASS_EPHEMERAL: u8 = 2;
 
 /// Separates networks: runs of another network are refused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -80,6 +87,12 @@ pub struct EntryHash([u8; 32]);
 impl EntryHash {
     /// What the first entry of a log names as its predecessor.
     pub const GENESIS: Self = Self([0; 32]);
+
+    /// The hash with these bytes.
+    #[must_use]
+    pub(crate) const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
 
     /// The raw bytes.
     #[must_use]
@@ -158,6 +171,11 @@ impl RunBody {
         self.entries.first().map_or_else(HybridTime::default, |entry| entry.time)
     }
 
+    /// The retention class, that of the last entry.
+    pub(crate) fn class(&self) -> u8 {
+        self.entries.last().map_or(CLASS_STANDARD, |entry| entry.class)
+    }
+
     pub(crate) fn last_time(&self) -> HybridTime {
         self.entries.last().map_or_else(HybridTime::default, |entry| entry.time)
     }
@@ -187,7 +205,7 @@ impl RunBody {
         self.hashes().nth(index)
     }
 
-    fn last_hash(&self) -> EntryHash {
+    pub(crate) fn last_hash(&self) -> EntryHash {
         self.hashes().last().unwrap_or(self.prev)
     }
 
@@ -230,7 +248,7 @@ impl UnsignedRun {
         let encoded = self.0.encode(wire::copy(signature.as_bytes()));
         // Decoded again from its own encoding, so that the payloads share its memory.
         let run = RunIn::decode(encoded).map_err(|_| VerifyError::BadSignature)?;
-        run.seal(hash).map_err(|_| VerifyError::BadSignature)
+        run.seal(hash, 0).map_err(|_| VerifyError::BadSignature)
     }
 }
 
@@ -283,6 +301,12 @@ impl RunIn {
         &self.body
     }
 
+    /// The run as it arrived.
+    #[must_use]
+    pub const fn encoded(&self) -> &Bytes {
+        &self.encoded
+    }
+
     pub(crate) const fn signature(&self) -> &Bytes {
         &self.signature
     }
@@ -292,6 +316,11 @@ impl RunIn {
     /// # Errors
     /// [`VerifyError`]: the peer forwarded a forgery.
     pub fn verify(self, key: &PublicKey) -> Result<Run, VerifyError> {
+        self.verify_after(key, 0)
+    }
+
+    /// As [`verify`](Self::verify), for a run that crossed this many links.
+    pub(crate) fn verify_after(self, key: &PublicKey, hops: u32) -> Result<Run, VerifyError> {
         if key.agent_id() != self.body.author {
             return Err(VerifyError::KeyMismatch);
         }
@@ -300,27 +329,32 @@ impl RunIn {
         let hash = self.body.last_hash();
         key.verify(RUN_DOMAIN, hash.as_bytes(), &signature)
             .map_err(|_| VerifyError::BadSignature)?;
-        self.seal(hash).map_err(|_| VerifyError::BadSignature)
+        self.seal(hash, hops).map_err(|_| VerifyError::BadSignature)
     }
 
     /// Moves the run into one allocation of its own, framed as links send it: what it was read from
     /// may be a large buffer shared with other messages.
-    fn seal(self, hash: EntryHash) -> Result<Run, WireError> {
+    pub(crate) fn seal(self, hash: EntryHash, hops: u32) -> Result<Run, WireError> {
         let run_len = self.encoded.len();
-        let frame = wire::encode(FrameKind::Publish(PublishWire {
-            run: self.encoded,
-            author_key: Bytes::new(),
-            floor: false,
-        }));
-        let owned = Self::decode(frame.slice(frame.len() - run_len..))?;
+        let frame = publish_frame(self.encoded, Bytes::new(), false, hops + 1);
+        // Behind the run there is only the number of hops, with its tag.
+        let trailer = 1 + prost::length_delimiter_len(hops as usize + 1);
+        let start = frame.len() - trailer - run_len;
+        let owned = Self::decode(frame.slice(start..start + run_len))?;
         Ok(Run {
             body: owned.body,
             hash,
             signature: owned.signature,
             encoded: owned.encoded,
             frame,
+            hops,
         })
     }
+}
+
+/// The frame that carries a run; `hops` counts the link that it is for.
+pub(crate) fn publish_frame(run: Bytes, author_key: Bytes, floor: bool, hops: u32) -> Bytes {
+    wire::encode(FrameKind::Publish(PublishWire { run, author_key, floor, hops }))
 }
 
 fn decode_entries(wire: Vec<EntryWire>) -> Result<Vec<Entry>, WireError> {
@@ -350,6 +384,8 @@ pub struct Run {
     signature: Bytes,
     encoded: Bytes,
     frame: Bytes,
+    /// Links that it had crossed when its frame was made.
+    hops: u32,
 }
 
 impl Run {
@@ -375,9 +411,18 @@ impl Run {
         &self.signature
     }
 
-    /// The publish frame without key or floor, shared by all links.
-    pub(crate) const fn frame(&self) -> &Bytes {
-        &self.frame
+    /// The publish frame without key or floor of a node that the run reached over this many links;
+    /// one that its links share, unless the run is shared with other nodes.
+    pub(crate) fn frame(&self, hops: u32) -> Bytes {
+        if hops == self.hops {
+            return self.frame.clone();
+        }
+        publish_frame(self.encoded.clone(), Bytes::new(), false, hops + 1)
+    }
+
+    /// The retention class.
+    pub(crate) fn class(&self) -> u8 {
+        self.body.class()
     }
 
     /// Number of entries.

@@ -12,34 +12,43 @@ use std::{
 
 use bytes::Bytes;
 use lru::LruCache;
-use x0x_core::{AgentId, Machine, MachineId, Tick, TopicId, WallTime};
+use x0x_core::{AgentId, Machine, MachineId, PeerAddr, SeededRng, Tick, TopicId, WallTime};
 use x0x_identity::PublicKey;
 
 use crate::{
-    config::{Limits, MAX_SUBSCRIBED_TOPICS, MAX_WAITING_LINKS},
+    config::{Dissemination, Limits, MAX_SUBSCRIBED_TOPICS},
     error::SubscribeError,
-    link::{Link, Penalty},
+    link::{Link, Score},
     log::TopicLog,
     metrics::PubSubMetrics,
+    missing::MissingTable,
     run::{NetworkId, Run},
-    subscriber::{Batch, Start, Subscriber, SubscriptionId},
+    store::{LogChange, RestoredTopic},
+    subscriber::{Batch, Cursor, Start, Subscriber, SubscriptionId},
     time::HybridTime,
 };
 
+mod compare;
+mod gaps;
+#[cfg(feature = "test-util")]
+mod known;
+mod links;
+mod peers;
 mod pump;
 mod receive;
+mod snapshot;
+mod stored;
+mod timers;
 mod topics;
+mod tree;
 
 pub use receive::{CheckedRun, PendingRun};
+pub use snapshot::{LinkSnapshot, Snapshot, TopicSnapshot};
 
-/// How often requests, congestion and grace periods are looked at while there are any.
-const SHORT_TICK: Duration = Duration::from_millis(500);
+use timers::{Timer, Timers};
 
 /// How long a link waits that sent, announced or passed over as much as it may.
 pub(crate) const THROTTLE: Duration = Duration::from_millis(50);
-
-/// How often retention by age is looked at while anything is retained.
-const SWEEP: Duration = Duration::from_secs(60);
 
 /// What the world tells the machine.
 #[derive(Debug)]
@@ -47,10 +56,30 @@ const SWEEP: Duration = Duration::from_secs(60);
 pub enum Input {
     /// The wall-clock time, before anything else of a turn.
     Wall(WallTime),
-    /// A session with this peer begins.
+    /// This peer is a neighbour, and a session with it is up: a link begins.
     LinkUp(MachineId),
     /// The session with this peer ended.
     LinkDown(MachineId),
+    /// This peer is no neighbour any more; its session stays. It is told.
+    LinkLeft(MachineId),
+    /// The round trip to a peer, measured by the transport.
+    Rtt {
+        /// The peer.
+        peer: MachineId,
+        /// The smoothed round-trip time.
+        rtt: Duration,
+    },
+    /// Where a peer with a link listens, for others that look for subscribers of its topics.
+    Address(PeerAddr),
+    /// A peer that [`Output::Dial`] named has a session now, or could not be reached.
+    Dialled {
+        /// The peer.
+        peer: MachineId,
+        /// Whether there is a session.
+        up: bool,
+    },
+    /// What is left to send of this author has no later chance: the service ends.
+    Closing,
     /// A message of the pubsub protocol.
     Frame {
         /// The authenticated sender.
@@ -65,7 +94,14 @@ pub enum Input {
     /// The answer to [`Output::Verify`].
     Verified(CheckedRun),
     /// A run of this author, signed.
-    Signed(Run),
+    Signed(Arc<Run>),
+    /// The answer to [`Output::Load`]; none when nothing is stored, or it cannot be read.
+    Restored {
+        /// The topic.
+        topic: TopicId,
+        /// What was stored of it.
+        stored: Option<Box<RestoredTopic>>,
+    },
     /// The subscription's channel refused the last [`Output::Deliver`] to it.
     SubscriberFull(SubscriptionId),
     /// The subscription's channel has room again.
@@ -106,6 +142,36 @@ pub enum Output {
     },
     /// End the session with a peer that misbehaves.
     Disconnect(MachineId),
+    /// Open a session with a peer that subscribes a topic of ours, and say so with
+    /// [`Input::Dialled`].
+    Dial(PeerAddr),
+    /// Read what is stored of a topic, after all changes before this, and hand it back with
+    /// [`Input::Restored`].
+    Load(TopicId),
+    /// Store a change of a log.
+    Persist(LogChange),
+    /// A run of this author is in the log, and if it is to be stored, that went out just before.
+    Appended {
+        /// The topic.
+        topic: TopicId,
+        /// The run's epoch.
+        epoch: u64,
+        /// Sequence number of its first entry, and of its last.
+        seqs: (u64, u64),
+        /// The place before its first entry.
+        start: Cursor,
+        /// Whether it is to be stored.
+        stored: bool,
+    },
+    /// A link has this author's entries of a topic up to here.
+    FirstHop {
+        /// The topic.
+        topic: TopicId,
+        /// This author's epoch.
+        epoch: u64,
+        /// The last entry that a peer confirmed.
+        seq: u64,
+    },
 }
 
 /// Two verified runs of which an honest author signs only one: they give one place in its log
@@ -130,8 +196,20 @@ struct Topic {
     subscribers: BTreeSet<SubscriptionId>,
     /// This author published in it.
     own: bool,
+    /// The epoch and the last entry of this author that a peer confirmed.
+    confirmed: (u64, u64),
     /// When the log of a topic without subscribers is dropped.
     drop_at: Option<Tick>,
+    /// Its age is being looked at.
+    aging: bool,
+    /// What is stored of it is being read; it takes no part in anything until then.
+    loading: bool,
+    /// Runs of this author that wait for that.
+    signed: Vec<Arc<Run>>,
+    /// Peers dialled because they subscribe it, at most three.
+    dialled: BTreeSet<MachineId>,
+    /// When it is compared out of turn.
+    compare_at: Option<Tick>,
     congested: bool,
 }
 
@@ -140,30 +218,42 @@ struct Topic {
 pub struct PubSubMachine {
     network: NetworkId,
     key: PublicKey,
+    me: AgentId,
     limits: Limits,
     metrics: Arc<PubSubMetrics>,
+    rng: SeededRng,
     now: Tick,
     wall: WallTime,
     topics: BTreeMap<TopicId, Topic>,
     links: BTreeMap<MachineId, Link>,
-    /// Sessions beyond [`Limits::links`], the longest up first; at most [`MAX_WAITING_LINKS`].
+    /// Sessions beyond [`Limits::links`], the longest up first; at most
+    /// [`MAX_WAITING_LINKS`](crate::MAX_WAITING_LINKS).
     waiting: VecDeque<MachineId>,
     subscribers: BTreeMap<SubscriptionId, Subscriber>,
+    missing: MissingTable,
     /// At most [`Limits::keys`].
     keys: LruCache<AgentId, PublicKey>,
-    /// At most [`Limits::penalties`].
-    penalties: LruCache<MachineId, Penalty>,
+    /// How peers behaved whose link ended; at most [`Limits::penalties`].
+    scores: LruCache<MachineId, Score>,
+    /// Peers that get no link until then; at most [`Limits::penalties`].
+    banned: LruCache<MachineId, Tick>,
+    /// Searches for topic peers, and where they came from; none for those begun here.
+    searches: LruCache<(TopicId, u64), Option<MachineId>>,
     equivocations: VecDeque<Equivocation>,
     outputs: VecDeque<Output>,
     ready_links: VecDeque<MachineId>,
     ready_subscribers: VecDeque<SubscriptionId>,
+    timers: Timers,
     next_subscription: u64,
+    subscribed: usize,
     log_bytes: u64,
     log_entries: u64,
     /// When former authors were last looked through for some that can be forgotten.
     former_swept: Option<Tick>,
     latest: HybridTime,
-    timeout: Option<Tick>,
+    closing: bool,
+    /// Whether changes of the logs are stored.
+    storing: bool,
 }
 
 impl PubSubMachine {
@@ -175,11 +265,19 @@ impl PubSubMachine {
         limits: Limits,
         metrics: Arc<PubSubMetrics>,
     ) -> Self {
+        let me = key.agent_id();
+        let mut timers = Timers::default();
+        if let Dissemination::EagerFloor(_) = limits.dissemination {
+            timers.set(Tick::ZERO, Timer::Enforce);
+        }
         Self {
             keys: LruCache::unbounded(),
-            penalties: LruCache::unbounded(),
+            scores: LruCache::unbounded(),
+            banned: LruCache::unbounded(),
+            rng: SeededRng::from_seed(*me.as_bytes()),
             network,
             key,
+            me,
             limits,
             metrics,
             now: Tick::ZERO,
@@ -188,17 +286,37 @@ impl PubSubMachine {
             links: BTreeMap::new(),
             waiting: VecDeque::new(),
             subscribers: BTreeMap::new(),
+            missing: MissingTable::default(),
+            searches: LruCache::unbounded(),
             equivocations: VecDeque::new(),
             outputs: VecDeque::new(),
             ready_links: VecDeque::new(),
             ready_subscribers: VecDeque::new(),
+            timers,
             next_subscription: 0,
+            subscribed: 0,
             log_bytes: 0,
             log_entries: 0,
             former_swept: None,
             latest: HybridTime::default(),
-            timeout: None,
+            closing: false,
+            storing: false,
         }
+    }
+
+    /// Keeps the logs in a store: asks for what it holds, and tells it every change.
+    #[must_use]
+    pub fn stored(mut self) -> Self {
+        self.storing = true;
+        self.timers.set(Tick::ZERO, Timer::Expire);
+        self
+    }
+
+    /// Draws what is drawn at random from this seed; without it, from the agent's id.
+    #[must_use]
+    pub fn seeded(mut self, seed: [u8; 32]) -> Self {
+        self.rng = SeededRng::from_seed(seed);
+        self
     }
 
     /// Subscribes a topic locally and at all links.
@@ -219,7 +337,7 @@ impl PubSubMachine {
         let is_new = self.topics.get(&topic).is_none_or(|topic| topic.subscribers.is_empty());
         // One log is always left for a topic that is only published to.
         let max = MAX_SUBSCRIBED_TOPICS.min(self.limits.topics.saturating_sub(1));
-        if is_new && self.subscribed_topics().count() >= max {
+        if is_new && self.subscribed >= max {
             return Err(SubscribeError::Limit { what: "subscribed topics", max });
         }
         self.make_topic(topic);
@@ -228,21 +346,36 @@ impl PubSubMachine {
         self.next_subscription += 1;
         state.subscribers.insert(id);
         state.drop_at = None;
-        let (cursor, not_before) = match start {
-            Start::Retained => (state.log.base(), HybridTime::default()),
-            Start::Live => {
-                let ahead = u64::try_from(self.limits.clock_ahead.as_millis()).unwrap_or(u64::MAX);
-                let from = WallTime::from_millis(self.wall.as_millis().saturating_sub(ahead));
-                (state.log.end(), HybridTime::from_wall(from))
-            }
-        };
-        self.subscribers.insert(id, Subscriber::new(topic, cursor, not_before));
+        let mut subscriber = Subscriber::waiting(topic, start);
+        let loading = state.loading;
+        if !loading {
+            let live_from = live_from(self.wall, &self.limits);
+            subscriber.begin(&state.log, start, live_from);
+        }
+        self.subscribers.insert(id, subscriber);
         if is_new {
-            self.announce(topic, true);
+            self.subscribed += 1;
+            if !loading {
+                self.begin_subscribed(topic);
+            }
         }
         self.wake_subscriber(id);
         self.update_gauges();
         Ok(id)
+    }
+
+    /// Everything that a subscription has not read, in one batch of the size of the log.
+    pub fn rest(&mut self, id: SubscriptionId) -> Option<Batch> {
+        let subscriber = self.subscribers.get_mut(&id)?;
+        let log = &self.topics.get(&subscriber.topic)?.log;
+        let mut rest = Batch::default();
+        loop {
+            let batch = subscriber.next_batch(log);
+            if batch.is_empty() {
+                return Some(rest).filter(|rest| !rest.is_empty());
+            }
+            rest.append(batch);
+        }
     }
 
     /// Proofs of equivocation, oldest first.
@@ -263,8 +396,26 @@ impl PubSubMachine {
     }
 
     fn subscribed_topics(&self) -> impl Iterator<Item = TopicId> {
-        let subscribed = self.topics.iter().filter(|(_, topic)| !topic.subscribers.is_empty());
+        let subscribed = self.topics.iter().filter(|(_, topic)| topic.is_subscribed());
         subscribed.map(|(id, _)| *id)
+    }
+
+    /// A topic has its first subscriber.
+    fn begin_subscribed(&mut self, topic: TopicId) {
+        self.announce(topic, true);
+        self.schedule_reconcile(topic);
+        self.schedule_search(topic);
+    }
+
+    fn is_subscribed(&self, topic: &TopicId) -> bool {
+        self.topics.get(topic).is_some_and(Topic::is_subscribed)
+    }
+
+    /// Links that subscribe a topic: what is published to it goes to them.
+    #[must_use]
+    pub fn topic_links(&self, topic: &TopicId) -> usize {
+        let links = self.links.values().filter(|link| !link.banned);
+        links.filter(|link| link.topics.contains_key(topic)).count()
     }
 
     fn unsubscribe(&mut self, id: SubscriptionId) {
@@ -272,65 +423,13 @@ impl PubSubMachine {
         let Some(topic) = self.topics.get_mut(&subscriber.topic) else { return };
         topic.subscribers.remove(&id);
         if topic.subscribers.is_empty() {
-            topic.drop_at = Some(self.now + self.limits.topic_grace);
-            self.set_timeout(SHORT_TICK);
+            let drop_at = self.now + self.limits.topic_grace;
+            topic.drop_at = Some(drop_at);
+            self.timers.set(drop_at, Timer::Grace(subscriber.topic));
+            self.subscribed -= 1;
+            self.missing.remove_topic(&subscriber.topic);
+            self.leave_topic_peers(&subscriber.topic);
             self.announce(subscriber.topic, false);
-        }
-        self.update_gauges();
-    }
-
-    /// Tells every link that a topic is subscribed here, or no longer is.
-    fn announce(&mut self, topic: TopicId, subscribed: bool) {
-        let peers: Vec<MachineId> = self.links.keys().copied().collect();
-        for peer in peers {
-            if let Some(link) = self.links.get_mut(&peer) {
-                if subscribed {
-                    link.retract.remove(&topic);
-                    link.announce.insert(topic);
-                } else {
-                    link.announce.remove(&topic);
-                    if link.announced.contains(&topic) {
-                        link.retract.insert(topic);
-                    }
-                }
-            }
-            self.wake_link(peer);
-        }
-    }
-
-    fn link_up(&mut self, peer: MachineId) {
-        self.links.remove(&peer);
-        self.waiting.retain(|waiting| *waiting != peer);
-        if self.links.len() < self.limits.links {
-            self.admit(peer, false);
-        } else {
-            self.metrics.refused_links.inc();
-            if self.waiting.len() < MAX_WAITING_LINKS {
-                self.waiting.push_back(peer);
-            }
-        }
-        self.update_gauges();
-    }
-
-    /// Makes a session a link. One that waited has announced its subscriptions in vain and is asked
-    /// for them.
-    fn admit(&mut self, peer: MachineId, waited: bool) {
-        let mut link = Link::new(self.now, &self.limits);
-        link.announce = self.subscribed_topics().collect();
-        link.announce_again = waited;
-        self.links.insert(peer, link);
-        self.wake_link(peer);
-    }
-
-    fn link_down(&mut self, peer: &MachineId) {
-        self.waiting.retain(|waiting| waiting != peer);
-        if let Some(link) = self.links.remove(peer) {
-            for topic in link.topics.keys() {
-                self.update_congestion(topic);
-            }
-            if let Some(next) = self.waiting.pop_front() {
-                self.admit(next, true);
-            }
         }
         self.update_gauges();
     }
@@ -340,17 +439,6 @@ impl PubSubMachine {
     pub fn has_unsent(&self) -> bool {
         let mut own = self.topics.iter().filter(|(_, topic)| topic.own);
         own.any(|(id, topic)| self.links.values().any(|link| link.lacks(id, &topic.log)))
-    }
-
-    /// Lets links go on that had sent as much as they may.
-    fn resume_throttled(&mut self) {
-        let throttled = self.links.iter_mut().filter_map(|(peer, link)| {
-            let runs = std::mem::take(&mut link.runs_throttled);
-            let topics = std::mem::take(&mut link.topics_throttled);
-            (runs || topics).then_some(*peer)
-        });
-        let throttled: Vec<MachineId> = throttled.collect();
-        throttled.into_iter().for_each(|peer| self.wake_link(peer));
     }
 
     /// Puts a link into the queue of those with something to send.
@@ -368,16 +456,11 @@ impl PubSubMachine {
         if let Some(subscriber) = self.subscribers.get_mut(&id)
             && !subscriber.full
             && !subscriber.queued
+            && subscriber.waits.is_none()
         {
             subscriber.queued = true;
             self.ready_subscribers.push_back(id);
         }
-    }
-
-    /// Makes the timer run out no later than this.
-    fn set_timeout(&mut self, after: Duration) {
-        let at = self.now + after;
-        self.timeout = Some(self.timeout.map_or(at, |timeout| timeout.min(at)));
     }
 
     fn update_gauges(&self) {
@@ -387,7 +470,21 @@ impl PubSubMachine {
         self.metrics.subscriptions.set(self.subscribers.len() as u64);
         self.metrics.log_bytes.set(self.log_bytes);
         self.metrics.log_entries.set(self.log_entries);
+        self.metrics.missing.set(self.missing.len() as u64);
     }
+}
+
+impl Topic {
+    /// Whether entries of it are taken from links.
+    fn is_subscribed(&self) -> bool {
+        !self.subscribers.is_empty() && !self.loading
+    }
+}
+
+/// Entries from this time on are new: clocks differ by as much as is tolerated.
+fn live_from(wall: WallTime, limits: &Limits) -> HybridTime {
+    let ahead = u64::try_from(limits.clock_ahead.as_millis()).unwrap_or(u64::MAX);
+    HybridTime::from_wall(WallTime::from_millis(wall.as_millis().saturating_sub(ahead)))
 }
 
 impl Machine for PubSubMachine {
@@ -400,11 +497,21 @@ impl Machine for PubSubMachine {
             Input::Wall(wall) => self.wall = wall,
             Input::LinkUp(peer) => self.link_up(peer),
             Input::LinkDown(peer) => self.link_down(&peer),
+            Input::LinkLeft(peer) => self.link_left(peer),
+            Input::Rtt { peer, rtt } => {
+                if let Some(link) = self.links.get_mut(&peer) {
+                    link.rtt = rtt;
+                }
+            }
+            Input::Address(address) => self.address(address),
+            Input::Dialled { peer, up } => self.dialled(peer, up),
+            Input::Closing => self.closing(),
             Input::Frame { peer, message } => self.receive(peer, message),
             Input::SendRefused(peer) => self.send_refused(&peer),
             Input::Writable(peer) => self.writable(peer),
             Input::Verified(checked) => self.verified(checked),
             Input::Signed(run) => self.signed(run),
+            Input::Restored { topic, stored } => self.restored(topic, stored),
             Input::SubscriberFull(id) => {
                 if let Some(subscriber) = self.subscribers.get_mut(&id) {
                     subscriber.refuse();
@@ -422,23 +529,10 @@ impl Machine for PubSubMachine {
 
     fn handle_timeout(&mut self, now: Tick) {
         self.now = now;
-        if self.timeout.is_none_or(|timeout| timeout > now) {
+        if self.poll_timeout().is_none_or(|timeout| timeout > now) {
             return;
         }
-        self.timeout = None;
-        self.sweep_age();
-        self.sweep_topics();
-        self.retry_missing();
-        self.resume_throttled();
-        let own: Vec<TopicId> =
-            self.topics.iter().filter(|(_, topic)| topic.congested).map(|(id, _)| *id).collect();
-        own.iter().for_each(|id| self.update_congestion(id));
-        if self.topics.values().any(|topic| topic.drop_at.is_some()) {
-            self.set_timeout(SHORT_TICK);
-        }
-        if self.log_entries > 0 {
-            self.set_timeout(SWEEP);
-        }
+        self.run_timers();
         self.update_gauges();
     }
 
@@ -447,6 +541,6 @@ impl Machine for PubSubMachine {
     }
 
     fn poll_timeout(&self) -> Option<Tick> {
-        self.timeout
+        self.timers.next().into_iter().chain(self.missing.next_deadline()).min()
     }
 }

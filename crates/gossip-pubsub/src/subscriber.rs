@@ -33,6 +33,38 @@ pub enum Start {
     /// With what is published from now on. Clocks differ, so on a node that has just joined the
     /// topic, entries of the last five minutes may come too; nothing new is skipped.
     Live,
+    /// With what follows a place in this node's log, such as that of the last message that was read
+    /// before the reader or the service stopped. When the log is another one by now, or the place is
+    /// no longer retained, the reader is told and begins with the oldest that is.
+    After(Cursor),
+}
+
+/// A place in one node's log of a topic: behind a message that was delivered here. It means nothing
+/// on other nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cursor {
+    log: u64,
+    position: u64,
+}
+
+impl Cursor {
+    /// The place with these numbers.
+    #[must_use]
+    pub const fn new(log: u64, position: u64) -> Self {
+        Self { log, position }
+    }
+
+    /// Which life of the topic's log it is of.
+    #[must_use]
+    pub const fn log(&self) -> u64 {
+        self.log
+    }
+
+    /// Entries before it, those that are evicted and those that a crash lost included.
+    #[must_use]
+    pub const fn position(&self) -> u64 {
+        self.position
+    }
 }
 
 /// One message of a topic.
@@ -50,6 +82,10 @@ pub struct Message {
     pub time: WallTime,
     /// The content.
     pub payload: Bytes,
+    /// The place behind it, to go on from with [`Start::After`].
+    pub cursor: Cursor,
+    /// Messages of this author just before it are missing here, and no neighbour could supply them.
+    pub gap: bool,
 }
 
 /// What a subscription yields.
@@ -63,7 +99,7 @@ pub enum Delivery {
     /// published before the oldest entry that is to be had: nobody can tell whether retention took
     /// it or a neighbour withheld it.
     Lagged {
-        /// How many.
+        /// How many; 0 when that cannot be known, because the reader's cursor is of another log.
         missed: u64,
     },
 }
@@ -73,7 +109,12 @@ pub enum Delivery {
 pub(crate) enum Piece {
     Lagged(u64),
     /// The entries of a run from this index on.
-    Run(Arc<Run>, usize),
+    Run {
+        run: Arc<Run>,
+        index: usize,
+        start: Cursor,
+        gap: bool,
+    },
     #[cfg(feature = "test-util")]
     Message(Message),
 }
@@ -122,11 +163,19 @@ impl Batch {
     #[must_use]
     pub fn counts(&self) -> (u64, u64) {
         self.pieces.iter().fold((0, 0), |(messages, missed), piece| match piece {
-            Piece::Run(run, from) => (messages + run.len().saturating_sub(*from as u64), missed),
+            Piece::Run { run, index, .. } => {
+                (messages + run.len().saturating_sub(*index as u64), missed)
+            }
             Piece::Lagged(count) => (messages, missed + count),
             #[cfg(feature = "test-util")]
             Piece::Message(_) => (messages + 1, missed),
         })
+    }
+
+    /// Adds what follows.
+    pub(crate) fn append(&mut self, mut next: Self) {
+        self.pieces.append(&mut next.pieces);
+        self.bytes += next.bytes;
     }
 
     #[cfg(feature = "test-util")]
@@ -141,8 +190,8 @@ impl Iterator for Batch {
     fn next(&mut self) -> Option<Delivery> {
         loop {
             match self.pieces.front_mut()? {
-                Piece::Run(run, index) => {
-                    if let Some(message) = message(run, *index) {
+                Piece::Run { run, index, start, gap } => {
+                    if let Some(message) = message(run, *index, *start, *gap) {
                         *index += 1;
                         return Some(Delivery::Message(message));
                     }
@@ -164,7 +213,7 @@ impl Iterator for Batch {
     }
 }
 
-fn message(run: &Run, index: usize) -> Option<Message> {
+fn message(run: &Run, index: usize, start: Cursor, gap: bool) -> Option<Message> {
     let body = run.body();
     let entry = body.entries().get(index)?;
     Some(Message {
@@ -174,6 +223,8 @@ fn message(run: &Run, index: usize) -> Option<Message> {
         seq: body.first_seq() + index as u64,
         time: entry.time.wall(),
         payload: entry.payload.clone(),
+        cursor: Cursor { position: start.position + index as u64 + 1, ..start },
+        gap: gap && index == 0,
     })
 }
 
@@ -187,6 +238,12 @@ pub(crate) struct Subscriber {
     offered: u64,
     /// Entries from before this are skipped.
     not_before: HybridTime,
+    /// It is to be told that its cursor was of another log.
+    astray: bool,
+    /// The batch handed out last told it.
+    told: bool,
+    /// The topic is being read from the store, and where the subscription begins then.
+    pub(crate) waits: Option<Start>,
     /// Its channel is full.
     pub(crate) full: bool,
     /// Whether it is in the machine's queue of subscribers with something to read.
@@ -194,23 +251,60 @@ pub(crate) struct Subscriber {
 }
 
 impl Subscriber {
-    pub(crate) const fn new(topic: TopicId, cursor: u64, not_before: HybridTime) -> Self {
-        Self { topic, cursor, offered: cursor, not_before, full: false, queued: false }
+    /// A subscription that waits for its topic to be read from the store.
+    pub(crate) fn waiting(topic: TopicId, start: Start) -> Self {
+        Self {
+            topic,
+            cursor: 0,
+            offered: 0,
+            not_before: HybridTime::default(),
+            astray: false,
+            told: false,
+            waits: Some(start),
+            full: false,
+            queued: false,
+        }
+    }
+
+    /// Begins at a place in the log. `live_from` is the time from which entries are new.
+    pub(crate) fn begin(&mut self, log: &TopicLog, start: Start, live_from: HybridTime) {
+        self.waits = None;
+        self.cursor = match start {
+            Start::Retained => log.base(),
+            Start::Live => {
+                self.not_before = live_from;
+                log.end()
+            }
+            Start::After(cursor) if cursor.log == log.incarnation() => {
+                cursor.position.min(log.end())
+            }
+            Start::After(_) => {
+                self.astray = true;
+                log.base()
+            }
+        };
+        self.offered = self.cursor;
     }
 
     /// Reads the next batch.
     pub(crate) fn next_batch(&mut self, log: &TopicLog) -> Batch {
         self.offered = self.cursor;
         let mut batch = VecDeque::new();
-        let lagged = log.base().saturating_sub(self.cursor);
+        let lagged = log.evicted().saturating_sub(self.cursor);
         if lagged > 0 {
             batch.push_back(Piece::Lagged(lagged));
-            self.cursor = log.base();
+            self.cursor = log.evicted();
+        }
+        if self.astray {
+            batch.push_back(Piece::Lagged(0));
         }
         let (mut entries, mut bytes) = (0, 0);
         for item in log.from(self.cursor) {
             let body = item.run.body();
-            let skip = body.entries().partition_point(|entry| entry.time < self.not_before);
+            let old = body.entries().partition_point(|entry| entry.time < self.not_before);
+            // A cursor may be in the middle of a run.
+            let read = usize::try_from(self.cursor.saturating_sub(item.start)).unwrap_or(0);
+            let skip = old.max(read);
             let count = body.entries().len() - skip;
             let size = item.run.encoded().len() as u64;
             let full = entries + count > MAX_RUN_ENTRIES || bytes + size > MAX_RUN_BYTES as u64;
@@ -220,21 +314,25 @@ impl Subscriber {
             if count > 0 {
                 // One that reads from now on misses nothing of the time before.
                 let told = !item.begins || self.not_before == HybridTime::default();
-                if item.missed > 0 && told {
+                let gap = item.missed > 0 && told && read == 0;
+                if gap {
                     batch.push_back(Piece::Lagged(item.missed));
                 }
-                batch.push_back(Piece::Run(Arc::clone(&item.run), skip));
+                let start = Cursor { log: log.incarnation(), position: item.start };
+                batch.push_back(Piece::Run { run: Arc::clone(&item.run), index: skip, start, gap });
                 entries += count;
                 bytes += size;
             }
             self.cursor = item.end();
         }
+        self.told = std::mem::take(&mut self.astray);
         Batch { pieces: batch, bytes, charge: None }
     }
 
     /// Goes back to before the batch handed out last.
-    pub(crate) const fn refuse(&mut self) {
+    pub(crate) fn refuse(&mut self) {
         self.cursor = self.offered;
+        self.astray |= self.told;
         self.full = true;
     }
 }

@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use x0x_core::{Clock, MachineId, PeerAddr, Protocol, TopicId};
 use x0x_gossip_pubsub::{
-    Delivery, Gossip, Limits, Message, PubSub, PublishError, Start, StartError, SubscribeError,
-    Subscription,
+    Delivery, Gossip, GossipConfig, Limits, Message, PubSub, PublishError, Start, StartError,
+    SubscribeError, Subscription,
     testing::{hostile_cases, subscribe_frame},
     topic_id,
 };
@@ -29,7 +29,9 @@ fn gossip(n: u64, node: &Node, limits: Limits) -> Gossip {
     let transport: Arc<dyn Transport> = Arc::new(node.clone());
     let key = Arc::new(key(500 + n));
     let clock = Arc::new(TokioClock::new());
-    Gossip::start(transport, key, NETWORK, limits, clock, n).expect("the first service")
+    let mut config = GossipConfig::new(NETWORK, n);
+    config.limits = limits;
+    Gossip::start(transport, key, config, clock).expect("the first service")
 }
 
 fn peer(network: &MemoryNetwork, n: u64) -> Peer {
@@ -110,8 +112,12 @@ async fn a_burst_arrives_complete_and_in_order_even_when_read_late() {
     let topic = topic_id("burst");
     let mut far = subscribe(&peers[2].gossip, topic).await;
     let _relay = subscribe(&peers[1].gossip, topic).await;
+    let mut accepted = Vec::new();
     for n in 0..COUNT {
-        peers[0].gossip.publish(topic, number(n)).await.expect("accepted");
+        accepted.push(peers[0].gossip.accept(topic, number(n)).await.expect("accepted"));
+    }
+    for (seq, accepted) in (1..).zip(accepted) {
+        assert_eq!(accepted.published().await.map(|published| published.seq), Ok(seq));
     }
     until("everything arrived", || {
         counter(&peers[2].gossip, "pubsub_entries_accepted") == u64::from(COUNT)
@@ -221,7 +227,7 @@ async fn a_broken_link_resumes_and_a_second_service_is_refused() {
     }
     let transport: Arc<dyn Transport> = Arc::new(peers[0].node.clone());
     let clock = Arc::new(TokioClock::new());
-    let second = Gossip::start(transport, Arc::new(key(9)), NETWORK, Limits::default(), clock, 0);
+    let second = Gossip::start(transport, Arc::new(key(9)), GossipConfig::new(NETWORK, 0), clock);
     assert!(matches!(second, Err(StartError::InboundTaken)));
 }
 

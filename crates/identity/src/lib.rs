@@ -27,6 +27,8 @@
 mod binding;
 mod error;
 mod keys;
+#[cfg(feature = "fs")]
+pub mod private_file;
 mod random;
 mod sealed;
 pub mod sign;

@@ -59,6 +59,8 @@
 //! assert_eq!(swarm.stats().delivered, 5);
 //! ```
 
+#[cfg(feature = "gossip")]
+pub mod gossip;
 mod graph;
 mod link;
 mod seeds;

@@ -22,6 +22,8 @@ pub const MAX_PENDING_PER_PEER: usize = 8;
 pub const MAX_PENDING_PER_NETWORK: usize = 32;
 /// Most failed addresses remembered; the one whose back-off ends first is forgotten.
 pub const MAX_BACKOFFS: usize = 4096;
+/// Most peers whose sessions are held; further ones may be closed like any other.
+pub const MAX_HELD: usize = 1024;
 /// Most lost sessions that are being reopened; further ones are left to the layers above.
 pub const MAX_RECONNECTS: usize = 256;
 
@@ -43,6 +45,14 @@ pub struct SessionConfig {
     /// Most of these that machines of one network (/24 of IPv4, /56 of IPv6) opened. Loopback, the
     /// link and the site are exempt.
     pub max_sessions_per_network: usize,
+    /// Most sessions that may lie idle: held by no layer, and without a message of any class but
+    /// control for [`idle_after`](Self::idle_after). Beyond them those idle for longest are closed.
+    /// Some are worth their keep-alive, one packet in seven seconds: they are the quickest way back
+    /// to peers met before.
+    pub idle_soft_cap: usize,
+    /// When a session that no layer holds counts as idle. One that is idle also makes room for
+    /// a newcomer when a limit of sessions is reached.
+    pub idle_after: Duration,
     /// From link to session. A hello with eight bindings over a slow path takes a few round trips.
     pub hello_deadline: Duration,
     /// From the first address tried to the session, a whole race included.
@@ -91,6 +101,8 @@ impl Default for SessionConfig {
         Self {
             max_sessions: MAX_SESSIONS,
             max_sessions_per_network: 32,
+            idle_soft_cap: 16,
+            idle_after: Duration::from_secs(30),
             hello_deadline: Duration::from_secs(6),
             dial_deadline: Duration::from_secs(15),
             dial_stagger: Duration::from_millis(150),

@@ -29,8 +29,9 @@ use crate::{
     link::{Engine, Link, LinkClosed},
     metrics::TransportMetrics,
     queue::Outbox,
-    state::{AttemptId, Input, LinkId, LinkUp, Output, RequestId, SessionUp, Sessions},
-    table::{Session, SessionTable, is_used},
+    record::SignedRecord,
+    state::{AttemptId, Input, LinkId, LinkUp, Output, RequestId, SessionUp, Sessions, Usage},
+    table::{Holds, Session, SessionTable, is_used},
     transport::SessionInfo,
     wire::{CloseCode, ControlOut, Hello, HelloOut, Instance, NetworkId},
 };
@@ -53,6 +54,9 @@ pub(crate) struct Context {
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) metrics: Arc<TransportMetrics>,
     pub(crate) table: SessionTable,
+    pub(crate) holds: Holds,
+    /// The machine's record, with the addresses that it was made for.
+    pub(crate) record: StdMutex<Option<(Vec<SocketAddr>, SignedRecord)>>,
     pub(crate) consumers: Consumers,
     pub(crate) assembly: Assembly,
     pub(crate) bindings: RwLock<Vec<Bytes>>,
@@ -245,11 +249,27 @@ impl Actor {
             self.observe_at = now + self.context.config.observe_interval;
             self.report_addresses();
             self.prune_lanes();
+            self.report_usage();
         }
     }
 
     fn handle(&mut self, input: Input) {
+        if self.machine.is_full() {
+            self.report_usage();
+        }
         self.machine.handle(self.now(), input);
+        self.carry_out();
+    }
+
+    /// Tells the machine which sessions are in use, and so which of them may go.
+    fn report_usage(&mut self) {
+        let usage = |session: Arc<Session>| Usage {
+            peer: session.peer,
+            used: session.used(),
+            held: self.context.holds.contains(&session.peer),
+        };
+        let all = self.context.table.all().into_iter().map(usage).collect();
+        self.machine.handle(self.now(), Input::Usage(all));
         self.carry_out();
     }
 
@@ -348,7 +368,13 @@ impl Actor {
         tracing::debug!(peer = %peer.short(), side = ?up.side, "session up");
         let (link, control) = (handle.link.clone(), handle.control.clone());
         let streams = std::mem::replace(&mut handle.streams, [const { None }; 4]);
-        let session = Arc::new(Session::new(up, link.clone(), control, &self.context.config));
+        let session = Arc::new(Session::new(
+            up,
+            link.clone(),
+            control,
+            &self.context.config,
+            self.context.clock.now(),
+        ));
         handle.session = Some(session.clone());
         link.trust();
         self.context.table.insert(session.clone());

@@ -19,8 +19,9 @@ use crate::{
     link::{BoxFuture, Engine},
     metrics::TransportMetrics,
     queue::Refused,
+    record::{RECORD_VALIDITY, SignedRecord},
     state::Sessions,
-    table::{Session, SessionTable},
+    table::{Holds, Session, SessionTable},
     transport::{Inbound, SessionInfo, Transport},
     wire::{ControlOut, Instance, NetworkId},
 };
@@ -101,6 +102,8 @@ impl Node {
             engine,
             metrics,
             table: SessionTable::default(),
+            holds: Holds::default(),
+            record: Mutex::default(),
             consumers: Consumers::new(config.inbound_events, config.inbound_bytes),
             assembly: Assembly::new(&config),
             config,
@@ -183,6 +186,20 @@ impl Transport for Node {
         self.context.engine.local_addresses()
     }
 
+    fn record(&self) -> Option<SignedRecord> {
+        let addresses = self.context.engine.local_addresses();
+        let now = self.context.clock.wall();
+        let mut kept = self.context.record.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = kept.as_ref().filter(|(of, record)| {
+            *of == addresses && now + RECORD_VALIDITY / 2 < record.record().not_after
+        });
+        if fresh.is_none() {
+            let record = self.context.engine.sign_record(&addresses, now);
+            *kept = record.map(|record| (addresses, record));
+        }
+        kept.as_ref().map(|(_, record)| record.clone())
+    }
+
     fn connect(&self, to: PeerAddr) -> BoxFuture<'_, Result<SessionInfo, DialError>> {
         Box::pin(async move {
             let (reply, result) = oneshot::channel();
@@ -201,6 +218,12 @@ impl Transport for Node {
         self.context.disconnect.notify_one();
     }
 
+    fn hold(&self, peer: MachineId, holder: Protocol, held: bool) {
+        if !self.context.holds.set(peer, holder, held) {
+            self.context.metrics.holds_refused.inc();
+        }
+    }
+
     fn try_send(
         &self,
         peer: MachineId,
@@ -208,8 +231,10 @@ impl Transport for Node {
         message: Bytes,
     ) -> Result<(), SendError> {
         check(protocol, &message)?;
-        let queue =
-            |session: &Arc<Session>| session.outbox(protocol.class()).try_push(protocol, message);
+        let queue = |session: &Arc<Session>| {
+            session.touch(protocol.class(), self.context.clock.now());
+            session.outbox(protocol.class()).try_push(protocol, message)
+        };
         let queued = self.context.table.with(&peer, queue).ok_or(SendError::NotConnected)?;
         queued.map_err(|refused| self.send_error(&refused))
     }
@@ -225,7 +250,10 @@ impl Transport for Node {
             let outbox = self
                 .context
                 .table
-                .with(&peer, |session| session.outbox(protocol.class()).clone())
+                .with(&peer, |session| {
+                    session.touch(protocol.class(), self.context.clock.now());
+                    session.outbox(protocol.class()).clone()
+                })
                 .ok_or(SendError::NotConnected)?;
             outbox.push(protocol, message).await.map_err(|refused| self.send_error(&refused))
         })

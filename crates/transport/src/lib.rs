@@ -46,6 +46,7 @@ pub mod metrics;
 mod prefix;
 #[cfg(feature = "tokio")]
 mod queue;
+pub mod record;
 pub mod state;
 #[cfg(feature = "tokio")]
 mod table;
@@ -60,6 +61,7 @@ mod engine;
 
 pub use config::SessionConfig;
 pub use metrics::TransportMetrics;
+pub use record::{PeerRecord, ReachClass, SignedRecord};
 #[cfg(feature = "quic")]
 pub mod quic {
     //! The [`Engine`](crate::link::Engine) over QUIC with post-quantum TLS.

@@ -5,9 +5,9 @@
 use std::{fmt, future::Future, net::SocketAddr, pin::Pin, time::Duration};
 
 use bytes::Bytes;
-use x0x_core::MachineId;
+use x0x_core::{MachineId, WallTime};
 
-use crate::{error::DialError, wire::CloseCode};
+use crate::{error::DialError, record::SignedRecord, wire::CloseCode};
 
 /// A boxed future, so that traits with waiting calls can be used as `dyn`.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -29,6 +29,13 @@ pub trait Engine: Send + Sync + fmt::Debug + 'static {
 
     /// Addresses of the socket, wildcards replaced by usable addresses.
     fn local_addresses(&self) -> Vec<SocketAddr>;
+
+    /// The machine's record of these addresses as of now, signed with its key; `None` from an engine
+    /// that has none.
+    fn sign_record(&self, addresses: &[SocketAddr], now: WallTime) -> Option<SignedRecord> {
+        let _ = (addresses, now);
+        None
+    }
 
     /// Connects and authenticates. With `expected` the peer must prove that id.
     fn dial(

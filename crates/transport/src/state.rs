@@ -21,6 +21,7 @@
 
 mod backoff;
 mod dial;
+mod idle;
 mod limits;
 mod reconnect;
 mod timers;
@@ -118,8 +119,21 @@ pub enum Input {
     },
     /// The session with a peer is not wanted any more.
     Disconnect(MachineId),
+    /// Which sessions are in use now; those left out keep what was told of them.
+    Usage(Vec<Usage>),
     /// Everything ends.
     Shutdown,
+}
+
+/// How a session is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// With whom.
+    pub peer: MachineId,
+    /// When a message of a class other than control last went or came.
+    pub used: Tick,
+    /// Whether a layer above needs it to stay.
+    pub held: bool,
 }
 
 /// What [`Sessions`] asks of the world.
@@ -227,6 +241,9 @@ struct Session {
     /// Sessions of this peer in a row, before this one, that were soon replaced at the peer.
     contested: u32,
     listen_addresses: Vec<SocketAddr>,
+    /// As last told by [`Input::Usage`].
+    used: Tick,
+    held: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -393,6 +410,8 @@ impl Sessions {
             since: now,
             contested: self.forget_reconnect(peer),
             listen_addresses,
+            used: now,
+            held: false,
         };
         self.sessions.insert(peer, session);
         self.metrics.sessions.set(self.sessions.len() as u64);
@@ -467,6 +486,7 @@ impl Machine for Sessions {
             Input::Refused { link, code } => self.refuse(now, link, code),
             Input::LinkClosed { link, reason } => self.on_link_closed(now, link, &reason),
             Input::Disconnect(peer) => self.on_disconnect(now, peer),
+            Input::Usage(usage) => self.on_usage(now, &usage),
             Input::Shutdown => self.on_shutdown(),
         }
     }

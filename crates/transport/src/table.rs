@@ -1,7 +1,7 @@
 //! The sessions that are up, as senders see them: looked up without a detour over the driver.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
@@ -11,10 +11,10 @@ use std::{
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
-use x0x_core::{AgentId, MachineId, Protocol, StreamClass};
+use x0x_core::{AgentId, MachineId, Protocol, StreamClass, Tick};
 
 use crate::{
-    config::SessionConfig,
+    config::{MAX_HELD, SessionConfig},
     link::{Link, Side},
     queue::Outbox,
     state::SessionUp,
@@ -38,6 +38,8 @@ pub(crate) struct Session {
     observed: Mutex<Option<(u64, SocketAddr)>>,
     pings: Mutex<BTreeMap<u64, oneshot::Sender<()>>>,
     next_ping: AtomicU64,
+    /// When a message of a class other than control was last sent or received, in microseconds.
+    used: AtomicU64,
     /// Fires after the session left the table.
     pub(crate) ended: CancellationToken,
 }
@@ -49,6 +51,7 @@ impl Session {
         link: Arc<dyn Link>,
         control: Arc<Outbox>,
         config: &SessionConfig,
+        now: Tick,
     ) -> Self {
         let queue = |class| Arc::new(Outbox::new(config.queue(class)));
         Self {
@@ -67,12 +70,24 @@ impl Session {
             observed: Mutex::new(None),
             pings: Mutex::new(BTreeMap::new()),
             next_ping: AtomicU64::new(0),
+            used: AtomicU64::new(now.as_micros()),
             ended: CancellationToken::new(),
         }
     }
 
     pub(crate) fn outbox(&self, class: StreamClass) -> &Arc<Outbox> {
         &self.outboxes[class as usize % self.outboxes.len()]
+    }
+
+    /// Notes that a message of a class went or came.
+    pub(crate) fn touch(&self, class: StreamClass, now: Tick) {
+        if class != StreamClass::Control {
+            self.used.fetch_max(now.as_micros(), Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn used(&self) -> Tick {
+        Tick::from_micros(self.used.load(Ordering::Relaxed))
     }
 
     pub(crate) fn info(&self) -> SessionInfo {
@@ -137,6 +152,35 @@ impl Session {
     /// Drops what is still queued.
     pub(crate) fn discard(&self) {
         self.outboxes.iter().for_each(|outbox| outbox.close());
+    }
+}
+
+/// Whose sessions which layers hold, at most [`MAX_HELD`] peers.
+#[derive(Debug, Default)]
+pub(crate) struct Holds(Mutex<BTreeMap<MachineId, BTreeSet<Protocol>>>);
+
+impl Holds {
+    /// False when there are too many.
+    pub(crate) fn set(&self, peer: MachineId, holder: Protocol, held: bool) -> bool {
+        let mut holds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if held {
+            let room = holds.len() < MAX_HELD || holds.contains_key(&peer);
+            if room {
+                holds.entry(peer).or_default().insert(holder);
+            }
+            return room;
+        }
+        if let Some(holders) = holds.get_mut(&peer) {
+            holders.remove(&holder);
+            if holders.is_empty() {
+                holds.remove(&peer);
+            }
+        }
+        true
+    }
+
+    pub(crate) fn contains(&self, peer: &MachineId) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(peer)
     }
 }
 

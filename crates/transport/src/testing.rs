@@ -11,12 +11,14 @@ use std::{net::SocketAddr, ops::Range, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use x0x_core::{Clock, MachineId, SeededRng, Tick, WallTime};
-use x0x_identity::{SignedBinding, testing::key};
+use x0x_identity::SignedBinding;
+pub use x0x_identity::testing::key;
 
 pub use self::network::{MemoryEngine, MemoryNetwork};
 use crate::{
     SessionConfig,
     handle::{LocalHello, Node},
+    record::{ReachClass, SignedRecord},
     transport::{SessionInfo, Side},
 };
 
@@ -133,6 +135,12 @@ pub fn hello(n: u64, run: u64) -> LocalHello {
 pub fn node(network: &MemoryNetwork, n: u64) -> Node {
     let engine = network.engine(machine(n), address(n));
     Node::start(engine, SessionConfig::default(), hello(n, 0), Arc::new(TokioClock::new()))
+}
+
+/// The record of the `n`-th test machine at its address, made at some time.
+#[must_use]
+pub fn record(n: u64, reach: ReachClass, now: WallTime) -> SignedRecord {
+    SignedRecord::issue(&key(n), [address(n)], reach, now)
 }
 
 /// Waits for a condition, at most two minutes of tokio's time.

@@ -7,7 +7,10 @@ use x0x_core::{AgentId, MachineId, PeerAddr, Protocol};
 
 pub use crate::link::{BoxFuture, Side};
 
-use crate::error::{DialError, InboundTaken, SendError};
+use crate::{
+    error::{DialError, InboundTaken, SendError},
+    record::SignedRecord,
+};
 
 /// Authenticated, encrypted, ordered message streams to other machines.
 ///
@@ -23,12 +26,26 @@ pub trait Transport: Send + Sync + fmt::Debug + 'static {
     /// Socket addresses where this machine listens, wildcards replaced by usable addresses.
     fn local_addresses(&self) -> Vec<SocketAddr>;
 
+    /// This machine's signed record of these addresses, for third parties; made anew when the addresses
+    /// changed or half of its validity is over. `None` where there is no key to sign with.
+    fn record(&self) -> Option<SignedRecord> {
+        None
+    }
+
     /// Opens a session, or returns the one that exists.
     fn connect(&self, to: PeerAddr) -> BoxFuture<'_, Result<SessionInfo, DialError>>;
 
     /// Ends the session with a peer, if there is one: what was queued for it is still sent, within a
     /// second, and nothing more is taken.
     fn disconnect(&self, peer: MachineId);
+
+    /// Says whether a layer, named by its protocol, needs the session with a peer to stay when nothing
+    /// is sent on it. Sessions that nobody holds are closed when they are idle and too many. What is
+    /// held stays held across sessions, until it is let go. Without effect where sessions are never
+    /// closed for that reason.
+    fn hold(&self, peer: MachineId, holder: Protocol, held: bool) {
+        let _ = (peer, holder, held);
+    }
 
     /// Queues a message, never waiting.
     ///

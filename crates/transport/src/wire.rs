@@ -274,7 +274,7 @@ impl HelloIn {
 }
 
 /// IP then port, big-endian: 6 bytes for IPv4, 18 for IPv6.
-fn pack(address: SocketAddr) -> Bytes {
+pub(crate) fn pack(address: SocketAddr) -> Bytes {
     let mut bytes = match address.ip().to_canonical() {
         IpAddr::V4(ip) => ip.octets().to_vec(),
         IpAddr::V6(ip) => ip.octets().to_vec(),
@@ -283,7 +283,7 @@ fn pack(address: SocketAddr) -> Bytes {
     bytes.into()
 }
 
-fn unpack(bytes: &[u8]) -> Result<SocketAddr, DecodeError> {
+pub(crate) fn unpack(bytes: &[u8]) -> Result<SocketAddr, DecodeError> {
     let invalid = || DecodeError::Field("address");
     let (ip, port) = bytes.split_last_chunk::<2>().ok_or_else(invalid)?;
     let ip: IpAddr = match ip.len() {

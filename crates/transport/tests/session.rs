@@ -269,3 +269,32 @@ async fn the_end_tells_everybody_and_can_be_repeated() {
     drop(b);
     assert!(at_b.recv().await.is_none(), "a dropped node ends too");
 }
+
+#[tokio::test(start_paused = true)]
+async fn idle_sessions_are_let_go_and_held_or_used_ones_are_not() {
+    let network = network();
+    let engine = network.engine(machine(1), address(1));
+    let mut config = SessionConfig::default();
+    config.idle_soft_cap = 1;
+    let a = Node::start(engine, config, hello(1, 1), Arc::new(TokioClock::new()));
+    let others: Vec<Node> = (2..=5).map(|n| node(&network, n)).collect();
+    for n in 2..=5 {
+        a.connect(at(n)).await.expect("connects");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    a.hold(machine(2), Protocol::Membership, true);
+    let message = Bytes::from_static(b"in use");
+    for _ in 0..6 {
+        others[1].send(machine(1), Protocol::Direct, message.clone()).await.expect("connected");
+        // Until its session is closed.
+        let _ = others[2].send(machine(1), Protocol::Membership, message.clone()).await;
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    }
+    // Of the two that are idle, the one opened last stays; membership messages are no use.
+    let peers: Vec<_> = a.sessions().iter().map(|session| session.peer).collect();
+    assert!(peers.contains(&machine(2)) && peers.contains(&machine(3)), "{peers:?}");
+    assert_eq!((peers.len(), peers.contains(&machine(5))), (3, true));
+    a.hold(machine(2), Protocol::Membership, false);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(a.sessions().len(), 1, "nothing is used any more, and one may stay");
+}

@@ -2,6 +2,7 @@
 
 mod direct;
 mod discovery;
+mod gossip;
 mod identity;
 mod network;
 mod pubsub;
@@ -10,6 +11,7 @@ mod websocket;
 
 pub use direct::*;
 pub use discovery::*;
+pub use gossip::*;
 pub use identity::*;
 pub use network::*;
 pub use pubsub::*;

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::direct::RequireAck;
 use crate::{
+    cursor::CursorToken,
     encoding::{Base64, Hex16},
     flag::True,
 };
@@ -16,6 +18,29 @@ pub struct PublishRequest {
     /// The message.
     #[schema(value_type = Base64)]
     pub payload: String,
+    /// Also wait until a peer has the message, so many milliseconds (100 to 30,000) at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub require_ack_ms: Option<u64>,
+}
+
+/// Answer of `POST /publish`: the message is in this daemon's log, and on disk if it keeps topics
+/// there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PublishResponse {
+    /// Always true.
+    pub ok: True,
+    /// How many peers subscribe the topic and get the message from here. Peers that come later get it,
+    /// too, within the retention.
+    pub topic_peers: u64,
+    /// The message's number among this daemon's messages of the topic since it was started.
+    pub seq: u64,
+    /// The place after the message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<CursorToken>)]
+    pub cursor: Option<CursorToken>,
+    /// Whether a peer had it in time, if that was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub require_ack: Option<RequireAck>,
 }
 
 /// Body of `POST /subscribe`.
@@ -23,6 +48,10 @@ pub struct PublishRequest {
 pub struct SubscribeRequest {
     /// Topic name, not empty.
     pub topic: String,
+    /// Where to begin: after the message with this `cursor`, or `now`. Without it, with the oldest
+    /// message that the daemon keeps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
 }
 
 /// Answer of `POST /subscribe`.

@@ -63,9 +63,9 @@ pub(super) async fn run(daemon: &Path, cut: Duration, report: &mut Report) -> Re
     for publisher in [&mut left, &mut right] {
         publisher.settled(number + 1, PATIENCE).await?;
     }
-    let crossed = expected.iter().filter(|expected| {
-        expected.subscriber.seen().arrivals.len() as u64 == number + 1
-    });
+    let crossed = expected
+        .iter()
+        .filter(|expected| expected.subscriber.seen().arrivals.len() as u64 == number + 1);
     report.note(&run, "complete before it is mended", crossed.count() as f64, "subscribers");
     network.set_joined(true)?;
     let mended = Instant::now();

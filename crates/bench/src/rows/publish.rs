@@ -80,7 +80,7 @@ pub(super) async fn rest_burst(cluster: &Cluster, scale: Scale, report: &mut Rep
             let mut accepted = 0_u64;
             for index in 0..share {
                 let payload = Base64::encode(&payload(1 + client * share + index, SIZE));
-                let body = PublishRequest { topic: topic.clone(), payload };
+                let body = PublishRequest { topic: topic.clone(), payload, require_ack_ms: None };
                 match http.post(Operation::Publish, &body).await?.status {
                     200 => accepted += 1,
                     429 => {}

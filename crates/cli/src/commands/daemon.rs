@@ -2,7 +2,7 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -25,10 +25,11 @@ const POLLS: usize = 250;
 /// Starts the daemon and waits until it answers.
 pub(super) fn start(
     name: Option<&str>,
+    config: Option<&Path>,
     options: &StartArguments,
     output: &mut Output,
 ) -> Result<()> {
-    let instance = Instance::named(name)?;
+    let instance = Instance::named(name, config)?;
     if let Some(url) = healthy_url(&instance) {
         let answer = json!({ "ok": true, "url": url, "already_running": true });
         return output.say(&format!("Daemon already running at {url}"), &answer);
@@ -37,7 +38,7 @@ pub(super) fn start(
     instance.remove_stale_port()?;
     let program = daemon_program()?;
     let mut command = Command::new(&program);
-    let arguments = daemon_arguments(name, options);
+    let arguments = daemon_arguments(name, config, options);
     command.args(&arguments);
     let describe = || format!("cannot run {}", program.display());
     if options.foreground {
@@ -166,12 +167,16 @@ fn shell_word(text: &str) -> String {
 }
 
 /// What the daemon is told on its command line.
-fn daemon_arguments(name: Option<&str>, options: &StartArguments) -> Vec<OsString> {
+fn daemon_arguments(
+    name: Option<&str>,
+    config: Option<&Path>,
+    options: &StartArguments,
+) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = Vec::new();
     if let Some(name) = name {
         arguments.extend(["--name".into(), name.into()]);
     }
-    if let Some(config) = &options.config {
+    if let Some(config) = config {
         arguments.extend(["--config".into(), config.into()]);
     }
     for peer in &options.bootstrap {
@@ -219,7 +224,7 @@ mod tests {
         let line = line.into_iter().chain(["--bootstrap", "[::1]:2"]);
         let parsed = Arguments::try_parse_from(line).expect("it is a command");
         let args::Command::Start(options) = &parsed.command else { panic!("it starts") };
-        let arguments = daemon_arguments(parsed.name.as_deref(), options);
+        let arguments = daemon_arguments(parsed.name.as_deref(), parsed.config.as_deref(), options);
         let expected = ["--name", "bob", "--config", "bob.toml"];
         let peers = ["--bootstrap", "127.0.0.1:1", "--bootstrap", "[::1]:2"];
         assert_eq!(arguments, expected.into_iter().chain(peers).collect::<Vec<_>>());

@@ -22,14 +22,15 @@ pub(super) fn publish(
     text: &str,
     output: &mut Output,
 ) -> Result<()> {
-    let body = PublishRequest { topic, payload: Base64::encode(text.as_bytes()) };
+    let payload = Base64::encode(text.as_bytes());
+    let body = PublishRequest { topic, payload, require_ack_ms: None };
     show(client, &Call::new(Operation::Publish).body(&body)?, output)
 }
 
 /// Prints the messages of a topic until interrupted; the subscription ends with the command.
 pub(super) fn subscribe(
     client: Client,
-    topic: String,
+    request: &SubscribeRequest,
     limit: Limit,
     output: &mut Output,
 ) -> Result<()> {
@@ -37,7 +38,7 @@ pub(super) fn subscribe(
     let mut events = client.stream(Operation::Events)?;
     let subscription = Subscription::new(client);
     subscription.end_when_interrupted()?;
-    let id = subscription.open(topic)?;
+    let id = subscription.open(request)?;
     let result = follow(&mut events, limit, |event| {
         let parsed: Event = serde_json::from_str(&event.data)?;
         match &parsed {
@@ -140,8 +141,8 @@ impl Subscription {
         Self { client: Arc::new(client), id: Arc::default() }
     }
 
-    fn open(&self, topic: String) -> Result<String> {
-        let call = Call::new(Operation::Subscribe).body(&SubscribeRequest { topic })?;
+    fn open(&self, request: &SubscribeRequest) -> Result<String> {
+        let call = Call::new(Operation::Subscribe).body(request)?;
         // Held meanwhile, so that whoever interrupts waits for the id and can still remove it.
         let mut opened = self.id.lock().unwrap_or_else(PoisonError::into_inner);
         let answer: SubscribeResponse = self.client.fetch(&call)?;

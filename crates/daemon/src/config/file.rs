@@ -9,6 +9,7 @@ use std::{
 };
 
 use serde::Deserialize;
+use x0x_agent::SessionConfig;
 
 use super::Config;
 
@@ -112,38 +113,95 @@ impl fmt::Display for LogFormat {
     }
 }
 
-macro_rules! file_config {
-    ($($(#[$attribute:meta])* $key:ident: $kind:ty,)+) => {
-        /// The file's keys.
+macro_rules! table {
+    ($(#[$doc:meta])* $name:ident { $($key:ident: $kind:ty,)+ }) => {
+        $(#[$doc])*
         #[derive(Debug, Default, Deserialize)]
         #[serde(default)]
-        pub(super) struct FileConfig {
-            $($(#[$attribute])* pub(super) $key: Option<$kind>,)+
+        pub(super) struct $name {
+            $(pub(super) $key: Option<$kind>,)+
         }
 
-        /// Their names.
-        const KEYS: &[&str] = &[$(stringify!($key)),+];
+        impl $name {
+            /// The names of its keys.
+            const KEYS: &[&str] = &[$(stringify!($key)),+];
+        }
     };
 }
 
-file_config! {
-    instance_name: String,
-    bind_address: SocketAddr,
-    api_address: SocketAddr,
-    allow_remote_api: bool,
-    data_dir: PathBuf,
-    identity_dir: PathBuf,
-    bootstrap_peers: Vec<SocketAddr>,
-    network: String,
-    heartbeat_interval_secs: u64,
-    identity_ttl_secs: u64,
-    log_level: LogLevel,
-    log_format: LogFormat,
+/// Keys of the original daemon's file that mean nothing to this version, so that a file written for
+/// it is told apart from one with a misspelt key.
+const WITHOUT_EFFECT: &[&str] = &[
+    "directory_digest_interval_secs",
+    "directory_resubscribe_jitter_ms",
+    "gossip",
+    "group_card_republish_interval_secs",
+    "presence_beacon_interval_secs",
+    "presence_event_poll_interval_secs",
+    "presence_offline_timeout_secs",
+    "rendezvous_enabled",
+    "rendezvous_validity_ms",
+    "update",
+    "user_key_path",
+];
+
+table! {
+    /// The table `[sessions]`.
+    SessionsTable {
+        max: usize,
+        max_per_network: usize,
+    }
+}
+
+table! {
+    /// The file's keys.
+    FileConfig {
+        instance_name: String,
+        bind_address: SocketAddr,
+        api_address: SocketAddr,
+        allow_remote_api: bool,
+        data_dir: PathBuf,
+        identity_dir: PathBuf,
+        bootstrap_peers: Vec<SocketAddr>,
+        network: String,
+        heartbeat_interval_secs: u64,
+        identity_ttl_secs: u64,
+        log_level: LogLevel,
+        log_format: LogFormat,
+        sessions: SessionsTable,
+    }
+}
+
+/// Keys of a file that change nothing.
+#[derive(Debug, Default)]
+pub(super) struct Ignored {
+    /// Not known.
+    pub(super) unknown: Vec<String>,
+    /// Known, and without effect in this version.
+    pub(super) without_effect: Vec<String>,
+}
+
+impl Ignored {
+    fn of(table: &toml::Table) -> Self {
+        let mut ignored = Self::default();
+        for (key, value) in table {
+            if WITHOUT_EFFECT.contains(&key.as_str()) {
+                ignored.without_effect.push(key.clone());
+            } else if !FileConfig::KEYS.contains(&key.as_str()) {
+                ignored.unknown.push(key.clone());
+            } else if let toml::Value::Table(inner) = value {
+                let strange =
+                    inner.keys().filter(|key| !SessionsTable::KEYS.contains(&key.as_str()));
+                ignored.unknown.extend(strange.map(|inner| format!("{key}.{inner}")));
+            }
+        }
+        ignored
+    }
 }
 
 impl FileConfig {
-    /// Reads a file that must exist. Also gives the keys that are not known.
-    pub(super) fn read(path: &Path) -> Result<(Self, Vec<String>), ConfigError> {
+    /// Reads a file that must exist. Also gives the keys that change nothing.
+    pub(super) fn read(path: &Path) -> Result<(Self, Ignored), ConfigError> {
         let read = || -> io::Result<String> {
             let mut text = String::new();
             std::fs::File::open(path)?.take(MAX_FILE).read_to_string(&mut text)?;
@@ -157,7 +215,7 @@ impl FileConfig {
     }
 
     /// The same for a file that may be absent.
-    pub(super) fn read_if_present(path: &Path) -> Result<(Self, Vec<String>), ConfigError> {
+    pub(super) fn read_if_present(path: &Path) -> Result<(Self, Ignored), ConfigError> {
         match Self::read(path) {
             Err(ConfigError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 Ok(Default::default())
@@ -166,10 +224,9 @@ impl FileConfig {
         }
     }
 
-    fn parse(text: &str) -> Result<(Self, Vec<String>), toml::de::Error> {
+    fn parse(text: &str) -> Result<(Self, Ignored), toml::de::Error> {
         let table: toml::Table = toml::from_str(text)?;
-        let unknown = table.keys().filter(|key| !KEYS.contains(&key.as_str())).cloned().collect();
-        Ok((toml::from_str(text)?, unknown))
+        Ok((toml::from_str(text)?, Ignored::of(&table)))
     }
 
     /// Puts the given values over the defaults.
@@ -187,6 +244,9 @@ impl FileConfig {
         set(&mut config.bootstrap_peers, self.bootstrap_peers);
         set(&mut config.log_level, self.log_level);
         set(&mut config.log_format, self.log_format);
+        if let Some(sessions) = self.sessions {
+            sessions.apply(config)?;
+        }
         if let Some(network) = self.network {
             config.network = Some(network_name(network)?);
         }
@@ -199,6 +259,29 @@ impl FileConfig {
             // Three announcements may be lost before an agent counts as gone.
             config.identity_ttl = config.identity_ttl.max(config.heartbeat * 3);
         }
+        Ok(())
+    }
+}
+
+impl SessionsTable {
+    /// A cap for one network above the cap for all is the cap for all.
+    fn apply(self, config: &mut Config) -> Result<(), ConfigError> {
+        // The default is the most that there may be.
+        let most = SessionConfig::default().max_sessions;
+        let cap = |key, value: Option<usize>| match value {
+            Some(other) if !(1..=most).contains(&other) => {
+                let reason = format!("{other} is not between 1 and {most}");
+                Err(ConfigError::Value { key, reason })
+            }
+            value => Ok(value),
+        };
+        if let Some(max) = cap("sessions.max", self.max)? {
+            config.max_sessions = max;
+        }
+        if let Some(max) = cap("sessions.max_per_network", self.max_per_network)? {
+            config.max_sessions_per_network = max;
+        }
+        config.max_sessions_per_network = config.max_sessions_per_network.min(config.max_sessions);
         Ok(())
     }
 }

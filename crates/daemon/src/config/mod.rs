@@ -14,6 +14,8 @@ pub use file::{ConfigError, LogFormat, LogLevel};
 pub use paths::Paths;
 
 use file::FileConfig;
+use x0x_agent::SessionConfig;
+use x0x_api::instance::is_name;
 
 /// Most bootstrap peers.
 const MAX_BOOTSTRAP_PEERS: usize = 64;
@@ -65,6 +67,11 @@ pub struct Config {
     pub bootstrap_peers: Vec<SocketAddr>,
     /// Name of the network; machines of different networks do not talk.
     pub network: Option<String>,
+    /// Most live sessions with other machines.
+    pub max_sessions: usize,
+    /// Most of these that machines of one network (/24 of IPv4, /56 of IPv6) opened; loopback, the
+    /// link and the site are exempt.
+    pub max_sessions_per_network: usize,
     /// Time between announcements.
     pub heartbeat: Duration,
     /// How long an announcement counts.
@@ -73,8 +80,10 @@ pub struct Config {
     pub log_level: LogLevel,
     /// Form of log lines.
     pub log_format: LogFormat,
-    /// Keys of the file that mean nothing to this version.
+    /// Keys of the file that are not known.
     pub unknown_keys: Vec<String>,
+    /// Keys of the file that the original daemon knows and that change nothing in this version.
+    pub keys_without_effect: Vec<String>,
 }
 
 impl Config {
@@ -105,14 +114,15 @@ impl Config {
     /// As [`load`](Self::load).
     pub fn load_with(overrides: &Overrides, paths: &Paths) -> Result<Self, ConfigError> {
         let flag_name = overrides.name.clone().map(valid_name).transpose()?;
-        let (file, unknown_keys) = match &overrides.config {
+        let (file, ignored) = match &overrides.config {
             Some(path) => FileConfig::read(path)?,
             None => FileConfig::read_if_present(&paths.config_file(flag_name.as_deref()))?,
         };
         let file_name = file.instance_name.clone().map(valid_name).transpose()?;
         let name = flag_name.or(file_name);
         let mut config = Self::defaults(name, paths);
-        config.unknown_keys = unknown_keys;
+        config.unknown_keys = ignored.unknown;
+        config.keys_without_effect = ignored.without_effect;
         file.apply(&mut config)?;
         config.apply_overrides(overrides);
         config.check()?;
@@ -122,6 +132,7 @@ impl Config {
     fn defaults(name: Option<String>, paths: &Paths) -> Self {
         let named = name.is_some();
         let port = |default| if named { 0 } else { default };
+        let sessions = SessionConfig::default();
         Self {
             bind_address: (Ipv6Addr::UNSPECIFIED, port(DEFAULT_QUIC_PORT)).into(),
             api_address: (Ipv4Addr::LOCALHOST, port(DEFAULT_API_PORT)).into(),
@@ -130,11 +141,14 @@ impl Config {
             identity_dir: paths.identity_dir(name.as_deref()),
             bootstrap_peers: Vec::new(),
             network: None,
+            max_sessions: sessions.max_sessions,
+            max_sessions_per_network: sessions.max_sessions_per_network,
             heartbeat: DEFAULT_HEARTBEAT,
             identity_ttl: DEFAULT_IDENTITY_TTL,
             log_level: LogLevel::Warn,
             log_format: LogFormat::Text,
             unknown_keys: Vec::new(),
+            keys_without_effect: Vec::new(),
             instance_name: name,
         }
     }
@@ -204,7 +218,9 @@ impl fmt::Display for Config {
         writeln!(f, "heartbeat_interval_secs = {}", self.heartbeat.as_secs())?;
         writeln!(f, "identity_ttl_secs = {}", self.identity_ttl.as_secs())?;
         writeln!(f, "log_level = \"{}\"", self.log_level)?;
-        writeln!(f, "log_format = \"{}\"", self.log_format)
+        writeln!(f, "log_format = \"{}\"", self.log_format)?;
+        writeln!(f, "\n[sessions]\nmax = {}", self.max_sessions)?;
+        writeln!(f, "max_per_network = {}", self.max_sessions_per_network)
     }
 }
 
@@ -212,15 +228,8 @@ fn path_value(path: &Path) -> toml::Value {
     toml::Value::from(path.to_string_lossy().into_owned())
 }
 
-/// Checks an instance name: 1 to 64 characters, letters, digits and `-`, not starting with `-`.
 fn valid_name(name: String) -> Result<String, ConfigError> {
-    let starts_well = name.starts_with(|first: char| first.is_ascii_alphanumeric());
-    let only_known = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
-    if starts_well && only_known && name.len() <= 64 {
-        Ok(name)
-    } else {
-        Err(ConfigError::Name(name))
-    }
+    if is_name(&name) { Ok(name) } else { Err(ConfigError::Name(name)) }
 }
 
 #[cfg(test)]

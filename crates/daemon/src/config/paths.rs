@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy;
+use x0x_api::instance::{CONFIG_FILE, folder};
 
 use super::file::ConfigError;
 
@@ -43,13 +44,13 @@ impl Paths {
     /// Where the configuration file of an instance is looked for.
     #[must_use]
     pub fn config_file(&self, name: Option<&str>) -> PathBuf {
-        self.config_base.join(folder("x0x", name)).join("config.toml")
+        self.config_base.join(folder(name)).join(CONFIG_FILE)
     }
 
     /// Data directory of an instance.
     #[must_use]
     pub fn data_dir(&self, name: Option<&str>) -> PathBuf {
-        self.data_base.join(folder("x0x", name))
+        self.data_base.join(folder(name))
     }
 
     /// Where the data directories of all instances are.
@@ -61,13 +62,6 @@ impl Paths {
     /// Key directory of an instance.
     #[must_use]
     pub fn identity_dir(&self, name: Option<&str>) -> PathBuf {
-        self.home.join(folder(".x0x", name))
-    }
-}
-
-fn folder(base: &str, name: Option<&str>) -> String {
-    match name {
-        Some(name) => format!("{base}-{name}"),
-        None => base.to_owned(),
+        self.home.join(format!(".{}", folder(name)))
     }
 }

@@ -107,12 +107,34 @@ fn bootstrap_flags_add_to_the_file() {
 }
 
 #[test]
-fn unknown_keys_are_named_not_fatal() {
-    let text = "presence_beacon_interval_secs = 30\n[update]\nenabled = false\n[gossip]\nx = 1";
+fn keys_that_change_nothing_are_named_not_fatal() {
+    let text = "presence_beacon_interval_secs = 30\nmoons = 2\nuser_key_path = '/x'\n\
+                [update]\nenabled = false\n[gossip]\nactive_view_size = 6\n\
+                [sessions]\nmax = 9\nmin = 1";
     let config = Place::new().load(text, Overrides::default()).expect("valid");
-    let mut unknown = config.unknown_keys;
-    unknown.sort();
-    assert_eq!(unknown, ["gossip", "presence_beacon_interval_secs", "update"]);
+    let sorted = |mut keys: Vec<String>| {
+        keys.sort();
+        keys
+    };
+    assert_eq!(sorted(config.unknown_keys), ["moons", "sessions.min"]);
+    let known = ["gossip", "presence_beacon_interval_secs", "update", "user_key_path"];
+    assert_eq!(sorted(config.keys_without_effect), known);
+}
+
+#[test]
+fn sessions_are_capped() {
+    let place = Place::new();
+    let config = place.load("", Overrides::default()).expect("valid");
+    assert_eq!((config.max_sessions, config.max_sessions_per_network), (256, 32));
+    let text = "[sessions]\nmax = 100\nmax_per_network = 200";
+    let config = place.load(text, Overrides::default()).expect("valid");
+    assert_eq!((config.max_sessions, config.max_sessions_per_network), (100, 100));
+    let config = place.load("[sessions]\nmax = 8", Overrides::default()).expect("valid");
+    assert_eq!((config.max_sessions, config.max_sessions_per_network), (8, 8));
+    for (text, key) in [("max = 0", "sessions.max"), ("max_per_network = 300", "per_network")] {
+        assert!(refusal(&format!("[sessions]\n{text}")).contains(key), "{text}");
+    }
+    assert!(refusal("sessions = 7").contains("sessions"));
 }
 
 #[test]
@@ -142,7 +164,8 @@ fn a_remote_api_must_be_allowed_by_name() {
 fn what_check_prints_gives_the_same_configuration() {
     let place = Place::new();
     let text = "instance_name = 'a'\nnetwork = 'my \"net\"'\nbootstrap_peers = ['[::1]:5', '192.0.2.1:6']\n\
-                log_format = 'json'\ndata_dir = '/with \"quotes\"'\nheartbeat_interval_secs = 7";
+                log_format = 'json'\ndata_dir = '/with \"quotes\"'\nheartbeat_interval_secs = 7\n\
+                [sessions]\nmax = 50\nmax_per_network = 5";
     let config = place.load(text, Overrides::default()).expect("valid");
     let again = place.load(&config.to_string(), Overrides::default()).expect("valid");
     assert_eq!(again, config);

@@ -8,10 +8,11 @@ use std::{
     time::Duration,
 };
 
-use super::{FileError, refuse_special};
+use x0x_agent::private_file::refuse_special;
+use x0x_api::instance::LOCK_FILE;
 
-/// Name of the lock file.
-const LOCK_FILE: &str = "x0xd.lock";
+use super::FileError;
+
 /// How often a busy lock is tried again, and the pause between.
 const LOCK_TRIES: u32 = 5;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);

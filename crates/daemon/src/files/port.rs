@@ -6,10 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{FileError, write_atomically};
+use x0x_agent::private_file::{Access, replace};
+use x0x_api::instance::PORT_FILE;
 
-/// Name of the file.
-pub(crate) const PORT_FILE: &str = "api.port";
+use super::FileError;
 
 /// The file, removed when this is dropped.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl PortFile {
     /// Writes `ip:port`.
     pub(crate) fn write(directory: &Path, address: SocketAddr) -> Result<Self, FileError> {
         let path = directory.join(PORT_FILE);
-        write_atomically(&path, &address.to_string(), false)?;
+        replace(&path, address.to_string().as_bytes(), Access::Anybody)?;
         Ok(Self { path })
     }
 }

@@ -1,6 +1,9 @@
 //! Files are private, reused, and gone when they should be.
 
-use std::fs;
+use std::{fs, path::Path};
+
+use x0x_agent::private_file::make_folder;
+use x0x_api::instance::PORT_FILE;
 
 use super::*;
 
@@ -60,7 +63,7 @@ fn an_unusable_token_is_replaced() {
 fn secrets_are_private_whatever_was_there() {
     let base = directory();
     let data = base.path().join("a/b");
-    private_directory(&data).expect("made");
+    make_folder(&data).expect("made");
     assert_eq!(mode(&data), 0o700);
     assert_eq!(mode(&base.path().join("a")), 0o700);
     ApiToken::load_or_create(&data).expect("made");
@@ -89,12 +92,12 @@ fn a_directory_that_others_may_write_to_is_refused() {
     let directory = directory();
     for shared in [0o777, 0o720, 0o702] {
         restrict(directory.path(), shared);
-        let error = private_directory(directory.path()).expect_err("others may write");
-        assert!(error.to_string().contains("go-w"), "{error}");
+        let error = make_folder(directory.path()).expect_err("others may write");
+        assert!(error.to_string().contains("chmod 700"), "{error}");
     }
     for fine in [0o700, 0o755] {
         restrict(directory.path(), fine);
-        private_directory(directory.path()).expect("only its owner writes");
+        make_folder(directory.path()).expect("only its owner writes");
     }
 }
 

@@ -1,19 +1,15 @@
 //! `api-token`: the secret that a client of the API must present.
 
-use std::{
-    fmt, fs,
-    io::{self, Read},
-    path::Path,
-};
+use std::{fmt, io, path::Path};
 
 use data_encoding::HEXLOWER;
 use subtle::ConstantTimeEq;
+use x0x_agent::private_file::{Access, read, refuse_special, replace};
+use x0x_api::instance::TOKEN_FILE;
 use zeroize::Zeroizing;
 
-use super::{FileError, open_to_others, refuse_special, write_atomically};
+use super::FileError;
 
-/// Name of the file.
-const TOKEN_FILE: &str = "api-token";
 /// Random bytes of a new token.
 const TOKEN_BYTES: usize = 32;
 /// Longest token that is accepted from the file.
@@ -36,7 +32,7 @@ impl ApiToken {
     pub(crate) fn load_or_create(directory: &Path) -> Result<Self, FileError> {
         let path = directory.join(TOKEN_FILE);
         refuse_special(&path)?;
-        if let Some(token) = Self::load(&path).map_err(FileError::at("read", &path))? {
+        if let Some(token) = Self::load(&path)? {
             return Ok(token);
         }
         let mut bytes = Zeroizing::new([0; TOKEN_BYTES]);
@@ -44,23 +40,21 @@ impl ApiToken {
             FileError::at("draw random bytes for", &path)(io::Error::other(error))
         })?;
         let token = Self(Zeroizing::new(HEXLOWER.encode(&*bytes)));
-        write_atomically(&path, token.as_str(), true)?;
+        replace(&path, token.as_str().as_bytes(), Access::Owner)?;
         Ok(token)
     }
 
     /// The token in a file, if there is a usable one.
-    fn load(path: &Path) -> io::Result<Option<Self>> {
-        let file = match fs::File::open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+    fn load(path: &Path) -> Result<Option<Self>, FileError> {
+        let bytes = match read(path, 2 * MAX_TOKEN) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Ok(None),
+            Err(FileError::Exposed { path, .. }) => {
+                tracing::warn!("other users could read {}: its token is replaced", path.display());
+                return Ok(None);
+            }
             Err(error) => return Err(error),
         };
-        if open_to_others(&file.metadata()?, 0o077) {
-            tracing::warn!("other users could read {}: its token is replaced", path.display());
-            return Ok(None);
-        }
-        let mut bytes = Zeroizing::new(Vec::with_capacity(2 * MAX_TOKEN));
-        file.take(2 * MAX_TOKEN as u64).read_to_end(&mut bytes)?;
         let text = std::str::from_utf8(&bytes).unwrap_or_default().trim();
         let printable = text.bytes().all(|byte| byte.is_ascii_graphic());
         let usable = printable && (MIN_TOKEN..=MAX_TOKEN).contains(&text.len());

@@ -2,8 +2,9 @@
 //!
 //! Anybody on this machine can open connections, so that those without a token must not take the
 //! room of those with one. A connection is unproven until one of its requests presented the token.
-//! Unproven ones have room of their own, where a new one takes the place of the oldest; proven ones
-//! are never closed for others.
+//! Unproven ones have room of their own, where a new one takes the place of the oldest once that had
+//! a moment to prove itself. Proven ones are never closed for others; when their room is full, a
+//! further one is a guest among the unproven that leaves after its answer.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,49 +12,93 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use x0x_core::Tick;
 
-/// Most connections at once that have not presented the token.
+/// Most connections at once that are not proven, guests included.
 const MAX_UNPROVEN: usize = 256;
-/// Most that have. Beyond them, connections stay among the unproven.
+/// Most that are.
 const MAX_PROVEN: usize = 768;
 /// Most connections at once.
 pub(crate) const MAX_CONNECTIONS: usize = MAX_UNPROVEN + MAX_PROVEN;
+/// How long a connection has to present the token before it may be closed for a newer one. Meanwhile
+/// new ones wait to be taken.
+const GRACE: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+struct Unproven {
+    since: Tick,
+    closed: CancellationToken,
+}
 
 #[derive(Debug, Default)]
 struct Table {
-    /// By age, each with what closes it.
-    unproven: BTreeMap<u64, CancellationToken>,
+    /// By age.
+    unproven: BTreeMap<u64, Unproven>,
+    guests: BTreeSet<u64>,
     proven: BTreeSet<u64>,
     next: u64,
 }
 
+#[derive(Debug, Default)]
+struct Shared {
+    table: Mutex<Table>,
+    freed: Notify,
+}
+
+/// What becomes of a new connection.
+#[derive(Debug)]
+pub(crate) enum Admission {
+    /// It has a seat.
+    Taken {
+        seat: Seat,
+        /// Another one is closed for it.
+        evicted: bool,
+    },
+    /// There is no seat for so long, unless one becomes [free](Connections::freed) before.
+    Full(Duration),
+}
+
 /// The open connections. Cheap to clone; all clones are the same table.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Connections(Arc<Mutex<Table>>);
+pub(crate) struct Connections(Arc<Shared>);
 
 impl Connections {
     fn lock(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Admits a connection; true when another one was closed for it.
-    pub(crate) fn admit(&self) -> (Seat, bool) {
+    /// Seats a connection, if it can be done now.
+    pub(crate) fn admit(&self, now: Tick) -> Admission {
         let mut table = self.lock();
-        let full = table.unproven.len() >= MAX_UNPROVEN;
-        let evicted = if full { table.unproven.pop_first() } else { None };
+        let full = table.unproven.len() + table.guests.len() >= MAX_UNPROVEN;
+        if full {
+            // Without any, guests are about to leave.
+            let oldest = table.unproven.first_key_value().map_or(now, |(_, oldest)| oldest.since);
+            let left = GRACE.saturating_sub(now.since(oldest));
+            if left > Duration::ZERO {
+                return Admission::Full(left);
+            }
+            if let Some((_, oldest)) = table.unproven.pop_first() {
+                oldest.closed.cancel();
+            }
+        }
         let number = table.next;
         table.next += 1;
         let closed = CancellationToken::new();
-        table.unproven.insert(number, closed.clone());
+        table.unproven.insert(number, Unproven { since: now, closed: closed.clone() });
         drop(table);
-        if let Some((_, oldest)) = &evicted {
-            oldest.cancel();
-        }
         let pass = Pass { connections: self.clone(), number, proven: Arc::default() };
-        (Seat { pass, closed }, evicted.is_some())
+        Admission::Taken { seat: Seat { pass, closed }, evicted: full }
+    }
+
+    /// Waits until a seat was freed. One caller at a time.
+    pub(crate) async fn freed(&self) {
+        self.0.freed.notified().await;
     }
 }
 
@@ -78,10 +123,23 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
+        let number = self.pass.number;
         let mut table = self.pass.connections.lock();
-        table.unproven.remove(&self.pass.number);
-        table.proven.remove(&self.pass.number);
+        table.unproven.remove(&number);
+        table.guests.remove(&number);
+        table.proven.remove(&number);
+        drop(table);
+        self.pass.connections.0.freed.notify_one();
     }
+}
+
+/// What a proven connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It keeps its seat.
+    Kept,
+    /// It has to leave after this answer, unless that never ends.
+    Guest,
 }
 
 /// Names the connection that a request came over.
@@ -93,20 +151,29 @@ pub(crate) struct Pass {
 }
 
 impl Pass {
-    /// Notes that a request of the connection presented the token.
-    pub(crate) fn prove(&self) {
-        if self.is_proven() {
-            return;
+    /// Notes that a request of the connection presented the token. It is not closed for others any
+    /// more.
+    pub(crate) fn prove(&self) -> Standing {
+        if self.proven.load(Ordering::Relaxed) {
+            return Standing::Kept;
         }
         let mut table = self.connections.lock();
-        if table.proven.len() < MAX_PROVEN && table.unproven.remove(&self.number).is_some() {
-            table.proven.insert(self.number);
-            self.proven.store(true, Ordering::Relaxed);
+        let known =
+            table.unproven.remove(&self.number).is_some() || table.guests.remove(&self.number);
+        if !known {
+            // Too late: it is being closed.
+            return Standing::Guest;
         }
-    }
-
-    fn is_proven(&self) -> bool {
-        self.proven.load(Ordering::Relaxed)
+        if table.proven.len() >= MAX_PROVEN {
+            table.guests.insert(self.number);
+            return Standing::Guest;
+        }
+        table.proven.insert(self.number);
+        drop(table);
+        self.proven.store(true, Ordering::Relaxed);
+        // One of the unproven less.
+        self.connections.0.freed.notify_one();
+        Standing::Kept
     }
 }
 
@@ -120,37 +187,58 @@ mod tests {
         seat.evicted().now_or_never().is_some()
     }
 
+    fn seat(connections: &Connections, now: Tick) -> (Seat, bool) {
+        match connections.admit(now) {
+            Admission::Taken { seat, evicted } => (seat, evicted),
+            Admission::Full(left) => panic!("full for {left:?}"),
+        }
+    }
+
     #[test]
-    fn the_oldest_unproven_makes_room() {
+    fn the_oldest_unproven_makes_room_after_its_grace() {
         let connections = Connections::default();
-        let (proven, _) = connections.admit();
-        proven.pass().prove();
-        let seats: Vec<_> = (0..MAX_UNPROVEN).map(|_| connections.admit()).collect();
+        let (proven, _) = seat(&connections, Tick::ZERO);
+        assert_eq!(proven.pass().prove(), Standing::Kept);
+        assert!(connections.freed().now_or_never().is_some());
+        let seats: Vec<_> =
+            (0..MAX_UNPROVEN as u64).map(|n| seat(&connections, Tick::from_millis(n))).collect();
         assert!(seats.iter().all(|(_, evicted)| !evicted));
-        let (last, evicted) = connections.admit();
+        let early = connections.admit(Tick::from_millis(400));
+        assert!(matches!(early, Admission::Full(left) if left.as_millis() == 600), "{early:?}");
+        let (last, evicted) = seat(&connections, Tick::from_millis(1000));
         assert!(evicted && is_evicted(&seats[0].0));
         assert!(!is_evicted(&seats[1].0) && !is_evicted(&last) && !is_evicted(&proven));
+        // Each has its own moment.
+        assert!(matches!(connections.admit(Tick::from_millis(1000)), Admission::Full(_)));
         // Too late to be proven: it is being closed.
-        seats[0].0.pass().prove();
+        assert_eq!(seats[0].0.pass().prove(), Standing::Guest);
         assert_eq!(connections.lock().proven.len(), 1);
+        assert!(connections.freed().now_or_never().is_none());
         drop((seats, last, proven));
+        assert!(connections.freed().now_or_never().is_some());
         let table = connections.lock();
         assert!(table.unproven.is_empty() && table.proven.is_empty());
     }
 
     #[test]
-    fn proven_connections_are_bounded() {
+    fn guests_are_not_evicted_and_find_room_when_there_is() {
         let connections = Connections::default();
-        let seats: Vec<_> = (0..MAX_CONNECTIONS)
-            .map(|_| {
-                let (seat, evicted) = connections.admit();
-                assert!(!evicted);
-                seat.pass().prove();
-                seat
-            })
-            .collect();
-        assert_eq!(connections.lock().proven.len(), MAX_PROVEN);
-        assert_eq!(connections.lock().unproven.len(), MAX_UNPROVEN);
-        assert!(connections.admit().1 && is_evicted(&seats[MAX_PROVEN]));
+        let proven = |standing| {
+            let seat = seat(&connections, Tick::ZERO).0;
+            assert_eq!(seat.pass().prove(), standing);
+            seat
+        };
+        let mut kept: Vec<_> = (0..MAX_PROVEN).map(|_| proven(Standing::Kept)).collect();
+        let guests: Vec<_> = (0..MAX_UNPROVEN).map(|_| proven(Standing::Guest)).collect();
+        let later = Tick::from_millis(60_000);
+        assert!(matches!(connections.admit(later), Admission::Full(GRACE)));
+        assert!(guests.iter().all(|seat| !is_evicted(seat)));
+        kept.pop();
+        assert_eq!(guests[0].pass().prove(), Standing::Kept);
+        let (newest, evicted) = seat(&connections, later);
+        assert!(!evicted && !is_evicted(&newest));
+        drop((guests, kept, newest));
+        let table = connections.lock();
+        assert!(table.unproven.is_empty() && table.guests.is_empty() && table.proven.is_empty());
     }
 }

@@ -9,7 +9,7 @@ use x0x_agent::{
     AgentPublishError, AgentSubscribeError, AnnounceError, DirectError, PublishError,
     SendDirectError, SubscribeError, TopicNameError,
 };
-use x0x_api::{ErrorBody, ErrorCode, InvalidBase64, limits::RETRY_AFTER_SECS};
+use x0x_api::{ErrorBody, ErrorCode, InvalidBase64, InvalidCursor, limits::RETRY_AFTER_SECS};
 use x0x_core::ParseIdError;
 
 /// A failed request: the body says it all, its code gives the status.
@@ -64,6 +64,12 @@ impl From<InvalidBase64> for ApiError {
     }
 }
 
+impl From<InvalidCursor> for ApiError {
+    fn from(error: InvalidCursor) -> Self {
+        Self::new(ErrorCode::InvalidCursor, error.to_string())
+    }
+}
+
 impl From<TopicNameError> for ApiError {
     fn from(error: TopicNameError) -> Self {
         Self::new(ErrorCode::InvalidTopic, error.to_string())
@@ -76,6 +82,7 @@ impl From<AgentPublishError> for ApiError {
             AgentPublishError::Topic(_) => ErrorCode::InvalidTopic,
             AgentPublishError::Publish(PublishError::Busy) => ErrorCode::Busy,
             AgentPublishError::Publish(PublishError::TooLarge { .. }) => ErrorCode::PayloadTooLarge,
+            AgentPublishError::Publish(PublishError::NotStored) => ErrorCode::NotStored,
             AgentPublishError::Publish(PublishError::Closed) => ErrorCode::ShuttingDown,
             _ => ErrorCode::Internal,
         };

@@ -16,7 +16,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use serde::de::IgnoredAny;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use x0x_api::{Body as Carries, Endpoint, ErrorCode};
+use x0x_api::{Body as Carries, Endpoint, ErrorCode, limits::MAX_DIRECT_BODY};
 
 use super::error::ApiError;
 
@@ -28,8 +28,11 @@ const BODY_TIME: Duration = Duration::from_secs(30);
 const FREE_BODY: usize = 64 * 1024;
 /// Most bytes beyond that which all bodies hold together while they arrive and are worked on.
 const MAX_BODIES: usize = 128 * 1024 * 1024;
-/// How much of a refused body is read, so that the client gets to read why.
-const MAX_DRAIN: usize = 4 * 1024 * 1024;
+/// How long a body whose length was declared waits for its part of that. It is not read meanwhile.
+const ROOM_TIME: Duration = Duration::from_secs(2);
+/// How much of a refused body is read, so that the client gets to read why: the largest that any
+/// endpoint takes, and a little more.
+const MAX_DRAIN: usize = MAX_DIRECT_BODY + 1024 * 1024;
 /// For how long.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 /// How long its client may pause.
@@ -63,22 +66,44 @@ struct Share {
 }
 
 impl Share {
-    /// Takes what a body of `total` bytes needs in all; false when there is no room.
-    fn grow(&mut self, total: usize) -> bool {
+    /// What a body of `total` bytes needs besides what is held already.
+    fn missing(&self, total: usize) -> u32 {
         let held = self.held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let Ok(needed) = u32::try_from(total.saturating_sub(FREE_BODY).saturating_sub(held)) else {
-            return false;
-        };
-        if needed == 0 {
-            return true;
-        }
-        let Ok(more) = Arc::clone(&self.budget).try_acquire_many_owned(needed) else {
-            return false;
-        };
+        let missing = total.saturating_sub(FREE_BODY).saturating_sub(held);
+        // More than there ever is.
+        u32::try_from(missing).unwrap_or(u32::MAX)
+    }
+
+    fn hold(&mut self, more: OwnedSemaphorePermit) {
         match &mut self.held {
             Some(held) => held.merge(more),
             None => self.held = Some(more),
         }
+    }
+
+    /// Takes what a body of `total` bytes needs in all before any of it is read, so that bodies that
+    /// arrive together do not all get a part and none the whole. Waits a moment for room, in turn.
+    async fn reserve(&mut self, total: usize) -> bool {
+        let missing = self.missing(total);
+        if missing == 0 {
+            return true;
+        }
+        let room = Arc::clone(&self.budget).acquire_many_owned(missing);
+        let Ok(Ok(more)) = tokio::time::timeout(ROOM_TIME, room).await else { return false };
+        self.hold(more);
+        true
+    }
+
+    /// Takes what a body of `total` bytes needs in all; false when there is no room now.
+    fn grow(&mut self, total: usize) -> bool {
+        let missing = self.missing(total);
+        if missing == 0 {
+            return true;
+        }
+        let Ok(more) = Arc::clone(&self.budget).try_acquire_many_owned(missing) else {
+            return false;
+        };
+        self.hold(more);
         true
     }
 }
@@ -127,16 +152,20 @@ async fn take(
     if declared > endpoint.max_body as u64 {
         return Err(too_large());
     }
+    let no_room = || {
+        let text = format!("bodies in work exceed {MAX_BODIES} bytes together; try again later");
+        ApiError::new(ErrorCode::Busy, text)
+    };
+    if !share.reserve(usize::try_from(declared).unwrap_or(usize::MAX)).await {
+        return Err(no_room());
+    }
     let timeout = || ApiError::new(ErrorCode::RequestTimeout, "the body did not arrive in time");
     let bytes = tokio::time::timeout(BODY_TIME, collect(body, endpoint.max_body, declared, share))
         .await
         .map_err(|_| timeout())?
         .map_err(|failure| match failure {
             Failure::TooLarge => too_large(),
-            Failure::NoRoom => {
-                let text = format!("bodies in work exceed {MAX_BODIES} bytes together");
-                ApiError::new(ErrorCode::Busy, text)
-            }
+            Failure::NoRoom => no_room(),
             Failure::TooSlow => timeout(),
             Failure::Broken => ApiError::new(ErrorCode::BadRequest, "the body broke off"),
         })?;
@@ -254,6 +283,27 @@ mod tests {
         assert_eq!(collected.expect("there is room").len(), max);
         drop(second);
         assert_eq!(budget.0.available_permits(), MAX_BODIES);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_declared_body_waits_for_its_room_and_is_refused_in_the_end() {
+        let budget = Budget::default();
+        let sixth = MAX_BODIES / 5;
+        let mut shares: Vec<_> = (0..6).map(|_| budget.share()).collect();
+        let mut waiting = shares.pop().expect("six");
+        for share in &mut shares {
+            assert!(share.reserve(sixth).await);
+        }
+        assert!(!waiting.reserve(sixth).await, "nobody made room in time");
+        let first = shares.swap_remove(0);
+        let made = async {
+            tokio::time::sleep(ROOM_TIME / 2).await;
+            drop(first);
+        };
+        let (reserved, ()) = tokio::join!(waiting.reserve(sixth), made);
+        assert!(reserved, "one ended meanwhile");
+        assert!(waiting.grow(sixth), "what was reserved is enough");
+        assert!(!budget.share().reserve(usize::MAX).await);
     }
 
     #[test]

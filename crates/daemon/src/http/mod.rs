@@ -6,9 +6,11 @@ pub(crate) mod error;
 mod extract;
 mod limits;
 pub(crate) mod metrics;
+mod refusal;
 mod routes;
 pub(crate) mod server;
 pub(crate) mod sse;
+mod topic_stream;
 pub(crate) mod ws;
 
 use std::{panic::AssertUnwindSafe, sync::Arc};
@@ -31,7 +33,7 @@ use futures_util::FutureExt;
 use x0x_api::{Auth, ENDPOINTS, ErrorCode};
 
 use crate::app::App;
-use admission::Pass;
+use admission::{Pass, Standing};
 use error::{ApiError, Refused};
 
 /// Every route of the table, and the checks around them.
@@ -58,9 +60,8 @@ async fn gate(State(app): State<Arc<App>>, request: Request, next: Next) -> Resp
     let (parts, body) = request.into_parts();
     let checked = app.guard.check(&parts);
     let proven = checked.is_ok() && presents_token(&parts);
-    if proven && let Some(pass) = parts.extensions.get::<Pass>() {
-        pass.prove();
-    }
+    let pass = parts.extensions.get::<Pass>().filter(|_| proven);
+    let guest = pass.is_some_and(|pass| pass.prove() == Standing::Guest);
     let origin = parts.headers.get(ORIGIN).cloned();
     let mut response = match checked {
         Err(error) => {
@@ -80,7 +81,8 @@ async fn gate(State(app): State<Arc<App>>, request: Request, next: Next) -> Resp
             })
         }
     };
-    if !proven && response.status().is_client_error() {
+    let leaves = guest && response.status() != StatusCode::SWITCHING_PROTOCOLS;
+    if leaves || (!proven && response.status().is_client_error()) {
         close(&mut response);
     }
     if let Some(origin) = origin {

@@ -1,10 +1,18 @@
 //! Connections: how many, how slow, and how they end.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use axum::Router;
+use axum::{
+    Router,
+    http::{Request, StatusCode},
+};
 use hyper::{
-    Request,
     body::Incoming,
     server::conn::http1,
     service::{Service, service_fn},
@@ -15,11 +23,15 @@ use hyper_util::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::Semaphore,
 };
 use tokio_util::sync::CancellationToken;
 
-use super::admission::{Connections, MAX_CONNECTIONS, Seat};
+use super::{
+    admission::{Admission, Connections, MAX_CONNECTIONS, Pass, Seat},
+    metrics::ApiMetrics,
+    refusal::{self, Watched},
+};
 use crate::app::App;
 
 /// Most connections besides, which were told to make room and are about to end. While there are more,
@@ -45,25 +57,32 @@ pub(crate) async fn serve(
         let accept = async {
             // The semaphore is never closed.
             let permit = Arc::clone(&room).acquire_owned().await.ok()?;
-            Some((listener.accept().await, permit))
+            let (socket, _) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => return Some(Err(error)),
+            };
+            app.metrics.connections.inc();
+            Some(Ok((socket, seat(&app, &connections).await, permit)))
         };
         let accepted = tokio::select! {
             () = app.stop.cancelled() => return,
             accepted = accept => accepted,
         };
         match accepted {
-            Some((Ok((socket, _)), permit)) => {
-                app.metrics.connections.inc();
-                let (seat, evicted) = connections.admit();
-                if evicted {
-                    app.metrics.connections_evicted.inc();
-                }
-                let place = Place { seat, _permit: permit };
-                let connection =
-                    connection(socket, router.clone(), app.stop.clone(), kill.clone(), place);
-                app.tasks.spawn(connection);
+            Some(Ok((socket, seat, permit))) => {
+                let (router, app, kill) = (router.clone(), Arc::clone(&app), kill.clone());
+                let tasks = app.tasks.clone();
+                tasks.spawn(async move {
+                    let carried = carry(socket, router, &app.stop, &app.metrics, seat.pass());
+                    tokio::select! {
+                        () = carried => {}
+                        () = seat.evicted() => {}
+                        () = kill.cancelled() => {}
+                    }
+                    drop(permit);
+                });
             }
-            Some((Err(error), _)) => {
+            Some(Err(error)) => {
                 tracing::debug!(%error, "a connection was not taken");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
@@ -72,46 +91,140 @@ pub(crate) async fn serve(
     }
 }
 
-/// What a connection takes up while it lasts.
-struct Place {
-    seat: Seat,
-    _permit: OwnedSemaphorePermit,
+/// Waits for a connection's seat.
+async fn seat(app: &App, connections: &Connections) -> Seat {
+    loop {
+        match connections.admit(app.now()) {
+            Admission::Taken { seat, evicted } => {
+                if evicted {
+                    app.metrics.connections_evicted.inc();
+                }
+                return seat;
+            }
+            Admission::Full(left) => {
+                // Early when a seat is freed.
+                let _ = tokio::time::timeout(left, connections.freed()).await;
+            }
+        }
+    }
 }
 
-async fn connection(
+/// Serves a connection to its end.
+async fn carry(
     socket: TcpStream,
     router: Router,
-    stop: CancellationToken,
-    kill: CancellationToken,
-    place: Place,
+    stop: &CancellationToken,
+    metrics: &ApiMetrics,
+    pass: Pass,
 ) {
     // Without it answers are only slower.
     let _ = socket.set_nodelay(true);
+    let upgraded = Arc::new(AtomicBool::new(false));
+    let watched = Watched::new(socket, Arc::clone(&upgraded));
     let service = TowerToHyperService::new(router);
-    let pass = place.seat.pass();
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(pass.clone());
-        service.call(request)
+        let (answer, upgraded) = (service.call(request), Arc::clone(&upgraded));
+        async move {
+            let answer = answer.await?;
+            if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+                upgraded.store(true, Ordering::Relaxed);
+            }
+            Ok::<_, std::convert::Infallible>(answer)
+        }
     });
-    let connection = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)
         .max_buf_size(BUFFER)
-        .serve_connection(TokioIo::new(socket), service)
+        .serve_connection(TokioIo::new(watched), service)
         .with_upgrades();
-    tokio::pin!(connection);
     let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = place.seat.evicted() => return,
+        result = &mut connection => result,
         () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            tokio::select! {
-                result = connection.as_mut() => result,
-                () = kill.cancelled() => return,
-            }
+            Pin::new(&mut connection).graceful_shutdown();
+            (&mut connection).await
         }
     };
-    if let Err(error) = result {
+    if let Err(error) = &result {
         tracing::debug!(%error, "a connection ended");
+    }
+    // Nothing is left of a connection that was upgraded.
+    let Some(parts) = connection.into_parts() else { return };
+    let watched = parts.io.into_inner();
+    let refused = refusal::reason(result.as_ref().err(), &watched, !parts.read_buf.is_empty());
+    if let Some((code, text)) = refused {
+        let status = StatusCode::from_u16(code.status()).unwrap_or_default();
+        metrics.count(status, Some(code));
+        refusal::answer(watched, code, text).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use x0x_api::{ErrorBody, ErrorCode};
+    use x0x_core::Tick;
+
+    use super::*;
+
+    const GOOD: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+
+    /// What a connection gets for these bytes until it is closed, a client's end left open.
+    async fn exchange(bytes: &str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let served = tokio::spawn(async move {
+            let (socket, _) = listener.accept().await.expect("a connection");
+            let connections = Connections::default();
+            let Admission::Taken { seat, .. } = connections.admit(Tick::ZERO) else {
+                panic!("there is room");
+            };
+            let router = Router::new().route("/", get(async || "fine"));
+            let metrics = ApiMetrics::default();
+            carry(socket, router, &CancellationToken::new(), &metrics, seat.pass()).await;
+        });
+        let mut client = TcpStream::connect(address).await.expect("it listens");
+        client.write_all(bytes.as_bytes()).await.expect("sent");
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.expect("text");
+        drop(client);
+        served.await.expect("it ends");
+        answer
+    }
+
+    fn assert_refused(answer: &str, code: ErrorCode) {
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+        let start = format!("HTTP/1.1 {} ", code.status());
+        assert!(head.starts_with(&start), "{answer}");
+        assert!(head.contains("connection: close"), "{answer}");
+        let body: ErrorBody = serde_json::from_str(body).expect("JSON");
+        assert_eq!(body.code, code);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stalled_head_is_told_and_an_idle_connection_ends() {
+        assert_refused(&exchange("GET / HTTP/1.1\r\nHo").await, ErrorCode::RequestTimeout);
+        assert_eq!(exchange("").await, "");
+        let answer = exchange(GOOD).await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("fine"), "{answer}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_no_request_is_refused_like_all_else() {
+        for bytes in
+            ["nonsense\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "\u{16}\u{3}\u{1}\u{2}"]
+        {
+            assert_refused(&exchange(bytes).await, ErrorCode::BadRequest);
+        }
+        let many = "X: y\r\n".repeat(200);
+        let many = format!("GET / HTTP/1.1\r\n{many}\r\n");
+        assert_refused(&exchange(&many).await, ErrorCode::HeadersTooLarge);
+        let answer = exchange(&format!("{GOOD}{GOOD}nonsense\r\n\r\n")).await;
+        let (fine, refused) = answer.split_at(answer.find("HTTP/1.1 400").expect("refused"));
+        assert_eq!(fine.matches("HTTP/1.1 200").count(), 2, "{answer}");
+        assert!(fine.ends_with("fine"), "{answer}");
+        assert_refused(refused, ErrorCode::BadRequest);
     }
 }

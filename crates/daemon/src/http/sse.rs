@@ -1,6 +1,6 @@
 //! Server-sent events: framing, keep-alive, resumption.
 
-use std::{convert::Infallible, future::Future, sync::Arc};
+use std::{convert::Infallible, fmt::Display, future::Future, sync::Arc};
 
 use axum::{
     body::Body,
@@ -52,9 +52,14 @@ pub(crate) fn encode(name: &str, data: &impl Serialize) -> Encoded {
     out.into()
 }
 
-/// The id after which a client wants to resume.
+/// The id after which a client wants to resume, as it gives it.
+pub(crate) fn last_event_id_text(headers: &HeaderMap) -> Option<&str> {
+    Some(headers.get(LAST_EVENT_ID)?.to_str().ok()?.trim())
+}
+
+/// The same where ids are numbers.
 pub(crate) fn last_event_id(headers: &HeaderMap) -> Option<u64> {
-    headers.get(LAST_EVENT_ID)?.to_str().ok()?.trim().parse().ok()
+    last_event_id_text(headers)?.parse().ok()
 }
 
 /// Where a stream's bytes come from.
@@ -63,7 +68,7 @@ pub(crate) trait Source: Send + 'static {
     fn next(&mut self) -> impl Future<Output = Option<Bytes>> + Send;
 }
 
-fn append(out: &mut BytesMut, id: u64, event: &Encoded) {
+pub(crate) fn append(out: &mut BytesMut, id: impl Display, event: &Encoded) {
     out.extend_from_slice(format!("id: {id}\n").as_bytes());
     out.extend_from_slice(event);
 }
@@ -77,7 +82,7 @@ impl Source for BusSource {
         let Taken { missed, events } = self.0.take(MAX_CHUNK).await;
         let mut out = BytesMut::with_capacity(MAX_CHUNK.min(events.len() * 1024 + 128));
         if let Some(missed) = missed {
-            let event = Event::Lagged(Lagged { missed, subscription_id: None });
+            let event = Event::Lagged(Lagged { missed, ..Lagged::default() });
             out.extend_from_slice(&encode(LAGGED, &event));
         }
         for (id, event) in &events {
@@ -115,7 +120,7 @@ impl DirectSource {
                 append(out, self.base + number, &event);
             }
             DirectEvent::Lagged { missed } => {
-                out.extend_from_slice(&encode(LAGGED, &Lagged { missed, subscription_id: None }));
+                out.extend_from_slice(&encode(LAGGED, &Lagged { missed, ..Lagged::default() }));
             }
             // A later kind of event says nothing to clients of this API.
             _ => {}
@@ -191,7 +196,7 @@ mod tests {
     #[test]
     fn framing() {
         let mut out = BytesMut::new();
-        append(&mut out, 7, &encode("lagged", &Lagged { missed: 3, subscription_id: None }));
+        append(&mut out, 7, &encode("lagged", &Lagged { missed: 3, ..Lagged::default() }));
         assert_eq!(out, "id: 7\nevent: lagged\ndata: {\"missed\":3}\n\n");
     }
 

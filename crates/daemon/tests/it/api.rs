@@ -86,7 +86,9 @@ async fn own_publishes_come_back_once_a_subscription() {
     assert_eq!(first.len(), 16);
     let mut events = EventStream::open(api, "/events", None).await;
     let publish = json!({"topic": "news", "payload": "aGk="});
-    assert_eq!(api.post("/publish", &publish).await.json(), json!({"ok": true}));
+    let published: types::PublishResponse = typed(&api.post("/publish", &publish).await);
+    assert_eq!((published.seq, published.topic_peers), (1, 0));
+    assert_eq!(published.require_ack, None);
     let mut seen = Vec::new();
     for _ in 0..2 {
         let event = events.next().await.expect("an event");
@@ -103,6 +105,7 @@ async fn own_publishes_come_back_once_a_subscription() {
             "trust_level": "unknown",
             "epoch": epoch,
             "seq": 1,
+            "cursor": published.cursor.expect("a place"),
         }});
         assert_eq!(event.data, expected);
         seen.push(id);

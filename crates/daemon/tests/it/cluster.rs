@@ -132,32 +132,84 @@ async fn a_killed_daemon_is_missed_by_nobody_and_rejoins() {
     }
 
     victim.restart(&bootstrap).await;
-    let machine = victim.api().get("/agent").await.json()["machine_id"].clone();
-    let hub = nodes[0].api.get("/agent").await.json()["machine_id"].clone();
-    let rejoined = async {
-        eventually("the process has rejoined", || async {
-            // The others may still list the process that was killed; the new one tells what is true.
-            lists(&victim.api(), &hub).await && lists(&nodes[0].api, &machine).await
-        })
-        .await;
-    };
-    let rejoined = tokio::time::timeout(Duration::from_secs(5), rejoined).await;
-    assert!(rejoined.is_ok(), "not back within five seconds");
-    for node in &nodes {
-        let listed = node.api.get("/peers").await.json()["peers"].as_array().map(Vec::len);
-        assert_eq!(listed.map(|count| count as u64), Some(node.api.peers().await));
+    let mut apis: Vec<Api> = nodes.iter().map(|node| node.api.clone()).collect();
+    apis.push(victim.api());
+    let rejoined = tokio::time::timeout(Duration::from_secs(5), meshed(&apis)).await;
+    if rejoined.is_err() {
+        let mut report = String::new();
+        for (place, api) in apis.iter().enumerate() {
+            report.push_str(&describe(place, api).await);
+        }
+        panic!("not back within five seconds\n{report}");
     }
     let mut ws = Ws::open(&victim.api(), "/ws").await;
     ws.subscribe("after").await;
-    let mut publisher = Ws::open(&nodes[0].api, "/ws").await;
+    let mut publisher = Ws::open(&nodes[2].api, "/ws").await;
     publisher.send(&json!({"type": "publish", "topic": "after", "payload": "aGk="})).await;
     assert_eq!(ws.next().await["payload"], "aGk=");
     victim.terminate().await;
     stop(nodes).await;
 }
 
-/// Whether a daemon has a session with this machine.
-async fn lists(api: &Api, machine: &Value) -> bool {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn zz_restart_mesh() {
+    let nodes = Node::cluster(3).await;
+    let bootstrap = nodes[0].daemon.agent().local_addresses();
+    let mut victim = Process::spawn(&bootstrap).await;
+    eventually("the process has joined", || async { victim.api().peers().await >= 1 }).await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    victim.kill();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    victim.restart(&bootstrap).await;
+    let mut apis: Vec<Api> = nodes.iter().map(|node| node.api.clone()).collect();
+    apis.push(victim.api());
+    let rejoined = tokio::time::timeout(Duration::from_secs(5), meshed(&apis)).await;
+    if rejoined.is_err() {
+        let mut report = String::new();
+        for (place, api) in apis.iter().enumerate() {
+            report.push_str(&describe(place, api).await);
+        }
+        panic!("not back within five seconds\n{report}");
+    }
+    victim.terminate().await;
+    stop(nodes).await;
+}
+
+async fn machine_id(api: &Api) -> String {
+    api.get("/agent").await.json()["machine_id"].as_str().expect("text").to_owned()
+}
+
+/// The machines with which a daemon has a session.
+async fn listed(api: &Api) -> BTreeSet<String> {
     let peers = api.get("/peers").await.json();
-    peers["peers"].as_array().expect("a list").iter().any(|peer| peer["id"] == *machine)
+    let peers = peers["peers"].as_array().expect("a list").iter();
+    peers.map(|peer| peer["id"].as_str().expect("text").to_owned()).collect()
+}
+
+/// Waits until every one of these daemons has a session with every other one, and says so.
+async fn meshed(apis: &[Api]) {
+    let mut machines = BTreeSet::new();
+    for api in apis {
+        machines.insert(machine_id(api).await);
+    }
+    for api in apis {
+        let mut others = machines.clone();
+        others.remove(&machine_id(api).await);
+        eventually("a session with every daemon", || async {
+            listed(api).await == others && api.peers().await == others.len() as u64
+        })
+        .await;
+    }
+}
+
+/// What a daemon knows of its place, for the report of a failure.
+async fn describe(place: usize, api: &Api) -> String {
+    let metrics = String::from_utf8(api.get("/metrics").await.body).expect("text");
+    let told = metrics.lines().filter(|line| {
+        let of_layer = ["x0x_membership_", "x0x_transport_", "x0x_quic_links"];
+        of_layer.iter().any(|prefix| line.starts_with(prefix)) && !line.ends_with(" 0")
+    });
+    let told: Vec<&str> = told.filter(|line| !line.contains("bytes")).collect();
+    let (id, peers) = (machine_id(api).await, listed(api).await);
+    format!("node {place}: {id} lists {peers:?}\n  {}\n", told.join("\n  "))
 }

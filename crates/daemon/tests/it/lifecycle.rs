@@ -65,6 +65,11 @@ impl Process {
         self.child.wait().expect("it ends");
     }
 
+    /// SIGSTOP, or SIGCONT: the process stands still, with its connections open.
+    pub(crate) fn stand_still(&self, still: bool) {
+        signal(&self.child, if still { "STOP" } else { "CONT" });
+    }
+
     /// SIGTERM, and its exit code.
     pub(crate) async fn terminate(mut self) -> Option<i32> {
         signal(&self.child, "TERM");

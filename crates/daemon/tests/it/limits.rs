@@ -7,7 +7,7 @@ use tokio::{
 };
 use x0x_api::{ErrorCode, limits::MAX_DIRECT_PAYLOAD};
 
-use crate::support::{Node, request_head, stop, within};
+use crate::support::{Node, eventually, request_head, stop, within};
 
 #[tokio::test]
 async fn large_heads_are_refused() {
@@ -90,29 +90,53 @@ async fn payloads_of_direct_messages_are_bounded() {
     stop(vec![node]).await;
 }
 
-/// What docs/api.md says of bytes that do not become a request.
+/// Bytes that never become a request are answered like every other failure.
 #[tokio::test]
-async fn what_is_no_request_is_refused_without_a_body() {
+async fn what_is_no_request_is_refused_with_the_same_body() {
     let node = Node::start(&[]).await;
     let fields: String = (0..101).map(|n| format!("X-{n}: x\r\n")).collect();
-    for (bytes, statuses) in [
-        ("nonsense\r\n\r\n".to_owned(), "400"),
-        (format!("GET /health HTTP/1.1\r\n{fields}\r\n"), "431"),
-        (format!("GET /health HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(300_000)), "431"),
-        (format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(300_000)), "414 431"),
+    let long = "x".repeat(300_000);
+    for (bytes, code) in [
+        ("nonsense\r\n\r\n".to_owned(), ErrorCode::BadRequest),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), ErrorCode::BadRequest),
+        (format!("GET /health HTTP/1.1\r\n{fields}\r\n"), ErrorCode::HeadersTooLarge),
+        (format!("GET /health HTTP/1.1\r\nX: {long}\r\n\r\n"), ErrorCode::HeadersTooLarge),
+        (format!("GET /{long} HTTP/1.1\r\n\r\n"), ErrorCode::HeadersTooLarge),
+        (format!("GET /health HTTP/1.1\r\nX: {long}"), ErrorCode::HeadersTooLarge),
     ] {
-        let mut socket = TcpStream::connect(node.api.address).await.expect("the API listens");
-        // The daemon may stop reading before it has seen all of it.
-        let _ = socket.write_all(bytes.as_bytes()).await;
-        let mut answer = Vec::new();
-        let _ = within("the end", socket.read_to_end(&mut answer)).await;
-        let answer = String::from_utf8_lossy(&answer);
-        // What was left unread may have taken the answer away.
-        if answer.is_empty() && bytes.len() > 64 * 1024 {
-            continue;
-        }
-        assert!(statuses.contains(answer.get(9..12).unwrap_or("none")), "{answer}");
-        assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+        let answer = node.api.raw(bytes.as_bytes()).await;
+        let what = &bytes[..bytes.len().min(30)];
+        assert_eq!(answer.status, code.status(), "{what}: {answer:?}");
+        assert_eq!(answer.json()["code"], code.as_str(), "{what}");
+        assert_eq!(answer.header("connection"), Some("close"), "{what}");
     }
+    let refused = node.api.metric("api_refused_total{code=\"headers_too_large\"}").await;
+    assert!(refused >= 4, "{refused}");
+    stop(vec![node]).await;
+}
+
+/// A client that sends all of a large body gets to read that there is no room for it now.
+#[tokio::test]
+async fn a_body_without_room_is_refused_with_a_time_to_try_again() {
+    let node = Node::start(&[]).await;
+    let mut headers = node.api.headers();
+    headers.push(("Content-Type".to_owned(), "application/json".to_owned()));
+    let body = vec![b' '; 23 << 20];
+    let head = request_head("POST", "/direct/send", &headers)
+        + &format!("Content-Length: {}\r\n\r\n", body.len());
+    let mut open = Vec::new();
+    for _ in 0..5 {
+        let mut socket = TcpStream::connect(node.api.address).await.expect("the API listens");
+        socket.write_all(head.as_bytes()).await.expect("sent");
+        open.push(socket);
+    }
+    let sixth = [head.as_bytes(), &body].concat();
+    eventually("there is no room", || async {
+        let answer = node.api.raw(&sixth).await;
+        answer.status == 429 && answer.header("retry-after") == Some("1")
+    })
+    .await;
+    drop(open);
+    eventually("there is room again", || async { node.api.raw(&sixth).await.status == 400 }).await;
     stop(vec![node]).await;
 }

@@ -7,5 +7,7 @@ mod events;
 mod floods;
 mod lifecycle;
 mod limits;
+mod nine;
+mod resume;
 mod support;
 mod websocket;

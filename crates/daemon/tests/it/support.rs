@@ -206,9 +206,27 @@ async fn read_answer(reader: &mut BufReader<TcpStream>) -> Answer {
 /// An event as it came.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct SseEvent {
-    pub(crate) id: Option<u64>,
+    pub(crate) id: Option<String>,
     pub(crate) name: String,
     pub(crate) data: Value,
+}
+
+impl SseEvent {
+    /// The id, where ids are numbers.
+    pub(crate) fn number(&self) -> u64 {
+        self.id.as_deref().and_then(|id| id.parse().ok()).expect("a number as id")
+    }
+
+    /// The payload of a message.
+    pub(crate) fn payload(&self) -> Vec<u8> {
+        payload(&self.data["data"])
+    }
+}
+
+/// The payload of a message, in an event or a frame.
+pub(crate) fn payload(message: &Value) -> Vec<u8> {
+    let payload = message["payload"].as_str().unwrap_or_else(|| panic!("no message: {message}"));
+    data_encoding::BASE64.decode(payload.as_bytes()).expect("base64")
 }
 
 /// A client of an event stream.
@@ -221,7 +239,7 @@ pub(crate) struct EventStream {
 }
 
 impl EventStream {
-    pub(crate) async fn open(api: &Api, path: &str, last_event_id: Option<u64>) -> Self {
+    pub(crate) async fn open(api: &Api, path: &str, last_event_id: Option<&str>) -> Self {
         let mut headers = api.headers();
         if let Some(id) = last_event_id {
             headers.push(("Last-Event-ID".to_owned(), id.to_string()));
@@ -262,7 +280,7 @@ impl EventStream {
         let mut event = SseEvent { id: None, name: String::new(), data: Value::Null };
         for line in block.lines() {
             match line.split_once(": ").expect("a field") {
-                ("id", id) => event.id = Some(id.parse().expect("a number")),
+                ("id", id) => event.id = Some(id.to_owned()),
                 ("event", name) => event.name = name.to_owned(),
                 ("data", data) => event.data = serde_json::from_str(data).expect("JSON"),
                 ("retry", time) => self.retry = Some(time.parse().expect("a number")),
@@ -338,7 +356,16 @@ impl Ws {
     }
 
     pub(crate) async fn subscribe(&mut self, topic: &str) {
-        self.send(&serde_json::json!({"type": "subscribe", "topics": [topic]})).await;
+        self.subscribe_since(topic, None).await;
+    }
+
+    /// Subscribes from a place on.
+    pub(crate) async fn subscribe_since(&mut self, topic: &str, since: Option<&str>) {
+        let mut frame = serde_json::json!({"type": "subscribe", "topics": [topic]});
+        if let Some(since) = since {
+            frame["since"] = serde_json::json!({topic: since});
+        }
+        self.send(&frame).await;
         let frame = self.next().await;
         assert_eq!(frame, serde_json::json!({"type": "subscribed", "topics": [topic]}));
     }

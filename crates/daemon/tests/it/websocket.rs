@@ -35,8 +35,9 @@ async fn sessions_publish_subscribe_and_are_listed() {
     assert!(epoch.as_str().is_some_and(|text| text.len() == 16), "{message}");
     let expected = json!({
         "type": "message", "topic": "t", "payload": "aGk=", "origin": node.agent_id(),
-        "epoch": epoch, "seq": 1,
+        "epoch": epoch, "seq": 1, "cursor": message["cursor"],
     });
+    assert!(message["cursor"].is_string(), "{message}");
     assert_eq!(message, expected);
     assert_eq!(two.next().await, message);
     // A late session gets what is kept, and can tell that it is the same message.

@@ -35,9 +35,14 @@ pub(super) struct Dedup {
 }
 
 impl Dedup {
+    /// Whether the machine used the id lately.
+    pub(super) fn contains(&self, peer: MachineId, id: MessageId) -> bool {
+        self.windows.get(&peer).is_some_and(|window| window.ids.contains(&id))
+    }
+
     /// Records an id; false when it was there already.
     pub(super) fn insert(&mut self, peer: MachineId, id: MessageId) -> bool {
-        if self.windows.get(&peer).is_some_and(|window| window.ids.contains(&id)) {
+        if self.contains(peer, id) {
             return false;
         }
         while self.total >= MAX_IDS && self.forget_longest_absent() {}

@@ -48,9 +48,11 @@ pub(super) struct Incoming {
 }
 
 impl Incoming {
-    /// A session began or ended: the order starts anew. What is held is still delivered.
+    /// A session began or ended: the order starts anew. What is held is still delivered; marks of
+    /// retries go, since nobody waits for their answer any more.
     pub(super) fn reset(&mut self) {
-        let (held, held_bytes) = (std::mem::take(&mut self.held), self.held_bytes);
+        let (mut held, held_bytes) = (std::mem::take(&mut self.held), self.held_bytes);
+        held.retain(|held| held.message.is_some());
         *self = Self { stale: held.len(), held, held_bytes, ..Self::default() };
     }
 
@@ -72,7 +74,8 @@ impl Incoming {
         Place::Next
     }
 
-    /// Keeps a message until the inbox has room.
+    /// Keeps a message until the inbox has room. A retry's mark (`None`) takes no room of its own: the
+    /// sender's window bounds them.
     pub(super) fn hold(&mut self, seq: u64, message: Option<Verified>) {
         let len = message.as_ref().map_or(0, |message| message.payload().len());
         self.bytes += len;
@@ -237,6 +240,19 @@ mod tests {
         incoming.pop();
         assert_eq!(incoming.next_ack().map(|ack| (ack.epoch, ack.through_seq)), Some((2, 1)));
         assert_eq!(incoming.refuse_held(RefuseReason::InboxClosed), 0);
+    }
+
+    #[test]
+    fn marks_of_retries_end_with_their_session() {
+        let mut incoming = Incoming::default();
+        for epoch in 1..=5 {
+            assert_eq!(incoming.place(epoch, 1), Place::Next);
+            incoming.hold(1, (epoch == 1).then(|| verified(3)));
+            assert_eq!(incoming.place(epoch, 2), Place::Next);
+            incoming.hold(2, None);
+        }
+        assert_eq!(incoming.held.len(), 1 + 2, "the message, and the marks of the last session");
+        assert_eq!((incoming.stale, incoming.held_bytes), (1, 3));
     }
 
     #[test]

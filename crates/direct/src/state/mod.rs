@@ -244,21 +244,23 @@ impl DirectMachine {
             message.verify(&session.agents, &self.config.local_agents)
         };
         // Reading goes on when nothing can be held: what is refused here is told at once, and
-        // answers and sessions behind it are not kept waiting.
+        // answers and sessions behind it are not kept waiting. A retry needs no room: its first copy
+        // was taken, whatever else there is to hold.
         let verified = verified.and_then(|message| {
-            let fits = peer.incoming.may_hold(len, free);
-            fits.then_some(message).ok_or(RefuseReason::Busy)
+            let retry = self.dedup.contains(id, message.id());
+            let fits = retry || peer.incoming.may_hold(len, free);
+            fits.then_some((message, retry)).ok_or(RefuseReason::Busy)
         });
         match verified {
-            Ok(message) if self.dedup.insert(id, message.id()) => {
+            Ok((_, true)) => {
+                self.metrics.duplicates.inc();
+                peer.incoming.hold(seq, None);
+            }
+            Ok((message, false)) => {
+                self.dedup.insert(id, message.id());
                 self.held_messages += 1;
                 self.held_bytes += message.payload().len();
                 peer.incoming.hold(seq, Some(message));
-            }
-            Ok(_) => {
-                self.metrics.duplicates.inc();
-                self.held_messages += 1;
-                peer.incoming.hold(seq, None);
             }
             Err(reason) => {
                 peer.incoming.refuse(seq, reason);
@@ -309,9 +311,9 @@ impl DirectMachine {
                 break;
             }
             self.holding.rotate_left(1);
-            self.held_messages -= 1;
             if let Some(message) = peer.incoming.pop() {
                 let len = message.payload().len();
+                self.held_messages -= 1;
                 self.held_bytes -= len;
                 self.room.messages -= 1;
                 self.room.bytes -= len;

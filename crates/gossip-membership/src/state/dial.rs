@@ -33,6 +33,8 @@ pub(super) enum Purpose {
     Merge,
     /// A link; urgent when it is wanted even at the cost of another.
     Link { urgent: bool },
+    /// Whom it knows: perhaps nobody that this node knows.
+    Compare,
     /// An urgent link to a newcomer whose walk ended here.
     Walk,
 }
@@ -67,11 +69,12 @@ impl HyParView {
 
     /// Asks now when the peer has a session, else dials it. False when neither is possible.
     pub(super) fn reach(&mut self, now: Tick, peer: Peer, purpose: Purpose) -> bool {
-        if self.sessions.contains_key(&peer.id()) {
+        if self.has_session(peer.id()) {
             self.ask(now, peer.id(), purpose);
             return true;
         }
-        if !peer.is_dialable() || !self.may_dial() || self.is_dialling(peer.id()) {
+        let ending = self.sessions.contains_key(&peer.id());
+        if ending || !peer.is_dialable() || !self.may_dial() || self.is_dialling(peer.id()) {
             return false;
         }
         self.start_dial(now, peer.to_addr(), Target::Peer(peer), purpose);
@@ -115,7 +118,7 @@ impl HyParView {
                     }
                     dial.target = Target::Peer(Peer::new(id, [address]));
                 }
-                if self.sessions.contains_key(&id) {
+                if self.has_session(id) {
                     self.ask(now, id, dial.purpose);
                 } else if !self.is_dialling(id) {
                     self.dials.push(dial);

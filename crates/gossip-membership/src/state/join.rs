@@ -6,13 +6,15 @@ use super::{HyParView, Request, dial::Purpose};
 use crate::{peer::Peer, view::Source, wire::Message};
 
 impl HyParView {
-    /// Asks a contact with a session for a place in the overlay.
-    pub(super) fn join(&mut self, now: Tick, contact: MachineId) {
-        if self.active.contains(contact) || self.requests.contains_key(&contact) {
+    /// Asks a contact with a session for a place in the overlay. One that linked with this node in the
+    /// meantime, because it knew it from before, is asked all the same: for the peers that it tells of.
+    pub(super) fn join(&mut self, now: Tick, contact: MachineId, across: bool) {
+        let settled = self.active.contains(contact) && self.linked() >= self.target();
+        if settled || self.requests.contains_key(&contact) {
             return;
         }
         let deadline = now + self.config.request_timeout;
-        self.requests.insert(contact, Request { urgent: true, deadline });
+        self.requests.insert(contact, Request { urgent: true, across, deadline });
         self.metrics.requests.inc();
         self.send(contact, Message::Join);
     }
@@ -22,9 +24,7 @@ impl HyParView {
     pub(super) fn on_join(&mut self, now: Tick, newcomer: MachineId) {
         self.metrics.joins.inc();
         self.lost.forget(newcomer);
-        // A node that was restarted dials its old neighbours sooner than they notice.
-        let count = self.shuffle_len();
-        let (entries, _) = self.sample(count, count, newcomer);
+        let entries = self.introductions(newcomer);
         if self.active.contains(newcomer) {
             return self.send(newcomer, Message::NeighborReply { accept: true, entries });
         }
@@ -51,7 +51,10 @@ impl HyParView {
             return;
         };
         let id = joiner.id();
-        let short = self.linked() < self.config.active_target;
+        if id != from && self.active.contains(id) {
+            self.doubt(now, joiner.clone());
+        }
+        let short = self.linked() < self.target();
         if !self.is_busy(id) && (ttl == 0 || self.active.len() == 1 || short) {
             self.metrics.walks_ended.inc();
             // Where the joiner is known to be goes first: a false walk must not make it unreachable.

@@ -18,18 +18,19 @@ impl HyParView {
     /// A peer is reached: ask for what it was dialled for.
     pub(super) fn ask(&mut self, now: Tick, id: MachineId, purpose: Purpose) {
         match purpose {
-            Purpose::Join if self.linked() < self.config.active_target => self.join(now, id),
+            Purpose::Join if self.linked() < self.target() => self.join(now, id, false),
             Purpose::Join => {
                 let peer = self.session_peer(id);
                 self.learn(now, peer, Source::Gossip, &[]);
             }
-            Purpose::Merge => self.join(now, id),
-            Purpose::Link { urgent } => self.request(now, id, urgent),
-            Purpose::Walk => self.request(now, id, true),
+            Purpose::Merge => self.join(now, id, true),
+            Purpose::Compare => self.ask_whom_it_knows(now, id),
+            Purpose::Link { urgent } => self.request(now, id, urgent, urgent),
+            Purpose::Walk => self.request(now, id, true, false),
         }
     }
 
-    fn request(&mut self, now: Tick, id: MachineId, urgent: bool) {
+    fn request(&mut self, now: Tick, id: MachineId, urgent: bool, across: bool) {
         if self.active.contains(id) || self.requests.contains_key(&id) {
             return;
         }
@@ -38,25 +39,38 @@ impl HyParView {
         if !keepable {
             return;
         }
+        if !self.admits(now, id, None) {
+            self.metrics.refused_network.inc();
+            return self.defer(now, id);
+        }
         let high = urgent || self.active.is_empty();
         let deadline = now + self.config.request_timeout;
-        self.requests.insert(id, Request { urgent: high, deadline });
+        self.requests.insert(id, Request { urgent: high, across, deadline });
         self.metrics.requests.inc();
         self.send(id, Message::Neighbor { high });
     }
 
     pub(super) fn on_neighbor(&mut self, now: Tick, from: MachineId, high: bool) {
         self.lost.forget(from);
+        // Whoever has nobody else, because it was restarted, needs more peers than this one.
+        let entries = if high { self.introductions(from) } else { Vec::new() };
         if self.active.contains(from) {
-            let reply = Message::NeighborReply { accept: true, entries: Vec::new() };
-            return self.send(from, reply);
+            return self.send(from, Message::NeighborReply { accept: true, entries });
         }
-        self.grant(now, from, high, Vec::new());
+        self.grant(now, from, high, entries);
+    }
+
+    /// Peers for a newcomer to go on with, neighbours first: a node that was restarted dials its old
+    /// neighbours sooner than they notice.
+    pub(super) fn introductions(&mut self, to: MachineId) -> Vec<Peer> {
+        let count = self.shuffle_len();
+        self.sample(count, count, to).0
     }
 
     /// Grants a link when there is room, or when an urgent one may push another out; answers.
     pub(super) fn grant(&mut self, now: Tick, to: MachineId, urgent: bool, entries: Vec<Peer>) {
-        let accept = self.has_room() || (urgent && self.make_room(now));
+        let accept =
+            self.admits_counted(now, to) && (self.has_room() || (urgent && self.make_room(now)));
         self.send(to, Message::NeighborReply { accept, entries });
         if accept {
             self.metrics.accepts.inc();
@@ -77,6 +91,10 @@ impl HyParView {
     ) {
         let request = self.requests.remove(&from);
         if request.is_some() {
+            if !accept && request.as_ref().is_some_and(|request| request.across) {
+                let others = self.heard_of_all(from, entries.clone());
+                self.no_room_beyond(self.session_peer(from), &others);
+            }
             self.integrate(now, from, entries, &[]);
         }
         if self.active.contains(from) {
@@ -94,7 +112,9 @@ impl HyParView {
             self.metrics.requests_refused.inc();
             return self.defer(now, from);
         }
-        if self.has_room() || (request.urgent && self.make_room(now)) {
+        if self.admits_counted(now, from)
+            && (self.has_room() || (request.urgent && self.make_room(now)))
+        {
             self.add_link(now, from);
         } else {
             self.send(from, Message::Disconnect { alive: true });
@@ -162,6 +182,9 @@ impl HyParView {
     /// Notes a peer as lost. A former neighbour is dialled again when nobody better is known.
     pub(super) fn note_lost(&mut self, now: Tick, peer: Peer, neighbour: bool) {
         let denied_until = now + self.config.deny_time;
+        if !neighbour {
+            self.book.failed(now, peer.id(), self.config.retry_max);
+        }
         let retry_min = self.config.retry_min;
         let retry = neighbour.then(|| (self.around(now, retry_min), retry_min * 2));
         self.passive.remove(peer.id());
@@ -171,11 +194,20 @@ impl HyParView {
     /// Ends the link at this side, if there is one.
     pub(super) fn drop_link(&mut self, now: Tick, id: MachineId) -> Option<Peer> {
         let peer = self.active.remove(id)?;
-        if self.active.len() < self.config.active_target {
+        self.unwatch(id);
+        if self.active.len() < self.target() {
             self.shuffle_soon(now);
         }
         self.outputs.push_back(Output::NeighborDown(id));
         Some(peer)
+    }
+
+    fn admits_counted(&self, now: Tick, id: MachineId) -> bool {
+        let admits = self.admits(now, id, None);
+        if !admits {
+            self.metrics.refused_network.inc();
+        }
+        admits
     }
 
     fn has_room(&self) -> bool {
@@ -217,6 +249,9 @@ impl HyParView {
         self.lost.forget(id);
         self.bootstrap_linked(now, id);
         self.active.push(peer);
+        self.watch(now, id);
+        self.linked_beyond(id);
+        self.introduce(id);
         self.outputs.push_back(Output::NeighborUp(id));
         if self.active.len() == 1 {
             self.shuffle_soon(now);

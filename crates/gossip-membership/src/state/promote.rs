@@ -3,10 +3,6 @@
 //!
 //! Below the target every candidate is tried at once, one after the other; between the target and
 //! the last free place one in each `fill_interval`. When nobody is left to try, no timer runs.
-//!
-//! A full view does not show that the overlay is whole: both sides of a partition fill theirs. So a
-//! node that lost neighbours, or has a bootstrap address that is silent, tries one of them in each
-//! `probe_interval`; a single link across joins the sides again.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -14,6 +10,8 @@ use x0x_core::{MachineId, Tick};
 
 use super::{DialFailure, HyParView, dial::Purpose};
 use crate::{
+    book::MAX_BUCKETS,
+    cache::MAX_ANCHORS,
     peer::{Peer, usable},
     view::Source,
 };
@@ -24,15 +22,20 @@ pub const MAX_BOOTSTRAP: usize = 32;
 /// A configured way into the overlay.
 #[derive(Debug)]
 pub(super) struct Bootstrap {
-    address: SocketAddr,
+    pub(super) address: SocketAddr,
     /// Who answered there last.
-    id: Option<MachineId>,
+    pub(super) id: Option<MachineId>,
     next: Tick,
     pause: Duration,
 }
 
 impl HyParView {
     pub(super) fn on_start(&mut self, now: Tick, addresses: Vec<SocketAddr>, cached: Vec<Peer>) {
+        // Best first, so that the best are remembered as those reached last.
+        for peer in cached.iter().take(self.config.tried_max).rev() {
+            self.book.reached(peer.clone());
+        }
+        let anchors: Vec<Peer> = cached.iter().take(MAX_ANCHORS).cloned().collect();
         for peer in cached.into_iter().take(self.config.passive_max) {
             self.learn(now, peer, Source::Session, &[]);
         }
@@ -45,6 +48,11 @@ impl HyParView {
         }
         // Before the cached peers, so that configured addresses are never starved by stale ones.
         self.try_bootstrap(now);
+        for peer in anchors {
+            if self.suits(now, &peer) {
+                let _ = self.reach(now, peer, Purpose::Link { urgent: false });
+            }
+        }
     }
 
     /// Does what the state asks for; ends every input and timeout.
@@ -52,7 +60,7 @@ impl HyParView {
         if self.left {
             return;
         }
-        while self.linked() < self.config.active_target && self.try_candidate(now) {}
+        while self.linked() < self.target() && self.try_candidate(now) {}
         let fill_due = self.next_fill.is_some_and(|at| at <= now);
         if fill_due {
             self.next_fill = None;
@@ -111,14 +119,16 @@ impl HyParView {
 
     /// Asks one candidate for a link; false when there is none that may be asked now.
     fn try_candidate(&mut self, now: Tick) -> bool {
-        let ready = self.passive.ready(now, |id| self.is_busy(id));
+        let ready = self.passive.ready(now, |peer| self.suits(now, peer));
         let peer = if let Some(peer) = ready.get(self.rng.below(ready.len())) {
             Peer::clone(peer)
-        } else if let Some(peer) = self.lost.ready(now, |id| self.is_busy(id))
-            && self.linked() < self.config.active_target
-        {
+        } else if self.linked() >= self.target() {
+            return false;
+        } else if let Some(peer) = self.lost.ready(now, |id| self.is_busy(id)) {
             let peer = peer.clone();
             self.lost.defer(peer.id(), now, self.config.retry_max);
+            peer
+        } else if let Some(peer) = self.reserve(now) {
             peer
         } else {
             return false;
@@ -126,9 +136,31 @@ impl HyParView {
         self.reach(now, peer, Purpose::Link { urgent: false })
     }
 
+    /// A peer known beside the views.
+    fn reserve(&mut self, now: Tick) -> Option<Peer> {
+        let first = self.rng.below(MAX_BUCKETS);
+        let mut peers = self.book.tried(now, |peer| self.is_reserve(now, peer));
+        if peers.is_empty() {
+            let believed = |peer: &Peer| !self.lost.denies(peer.id(), now);
+            let suits = |peer: &Peer| believed(peer) && self.is_reserve(now, peer);
+            peers = self.book.hearsay(first, suits);
+        }
+        peers.get(self.rng.below(peers.len())).map(|peer| Peer::clone(peer))
+    }
+
+    /// Whether a peer of the book may be asked; those of the views have their own turns.
+    fn is_reserve(&self, now: Tick, peer: &Peer) -> bool {
+        let id = peer.id();
+        let has_turn = self.passive.contains(id) || self.lost.former(id).is_some();
+        !has_turn && self.suits(now, peer)
+    }
+
     /// Whether a candidate needs no further attempt now.
     pub(super) fn is_busy(&self, id: MachineId) -> bool {
-        self.active.contains(id) || self.requests.contains_key(&id) || self.is_dialling(id)
+        self.active.contains(id)
+            || self.requests.contains_key(&id)
+            || self.is_dialling(id)
+            || (self.sessions.contains_key(&id) && !self.has_session(id))
     }
 
     fn arm_fill(&mut self, now: Tick) {
@@ -139,10 +171,11 @@ impl HyParView {
             return;
         }
         let busy = |id: MachineId| self.is_busy(id);
-        let short = linked < self.config.active_target;
-        let passive = self.passive.next_ready(busy);
+        let short = linked < self.target();
+        let passive = self.passive.next_ready(|peer| self.suits(now, peer));
         let lost = if short { self.lost.next_ready(busy) } else { None };
-        self.next_fill = match [passive, lost].into_iter().flatten().min() {
+        let tried = if short { self.book.next_ready(|p| self.is_reserve(now, p)) } else { None };
+        self.next_fill = match [passive, lost, tried].into_iter().flatten().min() {
             Some(at) if short => Some(at.max(now + Duration::from_millis(1))),
             Some(at) => {
                 let interval = self.config.fill_interval;
@@ -154,47 +187,9 @@ impl HyParView {
         };
     }
 
-    /// Tries to reach the other side of a partition that may be healed.
-    fn probe(&mut self, now: Tick) {
-        let former = self.lost.ready(now, |id| self.is_busy(id)).cloned();
-        let silent: Vec<SocketAddr> = self.silent_bootstrap().collect();
-        let address = silent.get(self.rng.below(silent.len())).copied();
-        match (former, address) {
-            (Some(peer), other) if other.is_none() || self.rng.chance(0.5) => {
-                self.lost.defer(peer.id(), now, self.config.retry_max);
-                // Without a free dial the next probe comes soon enough.
-                let _ = self.reach(now, peer, Purpose::Link { urgent: true });
-            }
-            (_, Some(address)) if self.may_dial() => {
-                self.reach_address(now, address, Purpose::Merge)
-            }
-            _ => {}
-        }
-    }
-
-    fn arm_probe(&mut self, now: Tick) {
-        let short = self.linked() < self.config.active_target;
-        let somebody = || {
-            let former = self.lost.next_ready(|id| self.is_busy(id)).is_some();
-            former || self.silent_bootstrap().next().is_some()
-        };
-        if short || !somebody() {
-            // A node short of neighbours tries them sooner anyway.
-            self.next_probe = None;
-        } else if self.next_probe.is_none() {
-            self.next_probe = Some(self.around(now, self.config.probe_interval));
-        }
-    }
-
-    /// Bootstrap addresses where nobody has answered.
-    fn silent_bootstrap(&self) -> impl Iterator<Item = SocketAddr> {
-        let silent = self.bootstrap.iter().filter(|bootstrap| bootstrap.id.is_none());
-        silent.map(|bootstrap| bootstrap.address).filter(|at| !self.is_dialling_address(*at))
-    }
-
     /// Without a single neighbour, or short of them with nobody left to ask.
     fn needs_bootstrap(&self) -> bool {
-        let short = self.linked() < self.config.active_target;
+        let short = self.linked() < self.target();
         self.may_dial() && (self.active.is_empty() || short)
     }
 

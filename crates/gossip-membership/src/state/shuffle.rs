@@ -87,12 +87,15 @@ impl HyParView {
         self.shuffle_pause = (self.shuffle_pause * 2).min(self.config.shuffle_interval);
         self.next_shuffle = Some(self.around(now, self.shuffle_pause));
         let (peers, sent) = self.sample(self.config.shuffle_active, self.shuffle_len(), to);
-        let own = Peer::new(self.local, self.own_addresses.iter().copied());
+        let own = self.own_entry();
         let own = own.is_dialable().then_some(own);
         let entries = own.into_iter().chain(peers).collect();
         let id = self.exchanges.add(to, Kind::Own { sent });
         self.metrics.shuffles_sent.inc();
-        self.send(to, Message::Shuffle { id, ttl: self.config.shuffle_walk, entries });
+        // Who is short of neighbours wants those of its neighbour; a longer walk mixes the views better.
+        let short = self.linked() < self.target();
+        let ttl = if short { 1 } else { self.config.shuffle_walk };
+        self.send(to, Message::Shuffle { id, ttl, entries });
     }
 
     /// A shuffle walks by; it ends here when it has no hops left or there is nowhere else to go.
@@ -172,12 +175,15 @@ impl HyParView {
         entries: Vec<Peer>,
         sent: &[MachineId],
     ) {
+        let source = self.source(from);
         for peer in self.heard_of_all(from, entries) {
+            self.estimate.note(now, peer.id());
+            self.book.hear(source, &peer, &mut self.rng);
             self.learn(now, peer, Source::Gossip, sent);
         }
     }
 
-    fn heard_of_all(&self, from: MachineId, entries: Vec<Peer>) -> Vec<Peer> {
+    pub(super) fn heard_of_all(&self, from: MachineId, entries: Vec<Peer>) -> Vec<Peer> {
         entries.into_iter().filter_map(|peer| self.heard_of(from, peer)).collect()
     }
 }

@@ -1,6 +1,10 @@
 //! The machine alone: single steps, invariants under random inputs, caps under hostile ones.
 
+mod anchors;
+mod diversity;
 mod hostile;
+mod liveness;
+mod records;
 
 use std::collections::BTreeSet;
 
@@ -8,8 +12,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    book::{MAX_HEARSAY, MAX_TRIED},
     config::{MAX_SHUFFLE_ENTRIES, MAX_WALK},
     lost::MAX_LOST,
+    wire::Outcome,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -38,6 +44,8 @@ struct World {
     neighbours: BTreeSet<MachineId>,
     turns: u64,
     check_every: u64,
+    /// Whether the peers answer pings.
+    alive: bool,
 }
 
 impl World {
@@ -51,6 +59,7 @@ impl World {
             neighbours: BTreeSet::new(),
             turns: 0,
             check_every: 1,
+            alive: true,
         }
     }
 
@@ -100,22 +109,36 @@ impl World {
 
     fn drain(&mut self) -> Vec<Output> {
         let outputs: Vec<Output> = std::iter::from_fn(|| self.machine.poll_output()).collect();
+        let mut answers = Vec::new();
         for output in &outputs {
             match output {
                 Output::Send { to, message } => {
                     assert!(self.sessions.contains(to), "no session with {to}");
                     assert!(message.encode().len() <= crate::wire::MAX_MESSAGE);
+                    if let Message::Ping { nonce, .. } = message
+                        && self.alive
+                    {
+                        let message =
+                            Message::Ack { nonce: *nonce, incarnation: 0, entries: Vec::new() };
+                        answers.push(Input::Message { peer: *to, message });
+                    }
                 }
                 Output::Dial(to) => self.dials.push(to.clone()),
                 Output::NeighborUp(id) => assert!(self.neighbours.insert(*id)),
                 Output::NeighborDown(id) => assert!(self.neighbours.remove(id)),
+                Output::Disconnect(id) => {
+                    assert!(self.sessions.contains(id));
+                    answers.push(Input::Down(*id));
+                }
             }
         }
         self.turns += 1;
         if self.turns.is_multiple_of(self.check_every) {
             self.check();
         }
-        outputs
+        let more: Vec<Output> =
+            answers.into_iter().flat_map(|answer| self.handle(answer)).collect();
+        outputs.into_iter().chain(more).collect()
     }
 
     fn check(&self) {
@@ -136,6 +159,13 @@ impl World {
         assert!(machine.lost.len() <= MAX_LOST);
         assert!(machine.bootstrap.len() <= MAX_BOOTSTRAP);
         assert!(machine.sessions.len() <= MAX_SESSIONS);
+        let (watches, favours) = machine.liveness.len();
+        assert!(watches == active.len() && favours <= MAX_FAVOURS);
+        let (tried, hearsay) = machine.book.len();
+        assert!(tried <= MAX_TRIED && hearsay <= MAX_HEARSAY);
+        assert!(machine.beyond.len() <= merge::MAX_BEYOND);
+        assert!(machine.anchors.len() <= crate::cache::MAX_ANCHORS);
+        assert!(machine.records.len() <= MAX_RECORDS);
     }
 }
 
@@ -163,7 +193,7 @@ fn a_bootstrap_peer_is_dialled_then_joined_then_shuffled_with() {
     assert_eq!(sent(&world.up(1), 1), [&Message::Join]);
     assert_eq!(world.hear(1, reply(true)), [Output::NeighborUp(id(1))]);
     let outputs = world.advance(SECOND);
-    let Some(Message::Shuffle { ttl: 6, entries, .. }) = sent(&outputs, 1).first() else {
+    let Some(Message::Shuffle { ttl: 1, entries, .. }) = sent(&outputs, 1).first() else {
         panic!("a shuffle soon after the first link: {outputs:?}");
     };
     assert_eq!(entries, &[peer(0)]);
@@ -262,7 +292,10 @@ fn a_full_view_refuses_low_and_makes_room_for_high_priority() {
     assert_eq!(sent(&outputs, 20), [&reply(false)]);
     assert!(world.machine.passive.contains(id(20)));
     let outputs = world.hear(20, Message::Neighbor { high: true });
-    assert_eq!(sent(&outputs, 20), [&reply(true)]);
+    let Some(Message::NeighborReply { accept: true, entries }) = sent(&outputs, 20).pop() else {
+        panic!("granted: {outputs:?}");
+    };
+    assert_eq!(entries.len(), 8, "who asks for a link that badly needs more peers");
     let demoted = outputs.iter().filter(|output| {
         matches!(output, Output::Send { message: Message::Disconnect { alive: true }, .. })
     });
@@ -295,7 +328,10 @@ fn a_failed_candidate_leaves_the_passive_view_and_the_next_is_tried() {
         world.handle(Input::DialResult { to, result: Err(DialFailure::Unreachable) });
     }
     assert_eq!((world.dials.len(), world.machine.passive.len()), (0, 0));
-    assert_eq!(world.machine.poll_timeout(), None, "nobody left to try");
+    world.advance(59 * SECOND);
+    assert!(world.dials.is_empty(), "nobody left to try for now");
+    world.advance(2 * SECOND);
+    assert_eq!(world.dials.len(), 5, "they were reached once, and may be again");
 }
 
 #[test]
@@ -358,6 +394,11 @@ fn peers(max: usize) -> impl Strategy<Value = Vec<Peer>> {
     })
 }
 
+fn outcome() -> impl Strategy<Value = Outcome> {
+    let runs = prop_oneof![0_u64..3, Just(1 << 40)];
+    prop_oneof![Just(Outcome::Unknown), Just(Outcome::Silent), runs.prop_map(Outcome::Alive)]
+}
+
 fn message() -> impl Strategy<Value = Message> {
     let ttl = 0..=MAX_WALK;
     prop_oneof![
@@ -372,6 +413,17 @@ fn message() -> impl Strategy<Value = Message> {
             .prop_map(|(id, ttl, entries)| Message::Shuffle { id, ttl, entries }),
         2 => (0_u64..30, peers(MAX_SHUFFLE_ENTRIES))
             .prop_map(|(id, entries)| Message::ShuffleReply { id, entries }),
+        2 => (0_u64..30, prop::option::of(0_u64..3), any::<bool>())
+            .prop_map(|(nonce, suspected, sample)| Message::Ping { nonce, suspected, sample }),
+        4 => (0_u64..60, 0_u64..3, peers(3))
+            .prop_map(|(nonce, incarnation, entries)| Message::Ack { nonce, incarnation, entries }),
+        2 => (0_u64..30, 0_u64..40, prop::option::of(0_u64..3)).prop_map(
+            |(nonce, target, suspected)| {
+                Message::PingRequest { nonce, target: id(target), suspected }
+            }
+        ),
+        2 => (0_u64..60, outcome())
+            .prop_map(|(nonce, outcome)| Message::PingReport { nonce, outcome }),
     ]
 }
 
@@ -427,8 +479,12 @@ fn apply(world: &mut World, step: Step) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
     #[test]
-    fn views_keep_their_invariants(steps in prop::collection::vec(step(), 0..300)) {
+    fn views_keep_their_invariants(
+        steps in prop::collection::vec(step(), 0..300),
+        alive in any::<bool>(),
+    ) {
         let mut world = World::new();
+        world.alive = alive;
         for step in steps {
             apply(&mut world, step);
         }

@@ -53,7 +53,7 @@ proptest! {
                     let head = run.body().first_seq - 1;
                     prop_assert_eq!(relation(&log, later), Relation::Gap { head });
                 }
-                log.append(Arc::new(run.clone()), key(author as u64 + 1).public_key());
+                log.append(Arc::new(run.clone()), key(author as u64 + 1).public_key(), Route::default(), 0);
                 prop_assert_eq!(relation(&log, run), Relation::Duplicate);
                 next[author] += 1;
                 model.push_back((run, end));
@@ -89,7 +89,7 @@ fn relations_tell_authors_faults_apart() {
     let first = forge.run(None, &[b"1", b"2"]);
     let public = forge.key.public_key();
     let mut log = TopicLog::default();
-    log.append(Arc::new(first.clone()), public);
+    log.append(Arc::new(first.clone()), public, Route::default(), 0);
 
     let same_signed_again = forge.run(None, &[b"1", b"2"]);
     assert_ne!(same_signed_again.signature(), first.signature());
@@ -114,21 +114,24 @@ fn relations_tell_authors_faults_apart() {
 fn the_newest_epochs_are_kept_and_idle_authors_are_forgotten() {
     let mut log = TopicLog::default();
     let mut forge = forge(4);
-    let epochs: Vec<u64> = (10..16).collect();
+    let epochs: Vec<u64> = (10..12 + MAX_EPOCHS as u64).collect();
     for epoch in &epochs {
         forge.epoch = *epoch;
         let run = forge.run(None, &[b"x"]);
         assert_eq!(relation(&log, &run), Relation::Next);
-        log.append(Arc::new(run), forge.key.public_key());
+        log.append(Arc::new(run), forge.key.public_key(), Route::default(), 0);
     }
     forge.epoch = 11;
     assert_eq!(relation(&log, &forge.run(None, &[b"x"])), Relation::Old);
     forge.epoch = 12;
     assert_eq!(relation(&log, &forge.run(None, &[b"x"])), Relation::Duplicate);
-    assert_eq!(log.heads().len(), MAX_EPOCHS);
+    assert_eq!(log.all_heads().len(), MAX_EPOCHS);
+    assert_eq!(log.spare(), MAX_EPOCHS - FREE_EPOCHS);
+    assert_eq!(log.fingerprint().chains() as usize, MAX_EPOCHS);
     log.forget_key(&forge.author());
     assert_eq!((log.authors(), log.idle_authors()), (1, 0), "runs of it are retained");
     while log.evict().is_some() {}
+    assert_eq!(*log.fingerprint(), Fingerprint::default());
     assert_eq!((log.bytes(), log.base()), (0, log.end()));
     assert_eq!(log.idle().count(), log.idle_authors());
     assert_eq!(log.idle_authors(), 1);
@@ -151,8 +154,8 @@ fn a_floor_is_a_run_with_nothing_older_that_counts() {
     later.wall = WallTime::from_millis(WALL.as_millis() + 1000);
     let second = later.run(Some(&first), &[b"2"]);
     let mut log = TopicLog::default();
-    log.append(Arc::new(first.clone()), forge.key.public_key());
-    log.append(Arc::new(second.clone()), forge.key.public_key());
+    log.append(Arc::new(first.clone()), forge.key.public_key(), Route::default(), 0);
+    log.append(Arc::new(second.clone()), forge.key.public_key(), Route::default(), 0);
     assert!(log.is_floor(&first, WALL));
     assert!(!log.is_floor(&second, WALL));
     assert!(log.is_floor(&second, WallTime::from_millis(WALL.as_millis() + 1)), "first expired");

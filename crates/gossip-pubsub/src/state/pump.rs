@@ -4,13 +4,14 @@ use bytes::Bytes;
 use x0x_core::{AgentId, MachineId, TopicId, WallTime};
 
 use crate::{
-    config::Limits,
-    link::{Link, Offer, Outgoing},
+    config::{Limits, MAX_INLINE_HEADS},
+    link::{Link, Offer, Outgoing, Scan, Step, View},
     log::{Item, TopicLog},
-    wire::{self, FrameKind, PublishWire, SubscriptionsWire, TopicHeads, WantIn},
+    run::publish_frame,
+    wire::{self, AnnounceIn, FrameKind, SubscriptionsWire, TopicHeads},
 };
 
-use super::{Output, PubSubMachine, THROTTLE};
+use super::{Output, PubSubMachine, THROTTLE, Timer, Topic};
 
 /// Bytes of one subscriptions frame after which the rest goes into the next.
 const ANNOUNCE_BYTES: usize = 256 * 1024;
@@ -44,10 +45,16 @@ impl PubSubMachine {
             return None;
         }
         link.offer = None;
-        let outgoing = self.next_control(peer).or_else(|| self.next_run(peer));
+        let outgoing = self
+            .next_subscriptions(peer)
+            .or_else(|| self.next_control(peer))
+            .or_else(|| self.next_heads(peer))
+            .or_else(|| self.next_run(peer));
         let link = self.links.get_mut(&peer)?;
-        if link.runs_throttled || link.topics_throttled {
-            self.set_timeout(THROTTLE);
+        if (link.runs_throttled || link.topics_throttled) && link.throttle_at.is_none() {
+            let at = self.now + THROTTLE;
+            link.throttle_at = Some(at);
+            self.timers.set(at, Timer::Throttle(peer));
         }
         let outgoing = outgoing?;
         let link = self.links.get_mut(&peer)?;
@@ -56,7 +63,7 @@ impl PubSubMachine {
         Some(outgoing.message)
     }
 
-    fn next_control(&mut self, peer: MachineId) -> Option<Outgoing> {
+    fn next_subscriptions(&mut self, peer: MachineId) -> Option<Outgoing> {
         let link = self.links.get_mut(&peer)?;
         let set = std::mem::take(&mut link.announce_set);
         let again = std::mem::take(&mut link.announce_again);
@@ -75,57 +82,146 @@ impl PubSubMachine {
             }
             link.announce.remove(&topic);
             link.announced.insert(topic);
-            let heads = self.topics.get(&topic).map_or_else(Vec::new, |state| state.log.heads());
-            let heads = TopicHeads { topic, heads }.encode();
+            let heads = topic_heads(topic, self.topics.get(&topic)).encode();
             bytes += heads.len();
             encoded.push(heads);
             added.push(topic);
         }
-        // What is subscribed goes before what is wanted of it.
         if !set && removed.is_empty() && added.is_empty() {
-            let want = link.wants.pop()?;
-            self.metrics.wants_sent.inc();
-            return Some(Outgoing { message: want.encode(), offer: Offer::Want(want) });
+            return None;
         }
         let message = wire::encode(FrameKind::Subscriptions(SubscriptionsWire {
             set,
             again,
             add: encoded,
             remove: removed.iter().map(|topic| wire::copy(topic.as_bytes())).collect(),
+            leave: false,
         }));
-        Some(Outgoing { message, offer: Offer::Announce { set, again, added, removed } })
+        Some(Outgoing { message, offer: Offer::Subscriptions { set, again, added, removed } })
     }
 
+    fn next_control(&mut self, peer: MachineId) -> Option<Outgoing> {
+        let control = self.links.get_mut(&peer)?.next_control()?;
+        Some(Outgoing { message: control.encode(), offer: Offer::Control(control) })
+    }
+
+    /// The heads that were gathered, when it is time.
+    fn next_heads(&mut self, peer: MachineId) -> Option<Outgoing> {
+        let link = self.links.get_mut(&peer)?;
+        if link.heads_at.is_none_or(|at| at > self.now) {
+            return None;
+        }
+        let heads = link.take_heads();
+        if heads.is_empty() {
+            return None;
+        }
+        self.metrics.heads_announced.add(heads.len() as u64);
+        Some(Outgoing { message: AnnounceIn::encode(&heads), offer: Offer::Heads(heads) })
+    }
+
+    /// Makes sure that gathered heads are sent in a while.
+    pub(super) fn schedule_heads(&mut self, peer: MachineId) {
+        let at = self.now + self.limits.announce_delay;
+        if let Some(link) = self.links.get_mut(&peer)
+            && !link.heads.is_empty()
+            && link.heads_at.is_none()
+        {
+            link.heads_at = Some(at);
+            self.timers.set(at, Timer::Heads(peer));
+        }
+    }
+
+    /// The next run: of what was asked for and of what is pushed, in turns.
     fn next_run(&mut self, peer: MachineId) -> Option<Outgoing> {
+        let link = self.links.get_mut(&peer)?;
+        link.pulls_turn = !link.pulls_turn;
+        if link.pulls_turn {
+            self.next_pulled(peer).or_else(|| self.next_pushed(peer))
+        } else {
+            self.next_pushed(peer).or_else(|| self.next_pulled(peer))
+        }
+    }
+
+    fn next_pushed(&mut self, peer: MachineId) -> Option<Outgoing> {
         let oldest = self.oldest_retained();
+        let last_chance = self.closing.then_some(self.me);
         loop {
             let link = self.links.get_mut(&peer).filter(|link| !link.runs_throttled)?;
-            let topic = link.next_topic()?;
+            let Some(topic) = link.next_topic() else {
+                self.schedule_heads(peer);
+                return self.next_heads(peer);
+            };
             let Some(state) = self.topics.get(&topic) else { continue };
-            let (item, evicted) = link.next_run(self.now, topic, &state.log, oldest);
+            let scan = Scan { now: self.now, limits: &self.limits, oldest, last_chance };
+            let (step, evicted) = link.scan(scan, topic, &state.log);
             self.metrics.entries_evicted_unsent.add(evicted);
-            let congested = state.congested;
-            let outgoing = item.map(|item| {
-                let outgoing = publish(link, &self.limits, &state.log, item, oldest);
-                let body = item.run.body();
-                let chain = (body.author(), body.epoch());
-                let had = link.note_have(topic, chain, body.last_seq(), &self.limits);
-                let offer = Offer::Run { topic, cursor: item.start, chain, had, key: outgoing.1 };
-                if let Some(place) = link.topics.get_mut(&topic) {
-                    place.cursor = item.end();
+            let outgoing = match step {
+                Step::Done => None,
+                Step::HeadsFull => {
+                    link.wake(topic);
+                    link.heads_at = Some(self.now);
+                    self.next_heads(peer)
                 }
-                link.wake(topic);
-                self.metrics.runs_sent.inc();
-                self.metrics.entries_sent.add(item.run.len());
-                self.metrics.keys_sent.add(u64::from(outgoing.1.is_some()));
-                Outgoing { message: outgoing.0, offer }
-            });
-            if congested {
+                Step::Push(item) => {
+                    let (body, cursor) = (item.run.body(), item.start);
+                    let chain = (body.author(), body.epoch());
+                    let (message, key) = publish(link, &self.limits, &state.log, item, oldest);
+                    let had = sent(link, &topic, item, &self.limits);
+                    if let Some(place) = link.topics.get_mut(&topic) {
+                        place.cursor = item.end();
+                    }
+                    link.wake(topic);
+                    self.metrics.runs_sent.inc();
+                    self.metrics.entries_sent.add(item.run.len());
+                    self.metrics.keys_sent.add(u64::from(key.is_some()));
+                    Some(Outgoing { message, offer: Offer::Run { topic, cursor, chain, had, key } })
+                }
+            };
+            if self.topics.get(&topic).is_some_and(|state| state.congested) {
                 self.update_congestion(&topic);
             }
             if outgoing.is_some() {
                 return outgoing;
             }
+        }
+    }
+
+    fn next_pulled(&mut self, peer: MachineId) -> Option<Outgoing> {
+        let oldest = self.oldest_retained();
+        loop {
+            let link = self.links.get_mut(&peer).filter(|link| !link.runs_throttled)?;
+            let ((topic, chain), next) = link.pulls.front()?;
+            let log = self.topics.get(&topic).map(|state| &state.log);
+            let log = log.filter(|log| !log.is_blocked(&chain.0));
+            let item = log.and_then(|log| Some((log, log.serve(&chain.0, chain.1, next)?)));
+            let Some((log, item)) = item else {
+                link.pulls.end();
+                continue;
+            };
+            let body = item.run.body();
+            let after = body.last_seq() + 1;
+            if body.last_time().wall() < oldest {
+                link.pulls.sent(after, false);
+                continue;
+            }
+            if !link.pace(self.now, item.run.len()) {
+                link.runs_throttled = true;
+                return None;
+            }
+            // What follows a gap may be refused: the peer asks for it once it accepts the gap.
+            let gap = body.first_seq() > next;
+            link.pulls.sent(after, gap);
+            let (message, key) = publish(link, &self.limits, log, item, oldest);
+            let had = sent(link, &topic, item, &self.limits);
+            self.metrics.runs_sent.inc();
+            self.metrics.runs_pulled.inc();
+            self.metrics.entries_sent.add(item.run.len());
+            self.metrics.keys_sent.add(u64::from(key.is_some()));
+            let offer = Offer::Pulled { topic, chain, next, had, key };
+            if self.topics.get(&topic).is_some_and(|state| state.congested) {
+                self.update_congestion(&topic);
+            }
+            return Some(Outgoing { message, offer });
         }
     }
 
@@ -146,7 +242,7 @@ impl PubSubMachine {
 
     pub(super) fn send_refused(&mut self, peer: &MachineId) {
         let Some(link) = self.links.get_mut(peer) else { return };
-        link.refuse_offer();
+        link.refuse_offer(self.now, &self.limits);
         self.metrics.sends_refused.inc();
     }
 
@@ -155,38 +251,28 @@ impl PubSubMachine {
         link.paused = false;
         self.wake_link(peer);
     }
+}
 
-    /// Asks a link for a missing range.
-    pub(super) fn want(&mut self, peer: MachineId, want: WantIn, upto: u64) {
-        let Some(link) = self.links.get_mut(&peer) else { return };
-        link.wants.want(self.now, want, upto, &self.limits);
-        self.wake_link(peer);
-        self.set_timeout(self.limits.gap_patience);
-    }
+/// A topic with what is held of it, in as much detail as fits.
+pub(super) fn topic_heads(topic: TopicId, state: Option<&Topic>) -> TopicHeads {
+    let Some(log) = state.map(|state| &state.log) else {
+        return TopicHeads { topic, heads: Vec::new(), fingerprint: [0; 16], chains: 0 };
+    };
+    let fingerprint = log.fingerprint();
+    let inline = fingerprint.chains() as usize <= MAX_INLINE_HEADS;
+    let heads = if inline { log.all_heads() } else { Vec::new() };
+    TopicHeads { topic, heads, fingerprint: fingerprint.digest(), chains: fingerprint.chains() }
+}
 
-    /// Asks again for what is still missing after a while.
-    pub(super) fn retry_missing(&mut self) {
-        let peers: Vec<MachineId> = self.links.keys().copied().collect();
-        for peer in peers {
-            let Some(link) = self.links.get_mut(&peer) else { continue };
-            let head = |topic: &TopicId, chain: &crate::link::ChainId| {
-                let topic = self.topics.get(topic).filter(|state| !state.subscribers.is_empty())?;
-                Some(topic.log.head(&chain.0, chain.1))
-            };
-            let retried = link.wants.retry(self.now, &self.limits, head);
-            self.metrics.wants_slowed.add(retried.slowed);
-            for topic in retried.resubscribe {
-                if self.topics.get(&topic).is_some_and(|state| !state.subscribers.is_empty()) {
-                    link.announce.insert(topic);
-                    self.metrics.resubscribed.inc();
-                }
-            }
-            self.wake_link(peer);
-            if let Some(next) = retried.next {
-                self.set_timeout(next.since(self.now));
-            }
-        }
-    }
+/// Notes that a run is sent on a link; what was noted before, in case it is refused.
+fn sent(link: &mut Link, topic: &TopicId, item: &Item, limits: &Limits) -> View {
+    let body = item.run.body();
+    let Some(view) = link.view_mut(topic, (body.author(), body.epoch()), limits) else {
+        return View::default();
+    };
+    let had = *view;
+    view.have = view.have.max(body.last_seq());
+    had
 }
 
 /// The frame of a run for a link, with the author's key the first time.
@@ -206,14 +292,13 @@ fn publish(
         // Keeps a key that is in use from being evicted before one that is not.
         link.keys_sent.promote(&author);
         if !floor {
-            return (run.frame().clone(), None);
+            return (run.frame(item.hops), None);
         }
-        let author_key = Bytes::new();
-        let publish = PublishWire { run: run.encoded().clone(), author_key, floor };
-        return (wire::encode(FrameKind::Publish(publish)), None);
+        let encoded = run.encoded().clone();
+        return (publish_frame(encoded, Bytes::new(), floor, item.hops + 1), None);
     };
     link.note_key(author, limits);
     let author_key = wire::copy(key.as_bytes());
-    let publish = PublishWire { run: run.encoded().clone(), author_key, floor };
-    (wire::encode(FrameKind::Publish(publish)), Some(author))
+    let encoded = run.encoded().clone();
+    (publish_frame(encoded, author_key, floor, item.hops + 1), Some(author))
 }

@@ -1,18 +1,17 @@
 //! What peers send: cheap checks first, then the signature, then the log.
 
-use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use x0x_core::MachineId;
+use x0x_core::{MachineId, Tick};
 use x0x_identity::PublicKey;
 
 use crate::{
-    config::MAX_SUBSCRIBED_TOPICS,
     error::{VerifyError, WireError},
-    link::{LinkTopic, Penalty},
-    log::Relation,
+    log::{Relation, Route},
     run::{Run, RunBody, RunIn},
-    wire::{FrameIn, PublishIn, SubscriptionsIn, TopicHeads, WantIn},
+    store::LogChange,
+    wire::{Announced, FrameIn, PublishIn},
 };
 
 use super::{Equivocation, Output, PubSubMachine};
@@ -30,6 +29,7 @@ pub struct PendingRun {
     run: RunIn,
     key: PublicKey,
     floor: bool,
+    hops: u32,
 }
 
 /// A run after the check of its signature.
@@ -37,33 +37,58 @@ pub struct PendingRun {
 pub struct CheckedRun {
     peer: MachineId,
     key: PublicKey,
+    hops: u32,
+    result: Result<Arc<Run>, VerifyError>,
+    /// Whether its sender has nothing older.
     floor: bool,
-    result: Result<Run, VerifyError>,
 }
 
 impl PendingRun {
     /// Checks the signature; about 60 µs and 0.6 µs for each entry.
     #[must_use]
     pub fn verify(self) -> CheckedRun {
-        let result = self.run.verify(&self.key);
-        CheckedRun { peer: self.peer, key: self.key, floor: self.floor, result }
+        let Self { peer, run, key, floor, hops } = self;
+        let result = run.verify_after(&key, hops).map(Arc::new);
+        CheckedRun { peer, key, hops, result, floor }
+    }
+
+    /// What the run says.
+    #[must_use]
+    pub const fn body(&self) -> &RunBody {
+        self.run.body()
+    }
+
+    /// The signature to be checked.
+    #[must_use]
+    pub const fn signature(&self) -> &Bytes {
+        self.run.signature()
+    }
+
+    /// The run as it arrived: equal bytes are the same run.
+    #[must_use]
+    pub const fn encoded(&self) -> &Bytes {
+        self.run.encoded()
+    }
+
+    /// Takes a run that was verified before for this one, so that many machines in one process check
+    /// and store it once. Another run than this one counts as a bad signature.
+    #[must_use]
+    pub fn known(self, run: Arc<Run>) -> CheckedRun {
+        let same = run.encoded() == self.run.encoded();
+        let result = if same { Ok(run) } else { Err(VerifyError::BadSignature) };
+        let Self { peer, key, floor, hops, .. } = self;
+        CheckedRun { peer, key, hops, result, floor }
     }
 }
 
 impl PubSubMachine {
     pub(super) fn receive(&mut self, peer: MachineId, message: Bytes) {
-        let Some(link) = self.links.get(&peer) else {
-            self.metrics.refused_no_link.inc();
-            return;
-        };
+        let Some(link) = self.links.get(&peer) else { return self.receive_first(peer, message) };
         if link.banned {
             return;
         }
         match FrameIn::decode(message) {
-            Ok(FrameIn::Subscriptions(subscriptions)) => self.subscriptions(peer, subscriptions),
-            Ok(FrameIn::Publish(publish)) => self.publish(peer, publish),
-            Ok(FrameIn::Want(want)) => self.wanted(peer, want),
-            Ok(FrameIn::Unknown) => self.metrics.frames_unknown.inc(),
+            Ok(frame) => self.received(peer, frame),
             Err(error) => {
                 match error {
                     WireError::Oversized { .. } => &self.metrics.refused_oversized,
@@ -76,101 +101,100 @@ impl PubSubMachine {
         }
     }
 
-    fn subscriptions(&mut self, peer: MachineId, change: SubscriptionsIn) {
-        let subscribed =
-            if change.again { self.subscribed_topics().collect() } else { BTreeSet::new() };
-        let Some(link) = self.links.get_mut(&peer) else { return };
-        link.heard = true;
-        if change.again {
-            link.announce = subscribed;
+    /// A frame of a peer without a link: its subscriptions make one.
+    fn receive_first(&mut self, peer: MachineId, message: Bytes) {
+        let frame = FrameIn::decode(message);
+        if let Ok(FrameIn::Subscriptions(subscriptions)) = frame
+            && !subscriptions.leave
+            && self.admit_stranger(peer)
+        {
+            return self.subscriptions(peer, subscriptions);
         }
-        if change.set {
-            let all: Vec<_> = link.topics.keys().copied().collect();
-            all.iter().for_each(|topic| link.drop_topic(topic));
-        }
-        change.remove.iter().for_each(|topic| link.drop_topic(topic));
-        for TopicHeads { topic, heads } in change.add {
-            link.drop_topic(&topic);
-            let full = link.topics.len() >= MAX_SUBSCRIBED_TOPICS;
-            if full || !link.subscribes.take(self.now) {
-                self.metrics.refused_subscriptions.inc();
-                continue;
-            }
-            let (base, end) =
-                self.topics.get(&topic).map_or((0, 0), |state| (state.log.base(), state.log.end()));
-            link.topics.insert(topic, LinkTopic::at(base, base == end));
-            for head in heads {
-                link.note_have(topic, (head.author, head.epoch), head.seq, &self.limits);
-            }
-            link.wake(topic);
-        }
-        self.wake_link(peer);
-        self.update_gauges();
+        self.metrics.refused_no_link.inc();
     }
 
-    fn wanted(&mut self, peer: MachineId, want: WantIn) {
-        let Some(link) = self.links.get_mut(&peer) else { return };
-        if !link.requests.take(self.now) {
-            self.metrics.refused_wants.inc();
-            return;
+    fn received(&mut self, peer: MachineId, frame: FrameIn) {
+        match frame {
+            FrameIn::Subscriptions(subscriptions) => self.subscriptions(peer, subscriptions),
+            FrameIn::Publish(publish) => self.publish(peer, publish),
+            FrameIn::Want(want) => self.wanted(peer, want),
+            FrameIn::Announce(announce) => self.announced(peer, announce),
+            FrameIn::Prune(prune) => self.pruned(peer, prune),
+            FrameIn::Graft(graft) => self.grafted(peer, graft),
+            FrameIn::Digest(digest) => self.digest_received(peer, digest),
+            FrameIn::Heads(heads) => self.heads_received(peer, heads),
+            FrameIn::Ranges(ranges) => self.ranges_received(peer, ranges),
+            FrameIn::FindPeers(search) => self.peers_wanted(peer, search),
+            FrameIn::PeersFound(found) => self.peers_found(peer, found),
+            FrameIn::Unknown => self.metrics.frames_unknown.inc(),
         }
-        self.metrics.wants_received.inc();
-        if want.need_key {
-            link.keys_sent.pop(&want.author);
-        }
-        let Some(topic) = self.topics.get(&want.topic) else { return };
-        let Some(position) = topic.log.position(&want.author, want.epoch, want.from_seq) else {
-            return;
-        };
-        let Some(place) = link.topics.get_mut(&want.topic) else { return };
-        // What was sent of the other authors is noted, so going back repeats only this one.
-        place.rewind(position);
-        let chain = (want.author, want.epoch);
-        link.reset_have(want.topic, chain, Some(want.from_seq.saturating_sub(1)));
-        link.wake(want.topic);
-        self.wake_link(peer);
     }
 
     fn publish(&mut self, peer: MachineId, publish: PublishIn) {
-        let PublishIn { run, author_key, floor } = publish;
+        let PublishIn { run, author_key, floor, hops } = publish;
         let body = run.body();
         if body.network != self.network {
             self.metrics.refused_network.inc();
             return self.penalize(peer, FORGERY);
         }
-        let subscribed =
-            self.topics.get(&body.topic).is_some_and(|topic| !topic.subscribers.is_empty());
-        if !subscribed {
+        if !self.is_subscribed(&body.topic) {
             // Not held against the peer: our unsubscribing may still be on its way to it.
             self.metrics.refused_topic.inc();
             return;
         }
-        let (now, head) = (self.now, self.head_of(body));
+        let now = self.now;
         let entries = u32::try_from(body.entries().len()).unwrap_or(u32::MAX);
         let Some(link) = self.links.get_mut(&peer) else { return };
-        if !link.entries.take_many(now, entries) {
+        link.brought_at = Some(now);
+        if !link.allowed.entries.take_many(now, entries) {
             self.metrics.refused_rate.inc();
-            return self.want_from(peer, body, head + 1, false);
+            return self.lack_later(peer, body);
         }
-        if !self.is_timely(body) || !self.is_wanted(peer, body, run.signature(), floor) {
+        if !self.is_timely(body) {
+            return;
+        }
+        if !self.is_wanted(peer, body, run.signature(), floor) {
+            let key = (body.topic, (body.author, body.epoch));
+            // The key is sent once, so it is kept although the run comes too early.
+            if author_key.is_some()
+                && self.missing.contains(&key)
+                && self.key_of(body, author_key).is_err()
+            {
+                self.metrics.refused_key.inc();
+                self.penalize(peer, FORGERY);
+            }
             return;
         }
         // Only what costs a signature check; everything else is cheap.
-        if !self.links.get_mut(&peer).is_some_and(|link| link.runs.take(now)) {
+        if !self.links.get_mut(&peer).is_some_and(|link| link.allowed.runs.take(now)) {
             self.metrics.refused_run_rate.inc();
-            return self.want_from(peer, body, head + 1, false);
+            return self.lack_later(peer, body);
+        }
+        if !self.author_may(body, now, entries) {
+            self.metrics.refused_author_rate.inc();
+            return self.lack_later(peer, body);
         }
         match self.key_of(body, author_key) {
             Ok(Some(key)) => {
-                let pending = PendingRun { peer, run, key, floor };
+                let pending = PendingRun { peer, run, key, floor, hops };
                 self.outputs.push_back(Output::Verify(Box::new(pending)));
             }
-            Ok(None) => self.want_from(peer, body, head + 1, true),
+            Ok(None) => {
+                let key = (body.topic, (body.author, body.epoch));
+                self.lack(peer, key, body.last_seq(), true);
+            }
             Err(KeyRefused) => {
                 self.metrics.refused_key.inc();
                 self.penalize(peer, FORGERY);
             }
         }
+    }
+
+    /// Whether an author may bring so many entries into a topic now, over whichever links.
+    fn author_may(&mut self, body: &RunBody, now: Tick, entries: u32) -> bool {
+        let Some(topic) = self.topics.get_mut(&body.topic) else { return false };
+        let allowed = topic.log.allowance(&body.author, now, &self.limits);
+        allowed.is_none_or(|bucket| bucket.take_many(now, entries))
     }
 
     /// Whether the run's times are within what is retained and what clocks may differ by.
@@ -214,6 +238,7 @@ impl PubSubMachine {
             Relation::Duplicate => {
                 self.metrics.duplicates.inc();
                 self.note_have(peer, body);
+                self.duplicate(peer, body);
                 0
             }
             Relation::Old => {
@@ -235,70 +260,14 @@ impl PubSubMachine {
         false
     }
 
-    /// Entries are missing before this run. They are asked for; only when the sender says that it
-    /// has nothing older, the gap is accepted: as soon as all other links said so too, or when they
-    /// did not supply what is missing in time. A link that has more is preferred.
-    fn accepts_gap(&mut self, peer: MachineId, body: &RunBody, head: u64, floor: bool) -> bool {
-        if !floor {
-            self.metrics.refused_gap.inc();
-            self.want_from(peer, body, head + 1, false);
-            return false;
-        }
-        let RunBody { topic, author, epoch, first_seq, .. } = *body;
-        let floor_of = |id: &MachineId| {
-            self.links.get(id).and_then(|link| link.wants.floor(topic, (author, epoch), head))
-        };
-        let others = self.other_links(peer, body);
-        let floors: Vec<_> = others.iter().filter_map(floor_of).collect();
-        let lower = floors.iter().any(|floor| floor.first < first_seq);
-        let patience = self.limits.gap_patience * if lower { 2 } else { 1 };
-        let waited = floor_of(&peer).is_some_and(|own| self.now.since(own.since) >= patience);
-        if waited || (floors.len() == others.len() && !lower) {
-            return true;
-        }
-        self.metrics.refused_gap.inc();
-        let want = WantIn { topic, author, epoch, from_seq: head + 1, need_key: false };
-        let Some(link) = self.links.get_mut(&peer) else { return false };
-        let said = (first_seq, body.last_seq());
-        let is_new = link.wants.note_floor(self.now, want, said, &self.limits);
-        self.set_timeout(self.limits.gap_patience);
-        if is_new && floors.is_empty() {
-            others.into_iter().for_each(|other| self.ask(other, want));
-        }
-        false
-    }
-
-    /// The other links that subscribe the run's topic, or have not said yet, so may hold it.
-    fn other_links(&self, peer: MachineId, body: &RunBody) -> Vec<MachineId> {
-        let others = self.links.iter().filter(|(other, link)| {
-            let may_hold = !link.heard || link.topics.contains_key(&body.topic);
-            **other != peer && !link.banned && may_hold
-        });
-        others.map(|(other, _)| *other).collect()
-    }
-
     fn head_of(&self, body: &RunBody) -> u64 {
         self.topics.get(&body.topic).map_or(0, |topic| topic.log.head(&body.author, body.epoch))
-    }
-
-    fn want_from(&mut self, peer: MachineId, body: &RunBody, from_seq: u64, need_key: bool) {
-        let RunBody { topic, author, epoch, .. } = *body;
-        let want = WantIn { topic, author, epoch, from_seq, need_key };
-        self.want(peer, want, body.last_seq());
-    }
-
-    /// Asks a link once for what another one says exists.
-    fn ask(&mut self, peer: MachineId, want: WantIn) {
-        if let Some(link) = self.links.get_mut(&peer) {
-            link.wants.ask(want, &self.limits);
-        }
-        self.wake_link(peer);
     }
 
     fn note_have(&mut self, peer: MachineId, body: &RunBody) {
         if let Some(link) = self.links.get_mut(&peer) {
             let chain = (body.author, body.epoch);
-            link.note_have(body.topic, chain, body.last_seq(), &self.limits);
+            link.note_have(&body.topic, chain, body.last_seq(), &self.limits);
         }
     }
 
@@ -327,7 +296,7 @@ impl PubSubMachine {
     }
 
     pub(super) fn verified(&mut self, checked: CheckedRun) {
-        let CheckedRun { peer, key, floor, result } = checked;
+        let CheckedRun { peer, key, hops, result, floor } = checked;
         self.metrics.signatures_verified.inc();
         let Ok(run) = result else {
             self.metrics.refused_signature.inc();
@@ -349,43 +318,74 @@ impl PubSubMachine {
             self.metrics.refused_authors.inc();
             return;
         }
-        self.metrics.entries_missed.add((body.first_seq - 1).saturating_sub(head));
-        self.note_have(peer, body);
+        let gap = (body.first_seq - 1).saturating_sub(head);
+        self.metrics.entries_missed.add(gap);
         self.metrics.runs_accepted.inc();
         self.metrics.entries_accepted.add(run.len());
-        self.append(run, &key);
+        let route = self.brought(peer, body, hops);
+        let (chain, last) = ((body.topic, (body.author, body.epoch)), body.last_seq());
+        self.append(&run, &key, route, hops);
+        self.made_progress(chain, last, gap > 0);
     }
 
-    fn equivocation(&mut self, run: Run) {
-        let body = run.body();
+    /// A link brought a run first; how it came.
+    fn brought(&mut self, peer: MachineId, body: &RunBody, hops: u32) -> Route {
+        let key = (body.topic, (body.author, body.epoch));
+        let (last, pulled) = (body.last_seq(), self.missing.is_asked(&key, &peer));
+        let Some(link) = self.links.get_mut(&peer) else { return Route::default() };
+        link.score.delivered();
+        let Some(view) = link.view_mut(&key.0, key.1, &self.limits) else {
+            return Route { peer: Some(peer), hops: None };
+        };
+        view.have = view.have.max(last);
+        let pulled = pulled || body.first_seq <= view.asked;
+        if !pulled {
+            view.tested = false;
+            if hops == 1 {
+                // The author's own machine learns that its entries have left it.
+                let (author, epoch) = key.1;
+                let head = Announced { author, epoch, seq: last, hops, pull: false };
+                link.add_head(key.0, head);
+                self.schedule_heads(peer);
+            }
+        }
+        Route { peer: Some(peer), hops: (!pulled).then_some(hops) }
+    }
+
+    fn equivocation(&mut self, second: Arc<Run>) {
+        let body = second.body();
         let (author, id) = (body.author, body.topic);
         let Some(topic) = self.topics.get_mut(&id) else { return };
         let common = body.last_seq().min(topic.log.head(&author, body.epoch));
         topic.log.block(&author);
+        if self.storing {
+            self.outputs.push_back(Output::Persist(LogChange::Block { topic: id, author }));
+        }
         self.metrics.equivocations.inc();
         // Known to be so even when the first is retained no more, but no longer to be shown.
         let Some(first) = topic.log.find(&author, body.epoch, common).cloned() else { return };
         if self.equivocations.len() >= self.limits.equivocation_proofs {
             self.equivocations.pop_front();
         }
-        let second = std::sync::Arc::new(run);
         self.equivocations.push_back(Equivocation { author, topic: id, first, second });
     }
 
     fn penalize(&mut self, peer: MachineId, points: u32) {
         let now = self.now;
-        if self.penalties.len() >= self.limits.penalties && !self.penalties.contains(&peer) {
-            self.penalties.pop_lru();
+        let Some(link) = self.links.get_mut(&peer).filter(|link| !link.banned) else { return };
+        if !link.score.add(now, points) {
+            return;
         }
-        let penalty = self.penalties.get_or_insert_mut(peer, || Penalty::new(now));
-        if penalty.add(now, points)
-            && let Some(link) = self.links.get_mut(&peer)
-            && !link.banned
-        {
-            link.banned = true;
-            self.metrics.peers_disconnected.inc();
-            self.outputs.push_back(Output::Disconnect(peer));
+        link.banned = true;
+        let topics: Vec<_> = link.topics.keys().copied().collect();
+        self.metrics.peers_disconnected.inc();
+        if self.banned.len() >= self.limits.penalties {
+            self.banned.pop_lru();
         }
+        self.banned.put(peer, now + self.limits.ban);
+        self.outputs.push_back(Output::Disconnect(peer));
+        self.missing.remove_peer(&peer, now);
+        topics.iter().for_each(|topic| self.ensure_eager(topic));
     }
 }
 

@@ -1,13 +1,24 @@
 //! The topics' logs: making and dropping them, appending, retention and congestion.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use x0x_core::{AgentId, MachineId, TopicId, WallTime};
 use x0x_identity::PublicKey;
 
-use crate::{run::Run, subscriber::SubscriptionId};
+use crate::{
+    config::FREE_EPOCHS,
+    log::{Route, TopicLog},
+    run::Run,
+    subscriber::{Cursor, SubscriptionId},
+};
 
-use super::{Output, PubSubMachine, SHORT_TICK, SWEEP, Topic};
+use super::{
+    Output, PubSubMachine, Timer, Topic,
+    timers::{CONGESTION, SWEEP},
+};
+
+/// How late retention by age is looked at, at most: the wall clock may be set meanwhile.
+const MAX_SWEEP: Duration = Duration::from_secs(3600);
 
 /// Authors that are made former ones at once.
 const FORGET: usize = 64;
@@ -24,14 +35,22 @@ impl PubSubMachine {
             return;
         }
         if self.topics.len() >= self.limits.topics {
-            let idle = self.topics.iter().filter(|(_, topic)| topic.subscribers.is_empty());
+            let idle = self
+                .topics
+                .iter()
+                .filter(|(_, topic)| topic.subscribers.is_empty() && !topic.loading);
             let oldest = idle.min_by_key(|(_, topic)| topic.log.oldest()).map(|(id, _)| *id);
             if let Some(oldest) = oldest {
                 self.drop_topic(&oldest);
                 self.metrics.topics_evicted.inc();
             }
         }
-        self.topics.insert(topic, Topic::default());
+        let log = TopicLog::new(self.rng.next_u64());
+        let loading = self.storing;
+        self.topics.insert(topic, Topic { log, loading, ..Topic::default() });
+        if loading {
+            self.outputs.push_back(Output::Load(topic));
+        }
         // Peers that subscribed it before this node knew it read it from the start.
         for link in self.links.values_mut() {
             if let Some(state) = link.topics.get_mut(&topic) {
@@ -51,14 +70,22 @@ impl PubSubMachine {
     }
 
     /// Appends a run and wakes whoever it may concern.
-    pub(super) fn append(&mut self, run: Run, key: &PublicKey) {
-        let id = run.body().topic();
+    pub(super) fn append(&mut self, run: &Arc<Run>, key: &PublicKey, route: Route, hops: u32) {
+        let (id, author) = (run.body().topic(), run.body().author());
         self.latest = self.latest.max(run.body().last_time());
         let Some(topic) = self.topics.get_mut(&id) else { return };
         let (bytes, entries) = (run.size() as u64, run.len());
-        topic.log.append(Arc::new(run), key);
+        topic.log.append(Arc::clone(run), key, route, hops);
         self.log_bytes += bytes;
         self.log_entries += entries;
+        let start = Cursor::new(topic.log.incarnation(), topic.log.last().map_or(0, |i| i.start));
+        if let Some(item) = topic.log.last().filter(|_| self.storing).cloned() {
+            self.persist_run(&item, start.log(), key);
+        }
+        if author == self.me {
+            self.appended_own(run, start);
+        }
+        let Some(topic) = self.topics.get(&id) else { return };
         let subscribers: Vec<SubscriptionId> = topic.subscribers.iter().copied().collect();
         let peers: Vec<MachineId> = self
             .links
@@ -67,36 +94,74 @@ impl PubSubMachine {
             .collect();
         peers.into_iter().for_each(|peer| self.wake_link(peer));
         subscribers.into_iter().for_each(|id| self.wake_subscriber(id));
-        self.evict(&id);
-        self.set_timeout(SWEEP);
+        self.limit_epochs(&id, &author);
+        self.limit_log(&id);
+        self.schedule_age(&id);
     }
 
-    pub(super) fn signed(&mut self, run: Run) {
+    /// Forgets an author's oldest epoch when there are too many beyond the free ones in all.
+    fn limit_epochs(&mut self, id: &TopicId, author: &AgentId) {
+        let Some(topic) = self.topics.get(id) else { return };
+        let epochs = topic.log.epochs(author);
+        if epochs <= FREE_EPOCHS {
+            return;
+        }
+        let spare: usize = self.topics.values().map(|topic| topic.log.spare()).sum();
+        if spare > self.limits.spare_chains
+            && let Some(topic) = self.topics.get_mut(id)
+        {
+            topic.log.forget_epoch(author);
+        }
+    }
+
+    /// Looks at a topic's age once its oldest run may be past the retention, but not too often.
+    fn schedule_age(&mut self, id: &TopicId) {
+        let oldest = self.oldest_retained().as_millis();
+        let Some(topic) = self.topics.get_mut(id).filter(|topic| !topic.aging) else { return };
+        let Some(time) = topic.log.oldest() else { return };
+        topic.aging = true;
+        let left = Duration::from_millis(time.wall().as_millis().saturating_sub(oldest));
+        let after = left.clamp(SWEEP, MAX_SWEEP);
+        self.timers.set(self.now + after, Timer::Age(*id));
+    }
+
+    pub(super) fn signed(&mut self, run: Arc<Run>) {
         let topic = run.body().topic();
         self.make_topic(topic);
         if let Some(state) = self.topics.get_mut(&topic) {
+            if state.loading {
+                return state.signed.push(run);
+            }
             state.own = true;
         }
         self.metrics.runs_signed.inc();
         let key = self.key.clone();
-        self.append(run, &key);
+        self.append(&run, &key, Route::default(), 0);
         self.update_congestion(&topic);
     }
 
     /// Brings a topic, and then all topics, below their caps.
-    fn evict(&mut self, appended: &TopicId) {
+    pub(super) fn limit_log(&mut self, appended: &TopicId) {
         let (max_entries, max_bytes) = (self.limits.topic_entries, self.limits.topic_bytes);
+        let mut evicted = false;
         while self.topics.get(appended).is_some_and(|topic| {
             topic.log.entries() > max_entries as u64 || topic.log.bytes() > max_bytes as u64
         }) {
             self.evict_oldest(appended);
+            evicted = true;
+        }
+        if evicted {
+            self.persist_eviction(*appended);
         }
         while self.log_bytes > self.limits.log_bytes as u64 {
             let largest = self.topics.iter().max_by_key(|(_, topic)| topic.log.bytes());
             let Some(largest) = largest.map(|(id, _)| *id) else { break };
             self.evict_oldest(&largest);
+            self.persist_eviction(largest);
         }
-        self.update_gauges();
+        self.metrics.log_bytes.set(self.log_bytes);
+        self.metrics.log_entries.set(self.log_entries);
+        self.metrics.topics.set(self.topics.len() as u64);
     }
 
     fn evict_oldest(&mut self, id: &TopicId) {
@@ -120,35 +185,37 @@ impl PubSubMachine {
         WallTime::from_millis(oldest.saturating_sub(EXPIRY_SLACK_MS))
     }
 
-    pub(super) fn sweep_age(&mut self) {
+    pub(super) fn sweep_age(&mut self, id: &TopicId) {
         let oldest = self.oldest_retained();
-        let ids: Vec<TopicId> = self.topics.keys().copied().collect();
-        for id in ids {
-            while self
-                .topics
-                .get(&id)
-                .is_some_and(|topic| topic.log.oldest().is_some_and(|time| time.wall() < oldest))
-            {
-                self.evict_oldest(&id);
-            }
+        let mut evicted = false;
+        while self
+            .topics
+            .get(id)
+            .is_some_and(|topic| topic.log.oldest().is_some_and(|time| time.wall() < oldest))
+        {
+            self.evict_oldest(id);
+            evicted = true;
         }
+        if evicted {
+            self.persist_eviction(*id);
+        }
+        if let Some(topic) = self.topics.get_mut(id) {
+            topic.aging = false;
+        }
+        self.schedule_age(id);
+        self.drop_unused(id);
     }
 
-    /// Drops the logs of topics without subscribers: foreign ones after their grace period, those
-    /// with own entries once nothing is retained.
-    pub(super) fn sweep_topics(&mut self) {
-        let (now, me) = (self.now, self.key.agent_id());
-        let unused = |topic: &Topic| {
-            let over = topic.drop_at.is_none_or(|at| at <= now);
-            let carried = topic.own && topic.log.retains_author(&me);
-            topic.subscribers.is_empty() && over && !carried
-        };
-        let unused: Vec<TopicId> =
-            self.topics.iter().filter(|(_, topic)| unused(topic)).map(|(id, _)| *id).collect();
-        unused.iter().for_each(|id| self.drop_topic(id));
-        self.topics.values_mut().for_each(|topic| {
-            topic.drop_at = topic.drop_at.filter(|at| *at > now);
-        });
+    /// Drops the log of a topic without subscribers: a foreign one after its grace period, one with
+    /// own entries once none of them is retained.
+    pub(super) fn drop_unused(&mut self, id: &TopicId) {
+        let (now, me) = (self.now, self.me);
+        let Some(topic) = self.topics.get_mut(id) else { return };
+        topic.drop_at = topic.drop_at.filter(|at| *at > now);
+        let carried = topic.loading || (topic.own && topic.log.retains_author(&me));
+        if topic.subscribers.is_empty() && topic.drop_at.is_none() && !carried {
+            self.drop_topic(id);
+        }
     }
 
     /// Whether there is room for an author of whom nothing is known in a topic, or only its heads.
@@ -214,14 +281,15 @@ impl PubSubMachine {
         }
         let mut congested = false;
         for link in self.links.values_mut() {
-            congested |= link.holds(self.now, id, &topic.log, &self.limits);
+            let Some(place) = link.topics.get_mut(id).filter(|_| !link.banned) else { continue };
+            congested |= place.holds(self.now, &topic.log, &self.limits);
         }
         if congested != topic.congested {
             topic.congested = congested;
             self.outputs.push_back(Output::Congestion { topic: *id, congested });
         }
         if congested {
-            self.set_timeout(SHORT_TICK);
+            self.timers.set(self.now + CONGESTION, Timer::Congestion(*id));
         }
     }
 }

@@ -14,8 +14,8 @@ use crate::{
     config::MAX_PAYLOAD,
     error::{PublishError, SubscribeError},
     handle::Subscription,
-    pubsub::{PubSub, Published},
-    subscriber::{Batch, Message, Piece, Start},
+    pubsub::{Accepted, PubSub, Published},
+    subscriber::{Batch, Cursor, Message, Piece, Start},
 };
 
 /// Messages that a topic retains; the oldest is dropped.
@@ -33,6 +33,8 @@ struct HubState {
     retained: BTreeMap<TopicId, VecDeque<Message>>,
     readers: Vec<Reader>,
     heads: BTreeMap<(AgentId, TopicId), u64>,
+    /// Messages of all topics together: each message's place.
+    positions: u64,
     wall: WallTime,
     busy: bool,
     closed: bool,
@@ -131,7 +133,9 @@ impl LocalPubSub {
         *head += 1;
         let seq = *head;
         let (author, time) = (self.author, state.wall);
-        let message = Message { topic, author, epoch: 1, seq, time, payload };
+        state.positions += 1;
+        let cursor = Cursor::new(0, state.positions);
+        let message = Message { topic, author, epoch: 1, seq, time, payload, cursor, gap: false };
         state.readers.retain_mut(|reader| reader.topic != topic || reader.offer(&message));
         let retained = state.retained.entry(topic).or_default();
         if retained.len() >= MAX_RETAINED {
@@ -148,7 +152,15 @@ impl PubSub for LocalPubSub {
         topic: TopicId,
         payload: Bytes,
     ) -> BoxFuture<'_, Result<Published, PublishError>> {
-        Box::pin(async move { self.push(topic, payload).map(|seq| Published { seq }) })
+        Box::pin(async move { self.push(topic, payload).map(Published::unplaced) })
+    }
+
+    fn accept(
+        &self,
+        topic: TopicId,
+        payload: Bytes,
+    ) -> BoxFuture<'_, Result<Accepted, PublishError>> {
+        Box::pin(async move { self.push(topic, payload).map(|seq| Accepted::new(seq, None)) })
     }
 
     fn try_publish(&self, topic: TopicId, payload: Bytes) -> Result<(), PublishError> {
@@ -170,11 +182,15 @@ impl PubSub for LocalPubSub {
             }
             let (batches, receiver) = mpsc::channel(MAX_WAITING);
             let mut reader = Reader { topic, batches, missed: 0 };
-            if start == Start::Retained {
-                for message in state.retained.get(&topic).into_iter().flatten() {
-                    reader.offer(message);
-                }
-            }
+            let retained = state.retained.get(&topic).into_iter().flatten();
+            let after = retained.filter(|message| match start {
+                Start::Retained => true,
+                Start::Live => false,
+                Start::After(cursor) => message.cursor > cursor,
+            });
+            after.for_each(|message| {
+                reader.offer(message);
+            });
             state.readers.push(reader);
             Ok(Subscription::new(topic, receiver, None))
         })

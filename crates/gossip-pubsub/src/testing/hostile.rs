@@ -104,19 +104,20 @@ impl RunForge {
 #[must_use]
 pub fn floor_frame(forge: &RunForge, encoded: &Bytes) -> Bytes {
     let author_key = wire::copy(forge.key.public_key().as_bytes());
-    wire::encode(FrameKind::Publish(PublishWire { run: encoded.clone(), author_key, floor: true }))
+    wire::encode(FrameKind::Publish(PublishWire {
+        run: encoded.clone(),
+        author_key,
+        floor: true,
+        hops: 1,
+    }))
 }
 
 /// A frame that subscribes a topic as a peer without anything of it.
 #[must_use]
 pub fn subscribe_frame(topic: TopicId) -> Bytes {
-    let heads = TopicHeads { topic, heads: Vec::new() };
-    let wire = SubscriptionsWire {
-        set: true,
-        add: vec![heads.encode()],
-        remove: Vec::new(),
-        again: false,
-    };
+    let heads = TopicHeads { topic, heads: Vec::new(), fingerprint: [0; 16], chains: 0 };
+    let wire =
+        SubscriptionsWire { set: true, add: vec![heads.encode()], ..SubscriptionsWire::default() };
     wire::encode(FrameKind::Subscriptions(wire))
 }
 
@@ -127,7 +128,7 @@ pub fn want_frame(topic: TopicId, author: AgentId, epoch: u64, from_seq: u64) ->
 }
 
 fn publish(run: Bytes, author_key: Bytes) -> Bytes {
-    wire::encode(FrameKind::Publish(PublishWire { run, author_key, floor: false }))
+    wire::encode(FrameKind::Publish(PublishWire { run, author_key, floor: false, hops: 1 }))
 }
 
 /// A run's wire form, altered.

@@ -244,7 +244,8 @@ fn subscriptions_are_limited_here_and_for_peers() {
     world.input(0, Input::Unsubscribe(first));
     world.subscribe(0, topic(1), Start::Live);
 
-    let mut world = World::new(1, 4, &Limits::default());
+    limits.subscriptions = 2 * MAX_SUBSCRIBED_TOPICS;
+    let mut world = World::new(1, 4, &limits);
     for n in 0..MAX_SUBSCRIBED_TOPICS {
         world.subscribe(0, topic(n), Start::Live);
     }
@@ -293,7 +294,7 @@ fn links_and_requests_are_limited() {
         let message = want_frame(topic(0), author, epoch, 1);
         world.input(0, Input::Frame { peer: machine_id(9), message });
     }
-    assert!(world.counter(0, "pubsub_refused_wants") > 500);
+    assert!(world.counter(0, "pubsub_refused_wants") > 400);
     let sent = world.counter(0, "pubsub_runs_sent");
-    assert_eq!(sent, 1 + world.counter(0, "pubsub_wants_received"));
+    assert!(sent <= 1 + world.counter(0, "pubsub_wants_received"), "{sent}");
 }

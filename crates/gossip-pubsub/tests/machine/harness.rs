@@ -185,7 +185,7 @@ impl World {
         let body = run.body();
         let key = (body.topic(), body.author(), body.epoch());
         self.published.insert(key, body.last_seq());
-        self.input(node, Input::Signed(run));
+        self.input(node, Input::Signed(Arc::new(run)));
         true
     }
 
@@ -273,6 +273,7 @@ impl World {
                 Output::Congestion { topic, congested } => {
                     self.nodes[node].publisher.set_congested(topic, congested);
                 }
+                Output::FirstHop { .. } | Output::Appended { .. } => {}
                 Output::Disconnect(peer) => self.disconnects.push((node, peer)),
                 other => panic!("unexpected {other:?}"),
             }

@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 use proptest::prelude::*;
 
 use super::*;
-use crate::testing::key;
+use crate::{private_file::FileError, testing::key};
 
 const FILES: [&str; 3] = ["machine.key", "agent.key", "agent_kem.key"];
 
@@ -89,13 +89,17 @@ fn exposed_files_and_directories_are_refused() {
         let path = temp.path().join(name);
         set_mode(&path, 0o640);
         let error = store.load_or_create().expect_err("exposed");
-        assert!(matches!(&error, StoreError::Exposed { path: p, mode: 0o640, .. } if *p == path));
+        let StoreError::File(FileError::Exposed { path: named, mode: 0o640, .. }) = &error else {
+            panic!("unexpected {error}");
+        };
+        assert_eq!(*named, path);
         assert!(error.to_string().contains("chmod 600"), "{error}");
         assert_eq!(mode(&path), 0o640, "the file is left as it is");
         set_mode(&path, 0o600);
     }
     set_mode(temp.path(), 0o770);
-    assert!(matches!(IdentityStore::open(temp.path()), Err(StoreError::Exposed { .. })));
+    let error = IdentityStore::open(temp.path()).expect_err("others may write");
+    assert!(matches!(error, StoreError::File(FileError::Exposed { .. })));
     set_mode(temp.path(), 0o755);
     IdentityStore::open(temp.path()).expect("others may list the directory");
 }
@@ -105,9 +109,11 @@ fn what_is_not_a_file_is_refused() {
     let temp = tempfile::tempdir().expect("temp dir");
     let store = IdentityStore::open(temp.path()).expect("there");
     fs::create_dir(temp.path().join("agent.key")).expect("made");
-    assert!(matches!(store.load_or_create(), Err(StoreError::NotAFile { .. })));
+    let error = store.load_or_create().expect_err("a directory");
+    assert!(matches!(error, StoreError::File(FileError::NotAFile { .. })));
     write(&temp.path().join("plain"), b"");
-    assert!(matches!(IdentityStore::open(temp.path().join("plain")), Err(StoreError::Io { .. })));
+    let error = IdentityStore::open(temp.path().join("plain")).expect_err("a file");
+    assert!(matches!(error, StoreError::File(FileError::Io { .. })));
 }
 
 proptest! {

@@ -238,6 +238,7 @@ impl ClassReader {
         let metrics = self.context.metrics.class(self.class);
         metrics.messages_received.inc();
         metrics.bytes_received.add(frame.message.len() as u64);
+        self.session.touch(self.class, self.context.clock.now());
         if frame.protocol == Protocol::Control {
             return self.control(&frame.message).await;
         }

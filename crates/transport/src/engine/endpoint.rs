@@ -17,7 +17,8 @@ use tokio::{
     task::{JoinHandle, JoinSet},
     time::timeout,
 };
-use x0x_core::{Clock, MachineId};
+use x0x_core::{Clock, MachineId, WallTime};
+use x0x_identity::SecretKey;
 
 use super::{
     addresses::reachable,
@@ -32,6 +33,7 @@ use super::{
 use crate::{
     error::DialError,
     link::{Engine, Link, Side},
+    record::{ReachClass, SignedRecord},
     transport::BoxFuture,
     wire::CloseCode,
 };
@@ -73,6 +75,7 @@ pub enum BindError {
 /// Dropping it closes all links without waiting.
 pub struct QuicEngine {
     local_id: MachineId,
+    key: SecretKey,
     local: SocketAddr,
     known_peer: quinn::ClientConfig,
     unknown_peer: quinn::ClientConfig,
@@ -167,6 +170,7 @@ impl QuicEngine {
         let acceptor = tokio::spawn(acceptor.run(endpoint.clone()));
         Ok(Self {
             local_id: config.key.public_key().machine_id(),
+            key: config.key,
             local,
             known_peer,
             unknown_peer,
@@ -263,6 +267,11 @@ impl Engine for QuicEngine {
 
     fn local_addresses(&self) -> Vec<SocketAddr> {
         reachable(self.local)
+    }
+
+    fn sign_record(&self, addresses: &[SocketAddr], now: WallTime) -> Option<SignedRecord> {
+        let addresses = addresses.iter().copied();
+        Some(SignedRecord::issue(&self.key, addresses, ReachClass::Unknown, now))
     }
 
     fn dial(

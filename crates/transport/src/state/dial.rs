@@ -131,7 +131,7 @@ impl Sessions {
             return Err(DialError::BackingOff { retry_in_ms: retry_in_ms as u64 });
         }
         let max = self.config.max_sessions;
-        if self.sessions.len() >= max {
+        if !self.has_room(now) {
             return Err(DialError::Limit { what: "sessions", max });
         }
         if self.dials.running() >= MAX_DIALS && self.dials.queue.len() >= MAX_QUEUED_DIALS {

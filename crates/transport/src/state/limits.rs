@@ -4,9 +4,9 @@
 //! Networks are told apart only where addresses cost something: those of this machine, link or site
 //! share the general limits alone.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
-use x0x_core::{Scope, Tick};
+use x0x_core::{MachineId, Scope, Tick};
 
 use super::{LinkId, LinkState, LinkUp, Output, Phase, Sessions};
 use crate::{
@@ -62,8 +62,9 @@ impl Sessions {
     }
 
     /// Whether there is room for the session that this link would be; it is closed otherwise.
+    /// Sessions that are idle give way.
     pub(super) fn admit(&mut self, now: Tick, id: LinkId) -> bool {
-        let room = self.sessions.len() < self.config.max_sessions && self.network_has_room(id);
+        let room = self.network_has_room(now, id) && self.has_room(now);
         if !room {
             self.metrics.links_refused_limit.inc();
             self.refuse(now, id, CloseCode::Limit);
@@ -71,15 +72,27 @@ impl Sessions {
         room
     }
 
+    /// Whether there is room for a further session, made if it can be.
+    pub(super) fn has_room(&mut self, now: Tick) -> bool {
+        !self.is_full() || self.evict_idle(now, |_| true)
+    }
+
     /// Sessions that this machine dialled are its own choice and count for nobody.
-    fn network_has_room(&self, id: LinkId) -> bool {
+    fn network_has_room(&mut self, now: Tick, id: LinkId) -> bool {
         let Some(link) = self.links.get(&id).filter(|link| link.side == Side::Acceptor) else {
             return true;
         };
         let Some(from) = network(link.address.ip()) else { return true };
-        let links = self.sessions.values().filter_map(|session| self.links.get(&session.link));
-        let accepted = links.filter(|link| link.side == Side::Acceptor);
-        let of_network = accepted.filter(|link| network(link.address.ip()) == Some(from)).count();
-        of_network < self.config.max_sessions_per_network
+        let links = self
+            .sessions
+            .iter()
+            .filter_map(|(peer, session)| self.links.get(&session.link).map(|link| (*peer, link)));
+        let accepted = links.filter(|(_, link)| link.side == Side::Acceptor);
+        let of_network: BTreeSet<MachineId> = accepted
+            .filter(|(_, link)| network(link.address.ip()) == Some(from))
+            .map(|(peer, _)| peer)
+            .collect();
+        of_network.len() < self.config.max_sessions_per_network
+            || self.evict_idle(now, |peer| of_network.contains(&peer))
     }
 }

@@ -1,6 +1,7 @@
 //! Tests of the session machine, without tasks or time.
 
 mod contests;
+mod idle;
 mod limits;
 mod properties;
 

@@ -8,7 +8,8 @@ use std::{
 
 use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use x0x_core::{MachineId, SeededRng};
+use x0x_core::{MachineId, SeededRng, WallTime};
+use x0x_identity::SecretKey;
 
 use super::{
     LinkModel,
@@ -18,6 +19,7 @@ use super::{
 use crate::{
     error::DialError,
     link::{BoxFuture, Engine, Link, LinkClosed},
+    record::{ReachClass, SignedRecord},
     wire::CloseCode,
 };
 
@@ -97,7 +99,14 @@ impl MemoryNetwork {
         let listener = Listener { id, backlog, stopped: stopped.clone() };
         self.lock().listeners.insert(address, listener);
         let network = self.clone();
-        MemoryEngine { network, id, address, accepted: AsyncMutex::new(accepted), stopped }
+        MemoryEngine {
+            network,
+            id,
+            address,
+            accepted: AsyncMutex::new(accepted),
+            stopped,
+            key: None,
+        }
     }
 
     /// Cuts two machines off from each other. Links between them time out unless they are healed
@@ -165,9 +174,17 @@ pub struct MemoryEngine {
     address: SocketAddr,
     accepted: AsyncMutex<mpsc::Receiver<Box<dyn Link>>>,
     stopped: CancellationToken,
+    key: Option<SecretKey>,
 }
 
 impl MemoryEngine {
+    /// With the machine's key, so that it can sign its record.
+    #[must_use]
+    pub fn with_key(mut self, key: SecretKey) -> Self {
+        self.key = Some(key);
+        self
+    }
+
     async fn connect(
         &self,
         address: SocketAddr,
@@ -241,6 +258,12 @@ impl Engine for MemoryEngine {
 
     fn local_addresses(&self) -> Vec<SocketAddr> {
         vec![self.address]
+    }
+
+    fn sign_record(&self, addresses: &[SocketAddr], now: WallTime) -> Option<SignedRecord> {
+        let addresses = addresses.iter().copied();
+        let key = self.key.as_ref()?;
+        Some(SignedRecord::issue(key, addresses, ReachClass::Unknown, now))
     }
 
     fn dial(

@@ -2,6 +2,7 @@
 
 mod direct;
 mod discovery;
+mod gossip;
 mod identity;
 mod network;
 mod pubsub;
@@ -35,6 +36,7 @@ pub(super) fn handler(operation: Operation, method: Method) -> MethodRouter<Arc<
         Operation::Announce => route(method, identity::announce),
         Operation::Peers => route(method, network::peers),
         Operation::NetworkStatus => route(method, network::status),
+        Operation::GossipDiagnostics => route(method, gossip::diagnostics),
         Operation::DiscoveredAgents => route(method, discovery::list),
         Operation::DiscoveredAgent => route(method, discovery::get),
         Operation::Publish => route(method, pubsub::publish),

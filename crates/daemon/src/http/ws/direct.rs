@@ -46,7 +46,7 @@ impl Sends {
             self.finish_one().await;
         }
         // Without a session each send would first wait for one, and then they could overtake.
-        let connected = to == self.agent.agent_id() || self.agent.session_of(to).is_some();
+        let connected = self.agent.is_connected_to(to);
         if !connected {
             while !self.in_flight.is_empty() {
                 self.finish_one().await;

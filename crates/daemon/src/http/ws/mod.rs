@@ -7,6 +7,7 @@
 
 mod direct;
 mod outbox;
+mod publishes;
 mod registry;
 mod session;
 mod topics;

@@ -4,11 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, close_code};
 use futures_util::{
-    FutureExt, SinkExt, StreamExt,
+    SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
 };
 use tokio::task::JoinHandle;
-use x0x_agent::{AgentPublishError, PublishError};
+use x0x_agent::{Accepted, Agent, AgentPublishError, PublishError};
 use x0x_api::{
     Base64, ErrorCode,
     limits::WS_KEEP_ALIVE,
@@ -19,6 +19,7 @@ use x0x_core::AgentId;
 use super::{
     direct::{self, Sends},
     outbox::{self, Outbox},
+    publishes::{self, Publishes, Refusal},
     registry::Entry,
     topics::Topics,
 };
@@ -34,7 +35,7 @@ const CLOSE_TIME: Duration = Duration::from_secs(1);
 /// How long a publish waits for room before its client is told that it was not taken. While it
 /// waits the session's next frames are not read, so that the client is slowed down.
 const PUBLISH_TIME: Duration = Duration::from_secs(5);
-/// Confirmed publishes after which a `published` frame is due, even if more frames are there.
+/// Publishes after which those that are settled are told, even if more frames are there.
 const MAX_UNTOLD: u64 = 256;
 
 /// Why a session ends.
@@ -125,13 +126,9 @@ struct Reader {
     outbox: Arc<Outbox>,
     topics: Topics,
     sends: Sends,
-    /// Publishes seen.
-    index: u64,
-    /// Publishes taken.
-    count: u64,
-    /// The last publish to be confirmed, and how many were since the last `published` frame.
-    untold: Option<Option<FrameId>>,
-    untold_count: u64,
+    publishes: Publishes,
+    /// Publishes since their clients were last told of some.
+    untold: u64,
 }
 
 impl Reader {
@@ -142,28 +139,31 @@ impl Reader {
             app,
             entry,
             outbox,
-            index: 0,
-            count: 0,
-            untold: None,
-            untold_count: 0,
+            publishes: Publishes::default(),
+            untold: 0,
         }
     }
 
     async fn run(&mut self, stream: &mut SplitStream<WebSocket>) -> End {
         loop {
-            let ready = stream.next().now_or_never();
-            if ready.is_none() || self.untold_count >= MAX_UNTOLD {
-                self.confirm().await;
+            if self.publishes.is_full() {
+                let frames = self.publishes.settled().await;
+                self.tell(frames).await;
+            } else if self.untold >= MAX_UNTOLD {
+                let frames = self.publishes.ready();
+                self.tell(frames).await;
             }
-            let frame = match ready {
-                Some(frame) => frame,
-                None => tokio::select! {
-                    frame = stream.next() => frame,
-                    failure = self.sends.failure() => {
-                        self.outbox.push(&failure).await;
-                        continue;
-                    }
-                },
+            let frame = tokio::select! {
+                biased;
+                frame = stream.next() => frame,
+                failure = self.sends.failure() => {
+                    self.outbox.push(&failure).await;
+                    continue;
+                }
+                frames = self.publishes.settled() => {
+                    self.tell(frames).await;
+                    continue;
+                }
             };
             match frame {
                 Some(Ok(Message::Text(text))) => self.frame(&text).await,
@@ -191,8 +191,8 @@ impl Reader {
             Ok(ClientFrame::SendDirect { agent_id, payload, id }) => {
                 self.send_direct(&agent_id, &payload, id).await;
             }
-            Ok(ClientFrame::Subscribe { topics }) => {
-                self.topics.subscribe(topics, &self.entry).await;
+            Ok(ClientFrame::Subscribe { topics, since }) => {
+                self.topics.subscribe(topics, &since, &self.entry).await;
             }
             Ok(ClientFrame::Unsubscribe { topics }) => {
                 self.topics.unsubscribe(topics, &self.entry).await;
@@ -209,50 +209,20 @@ impl Reader {
     }
 
     async fn publish(&mut self, topic: &str, payload: &str, id: Option<FrameId>, ack: bool) {
-        self.index += 1;
-        match self.try_publish(topic, payload).await {
-            Ok(()) => {
-                self.count += 1;
-                if ack {
-                    self.untold = Some(id);
-                    self.untold_count += 1;
-                }
-            }
-            Err((code, message)) => {
-                self.app.metrics.ws_publishes_refused.inc();
-                // What was taken before is told before.
-                self.confirm().await;
-                let index = id.is_none().then_some(self.index);
-                self.outbox.push(&ServerFrame::Error { message, code, id, index }).await;
-            }
+        self.publishes.seen();
+        self.untold += 1;
+        match publish(&self.app.agent, topic, payload, ack).await {
+            Ok(Some(accepted)) => self.publishes.accepted(id, accepted),
+            Ok(None) => self.publishes.taken(),
+            Err(refusal) => self.publishes.refused(id, refusal),
         }
     }
 
-    async fn try_publish(&mut self, topic: &str, payload: &str) -> Result<(), (ErrorCode, String)> {
-        let payload = Base64::decode(payload)
-            .map_err(|_| (ErrorCode::InvalidBase64, "invalid base64 in payload".to_owned()))?;
-        let agent = &self.app.agent;
-        let result = match agent.try_publish(topic, payload.clone()) {
-            Err(AgentPublishError::Publish(PublishError::Busy)) => {
-                // A publish that is cancelled has published nothing, so that a refusal is the truth.
-                let busy = Err(AgentPublishError::Publish(PublishError::Busy));
-                let publish = agent.publish(topic, payload);
-                tokio::time::timeout(PUBLISH_TIME, publish).await.unwrap_or(busy)
-            }
-            result => result,
-        };
-        result.map_err(|error| {
-            let error = ApiError::from(error);
-            (error.code(), format!("publish failed: {}", error.0))
-        })
-    }
-
-    /// Tells the client which publishes were taken, if it asked to be told.
-    async fn confirm(&mut self) {
-        if let Some(id) = self.untold.take() {
-            self.untold_count = 0;
-            self.outbox.push(&ServerFrame::Published { id, count: self.count }).await;
-        }
+    /// Tells the client what became of publishes.
+    async fn tell(&mut self, frames: Vec<ServerFrame>) {
+        self.untold = 0;
+        self.app.metrics.ws_publishes_refused.add(self.publishes.take_refused());
+        self.outbox.push_all(frames.iter().map(outbox::text)).await;
     }
 
     async fn send_direct(&mut self, to: &str, payload: &str, id: Option<FrameId>) {
@@ -263,4 +233,26 @@ impl Reader {
             Err(error) => self.outbox.push(&direct::failed(&error, id)).await,
         }
     }
+}
+
+/// Publishes; what is to be waited for, if the client asked to be told.
+async fn publish(
+    agent: &Agent,
+    topic: &str,
+    payload: &str,
+    ack: bool,
+) -> Result<Option<Accepted>, Refusal> {
+    let payload = Base64::decode(payload)
+        .map_err(|_| (ErrorCode::InvalidBase64, "invalid base64 in payload".to_owned()))?;
+    if !ack {
+        match agent.try_publish(topic, payload.clone()) {
+            Err(AgentPublishError::Publish(PublishError::Busy)) => {}
+            result => return result.map(|()| None).map_err(publishes::refusal),
+        }
+    }
+    // What is cancelled before it is accepted is not published, so that a refusal is the truth.
+    let accepted = tokio::time::timeout(PUBLISH_TIME, agent.accept(topic, payload)).await;
+    let busy = || Err(AgentPublishError::Publish(PublishError::Busy));
+    let accepted = accepted.unwrap_or_else(|_| busy()).map_err(publishes::refusal)?;
+    Ok(ack.then_some(accepted))
 }

@@ -4,13 +4,13 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::task::JoinHandle;
 use x0x_agent::{Agent, Delivery, Subscription};
-use x0x_api::{Base64, ErrorCode, limits::MAX_WS_TOPICS, ws::ServerFrame};
+use x0x_api::{Base64, ErrorCode, Since, limits::MAX_WS_TOPICS, ws::ServerFrame};
 
 use super::{
     outbox::{self, Outbox},
     registry::Entry,
 };
-use crate::http::error::ApiError;
+use crate::{convert, http::error::ApiError};
 
 /// Deliveries taken at once.
 const BATCH: usize = 64;
@@ -30,14 +30,20 @@ impl Topics {
 
     /// Adds those that the session does not have. The `subscribed` frame comes before their first
     /// message.
-    pub(super) async fn subscribe(&mut self, topics: Vec<String>, entry: &Entry) {
+    pub(super) async fn subscribe(
+        &mut self,
+        topics: Vec<String>,
+        since: &BTreeMap<String, String>,
+        entry: &Entry,
+    ) {
         let mut subscribed = Vec::new();
         let mut added = Vec::new();
         for topic in topics {
             let known = self.tasks.contains_key(&topic)
                 || added.iter().any(|(name, _): &(String, Subscription)| *name == topic);
             if !known {
-                match self.subscription(&topic, added.len()).await {
+                let since = since.get(&topic).map(String::as_str);
+                match self.subscription(&topic, since, added.len()).await {
                     Ok(subscription) => added.push((topic.clone(), subscription)),
                     Err(error) => {
                         let message = format!("subscribe failed: {}", error.0);
@@ -56,12 +62,18 @@ impl Topics {
         entry.set_topics(self.tasks.keys().cloned().collect());
     }
 
-    async fn subscription(&self, topic: &str, pending: usize) -> Result<Subscription, ApiError> {
+    async fn subscription(
+        &self,
+        topic: &str,
+        since: Option<&str>,
+        pending: usize,
+    ) -> Result<Subscription, ApiError> {
         if self.tasks.len() + pending >= MAX_WS_TOPICS {
             let text = format!("limit reached: topics of a session (at most {MAX_WS_TOPICS})");
             return Err(ApiError::new(ErrorCode::LimitReached, text));
         }
-        Ok(self.agent.subscribe(topic).await?)
+        let start = convert::start(Since::parse(since)?);
+        Ok(self.agent.subscribe_from(topic, start).await?)
     }
 
     /// Removes topics: no message of them follows the `unsubscribed` frame.
@@ -103,6 +115,7 @@ fn frame(topic: &str, delivery: Delivery) -> Option<ServerFrame> {
             origin: Some(message.author),
             epoch: message.epoch,
             seq: message.seq,
+            cursor: convert::cursor(message.cursor),
         }),
         Delivery::Lagged { missed } => {
             Some(ServerFrame::Lagged { missed, topic: Some(topic.to_owned()) })

@@ -1,0 +1,394 @@
+//! What is missing here, who may supply it, and who is asked when.
+//!
+//! One table for all links: a missing range is asked for on one link at a time. It is made by an
+//! announcement, which first gives the tree its time, or by anything else that tells of entries
+//! beyond a head, which asks at once.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use x0x_core::{AgentId, MachineId, Tick, TopicId};
+
+use crate::{
+    config::{Limits, MAX_ANNOUNCERS},
+    link::ChainId,
+};
+
+#[cfg(test)]
+mod tests;
+
+/// How often a range is asked for without any progress before it is left to reconciliation.
+pub(crate) const MAX_TRIES: u32 = 3;
+
+/// Most links whose floor is remembered for one range; with more of them, patience decides.
+const MAX_FLOORS: usize = 16;
+
+/// A chain of a topic.
+pub(crate) type Key = (TopicId, ChainId);
+
+/// A link that has the range, by its own word.
+#[derive(Debug, Clone, Copy)]
+struct Announcer {
+    peer: MachineId,
+    /// Up to here.
+    upto: u64,
+    /// Links that the announced run crossed on its way to it; `u32::MAX` when not told.
+    hops: u32,
+    /// How often it was asked since there was progress.
+    asked: u32,
+}
+
+/// A peer says that a run which leaves a gap is the oldest that it has.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Floor {
+    peer: MachineId,
+    /// Since when.
+    pub(crate) since: Tick,
+    /// The first entry of that run.
+    pub(crate) first: u64,
+    /// How often it was asked for that run again.
+    asked: u32,
+}
+
+/// A missing range: what is beyond the chain's head here.
+#[derive(Debug)]
+pub(crate) struct Missing {
+    /// Entries up to here are said to exist.
+    upto: u64,
+    need_key: bool,
+    /// At most [`MAX_ANNOUNCERS`].
+    announcers: Vec<Announcer>,
+    asked: Option<MachineId>,
+    deadline: Tick,
+    /// When it was heard of, asked for, or last made progress.
+    since: Tick,
+    tries: u32,
+    /// Heard of by an announcement: the tree should have brought it.
+    tree: bool,
+    /// The link that told of it first.
+    owner: MachineId,
+    /// At most [`MAX_FLOORS`], all of one head.
+    floors: Vec<Floor>,
+    floor_head: u64,
+}
+
+/// What a link tells of a chain.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Report {
+    pub(crate) peer: MachineId,
+    pub(crate) upto: u64,
+    pub(crate) hops: u32,
+    pub(crate) need_key: bool,
+    /// How long the tree gets to bring it; none when it did not come by an announcement.
+    pub(crate) wait: Option<Duration>,
+}
+
+/// Whom to ask for a range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Choice {
+    Ask {
+        peer: MachineId,
+        need_key: bool,
+        /// The tree is to be repaired: a graft rather than a want.
+        tree: bool,
+        /// Entries that the link is known to have.
+        upto: u64,
+    },
+    /// Nobody now; again at this time.
+    Wait(Tick),
+    /// Nobody is left.
+    GiveUp,
+}
+
+/// What an accepted run made of a missing range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    None,
+    Some,
+    /// Nothing is missing any more. Of the links that announced it, the one with the fewest hops.
+    Done(Option<(MachineId, u32)>),
+}
+
+/// The table.
+#[derive(Debug, Default)]
+pub(crate) struct MissingTable {
+    /// At most [`Limits::missing`].
+    entries: BTreeMap<Key, Missing>,
+    deadlines: BTreeSet<(Tick, Key)>,
+    /// Entries by the link that told of them first.
+    owned: BTreeMap<MachineId, usize>,
+    /// Topics of ranges for which there was no room.
+    crowded: BTreeSet<TopicId>,
+}
+
+impl MissingTable {
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// When something is due next.
+    pub(crate) fn next_deadline(&self) -> Option<Tick> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// A range that is due now.
+    pub(crate) fn due(&self, now: Tick) -> Option<Key> {
+        self.deadlines.first().filter(|(at, _)| *at <= now).map(|(_, key)| *key)
+    }
+
+    pub(crate) fn contains(&self, key: &Key) -> bool {
+        self.entries.contains_key(key)
+    }
+
+    /// Notes what a link tells. True when the range is to be asked for now; false also when there is
+    /// no room for it.
+    pub(crate) fn note(&mut self, now: Tick, key: Key, report: Report, limits: &Limits) -> bool {
+        let deadline = report.wait.map_or(now, |wait| now + wait);
+        if let Some(missing) = self.entries.get_mut(&key) {
+            missing.upto = missing.upto.max(report.upto);
+            missing.need_key |= report.need_key;
+            missing.announced(report);
+            if missing.asked.is_none() && deadline < missing.deadline {
+                missing.tree &= report.wait.is_some();
+                self.reschedule(key, deadline);
+                return deadline <= now;
+            }
+            return false;
+        }
+        let owned = self.owned.get(&report.peer).copied().unwrap_or(0);
+        if self.entries.len() >= limits.missing || owned >= limits.link_missing {
+            self.crowded.insert(key.0);
+            return false;
+        }
+        let mut missing = Missing {
+            upto: report.upto,
+            need_key: report.need_key,
+            announcers: Vec::new(),
+            asked: None,
+            deadline,
+            since: now,
+            tries: 0,
+            tree: report.wait.is_some(),
+            owner: report.peer,
+            floors: Vec::new(),
+            floor_head: 0,
+        };
+        missing.announced(report);
+        self.entries.insert(key, missing);
+        self.deadlines.insert((deadline, key));
+        *self.owned.entry(report.peer).or_default() += 1;
+        deadline <= now
+    }
+
+    /// Notes that a peer has nothing between the head here and a run that it sent. It is asked again
+    /// only when nobody else is left. True when it says so for the first time.
+    pub(crate) fn note_floor(
+        &mut self,
+        now: Tick,
+        key: Key,
+        report: Report,
+        (head, first): (u64, u64),
+        limits: &Limits,
+    ) -> bool {
+        self.note(now, key, report, limits);
+        let Some(missing) = self.entries.get_mut(&key) else { return false };
+        if missing.floor_head != head {
+            missing.floors.clear();
+            missing.floor_head = head;
+        }
+        let peer = report.peer;
+        let known = missing.floors.iter_mut().find(|floor| floor.peer == peer);
+        if let Some(floor) = known {
+            floor.first = first;
+            return false;
+        }
+        if missing.floors.len() < MAX_FLOORS {
+            missing.floors.push(Floor { peer, since: now, first, asked: 0 });
+        }
+        true
+    }
+
+    /// The topics of ranges for which there was no room, once there is.
+    pub(crate) fn take_crowded(&mut self, limits: &Limits) -> BTreeSet<TopicId> {
+        let most = limits.missing.min(limits.link_missing) / 2;
+        if self.entries.len() > most {
+            return BTreeSet::new();
+        }
+        std::mem::take(&mut self.crowded)
+    }
+
+    /// What a peer said of its floor after this head.
+    pub(crate) fn floor(&self, key: &Key, peer: &MachineId, head: u64) -> Option<Floor> {
+        let missing = self.entries.get(key).filter(|missing| missing.floor_head == head)?;
+        missing.floors.iter().find(|floor| floor.peer == *peer).copied()
+    }
+
+    /// Adds links that did not say whether they have the range.
+    pub(crate) fn suggest(&mut self, key: &Key, peers: impl Iterator<Item = MachineId>) {
+        let Some(missing) = self.entries.get_mut(key) else { return };
+        for peer in peers {
+            let known = missing.announcers.iter().any(|announcer| announcer.peer == peer);
+            if !known && missing.announcers.len() < MAX_ANNOUNCERS {
+                let (upto, hops) = (missing.upto, u32::MAX);
+                missing.announcers.push(Announcer { peer, upto, hops, asked: 0 });
+            }
+        }
+    }
+
+    /// Whom to ask. `rank` sorts links, the best first; none for those that cannot be asked.
+    pub(crate) fn choose(
+        &self,
+        now: Tick,
+        key: &Key,
+        head: u64,
+        limits: &Limits,
+        rank: impl Fn(&MachineId) -> Option<u32>,
+    ) -> Choice {
+        let Some(missing) = self.entries.get(key) else { return Choice::GiveUp };
+        let floors = if missing.floor_head == head { &missing.floors[..] } else { &[] };
+        let is_floor = |peer: &MachineId| floors.iter().any(|floor| floor.peer == *peer);
+        let open = missing.announcers.iter().filter(|announcer| {
+            announcer.upto > head && announcer.asked < MAX_TRIES && !is_floor(&announcer.peer)
+        });
+        let ranked = open.filter_map(|open| {
+            // Who brought something goes on, and who did not makes way.
+            let last = (missing.asked == Some(open.peer)) == (missing.tries > 0);
+            Some(((open.asked, last, rank(&open.peer)?, open.hops), open))
+        });
+        let best = ranked.min_by_key(|(rank, _)| *rank).map(|(_, announcer)| announcer);
+        if let Some(best) = best.filter(|_| missing.tries < MAX_TRIES) {
+            let (need_key, tree) = (missing.need_key, missing.tree);
+            return Choice::Ask { peer: best.peer, need_key, tree, upto: best.upto };
+        }
+        let askable = floors.iter().filter(|floor| rank(&floor.peer).is_some());
+        let Some(floor) = askable.min_by_key(|floor| (floor.asked, floor.first)) else {
+            return Choice::GiveUp;
+        };
+        let mut silent = missing.announcers.iter().filter(|known| !is_floor(&known.peer));
+        let patient = floor.since + limits.gap_patience;
+        if silent.any(|known| rank(&known.peer).is_some()) && patient > now {
+            return Choice::Wait(patient);
+        }
+        if missing.tries >= 3 * MAX_TRIES {
+            return Choice::GiveUp;
+        }
+        let need_key = missing.need_key;
+        Choice::Ask { peer: floor.peer, need_key, tree: false, upto: missing.upto }
+    }
+
+    /// Notes that a link is being asked, until a deadline.
+    pub(crate) fn asked(&mut self, key: &Key, peer: MachineId, (now, until): (Tick, Tick)) {
+        let Some(missing) = self.entries.get_mut(key) else { return };
+        missing.since = now;
+        missing.asked = Some(peer);
+        missing.tries = missing.tries.saturating_add(1);
+        if let Some(known) = missing.announcers.iter_mut().find(|known| known.peer == peer) {
+            known.asked += 1;
+        }
+        if let Some(floor) = missing.floors.iter_mut().find(|floor| floor.peer == peer) {
+            floor.asked += 1;
+        }
+        self.reschedule(*key, until);
+    }
+
+    /// How long nothing came of a range since it was heard of, asked for, or made progress.
+    pub(crate) fn waited(&self, key: &Key, now: Tick) -> Duration {
+        self.entries.get(key).map_or(Duration::ZERO, |missing| now.since(missing.since))
+    }
+
+    /// How often the range was asked for in vain, and who was asked last.
+    pub(crate) fn tries(&self, key: &Key) -> (u32, Option<MachineId>) {
+        self.entries.get(key).map_or((0, None), |missing| (missing.tries, missing.asked))
+    }
+
+    /// Whether a range was asked for on a link.
+    pub(crate) fn is_asked(&self, key: &Key, peer: &MachineId) -> bool {
+        self.entries.get(key).is_some_and(|missing| missing.asked.as_ref() == Some(peer))
+    }
+
+    /// A run was accepted: the chain's head is here now, and its key known.
+    pub(crate) fn progress(&mut self, key: &Key, head: u64, now: Tick, until: Tick) -> Progress {
+        let Some(missing) = self.entries.get_mut(key) else { return Progress::None };
+        if missing.upto <= head {
+            let announced = missing.announcers.iter().filter(|known| known.hops != u32::MAX);
+            let best = announced.min_by_key(|known| known.hops);
+            let best = best.map(|known| (known.peer, known.hops));
+            self.remove(key);
+            return Progress::Done(best);
+        }
+        missing.need_key = false;
+        missing.since = now;
+        missing.tries = 0;
+        missing.announcers.iter_mut().for_each(|known| known.asked = 0);
+        self.reschedule(*key, until);
+        Progress::Some
+    }
+
+    /// Makes a range due at a time.
+    pub(crate) fn reschedule(&mut self, key: Key, at: Tick) {
+        if let Some(missing) = self.entries.get_mut(&key) {
+            self.deadlines.remove(&(missing.deadline, key));
+            missing.deadline = at;
+            self.deadlines.insert((at, key));
+        }
+    }
+
+    pub(crate) fn remove(&mut self, key: &Key) {
+        if let Some(missing) = self.entries.remove(key) {
+            self.deadlines.remove(&(missing.deadline, *key));
+            if let Some(owned) = self.owned.get_mut(&missing.owner) {
+                *owned -= 1;
+                if *owned == 0 {
+                    self.owned.remove(&missing.owner);
+                }
+            }
+        }
+    }
+
+    /// Forgets a topic that is no longer subscribed.
+    pub(crate) fn remove_topic(&mut self, topic: &TopicId) {
+        self.crowded.remove(topic);
+        let keys: Vec<Key> = self.keys_of(topic).collect();
+        keys.iter().for_each(|key| self.remove(key));
+    }
+
+    /// How many chains of a topic have something missing.
+    pub(crate) fn of_topic(&self, topic: &TopicId) -> usize {
+        self.keys_of(topic).count()
+    }
+
+    fn keys_of(&self, topic: &TopicId) -> impl Iterator<Item = Key> + '_ {
+        let topic = *topic;
+        let first = (topic, (AgentId::new([0; 32]), 0));
+        let keys = self.entries.range(first..).map(|(key, _)| *key);
+        keys.take_while(move |(of, _)| *of == topic)
+    }
+
+    /// A link ended: what it was asked for is due now.
+    pub(crate) fn remove_peer(&mut self, peer: &MachineId, now: Tick) {
+        let mut due = Vec::new();
+        for (key, missing) in &mut self.entries {
+            missing.announcers.retain(|known| known.peer != *peer);
+            missing.floors.retain(|floor| floor.peer != *peer);
+            if missing.asked.as_ref() == Some(peer) {
+                missing.asked = None;
+                due.push(*key);
+            }
+        }
+        due.into_iter().for_each(|key| self.reschedule(key, now));
+    }
+}
+
+impl Missing {
+    fn announced(&mut self, report: Report) {
+        let Report { peer, upto, hops, .. } = report;
+        if let Some(known) = self.announcers.iter_mut().find(|known| known.peer == peer) {
+            known.upto = known.upto.max(upto);
+            known.hops = hops.min(known.hops);
+        } else if self.announcers.len() < MAX_ANNOUNCERS {
+            self.announcers.push(Announcer { peer, upto, hops, asked: 0 });
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! What is missing: whom to ask for it, and when to go on without it.
+
+use std::time::Duration;
+
+use x0x_core::MachineId;
+
+use crate::{
+    config::Dissemination,
+    link::Control,
+    missing::{Choice, Key, Report},
+    run::RunBody,
+    wire::WantIn,
+};
+
+use super::PubSubMachine;
+
+/// How long a link that brings other runs is waited for before another one is asked.
+const BUSY: Duration = Duration::from_secs(10);
+
+/// How long after a rate was exceeded what was refused is asked for.
+pub(super) const COOL: Duration = Duration::from_millis(500);
+
+impl PubSubMachine {
+    /// Asks for a missing range now.
+    pub(super) fn ask(&mut self, key: Key) {
+        let (topic, (author, epoch)) = key;
+        if !self.is_subscribed(&topic) {
+            return self.missing.remove(&key);
+        }
+        let (now, links) = (self.now, &self.links);
+        let head = self.topics.get(&topic).map_or(0, |state| state.log.head(&author, epoch));
+        let rank = |peer: &MachineId| {
+            let link = links.get(peer).filter(|link| !link.banned)?;
+            Some(link.score.rank(now))
+        };
+        match self.missing.choose(now, &key, head, &self.limits, rank) {
+            Choice::Ask { peer, need_key, tree, upto } => {
+                let until = now + self.ask_again(&key, &peer);
+                self.missing.asked(&key, peer, (now, until));
+                let tree = tree && !need_key;
+                if tree && self.limits.dissemination == Dissemination::Tree {
+                    self.graft(peer, key, head + 1, upto);
+                    return;
+                }
+                if let Some(link) = self.links.get_mut(&peer)
+                    && let Some(view) = link.view_mut(&topic, key.1, &self.limits)
+                {
+                    view.asked = view.asked.max(upto);
+                }
+                self.metrics.wants_sent.inc();
+                let want = WantIn { topic, author, epoch, from_seq: head + 1, need_key };
+                self.send_control(peer, Control::Want(want));
+            }
+            Choice::Wait(at) => self.missing.reschedule(key, at.max(now + self.limits.ask_again)),
+            Choice::GiveUp => {
+                self.missing.remove(&key);
+                self.metrics.missing_given_up.inc();
+                self.compare_soon(topic);
+                self.compare_crowded();
+            }
+        }
+    }
+
+    /// How long a link gets to answer: longer with each try.
+    fn ask_again(&self, key: &Key, peer: &MachineId) -> Duration {
+        let rtt = self.links.get(peer).map_or(Duration::ZERO, |link| link.rtt);
+        let once = self.limits.ask_again.max(rtt * 3 / 2);
+        let (tries, _) = self.missing.tries(key);
+        (once * (1 << tries.min(4))).min(self.limits.gap_patience)
+    }
+
+    /// A missing range did not come in time.
+    pub(super) fn overdue(&mut self, key: Key) {
+        let now = self.now;
+        let (tries, asked) = self.missing.tries(&key);
+        // Whoever was asked, or should push it, may be busy sending other runs.
+        let from = asked.or_else(|| {
+            let log = &self.topics.get(&key.0)?.log;
+            log.route(&key.1.0, key.1.1)?.peer
+        });
+        let from = from.filter(|_| asked.is_some() || tries == 0);
+        if let Some(link) = from.and_then(|peer| self.links.get_mut(&peer)) {
+            let pause = self.limits.ask_again.max(link.rtt * 2);
+            let busy = link.brought_at.is_some_and(|at| now.since(at) < pause);
+            let most = if asked.is_some() { BUSY } else { self.limits.graft_after.1 };
+            if busy && self.missing.waited(&key, now) < most {
+                return self.missing.reschedule(key, now + pause);
+            }
+            if asked.is_some() {
+                link.score.broke_promise(now);
+                self.metrics.promises_broken.inc();
+            }
+        }
+        self.ask(key);
+    }
+
+    /// A run was accepted; what else is missing of its chain is waited for anew, or asked for at once
+    /// when it will not come by itself.
+    pub(super) fn made_progress(&mut self, key: Key, head: u64, after_gap: bool) {
+        use crate::missing::Progress;
+        if !self.missing.contains(&key) {
+            return;
+        }
+        let (_, asked) = self.missing.tries(&key);
+        let until = match asked {
+            Some(peer) => self.now + self.ask_again(&key, &peer),
+            None => self.now + self.limits.graft_after.0,
+        };
+        match self.missing.progress(&key, head, self.now, until) {
+            Progress::Done(best) => {
+                if let Some((peer, hops)) = best {
+                    self.consider(peer, key, hops);
+                }
+                self.compare_crowded();
+            }
+            Progress::Some if after_gap => self.ask(key),
+            _ => {}
+        }
+    }
+
+    /// Notes entries that a link has, and asks for them at once.
+    pub(super) fn lack(&mut self, peer: MachineId, key: Key, upto: u64, need_key: bool) {
+        let report = Report { peer, upto, hops: u32::MAX, need_key, wait: None };
+        if self.missing.note(self.now, key, report, &self.limits) {
+            self.ask(key);
+        }
+    }
+
+    /// Notes a run that was refused for its rate, to be asked for in a while.
+    pub(super) fn lack_later(&mut self, peer: MachineId, body: &RunBody) {
+        let key = (body.topic(), (body.author(), body.epoch()));
+        let (upto, wait) = (body.last_seq(), Some(COOL));
+        let report = Report { peer, upto, hops: u32::MAX, need_key: false, wait };
+        self.missing.note(self.now, key, report, &self.limits);
+    }
+
+    /// Entries are missing before this run. They are asked for; only when the sender says that it
+    /// has nothing older, the gap is accepted: as soon as all other links said so too, or when they
+    /// did not supply what is missing in time. A link that has more is preferred.
+    pub(super) fn accepts_gap(
+        &mut self,
+        peer: MachineId,
+        body: &RunBody,
+        head: u64,
+        floor: bool,
+    ) -> bool {
+        let RunBody { topic, author, epoch, first_seq, .. } = *body;
+        let (key, upto) = ((topic, (author, epoch)), body.last_seq());
+        if !floor {
+            self.metrics.refused_gap.inc();
+            let asked = self.missing.tries(&key).1;
+            self.lack(peer, key, upto, false);
+            if asked.is_some_and(|other| other != peer) {
+                // Another link is sending what is missing: what this one pushes is of no use.
+                self.prune(peer, topic, key.1, false);
+            }
+            return false;
+        }
+        let others = self.other_links(peer, body);
+        let floor_of = |id: &MachineId| self.missing.floor(&key, id, head);
+        let floors: Vec<_> = others.iter().filter_map(floor_of).collect();
+        let lower = floors.iter().any(|floor| floor.first < first_seq);
+        let patience = self.limits.gap_patience * if lower { 2 } else { 1 };
+        let waited = floor_of(&peer).is_some_and(|own| self.now.since(own.since) >= patience);
+        if waited || (floors.len() == others.len() && !lower) {
+            return true;
+        }
+        self.metrics.refused_gap.inc();
+        let report = Report { peer, upto, hops: u32::MAX, need_key: false, wait: None };
+        let limits = &self.limits;
+        if self.missing.note_floor(self.now, key, report, (head, first_seq), limits) {
+            self.missing.suggest(&key, others.into_iter());
+            self.ask(key);
+        }
+        false
+    }
+
+    /// The other links that subscribe the run's topic, or have not said yet, so may hold it.
+    fn other_links(&self, peer: MachineId, body: &RunBody) -> Vec<MachineId> {
+        let others = self.links.iter().filter(|(other, link)| {
+            let may_hold = !link.heard || link.topics.contains_key(&body.topic);
+            **other != peer && !link.banned && may_hold
+        });
+        others.map(|(other, _)| *other).collect()
+    }
+}

@@ -1,0 +1,203 @@
+//! Links: which sessions are one, and what they are told is subscribed here.
+
+use std::collections::BTreeSet;
+
+use x0x_core::{MachineId, PeerAddr, TopicId, WallTime};
+
+use crate::{
+    config::{Dissemination, MAX_SUBSCRIBED_TOPICS, MAX_WAITING_LINKS},
+    link::{Control, Link, LinkTopic, Score},
+    wire::SubscriptionsIn,
+};
+
+use super::{Output, PubSubMachine};
+
+/// What was published within this time before the end may not have been asked for yet.
+const RECENT_MS: u64 = 2000;
+
+impl PubSubMachine {
+    /// Tells every link that a topic is subscribed here, or no longer is.
+    pub(super) fn announce(&mut self, topic: TopicId, subscribed: bool) {
+        let peers: Vec<MachineId> = self.links.keys().copied().collect();
+        for peer in peers {
+            if let Some(link) = self.links.get_mut(&peer) {
+                if subscribed {
+                    link.retract.remove(&topic);
+                    link.announce.insert(topic);
+                } else {
+                    link.announce.remove(&topic);
+                    if link.announced.contains(&topic) {
+                        link.retract.insert(topic);
+                    }
+                }
+            }
+            self.wake_link(peer);
+        }
+    }
+
+    pub(super) fn link_up(&mut self, peer: MachineId) {
+        if self.banned.get(&peer).is_some_and(|until| *until > self.now) {
+            self.metrics.refused_banned.inc();
+            return;
+        }
+        if let Some(link) = self.links.get_mut(&peer) {
+            // It spoke first.
+            link.neighbor = true;
+            return;
+        }
+        self.waiting.retain(|waiting| *waiting != peer);
+        if self.links.len() < self.limits.links {
+            self.admit(peer, false, true);
+        } else {
+            self.metrics.refused_links.inc();
+            if self.waiting.len() < MAX_WAITING_LINKS {
+                self.waiting.push_back(peer);
+            }
+        }
+        self.update_gauges();
+    }
+
+    /// Makes a session a link. One that waited has announced its subscriptions in vain and is asked
+    /// for them.
+    fn admit(&mut self, peer: MachineId, waited: bool, neighbor: bool) {
+        let mut link = Link::new(self.now, &self.limits);
+        link.neighbor = neighbor;
+        link.announce = self.subscribed_topics().collect();
+        link.announce_again = waited;
+        if let Some(score) = self.scores.pop(&peer) {
+            link.score = score;
+        }
+        self.links.insert(peer, link);
+        self.wake_link(peer);
+    }
+
+    /// Makes the session of a peer a link that sends its subscriptions without being a neighbour.
+    /// False when there is no room.
+    pub(super) fn admit_stranger(&mut self, peer: MachineId) -> bool {
+        let banned = self.banned.get(&peer).is_some_and(|until| *until > self.now);
+        let room = self.links.len() < self.limits.links && !self.waiting.contains(&peer);
+        if room && !banned {
+            self.admit(peer, false, false);
+        }
+        room && !banned
+    }
+
+    pub(super) fn link_down(&mut self, peer: &MachineId) {
+        self.waiting.retain(|waiting| waiting != peer);
+        if self.remove_link(peer)
+            && let Some(next) = self.waiting.pop_front()
+        {
+            self.admit(next, true, true);
+        }
+        self.update_gauges();
+    }
+
+    /// Whether there was one.
+    fn remove_link(&mut self, peer: &MachineId) -> bool {
+        let Some(link) = self.links.remove(peer) else { return false };
+        self.remember(*peer, link.score);
+        self.missing.remove_peer(peer, self.now);
+        for topic in link.topics.keys() {
+            self.update_congestion(topic);
+            self.ensure_eager(topic);
+        }
+        true
+    }
+
+    /// Keeps how a peer behaved beyond its link.
+    fn remember(&mut self, peer: MachineId, score: Score) {
+        if self.scores.len() >= self.limits.penalties {
+            self.scores.pop_lru();
+        }
+        self.scores.put(peer, score);
+    }
+
+    /// The peer is no neighbour any more: it is told, and the link ends once that is sent.
+    pub(super) fn link_left(&mut self, peer: MachineId) {
+        self.waiting.retain(|waiting| *waiting != peer);
+        if self.links.contains_key(&peer) {
+            self.outputs.push_back(Output::Send { peer, message: Control::Leave.encode() });
+            self.link_down(&peer);
+        }
+    }
+
+    /// The service ends: every link gets what this author published just now, whether it is pushed to
+    /// or not, since nobody will be here to be asked for it.
+    pub(super) fn closing(&mut self) {
+        self.closing = true;
+        let recent = self.wall.as_millis().saturating_sub(RECENT_MS);
+        let recent = WallTime::from_millis(recent);
+        let mut woken = Vec::new();
+        for (id, topic) in self.topics.iter().filter(|(_, topic)| topic.own) {
+            for (epoch, first, head) in topic.log.recent(&self.me, recent) {
+                let chain = (self.me, epoch);
+                for (peer, link) in &mut self.links {
+                    let from = first.max(link.view(id, chain).have + 1);
+                    if link.topics.contains_key(id) && from <= head {
+                        link.pulls.begin((*id, chain), from, head, &self.limits);
+                        woken.push(*peer);
+                    }
+                }
+            }
+        }
+        woken.into_iter().for_each(|peer| self.wake_link(peer));
+    }
+
+    pub(super) fn address(&mut self, address: PeerAddr) {
+        if let Some(link) = address.id.and_then(|peer| self.links.get_mut(&peer)) {
+            link.address = Some(address);
+        }
+    }
+
+    pub(super) fn subscriptions(&mut self, peer: MachineId, change: SubscriptionsIn) {
+        if change.leave {
+            return self.link_down(&peer);
+        }
+        let subscribed =
+            if change.again { self.subscribed_topics().collect() } else { BTreeSet::new() };
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        link.heard = true;
+        if change.again {
+            link.announce = subscribed;
+        }
+        let mut dropped = change.remove;
+        if change.set {
+            dropped.extend(link.topics.keys().copied());
+        }
+        dropped.iter().for_each(|topic| link.drop_topic(topic));
+        for add in change.add {
+            let Some(link) = self.links.get_mut(&peer) else { return };
+            let full =
+                link.topics.len() >= MAX_SUBSCRIBED_TOPICS && !link.topics.contains_key(&add.topic);
+            if full || !link.allowed.topics.take(self.now) {
+                self.metrics.refused_subscriptions.inc();
+                continue;
+            }
+            let end = self.topics.get(&add.topic).map_or(0, |state| state.log.end());
+            let eager = self.begins_eager(&add.topic, &peer);
+            if let Some(link) = self.links.get_mut(&peer) {
+                link.add_topic(add.topic, LinkTopic::at(end, eager));
+            }
+            self.compare_subscription(peer, add);
+        }
+        for topic in dropped {
+            self.ensure_eager(&topic);
+            self.update_congestion(&topic);
+        }
+        self.wake_link(peer);
+        self.update_gauges();
+    }
+
+    /// Whether a new link of a topic begins as a part of the shared tree.
+    fn begins_eager(&self, topic: &TopicId, peer: &MachineId) -> bool {
+        match self.limits.dissemination {
+            Dissemination::Mesh(degree) => {
+                let others = self.links.iter().filter(|(other, _)| *other != peer);
+                let eager =
+                    others.filter(|(_, link)| link.topics.get(topic).is_some_and(|t| t.eager));
+                eager.count() < usize::from(degree)
+            }
+            _ => true,
+        }
+    }
+}

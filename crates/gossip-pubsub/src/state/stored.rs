@@ -1,0 +1,117 @@
+//! Topics that outlive the service: reading them, and telling the store what changes.
+
+use std::{sync::Arc, time::Duration};
+
+use x0x_core::TopicId;
+use x0x_identity::PublicKey;
+
+use crate::{
+    log::{Item, TopicLog},
+    run::{CLASS_EPHEMERAL, Run},
+    store::{LogChange, RestoredTopic},
+    subscriber::{Cursor, SubscriptionId},
+};
+
+use super::{Output, PubSubMachine, Timer, live_from};
+
+/// How often the store is told what is past the retention.
+const EXPIRE: Duration = Duration::from_secs(3600);
+
+impl PubSubMachine {
+    /// What was stored of a topic is here: it joins in.
+    pub(super) fn restored(&mut self, id: TopicId, stored: Option<Box<RestoredTopic>>) {
+        let incarnation = self.rng.next_u64();
+        let Some(topic) = self.topics.get_mut(&id).filter(|topic| topic.loading) else { return };
+        topic.loading = false;
+        topic.log = match stored {
+            Some(stored) => {
+                self.metrics.runs_restored.add(stored.runs() as u64);
+                self.metrics.refused_stored.add(stored.refused());
+                TopicLog::restored(*stored)
+            }
+            None => TopicLog::new(incarnation),
+        };
+        topic.own = topic.log.retains_author(&self.me);
+        self.log_bytes += topic.log.bytes();
+        self.log_entries += topic.log.entries();
+        self.latest = self.latest.max(topic.log.latest());
+        let (end, signed) = (topic.log.end(), std::mem::take(&mut topic.signed));
+        let subscribers: Vec<SubscriptionId> = topic.subscribers.iter().copied().collect();
+        let live_from = live_from(self.wall, &self.limits);
+        for id in &subscribers {
+            if let Some(subscriber) = self.subscribers.get_mut(id)
+                && let Some(start) = subscriber.waits
+            {
+                subscriber.begin(&topic.log, start, live_from);
+            }
+        }
+        // Peers compare what was stored; they are sent what follows.
+        for link in self.links.values_mut() {
+            if let Some(place) = link.topics.get_mut(&id) {
+                place.cursor = end;
+            }
+        }
+        signed.into_iter().for_each(|run| self.signed(run));
+        self.limit_log(&id);
+        self.sweep_age(&id);
+        subscribers.iter().for_each(|id| self.wake_subscriber(*id));
+        if self.is_subscribed(&id) {
+            self.begin_subscribed(id);
+        }
+        self.tell_links(id);
+    }
+
+    /// Links that subscribe a topic learn what was stored of it.
+    fn tell_links(&mut self, id: TopicId) {
+        let subscribed = self.links.iter().filter(|(_, link)| link.topics.contains_key(&id));
+        let peers: Vec<_> = subscribed.map(|(peer, _)| *peer).collect();
+        peers.into_iter().for_each(|peer| self.send_digest(peer, &id));
+    }
+
+    /// Stores a run that joined the log.
+    pub(super) fn persist_run(&mut self, log_item: &Item, incarnation: u64, key: &PublicKey) {
+        if self.storing && !is_ephemeral(&log_item.run) {
+            let Item { run, start, missed, begins, .. } = log_item;
+            self.outputs.push_back(Output::Persist(LogChange::Append {
+                incarnation,
+                position: *start,
+                missed: *missed,
+                begins: *begins,
+                run: Arc::clone(run),
+                key: key.clone(),
+            }));
+        }
+    }
+
+    /// Says that a run of this author is in the log.
+    pub(super) fn appended_own(&mut self, run: &Run, start: Cursor) {
+        let body = run.body();
+        self.outputs.push_back(Output::Appended {
+            topic: body.topic(),
+            epoch: body.epoch(),
+            seqs: (body.first_seq(), body.last_seq()),
+            start,
+            stored: self.storing && !is_ephemeral(run),
+        });
+    }
+
+    /// Stores that the front of a log is evicted.
+    pub(super) fn persist_eviction(&mut self, topic: TopicId) {
+        if self.storing
+            && let Some(position) = self.topics.get(&topic).map(|topic| topic.log.evicted())
+        {
+            self.outputs.push_back(Output::Persist(LogChange::EvictTo { topic, position }));
+        }
+    }
+
+    pub(super) fn expire_stored(&mut self) {
+        let before = self.oldest_accepted();
+        self.outputs.push_back(Output::Persist(LogChange::Expire { before }));
+        self.timers.set(self.now + EXPIRE, Timer::Expire);
+    }
+}
+
+/// Whether a run is never stored.
+pub(super) fn is_ephemeral(run: &Run) -> bool {
+    run.class() == CLASS_EPHEMERAL
+}

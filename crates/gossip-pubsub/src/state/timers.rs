@@ -1,0 +1,92 @@
+//! Which timers there are, and what runs when they are due.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use x0x_core::{MachineId, Tick, TopicId};
+
+use super::PubSubMachine;
+
+/// How often congestion is looked at while there is some.
+pub(super) const CONGESTION: Duration = Duration::from_millis(500);
+
+/// How often retention by age is looked at, at most.
+pub(super) const SWEEP: Duration = Duration::from_secs(60);
+
+/// How often a mode with a floor of eager links enforces it.
+pub(super) const ENFORCE: Duration = Duration::from_secs(1);
+
+/// A timer; setting one that is set already makes it run twice, which is harmless.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    /// Heads are to be announced on a link.
+    Heads(MachineId),
+    /// A link may go on that had sent as much as it may.
+    Throttle(MachineId),
+    /// A topic without subscribers may be dropped.
+    Grace(TopicId),
+    /// The oldest of a topic may be past the retention.
+    Age(TopicId),
+    /// A congested topic may be so no more.
+    Congestion(TopicId),
+    /// A topic is to be compared with a link, as it regularly is.
+    Reconcile(TopicId),
+    /// A topic is to be compared with a link once more.
+    Compare(TopicId),
+    /// A topic may have too few links.
+    Search(TopicId),
+    /// The store is told what is past the retention.
+    Expire,
+    /// The floor of eager links is enforced.
+    Enforce,
+}
+
+/// The timers in the order in which they are due.
+#[derive(Debug, Default)]
+pub(super) struct Timers(BTreeSet<(Tick, Timer)>);
+
+impl Timers {
+    pub(super) fn set(&mut self, at: Tick, timer: Timer) {
+        self.0.insert((at, timer));
+    }
+
+    pub(super) fn next(&self) -> Option<Tick> {
+        self.0.first().map(|(at, _)| *at)
+    }
+
+    fn pop(&mut self, now: Tick) -> Option<Timer> {
+        let due = self.0.first().is_some_and(|(at, _)| *at <= now);
+        if due { self.0.pop_first().map(|(_, timer)| timer) } else { None }
+    }
+}
+
+impl PubSubMachine {
+    pub(super) fn run_timers(&mut self) {
+        while let Some(timer) = self.timers.pop(self.now) {
+            match timer {
+                Timer::Heads(peer) => self.wake_link(peer),
+                Timer::Throttle(peer) => self.resume(peer),
+                Timer::Grace(topic) => self.drop_unused(&topic),
+                Timer::Age(topic) => self.sweep_age(&topic),
+                Timer::Congestion(topic) => self.update_congestion(&topic),
+                Timer::Reconcile(topic) => self.reconcile(&topic),
+                Timer::Compare(topic) => self.compare(&topic),
+                Timer::Search(topic) => self.search(&topic),
+                Timer::Expire => self.expire_stored(),
+                Timer::Enforce => self.enforce_floor(),
+            }
+        }
+        while let Some(key) = self.missing.due(self.now) {
+            self.overdue(key);
+        }
+    }
+
+    /// Lets a link go on that had sent as much as it may.
+    fn resume(&mut self, peer: MachineId) {
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.throttle_at = None;
+            link.runs_throttled = false;
+            link.topics_throttled = false;
+        }
+        self.wake_link(peer);
+    }
+}

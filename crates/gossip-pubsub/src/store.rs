@@ -1,0 +1,220 @@
+//! Where topic logs survive a restart: the trait, and what goes through it.
+//!
+//! The log in memory is what is served; a store only follows it, so it knows nothing of links or
+//! subscribers. It gets batches of changes and gives a topic back when the topic is first used.
+//!
+//! The actor holds a `Follower`: it pushes what the machine changed, asks for a topic, and
+//! hears when a change is committed and what is held of the topic. The latter is a [`StoredTopic`]
+//! that was checked, a [`RestoredTopic`], which is all that the machine accepts.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use x0x_core::{AgentId, TopicId, WallTime};
+use x0x_identity::PublicKey;
+#[cfg(feature = "tokio")]
+use x0x_transport::BoxFuture;
+
+use crate::{config::Limits, run::Run, time::HybridTime};
+
+#[cfg(feature = "test-util")]
+mod contract;
+#[cfg(feature = "tokio")]
+pub(crate) mod follow;
+#[cfg(feature = "test-util")]
+mod memory;
+mod restore;
+#[cfg(test)]
+mod tests;
+
+#[cfg(feature = "test-util")]
+pub use contract::check_log_store;
+#[cfg(feature = "test-util")]
+pub use memory::MemoryLogStore;
+pub use restore::RestoredTopic;
+
+/// Keeps topic logs. `x0x-store` implements it on disk; `MemoryLogStore` (feature `test-util`) is
+/// its fake.
+///
+/// A cursor that was handed out may be used after a restart. It names the same place then only if
+/// the entries before it were committed, so a cursor goes out after the commit.
+#[cfg(feature = "tokio")]
+pub trait LogStore: Send + Sync + std::fmt::Debug + 'static {
+    /// What is held of a topic, the newest that fits the limits; `None` when nothing is. Includes
+    /// every change handed to [`commit`](Self::commit) before this is first polled.
+    ///
+    /// What it returns was written by this machine but may have been damaged since: nothing of it
+    /// is used before [`StoredTopic::check`].
+    ///
+    /// # Errors
+    /// [`StoreError`]: the topic cannot be read; it begins empty.
+    fn load(
+        &self,
+        topic: TopicId,
+        limits: LoadLimits,
+    ) -> BoxFuture<'_, Result<Option<StoredTopic>, StoreError>>;
+
+    /// Applies changes in their order, all of them or none. Once this returns, they outlive the end
+    /// of the process at any point. Commits that wait at the same time may share one transaction;
+    /// dropping the future after its first poll withdraws nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`]: none of the changes holds after a restart.
+    fn commit(&self, changes: Vec<LogChange>) -> BoxFuture<'_, Result<(), StoreError>>;
+}
+
+/// A change of a topic's log. Repeating one changes nothing more.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum LogChange {
+    /// A run joined the log, and is its chain's head now. If the topic is held under another
+    /// incarnation, that goes first.
+    Append {
+        /// Which life of the topic's log the positions count from; a cursor names it.
+        incarnation: u64,
+        /// Position of the run's first entry.
+        position: u64,
+        /// Entries of the author that are missing just before the run.
+        missed: u64,
+        /// Nothing was known of the author's epoch before the run.
+        begins: bool,
+        /// The run.
+        run: Arc<Run>,
+        /// Its author's key, stored once.
+        key: PublicKey,
+    },
+    /// The runs that begin before a position are retained no more; the heads of their chains stay.
+    EvictTo {
+        /// The topic.
+        topic: TopicId,
+        /// The position.
+        position: u64,
+    },
+    /// One run is retained no more: a newer one of its author took its place.
+    Remove {
+        /// The topic.
+        topic: TopicId,
+        /// Position of the run's first entry.
+        position: u64,
+    },
+    /// An author is blocked in a topic.
+    Block {
+        /// The topic.
+        topic: TopicId,
+        /// The author.
+        author: AgentId,
+    },
+    /// Nothing of a topic is kept.
+    DropTopic {
+        /// The topic.
+        topic: TopicId,
+    },
+    /// What is from before this time goes, in every topic, loaded or not: runs, then the chains whose
+    /// head is as old, and topics without a chain. A store does this in steps, beside other work.
+    Expire {
+        /// The time.
+        before: WallTime,
+    },
+}
+
+/// How much of a topic is loaded at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoadLimits {
+    /// Encoded bytes of runs.
+    pub bytes: u64,
+    /// Runs.
+    pub runs: usize,
+    /// Heads of chains, the most recent first.
+    pub chains: usize,
+}
+
+impl From<&Limits> for LoadLimits {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            bytes: limits.topic_bytes as u64,
+            runs: limits.topic_entries,
+            chains: limits.authors,
+        }
+    }
+}
+
+/// What a store holds of a topic.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StoredTopic {
+    /// Which life of the topic's log this is.
+    pub incarnation: u64,
+    /// Position after the last entry that was ever appended.
+    pub end: u64,
+    /// The newest retained runs, in the order of their positions.
+    pub runs: Vec<StoredRun>,
+    /// The heads of chains, those of former content included, in the order of author and epoch.
+    pub chains: Vec<StoredChain>,
+    /// Keys of the runs' authors, by author.
+    pub keys: Vec<(AgentId, Bytes)>,
+    /// Authors that are blocked, in order.
+    pub blocked: Vec<AgentId>,
+}
+
+/// A run that a store holds; the fields are those of [`LogChange::Append`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredRun {
+    /// Position of the run's first entry.
+    pub position: u64,
+    /// Entries of the author that are missing just before the run.
+    pub missed: u64,
+    /// Nothing was known of the author's epoch before the run.
+    pub begins: bool,
+    /// The run as its author sent it.
+    pub run: Bytes,
+}
+
+/// The head of an author's chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoredChain {
+    /// The author.
+    pub author: AgentId,
+    /// The author's epoch.
+    pub epoch: u64,
+    /// Sequence number of its last entry.
+    pub head: u64,
+    /// Hash of its last entry.
+    pub hash: [u8; 32],
+    /// Time of its last entry.
+    pub time: HybridTime,
+}
+
+impl StoredChain {
+    /// The head that a chain has after a run.
+    #[must_use]
+    pub fn after(run: &Run) -> Self {
+        let body = run.body();
+        Self {
+            author: body.author(),
+            epoch: body.epoch(),
+            head: body.last_seq(),
+            hash: *run.hash().as_bytes(),
+            time: body.last_time(),
+        }
+    }
+}
+
+/// A store did not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The disk or the file system failed, or refuses access.
+    #[error("the store cannot be read or written: {0}")]
+    Io(Arc<str>),
+    /// The stored data is damaged. It was set aside, and the store begins anew.
+    #[error("the stored data is damaged: {0}")]
+    Corrupt(Arc<str>),
+    /// The disk is full, or the store is at its cap and nothing in it can go.
+    #[error("the store is full")]
+    Full,
+    /// The store was shut down.
+    #[error("the store is closed")]
+    Closed,
+    /// A mistake in the store itself.
+    #[error("the store failed: {0}")]
+    Internal(Arc<str>),
+}

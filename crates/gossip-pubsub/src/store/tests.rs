@@ -1,0 +1,278 @@
+//! The fake keeps the contract, its faults are what they say, and what a store gives back is checked.
+
+use std::{sync::Arc, task::Poll};
+
+use bytes::Bytes;
+use x0x_core::WallTime;
+use x0x_identity::{SIGNATURE_LEN, testing::key};
+
+use super::{
+    LoadLimits, LogChange, LogStore, MemoryLogStore, RestoredTopic, StoreError, StoredChain,
+    StoredRun, StoredTopic, check_log_store,
+    follow::{Followed, Follower, MAX_WAITING_BYTES},
+    restore::RestoredRun,
+};
+use crate::{
+    config::Limits,
+    run::{NetworkId, Run, topic_id},
+    testing::RunForge,
+};
+
+#[tokio::test]
+async fn the_fake_keeps_the_contract() {
+    check_log_store(|| Arc::new(MemoryLogStore::new())).await;
+}
+
+#[tokio::test]
+async fn the_fake_waits_fails_and_decays_on_demand() {
+    let store = MemoryLogStore::new();
+    let topic = topic_id("a");
+    let wall = WallTime::from_millis(1_800_000_000_000);
+    let forge = RunForge::new(key(1), NetworkId::from_name("contract"), topic, wall);
+    let run = Arc::new(forge.run(None, &[b"1"]));
+    let append = LogChange::Append {
+        incarnation: 1,
+        position: 0,
+        missed: 0,
+        begins: true,
+        run: Arc::clone(&run),
+        key: forge.key.public_key().clone(),
+    };
+    store.pause();
+    let mut commit = store.commit(vec![append.clone()]);
+    assert!(matches!(poll_once(&mut commit).await, Poll::Pending));
+    store.resume();
+    commit.await.unwrap();
+    assert_eq!(store.commits(), 1);
+
+    store.fail_with(Some(StoreError::Full));
+    assert_eq!(store.commit(vec![append]).await, Err(StoreError::Full));
+    let limits = LoadLimits::from(&Limits::default());
+    assert_eq!(store.load(topic, limits).await, Err(StoreError::Full));
+    store.fail_with(None);
+    store.damage(&topic);
+    let held = store.load(topic, limits).await.unwrap().unwrap();
+    assert_ne!(held.runs[0].run, run.encoded());
+}
+
+async fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    std::future::poll_fn(|context| Poll::Ready(std::pin::Pin::new(&mut *future).poll(context)))
+        .await
+}
+
+/// Four runs of two entries in a row, by author `n`, from an even position on.
+fn chain(n: u64) -> (RunForge, Vec<Run>) {
+    let wall = WallTime::from_millis(1_800_000_000_000);
+    let forge = RunForge::new(key(n), NetworkId::from_name("contract"), topic_id("a"), wall);
+    let mut runs: Vec<Run> = Vec::new();
+    for _ in 0..4 {
+        runs.push(forge.run(runs.last(), &[b"1", b"2"]));
+    }
+    (forge, runs)
+}
+
+fn stored(runs: &[&Run], forges: &[&RunForge]) -> StoredTopic {
+    let stored = (0_u64..).zip(runs).map(|(at, run)| StoredRun {
+        position: at * 2,
+        missed: 0,
+        begins: at == 0,
+        run: run.encoded().clone(),
+    });
+    let key = |forge: &&RunForge| {
+        let key = Bytes::copy_from_slice(forge.key.public_key().as_bytes());
+        (forge.author(), key)
+    };
+    StoredTopic {
+        incarnation: 5,
+        end: runs.len() as u64 * 2,
+        runs: stored.collect(),
+        chains: runs.last().map(|run| StoredChain::after(run)).into_iter().collect(),
+        keys: forges.iter().map(key).collect(),
+        blocked: Vec::new(),
+    }
+}
+
+fn checked(stored: StoredTopic) -> RestoredTopic {
+    stored.check(NetworkId::from_name("contract"), topic_id("a"))
+}
+
+fn places(restored: &RestoredTopic) -> Vec<(u64, u64)> {
+    restored.runs.iter().map(|run| (run.position, run.missed)).collect()
+}
+
+#[test]
+fn one_signature_vouches_for_a_chain() {
+    let ((one, first), (two, second)) = (chain(1), chain(2));
+    let mixed: Vec<&Run> = first.iter().zip(&second).flat_map(|(a, b)| [a, b]).collect();
+    let restored = checked(stored(&mixed, &[&one, &two]));
+    assert_eq!((restored.runs(), restored.refused(), restored.verified), (8, 0, 2));
+    assert_eq!((restored.incarnation, restored.end, restored.keys.len()), (5, 16, 2));
+    assert!(restored.former.is_empty(), "the runs tell the heads");
+    let encoded = |run: &RestoredRun| run.run.encoded().clone();
+    assert!(restored.runs.iter().map(encoded).eq(mixed.iter().map(|run| run.encoded().clone())));
+}
+
+#[test]
+fn a_head_without_runs_stays() {
+    let (_, runs) = chain(1);
+    let mut topic = stored(&[&runs[3]], &[]);
+    topic.runs.clear();
+    let restored = checked(topic);
+    assert_eq!(restored.former, [StoredChain::after(&runs[3])]);
+}
+
+#[test]
+fn gaps_cost_a_signature_and_are_told() {
+    let (forge, runs) = chain(1);
+    let restored = checked(stored(&[&runs[0], &runs[2], &runs[3]], &[&forge]));
+    assert_eq!(places(&restored), [(0, 0), (2, 2), (4, 0)]);
+    assert_eq!(restored.verified, 2);
+}
+
+#[test]
+fn what_does_not_check_is_left_out() {
+    let (forge, runs) = chain(1);
+    let all: Vec<&Run> = runs.iter().collect();
+    let damage = |index: usize, at_end: usize| {
+        let mut topic = stored(&all, &[&forge]);
+        let mut bytes = topic.runs[index].run.to_vec();
+        let at = bytes.len() - at_end;
+        bytes[at] ^= 1;
+        topic.runs[index].run = bytes.into();
+        checked(topic)
+    };
+    // The signature is at the end; only the newest run's is looked at.
+    assert_eq!(places(&damage(3, 1)), [(0, 0), (2, 0), (4, 0)], "the chain ends earlier");
+    // The payload is before the signature.
+    let restored = damage(1, SIGNATURE_LEN + 4);
+    assert_eq!(places(&restored), [(0, 0), (4, 2), (6, 0)], "what is missed is told");
+    assert_eq!(restored.refused(), 1);
+    assert_eq!(places(&damage(3, SIGNATURE_LEN + 4)), [(0, 0), (2, 0), (4, 0)]);
+
+    let mut strange = stored(&all, &[&forge]);
+    strange.keys[0].1 = Bytes::copy_from_slice(key(2).public_key().as_bytes());
+    assert_eq!((checked(strange).runs(), 4), (0, 4), "a key of somebody else");
+    let elsewhere = stored(&all, &[&forge]).check(NetworkId::from_name("b"), topic_id("a"));
+    assert_eq!((elsewhere.runs(), elsewhere.refused()), (0, 4), "another network");
+    let elsewhere = stored(&all, &[&forge]).check(NetworkId::from_name("contract"), topic_id("b"));
+    assert_eq!((elsewhere.runs(), elsewhere.refused()), (0, 4), "another topic");
+}
+
+#[test]
+fn places_that_overlap_or_pass_the_end_are_left_out() {
+    let (forge, runs) = chain(1);
+    let all: Vec<&Run> = runs.iter().collect();
+    let mut topic = stored(&all, &[&forge]);
+    topic.runs[1].position = 1;
+    assert_eq!(places(&checked(topic.clone())), [(0, 0), (4, 2), (6, 0)]);
+    topic.end = 7;
+    assert_eq!(places(&checked(topic.clone())), [(0, 0), (4, 2)]);
+    topic.runs[0].position = u64::MAX;
+    assert_eq!(checked(topic).refused(), 2, "the others stand");
+    // The same run in two places counts once.
+    let twice = checked(stored(&[&runs[0], &runs[0], &runs[1]], &[&forge]));
+    assert_eq!((twice.runs(), twice.refused()), (2, 1));
+}
+
+fn follower(store: &Arc<MemoryLogStore>) -> Follower {
+    let limits = LoadLimits::from(&Limits::default());
+    Follower::new(Arc::clone(store) as _, NetworkId::from_name("contract"), limits)
+}
+
+fn append(forge: &RunForge, position: u64, run: &Run) -> LogChange {
+    LogChange::Append {
+        incarnation: 1,
+        position,
+        missed: 0,
+        begins: position == 0,
+        run: Arc::new(run.clone()),
+        key: forge.key.public_key().clone(),
+    }
+}
+
+#[tokio::test]
+async fn what_gathers_during_a_commit_goes_with_the_next() {
+    let store = Arc::new(MemoryLogStore::new());
+    let mut follower = follower(&store);
+    let (forge, runs) = chain(1);
+    assert!(follower.is_idle());
+    store.pause();
+    assert_eq!(follower.push(append(&forge, 0, &runs[0])), 1);
+    assert!(poll_once(&mut Box::pin(follower.next())).await.is_pending());
+    for (n, run) in (1..).zip(&runs[1..]) {
+        assert_eq!(follower.push(append(&forge, n * 2, run)), n + 1);
+    }
+    store.resume();
+    for expected in [1, 4] {
+        let Followed::Committed { through, result } = follower.next().await else {
+            panic!("a commit");
+        };
+        assert_eq!((through, result), (expected, Ok(())));
+    }
+    assert_eq!(store.commits(), 2);
+    assert!(follower.is_idle());
+    assert!(poll_once(&mut Box::pin(follower.next())).await.is_pending(), "nothing to do");
+}
+
+#[tokio::test]
+async fn a_load_sees_what_was_pushed_before_it() {
+    let store = Arc::new(MemoryLogStore::new());
+    let mut follower = follower(&store);
+    let (forge, runs) = chain(1);
+    follower.load(topic_id("b"));
+    follower.push(append(&forge, 0, &runs[0]));
+    assert!(poll_once(&mut Box::pin(follower.next())).await.is_ready(), "committed");
+    follower.push(append(&forge, 2, &runs[1]));
+    follower.load(topic_id("a"));
+    let (mut loaded, mut committed) = (Vec::new(), 0);
+    while !follower.is_idle() {
+        match follower.next().await {
+            Followed::Loaded { topic, result } => {
+                loaded.push((topic, result.unwrap().map_or(0, |restored| restored.runs())));
+            }
+            Followed::Committed { through, .. } => committed = through,
+        }
+    }
+    assert_eq!(loaded, [(topic_id("b"), 0), (topic_id("a"), 2)]);
+    assert_eq!(committed, 2);
+}
+
+#[tokio::test]
+async fn failures_are_told_and_do_not_end_it() {
+    let store = Arc::new(MemoryLogStore::new());
+    let mut follower = follower(&store);
+    let (forge, runs) = chain(1);
+    store.fail_with(Some(StoreError::Full));
+    follower.push(append(&forge, 0, &runs[0]));
+    follower.load(topic_id("a"));
+    let mut told = 0;
+    while !follower.is_idle() {
+        match follower.next().await {
+            Followed::Loaded { result, .. } => told += u64::from(result.is_err()),
+            Followed::Committed { result, .. } => told += u64::from(result.is_err()),
+        }
+    }
+    assert_eq!(told, 2);
+    store.fail_with(None);
+    assert_eq!(follower.push(append(&forge, 2, &runs[1])), 2);
+    assert!(matches!(follower.next().await, Followed::Committed { through: 2, result: Ok(()) }));
+}
+
+#[tokio::test]
+async fn it_is_full_before_it_holds_much() {
+    let store = Arc::new(MemoryLogStore::new());
+    let mut follower = follower(&store);
+    let (forge, _) = chain(1);
+    let run = forge.run(None, &[&[7; 60_000], &[7; 60_000], &[7; 60_000]]);
+    let size = run.encoded().len();
+    store.pause();
+    assert!(poll_once(&mut Box::pin(follower.next())).await.is_pending());
+    let mut pushed = 0;
+    while !follower.is_full() {
+        follower.push(append(&forge, pushed * 3, &run));
+        pushed += 1;
+    }
+    assert_eq!(pushed as usize, MAX_WAITING_BYTES.div_ceil(size));
+    assert!(poll_once(&mut Box::pin(follower.next())).await.is_pending());
+    assert!(!follower.is_full(), "they are on their way");
+}

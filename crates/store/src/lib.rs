@@ -1,0 +1,67 @@
+//! The embedded database: one SQLite file behind the layers' store traits.
+//!
+//! One thread owns the writing connection and commits whatever waits in one transaction, so that a
+//! commit at rest is done at once and a burst shares the cost. Topics are read by a connection of
+//! their own, which lives as long as the load, and the journal is written back by another. Nothing is held in memory but a small page cache.
+//!
+//! | where | what |
+//! |---|---|
+//! | [`SqliteStore`] | the handle; implements [`x0x_gossip_pubsub::LogStore`] |
+//! | [`StoreConfig`], [`Durability`] | where, how safe, how large |
+//! | [`OpenError`] | why a file is refused; a damaged one is set aside, not refused |
+//! | [`StoreMetrics`] | what is counted |
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use x0x_core::WallTime;
+//! use x0x_gossip_pubsub::{
+//!     Limits, LoadLimits, LogChange, LogStore, NetworkId, Publisher, epoch_at, topic_id,
+//! };
+//! use x0x_identity::SecretKey;
+//! use x0x_store::{SqliteStore, StoreConfig};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! let (key, topic) = (SecretKey::generate(), topic_id("news"));
+//! let now = WallTime::from_millis(1_800_000_000_000);
+//! let author = key.public_key().agent_id();
+//! let network = NetworkId::from_name("example");
+//! let mut publisher = Publisher::new(network, author, epoch_at(now, 7), Limits::default());
+//! publisher.publish(now, topic, "one".into())?;
+//! let run = Arc::new(publisher.next_run().expect("an entry waits").sign(&key)?);
+//!
+//! let store = SqliteStore::open(StoreConfig::at(dir.path().join("x0x.db"))).await?;
+//! let key = key.public_key().clone();
+//! let append =
+//!     LogChange::Append { incarnation: 1, position: 0, missed: 0, begins: true, run, key };
+//! store.commit(vec![append]).await?;
+//! store.close().await?;
+//!
+//! let store = SqliteStore::open(StoreConfig::at(dir.path().join("x0x.db"))).await?;
+//! let held = store.load(topic, LoadLimits::from(&Limits::default())).await?;
+//! assert_eq!(held.expect("the topic is held").runs.len(), 1);
+//! # Ok(())
+//! # }
+//! ```
+
+mod config;
+mod error;
+mod file;
+mod handle;
+mod journal;
+mod load;
+mod logs;
+mod metrics;
+mod schema;
+mod seal;
+mod writer;
+
+pub use config::{
+    Durability, MAX_COMMANDS, MAX_DAMAGED_FILES, MAX_GROUP_BYTES, MAX_GROUP_CHANGES,
+    MIN_FILE_BYTES, StoreConfig,
+};
+pub use error::OpenError;
+pub use handle::SqliteStore;
+pub use metrics::StoreMetrics;

@@ -1,0 +1,290 @@
+//! Topic logs in the tables: what a change does to them.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, OptionalExtension as _, Result, params};
+use x0x_core::{AgentId, TopicId, WallTime};
+use x0x_gossip_pubsub::{HybridTime, LogChange, Run, StoredChain};
+
+use crate::{
+    config::{MAX_KNOWN_ROWS, STEP_RUNS},
+    seal::{ChainRow, RunRow, topic_seal},
+};
+
+const FIND_TOPIC: &str = "SELECT id, incarnation, end FROM topic WHERE topic = ?1";
+const ADD_TOPIC: &str = "INSERT INTO topic (topic, incarnation, end, seal) VALUES (?1, ?2, ?3, ?4)";
+const SET_END: &str = "UPDATE topic SET end = ?2, seal = ?3 WHERE id = ?1";
+const FIND_AUTHOR: &str = "SELECT id FROM author WHERE agent = ?1";
+const ADD_AUTHOR: &str = "INSERT INTO author (agent, key) VALUES (?1, ?2)";
+const ADD_RUN: &str = "INSERT OR REPLACE INTO run
+    (topic, position, entries, missed, begins, author, time, seal, data)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+const SET_CHAIN: &str = "INSERT INTO chain (topic, author, epoch, head, hash, time, seal)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+    ON CONFLICT DO UPDATE SET
+    head = excluded.head, hash = excluded.hash, time = excluded.time, seal = excluded.seal
+    WHERE excluded.head > chain.head";
+
+/// Runs that are past their time, the oldest first.
+const EXPIRE_RUNS: &str = "DELETE FROM run WHERE id IN
+    (SELECT id FROM run WHERE time < ?1 ORDER BY time LIMIT ?2)";
+/// The runs that arrived first.
+const EVICT_RUNS: &str = "DELETE FROM run WHERE id IN (SELECT id FROM run ORDER BY id LIMIT ?1)";
+
+/// What remains without a chain, once chains are gone.
+const SWEEP: [&str; 2] = [
+    "DELETE FROM topic WHERE id NOT IN (SELECT topic FROM chain)",
+    "DELETE FROM author WHERE id NOT IN (SELECT author FROM chain)",
+];
+/// Blocked authors that nothing is known of any more.
+const UNBLOCK: &str = "DELETE FROM blocked WHERE NOT EXISTS (SELECT 1 FROM chain, author
+    WHERE author.agent = blocked.agent
+    AND chain.topic = blocked.topic AND chain.author = author.id)";
+
+/// What the writer knows of the tables, so that a run costs two statements: row numbers, and what is
+/// written once at the end of a transaction.
+#[derive(Debug, Default)]
+pub(crate) struct LogTables {
+    topics: BTreeMap<TopicId, Topic>,
+    authors: BTreeMap<AgentId, i64>,
+    /// Heads that moved, by the rows of topic and author, and the epoch.
+    heads: BTreeMap<(i64, i64, i64), Head>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Topic {
+    id: i64,
+    incarnation: i64,
+    end: i64,
+    /// The end moved.
+    moved: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Head {
+    topic: TopicId,
+    author: AgentId,
+    row: ChainRow,
+}
+
+impl LogTables {
+    /// Forgets everything, since the transaction was undone.
+    pub(crate) fn forget(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Applies a change within the transaction that is open. Expiry is left to [`expire`].
+    pub(crate) fn apply(&mut self, connection: &Connection, change: &LogChange) -> Result<()> {
+        match change {
+            LogChange::Append { incarnation, position, missed, begins, run, key } => {
+                let body = run.body();
+                let topic = self.topic(connection, body.topic(), incarnation.cast_signed())?;
+                let author = self.author(connection, body.author(), key.as_bytes())?;
+                let row = RunRow {
+                    position: position.cast_signed(),
+                    entries: i64::try_from(body.entries().len()).unwrap_or(i64::MAX),
+                    missed: missed.cast_signed(),
+                    begins: *begins,
+                    time: StoredChain::after(run).time.as_u64().cast_signed(),
+                };
+                add_run(connection, (topic, author), &row, run)?;
+                self.note_head(body.topic(), (topic, author), &row, run);
+                Ok(())
+            }
+            LogChange::EvictTo { topic, position } => {
+                let sql = "DELETE FROM run WHERE topic = ?1 AND position < ?2";
+                self.of_topic(connection, topic, sql, position.cast_signed())
+            }
+            LogChange::Remove { topic, position } => {
+                let sql = "DELETE FROM run WHERE topic = ?1 AND position = ?2";
+                self.of_topic(connection, topic, sql, position.cast_signed())
+            }
+            LogChange::Block { topic, author } => {
+                let sql = "INSERT OR IGNORE INTO blocked (topic, agent) VALUES (?1, ?2)";
+                self.of_topic(connection, topic, sql, author.as_bytes())
+            }
+            LogChange::DropTopic { topic } => self.drop_topic(connection, topic),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes what was put off to the end of the transaction.
+    pub(crate) fn finish(&mut self, connection: &Connection) -> Result<()> {
+        self.write_heads(connection)?;
+        for (id, topic) in &mut self.topics {
+            if std::mem::take(&mut topic.moved) {
+                let seal = topic_seal(id.as_bytes(), topic.incarnation, topic.end);
+                connection.prepare_cached(SET_END)?.execute(params![topic.id, topic.end, seal])?;
+            }
+        }
+        if self.topics.len() > MAX_KNOWN_ROWS {
+            self.topics.clear();
+        }
+        if self.authors.len() > MAX_KNOWN_ROWS {
+            self.authors.clear();
+        }
+        Ok(())
+    }
+
+    /// Deletes some of what is from before a time. Returns how many runs, and whether that was all;
+    /// chains and what hangs on them go in the last step only.
+    pub(crate) fn expire(
+        &mut self,
+        connection: &Connection,
+        before: WallTime,
+    ) -> Result<(u64, bool)> {
+        let before = HybridTime::from_wall(before).as_u64().cast_signed();
+        let limit = i64::try_from(STEP_RUNS).unwrap_or(i64::MAX);
+        let runs = connection.prepare_cached(EXPIRE_RUNS)?.execute(params![before, limit])?;
+        let last = runs < STEP_RUNS;
+        if last {
+            self.finish(connection)?;
+            if connection.execute("DELETE FROM chain WHERE time < ?1", [before])? > 0 {
+                for statement in SWEEP {
+                    connection.execute(statement, [])?;
+                }
+                self.forget();
+            }
+            connection.execute(UNBLOCK, [])?;
+        }
+        Ok((runs as u64, last))
+    }
+
+    fn write_heads(&mut self, connection: &Connection) -> Result<()> {
+        if self.heads.is_empty() {
+            return Ok(());
+        }
+        let mut statement = connection.prepare_cached(SET_CHAIN)?;
+        for ((topic, author, epoch), head) in std::mem::take(&mut self.heads) {
+            let ChainRow { head: seq, hash, time, .. } = head.row;
+            let seal = head.row.seal(head.topic.as_bytes(), head.author.as_bytes());
+            statement.execute(params![topic, author, epoch, seq, hash, time, seal])?;
+        }
+        Ok(())
+    }
+
+    /// The row of a topic in this incarnation; another one is dropped.
+    fn topic(&mut self, connection: &Connection, id: TopicId, incarnation: i64) -> Result<i64> {
+        match self.find_topic(connection, &id)? {
+            Some(topic) if topic.incarnation == incarnation => return Ok(topic.id),
+            Some(_) => self.drop_topic(connection, &id)?,
+            None => {}
+        }
+        let seal = topic_seal(id.as_bytes(), incarnation, 0);
+        let row = params![id.as_bytes(), incarnation, 0, seal];
+        let row = connection.prepare_cached(ADD_TOPIC)?.insert(row)?;
+        self.topics.insert(id, Topic { id: row, incarnation, end: 0, moved: false });
+        Ok(row)
+    }
+
+    fn find_topic(&mut self, connection: &Connection, id: &TopicId) -> Result<Option<Topic>> {
+        if let Some(topic) = self.topics.get(id) {
+            return Ok(Some(*topic));
+        }
+        let found = connection
+            .prepare_cached(FIND_TOPIC)?
+            .query_row([id.as_bytes()], |row| {
+                let (id, incarnation, end) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                Ok(Topic { id, incarnation, end, moved: false })
+            })
+            .optional()?;
+        if let Some(topic) = found {
+            self.topics.insert(*id, topic);
+        }
+        Ok(found)
+    }
+
+    fn author(&mut self, connection: &Connection, id: AgentId, key: &[u8]) -> Result<i64> {
+        if let Some(row) = self.authors.get(&id) {
+            return Ok(*row);
+        }
+        let found = connection
+            .prepare_cached(FIND_AUTHOR)?
+            .query_row([id.as_bytes()], |row| row.get(0))
+            .optional()?;
+        let row = match found {
+            Some(row) => row,
+            None => connection.prepare_cached(ADD_AUTHOR)?.insert(params![id.as_bytes(), key])?,
+        };
+        self.authors.insert(id, row);
+        Ok(row)
+    }
+
+    fn note_head(&mut self, id: TopicId, (topic, author): (i64, i64), row: &RunRow, run: &Run) {
+        let chain = StoredChain::after(run);
+        let head = ChainRow {
+            epoch: chain.epoch.cast_signed(),
+            head: chain.head.cast_signed(),
+            hash: chain.hash,
+            time: row.time,
+        };
+        let noted = Head { topic: id, author: chain.author, row: head };
+        let held = self.heads.entry((topic, author, head.epoch)).or_insert(noted);
+        if held.row.head < head.head {
+            *held = noted;
+        }
+        if let Some(topic) = self.topics.get_mut(&id) {
+            let end = row.position.saturating_add(row.entries);
+            topic.moved |= end > topic.end;
+            topic.end = topic.end.max(end);
+        }
+    }
+
+    /// Runs a statement with a topic's row and one more value, if the topic is held.
+    fn of_topic(
+        &mut self,
+        connection: &Connection,
+        topic: &TopicId,
+        sql: &str,
+        value: impl rusqlite::ToSql,
+    ) -> Result<()> {
+        if let Some(topic) = self.find_topic(connection, topic)? {
+            connection.prepare_cached(sql)?.execute(params![topic.id, value])?;
+        }
+        Ok(())
+    }
+
+    fn drop_topic(&mut self, connection: &Connection, id: &TopicId) -> Result<()> {
+        let Some(topic) = self.find_topic(connection, id)? else { return Ok(()) };
+        self.heads.retain(|(row, _, _), _| *row != topic.id);
+        for sql in [
+            "DELETE FROM run WHERE topic = ?1",
+            "DELETE FROM chain WHERE topic = ?1",
+            "DELETE FROM blocked WHERE topic = ?1",
+            "DELETE FROM topic WHERE id = ?1",
+        ] {
+            connection.prepare_cached(sql)?.execute([topic.id])?;
+        }
+        self.topics.remove(id);
+        Ok(())
+    }
+}
+
+/// Deletes some of the runs that arrived first. Returns how many.
+pub(crate) fn evict(connection: &Connection) -> Result<usize> {
+    let limit = i64::try_from(STEP_RUNS).unwrap_or(i64::MAX);
+    connection.prepare_cached(EVICT_RUNS)?.execute([limit])
+}
+
+fn add_run(
+    connection: &Connection,
+    (topic, author): (i64, i64),
+    row: &RunRow,
+    run: &Run,
+) -> Result<()> {
+    let (body, data) = (run.body(), run.encoded());
+    let seal = row.seal(body.topic().as_bytes(), body.author().as_bytes(), data);
+    let RunRow { position, entries, missed, begins, time } = *row;
+    connection.prepare_cached(ADD_RUN)?.execute(params![
+        topic,
+        position,
+        entries,
+        missed,
+        begins,
+        author,
+        time,
+        seal,
+        &data[..],
+    ])?;
+    Ok(())
+}
