@@ -79,12 +79,6 @@ impl Agent {
         indexed.filter(proved).or_else(|| self.sessions().into_iter().find(proved))
     }
 
-    /// Whether a message to this agent goes out at once: it is this one, or its machine has a session.
-    #[must_use]
-    pub fn is_connected_to(&self, agent: AgentId) -> bool {
-        agent == self.agent_id() || self.inner.direct.machine_of(agent).is_some()
-    }
-
     /// Agents with a live session, and their machines.
     #[must_use]
     pub fn connected_agents(&self) -> Vec<(AgentId, MachineId)> {

@@ -33,7 +33,7 @@ pub use error::{SendDirectError, StartError};
 pub use mailbox::{DirectEvent, DirectEvents, MAX_MAILBOX_BYTES, MAX_MAILBOX_MESSAGES};
 pub use messaging::{
     AgentPublishError, AgentSubscribeError, AgentWaitError, DirectReceipt, MAX_TOPIC_NAME,
-    TopicNameError,
+    QueuedDirect, TopicNameError,
 };
 
 pub use topics::MAX_TOPIC_NAMES;

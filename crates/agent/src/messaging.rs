@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use x0x_core::{AgentId, MachineId, TopicId};
-use x0x_direct::DirectError;
+use x0x_direct::{DirectError, Sending};
 use x0x_gossip_pubsub::{
     Accepted, PubSub, PublishError, Published, Start, SubscribeError, Subscription, WaitError,
 };
@@ -22,6 +22,37 @@ pub struct DirectReceipt {
     pub id: [u8; 16],
     /// The recipient is this agent itself.
     pub loopback: bool,
+}
+
+/// A direct message that has its place in the order. Dropping it changes nothing but that the outcome
+/// is not known.
+#[derive(Debug)]
+#[must_use = "the outcome of the send is only known by awaiting it"]
+pub struct QueuedDirect {
+    sending: Sending,
+    to: AgentId,
+    loopback: bool,
+}
+
+impl QueuedDirect {
+    /// Waits until the recipient's inbox has the message.
+    ///
+    /// # Errors
+    /// As [`Agent::send_direct`].
+    pub async fn acknowledged(self) -> Result<DirectReceipt, SendDirectError> {
+        let Self { sending, to, loopback } = self;
+        let receipt = sending.await.map_err(|error| failed(to, error))?;
+        Ok(DirectReceipt { id: receipt.id, loopback })
+    }
+}
+
+fn failed(to: AgentId, error: DirectError) -> SendDirectError {
+    match error {
+        DirectError::NotConnected => {
+            SendDirectError::Unreachable { agent: to, reason: "the session ended".to_owned() }
+        }
+        error => error.into(),
+    }
 }
 
 /// A topic's name is empty or too long.
@@ -179,18 +210,24 @@ impl Agent {
         to: AgentId,
         payload: Bytes,
     ) -> Result<DirectReceipt, SendDirectError> {
+        self.queue_direct(to, payload).await?.acknowledged().await
+    }
+
+    /// The first half of a send: returns once the message has its place in the order, with a session
+    /// to its recipient. Who awaits each call to this keeps messages in order with many in flight.
+    ///
+    /// # Errors
+    /// As [`send_direct`](Self::send_direct).
+    pub async fn queue_direct(
+        &self,
+        to: AgentId,
+        payload: Bytes,
+    ) -> Result<QueuedDirect, SendDirectError> {
         let machine = self.machine_for(to).await?;
-        let from = self.agent_id();
-        match self.inner.direct.send(machine, from, to, payload).await {
-            Ok(receipt) => {
-                Ok(DirectReceipt { id: receipt.id, loopback: machine == self.machine_id() })
-            }
-            Err(DirectError::NotConnected) => Err(SendDirectError::Unreachable {
-                agent: to,
-                reason: "the session ended".to_owned(),
-            }),
-            Err(error) => Err(error.into()),
-        }
+        let direct = &self.inner.direct;
+        let queued = direct.queue(direct.new_id(), machine, self.agent_id(), to, payload).await;
+        let sending = queued.map_err(|error| failed(to, error))?;
+        Ok(QueuedDirect { sending, to, loopback: machine == self.machine_id() })
     }
 
     /// The direct messages that arrive from now on, and those that nobody has read yet.

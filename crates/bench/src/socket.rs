@@ -162,7 +162,8 @@ impl Subscriber {
     /// Subscribes to a topic.
     pub(crate) async fn to_topic(node: &Node, topic: &str) -> Result<Self> {
         let (mut sink, mut stream) = connect(node, Operation::Ws).await?.split();
-        let frame = ClientFrame::Subscribe { topics: vec![topic.to_owned()], since: BTreeMap::new() };
+        let frame =
+            ClientFrame::Subscribe { topics: vec![topic.to_owned()], since: BTreeMap::new() };
         sink.send(Message::text(serde_json::to_string(&frame)?)).await?;
         loop {
             match next_frame(&mut stream).await {

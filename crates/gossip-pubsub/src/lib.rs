@@ -8,11 +8,15 @@
 //! | where | what |
 //! |---|---|
 //! | [`PubSub`] | the trait that the layers above hold |
-//! | [`Gossip`] | the service over an [`x0x_transport::Transport`]: every session is a link |
+//! | [`Gossip`] | the service over an [`x0x_transport::Transport`]; the overlay's neighbours are its links |
+//! | [`LogStore`] | where the logs outlive the service |
 //! | [`PubSubMachine`] | logs, links and subscribers as a pure state machine |
 //! | [`Publisher`] | the bounded queue in front of the signer |
 //! | [`RunIn`], [`Run`] | what a peer sent, and what was verified; nothing else is accepted |
 //! | [`Limits`] | every bound, with [`Limits::memory_bound`] |
+//!
+//! Runs spread along a tree for each topic, directed per author, and what the tree does not bring is
+//! found by announcements and by comparing logs; `docs/protocol/pubsub.md` says how.
 //!
 //! The log is the queue: a link and a subscription are positions in it. A slow one loses nothing
 //! until retention evicts what it has not read, and then is told.
@@ -72,8 +76,8 @@ pub use publisher::{Publisher, epoch_at};
 #[cfg(feature = "tokio")]
 pub use pubsub::{Accepted, PubSub, Published};
 pub use run::{
-    CLASS_EPHEMERAL, CLASS_LATEST, CLASS_STANDARD, Entry, EntryHash, NetworkId, RUN_DOMAIN, Run,
-    RunBody, RunIn, UnsignedRun, topic_id,
+    CLASS_STANDARD, Entry, EntryHash, NetworkId, RUN_DOMAIN, Run, RunBody, RunIn, UnsignedRun,
+    topic_id,
 };
 pub use state::{
     CheckedRun, Equivocation, Input, LinkSnapshot, Output, PendingRun, PubSubMachine, Snapshot,

@@ -33,15 +33,8 @@ pub(crate) const RUN_FRAME_BYTES: usize = SIGNATURE_LEN + 4 * 34 + 2 * 11 + 16;
 /// Encoded bytes that an entry adds to its payload, at most.
 pub(crate) const ENTRY_FRAME_BYTES: usize = 4 + 11 + 6 + 6;
 
-/// The retention class of an ordinary entry: kept as long as the limits allow.
+/// The retention class of an ordinary entry. Other classes are carried and treated alike for now.
 pub const CLASS_STANDARD: u8 = 0;
-
-/// The retention class of an entry that replaces what its author published in this class in the
-/// topic before: only the newest run is kept.
-pub const CLASS_LATEST: u8 = 1;
-
-/// The retention class of an entry that is kept for a minute and never stored.
-pub const CLASS_EPHEMERAL: u8 = 2;
 
 /// Separates networks: runs of another network are refused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -169,11 +162,6 @@ impl RunBody {
 
     pub(crate) fn first_time(&self) -> HybridTime {
         self.entries.first().map_or_else(HybridTime::default, |entry| entry.time)
-    }
-
-    /// The retention class, that of the last entry.
-    pub(crate) fn class(&self) -> u8 {
-        self.entries.last().map_or(CLASS_STANDARD, |entry| entry.class)
     }
 
     pub(crate) fn last_time(&self) -> HybridTime {
@@ -418,11 +406,6 @@ impl Run {
             return self.frame.clone();
         }
         publish_frame(self.encoded.clone(), Bytes::new(), false, hops + 1)
-    }
-
-    /// The retention class.
-    pub(crate) fn class(&self) -> u8 {
-        self.body.class()
     }
 
     /// Number of entries.

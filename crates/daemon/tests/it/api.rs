@@ -75,6 +75,37 @@ async fn documents_are_served() {
 }
 
 #[tokio::test]
+async fn publishes_tell_who_has_them_and_diagnostics_how() {
+    let nodes = Node::cluster(2).await;
+    let (one, two) = (&nodes[0].api, &nodes[1].api);
+    let publish = json!({"topic": "news", "payload": "aGk=", "require_ack_ms": 100});
+    let alone: types::PublishResponse = typed(&one.post("/publish", &publish).await);
+    assert_eq!(alone.topic_peers, 0);
+    let ack = alone.require_ack.expect("asked for");
+    assert!(!ack.ok && ack.error.is_some_and(|why| why.contains("no peer")));
+    assert_eq!(two.post("/subscribe", &json!({"topic": "news"})).await.status, 200);
+    eventually("the subscriber confirms", || async {
+        let publish = json!({"topic": "news", "payload": "aGk=", "require_ack_ms": 500});
+        let answer: types::PublishResponse = typed(&one.post("/publish", &publish).await);
+        answer.topic_peers == 1 && answer.require_ack.is_some_and(|ack| ack.ok)
+    })
+    .await;
+
+    let answer: types::GossipDiagnosticsResponse = typed(&one.get("/diagnostics/gossip").await);
+    assert_eq!(answer.neighbors, [nodes[1].daemon.agent().machine_id()]);
+    assert_eq!((answer.links.len(), answer.links[0].neighbor), (1, true));
+    let topic = answer.topics.iter().find(|topic| topic.topic.as_deref() == Some("news"));
+    let topic = topic.expect("it has a log");
+    assert_eq!((topic.eager + topic.lazy, topic.subscriptions, topic.authors), (1, 0, 1));
+    assert!(topic.messages >= 2 && answer.stats.publish_total >= 2);
+    let peer: types::GossipDiagnosticsResponse = typed(&two.get("/diagnostics/gossip").await);
+    let topic = peer.topics.iter().find(|topic| topic.topic.as_deref() == Some("news"));
+    assert_eq!(topic.map(|topic| topic.subscriptions), Some(1));
+    assert!(one.metric("store_commits_total").await > 0);
+    stop(nodes).await;
+}
+
+#[tokio::test]
 async fn own_publishes_come_back_once_a_subscription() {
     let node = Node::start(&[]).await;
     let api = &node.api;

@@ -151,30 +151,6 @@ async fn a_killed_daemon_is_missed_by_nobody_and_rejoins() {
     stop(nodes).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn zz_restart_mesh() {
-    let nodes = Node::cluster(3).await;
-    let bootstrap = nodes[0].daemon.agent().local_addresses();
-    let mut victim = Process::spawn(&bootstrap).await;
-    eventually("the process has joined", || async { victim.api().peers().await >= 1 }).await;
-    tokio::time::sleep(Duration::from_millis(600)).await;
-    victim.kill();
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    victim.restart(&bootstrap).await;
-    let mut apis: Vec<Api> = nodes.iter().map(|node| node.api.clone()).collect();
-    apis.push(victim.api());
-    let rejoined = tokio::time::timeout(Duration::from_secs(5), meshed(&apis)).await;
-    if rejoined.is_err() {
-        let mut report = String::new();
-        for (place, api) in apis.iter().enumerate() {
-            report.push_str(&describe(place, api).await);
-        }
-        panic!("not back within five seconds\n{report}");
-    }
-    victim.terminate().await;
-    stop(nodes).await;
-}
-
 async fn machine_id(api: &Api) -> String {
     api.get("/agent").await.json()["machine_id"].as_str().expect("text").to_owned()
 }

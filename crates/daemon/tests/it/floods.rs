@@ -88,14 +88,15 @@ async fn unfinished_bodies_are_bounded_together() {
     let head = request_head("POST", "/direct/send", &headers)
         + &format!("Content-Length: {length}\r\n\r\n");
     let half = vec![b' '; length - 1];
-    let mut open = Vec::new();
-    for _ in 0..8 {
+    // Those that there is no room for wait a moment before they are refused; all at once.
+    let send = async || {
         let mut socket = connect(&node.api).await;
         socket.write_all(head.as_bytes()).await.expect("sent");
         // A refused one may be closed before all is sent.
         let _ = within("the body to be taken", socket.write_all(&half)).await;
-        open.push(socket);
-    }
+        socket
+    };
+    let open = futures_util::future::join_all((0..8).map(|_| send())).await;
     eventually("a body is refused", || async {
         node.api.metric("api_refused_total{code=\"busy\"}").await > 0
     })

@@ -172,6 +172,9 @@ impl HyParView {
         }
         let busy = |id: MachineId| self.is_busy(id);
         let short = linked < self.target();
+        if !short && self.next_fill.is_some_and(|pending| pending > now) {
+            return;
+        }
         let passive = self.passive.next_ready(|peer| self.suits(now, peer));
         let lost = if short { self.lost.next_ready(busy) } else { None };
         let tried = if short { self.book.next_ready(|p| self.is_reserve(now, p)) } else { None };
@@ -179,9 +182,7 @@ impl HyParView {
             Some(at) if short => Some(at.max(now + Duration::from_millis(1))),
             Some(at) => {
                 let interval = self.config.fill_interval;
-                let pending = self.next_fill.filter(|pending| *pending > now);
-                let paced = pending.unwrap_or_else(|| self.around(now, interval));
-                Some(paced.max(at))
+                Some(self.around(now, interval).max(at))
             }
             None => None,
         };

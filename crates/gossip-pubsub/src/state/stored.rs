@@ -7,7 +7,7 @@ use x0x_identity::PublicKey;
 
 use crate::{
     log::{Item, TopicLog},
-    run::{CLASS_EPHEMERAL, Run},
+    run::Run,
     store::{LogChange, RestoredTopic},
     subscriber::{Cursor, SubscriptionId},
 };
@@ -70,7 +70,7 @@ impl PubSubMachine {
 
     /// Stores a run that joined the log.
     pub(super) fn persist_run(&mut self, log_item: &Item, incarnation: u64, key: &PublicKey) {
-        if self.storing && !is_ephemeral(&log_item.run) {
+        if self.storing {
             let Item { run, start, missed, begins, .. } = log_item;
             self.outputs.push_back(Output::Persist(LogChange::Append {
                 incarnation,
@@ -91,7 +91,7 @@ impl PubSubMachine {
             epoch: body.epoch(),
             seqs: (body.first_seq(), body.last_seq()),
             start,
-            stored: self.storing && !is_ephemeral(run),
+            stored: self.storing,
         });
     }
 
@@ -109,9 +109,4 @@ impl PubSubMachine {
         self.outputs.push_back(Output::Persist(LogChange::Expire { before }));
         self.timers.set(self.now + EXPIRE, Timer::Expire);
     }
-}
-
-/// Whether a run is never stored.
-pub(super) fn is_ephemeral(run: &Run) -> bool {
-    run.class() == CLASS_EPHEMERAL
 }

@@ -41,6 +41,7 @@ pub(crate) struct World {
     pub(crate) published: BTreeMap<(TopicId, AgentId, u64), u64>,
     queues: BTreeMap<(usize, usize), VecDeque<Bytes>>,
     busy: BTreeSet<(usize, usize)>,
+    restarts: u64,
 }
 
 impl Node {
@@ -99,6 +100,7 @@ impl World {
             published: BTreeMap::new(),
             queues: BTreeMap::new(),
             busy: BTreeSet::new(),
+            restarts: 0,
         };
         for node in 0..nodes {
             world.input(node, Input::Wall(WALL));
@@ -194,7 +196,9 @@ impl World {
         let linked: Vec<_> =
             self.links.iter().copied().filter(|pair| pair.0 == node || pair.1 == node).collect();
         linked.into_iter().for_each(|(a, b)| self.unlink(a, b));
-        let epoch = epoch_at(self.wall() + Duration::from_millis(1), 0);
+        // Twice in one millisecond is told apart by what is drawn at random.
+        self.restarts += 1;
+        let epoch = epoch_at(self.wall() + Duration::from_millis(1), self.restarts);
         self.nodes[node] = Node::new(node, epoch, self.nodes[node].limits.clone());
         let wall = self.wall();
         self.input(node, Input::Wall(wall));

@@ -4,5 +4,6 @@ mod bounds;
 mod gaps;
 mod harness;
 mod hostile;
+mod model;
 mod pressure;
 mod world;

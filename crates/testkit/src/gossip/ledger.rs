@@ -33,7 +33,7 @@ pub(super) struct Message {
     pub(super) measured: bool,
     /// Honest nodes that were there when it was published.
     pub(super) expected: u32,
-    /// Copies that arrived anywhere.
+    /// Copies that arrived anywhere, in the window.
     pub(super) copies: u32,
     /// Nodes other than its author that got it, in the window.
     pub(super) reached: u32,
@@ -96,12 +96,16 @@ pub(super) struct Ledger {
     /// By node: the last sequence number delivered of each chain, and numbers it was told to miss.
     heads: Vec<Vec<u64>>,
     credit: Vec<u64>,
+    /// When each node began last: what is older comes to it by catching up.
+    started: Vec<Tick>,
     /// The first message whose hops are still kept.
     fresh: usize,
     pub(super) latency: Times,
     pub(super) soon: u64,
     pub(super) in_window: u64,
     pub(super) late: u64,
+    /// Deliveries of all kinds to others than the author.
+    pub(super) delivered: u64,
     pub(super) lagged: u64,
     /// Signatures checked.
     pub(super) verifies: u64,
@@ -117,7 +121,8 @@ impl Ledger {
     /// For at most so many nodes.
     pub(super) fn new(capacity: usize) -> Self {
         let heads = vec![Vec::new(); capacity];
-        Self { capacity, heads, credit: vec![0; capacity], ..Self::default() }
+        let started = vec![Tick::ZERO; capacity];
+        Self { capacity, heads, credit: vec![0; capacity], started, ..Self::default() }
     }
 
     /// Notes a message that its author accepted. `chain` is empty for protocols without logs.
@@ -218,14 +223,15 @@ impl Ledger {
         self.runs.get(&run_key(encoded)?).map(|signed| &signed.run)
     }
 
-    /// A frame with payload arrives: counts a copy of each of its messages.
-    pub(super) fn copied(&mut self, frame: &[u8]) {
+    /// A frame with payload arrives: counts a copy of each of its messages that is spreading.
+    pub(super) fn copied(&mut self, now: Tick, frame: &[u8]) {
         let key = run_in(frame).and_then(run_key);
         let Some(signed) = key.and_then(|key| self.runs.get(&key)) else { return };
         let body = signed.run.body();
         for seq in body.first_seq()..=body.last_seq() {
             let message = self.chains[signed.chain as usize].messages[seq as usize - 1];
-            self.messages[message as usize].copies += 1;
+            let message = &mut self.messages[message as usize];
+            message.copies += u32::from(now.since(message.at) <= WINDOW);
         }
     }
 
@@ -296,8 +302,9 @@ impl Ledger {
         if node == message.author {
             return;
         }
+        self.delivered += 1;
         let taken = now.since(message.at);
-        if taken > WINDOW {
+        if taken > WINDOW || self.started[node as usize] > message.at {
             self.late += 1;
             return;
         }
@@ -319,6 +326,11 @@ impl Ledger {
     pub(super) fn lag(&mut self, node: Node, missed: u64) {
         self.lagged += missed;
         self.credit[node as usize] += missed;
+    }
+
+    /// A node begins, with or without a disk.
+    pub(super) fn start(&mut self, now: Tick, node: Node) {
+        self.started[node as usize] = now;
     }
 
     /// A node begins anew with nothing: its cursor is a new one.

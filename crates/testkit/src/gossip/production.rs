@@ -228,7 +228,7 @@ impl Protocol for Production {
 
     fn frame(&mut self, context: &mut Context<'_>, peer: Node, class: Class, frame: Bytes) {
         if class == Class::Payload {
-            context.ledger.copied(&frame);
+            context.ledger.copied(context.net.now(), &frame);
         }
         self.from = Some(peer);
         self.handle(context, Input::Frame { peer: ids::machine_id(peer), message: frame });

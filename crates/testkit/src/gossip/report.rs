@@ -102,7 +102,7 @@ pub struct Report {
     pub control_overhead: f64,
     /// Bytes sent for each delivery in the measured time.
     pub bytes_per_delivery: f64,
-    /// Signature checks for each delivery in the measured time.
+    /// Signature checks for each delivery of the whole run.
     pub verifies_per_delivery: f64,
     /// Seconds from the end of a partition until every node had everything published before; the
     /// longest. None without a partition.
@@ -137,7 +137,6 @@ pub(super) struct Measures {
     pub(super) idle: f64,
     pub(super) load: f64,
     pub(super) load_sent: (Sent, Sent),
-    pub(super) verifies: u64,
     pub(super) complete: Option<Duration>,
     pub(super) connectivity: Vec<Connectivity>,
 }
@@ -226,7 +225,7 @@ impl Report {
             idle_bytes_per_node_s: measures.idle,
             control_overhead: share(other, payload),
             bytes_per_delivery: share(payload + other, ledger.in_window),
-            verifies_per_delivery: share(measures.verifies, ledger.in_window),
+            verifies_per_delivery: share(ledger.verifies, ledger.delivered),
             heal_s: if ledger.is_watching() { None } else { some(&healed, 1.0) },
             catch_up_s_p50: some(&caught_up, 0.5),
             catch_up_s_max: some(&caught_up, 1.0),

