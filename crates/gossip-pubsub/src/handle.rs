@@ -208,6 +208,7 @@ impl Gossip {
             commands,
             stop: stop.clone(),
             signing: None,
+            gathering: None,
             channels: std::collections::BTreeMap::new(),
         };
         tasks.spawn(driver.run());
