@@ -118,8 +118,6 @@ pub(crate) struct Driver {
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) stop: CancellationToken,
     pub(crate) signing: Option<Signing>,
-    /// When the next run is signed although more entries were expected.
-    pub(crate) gathering: Option<Tick>,
     pub(crate) channels: BTreeMap<SubscriptionId, Channel>,
     pub(crate) subscription_batches: usize,
     /// Bytes waiting in all subscriptions, and their limit.
@@ -166,7 +164,7 @@ impl Driver {
                 Wake::Timer => {}
             }
             // First, so that signing overlaps with sending.
-            self.sign_next(now);
+            self.sign_next();
             self.outputs(now);
             self.waiters.look(&self.machine);
             self.measure(now);
@@ -175,7 +173,7 @@ impl Driver {
     }
 
     async fn wait(&mut self, events: &mut Vec<InboundEvent>) -> Wake {
-        let timeout = [self.machine.poll_timeout(), self.gathering].into_iter().flatten().min();
+        let timeout = self.machine.poll_timeout();
         let clock = &self.shared.clock;
         // While the store is far behind, flow control holds the peers back.
         let takes = self.store.as_ref().is_none_or(|store| !store.is_full());
@@ -310,15 +308,14 @@ impl Driver {
                 let result = result.map_err(|_| PublishError::NotStored);
                 while self.unstored.front().is_some_and(|(at, _)| *at <= through) {
                     let Some((_, run)) = self.unstored.pop_front() else { break };
-                    self.published(now, run, result);
+                    self.published(run, result);
                 }
             }
         }
     }
 
-    fn published(&self, now: Tick, run: Appended, result: Result<(), PublishError>) {
+    fn published(&self, run: Appended, result: Result<(), PublishError>) {
         let result = result.map(|()| self.machine.topic_links(&run.topic));
-        self.shared.publisher().answered(now);
         self.shared.publishing().published(run, result);
     }
 
@@ -329,20 +326,12 @@ impl Driver {
         self.machine.handle(now, Input::Signed(Arc::new(run)));
     }
 
-    /// Gives the signer the next run, unless it pays to wait for more entries: until the run before is
-    /// stored, and until its callers are back.
-    fn sign_next(&mut self, now: Tick) {
-        self.gathering = None;
-        let (waiting, until) = {
-            let publisher = self.shared.publisher();
-            (publisher.next_len(), publisher.gathers(now))
-        };
-        if waiting == 0 || (waiting < MAX_RUN_ENTRIES && !self.unstored.is_empty()) {
-            return;
-        }
-        match until {
-            Some(until) => self.gathering = Some(until),
-            None => self.sign(),
+    /// Gives the signer the next run. One that is not full waits until the run before is stored: the
+    /// callers of that one are only answered then, and each signature, and each check of it at every
+    /// subscriber, costs as much as hundreds of entries.
+    fn sign_next(&mut self) {
+        if self.unstored.is_empty() || self.shared.publisher().next_len() >= MAX_RUN_ENTRIES {
+            self.sign();
         }
     }
 
@@ -402,7 +391,7 @@ impl Driver {
                     if stored && self.store.is_some() {
                         self.unstored.push_back((self.changes, run));
                     } else {
-                        self.published(now, run, Ok(()));
+                        self.published(run, Ok(()));
                     }
                 }
                 Output::Disconnect(peer) => {

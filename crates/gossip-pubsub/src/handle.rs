@@ -208,7 +208,6 @@ impl Gossip {
             commands,
             stop: stop.clone(),
             signing: None,
-            gathering: None,
             channels: std::collections::BTreeMap::new(),
         };
         tasks.spawn(driver.run());

@@ -3,14 +3,11 @@
 //! Batches are self-clocking: whenever the signer is free it takes whatever one topic has queued, up
 //! to a full run, topics in turn. One message at rest is signed at once; a burst is amortised.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use lru::LruCache;
-use x0x_core::{AgentId, Tick, TopicId, WallTime};
+use x0x_core::{AgentId, TopicId, WallTime};
 
 use crate::{
     config::{Limits, MAX_PAYLOAD, MAX_RUN_BYTES, MAX_RUN_ENTRIES},
@@ -21,9 +18,6 @@ use crate::{
     },
     time::{HybridClock, HybridTime},
 };
-
-/// How long the callers that were answered together are waited for.
-const GATHER: Duration = Duration::from_millis(1);
 
 /// This author's chain in one topic.
 #[derive(Debug, Clone, Copy)]
@@ -55,10 +49,6 @@ pub struct Publisher {
     bytes: usize,
     congested: BTreeSet<TopicId>,
     signing: Option<TopicId>,
-    /// How many entries the next run may be expected to have: as many as the runs before it.
-    expected: usize,
-    /// When the callers of the last run were answered.
-    answered: Option<Tick>,
     closed: bool,
 }
 
@@ -79,8 +69,6 @@ impl Publisher {
             bytes: 0,
             congested: BTreeSet::new(),
             signing: None,
-            expected: 1,
-            answered: None,
             closed: false,
             limits,
         }
@@ -143,7 +131,6 @@ impl Publisher {
             entries.extend(queue.pop_front());
         }
         self.entries = self.entries.saturating_sub(entries.len());
-        self.expected = entries.len().max(self.expected - self.expected.div_ceil(4));
         let chain = self.chains.get_mut(&topic)?;
         let first_seq = chain.taken + 1;
         chain.taken += entries.len() as u64;
@@ -175,21 +162,6 @@ impl Publisher {
             Some(_) => self.turns.push_back(topic),
             None => {}
         }
-    }
-
-    /// Notes that the callers of a run were answered: those that publish one entry after the other
-    /// are back soon.
-    pub fn answered(&mut self, now: Tick) {
-        self.answered = Some(now);
-    }
-
-    /// Until when a run is worth waiting for, because the callers of the one before were only just
-    /// answered and not all are back: each signature, and each check of it at every subscriber, costs
-    /// as much as hundreds of entries. `None` when it is not. A caller alone never waits.
-    #[must_use]
-    pub fn gathers(&self, now: Tick) -> Option<Tick> {
-        let until = self.answered? + GATHER;
-        (!self.closed && self.next_len() < self.expected && now < until).then_some(until)
     }
 
     /// Entries that the next run could have.
@@ -260,60 +232,4 @@ impl Publisher {
 #[must_use]
 pub const fn epoch_at(wall: WallTime, random: u64) -> u64 {
     (wall.as_millis() << 20) | (random & 0xf_ffff)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn callers_that_were_answered_together_share_the_next_signature() {
-        let key = x0x_identity::testing::key(71);
-        let (network, topic) = (NetworkId::from_name("gather"), crate::topic_id("t"));
-        let wall = WallTime::from_millis(1_800_000_000_000);
-        let author = key.public_key().agent_id();
-        let mut publisher = Publisher::new(network, author, epoch_at(wall, 1), Limits::default());
-        let mut publish = |publisher: &mut Publisher, count: usize| {
-            for _ in 0..count {
-                publisher.publish(wall, topic, "x".into()).expect("room");
-            }
-        };
-        let sign = |publisher: &mut Publisher| {
-            let run = publisher.next_run().expect("entries").sign(&key).expect("signed");
-            publisher.signed(&run);
-            run.len()
-        };
-        let (start, soon) = (Tick::from_millis(10), Tick::from_millis(10) + GATHER / 2);
-
-        // A caller alone is never waited for.
-        publish(&mut publisher, 1);
-        assert_eq!(sign(&mut publisher), 1);
-        publisher.answered(start);
-        publish(&mut publisher, 1);
-        assert_eq!(publisher.gathers(soon), None);
-
-        // Four that were answered together are, until they are back or take too long.
-        publish(&mut publisher, 3);
-        assert_eq!(sign(&mut publisher), 4);
-        publisher.answered(start);
-        publish(&mut publisher, 3);
-        assert_eq!(publisher.gathers(soon), Some(start + GATHER));
-        assert_eq!(publisher.gathers(start + GATHER), None);
-        publish(&mut publisher, 1);
-        assert_eq!(publisher.gathers(soon), None);
-
-        // When they stay away, one alone does not wait for long.
-        assert_eq!(sign(&mut publisher), 4);
-        let mut turns = 0;
-        loop {
-            publisher.answered(start);
-            publish(&mut publisher, 1);
-            if publisher.gathers(soon).is_none() {
-                break;
-            }
-            sign(&mut publisher);
-            turns += 1;
-        }
-        assert_eq!(turns, 3, "4, 3, 2");
-    }
 }
