@@ -30,7 +30,7 @@ impl PubSubMachine {
         let jitter = every / 10 * 3;
         let after =
             Duration::from_micros(self.rng.range(every - jitter, every.saturating_add(jitter)));
-        self.timers.set(self.now + after, Timer::Reconcile(topic));
+        self.timers.replace(self.now + after, Timer::Reconcile(topic));
     }
 
     /// The time of a topic's regular comparison.

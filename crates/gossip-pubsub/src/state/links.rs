@@ -97,6 +97,10 @@ impl PubSubMachine {
         let Some(link) = self.links.remove(peer) else { return false };
         self.remember(*peer, link.score);
         self.missing.remove_peer(peer, self.now);
+        // Another one may be dialled in its place.
+        self.topics.values_mut().for_each(|topic| {
+            topic.dialled.remove(peer);
+        });
         for topic in link.topics.keys() {
             self.update_congestion(topic);
             self.ensure_eager(topic);

@@ -31,7 +31,7 @@ const LOOK: Duration = Duration::from_secs(60);
 impl PubSubMachine {
     /// Looks in a while whether a topic has enough links.
     pub(super) fn schedule_search(&mut self, topic: TopicId) {
-        self.timers.set(self.now + FIRST_LOOK, Timer::Search(topic));
+        self.timers.replace(self.now + FIRST_LOOK, Timer::Search(topic));
     }
 
     /// Looks for subscribers of a topic that has too few links.
@@ -39,7 +39,7 @@ impl PubSubMachine {
         if !self.is_subscribed(topic) {
             return;
         }
-        self.timers.set(self.now + LOOK, Timer::Search(*topic));
+        self.timers.replace(self.now + LOOK, Timer::Search(*topic));
         if self.topic_links(topic) >= ENOUGH {
             return;
         }
@@ -124,7 +124,9 @@ impl PubSubMachine {
         };
         for address in found.peers {
             let Some(peer) = address.id else { continue };
-            let room = has + topic.dialled.len() < ENOUGH;
+            // Those that are links already are counted there.
+            let dialling = topic.dialled.iter().filter(|peer| !self.links.contains_key(*peer));
+            let room = has + dialling.count() < ENOUGH;
             if room && !self.links.contains_key(&peer) && topic.dialled.insert(peer) {
                 self.metrics.topic_peers_dialled.inc();
                 self.outputs.push_back(Output::Dial(address));

@@ -51,6 +51,7 @@ impl PubSubMachine {
                 place.cursor = end;
             }
         }
+        // The last one tells the publisher when it was held back.
         signed.into_iter().for_each(|run| self.signed(run));
         self.limit_log(&id);
         self.sweep_age(&id);

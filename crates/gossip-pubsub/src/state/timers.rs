@@ -1,6 +1,9 @@
 //! Which timers there are, and what runs when they are due.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use x0x_core::{MachineId, Tick, TopicId};
 
@@ -42,20 +45,35 @@ pub(super) enum Timer {
 
 /// The timers in the order in which they are due.
 #[derive(Debug, Default)]
-pub(super) struct Timers(BTreeSet<(Tick, Timer)>);
+pub(super) struct Timers {
+    due: BTreeSet<(Tick, Timer)>,
+    /// Those that set themselves again, of which there is one each; at most two a topic.
+    single: BTreeMap<Timer, Tick>,
+}
 
 impl Timers {
     pub(super) fn set(&mut self, at: Tick, timer: Timer) {
-        self.0.insert((at, timer));
+        self.due.insert((at, timer));
+    }
+
+    /// Sets a timer in place of the same one that waits: a second one that sets itself again would
+    /// never end.
+    pub(super) fn replace(&mut self, at: Tick, timer: Timer) {
+        if let Some(before) = self.single.insert(timer, at) {
+            self.due.remove(&(before, timer));
+        }
+        self.set(at, timer);
     }
 
     pub(super) fn next(&self) -> Option<Tick> {
-        self.0.first().map(|(at, _)| *at)
+        self.due.first().map(|(at, _)| *at)
     }
 
     fn pop(&mut self, now: Tick) -> Option<Timer> {
-        let due = self.0.first().is_some_and(|(at, _)| *at <= now);
-        if due { self.0.pop_first().map(|(_, timer)| timer) } else { None }
+        self.due.first().filter(|(at, _)| *at <= now)?;
+        let (_, timer) = self.due.pop_first()?;
+        self.single.remove(&timer);
+        Some(timer)
     }
 }
 
@@ -88,5 +106,20 @@ impl PubSubMachine {
             link.topics_throttled = false;
         }
         self.wake_link(peer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timer_that_is_replaced_runs_once() {
+        let (mut timers, timer) = (Timers::default(), Timer::Search(TopicId::new([1; 32])));
+        (1..100).for_each(|n| timers.replace(Tick::from_millis(n), timer));
+        assert_eq!(timers.next(), Some(Tick::from_millis(99)));
+        assert_eq!(timers.pop(Tick::from_millis(98)), None);
+        assert_eq!(timers.pop(Tick::from_millis(99)), Some(timer));
+        assert_eq!((timers.next(), timers.single.len()), (None, 0));
     }
 }

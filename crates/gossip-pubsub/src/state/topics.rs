@@ -27,6 +27,10 @@ const FORGET: usize = 64;
 /// entry may be needed to continue its author's chain.
 const EXPIRY_SLACK_MS: u64 = 60 * 60 * 1000;
 
+/// Runs of this author that wait for a topic to be loaded before publishing to it is busy. What the
+/// publisher accepted before that follows.
+const MAX_SIGNED: usize = 16;
+
 impl PubSubMachine {
     /// Makes a topic's log, dropping the one that was without subscribers for longest if needed.
     /// There is one, since subscribed topics have a lower cap.
@@ -130,7 +134,12 @@ impl PubSubMachine {
         self.make_topic(topic);
         if let Some(state) = self.topics.get_mut(&topic) {
             if state.loading {
-                return state.signed.push(run);
+                state.signed.push(run);
+                if state.signed.len() >= MAX_SIGNED && !state.congested {
+                    state.congested = true;
+                    self.outputs.push_back(Output::Congestion { topic, congested: true });
+                }
+                return;
             }
             state.own = true;
         }
