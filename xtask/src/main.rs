@@ -31,7 +31,8 @@ enum Task {
     Demo(demo::Options),
     /// Take release daemons through stalls, crashes and partitions, and count every delivery
     Lab(bench::LabOptions),
-    /// Run a scenario of the gossip simulator: `sim <scenario> --nodes N --seed S [--mode M] [--json]`
+    /// Run a scenario of the gossip simulator: `sim <scenario> --nodes N --seed S [--mode M] [--json]`,
+    /// or a table of its figures: `sim --table <table>`
     Sim(sim::Options),
     /// Check the house rules: dependency direction, sizes, pure files, crate skeleton
     Tidy,

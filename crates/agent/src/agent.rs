@@ -7,11 +7,13 @@ use x0x_core::{AgentId, Clock, MachineId, Metric, Tick, UserId};
 use x0x_direct::Direct;
 use x0x_gossip_membership::Membership;
 use x0x_gossip_pubsub::{Gossip, LinkSnapshot, PubSubMetrics, Snapshot, TopicSnapshot};
-use x0x_rendezvous::Discovery;
+use x0x_presence::Presence;
+use x0x_rendezvous::{Discovery, Finding};
 use x0x_store::SqliteStore;
 use x0x_transport::{Node, SessionInfo, Transport};
+use x0x_trust::Trust;
 
-use crate::{AgentBuilder, mailbox::Mailbox, topics::TopicNames};
+use crate::{AgentBuilder, identity::Standing, mailbox::Mailbox, topics::TopicNames};
 
 /// An agent on the x0x network: an identity, its sessions, and everything that runs over them.
 ///
@@ -52,8 +54,12 @@ pub(crate) struct Inner {
     pub(crate) gossip: Arc<Gossip>,
     pub(crate) store: Option<SqliteStore>,
     pub(crate) direct: Direct,
+    pub(crate) presence: Presence,
+    pub(crate) finding: Finding,
     pub(crate) discovery: Discovery,
     pub(crate) mailbox: Mailbox,
+    pub(crate) trust: Trust,
+    pub(crate) standing: Arc<Standing>,
     pub(crate) topics: TopicNames,
     pub(crate) tasks: tokio::sync::Mutex<Vec<JoinHandle<()>>>,
     pub(crate) stop: tokio_util::sync::CancellationToken,
@@ -151,8 +157,11 @@ impl Agent {
             metrics.extend(store.metrics().snapshot());
         }
         metrics.extend(inner.direct.metrics().snapshot());
+        metrics.extend(inner.presence.metrics().snapshot());
+        metrics.extend(inner.finding.metrics().snapshot());
         metrics.extend(inner.discovery.metrics().snapshot());
         metrics.extend(inner.mailbox.metrics());
+        metrics.extend(inner.trust.metrics().snapshot());
         metrics
     }
 
@@ -161,6 +170,9 @@ impl Agent {
     pub async fn shutdown(&self) {
         let inner = &self.inner;
         inner.stop.cancel();
+        // The goodbye travels before the sessions end.
+        inner.presence.shutdown().await;
+        inner.finding.shutdown().await;
         inner.discovery.shutdown().await;
         inner.gossip.shutdown().await;
         if let Some(store) = &inner.store
@@ -176,6 +188,9 @@ impl Agent {
         for task in inner.tasks.lock().await.drain(..) {
             // A task that panicked has said so already; there is nothing left to stop.
             let _ = task.await;
+        }
+        if let Err(error) = inner.trust.flush().await {
+            tracing::warn!(%error, "what was seen of contacts is not written");
         }
     }
 }

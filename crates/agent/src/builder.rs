@@ -9,20 +9,30 @@ use x0x_core::{Clock, MachineId, SeededRng, SystemClock};
 use x0x_direct::{Direct, DirectConfig, Inbox};
 use x0x_gossip_membership::{Membership, MembershipConfig};
 use x0x_gossip_pubsub::{Gossip, GossipConfig, LogStore};
-use x0x_identity::{Identity, IdentityStore, SecretKey, SignedBinding};
+use x0x_identity::{Identity, IdentityStore, SignedBinding};
 use x0x_rendezvous::{Discovery, DiscoveryConfig, LocalAgent};
 use x0x_store::{SqliteStore, StoreConfig};
 use x0x_transport::{
     LocalHello, Node, Transport,
     quic::{QuicConfig, QuicEngine},
 };
+use x0x_trust::Trust;
 
 use crate::{
-    Agent, AgentConfig, StartError, Storage, agent::Inner, mailbox::Mailbox, topics::TopicNames,
+    Agent, AgentConfig, StartError, Storage,
+    agent::Inner,
+    identity::{Hints, Standing},
+    mailbox::Mailbox,
+    presence::{Below, start_finding, start_presence, watch_contacts},
+    topic_peers::keep_linked,
+    topics::TopicNames,
+    trust::{Gate, Notices},
 };
 
 /// The database in the data folder.
 const DATABASE: &str = "x0x.db";
+/// The contacts in the data folder.
+const CONTACTS: &str = "contacts.json";
 /// How long the binding shown in session hellos is valid.
 const BINDING_VALIDITY: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The age at which it is renewed.
@@ -59,8 +69,9 @@ impl AgentBuilder {
     /// be written.
     pub async fn start(self) -> Result<Agent, StartError> {
         let Self { config, clock } = self;
-        let identity = load_identity(&config).await?;
+        let (keys, identity) = load_identity(&config, &clock).await?;
         let store = open_store(&config).await?;
+        let trust = open_trust(&config, &clock).await?;
         let machine_id = identity.machine.public_key().machine_id();
         let agent_id = identity.agent.public_key().agent_id();
         let user_id = identity.user.as_ref().map(|key| key.public_key().user_id());
@@ -70,7 +81,7 @@ impl AgentBuilder {
         quic.clock = Arc::clone(&clock);
         let engine = QuicEngine::bind(quic).map_err(|error| StartError::Transport(error.into()))?;
         let engine_metrics = engine.metrics();
-        let binding = binding(&identity.agent, machine_id, &*clock);
+        let binding = binding(&identity, &*clock);
         let hello = LocalHello::random(&*config.network, vec![binding])
             .map_err(|error| StartError::Transport(error.to_string().into()))?;
         let seed = seed(machine_id, &hello.instance);
@@ -80,6 +91,7 @@ impl AgentBuilder {
 
         let membership = start_membership(&config, Arc::clone(&transport), &clock, seed)?;
         let mut gossip = GossipConfig::new(&config.network, SeededRng::from_seed(seed).next_u64());
+        gossip.limits = config.gossip.clone();
         gossip.neighbors = Some(Arc::new(membership.clone()));
         gossip.store = store.clone().map(|store| Arc::new(store) as Arc<dyn LogStore>);
         let key = Arc::new(identity.agent.clone());
@@ -91,20 +103,49 @@ impl AgentBuilder {
             Arc::clone(&clock),
         )
         .map_err(layer("direct"))?;
+        let below = Below {
+            node: &node,
+            membership: &membership,
+            agent: &identity.agent,
+            clock: &clock,
+            seed,
+        };
+        let presence =
+            start_presence(&below, Arc::new(Gate { trust: trust.clone(), own: agent_id }))?;
+        // An endpoint bound to loopback can only have peers on this machine.
+        let finding = start_finding(&below, config.bind.ip().is_loopback())?;
         let discovery = start_discovery(&config, &identity, &gossip, &node, &clock).await?;
+        let kem_public = identity.agent_kem.public_key().as_bytes().to_vec();
+        let notices = Notices {
+            gossip: Arc::clone(&gossip),
+            trust: trust.clone(),
+            clock: Arc::clone(&clock),
+        };
+        let standing = Arc::new(Standing {
+            identity,
+            store: keys,
+            notices: notices.clone(),
+            hints: Hints::default(),
+            loopback: config.bind.ip().is_loopback(),
+            disclosed: false.into(),
+        });
+        let discovery = discovery.with_finding(finding.clone());
 
         let mailbox = Mailbox::new();
         let stop = CancellationToken::new();
         let tasks = vec![
-            deliver(inbox, mailbox.clone()),
-            renew_bindings(&node, identity.agent, machine_id, Arc::clone(&clock), stop.clone()),
+            deliver(inbox, mailbox.clone(), Gate { trust: trust.clone(), own: agent_id }),
+            renew_bindings(&node, Arc::clone(&standing), Arc::clone(&clock), stop.clone()),
+            tokio::spawn(notices.run(Arc::clone(&standing), stop.clone())),
+            watch_contacts(presence.clone(), trust.clone(), stop.clone()),
+            keep_linked(Arc::clone(&gossip), finding.clone(), Arc::clone(&clock), stop.clone()),
         ];
         Ok(Agent {
             inner: Arc::new(Inner {
                 agent_id,
                 machine_id,
                 user_id,
-                kem_public: identity.agent_kem.public_key().as_bytes().to_vec(),
+                kem_public,
                 started: clock.now(),
                 clock,
                 node,
@@ -113,8 +154,12 @@ impl AgentBuilder {
                 gossip,
                 store,
                 direct,
+                presence,
+                finding,
                 discovery,
                 mailbox,
+                trust,
+                standing,
                 topics: TopicNames::default(),
                 tasks: tokio::sync::Mutex::new(tasks),
                 stop,
@@ -123,19 +168,31 @@ impl AgentBuilder {
     }
 }
 
-/// Key files are read and written on a blocking thread.
-async fn load_identity(config: &AgentConfig) -> Result<Identity, StartError> {
-    let dir = config.identity_dir.clone();
-    let loaded =
-        tokio::task::spawn_blocking(move || IdentityStore::open(dir)?.load_or_create()).await;
-    match loaded {
-        Ok(Ok(identity)) => Ok(identity),
+/// Key files are read and written on a blocking thread. A user certifies the agent here, when there
+/// is one and it is time.
+async fn load_identity(
+    config: &AgentConfig,
+    clock: &Arc<dyn Clock>,
+) -> Result<(IdentityStore, Identity), StartError> {
+    let (dir, user_key) = (config.identity_dir.clone(), config.user_key.clone());
+    let now = clock.wall();
+    let load = move || {
+        let mut store = IdentityStore::open(dir)?;
+        if let Some(path) = user_key {
+            store = store.with_user_key(path);
+        }
+        let mut identity = store.load_or_create()?;
+        identity.certificate = store.certify(&identity, now)?;
+        Ok::<_, x0x_identity::StoreError>((store, identity))
+    };
+    match tokio::task::spawn_blocking(load).await {
+        Ok(Ok(loaded)) => Ok(loaded),
         Ok(Err(error)) => Err(StartError::Identity(error.into())),
         Err(error) => Err(StartError::Identity(error.into())),
     }
 }
 
-fn layer<E>(layer: &'static str) -> impl FnOnce(E) -> StartError
+pub(crate) fn layer<E>(layer: &'static str) -> impl FnOnce(E) -> StartError
 where
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
@@ -149,8 +206,22 @@ fn seed(machine: MachineId, instance: &[u8; 16]) -> [u8; 32] {
     seed
 }
 
-fn binding(agent: &SecretKey, machine: MachineId, clock: &dyn Clock) -> Bytes {
-    SignedBinding::issue(agent, machine, clock.wall(), BINDING_VALIDITY).encode()
+fn binding(identity: &Identity, clock: &dyn Clock) -> Bytes {
+    let Identity { agent, machine, generation, .. } = identity;
+    let machine = machine.public_key().machine_id();
+    let now = clock.wall();
+    SignedBinding::issue_moved(agent, machine, *generation, now, BINDING_VALIDITY).encode()
+}
+
+/// Reads the contacts; damaged ones are repaired or told.
+async fn open_trust(config: &AgentConfig, clock: &Arc<dyn Clock>) -> Result<Trust, StartError> {
+    match config.storage {
+        Storage::Memory => Ok(Trust::in_memory(Arc::clone(clock))),
+        Storage::Disk => {
+            let path = config.data_dir.join(CONTACTS);
+            Trust::open(path, Arc::clone(clock)).await.map_err(layer("trust"))
+        }
+    }
 }
 
 /// Opens the database on its own thread; a damaged one is set aside by it.
@@ -158,8 +229,9 @@ async fn open_store(config: &AgentConfig) -> Result<Option<SqliteStore>, StartEr
     match config.storage {
         Storage::Memory => Ok(None),
         Storage::Disk => {
-            let config = StoreConfig::at(config.data_dir.join(DATABASE));
-            SqliteStore::open(config).await.map(Some).map_err(layer("store"))
+            let mut store = StoreConfig::at(config.data_dir.join(DATABASE));
+            store.max_bytes = config.store_bytes;
+            SqliteStore::open(store).await.map(Some).map_err(layer("store"))
         }
     }
 }
@@ -207,10 +279,15 @@ fn start_membership(
 }
 
 /// Moves messages from the direct layer's inbox into the mailbox; ends with the direct layer.
-fn deliver(mut inbox: Inbox, mailbox: Mailbox) -> JoinHandle<()> {
+///
+/// What is blocked is dropped here, after it was acknowledged like any other and in its turn: while
+/// the mailbox is full it waits behind the others, so that its sender sees no difference.
+fn deliver(mut inbox: Inbox, mailbox: Mailbox, gate: Gate) -> JoinHandle<()> {
     tokio::spawn(async move {
         while let Some(message) = inbox.next().await {
-            mailbox.push(message).await;
+            if gate.lets_read(&message) {
+                mailbox.push(message).await;
+            }
         }
     })
 }
@@ -218,8 +295,7 @@ fn deliver(mut inbox: Inbox, mailbox: Mailbox) -> JoinHandle<()> {
 /// Shows peers a fresh binding long before the old one expires, and after the clock was set back.
 fn renew_bindings(
     node: &Arc<Node>,
-    agent: SecretKey,
-    machine: MachineId,
+    standing: Arc<Standing>,
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
 ) -> JoinHandle<()> {
@@ -233,7 +309,7 @@ fn renew_bindings(
             }
             let now = clock.wall();
             if now < issued || now >= issued + BINDING_RENEWAL {
-                node.set_bindings(vec![binding(&agent, machine, &*clock)]);
+                node.set_bindings(vec![binding(&standing.identity, &*clock)]);
                 issued = now;
             }
         }

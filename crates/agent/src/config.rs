@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use x0x_gossip_pubsub::Limits as GossipLimits;
 use x0x_transport::SessionConfig;
 
 /// Where topic logs are kept.
@@ -26,7 +27,10 @@ pub enum Storage {
 pub struct AgentConfig {
     /// Folder of the key files (`machine.key`, `agent.key`, `user.key`), made 0700.
     pub identity_dir: PathBuf,
-    /// Folder of everything else, such as `peer_cache/` and `x0x.db`.
+    /// The user's key, where it is not `user.key` in that folder. It must be there: a user's key is
+    /// never made without being asked for.
+    pub user_key: Option<PathBuf>,
+    /// Folder of everything else, such as `contacts.json`, `peer_cache/` and `x0x.db`.
     pub data_dir: PathBuf,
     /// Where the QUIC endpoint listens. Default `[::]:0`: any interface, any free port.
     pub bind: SocketAddr,
@@ -40,6 +44,10 @@ pub struct AgentConfig {
     pub sessions: SessionConfig,
     /// Where topic logs are kept. Default on disk.
     pub storage: Storage,
+    /// Bytes that the database may take on disk; the oldest of what it keeps goes. Default 1 GiB.
+    pub store_bytes: u64,
+    /// What topics keep in memory, for how long, and every other bound of gossip.
+    pub gossip: GossipLimits,
     /// Period of announcements. Default 300 s.
     pub heartbeat: Duration,
     /// How long an announcement counts as fresh. Default 900 s.
@@ -52,6 +60,7 @@ impl AgentConfig {
     pub fn new(identity_dir: impl Into<PathBuf>, data_dir: impl Into<PathBuf>) -> Self {
         Self {
             identity_dir: identity_dir.into(),
+            user_key: None,
             data_dir: data_dir.into(),
             bind: SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0),
             bootstrap: Vec::new(),
@@ -59,6 +68,8 @@ impl AgentConfig {
             pure_pq: false,
             sessions: SessionConfig::default(),
             storage: Storage::Disk,
+            store_bytes: 1024 * 1024 * 1024,
+            gossip: GossipLimits::default(),
             heartbeat: Duration::from_secs(300),
             announcement_ttl: Duration::from_secs(900),
         }

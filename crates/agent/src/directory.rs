@@ -5,11 +5,9 @@ use std::{net::SocketAddr, time::Duration};
 use x0x_core::{AgentId, MachineId, PeerAddr};
 use x0x_rendezvous::{AnnounceError, DiscoveredAgent};
 use x0x_transport::{SessionInfo, Transport};
+use x0x_trust::{Action, Policy};
 
 use crate::Agent;
-
-/// How often [`Agent::find`] looks into the discovery cache.
-const FIND_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What an attempt to connect to an agent came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,13 +48,19 @@ impl ConnectOutcome {
 impl Agent {
     /// Connects to an agent's machine, found through the sessions and the discovery cache.
     pub async fn connect(&self, agent: AgentId) -> ConnectOutcome {
+        let decision = self.trust().decide(&agent, None, Action::DirectSend);
+        if agent != self.agent_id() && !decision.allowed() {
+            let reason = format!("agent is {}", decision.reason);
+            return ConnectOutcome::failed(ConnectKind::Unreachable, reason);
+        }
         if let Some(session) = self.session_of(agent) {
             return ConnectOutcome::connected(ConnectKind::AlreadyConnected, &session);
         }
-        let Some(record) = self.discovered_agent(&agent).await else {
+        let known = self.discovered_agent(&agent).await;
+        let known = known.map(|record| PeerAddr::known(record.machine, record.addresses));
+        let Some(target) = known.or_else(|| self.hint(&agent)) else {
             return ConnectOutcome::failed(ConnectKind::NotFound, "agent is not known");
         };
-        let target = PeerAddr::known(record.machine, record.addresses);
         match self.inner.node.connect(target).await {
             Ok(session) if session.agents.contains(&agent) => {
                 ConnectOutcome::connected(ConnectKind::Direct, &session)
@@ -72,7 +76,9 @@ impl Agent {
     /// The session whose peer proved this agent.
     #[must_use]
     pub fn session_of(&self, agent: AgentId) -> Option<SessionInfo> {
-        let proved = |session: &SessionInfo| session.agents.contains(&agent);
+        let proved = |session: &SessionInfo| {
+            session.agents.contains(&agent) && self.believes(agent, session.peer)
+        };
         let indexed = self.inner.direct.machine_of(agent);
         let indexed = indexed.and_then(|machine| self.inner.node.session(machine));
         // The index is a moment behind the sessions; what it misses is looked for in all of them.
@@ -85,33 +91,36 @@ impl Agent {
         self.sessions()
             .iter()
             .flat_map(|session| session.agents.iter().map(|agent| (*agent, session.peer)))
+            .filter(|(agent, machine)| self.believes(*agent, *machine))
             .collect()
+    }
+
+    /// Whether this agent believes that another one is on a machine. What it refuses, nobody is shown.
+    fn believes(&self, agent: AgentId, machine: MachineId) -> bool {
+        let decision = self.trust().decide(&agent, Some(&machine), Action::AnnounceAccept);
+        agent == self.agent_id() || decision.allowed()
     }
 
     /// Agents seen lately, by id; with `unfiltered` also those whose announcement is stale.
     pub async fn discovered(&self, unfiltered: bool) -> Vec<DiscoveredAgent> {
         self.observe_sessions().await;
-        self.inner.discovery.agents(unfiltered).await
+        let mut agents = self.inner.discovery.agents(unfiltered).await;
+        agents.retain(|found| self.believes(found.agent, found.machine));
+        agents
     }
 
     /// One agent of the discovery cache.
     pub async fn discovered_agent(&self, agent: &AgentId) -> Option<DiscoveredAgent> {
         self.observe_sessions().await;
-        self.inner.discovery.agent(agent).await
+        let found = self.inner.discovery.agent(agent).await;
+        found.filter(|found| self.believes(found.agent, found.machine))
     }
 
-    /// Waits up to `patience` for an agent to become known.
+    /// Looks for an agent: in the sessions and the discovery cache, then among neighbours, holders of
+    /// records and friends of friends, for up to `patience`.
     pub async fn find(&self, agent: AgentId, patience: Duration) -> Option<DiscoveredAgent> {
-        tokio::time::timeout(patience, async {
-            loop {
-                if let Some(record) = self.discovered_agent(&agent).await {
-                    return record;
-                }
-                tokio::time::sleep(FIND_INTERVAL).await;
-            }
-        })
-        .await
-        .ok()
+        self.observe_sessions().await;
+        self.inner.discovery.find(agent, patience).await
     }
 
     /// Announces this agent now, beside the periodic announcements.

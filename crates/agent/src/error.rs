@@ -38,6 +38,9 @@ pub enum SendDirectError {
         /// What was tried.
         reason: String,
     },
+    /// The trust rules forbid it here: the agent is blocked, revoked, or not where it may be.
+    #[error("agent is {0}")]
+    Forbidden(x0x_trust::Reason),
     /// The direct layer's answer.
     #[error(transparent)]
     Direct(#[from] x0x_direct::DirectError),

@@ -21,15 +21,20 @@ mod builder;
 mod config;
 mod directory;
 mod error;
+mod identity;
 mod mailbox;
 mod messaging;
+mod presence;
+mod topic_peers;
 mod topics;
+pub mod trust;
 
 pub use agent::{Agent, GossipDiagnostics};
 pub use builder::AgentBuilder;
 pub use config::{AgentConfig, Storage};
 pub use directory::{ConnectKind, ConnectOutcome};
 pub use error::{SendDirectError, StartError};
+pub use identity::{IdentityError, ImportCardError, ImportedCard, RevokeWhat};
 pub use mailbox::{DirectEvent, DirectEvents, MAX_MAILBOX_BYTES, MAX_MAILBOX_MESSAGES};
 pub use messaging::{
     AgentPublishError, AgentSubscribeError, AgentWaitError, DirectReceipt, MAX_TOPIC_NAME,
@@ -37,12 +42,20 @@ pub use messaging::{
 };
 
 pub use topics::MAX_TOPIC_NAMES;
+pub use trust::Subscription;
 pub use x0x_core::{AgentId, MachineId, Metric, MetricKind, UserId, WallTime};
 pub use x0x_direct::{DirectError, DirectMessage};
 pub use x0x_gossip_pubsub::{
-    Accepted, Cursor, Delivery, LinkSnapshot, Message, PubSubMetrics, PublishError, Published,
-    Start, SubscribeError, Subscription, TopicSnapshot, WaitError,
+    Accepted, Cursor, Delivery, Limits as GossipLimits, LinkSnapshot, Message, PubSubMetrics,
+    PublishError, Published, Retention, Start, SubscribeError, TopicSnapshot, WaitError,
 };
-pub use x0x_identity::private_file;
+pub use x0x_identity::{
+    AgentLink, Audience, Card, Replace, Service, SignedCard, SignedRevocation, TextError,
+    private_file,
+};
+pub use x0x_presence::{
+    Events as PresenceEvents, FindError as WalkError, PresenceEvent, PresenceState,
+    Status as PresenceStatus,
+};
 pub use x0x_rendezvous::{AnnounceError, DiscoveredAgent};
 pub use x0x_transport::{SessionConfig, SessionInfo, Side};

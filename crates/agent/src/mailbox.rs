@@ -13,6 +13,9 @@ use std::{
 use tokio::sync::Notify;
 use x0x_core::{Counter, Metric, MetricKind};
 use x0x_direct::DirectMessage;
+use x0x_trust::Assessment;
+
+use crate::trust::Gate;
 
 /// Most messages kept.
 pub const MAX_MAILBOX_MESSAGES: usize = 1024;
@@ -134,7 +137,7 @@ impl Mailbox {
     /// A reader that starts at the oldest message nobody has read.
     pub(crate) fn reader(&self) -> DirectEvents {
         let next = self.0.lock().unread_from;
-        DirectEvents { shared: Arc::clone(&self.0), next }
+        DirectEvents { shared: Arc::clone(&self.0), next, gate: None }
     }
 
     /// Ends every reader once it has read what is there, and lets `push` go.
@@ -167,9 +170,24 @@ impl Mailbox {
 pub struct DirectEvents {
     shared: Arc<Shared>,
     next: u64,
+    /// Asked again at reading: an agent may have been blocked since its message came.
+    gate: Option<Gate>,
 }
 
 impl DirectEvents {
+    /// Leaves out what the policy refuses.
+    pub(crate) fn guarded(mut self, gate: Gate) -> Self {
+        self.gate = Some(gate);
+        self
+    }
+
+    /// How the sender of a message stands now.
+    #[must_use]
+    pub fn assess(&self, message: &DirectMessage) -> Assessment {
+        let assess = |gate: &Gate| gate.trust.assess(&message.from, Some(&message.machine));
+        self.gate.as_ref().map_or(Assessment::Unknown, assess)
+    }
+
     /// Continues after the message with this number, as far as it is still kept.
     #[must_use]
     pub fn resume_after(mut self, number: u64) -> Self {
@@ -185,11 +203,16 @@ impl DirectEvents {
             tokio::pin!(arrived);
             // Registered before looking, so that a message between the two is not missed.
             arrived.as_mut().enable();
-            if let Some(outcome) = self.try_next() {
-                return outcome;
+            match self.try_next() {
+                Some(Some(DirectEvent::Message { message, .. })) if self.refuses(&message) => {}
+                Some(outcome) => return outcome,
+                None => arrived.await,
             }
-            arrived.await;
         }
+    }
+
+    fn refuses(&self, message: &DirectMessage) -> bool {
+        self.gate.as_ref().is_some_and(|gate| !gate.lets_read(message))
     }
 
     /// What is there now without waiting: `Some(None)` at the end, `None` when nothing is there yet.

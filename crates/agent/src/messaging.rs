@@ -6,10 +6,12 @@ use bytes::Bytes;
 use x0x_core::{AgentId, MachineId, TopicId};
 use x0x_direct::{DirectError, Sending};
 use x0x_gossip_pubsub::{
-    Accepted, PubSub, PublishError, Published, Start, SubscribeError, Subscription, WaitError,
+    Accepted, PubSub, PublishError, Published, Retention, Start, SubscribeError, WaitError,
 };
 
-use crate::{Agent, DirectEvents, SendDirectError, directory::ConnectKind};
+use x0x_trust::{Action, Policy};
+
+use crate::{Agent, DirectEvents, SendDirectError, Subscription, directory::ConnectKind};
 
 /// Longest topic name in bytes.
 pub const MAX_TOPIC_NAME: usize = 1024;
@@ -126,22 +128,35 @@ impl Agent {
     /// # Errors
     /// As [`publish`](Self::publish).
     pub async fn accept(&self, topic: &str, payload: Bytes) -> Result<Accepted, AgentPublishError> {
-        let topic = self.topic(topic)?;
-        Ok(self.inner.gossip.accept(topic, payload).await?)
+        self.accept_as(topic, Retention::Standard, payload).await
     }
 
-    /// Waits until a peer has a message that this agent published, named by its sequence number.
+    /// As [`accept`](Self::accept), in a retention class. Messages of one class keep their order.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub async fn accept_as(
+        &self,
+        topic: &str,
+        retention: Retention,
+        payload: Bytes,
+    ) -> Result<Accepted, AgentPublishError> {
+        let topic = self.topic(topic)?;
+        Ok(self.inner.gossip.accept_as(topic, retention, payload).await?)
+    }
+
+    /// Waits until a peer has a message that this agent published.
     ///
     /// # Errors
     /// The topic's name, or none had it in time.
     pub async fn first_hop(
         &self,
         topic: &str,
-        seq: u64,
+        published: &Published,
         within: Duration,
     ) -> Result<(), AgentWaitError> {
         let topic = self.topic(topic)?;
-        Ok(self.inner.gossip.first_hop(topic, seq, within).await?)
+        Ok(self.inner.gossip.first_hop(topic, published, within).await?)
     }
 
     /// Waits until so many peers subscribe a topic, and returns how many do: what is published then
@@ -164,7 +179,20 @@ impl Agent {
     /// # Errors
     /// As [`publish`](Self::publish), and [`PublishError::Busy`] when it would have to wait.
     pub fn try_publish(&self, topic: &str, payload: Bytes) -> Result<(), AgentPublishError> {
-        self.inner.gossip.try_publish(self.topic(topic)?, payload)?;
+        self.try_publish_as(topic, Retention::Standard, payload)
+    }
+
+    /// As [`try_publish`](Self::try_publish), in a retention class.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish), and [`PublishError::Busy`] when it would have to wait.
+    pub fn try_publish_as(
+        &self,
+        topic: &str,
+        retention: Retention,
+        payload: Bytes,
+    ) -> Result<(), AgentPublishError> {
+        self.inner.gossip.try_publish_as(self.topic(topic)?, retention, payload)?;
         Ok(())
     }
 
@@ -188,7 +216,8 @@ impl Agent {
         start: Start,
     ) -> Result<Subscription, AgentSubscribeError> {
         let topic = self.topic(topic)?;
-        Ok(self.inner.gossip.subscribe(topic, start).await?)
+        let subscription = self.inner.gossip.subscribe(topic, start).await?;
+        Ok(Subscription::new(subscription, self.gate()))
     }
 
     /// The topic with this name; notes the name, so that diagnostics can show it.
@@ -233,7 +262,7 @@ impl Agent {
     /// The direct messages that arrive from now on, and those that nobody has read yet.
     #[must_use]
     pub fn direct_events(&self) -> DirectEvents {
-        self.inner.mailbox.reader()
+        self.inner.mailbox.reader().guarded(self.gate())
     }
 
     /// The machine to send to: this one, one with a session that proved the agent, or one that
@@ -242,13 +271,25 @@ impl Agent {
         if agent == self.agent_id() {
             return Ok(self.machine_id());
         }
-        if let Some(machine) = self.inner.direct.machine_of(agent) {
+        let decide =
+            |machine: Option<&MachineId>| self.trust().decide(&agent, machine, Action::DirectSend);
+        // Blocked and revoked agents are not even looked for.
+        let decision = decide(None);
+        if !decision.allowed() {
+            return Err(SendDirectError::Forbidden(decision.reason));
+        }
+        if let Some(machine) = self.inner.direct.machine_of(agent)
+            && decide(Some(&machine)).allowed()
+        {
             return Ok(machine);
         }
         // A session that began this instant is found here.
         let outcome = self.connect(agent).await;
         match (outcome.kind, self.session_of(agent)) {
-            (_, Some(session)) => Ok(session.peer),
+            (_, Some(session)) => match decide(Some(&session.peer)) {
+                decision if decision.allowed() => Ok(session.peer),
+                decision => Err(SendDirectError::Forbidden(decision.reason)),
+            },
             (ConnectKind::NotFound, None) => Err(SendDirectError::NotFound(agent)),
             (_, None) => Err(SendDirectError::Unreachable { agent, reason: outcome.reason }),
         }

@@ -103,6 +103,11 @@ fn section(out: &mut String, endpoint: &Endpoint) {
     }
     match endpoint.answer {
         Answer::Json(schema) => line(out, format_args!("- Answer: {}", link(&schema.name()))),
+        Answer::Created(schema) => {
+            let schema = link(&schema.name());
+            line(out, format_args!("- Answer: {schema}, with status 201 when it is new"));
+        }
+        Answer::Nothing => line(out, format_args!("- Answer: none, with status 204")),
         Answer::Text { media_type } => line(out, format_args!("- Answer: `{media_type}`")),
         Answer::Events(schema) => {
             line(out, format_args!("- Answer: events with {}", link(&schema.name())));

@@ -18,6 +18,8 @@ pub enum Method {
     Get,
     /// Does.
     Post,
+    /// Changes a part.
+    Patch,
     /// Removes.
     Delete,
 }
@@ -29,6 +31,7 @@ impl Method {
         match self {
             Self::Get => "GET",
             Self::Post => "POST",
+            Self::Patch => "PATCH",
             Self::Delete => "DELETE",
         }
     }
@@ -134,6 +137,10 @@ impl fmt::Debug for SchemaOf {
 pub enum Answer {
     /// A JSON body.
     Json(SchemaOf),
+    /// A JSON body, with status 201 when something is there now that was not.
+    Created(SchemaOf),
+    /// No body, with status 204.
+    Nothing,
     /// A body of another media type.
     Text {
         /// The media type.

@@ -3,23 +3,32 @@
 
 use crate::{
     endpoint::{Answer, Auth, Body, Endpoint, Kind, Method, Parameter, SchemaOf},
-    event::{DirectMessageEvent, Event},
+    event::{DirectMessageEvent, Event, PresenceChange},
     limits::{MAX_BODY, MAX_DIRECT_BODY},
     operation::Operation,
     types::{
-        AgentResponse, AnnounceRequest, AnnounceResponse, ConnectRequest, ConnectResponse,
+        AddContactRequest, AddContactResponse, AddMachineRequest, AgentCardResponse, AgentResponse,
+        AnnounceRequest, AnnounceResponse, ConnectRequest, ConnectResponse, ContactMachineResponse,
+        ContactMachinesResponse, ContactsResponse, CreateUserRequest, CreateUserResponse,
         DirectConnectionsResponse, DirectSendRequest, DirectSendResponse, DiscoveredAgentResponse,
-        DiscoveredAgentsResponse, GossipDiagnosticsResponse, HealthResponse, NetworkStatusResponse,
-        OkResponse, PeersResponse, PublishRequest, PublishResponse, ShutdownResponse,
-        StatusResponse, SubscribeRequest, SubscribeResponse, WsSessionsResponse,
+        DiscoveredAgentsResponse, EvaluateRequest, EvaluateResponse, ExportRequest, ExportResponse,
+        FindResponse, GossipDiagnosticsResponse, HealthResponse, ImportCardRequest,
+        ImportCardResponse, ImportRequest, ImportResponse, IntroductionResponse,
+        NetworkStatusResponse, OkResponse, PeersResponse, PinResponse, PresenceFindResponse,
+        PresenceResponse, PresenceStatusResponse, PublishRequest, PublishResponse,
+        RevocationsResponse, RevokeContactRequest, RevokeRequest, SetTrustRequest,
+        ShutdownResponse, StatusResponse, SubscribeRequest, SubscribeResponse, UnpinResponse,
+        UpdateContactRequest, UserIdResponse, WsSessionsResponse,
     },
     ws::{ClientFrame, ServerFrame},
 };
 
 const STATUS: &str = "Status";
 const IDENTITY: &str = "Identity";
+const CONTACTS: &str = "Contacts and trust";
 const NETWORK: &str = "Network";
 const DISCOVERY: &str = "Discovery";
+const PRESENCE: &str = "Presence";
 const PUBSUB: &str = "Publish and subscribe";
 const DIRECT: &str = "Direct messages";
 const WEBSOCKET: &str = "WebSocket";
@@ -69,6 +78,24 @@ const fn post(
     rest(operation, Method::Post, path, category, answer)
 }
 
+const fn patch(
+    operation: Operation,
+    path: &'static str,
+    category: &'static str,
+    answer: Answer,
+) -> Endpoint {
+    rest(operation, Method::Patch, path, category, answer)
+}
+
+const fn delete(
+    operation: Operation,
+    path: &'static str,
+    category: &'static str,
+    answer: Answer,
+) -> Endpoint {
+    rest(operation, Method::Delete, path, category, answer)
+}
+
 const fn stream(
     operation: Operation,
     path: &'static str,
@@ -86,10 +113,24 @@ const fn json<T: utoipa::ToSchema>() -> Answer {
     Answer::Json(SchemaOf::new::<T>())
 }
 
+const fn created<T: utoipa::ToSchema>() -> Answer {
+    Answer::Created(SchemaOf::new::<T>())
+}
+
 const FRAMES: Answer = Answer::Frames {
     client: SchemaOf::new::<ClientFrame>(),
     server: SchemaOf::new::<ServerFrame>(),
 };
+
+/// How far and how long friends of friends are asked.
+const WALK: &[Parameter] = &[
+    Parameter::new("ttl", "integer", "Links that the question crosses: 1 to 3 (default 3)."),
+    Parameter::new(
+        "timeout_ms",
+        "integer",
+        "How long to wait for answers, 100 to 30000 (default 5000); friends are asked for 10 s at most.",
+    ),
+];
 
 impl Endpoint {
     const fn cli(self, cli: &'static str) -> Self {
@@ -139,10 +180,122 @@ pub const ENDPOINTS: &[Endpoint] = &[
     get(Operation::Agent, "/agent", IDENTITY, json::<AgentResponse>())
         .cli("agent")
         .says("Ids and public keys of this daemon."),
+    get(Operation::UserId, "/agent/user-id", IDENTITY, json::<UserIdResponse>())
+        .cli("agent user-id")
+        .says("The user behind the agent, and whether others are told."),
+    post(Operation::CreateUser, "/agent/user-id", IDENTITY, json::<CreateUserResponse>())
+        .cli("user-id create")
+        .says("Makes a user key where there is none; it is used from the next start on.")
+        .may_take::<CreateUserRequest>(),
+    get(Operation::AgentCard, "/agent/card", IDENTITY, json::<AgentCardResponse>())
+        .cli("agent card")
+        .says("The agent's signed card, and links to hand to others.")
+        .query(&[Parameter::new("display_name", "string", "What to call the agent, at most 64 bytes.")]),
+    post(Operation::ImportCard, "/agent/card/import", IDENTITY, json::<ImportCardResponse>())
+        .cli("agent import")
+        .says("Makes a contact of whoever a card or link is about; a card that was changed is refused.")
+        .takes::<ImportCardRequest>(),
+    post(Operation::ExportKeys, "/agent/export", IDENTITY, json::<ExportResponse>())
+        .cli("agent export-keys")
+        .says("The agent's keys for another machine, which only a passphrase opens.")
+        .takes::<ExportRequest>(),
+    post(Operation::ImportKeys, "/agent/import", IDENTITY, json::<ImportResponse>())
+        .cli("agent import-keys")
+        .says("Makes an exported agent the one of this installation, from the next start on; the machine that it came from is refused by others then.")
+        .takes::<ImportRequest>(),
+    get(Operation::Introduction, "/introduction", IDENTITY, json::<IntroductionResponse>())
+        .cli("agent introduction")
+        .says("What a peer may be told of the agent, by its trust level here; 403 when it is blocked.")
+        .query(&[
+            Parameter::new("peer", "string", "The peer's agent id; somebody unknown when it is absent."),
+            Parameter::new("display_name", "string", "What to call the agent, at most 64 bytes."),
+        ]),
     post(Operation::Announce, "/announce", IDENTITY, json::<AnnounceResponse>())
         .cli("announce")
         .says("Announces the agent to the network now.")
         .may_take::<AnnounceRequest>(),
+    post(Operation::RevokeIdentity, "/identity/revoke", IDENTITY, json::<OkResponse>())
+        .cli("identity revoke")
+        .says("Revokes a key of this installation for ever, for everybody who hears of it.")
+        .takes::<RevokeRequest>(),
+    get(Operation::Revocations, "/identity/revocations", IDENTITY, json::<RevocationsResponse>())
+        .cli("identity revocations")
+        .says("Every revocation that is known here."),
+    get(Operation::Contacts, "/contacts", CONTACTS, json::<ContactsResponse>())
+        .cli("contacts list")
+        .says("The contacts."),
+    post(Operation::AddContact, "/contacts", CONTACTS, created::<AddContactResponse>())
+        .cli("contacts add")
+        .says("Adds a contact, or sets its level and label; always with status 201.")
+        .takes::<AddContactRequest>(),
+    post(Operation::SetTrust, "/contacts/trust", CONTACTS, json::<OkResponse>())
+        .cli("trust set")
+        .says("Sets the level of a contact, adding it when it is none.")
+        .takes::<SetTrustRequest>(),
+    patch(Operation::UpdateContact, "/contacts/{agent_id}", CONTACTS, json::<OkResponse>())
+        .cli("contacts update")
+        .says("Sets the level or the identity type of a contact, adding it when it is none.")
+        .takes::<UpdateContactRequest>(),
+    delete(Operation::RemoveContact, "/contacts/{agent_id}", CONTACTS, json::<OkResponse>())
+        .cli("contacts remove")
+        .says("Removes a contact; what was revoked stays so."),
+    post(Operation::RevokeContact, "/contacts/{agent_id}/revoke", CONTACTS, json::<OkResponse>())
+        .cli("contacts revoke")
+        .says("Blocks an agent for ever, for this installation.")
+        .takes::<RevokeContactRequest>(),
+    get(
+        Operation::ContactRevocations,
+        "/contacts/{agent_id}/revocations",
+        CONTACTS,
+        json::<RevocationsResponse>(),
+    )
+    .cli("contacts revocations")
+    .says("The revocations of an agent and of its user."),
+    get(
+        Operation::ContactMachines,
+        "/contacts/{agent_id}/machines",
+        CONTACTS,
+        json::<ContactMachinesResponse>(),
+    )
+    .cli("machines list")
+    .says("The machines of a contact."),
+    post(
+        Operation::AddMachine,
+        "/contacts/{agent_id}/machines",
+        CONTACTS,
+        created::<ContactMachineResponse>(),
+    )
+    .cli("machines add")
+    .says("Puts a machine of a contact on record, and pins the contact to it if asked.")
+    .takes::<AddMachineRequest>(),
+    delete(
+        Operation::RemoveMachine,
+        "/contacts/{agent_id}/machines/{machine_id}",
+        CONTACTS,
+        Answer::Nothing,
+    )
+    .cli("machines remove")
+    .says("Forgets a machine of a contact, and its pin."),
+    post(
+        Operation::PinMachine,
+        "/contacts/{agent_id}/machines/{machine_id}/pin",
+        CONTACTS,
+        json::<PinResponse>(),
+    )
+    .cli("machines pin")
+    .says("Accepts a contact from this machine, and from no other that is not pinned too."),
+    delete(
+        Operation::UnpinMachine,
+        "/contacts/{agent_id}/machines/{machine_id}/pin",
+        CONTACTS,
+        json::<UnpinResponse>(),
+    )
+    .cli("machines unpin")
+    .says("Takes the pin off; after the last one the contact is accepted from any machine."),
+    post(Operation::EvaluateTrust, "/trust/evaluate", CONTACTS, json::<EvaluateResponse>())
+        .cli("trust evaluate")
+        .says("What the trust rules say of an agent on a machine.")
+        .takes::<EvaluateRequest>(),
     get(Operation::Peers, "/peers", NETWORK, json::<PeersResponse>())
         .cli("peers")
         .says("Machines with a live session."),
@@ -179,6 +332,49 @@ pub const ENDPOINTS: &[Endpoint] = &[
         "string",
         "Search for an unknown agent first: `true` for 10 seconds, or how many seconds (at most 60).",
     )]),
+    post(Operation::FindAgent, "/agents/find/{agent_id}", DISCOVERY, json::<FindResponse>())
+        .cli("find")
+        .says("Looks for an agent for up to ten seconds. Read `found`: the status is always 200."),
+    get(Operation::Presence, "/presence", PRESENCE, json::<PresenceResponse>())
+        .cli("presence list")
+        .says("Ids of the agents that are there."),
+    get(
+        Operation::PresenceOnline,
+        "/presence/online",
+        PRESENCE,
+        json::<DiscoveredAgentsResponse>(),
+    )
+    .cli("presence online")
+    .says("The agents that are there, and where."),
+    get(
+        Operation::PresenceStatus,
+        "/presence/status/{agent_id}",
+        PRESENCE,
+        json::<PresenceStatusResponse>(),
+    )
+    .cli("presence status")
+    .says("Whether an agent is there, and when it was last seen."),
+    get(
+        Operation::PresenceFind,
+        "/presence/find/{agent_id}",
+        PRESENCE,
+        json::<PresenceFindResponse>(),
+    )
+    .cli("presence find")
+    .says("Looks for an agent by its id, then among friends of friends. Read `agent`.")
+    .query(WALK),
+    get(Operation::PresenceFoaf, "/presence/foaf", PRESENCE, json::<DiscoveredAgentsResponse>())
+        .cli("presence foaf")
+        .says("Agents that friends of friends see. Takes as long as `timeout_ms`.")
+        .query(WALK),
+    stream(
+        Operation::PresenceEvents,
+        "/presence/events",
+        PRESENCE,
+        Answer::Events(SchemaOf::new::<PresenceChange>()),
+    )
+    .cli("presence events")
+    .says("Agents coming and going, as server-sent events; those that are there come first."),
     post(Operation::Publish, "/publish", PUBSUB, json::<PublishResponse>())
         .cli("publish")
         .says("Publishes a message; 429 when there is no room for it within two seconds.")

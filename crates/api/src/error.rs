@@ -127,6 +127,10 @@ codes! {
     Busy = 429, "busy";
     /// A cap on connections, sessions or subscriptions is reached.
     LimitReached = 429, "limit_reached";
+    /// The agent is blocked or revoked here, or not on a machine that it may be on.
+    Blocked = 403, "blocked";
+    /// A key, or its file, is there already, and is not replaced without being asked for.
+    AlreadyExists = 409, "already_exists";
     /// The recipient's daemon refused the message.
     RecipientRejected = 403, "recipient_rejected";
     /// The recipient's daemon has no room for the message now. Try again after `Retry-After`.

@@ -29,10 +29,17 @@ pub(crate) mod hex_epoch {
     }
 }
 
+/// Whether a number is left out, since it says nothing.
+pub(crate) const fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// SSE event name of a [`DirectMessageEvent`].
 pub const DIRECT_MESSAGE: &str = "direct_message";
 /// SSE event name of a [`MessageEvent`].
 pub const MESSAGE: &str = "message";
+/// SSE event name of a [`PresenceChange`].
+pub const PRESENCE: &str = "presence";
 /// SSE event name of a [`Lagged`].
 pub const LAGGED: &str = "lagged";
 
@@ -45,6 +52,44 @@ pub enum Event {
     Message(MessageEvent),
     /// Events that this client missed.
     Lagged(Lagged),
+}
+
+/// What became of an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum PresenceEventKind {
+    /// It is there.
+    Online,
+    /// It is overdue: it may be gone.
+    Away,
+    /// It is gone.
+    Offline,
+}
+
+impl PresenceEventKind {
+    /// As in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Online => "online",
+            Self::Away => "away",
+            Self::Offline => "offline",
+        }
+    }
+}
+
+/// An agent came, is overdue, or went. A stream begins with an `online` for each that is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PresenceChange {
+    /// What happened.
+    pub event: PresenceEventKind,
+    /// The agent.
+    #[schema(value_type = Hex64)]
+    pub agent_id: AgentId,
+    /// Whether there is a session with it; absent when it is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reachable: Option<bool>,
 }
 
 /// How far an author is trusted.
@@ -105,6 +150,10 @@ pub struct MessageEvent {
     pub epoch: u64,
     /// Its number among the author's messages of this topic and epoch.
     pub seq: u64,
+    /// How many of these just before it are missing here, since nobody could supply them any more; a
+    /// `lagged` event before it counts them, too. Absent when none is.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub gap: u64,
     /// The place after it, to resume from.
     pub cursor: CursorToken,
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    Answer, Auth, Body, ENDPOINTS, Endpoint, ErrorBody, Kind, SchemaOf, VERSION, endpoint::Schemas,
+    Answer, Auth, Body, ENDPOINTS, Endpoint, ErrorBody, SchemaOf, VERSION, endpoint::Schemas,
 };
 
 const BEARER: &str = "bearer";
@@ -90,10 +90,11 @@ fn parameters(endpoint: &Endpoint) -> impl Iterator<Item = Value> {
 
 fn responses(endpoint: &Endpoint) -> Value {
     let success = match endpoint.answer {
-        Answer::Json(schema) => json!({
+        Answer::Json(schema) | Answer::Created(schema) => json!({
             "description": "Done.",
             "content": {"application/json": {"schema": reference(&schema)}},
         }),
+        Answer::Nothing => json!({"description": "Done."}),
         Answer::Text { media_type } => {
             json!({"description": "The document.", "content": {media_type: {}}})
         }
@@ -103,14 +104,23 @@ fn responses(endpoint: &Endpoint) -> Value {
         }),
         Answer::Frames { .. } => json!({"description": "The connection is a WebSocket now."}),
     };
-    let status = if endpoint.kind == Kind::WebSocket { "101" } else { "200" };
-    json!({
+    let status = match endpoint.answer {
+        Answer::Frames { .. } => "101",
+        Answer::Nothing => "204",
+        _ => "200",
+    };
+    let mut responses = json!({
         status: success,
         "default": {
             "description": "Refused, or failed.",
             "content": {"application/json": {"schema": reference(&ERROR)}},
         },
-    })
+    });
+    if let Answer::Created(_) = endpoint.answer {
+        responses["201"] = responses[status].clone();
+        responses["201"]["description"] = json!("Done; it is new.");
+    }
+    responses
 }
 
 const ERROR: SchemaOf = SchemaOf::new::<ErrorBody>();
@@ -124,9 +134,11 @@ pub(crate) fn schemas() -> BTreeMap<String, Value> {
     let mut named: Schemas = Vec::new();
     let tops = ENDPOINTS.iter().flat_map(|endpoint| {
         let answer = match endpoint.answer {
-            Answer::Json(schema) | Answer::Events(schema) => [Some(schema), None],
+            Answer::Json(schema) | Answer::Created(schema) | Answer::Events(schema) => {
+                [Some(schema), None]
+            }
             Answer::Frames { client, server } => [Some(client), Some(server)],
-            Answer::Text { .. } => [None, None],
+            Answer::Text { .. } | Answer::Nothing => [None, None],
         };
         answer.into_iter().chain([endpoint.request]).flatten()
     });

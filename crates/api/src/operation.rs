@@ -38,8 +38,52 @@ operations! {
     OpenApi = "openapi";
     /// `GET /agent`
     Agent = "agent";
+    /// `GET /agent/user-id`
+    UserId = "userId";
+    /// `POST /agent/user-id`
+    CreateUser = "createUser";
+    /// `GET /agent/card`
+    AgentCard = "agentCard";
+    /// `POST /agent/card/import`
+    ImportCard = "importCard";
+    /// `POST /agent/export`
+    ExportKeys = "exportKeys";
+    /// `POST /agent/import`
+    ImportKeys = "importKeys";
+    /// `GET /introduction`
+    Introduction = "introduction";
     /// `POST /announce`
     Announce = "announce";
+    /// `POST /identity/revoke`
+    RevokeIdentity = "revokeIdentity";
+    /// `GET /identity/revocations`
+    Revocations = "revocations";
+    /// `GET /contacts`
+    Contacts = "contacts";
+    /// `POST /contacts`
+    AddContact = "addContact";
+    /// `POST /contacts/trust`
+    SetTrust = "setTrust";
+    /// `PATCH /contacts/{agent_id}`
+    UpdateContact = "updateContact";
+    /// `DELETE /contacts/{agent_id}`
+    RemoveContact = "removeContact";
+    /// `POST /contacts/{agent_id}/revoke`
+    RevokeContact = "revokeContact";
+    /// `GET /contacts/{agent_id}/revocations`
+    ContactRevocations = "contactRevocations";
+    /// `GET /contacts/{agent_id}/machines`
+    ContactMachines = "contactMachines";
+    /// `POST /contacts/{agent_id}/machines`
+    AddMachine = "addMachine";
+    /// `DELETE /contacts/{agent_id}/machines/{machine_id}`
+    RemoveMachine = "removeMachine";
+    /// `POST /contacts/{agent_id}/machines/{machine_id}/pin`
+    PinMachine = "pinMachine";
+    /// `DELETE /contacts/{agent_id}/machines/{machine_id}/pin`
+    UnpinMachine = "unpinMachine";
+    /// `POST /trust/evaluate`
+    EvaluateTrust = "evaluateTrust";
     /// `GET /peers`
     Peers = "peers";
     /// `GET /network/status`
@@ -50,6 +94,20 @@ operations! {
     DiscoveredAgents = "discoveredAgents";
     /// `GET /agents/discovered/{agent_id}`
     DiscoveredAgent = "discoveredAgent";
+    /// `POST /agents/find/{agent_id}`
+    FindAgent = "findAgent";
+    /// `GET /presence`
+    Presence = "presence";
+    /// `GET /presence/online`
+    PresenceOnline = "presenceOnline";
+    /// `GET /presence/status/{agent_id}`
+    PresenceStatus = "presenceStatus";
+    /// `GET /presence/find/{agent_id}`
+    PresenceFind = "presenceFind";
+    /// `GET /presence/foaf`
+    PresenceFoaf = "presenceFoaf";
+    /// `GET /presence/events`
+    PresenceEvents = "presenceEvents";
     /// `POST /publish`
     Publish = "publish";
     /// `POST /subscribe`

@@ -15,7 +15,8 @@ use crate::{
     cursor::CursorToken,
     encoding::{Base64, Hex16, Hex64},
     error::ErrorCode,
-    event::{DirectMessageEvent, hex_epoch},
+    event::{DirectMessageEvent, hex_epoch, is_zero},
+    types::Retention,
 };
 
 /// Largest message that a client may send over a WebSocket, in bytes. A session that sends a larger
@@ -59,6 +60,9 @@ pub enum ClientFrame {
         /// The message.
         #[schema(value_type = Base64)]
         payload: String,
+        /// How long the message is kept.
+        #[serde(default, skip_serializing_if = "Retention::is_standard")]
+        retention: Retention,
         /// Echoed by `published` and `error` frames about this publish.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         id: Option<FrameId>,
@@ -112,6 +116,10 @@ pub enum ServerFrame {
         epoch: u64,
         /// Its number among the author's messages of this topic and epoch.
         seq: u64,
+        /// How many of these just before it are missing here, since nobody could supply them any more;
+        /// a `lagged` frame before it counts them, too. Absent when none is.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        gap: u64,
         /// The place after it, to resume from.
         cursor: CursorToken,
     },
@@ -167,6 +175,9 @@ mod tests {
 
     use super::*;
 
+    /// A retention that there is not.
+    const ODD: &str = r#"{"type":"publish","topic":"t","payload":"","retention":"ever"}"#;
+
     fn read(value: &serde_json::Value) -> ClientFrame {
         serde_json::from_str(&value.to_string()).expect("valid frame")
     }
@@ -177,10 +188,13 @@ mod tests {
         let plain = ClientFrame::Publish {
             topic: "t".into(),
             payload: "aGk=".into(),
+            retention: Retention::Standard,
             id: None,
             ack: false,
         };
         assert_eq!(frame, plain);
+        let kept = json!({"type": "publish", "topic": "t", "payload": "", "retention": "latest"});
+        assert_eq!(serde_json::to_value(read(&kept)).expect("serialises"), kept);
         for id in [json!(7), json!("seven")] {
             let frame = read(
                 &json!({"type": "publish", "topic": "t", "payload": "", "id": id, "ack": true}),
@@ -200,7 +214,7 @@ mod tests {
         };
         assert!(since.is_empty());
         assert_eq!(read(&json!({"type": "ping"})), ClientFrame::Ping);
-        for bad in [r#"{"type":"nope"}"#, r#"{"topics":[]}"#, "[]", r#"{"type":"publish"}"#] {
+        for bad in [r#"{"type":"nope"}"#, r#"{"topics":[]}"#, "[]", r#"{"type":"publish"}"#, ODD] {
             assert!(serde_json::from_str::<ClientFrame>(bad).is_err(), "{bad}");
         }
     }

@@ -31,6 +31,9 @@ struct Arguments {
     /// Fewer messages, shorter waits, no eight-node runs
     #[arg(long)]
     quick: bool,
+    /// Measure this group only; may be given more than once
+    #[arg(long, value_enum, value_name = "GROUP")]
+    only: Vec<rows::Group>,
     #[command(subcommand)]
     task: Option<Task>,
 }
@@ -54,7 +57,7 @@ async fn main() -> Result<()> {
     let passed = match &arguments.task {
         Some(Task::Lab { scenario }) => lab::run(&daemon, scenario, &mut report).await?,
         None => {
-            rows::run(&daemon, scale, &mut report).await?;
+            rows::run(&daemon, scale, &arguments.only, &mut report).await?;
             true
         }
     };

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
+use clap::ValueEnum;
 
 use crate::node::Cluster;
 use crate::report::Report;
@@ -65,26 +66,64 @@ impl Scale {
     };
 }
 
-/// Measures everything. Progress goes to standard error.
-pub(crate) async fn run(daemon: &Path, scale: Scale, report: &mut Report) -> Result<()> {
-    resources::binary_size(daemon, report)?;
-    resources::start(daemon, scale, report).await?;
-    for &nodes in scale.small_and_large {
-        resources::idle(&Cluster::start(daemon, nodes).await?, scale, report).await?;
+/// A group of figures.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Group {
+    /// Binary size and time to start
+    Start,
+    /// Memory and CPU of idle daemons
+    Idle,
+    /// Two daemons: publish burst, direct messages, memory after load
+    Pair,
+    /// Publish bursts over WebSocket to more daemons
+    Burst,
+    /// Publish bursts from REST clients
+    Rest,
+    /// A paced publisher
+    Paced,
+}
+
+/// Measures the groups named, all when none is. Progress goes to standard error.
+pub(crate) async fn run(
+    daemon: &Path,
+    scale: Scale,
+    only: &[Group],
+    report: &mut Report,
+) -> Result<()> {
+    for group in Group::value_variants() {
+        if only.is_empty() || only.contains(group) {
+            measure(*group, daemon, scale, report).await?;
+        }
     }
-    let pair = Cluster::start(daemon, 2).await?;
-    publish::burst(&pair, scale, report).await?;
-    direct::measure(&pair, scale, report).await?;
-    resources::after_load(&pair, report)?;
-    drop(pair);
-    for &nodes in scale.more_burst_nodes {
-        publish::burst(&Cluster::start(daemon, nodes).await?, scale, report).await?;
+    Ok(())
+}
+
+async fn measure(group: Group, daemon: &Path, scale: Scale, report: &mut Report) -> Result<()> {
+    let sizes: &[usize] = match group {
+        Group::Start => &[],
+        Group::Pair => &[2],
+        Group::Burst => scale.more_burst_nodes,
+        Group::Rest => scale.rest_nodes,
+        Group::Idle | Group::Paced => scale.small_and_large,
+    };
+    if group == Group::Start {
+        resources::binary_size(daemon, report)?;
+        resources::start(daemon, scale, report).await?;
     }
-    for &nodes in scale.rest_nodes {
-        publish::rest_burst(&Cluster::start(daemon, nodes).await?, scale, report).await?;
-    }
-    for &nodes in scale.small_and_large {
-        publish::paced(&Cluster::start(daemon, nodes).await?, scale, report).await?;
+    for &nodes in sizes {
+        let cluster = Cluster::start(daemon, nodes).await?;
+        match group {
+            Group::Start => {}
+            Group::Idle => resources::idle(&cluster, scale, report).await?,
+            Group::Pair => {
+                publish::burst(&cluster, scale, report).await?;
+                direct::measure(&cluster, scale, report).await?;
+                resources::after_load(&cluster, report)?;
+            }
+            Group::Burst => publish::burst(&cluster, scale, report).await?,
+            Group::Rest => publish::rest_burst(&cluster, scale, report).await?,
+            Group::Paced => publish::paced(&cluster, scale, report).await?,
+        }
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use x0x_api::types::Retention;
 use x0x_api::ws::{ClientFrame, FrameId, ServerFrame};
 use x0x_api::{Base64, Operation, endpoint};
 
@@ -94,6 +95,7 @@ impl Publisher {
         let frame = ClientFrame::Publish {
             topic: self.topic.clone(),
             payload: Base64::encode(&payload(number, size)),
+            retention: Retention::Standard,
             id: Some(FrameId::Number(number)),
             ack: true,
         };

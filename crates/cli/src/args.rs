@@ -7,6 +7,7 @@ use clap_complete::Shell;
 use x0x_api::{
     ENDPOINTS,
     instance::{CONFIG_VARIABLE, MAX_NAME, NAME_VARIABLE, is_name},
+    types::{Retention, RevokeKind},
 };
 
 use crate::discover::url_of;
@@ -83,7 +84,27 @@ pub(crate) enum Command {
     Instances,
     Health,
     Status,
-    Agent,
+    Agent {
+        #[command(subcommand)]
+        command: Option<AgentCommand>,
+    },
+    /// The person or organisation behind the agent
+    #[command(subcommand)]
+    UserId(UserIdCommand),
+    /// Keys that are not to be trusted any more
+    #[command(subcommand)]
+    Identity(IdentityCommand),
+    /// Whom this agent knows
+    Contacts {
+        #[command(subcommand)]
+        command: Option<ContactsCommand>,
+    },
+    /// The machines of contacts
+    #[command(subcommand)]
+    Machines(MachinesCommand),
+    /// How much other agents are trusted
+    #[command(subcommand)]
+    Trust(TrustCommand),
     Announce {
         /// Name the user behind the agent
         #[arg(long)]
@@ -108,11 +129,23 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Option<AgentsCommand>,
     },
+    Find {
+        /// The agent's id
+        agent: String,
+    },
+    /// Who is there
+    Presence {
+        #[command(subcommand)]
+        command: Option<PresenceCommand>,
+    },
     Publish {
         /// Topic name
         topic: String,
         /// The message
         text: String,
+        /// How long it is kept
+        #[arg(long, value_enum, default_value_t)]
+        retention: Keep,
     },
     Subscribe {
         /// Topic name
@@ -155,6 +188,216 @@ pub(crate) struct StartArguments {
     pub(crate) foreground: bool,
 }
 
+#[derive(Subcommand, Debug)]
+pub(crate) enum AgentCommand {
+    UserId,
+    Card {
+        /// What to call the agent
+        name: Option<String>,
+        /// Show the short link as a code to scan
+        #[arg(long)]
+        qr: bool,
+    },
+    Introduction {
+        /// The peer's agent id
+        #[arg(long)]
+        peer: Option<String>,
+    },
+    Import {
+        /// A card or link, x0x://agent/...
+        card: String,
+        /// blocked, unknown, known or trusted
+        #[arg(long, value_name = "LEVEL")]
+        trust: Option<String>,
+    },
+    ExportKeys {
+        /// The file to make
+        file: PathBuf,
+        /// A file whose first line is the passphrase; - reads it from the standard input
+        #[arg(long, value_name = "FILE", default_value = "-")]
+        passphrase_file: PathBuf,
+    },
+    ImportKeys {
+        /// A file that `agent export-keys` made
+        file: PathBuf,
+        /// A file whose first line is the passphrase; - reads it from the standard input
+        #[arg(long, value_name = "FILE", default_value = "-")]
+        passphrase_file: PathBuf,
+        /// Put them in the place of this installation's agent, whose key files are kept
+        #[arg(long)]
+        replace: bool,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum UserIdCommand {
+    Create {
+        /// Where the key file is made, in place of user.key beside the agent's key
+        #[arg(long)]
+        path: Option<PathBuf>,
+    },
+    /// The user behind the agent, and whether others are told
+    Inspect,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum IdentityCommand {
+    Revoke(Revoked),
+    Revocations,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Revoked {
+    /// Whose key
+    #[arg(value_enum)]
+    pub(crate) what: RevokedKind,
+    /// The id whose key it is, to be sure: it is for ever
+    pub(crate) id: String,
+    /// Why
+    #[arg(long, default_value = "")]
+    pub(crate) reason: String,
+}
+
+/// Whose key is revoked.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RevokedKind {
+    /// This agent's, by itself
+    Agent,
+    /// This agent's, by its user
+    AgentByUser,
+    /// This machine's
+    Machine,
+    /// The user's
+    User,
+}
+
+impl From<RevokedKind> for RevokeKind {
+    fn from(kind: RevokedKind) -> Self {
+        match kind {
+            RevokedKind::Agent => Self::Agent,
+            RevokedKind::AgentByUser => Self::AgentByUser,
+            RevokedKind::Machine => Self::Machine,
+            RevokedKind::User => Self::User,
+        }
+    }
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum ContactsCommand {
+    List,
+    Add {
+        /// The agent's id
+        agent: String,
+        /// blocked, unknown, known or trusted
+        #[arg(long, value_name = "LEVEL")]
+        trust: Option<String>,
+        /// A name for it
+        #[arg(long)]
+        label: Option<String>,
+    },
+    Update {
+        /// The agent's id
+        agent: String,
+        /// blocked, unknown, known or trusted
+        #[arg(long, value_name = "LEVEL")]
+        trust: Option<String>,
+        /// anonymous, known, trusted or pinned
+        #[arg(long, value_name = "TYPE")]
+        identity_type: Option<String>,
+    },
+    Remove {
+        /// The agent's id
+        agent: String,
+    },
+    Revoke {
+        /// The agent's id
+        agent: String,
+        /// Why
+        #[arg(long)]
+        reason: String,
+    },
+    Revocations {
+        /// The agent's id
+        agent: String,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum MachinesCommand {
+    List {
+        /// The contact's agent id
+        agent: String,
+    },
+    Add {
+        /// The contact's agent id
+        agent: String,
+        /// The machine's id
+        machine: String,
+        /// A name for it
+        #[arg(long)]
+        label: Option<String>,
+        /// Also pin the contact to it
+        #[arg(long)]
+        pin: bool,
+    },
+    Remove {
+        /// The contact's agent id
+        agent: String,
+        /// The machine's id
+        machine: String,
+    },
+    Pin {
+        /// The contact's agent id
+        agent: String,
+        /// The machine's id
+        machine: String,
+    },
+    Unpin {
+        /// The contact's agent id
+        agent: String,
+        /// The machine's id
+        machine: String,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum TrustCommand {
+    Set {
+        /// The agent's id
+        agent: String,
+        /// blocked, unknown, known or trusted
+        level: String,
+    },
+    Evaluate {
+        /// The agent's id
+        agent: String,
+        /// The machine's id
+        machine: String,
+    },
+}
+
+/// How long a message is kept.
+#[derive(ValueEnum, Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// As long as the topic's retention allows
+    #[default]
+    Standard,
+    /// Until the next one of this kind takes its place
+    Latest,
+    /// A minute
+    Ephemeral,
+}
+
+impl From<Keep> for Retention {
+    fn from(keep: Keep) -> Self {
+        match keep {
+            Keep::Standard => Self::Standard,
+            Keep::Latest => Self::Latest,
+            Keep::Ephemeral => Self::Ephemeral,
+        }
+    }
+}
+
 /// When a stream of events ends by itself.
 #[derive(Args, Debug, Clone, Copy)]
 pub(crate) struct Limit {
@@ -187,6 +430,35 @@ pub(crate) enum AgentsCommand {
         #[arg(long, value_name = "SECS")]
         wait: Option<u64>,
     },
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum PresenceCommand {
+    List,
+    Online,
+    Status {
+        /// The agent's id
+        agent: String,
+    },
+    Find {
+        /// The agent's id
+        agent: String,
+        /// Links that the question crosses
+        #[arg(long, value_name = "1-3", default_value_t = 3)]
+        ttl: u32,
+        /// How long to wait for answers
+        #[arg(long, value_name = "N", default_value_t = 5000)]
+        timeout_ms: u64,
+    },
+    Foaf {
+        /// Links that the question crosses
+        #[arg(long, value_name = "1-3", default_value_t = 3)]
+        ttl: u32,
+        /// How long to wait for answers
+        #[arg(long, value_name = "N", default_value_t = 5000)]
+        timeout_ms: u64,
+    },
+    Events(Limit),
 }
 
 #[derive(Subcommand, Debug)]

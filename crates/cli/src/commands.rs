@@ -2,14 +2,17 @@
 
 mod agents;
 mod catalog;
+mod contacts;
 mod daemon;
 mod direct;
+mod identity;
 mod network;
+mod presence;
 mod pubsub;
 
 use serde_json::{Value, json};
-use x0x_api::Operation;
-use x0x_api::types::{AnnounceRequest, SubscribeRequest};
+use x0x_api::types::{AnnounceRequest, PublishRequest, SubscribeRequest};
+use x0x_api::{Base64, Operation};
 
 use crate::args::{Arguments, Command, DiagnosticsCommand, NetworkCommand, WsCommand};
 use crate::client::{Call, Client};
@@ -31,7 +34,12 @@ pub(crate) fn run(arguments: Arguments, output: &mut Output) -> Result<()> {
         Command::Completions { shell } => catalog::completions(shell, output),
         Command::Health => show(&client()?, &Call::new(Operation::Health), output),
         Command::Status => show(&client()?, &Call::new(Operation::Status), output),
-        Command::Agent => show(&client()?, &Call::new(Operation::Agent), output),
+        Command::Agent { command } => identity::agent(&client()?, command, output),
+        Command::UserId(command) => identity::user_id(&client()?, command, output),
+        Command::Identity(command) => identity::identity(&client()?, command, output),
+        Command::Contacts { command } => contacts::run(&client()?, command, output),
+        Command::Machines(command) => contacts::machines(&client()?, command, output),
+        Command::Trust(command) => contacts::trust(&client()?, command, output),
         Command::Announce { include_user, consent } => {
             let body =
                 AnnounceRequest { include_user_identity: include_user, human_consent: consent };
@@ -47,7 +55,14 @@ pub(crate) fn run(arguments: Arguments, output: &mut Output) -> Result<()> {
             show(&client()?, &Call::new(Operation::GossipDiagnostics), output)
         }
         Command::Agents { command } => agents::run(&client()?, command, output),
-        Command::Publish { topic, text } => pubsub::publish(&client()?, topic, &text, output),
+        Command::Find { agent } => presence::find(&client()?, &agent, output),
+        Command::Presence { command } => presence::run(&client()?, command, output),
+        Command::Publish { topic, text, retention } => {
+            let payload = Base64::encode(text.as_bytes());
+            let retention = retention.into();
+            let body = PublishRequest { topic, payload, retention, require_ack_ms: None };
+            show(&client()?, &Call::new(Operation::Publish).body(&body)?, output)
+        }
         Command::Subscribe { topic, since, limit } => {
             pubsub::subscribe(client()?, &SubscribeRequest { topic, since }, limit, output)
         }

@@ -122,7 +122,7 @@ fn network_and_topics_are_tables_or_json() {
 #[test]
 fn every_call_goes_where_the_table_says_with_the_token() {
     let id = "cd".repeat(32);
-    let calls: [(&[&str], &str, Value); 14] = [
+    let calls: [(&[&str], &str, Value); 15] = [
         (&["status"], "GET /status", Value::Null),
         (&["agent"], "GET /agent", Value::Null),
         (
@@ -148,6 +148,11 @@ fn every_call_goes_where_the_table_says_with_the_token() {
             &["publish", "chat", "hi"],
             "POST /publish",
             json!({ "topic": "chat", "payload": "aGk=" }),
+        ),
+        (
+            &["publish", "chat", "hi", "--retention", "latest"],
+            "POST /publish",
+            json!({ "topic": "chat", "payload": "aGk=", "retention": "latest" }),
         ),
         (&["unsubscribe", "0123"], "DELETE /subscribe/0123", Value::Null),
         (&["direct", "connect", &id], "POST /agents/connect", json!({ "agent_id": id })),

@@ -26,6 +26,8 @@ macro_rules! id {
         /// As the bytes are ordered. Word by word, since the maps of every machine are searched by
         /// ids and the first word decides almost always.
         impl Ord for $name {
+            // In each crate that searches by ids, at the optimisation of that crate.
+            #[inline]
             fn cmp(&self, other: &Self) -> Ordering {
                 let (words, others) = (self.0.as_chunks::<8>().0, other.0.as_chunks::<8>().0);
                 words

@@ -14,6 +14,10 @@ pub enum Protocol {
     Pubsub = 2,
     /// Direct messages and their acknowledgements (`/x0x/direct/1`).
     Direct = 3,
+    /// Who is there: beacons and walks (`/x0x/presence/1`).
+    Presence = 4,
+    /// Finding agents and topics by id (`/x0x/rendezvous/1`).
+    Rendezvous = 5,
 }
 
 /// Streams of one session, by urgency. A class has its own stream, queue and priority, so that a
@@ -57,7 +61,14 @@ impl StreamClass {
 
 impl Protocol {
     /// All protocols of this build, in order of their wire numbers.
-    pub const ALL: [Self; 4] = [Self::Control, Self::Membership, Self::Pubsub, Self::Direct];
+    pub const ALL: [Self; 6] = [
+        Self::Control,
+        Self::Membership,
+        Self::Pubsub,
+        Self::Direct,
+        Self::Presence,
+        Self::Rendezvous,
+    ];
 
     /// The protocol with this wire number.
     #[must_use]
@@ -70,7 +81,7 @@ impl Protocol {
     pub const fn class(self) -> StreamClass {
         match self {
             Self::Control | Self::Membership => StreamClass::Control,
-            Self::Pubsub => StreamClass::Gossip,
+            Self::Pubsub | Self::Presence | Self::Rendezvous => StreamClass::Gossip,
             Self::Direct => StreamClass::Direct,
         }
     }

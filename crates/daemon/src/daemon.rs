@@ -117,10 +117,13 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartE
 
 fn agent_config(config: &Config) -> AgentConfig {
     let mut agent = AgentConfig::new(&config.identity_dir, &config.data_dir);
+    agent.user_key.clone_from(&config.user_key_path);
     agent.bind = config.bind_address;
     agent.bootstrap.clone_from(&config.bootstrap_peers);
     agent.sessions.max_sessions = config.max_sessions;
     agent.sessions.max_sessions_per_network = config.max_sessions_per_network;
+    agent.gossip.clone_from(&config.gossip);
+    agent.store_bytes = config.store_bytes;
     agent.heartbeat = config.heartbeat;
     agent.announcement_ttl = config.identity_ttl;
     if let Some(network) = &config.network {

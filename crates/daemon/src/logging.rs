@@ -8,11 +8,14 @@ use std::{
 };
 
 use tracing_subscriber::{
-    EnvFilter,
+    Layer as _,
+    filter::Targets,
     fmt::{
-        MakeWriter,
+        self, MakeWriter,
         writer::{BoxMakeWriter, MakeWriterExt},
     },
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
 };
 
 use crate::config::{Config, LogFormat};
@@ -42,9 +45,9 @@ pub enum LogError {
 /// # Errors
 /// [`LogError`].
 pub fn start(config: &Config) -> Result<(), LogError> {
-    let filter = match env::var("RUST_LOG") {
-        Ok(text) if !text.is_empty() => EnvFilter::try_new(text)?,
-        _ => EnvFilter::try_new(config.log_level.to_string())?,
+    let filter: Targets = match env::var("RUST_LOG") {
+        Ok(text) if !text.is_empty() => text.parse()?,
+        _ => config.log_level.to_string().parse()?,
     };
     let directory = env::var_os("X0X_LOG_DIR").filter(|directory| !directory.is_empty());
     let colour = directory.is_none()
@@ -54,12 +57,14 @@ pub fn start(config: &Config) -> Result<(), LogError> {
         Some(directory) => BoxMakeWriter::new(io::stderr.and(log_file(Path::new(&directory))?)),
         None => BoxMakeWriter::new(io::stderr),
     };
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
-    let result = match config.log_format {
-        LogFormat::Json => lines.json().try_init(),
-        LogFormat::Text => lines.with_ansi(colour).try_init(),
+    let lines = fmt::layer().with_writer(writer);
+    let lines = match config.log_format {
+        LogFormat::Json => lines.json().boxed(),
+        LogFormat::Text => lines.with_ansi(colour).boxed(),
     };
-    result.map_err(|_| LogError::Twice)
+    // Targets and levels, without the patterns of an `EnvFilter`, which would bring a regular
+    // expression engine into the binary.
+    tracing_subscriber::registry().with(filter).with(lines).try_init().map_err(|_| LogError::Twice)
 }
 
 fn log_file(directory: &Path) -> Result<impl for<'a> MakeWriter<'a> + use<>, LogError> {

@@ -7,10 +7,10 @@ use std::{
 
 use data_encoding::HEXLOWER;
 use tokio::task::JoinHandle;
-use x0x_agent::{Agent, Delivery, Subscription};
+use x0x_agent::{Agent, Delivery, Subscription, trust::Trust};
 use x0x_api::{
     Base64, CursorToken, ErrorCode, Since,
-    event::{Event, LAGGED, Lagged, MESSAGE, MessageEvent, TrustLevel},
+    event::{Event, LAGGED, Lagged, MESSAGE, MessageEvent},
     limits::MAX_SUBSCRIPTIONS,
 };
 
@@ -113,7 +113,8 @@ async fn forward(id: String, topic: String, mut subscription: Subscription, bus:
         if batch.is_empty() {
             return;
         }
-        let events = batch.into_iter().filter_map(|item| encode(&id, &topic, item));
+        let events =
+            batch.into_iter().filter_map(|item| encode(&id, &topic, subscription.trust(), item));
         bus.push(events.map(|(_, event)| event).collect()).await;
     }
 }
@@ -122,6 +123,7 @@ async fn forward(id: String, topic: String, mut subscription: Subscription, bus:
 pub(crate) fn encode(
     id: &str,
     topic: &str,
+    trust: &Trust,
     delivery: Delivery,
 ) -> Option<(Option<CursorToken>, Encoded)> {
     match delivery {
@@ -133,9 +135,10 @@ pub(crate) fn encode(
                 payload: Base64(message.payload),
                 sender: Some(message.author),
                 verified: true,
-                trust_level: Some(TrustLevel::Unknown),
+                trust_level: Some(convert::level(trust.level(&message.author))),
                 epoch: message.epoch,
                 seq: message.seq,
+                gap: message.gap,
                 cursor,
             });
             Some((Some(cursor), sse::encode(MESSAGE, &event)))

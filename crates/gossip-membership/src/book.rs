@@ -100,8 +100,7 @@ impl Book {
         if self.hearsay.is_empty() {
             self.hearsay.resize(MAX_BUCKETS, Vec::new());
         }
-        let network = peer.addresses().first().and_then(|address| Network::of(address.ip()));
-        let about = Source::of(peer.id(), network);
+        let about = Source::of(peer.id(), Network::of_peer(peer));
         let pair = [source.0.to_le_bytes(), about.0.to_le_bytes()].concat();
         let row = mix(self.secret, &pair) % BUCKETS_PER_SOURCE;
         let cell = [source.0.to_le_bytes(), row.to_le_bytes()].concat();
@@ -137,6 +136,11 @@ impl Book {
         self.tried.iter().filter(|tried| suits(&tried.peer)).map(|tried| tried.ready_at).min()
     }
 
+    /// The peers that were reached once.
+    pub(crate) fn all_tried(&self) -> impl Iterator<Item = &Peer> {
+        self.tried.iter().map(|tried| &tried.peer)
+    }
+
     /// How many peers each table holds.
     pub(crate) fn len(&self) -> (usize, usize) {
         (self.tried.len(), self.heard)
@@ -163,8 +167,7 @@ mod tests {
     }
 
     fn source(n: u32) -> Source {
-        let network = peer(n).addresses().first().and_then(|address| Network::of(address.ip()));
-        Source::of(peer(n).id(), network)
+        Source::of(peer(n).id(), Network::of_peer(&peer(n)))
     }
 
     fn book() -> Book {

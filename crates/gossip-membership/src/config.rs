@@ -45,8 +45,12 @@ pub struct OverlayConfig {
     /// peer that was reached before.
     pub probe_interval: Duration,
     /// Most neighbours from one public network (/24 of IPv4, /48 of IPv6), as long as others are
-    /// known: one operator has many addresses of one network for little.
+    /// known: one operator has many addresses of one network for little. Where more networks were
+    /// reached than this fills the view with, it is fewer, down to one.
     pub max_per_network: usize,
+    /// Most neighbours that this node did not choose itself: the other places of a full view are for
+    /// peers that it picked and asked, and no number of strangers takes them. At most `active_max`.
+    pub inbound_max: usize,
     /// Most peers remembered that this node once reached itself, at most [`MAX_TRIED`].
     pub tried_max: usize,
     /// Most peers remembered from hearsay beside the passive view, at most [`MAX_HEARSAY`]; no one
@@ -55,6 +59,12 @@ pub struct OverlayConfig {
     /// Time between two pings, each of another neighbour, give or take a fifth. The transport finds
     /// dead peers by itself; these find what it cannot see, at the cost of one message.
     pub ping_interval: Duration,
+    /// The same while packets come from every neighbour: what is left to find is a process that
+    /// answers packets and not messages.
+    pub calm_ping_interval: Duration,
+    /// For how long no packet came from a neighbour that is pinged out of turn: longer than the
+    /// transport's keep-alive interval.
+    pub silence: Duration,
     /// Shortest time that an answer may take; else it is four round trips.
     pub ping_timeout_min: Duration,
     /// Longest time that an answer may take.
@@ -97,9 +107,12 @@ impl Default for OverlayConfig {
             fill_interval: Duration::from_secs(1),
             probe_interval: Duration::from_secs(60),
             max_per_network: 2,
+            inbound_max: 6,
             tried_max: MAX_TRIED,
             hearsay_max: MAX_HEARSAY,
             ping_interval: Duration::from_secs(5),
+            calm_ping_interval: Duration::from_secs(20),
+            silence: Duration::from_secs(9),
             ping_timeout_min: Duration::from_millis(300),
             ping_timeout_max: Duration::from_secs(3),
             suspect_interval: Duration::from_secs(2),
@@ -131,6 +144,7 @@ impl OverlayConfig {
             self.refusal_min,
             self.retry_min,
             self.ping_interval,
+            self.silence,
             self.ping_timeout_min,
             self.suspect_interval,
         ];
@@ -150,8 +164,10 @@ impl OverlayConfig {
             (self.refusal_max >= self.refusal_min, "refusal_max"),
             (self.retry_max >= self.retry_min, "retry_max"),
             (self.max_per_network >= 1, "max_per_network"),
+            ((1..=MAX_ACTIVE).contains(&self.inbound_max), "inbound_max"),
             (self.tried_max <= MAX_TRIED, "tried_max"),
             (self.hearsay_max <= MAX_HEARSAY, "hearsay_max"),
+            (self.calm_ping_interval >= self.ping_interval, "calm_ping_interval"),
             (self.ping_timeout_max >= self.ping_timeout_min, "ping_timeout_max"),
             (self.suspicion_max >= self.suspicion_min, "suspicion_max"),
         ];

@@ -159,7 +159,18 @@ impl Actor {
             store.save_if_due(now);
         }
         if self.machine.poll_timeout().is_some_and(|at| at <= now) {
+            self.count_packets(now);
             self.machine.handle_timeout(now);
+        }
+    }
+
+    /// Tells the machine from which neighbours packets come.
+    fn count_packets(&mut self, now: Tick) {
+        let neighbours: Vec<MachineId> = self.machine.active().collect();
+        for peer in neighbours {
+            if let Some(packets) = self.transport.received(peer) {
+                self.machine.handle(now, Input::Received { peer, packets });
+            }
         }
     }
 

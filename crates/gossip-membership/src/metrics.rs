@@ -32,14 +32,17 @@ metrics! {
     Counter requests_refused "membership_requests_refused" "Requests that a peer refused.";
     Counter requests_expired "membership_requests_expired" "Requests that a peer left unanswered.";
     Counter demotions "membership_demotions" "Neighbours dropped to make room.";
+    Counter spread "membership_spread" "Neighbours dropped for others of less crowded networks.";
     Counter neighbors_lost "membership_neighbors_lost" "Neighbours whose session ended.";
     Counter pings "membership_pings" "Pings sent to neighbours.";
     Counter pings_late "membership_pings_late" "Pings that a neighbour left unanswered at first.";
     Counter suspicions "membership_suspicions" "Neighbours suspected to have failed.";
     Counter refutations "membership_refutations" "Times that this node refuted a suspicion.";
+    Counter refused_suspicions "membership_refused_suspicions" "Suspicions of strangers or repeated.";
     Counter neighbors_dead "membership_neighbors_dead" "Links ended because nobody reached the peer.";
     Counter neighbors_cut "membership_neighbors_cut" "Links ended because only others reached it.";
     Counter neighbors_restarted "membership_neighbors_restarted" "Links to a process that is gone.";
+    Counter refused_inbound "membership_refused_inbound" "Links refused since strangers have theirs.";
     Counter refused_network "membership_refused_network" "Links refused for the peer's network.";
     Counter refused_records "membership_refused_records" "Records that are old, expired, another's.";
     Gauge records "membership_records" "Signed records known of other machines.";

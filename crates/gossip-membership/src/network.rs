@@ -5,9 +5,11 @@ use std::net::IpAddr;
 
 use x0x_core::Scope;
 
+use crate::peer::Peer;
+
 /// A /24 of IPv4 or a /48 of IPv6 on the internet. Loopback, the link and the site are none: there,
 /// one network is all that there is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Network {
     v6: bool,
     bits: u64,
@@ -23,6 +25,11 @@ impl Network {
             IpAddr::V4(ip) => Self { v6: false, bits: u64::from(u32::from(ip) >> 8) },
             IpAddr::V6(ip) => Self { v6: true, bits: (u128::from(ip) >> 80) as u64 },
         })
+    }
+
+    /// That of a peer's first address.
+    pub(crate) fn of_peer(peer: &Peer) -> Option<Self> {
+        peer.addresses().first().and_then(|address| Self::of(address.ip()))
     }
 
     /// A number for it, different for IPv4 and IPv6.

@@ -30,8 +30,7 @@ use x0x_core::{Machine, MachineId, PeerAddr, Scope, SeededRng, Tick, TokenBucket
 use x0x_transport::SignedRecord;
 
 use self::{
-    dial::Dial, diversity::listens_in, liveness::Liveness, promote::Bootstrap, records::Records,
-    shuffle::Exchanges,
+    dial::Dial, liveness::Liveness, promote::Bootstrap, records::Records, shuffle::Exchanges,
 };
 use crate::{
     book::{self, Book},
@@ -108,6 +107,14 @@ pub enum Input {
         /// The smoothed round-trip time.
         rtt: Duration,
     },
+    /// How many packets came over a session so far, of those that the transport counts them for. A
+    /// neighbour that they come from needs few pings.
+    Received {
+        /// The peer.
+        peer: MachineId,
+        /// The packets.
+        packets: u64,
+    },
     /// This node's own record, now or again.
     Record(SignedRecord),
     /// A verified message from a peer whose session is up.
@@ -168,7 +175,8 @@ struct Session {
     /// With the addresses that are its own word.
     peer: Peer,
     path: Scope,
-    /// This node opened it, and not because a stranger's walk came by.
+    /// This node picked the peer: it opened the session, and not because a stranger's walk came by, or
+    /// it asked for the link.
     chosen: bool,
     messages: TokenBucket,
     joins: TokenBucket,
@@ -183,6 +191,8 @@ struct Session {
 struct Request {
     /// The link is wanted even at the cost of another.
     urgent: bool,
+    /// This node picked the peer; else a walk did.
+    chosen: bool,
     /// The link may join parts of the overlay that have lost each other.
     across: bool,
     deadline: Tick,
@@ -229,9 +239,13 @@ pub struct HyParView {
     /// At most [`MAX_BOOTSTRAP`].
     bootstrap: Vec<Bootstrap>,
     evictions: TokenBucket,
+    /// Public networks that this node reached so far, counted up to `active_max`.
+    networks: usize,
     next_shuffle: Option<Tick>,
     /// Time between this shuffle and the next.
     shuffle_pause: Duration,
+    /// Exchanges in a row that told of nobody new.
+    stale: u32,
     next_fill: Option<Tick>,
     next_probe: Option<Tick>,
     left: bool,
@@ -281,8 +295,10 @@ impl HyParView {
             exchanges: Exchanges::default(),
             bootstrap: Vec::new(),
             evictions: TokenBucket::new(EVICTION_BURST, EVICTION_REFILL, Tick::ZERO),
+            networks: 0,
             next_shuffle: None,
             shuffle_pause: config.shuffle_interval,
+            stale: 0,
             next_fill: None,
             next_probe: None,
             left: false,
@@ -332,7 +348,7 @@ impl HyParView {
             }
             Message::Disconnect { alive } => self.on_disconnect(now, from, alive),
             Message::Ping { nonce, suspected, sample } => {
-                self.on_ping(from, nonce, suspected, sample);
+                self.on_ping(now, from, nonce, suspected, sample);
             }
             Message::Ack { nonce, incarnation, entries } => {
                 self.on_ack(now, from, nonce, incarnation, entries);
@@ -365,7 +381,7 @@ impl HyParView {
             chosen: dialled,
             messages,
             joins,
-            network: listens_in(&peer),
+            network: Network::of_peer(&peer),
             rtt: FIRST_RTT,
             closing: None,
         };
@@ -373,6 +389,7 @@ impl HyParView {
         self.estimate.note(now, id);
         if dialled {
             self.book.reached(peer.clone());
+            self.count_networks();
         }
         if self.lost.forget(id) || self.passive.contains(id) {
             self.learn(now, peer, Source::Session, &[]);
@@ -507,6 +524,7 @@ impl Machine for HyParView {
             Input::Up { peer, path, dialled } => self.on_up(now, peer, path, dialled),
             Input::Record(record) => self.on_own_record(record),
             Input::Path { peer, remote, rtt } => self.on_path(peer, remote, rtt),
+            Input::Received { peer, packets } => return self.on_received(now, peer, packets),
             Input::Message { peer, message } => self.on_message(now, peer, message),
             Input::Down(id) => self.on_down(now, id),
             Input::DialResult { to, result } => self.on_dial_result(now, &to, result),

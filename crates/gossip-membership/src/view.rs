@@ -3,7 +3,7 @@
 use x0x_core::{MachineId, SeededRng, Tick};
 use x0x_transport::ReachClass;
 
-use crate::peer::Peer;
+use crate::{network::Network, peer::Peer};
 
 /// Most neighbours that any configuration may ask for.
 pub const MAX_ACTIVE: usize = 12;
@@ -75,10 +75,15 @@ pub(crate) enum Source {
     Gossip,
 }
 
+/// Passive peers of one public network that are no crowd yet.
+const CROWD: usize = 2;
+
 /// A passive peer and when it may be asked to be a neighbour.
 #[derive(Debug, Clone)]
 struct Entry {
     peer: Peer,
+    /// That of its first address.
+    network: Option<Network>,
     source: Source,
     ready_at: Tick,
     refusals: u32,
@@ -109,8 +114,10 @@ impl PassiveView {
     }
 
     /// Adds a peer, or what is new of one that is known: its own word replaces that of others, and
-    /// is not touched by it. When the view is full, an entry of `sent` goes first (the other side of
-    /// the shuffle has it now), else a random one.
+    /// is not touched by it. When the view is full, one of the network with most entries goes, if that
+    /// is more than a few: else a flood of names from few networks would wash the others out. Of these,
+    /// or of all, an entry of `sent` goes first (the other side of the shuffle has it now), else a
+    /// random one.
     pub(crate) fn insert(
         &mut self,
         peer: Peer,
@@ -120,23 +127,51 @@ impl PassiveView {
     ) {
         if let Some(known) = self.entries.iter_mut().find(|e| e.peer.id() == peer.id()) {
             match (source, known.source) {
-                (Source::Session, _) => (known.peer, known.source) = (peer, source),
+                (Source::Session, _) => {
+                    known.network = Network::of_peer(&peer);
+                    (known.peer, known.source) = (peer, source);
+                }
                 (Source::Gossip, Source::Gossip) => known.peer.hear(&peer),
                 (Source::Gossip, Source::Session) => {}
             }
             return;
         }
         if self.entries.len() >= self.max {
-            let place = self.entries.iter().position(|entry| sent.contains(&entry.peer.id()));
-            self.entries.swap_remove(place.unwrap_or_else(|| rng.below(self.entries.len())));
+            self.drop_one(sent, rng);
         }
         let peer = if source == Source::Gossip { peer.first_heard() } else { peer };
-        self.entries.push(Entry { peer, source, ready_at: Tick::ZERO, refusals: 0 });
+        let network = Network::of_peer(&peer);
+        self.entries.push(Entry { peer, network, source, ready_at: Tick::ZERO, refusals: 0 });
+    }
+
+    fn drop_one(&mut self, sent: &[MachineId], rng: &mut SeededRng) {
+        let crowd = self.crowd();
+        let suits = |entry: &Entry| crowd.is_none() || entry.network == crowd;
+        let places = self.entries.iter().enumerate().filter(|(_, entry)| suits(entry));
+        let (sent, other): (Vec<_>, Vec<_>) =
+            places.partition(|(_, entry)| sent.contains(&entry.peer.id()));
+        let place = match sent.first() {
+            Some((place, _)) => Some(*place),
+            None => other.get(rng.below(other.len())).map(|(place, _)| *place),
+        };
+        if let Some(place) = place {
+            self.entries.swap_remove(place);
+        }
+    }
+
+    /// The network with most entries, if that is a crowd.
+    fn crowd(&self) -> Option<Network> {
+        let mut networks: Vec<Network> = self.entries.iter().filter_map(|e| e.network).collect();
+        networks.sort_unstable();
+        let groups = networks.chunk_by(|a, b| a == b);
+        let largest = groups.max_by_key(|group| group.len())?;
+        (largest.len() > CROWD).then(|| largest[0])
     }
 
     /// What a known peer says of itself now.
     pub(crate) fn update(&mut self, peer: &Peer) {
         if let Some(known) = self.entries.iter_mut().find(|e| e.peer.id() == peer.id()) {
+            known.network = Network::of_peer(peer);
             (known.peer, known.source) = (peer.clone(), Source::Session);
         }
     }
@@ -215,6 +250,23 @@ mod tests {
         view.insert(peer(7), Source::Gossip, &sent, &mut rng);
         assert_eq!(view.len(), 4, "then a random one");
         assert!(view.contains(peer(7).id()));
+    }
+
+    #[test]
+    fn a_flood_of_names_from_one_network_displaces_nobody_of_others() {
+        let of = |n: u8, network: u8| {
+            let address = std::net::SocketAddr::from(([198, 51, network, n], 1));
+            Peer::new(MachineId::new([n; 32]), [address])
+        };
+        let mut rng = SeededRng::from_number(1);
+        let mut view = PassiveView::new(8);
+        (1..=5).for_each(|n| view.insert(of(n, n), Source::Gossip, &[], &mut rng));
+        let sent: Vec<MachineId> = (1..=5).map(|n| of(n, n).id()).collect();
+        for n in 10..=255 {
+            view.insert(of(n, 100), Source::Gossip, &sent, &mut rng);
+        }
+        assert_eq!(view.len(), 8);
+        assert!(sent.iter().all(|id| view.contains(*id)));
     }
 
     #[test]

@@ -4,10 +4,10 @@ mod common;
 
 use std::time::Duration;
 
-use common::{begin, graph, join, swarm};
+use common::{begin, graph, join, swarm, swarm_with_sybils};
 use x0x_core::{Machine, SeededRng};
-use x0x_gossip_membership::{Input, OverlayConfig};
-use x0x_testkit::{NodeId, for_seeds};
+use x0x_gossip_membership::{Input, Message, OverlayConfig};
+use x0x_testkit::{Graph, NodeId, for_seeds};
 
 use crate::common::{Change, Overlays};
 
@@ -280,4 +280,50 @@ fn the_same_seed_gives_the_same_trace() {
     };
     assert_eq!(run(11), run(11));
     assert_ne!(run(11).0, run(12).0);
+}
+
+/// Sybils dial the others at random, `count` of them a second, and ask for links that badly need one.
+fn push(swarm: &mut Overlays, rng: &mut SeededRng, honest: usize, sybils: usize, seconds: u32) {
+    for _ in 0..seconds * 4 {
+        for _ in 0..sybils / 16 {
+            swarm.connect(honest + rng.below(sybils), rng.below(honest));
+        }
+        swarm.run_for(250 * MS);
+        for (sybil, target) in std::mem::take(&mut swarm.adapter_mut().pushes) {
+            let message = Message::Neighbor { high: true };
+            if swarm.has_session(target, sybil) {
+                swarm.input(target, Input::Message { peer: common::id(sybil), message });
+            }
+        }
+    }
+}
+
+#[test]
+fn four_sybils_for_each_node_in_four_networks_do_not_part_the_others() {
+    const HONEST: usize = 16;
+    const SYBILS: usize = 64;
+    for_seeds(1, |seed| {
+        let mut swarm = swarm_with_sybils(seed, Some(HONEST));
+        let mut rng = SeededRng::from_number(seed);
+        for node in 0..HONEST + SYBILS {
+            // They come while the overlay forms.
+            join(&mut swarm);
+            if node.is_multiple_of(10) {
+                push(&mut swarm, &mut rng, HONEST, (node + 1).saturating_sub(HONEST), 1);
+            }
+        }
+        push(&mut swarm, &mut rng, HONEST, SYBILS, 12);
+        let mut honest = Graph::default();
+        let mut taken = 0;
+        for (node, machine) in swarm.running().filter(|(node, _)| *node < HONEST) {
+            let (others, sybils): (Vec<NodeId>, Vec<NodeId>) =
+                machine.active().map(common::node).partition(|node| *node < HONEST);
+            assert!(sybils.len() <= 4, "{} of the neighbours are sybils", sybils.len());
+            assert!(others.len() >= 2, "{} of the neighbours are none", others.len());
+            taken += sybils.len();
+            honest.insert(node, others);
+        }
+        assert!(taken > HONEST, "they do push in");
+        assert_eq!(honest.components(), [HONEST], "one component without the sybils");
+    });
 }

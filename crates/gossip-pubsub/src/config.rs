@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::store::LoadLimits;
+
 /// Most entries under one signature. 64 makes the signature's share of one entry about 52 bytes and
 /// 3 µs, while a run of small entries still fits a few packets.
 pub const MAX_RUN_ENTRIES: usize = 64;
@@ -53,6 +55,26 @@ pub const RUN_OVERHEAD: usize = 320;
 /// Bookkeeping bytes charged for each retained entry.
 pub const ENTRY_OVERHEAD: usize = 64;
 
+/// Bytes as which an entry counts at least in its author's share of a topic: what there is for each
+/// when a topic is at both of its default caps.
+pub(crate) const ENTRY_SHARE: u64 = 384;
+
+/// Changes that wait for the commit under way; nothing more is signed then. Peers' runs stop sooner,
+/// by [`Limits::unstored_bytes`].
+pub(crate) const MAX_WAITING_CHANGES: usize = 8192;
+
+/// Bytes that a change of a log takes while it waits for the store, beside its run.
+const CHANGE_OVERHEAD: usize = 256;
+
+/// Bytes that an author's key takes, with what is derived from it.
+pub(crate) const AUTHOR_BYTES: usize = x0x_identity::PUBLIC_KEY_LEN * 3;
+
+/// Bytes that one small entry of a table takes: a few ids and numbers.
+pub(crate) const HEAD_BYTES: usize = 160;
+
+/// Bytes that one missing range takes: announcers, floors, and its places in three indexes.
+pub(crate) const MISSING_BYTES: usize = MAX_ANNOUNCERS * 64 + 16 * 64 + 3 * HEAD_BYTES;
+
 /// How runs spread over the links of a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -76,12 +98,18 @@ pub struct Limits {
     pub topics: usize,
     /// Most local subscriptions.
     pub subscriptions: usize,
-    /// Most entries retained in one topic; the oldest run is evicted.
+    /// Most entries retained in one topic; the oldest run is evicted, unless its author has less than
+    /// an equal share: then the oldest of the author with the greatest.
     pub topic_entries: usize,
-    /// Most bytes retained in one topic; the oldest run is evicted.
+    /// Most bytes retained in one topic, treated alike.
     pub topic_bytes: usize,
-    /// Most bytes retained in all topics; the oldest run of the largest topic is evicted.
+    /// Most bytes retained in all topics; the largest topic is evicted from.
     pub log_bytes: usize,
+    /// Bytes of one topic that the store has not taken yet. Beyond it publishing is busy, and what
+    /// peers send is refused and asked for later.
+    pub unstored_topic_bytes: u64,
+    /// Bytes of all topics that the store has not taken yet, treated alike.
+    pub unstored_bytes: u64,
     /// How long an entry is retained and may still arrive.
     pub retention: Duration,
     /// How far an author's clock may be ahead of ours.
@@ -100,7 +128,7 @@ pub struct Limits {
     /// Entries per second and at once of one author in one topic, over all links together. What is
     /// above it is refused and fetched later.
     pub author_rate: u64,
-    /// Entries of one author in one topic at once.
+    /// Entries of one author in one topic at once; far fewer than a topic retains.
     pub author_burst: u64,
     /// How long a peer that was disconnected for misbehaviour gets no link.
     pub ban: Duration,
@@ -108,13 +136,19 @@ pub struct Limits {
     pub keys: usize,
     /// Most links; further sessions wait for one to end, the longest waiting first.
     pub links: usize,
+    /// Most links to peers that are no neighbours of the overlay but subscribe our topics. A neighbour
+    /// takes the place of one when there are too many links.
+    pub strangers: usize,
+    /// Most of these from one network of the internet, a /24 or /48.
+    pub network_strangers: usize,
     /// Most author heads remembered for one link. Beyond it they are forgotten, which costs
     /// duplicates.
     pub link_heads: usize,
     /// Most missing ranges asked for on one link at a time, most that a peer may ask for at a time,
     /// and most small frames queued for a link.
     pub link_wants: usize,
-    /// Most missing ranges known at a time. What is beyond it is left to reconciliation.
+    /// Most missing ranges known at a time. Beyond it the link with most of them gives way to one with
+    /// fewer; what is left out is left to reconciliation.
     pub missing: usize,
     /// Most missing ranges known at a time that one link was the first to tell of.
     pub link_missing: usize,
@@ -129,6 +163,9 @@ pub struct Limits {
     pub announce_above: usize,
     /// How long announcements are gathered for one frame.
     pub announce_delay: Duration,
+    /// Least time between two frames of announcements on one link, unless one is full. In a steady
+    /// flow the announcements would otherwise cost more packets than what they announce.
+    pub announce_every: Duration,
     /// Least and most time that an announced run may take to arrive by the tree before it is asked
     /// for; between them it follows the slowest eager link.
     pub graft_after: (Duration, Duration),
@@ -147,6 +184,14 @@ pub struct Limits {
     pub link_run_rate: u64,
     /// Signatures that a link may make this node check at once: a second of one core.
     pub link_run_burst: u64,
+    /// Signatures per second checked for all links together: three quarters of a core.
+    pub check_rate: u64,
+    /// Signatures checked for all links together at once.
+    pub check_burst: u64,
+    /// Signatures per second checked for a link when the others use up `check_rate`.
+    pub link_check_rate: u64,
+    /// Signatures checked for a link at once when the others use up `check_rate`.
+    pub link_check_burst: u64,
     /// Most entries of one topic waiting for the signer; publishing beyond it is busy.
     pub pending_topic_entries: usize,
     /// Most entries waiting for the signer; publishing beyond it is busy.
@@ -187,6 +232,8 @@ impl Default for Limits {
             topic_entries: 65_536,
             topic_bytes: 24 * 1024 * 1024,
             log_bytes: 32 * 1024 * 1024,
+            unstored_topic_bytes: 4 * 1024 * 1024,
+            unstored_bytes: 8 * 1024 * 1024,
             retention: Duration::from_secs(24 * 60 * 60),
             clock_ahead: Duration::from_secs(5 * 60),
             topic_authors: 4096,
@@ -194,10 +241,12 @@ impl Default for Limits {
             former_authors: 65_536,
             spare_chains: 65_536,
             author_rate: 128_000,
-            author_burst: 131_072,
+            author_burst: 16_384,
             ban: Duration::from_secs(600),
             keys: 4096,
             links: 64,
+            strangers: 16,
+            network_strangers: 4,
             link_heads: 4096,
             link_wants: 256,
             missing: 4096,
@@ -207,6 +256,7 @@ impl Default for Limits {
             redundant_links: 0,
             announce_above: 32 * 1024,
             announce_delay: Duration::from_millis(20),
+            announce_every: Duration::from_millis(100),
             graft_after: (Duration::from_millis(100), Duration::from_secs(1)),
             ask_again: Duration::from_millis(100),
             reconcile_every: Duration::from_secs(30),
@@ -214,6 +264,10 @@ impl Default for Limits {
             link_burst: 131_072,
             link_run_rate: 8000,
             link_run_burst: 16_384,
+            check_rate: 12_000,
+            check_burst: 32_768,
+            link_check_rate: 64,
+            link_check_burst: 512,
             pending_topic_entries: 4096,
             pending_entries: 16_384,
             pending_bytes: 8 * 1024 * 1024,
@@ -237,8 +291,8 @@ impl Limits {
     /// runs were evicted; then by the author tables, the links and the log.
     #[must_use]
     pub fn memory_bound(&self) -> usize {
-        const AUTHOR: usize = x0x_identity::PUBLIC_KEY_LEN * 3;
-        const HEAD: usize = 160;
+        const AUTHOR: usize = AUTHOR_BYTES;
+        const HEAD: usize = HEAD_BYTES;
         let proofs =
             self.equivocation_proofs * 2 * (MAX_RUN_BYTES + MAX_RUN_ENTRIES * ENTRY_OVERHEAD);
         let chains = (self.authors + self.former_authors) * FREE_EPOCHS + self.spare_chains;
@@ -249,7 +303,7 @@ impl Limits {
             + MAX_CONTROL_ITEMS * HEAD / 2
             + (self.link_wants + MAX_ANNOUNCED) * HEAD
             + MAX_SUBSCRIBED_TOPICS * 5 * HEAD;
-        let missing = self.missing * (MAX_ANNOUNCERS * 64 + 16 * 64 + HEAD);
+        let missing = self.missing * MISSING_BYTES;
         let waiting = usize::try_from(self.waiting_bytes).unwrap_or(usize::MAX)
             + self.subscriptions * (MAX_RUN_BYTES + self.subscription_batches * HEAD);
         self.log_bytes
@@ -257,14 +311,33 @@ impl Limits {
             + authors
             + proofs
             + missing
+            + self.storing()
             + self.links * link
-            + MAX_WAITING_LINKS * HEAD
+            + self.links * MAX_SUBSCRIBED_TOPICS * HEAD
+            + MAX_WAITING_LINKS * 2 * HEAD
             + MAX_FRAME
             + self.pending_bytes
             + self.pending_entries * ENTRY_OVERHEAD
             + self.published_topics * 2 * HEAD
             + self.penalties * 2 * HEAD
             + 512 * HEAD
+    }
+}
+
+impl Limits {
+    /// What a store behind the logs adds: runs on their way to it, and one topic on its way from it,
+    /// of which the runs exist twice for a moment.
+    fn storing(&self) -> usize {
+        const CHAIN: usize = 128;
+        let load = LoadLimits::from(self);
+        let runs = usize::try_from(load.bytes).unwrap_or(usize::MAX).saturating_mul(2);
+        let unstored = usize::try_from(self.unstored_bytes).unwrap_or(usize::MAX);
+        // One run more than the limit, and those that are being committed.
+        let waiting = unstored.saturating_add(MAX_RUN_BYTES).saturating_mul(2);
+        waiting
+            .saturating_add(2 * MAX_WAITING_CHANGES * CHANGE_OVERHEAD)
+            .saturating_add(runs)
+            .saturating_add(load.chains * CHAIN)
     }
 }
 
@@ -275,6 +348,6 @@ mod tests {
     #[test]
     fn the_default_bound_is_known() {
         let bound = Limits::default().memory_bound();
-        assert!(bound < 512 * 1024 * 1024, "{bound} bytes");
+        assert!(bound < 640 * 1024 * 1024, "{bound} bytes");
     }
 }

@@ -31,6 +31,7 @@ use crate::{
     config::MAX_RUN_ENTRIES,
     error::{PublishError, SubscribeError, VerifyError},
     handle::{Feed, Shared, Subscription},
+    retention::Retention,
     run::Run,
     state::{Equivocation, Input, Output, PubSubMachine, Snapshot},
     store::follow::{Followed, Follower},
@@ -63,6 +64,10 @@ pub(crate) enum Command {
         topic: TopicId,
         start: Start,
         reply: oneshot::Sender<Result<Subscription, SubscribeError>>,
+    },
+    Introduce {
+        topic: TopicId,
+        peers: Vec<PeerAddr>,
     },
     Equivocations(oneshot::Sender<Vec<Equivocation>>),
     Snapshot(oneshot::Sender<Snapshot>),
@@ -175,8 +180,6 @@ impl Driver {
     async fn wait(&mut self, events: &mut Vec<InboundEvent>) -> Wake {
         let timeout = self.machine.poll_timeout();
         let clock = &self.shared.clock;
-        // While the store is far behind, flow control holds the peers back.
-        let takes = self.store.as_ref().is_none_or(|store| !store.is_full());
         tokio::select! {
             biased;
             () = self.stop.cancelled() => Wake::Stop,
@@ -186,7 +189,7 @@ impl Driver {
             event = self.links.changed() => Wake::Neighbor(event),
             Some(Ok((peer, up))) = self.dials.join_next() => Wake::Dialled(peer, up),
             () = self.shared.work.notified() => Wake::Work,
-            count = self.inbound.recv_many(events, EVENTS), if takes => Wake::Events(count),
+            count = self.inbound.recv_many(events, EVENTS) => Wake::Events(count),
             () = sleep_until(timeout.map(|at| at.since(clock.now()))) => Wake::Timer,
         }
     }
@@ -198,13 +201,17 @@ impl Driver {
                 // A caller that is gone drops the subscription, which unsubscribes.
                 drop(reply.send(subscription));
             }
+            Command::Introduce { topic, peers } => {
+                self.machine.handle(now, Input::Introduced { topic, peers });
+            }
             Command::Equivocations(reply) => {
                 drop(reply.send(self.machine.equivocations().cloned().collect()));
             }
             Command::Snapshot(reply) => drop(reply.send(self.machine.snapshot())),
             Command::Ready { topic, links, reply } => self.waiters.ready(topic, links, reply),
             Command::FirstHop { topic, entry, reply } => {
-                let confirmed = self.machine.confirmed_upto(&topic);
+                let retention = Retention::of_epoch(entry.0);
+                let confirmed = self.machine.confirmed_upto(&topic, retention);
                 self.waiters.hop(topic, entry, reply);
                 self.waiters.first_hop(topic, confirmed);
             }
@@ -245,6 +252,8 @@ impl Driver {
         for event in events.drain(..) {
             let input = match event {
                 InboundEvent::Up(session) => {
+                    let from = session.remote_address.ip();
+                    self.machine.handle(now, Input::Path { peer: session.peer, from });
                     if !self.links.session_up(session.peer) {
                         continue;
                     }
@@ -283,6 +292,8 @@ impl Driver {
         self.measured = now;
         for peer in self.links.sessions() {
             if let Some(session) = self.transport.session(peer) {
+                let from = session.remote_address.ip();
+                self.machine.handle(now, Input::Path { peer, from });
                 self.machine.handle(now, Input::Rtt { peer, rtt: session.rtt });
                 self.machine.handle(now, Input::Address(session.peer_addr()));
             }
@@ -295,12 +306,16 @@ impl Driver {
             Followed::Loaded { topic, result } => {
                 let stored = result.unwrap_or_else(|error| {
                     self.shared.metrics.store_failures.inc();
-                    tracing::warn!(%error, %topic, "a topic's log was not read; it begins empty");
+                    tracing::warn!(%error, %topic, "a topic's stored log is damaged; it begins empty");
                     None
                 });
                 self.machine.handle(now, Input::Restored { topic, stored });
             }
-            Followed::Committed { through, result } => {
+            Followed::LoadFailed { topic, error } => {
+                self.shared.metrics.store_retries.inc();
+                tracing::debug!(%error, %topic, "a topic's stored log cannot be read now");
+            }
+            Followed::Committed { through, ends, result } => {
                 if let Err(error) = &result {
                     self.shared.metrics.store_failures.inc();
                     tracing::warn!(%error, "changes of the logs were not stored");
@@ -309,6 +324,10 @@ impl Driver {
                 while self.unstored.front().is_some_and(|(at, _)| *at <= through) {
                     let Some((_, run)) = self.unstored.pop_front() else { break };
                     self.published(run, result);
+                }
+                // What was not stored is delivered too: nothing better comes of it.
+                for (topic, upto) in ends {
+                    self.machine.handle(now, Input::Stored { topic, upto });
                 }
             }
         }
@@ -326,11 +345,20 @@ impl Driver {
         self.machine.handle(now, Input::Signed(Arc::new(run)));
     }
 
-    /// Gives the signer the next run. One that is not full waits until the run before is stored: the
-    /// callers of that one are only answered then, and each signature, and each check of it at every
-    /// subscriber, costs as much as hundreds of entries.
+    /// Gives the signer the next run. One that is not full waits until the run before of its topic is
+    /// stored: the callers of that one are only answered then, and each signature, and each check of it
+    /// at every subscriber, costs as much as hundreds of entries.
     fn sign_next(&mut self) {
-        if self.unstored.is_empty() || self.shared.publisher().next_len() >= MAX_RUN_ENTRIES {
+        if self.signing.is_some() || self.store.as_ref().is_some_and(Follower::is_full) {
+            return;
+        }
+        let unstored = &self.unstored;
+        let may = |topic, retention, entries| {
+            entries >= MAX_RUN_ENTRIES
+                || retention == Retention::Ephemeral
+                || !unstored.iter().any(|(_, run)| run.topic == topic)
+        };
+        if self.shared.publisher().turn_to(may) {
             self.sign();
         }
     }
@@ -374,6 +402,7 @@ impl Driver {
                     }
                 }
                 Output::Dial(address) => self.dial(address),
+                Output::Hold { peer, held } => self.transport.hold(peer, Protocol::Pubsub, held),
                 Output::FirstHop { topic, epoch, seq } => {
                     self.waiters.first_hop(topic, (epoch, seq));
                 }
@@ -472,8 +501,8 @@ impl Driver {
         if tokio::time::timeout(FLUSH, accepted).await.is_err() {
             tracing::debug!("stopped with entries that were not signed or not taken by a peer");
         }
-        self.deliver_rest();
         self.store_rest().await;
+        self.deliver_rest();
     }
 
     /// Hands every subscription at once what it has not read: the log ends with this service.

@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use x0x_core::{AgentId, Clock, Protocol, SeededRng, TopicId};
+use x0x_core::{AgentId, Clock, PeerAddr, Protocol, SeededRng, TopicId};
 use x0x_gossip_membership::Neighbors;
 use x0x_identity::SecretKey;
 use x0x_transport::{BoxFuture, Transport};
@@ -26,8 +26,9 @@ use crate::{
     },
     error::{PublishError, StartError, SubscribeError, WaitError},
     metrics::PubSubMetrics,
-    publisher::{Publisher, epoch_at},
+    publisher::Publisher,
     pubsub::{Accepted, PubSub, Published},
+    retention::{Retention, epoch_at},
     run::NetworkId,
     state::{Equivocation, PubSubMachine, Snapshot},
     store::{LogStore, follow::Follower},
@@ -74,18 +75,23 @@ impl Shared {
     }
 
     /// Accepts an entry; `told` asks to be told when it is published.
-    fn accept(&self, topic: TopicId, payload: Bytes, told: bool) -> Result<Accepted, PublishError> {
+    fn accept(
+        &self,
+        topic: TopicId,
+        retention: Retention,
+        payload: Bytes,
+        told: bool,
+    ) -> Result<Accepted, PublishError> {
         let wall = self.clock.wall();
         let mut publisher = self.publisher();
         let idle = !publisher.is_active();
-        let result = publisher.publish(wall, topic, payload).map(|seq| {
-            let epoch = publisher.epoch_of(&topic).filter(|_| told);
-            let published = epoch.map(|epoch| {
+        let result = publisher.publish_as(wall, topic, retention, payload).map(|(epoch, seq)| {
+            let published = told.then(|| {
                 let (reply, published) = oneshot::channel();
                 self.publishing().wait(topic, epoch, seq, reply);
                 published
             });
-            Accepted::new(seq, published)
+            Accepted::new((epoch, seq), published)
         });
         drop(publisher);
         match result {
@@ -233,6 +239,13 @@ impl Gossip {
         &self.shared.metrics
     }
 
+    /// Names subscribers of a topic that were found by other means than pubsub's own search. Those that
+    /// the topic lacks as links are dialled.
+    pub async fn introduce(&self, topic: TopicId, peers: Vec<PeerAddr>) {
+        // Once the service is closed nobody needs them.
+        let _ = self.commands.send(Command::Introduce { topic, peers }).await;
+    }
+
     /// Proofs of authors that signed two histories, oldest first; empty once the service is closed.
     pub async fn equivocations(&self) -> Vec<Equivocation> {
         let (reply, answer) = oneshot::channel();
@@ -267,20 +280,19 @@ impl Gossip {
         self.wait_for(command, answer, within).await
     }
 
-    /// Waits until a link has confirmed an entry of this service, named by its sequence number: it
-    /// left this machine.
+    /// Waits until a link has confirmed an entry of this service: it left this machine.
     ///
     /// # Errors
     /// [`WaitError`].
     pub async fn first_hop(
         &self,
         topic: TopicId,
-        seq: u64,
+        published: &Published,
         within: Duration,
     ) -> Result<(), WaitError> {
-        let epoch = self.shared.publisher().epoch_of(&topic).unwrap_or(self.epoch);
         let (reply, answer) = oneshot::channel();
-        let command = Command::FirstHop { topic, entry: (epoch, seq), reply };
+        let entry = (published.epoch, published.seq);
+        let command = Command::FirstHop { topic, entry, reply };
         self.wait_for(command, answer, within).await
     }
 
@@ -310,9 +322,10 @@ impl Gossip {
 }
 
 impl PubSub for Gossip {
-    fn accept(
+    fn accept_as(
         &self,
         topic: TopicId,
+        retention: Retention,
         payload: Bytes,
     ) -> BoxFuture<'_, Result<Accepted, PublishError>> {
         Box::pin(async move {
@@ -321,7 +334,7 @@ impl PubSub for Gossip {
                 tokio::pin!(room);
                 // Registered before trying, so that room made in between is not missed.
                 room.as_mut().enable();
-                match self.shared.accept(topic, payload.clone(), true) {
+                match self.shared.accept(topic, retention, payload.clone(), true) {
                     Err(PublishError::Busy) => room.await,
                     result => return result,
                 }
@@ -329,16 +342,13 @@ impl PubSub for Gossip {
         })
     }
 
-    fn publish(
+    fn try_publish_as(
         &self,
         topic: TopicId,
+        retention: Retention,
         payload: Bytes,
-    ) -> BoxFuture<'_, Result<Published, PublishError>> {
-        Box::pin(async move { self.accept(topic, payload).await?.published().await })
-    }
-
-    fn try_publish(&self, topic: TopicId, payload: Bytes) -> Result<(), PublishError> {
-        self.shared.accept(topic, payload, false).map(|_| ())
+    ) -> Result<(), PublishError> {
+        self.shared.accept(topic, retention, payload, false).map(|_| ())
     }
 
     fn subscribe(

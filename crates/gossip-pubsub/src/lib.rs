@@ -13,6 +13,7 @@
 //! | [`PubSubMachine`] | logs, links and subscribers as a pure state machine |
 //! | [`Publisher`] | the bounded queue in front of the signer |
 //! | [`RunIn`], [`Run`] | what a peer sent, and what was verified; nothing else is accepted |
+//! | [`Retention`] | how long an entry is kept: its class |
 //! | [`Limits`] | every bound, with [`Limits::memory_bound`] |
 //!
 //! Runs spread along a tree for each topic, directed per author, and what the tree does not bring is
@@ -56,6 +57,7 @@ mod missing;
 mod publisher;
 #[cfg(feature = "tokio")]
 mod pubsub;
+mod retention;
 mod run;
 mod state;
 mod store;
@@ -72,16 +74,16 @@ pub use error::{PublishError, StartError, SubscribeError, VerifyError, WaitError
 #[cfg(feature = "tokio")]
 pub use handle::{Gossip, GossipConfig, Subscription};
 pub use metrics::PubSubMetrics;
-pub use publisher::{Publisher, epoch_at};
+pub use publisher::Publisher;
 #[cfg(feature = "tokio")]
 pub use pubsub::{Accepted, PubSub, Published};
+pub use retention::{EPHEMERAL_FOR, Retention, epoch_at};
 pub use run::{
-    CLASS_STANDARD, Entry, EntryHash, NetworkId, RUN_DOMAIN, Run, RunBody, RunIn, UnsignedRun,
-    topic_id,
+    Entry, EntryHash, NetworkId, RUN_DOMAIN, Run, RunBody, RunIn, UnsignedRun, topic_id,
 };
 pub use state::{
     CheckedRun, Equivocation, Input, LinkSnapshot, Output, PendingRun, PubSubMachine, Snapshot,
-    TopicSnapshot,
+    TableSnapshot, TopicSnapshot,
 };
 #[cfg(feature = "tokio")]
 pub use store::LogStore;

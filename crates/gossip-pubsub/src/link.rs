@@ -40,10 +40,22 @@ pub(crate) type ChainId = (AgentId, u64);
 const WANT_BURST: u64 = 512;
 const WANT_RATE: u64 = 256;
 
-/// Subscriptions and comparisons that a peer may make at once, and per second. Each reads the heads
-/// of a topic.
+/// Subscriptions that a peer may make at once, and per second; those of this node that it asks for
+/// again count too.
 const SUBSCRIBE_BURST: u64 = 4 * MAX_SUBSCRIBED_TOPICS as u64;
 const SUBSCRIBE_RATE: u64 = 64;
+
+/// What a peer's comparisons may cost at once, and per second, in parts of [`COMPARE_PART`] chains of
+/// the topic compared, and one more each.
+const COMPARE_BURST: u64 = 4 * MAX_SUBSCRIBED_TOPICS as u64;
+const COMPARE_RATE: u64 = 128;
+
+/// Chains that a comparison reads for one token.
+const COMPARE_PART: u32 = 64;
+
+/// New authors that a peer may bring per second, and at least at once; but as many as a topic may have.
+const AUTHOR_BURST: u64 = 64;
+const AUTHOR_RATE: u64 = 32;
 
 /// Topics that this node announces at once, and per second: half of what a peer takes.
 const ANNOUNCE_BURST: u64 = SUBSCRIBE_BURST / 2;
@@ -60,6 +72,9 @@ const FIND_RATE: u64 = 2;
 
 /// What is believed of a link's round trip until it was measured.
 const FIRST_RTT: Duration = Duration::from_millis(50);
+
+/// Longest time that is believed to pass in a link's queue.
+const MAX_LAG: Duration = Duration::from_secs(30);
 
 /// A bucket of tokens that come at a rate per second.
 pub(crate) fn bucket(now: Tick, burst: u64, rate: u64) -> TokenBucket {
@@ -140,10 +155,23 @@ pub(crate) struct Outgoing {
 pub(crate) struct Allowance {
     pub(crate) entries: TokenBucket,
     pub(crate) runs: TokenBucket,
+    /// Signatures that are checked for this link even when all links together exceed their budget.
+    pub(crate) checks: TokenBucket,
+    /// Authors that are new here.
+    pub(crate) authors: TokenBucket,
     pub(crate) requests: TokenBucket,
     pub(crate) topics: TokenBucket,
+    pub(crate) compares: TokenBucket,
     pub(crate) heads: TokenBucket,
     pub(crate) searches: TokenBucket,
+}
+
+impl Allowance {
+    /// Whether the peer may have a topic of so many chains compared.
+    pub(crate) fn compare(&mut self, now: Tick, chains: u32) -> bool {
+        let most = u32::try_from(COMPARE_BURST / 2).unwrap_or(u32::MAX);
+        self.compares.take_many(now, (1 + chains / COMPARE_PART).min(most))
+    }
 }
 
 /// One neighbour.
@@ -155,8 +183,10 @@ pub(crate) struct Link {
     pub(crate) banned: bool,
     /// Its subscriptions arrived.
     pub(crate) heard: bool,
-    /// It is a neighbour of the membership layer's; else a topic peer.
+    /// It is a neighbour of the membership layer's; else a stranger: a topic peer.
     pub(crate) neighbor: bool,
+    /// Its session is needed here though it is no neighbour.
+    pub(crate) held: bool,
     /// Whether it is in the machine's queue of links with something to send.
     pub(crate) queued: bool,
     pub(crate) topics: BTreeMap<TopicId, LinkTopic>,
@@ -178,6 +208,8 @@ pub(crate) struct Link {
     pub(crate) heads: BTreeMap<(TopicId, ChainId), Announced>,
     /// When they are sent.
     pub(crate) heads_at: Option<Tick>,
+    /// When heads were sent last.
+    pub(crate) heads_sent: Option<Tick>,
     pub(crate) pulls: Pulls,
     /// Whether it is the pulls' turn.
     pub(crate) pulls_turn: bool,
@@ -193,9 +225,11 @@ pub(crate) struct Link {
     pub(crate) topics_throttled: bool,
     /// When that timer runs.
     pub(crate) throttle_at: Option<Tick>,
-    /// When it last brought a run.
-    pub(crate) brought_at: Option<Tick>,
+    /// When it last brought something that it was asked for, and had not brought before.
+    pub(crate) answered_at: Option<Tick>,
     pub(crate) rtt: Duration,
+    /// How much longer than its round trip what it brings takes lately: what waits in its queue.
+    pub(crate) lag: Duration,
     pub(crate) score: Score,
     pub(crate) address: Option<PeerAddr>,
     /// Views in all topics, at most [`Limits::link_heads`].
@@ -209,6 +243,7 @@ impl Link {
             banned: false,
             heard: false,
             neighbor: true,
+            held: false,
             queued: false,
             topics: BTreeMap::new(),
             ready: VecDeque::new(),
@@ -221,6 +256,7 @@ impl Link {
             items: 0,
             heads: BTreeMap::new(),
             heads_at: None,
+            heads_sent: None,
             pulls: Pulls::default(),
             pulls_turn: false,
             keys_sent: LruCache::unbounded(),
@@ -228,8 +264,11 @@ impl Link {
             allowed: Allowance {
                 entries: bucket(now, limits.link_burst, limits.link_rate),
                 runs: bucket(now, limits.link_run_burst, limits.link_run_rate),
+                checks: bucket(now, limits.link_check_burst, limits.link_check_rate),
+                authors: bucket(now, AUTHOR_BURST.max(limits.topic_authors as u64), AUTHOR_RATE),
                 requests: bucket(now, WANT_BURST, WANT_RATE),
                 topics: bucket(now, SUBSCRIBE_BURST, SUBSCRIBE_RATE),
+                compares: bucket(now, COMPARE_BURST, COMPARE_RATE),
                 heads: bucket(now, HEAD_BURST, HEAD_RATE),
                 searches: bucket(now, FIND_BURST, FIND_RATE),
             },
@@ -239,8 +278,9 @@ impl Link {
             runs_throttled: false,
             topics_throttled: false,
             throttle_at: None,
-            brought_at: None,
+            answered_at: None,
             rtt: FIRST_RTT,
+            lag: Duration::ZERO,
             score: Score::new(now),
             address: None,
             views: 0,
@@ -285,6 +325,16 @@ impl Link {
             self.control.push_back(control);
         }
         room
+    }
+
+    /// Small frames that wait for the link, and the items in them.
+    pub(crate) fn controls(&self) -> (usize, usize) {
+        (self.control.len(), self.items)
+    }
+
+    /// Chains of which something is noted.
+    pub(crate) const fn views(&self) -> usize {
+        self.views
     }
 
     pub(crate) fn next_control(&mut self) -> Option<Control> {
@@ -428,6 +478,19 @@ impl Link {
         if let Some(key) = key {
             self.keys_sent.pop(&key);
         }
+    }
+
+    /// Something came over the link this much later than its round trip explains.
+    pub(crate) fn came_late(&mut self, by: Duration) {
+        self.lag = (self.lag + by.min(MAX_LAG)) / 2;
+    }
+
+    /// Sorts links that may be asked, the best first: those that behave, then those that are fast.
+    pub(crate) fn rank(&self, now: Tick) -> (u32, u32, u32) {
+        let (behaviour, credit) = self.score.rank(now);
+        // In powers of two of a quarter of a second.
+        let slow = (self.lag.as_millis() / 250 + 1).ilog2();
+        (behaviour, slow, credit)
     }
 
     /// Whether the peer lacks something of a topic that it subscribes.

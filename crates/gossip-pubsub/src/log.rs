@@ -4,7 +4,7 @@
 //! link keeps its place as a plain number while the front of the log is evicted.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
@@ -13,15 +13,24 @@ use x0x_identity::PublicKey;
 
 use crate::{
     config::{FREE_EPOCHS, Limits, MAX_EPOCHS},
-    run::{EntryHash, Run, RunBody},
+    retention::Retention,
+    run::{Run, RunBody},
     time::HybridTime,
     wire::Head,
 };
 
+mod chain;
 mod fingerprint;
+mod holes;
+mod remove;
 mod restore;
 
 pub(crate) use fingerprint::{Fingerprint, Sum};
+pub(crate) use remove::Removed;
+pub(crate) use restore::SKIPPED;
+
+use chain::{Author, Chain, begins};
+use holes::Holes;
 
 #[cfg(test)]
 mod tests;
@@ -56,6 +65,11 @@ impl Item {
     pub(crate) fn end(&self) -> u64 {
         self.start + self.run.len()
     }
+
+    /// Whether a store is told of it.
+    pub(crate) fn is_stored(&self) -> bool {
+        self.run.body().retention() != Retention::Ephemeral
+    }
 }
 
 /// How a run that arrives relates to the log.
@@ -81,50 +95,31 @@ pub(crate) enum Relation {
     Blocked,
 }
 
-/// One author's chain in one epoch.
-#[derive(Debug)]
-struct Chain {
-    head: u64,
-    hash: EntryHash,
-    time: HybridTime,
-    /// Its runs in the log, in order, with their positions.
-    retained: VecDeque<(Arc<Run>, u64)>,
-    route: Route,
-    /// Its part of the log's fingerprint.
-    mark: Sum,
-}
-
-#[derive(Debug, Default)]
-struct Author {
-    /// None when it is a former author: only what guards against replays is kept.
-    key: Option<PublicKey>,
-    blocked: bool,
-    /// Epochs before the oldest known one were forgotten.
-    forgot: bool,
-    allowance: Option<TokenBucket>,
-    epochs: BTreeMap<u64, Chain>,
-    /// Its runs in the log.
-    retained: usize,
-    /// Position of its latest entry.
-    active: u64,
-}
-
 /// The log of one topic.
 #[derive(Debug, Default)]
 pub(crate) struct TopicLog {
     /// Which life of the log this is.
     incarnation: u64,
-    items: VecDeque<Item>,
+    /// By position.
+    items: BTreeMap<u64, Item>,
     end: u64,
     end_bytes: u64,
     entries: u64,
     bytes: u64,
     /// Retention removed what was before this position.
     evicted: u64,
+    /// Where retention removed something; no more than there are runs, and one.
+    holes: Holes,
+    /// What is before this position is in the store, or need not be; none without a store.
+    stored: Option<u64>,
     fingerprint: Fingerprint,
     /// Chains beyond the free ones of their authors.
     spare: usize,
     authors: BTreeMap<AgentId, Author>,
+    /// Authors with retained runs, by their share of the log.
+    shares: BTreeSet<(u64, AgentId)>,
+    /// The sum of the shares.
+    shared: u64,
     /// Authors with a key, and those of them without retained runs.
     keyed: usize,
     idle: usize,
@@ -148,7 +143,48 @@ impl TopicLog {
 
     /// Position of the oldest entry retained.
     pub(crate) fn base(&self) -> u64 {
-        self.items.front().map_or(self.end, |item| item.start)
+        self.items.keys().next().map_or(self.end, |start| *start)
+    }
+
+    /// From now on entries are readable only once they are stored; those that are here are.
+    pub(crate) const fn follow_store(&mut self) {
+        self.stored = Some(self.end);
+    }
+
+    /// Subscribers may read what is before this position: it outlives a crash, as far as it is to.
+    pub(crate) fn readable(&self) -> u64 {
+        self.stored.unwrap_or(self.end)
+    }
+
+    /// The store has what is before a position.
+    pub(crate) fn set_stored(&mut self, position: u64) {
+        if let Some(stored) = &mut self.stored {
+            *stored = position.max(*stored);
+            self.pass_unstored();
+        }
+    }
+
+    /// Moves on over entries that are not stored at all.
+    fn pass_unstored(&mut self) {
+        let Some(stored) = self.stored else { return };
+        let items = self.from(stored).take_while(|item| !item.is_stored());
+        self.stored = items.last().map(Item::end).or(self.stored);
+    }
+
+    /// Bytes that the store does not have yet.
+    pub(crate) fn unstored_bytes(&self) -> u64 {
+        self.stored.map_or(0, |stored| self.bytes_after(stored))
+    }
+
+    /// Entries that retention removed between two positions; those that were removed before this
+    /// point are not counted.
+    pub(crate) fn lost(&self, from: u64, to: u64, since: u64) -> u64 {
+        self.holes.count(from, to, since)
+    }
+
+    /// How often retention removed something.
+    pub(crate) const fn removals(&self) -> u64 {
+        self.holes.removals()
     }
 
     /// Retention removed everything before this position.
@@ -195,14 +231,17 @@ impl TopicLog {
         self.at(position).map_or(0, |item| self.end_bytes - item.start_bytes)
     }
 
-    /// The run that holds a position, or the oldest one when the position is evicted.
+    /// The run that holds a position, or the first one behind it.
     pub(crate) fn at(&self, position: u64) -> Option<&Item> {
-        self.items.get(self.items.partition_point(|item| item.end() <= position))
+        self.from(position).next()
     }
 
     /// The runs from a position on.
     pub(crate) fn from(&self, position: u64) -> impl Iterator<Item = &Item> {
-        self.items.range(self.items.partition_point(|item| item.end() <= position)..)
+        let before = self.items.range(..=position).next_back();
+        let holding = before.filter(|(_, item)| item.end() > position);
+        let from = holding.map_or(position, |(start, _)| *start);
+        self.items.range(from..).map(|(_, item)| item)
     }
 
     /// The author's key, known since its first run was verified.
@@ -239,7 +278,10 @@ impl TopicLog {
     /// Whether runs of this chain beyond its head could be accepted.
     pub(crate) fn takes(&self, author: &AgentId, epoch: u64) -> bool {
         let Some(author) = self.authors.get(author) else { return true };
-        !author.blocked && (author.epochs.contains_key(&epoch) || !author.supersedes(epoch))
+        let replaced = author.replaced(epoch);
+        !author.blocked
+            && !replaced
+            && (author.epochs.contains_key(&epoch) || !author.supersedes(epoch))
     }
 
     /// The last contiguous entry of an author's epoch; 0 when nothing is known of it.
@@ -276,14 +318,6 @@ impl TopicLog {
         self.chain(author, epoch).map(|chain| chain.route)
     }
 
-    /// Notes another way for what comes next of a chain.
-    pub(crate) fn set_route(&mut self, author: &AgentId, epoch: u64, route: Route) {
-        let author = self.authors.get_mut(author);
-        if let Some(chain) = author.and_then(|author| author.epochs.get_mut(&epoch)) {
-            chain.route = route;
-        }
-    }
-
     /// The retained run that holds a sequence number, or the chain's first after it.
     pub(crate) fn serve(&self, author: &AgentId, epoch: u64, seq: u64) -> Option<&Item> {
         self.at(self.position(author, epoch, seq)?)
@@ -300,11 +334,19 @@ impl TopicLog {
         if author.blocked {
             return Relation::Blocked;
         }
+        if author.replaced(run.epoch) {
+            return Relation::Old;
+        }
         let Some(chain) = author.epochs.get(&run.epoch) else {
             return if author.supersedes(run.epoch) { Relation::Old } else { begins(run) };
         };
         if run.first_seq > chain.head + 1 {
-            return Relation::Gap { head: chain.head };
+            // What was before the newest one is not missing: this takes its place.
+            return match run.retention() {
+                Retention::Latest if run.first_time() > chain.time => Relation::Next,
+                Retention::Latest => Relation::Mischained,
+                _ => Relation::Gap { head: chain.head },
+            };
         }
         if run.first_seq == chain.head + 1 {
             return match run.prev == chain.hash {
@@ -353,41 +395,55 @@ impl TopicLog {
         self.chain(author, epoch)?.find(seq)
     }
 
-    /// Appends a run that is the next of its author, or follows a gap that is accepted.
-    pub(crate) fn append(&mut self, run: Arc<Run>, key: &PublicKey, route: Route, hops: u32) {
+    /// Appends a run that is the next of its author, or follows a gap that is accepted. Returns the
+    /// runs whose place it takes.
+    pub(crate) fn append(
+        &mut self,
+        run: Arc<Run>,
+        key: &PublicKey,
+        route: Route,
+        hops: u32,
+    ) -> Vec<Item> {
         let body = run.body();
-        let author = self.authors.entry(body.author).or_default();
+        let (id, epoch, start) = (body.author, body.epoch, self.end);
+        let author = self.authors.entry(id).or_default();
         if author.key.is_none() {
             author.key = Some(key.clone());
             self.keyed += 1;
         } else if author.retained == 0 {
             self.idle -= 1;
         }
-        author.active = self.end;
-        author.retained += 1;
-        let begins = !author.epochs.contains_key(&body.epoch);
-        let chain = author.epochs.entry(body.epoch).or_insert_with(|| Chain::begin(body.prev));
-        let missed = (body.first_seq - 1).saturating_sub(chain.head);
+        author.active = start;
+        let begins = !author.epochs.contains_key(&epoch);
+        let chain = author.epochs.entry(epoch).or_insert_with(|| Chain::begin(body.prev));
+        let missed = body.missed_after(chain.head);
         chain.head = body.last_seq();
         chain.hash = run.hash();
         chain.time = body.last_time();
-        chain.retained.push_back((Arc::clone(&run), self.end));
+        chain.retained.push_back((Arc::clone(&run), start));
         chain.route = route;
-        let mark = Sum::of(&body.author, body.epoch, chain.head);
+        let mark = Sum::of(&id, epoch, chain.head);
         self.fingerprint.replace(std::mem::replace(&mut chain.mark, mark), mark);
         if begins {
             self.spare += usize::from(author.epochs.len() > FREE_EPOCHS);
             if author.epochs.len() > MAX_EPOCHS {
-                self.forget_epoch(&body.author());
+                self.forget_epoch(&id);
             }
         }
-        let (start, start_bytes) = (self.end, self.end_bytes);
-        let size = run.size() as u64;
-        self.end += run.len();
-        self.end_bytes += size;
-        self.entries += run.len();
-        self.bytes += size;
-        self.items.push_back(Item { run, start, start_bytes, missed, begins, hops });
+        let retention = run.body().retention();
+        let item = Item { run, start, start_bytes: self.end_bytes, missed, begins, hops };
+        self.end = item.end();
+        self.end_bytes += item.run.size() as u64;
+        self.weigh(&item, true);
+        self.items.insert(start, item);
+        match retention {
+            Retention::Latest => self.replace(&id, start),
+            Retention::Ephemeral => {
+                self.pass_unstored();
+                Vec::new()
+            }
+            Retention::Standard => Vec::new(),
+        }
     }
 
     /// Forgets an author's oldest epoch, so that nothing of it is accepted again.
@@ -405,47 +461,19 @@ impl TopicLog {
         self.authors.get(author).map_or(0, |author| author.epochs.len())
     }
 
-    /// Removes the oldest run.
-    pub(crate) fn evict(&mut self) -> Option<Arc<Run>> {
-        let item = self.items.pop_front()?;
-        self.evicted = item.end();
-        Some(self.removed(item))
-    }
-
-    fn removed(&mut self, item: Item) -> Arc<Run> {
-        let run = item.run;
-        self.entries -= run.len();
-        self.bytes -= run.size() as u64;
-        let body = run.body();
-        if let Some(author) = self.authors.get_mut(&body.author) {
-            author.retained -= 1;
-            self.idle += usize::from(author.retained == 0);
-            if let Some(chain) = author.epochs.get_mut(&body.epoch) {
-                let index = chain.retained.partition_point(|(_, at)| *at < item.start);
-                if chain.retained.get(index).is_some_and(|(held, _)| Arc::ptr_eq(held, &run)) {
-                    chain.retained.remove(index);
-                }
-                if chain.retained.is_empty() {
-                    self.fingerprint.remove(std::mem::take(&mut chain.mark));
-                }
-            }
-        }
-        run
-    }
-
     /// The run appended last.
     pub(crate) fn last(&self) -> Option<&Item> {
-        self.items.back()
+        self.items.last_key_value().map(|(_, item)| item)
     }
 
     /// The greatest time in it.
     pub(crate) fn latest(&self) -> HybridTime {
-        self.items.iter().map(|item| item.run.body().last_time()).max().unwrap_or_default()
+        self.items.values().map(|item| item.run.body().last_time()).max().unwrap_or_default()
     }
 
     /// The oldest run's last time.
     pub(crate) fn oldest(&self) -> Option<HybridTime> {
-        self.items.front().map(|item| item.run.body().last_time())
+        self.items.values().next().map(|item| item.run.body().last_time())
     }
 
     /// The authors that can be made former ones, with the time of their latest entry.
@@ -479,59 +507,5 @@ impl TopicLog {
 
     fn chain(&self, author: &AgentId, epoch: u64) -> Option<&Chain> {
         self.authors.get(author)?.epochs.get(&epoch)
-    }
-}
-
-impl Author {
-    /// Whether an epoch that is not known is older than all that are, after some were forgotten.
-    fn supersedes(&self, epoch: u64) -> bool {
-        self.forgot && self.epochs.keys().next().is_none_or(|oldest| epoch < *oldest)
-    }
-
-    fn latest(&self) -> HybridTime {
-        self.epochs.values().map(|chain| chain.time).max().unwrap_or_default()
-    }
-}
-
-/// How a run relates to a chain of which nothing is known.
-fn begins(run: &RunBody) -> Relation {
-    match run.first_seq {
-        1 if run.prev == EntryHash::GENESIS => Relation::Next,
-        1 => Relation::Mischained,
-        _ => Relation::Gap { head: 0 },
-    }
-}
-
-impl Chain {
-    const fn begin(prev: EntryHash) -> Self {
-        Self {
-            head: 0,
-            hash: prev,
-            time: HybridTime::from_u64(0),
-            retained: VecDeque::new(),
-            route: Route { peer: None, hops: None },
-            mark: Sum::ZERO,
-        }
-    }
-
-    fn find(&self, seq: u64) -> Option<&Arc<Run>> {
-        let index = self.retained.partition_point(|(run, _)| run.body().last_seq() < seq);
-        self.retained.get(index).map(|(run, _)| run).filter(|run| run.body().first_seq <= seq)
-    }
-
-    /// Compares a run that begins at or before the head with what is held there.
-    fn compare(&self, run: &RunBody, signature: &[u8]) -> Relation {
-        let common = run.last_seq().min(self.head);
-        let Some(held) = self.find(common) else { return Relation::Old };
-        if held.body().last_seq() == run.last_seq() && held.signature() == signature {
-            return Relation::Duplicate;
-        }
-        if run.hash_at(common) != held.body().hash_at(common) {
-            Relation::Conflict
-        } else if run.last_seq() > self.head {
-            Relation::Overlap
-        } else {
-            Relation::Duplicate
-        }
     }
 }

@@ -68,6 +68,10 @@ metrics! {
         refused_stored,
         /// Changes that a store did not take; they do not outlive this service.
         store_failures,
+        /// Reads of a topic that failed and are tried again.
+        store_retries,
+        /// Runs that a newer one of their author took the place of.
+        runs_replaced,
         /// Runs evicted from the logs.
         runs_evicted,
         /// Logs dropped to make room for another topic.
@@ -142,6 +146,8 @@ metrics! {
         refused_run_rate,
         /// Runs above an author's rate in one topic; they are asked for later.
         refused_author_rate,
+        /// Runs that the store was too far behind for; they are asked for later.
+        refused_store,
         /// Heads announced by peers above their rate.
         refused_heads,
         /// Comparisons of peers above their rate, or of peers that misbehave.
@@ -150,12 +156,18 @@ metrics! {
         refused_searches,
         /// Sessions of peers that were disconnected for misbehaviour a short while ago.
         refused_banned,
+        /// Runs above the signature checks of all links together; they are asked for later.
+        refused_checks,
+        /// Runs of new authors of a link that brought its share of them.
+        refused_author_quota,
         /// Runs of new authors while the author tables are full.
         refused_authors,
         /// Subscriptions of peers above the cap.
         refused_subscriptions,
         /// Requests of peers above their rate.
         refused_wants,
+        /// Sessions of peers that are no neighbours beyond the number of links for them.
+        refused_strangers,
         /// Sessions beyond the number of links, which wait for one to end.
         refused_links,
         /// Authors whose key left a full author table; their heads are kept.

@@ -25,15 +25,18 @@ pub(crate) const MAX_TRIES: u32 = 3;
 /// Most links whose floor is remembered for one range; with more of them, patience decides.
 const MAX_FLOORS: usize = 16;
 
+/// Ranges that are looked at for one to give up in a full table.
+const EVICTION_LOOK: usize = 16;
+
 /// A chain of a topic.
 pub(crate) type Key = (TopicId, ChainId);
 
-/// A link that has the range, by its own word.
+/// A link that may have the range.
 #[derive(Debug, Clone, Copy)]
 struct Announcer {
     peer: MachineId,
-    /// Up to here.
-    upto: u64,
+    /// Up to here, by its own word; none when it did not say. It answers for no more than that.
+    upto: Option<u64>,
     /// Links that the announced run crossed on its way to it; `u32::MAX` when not told.
     hops: u32,
     /// How often it was asked since there was progress.
@@ -55,14 +58,14 @@ pub(crate) struct Floor {
 /// A missing range: what is beyond the chain's head here.
 #[derive(Debug)]
 pub(crate) struct Missing {
-    /// Entries up to here are said to exist.
-    upto: u64,
     need_key: bool,
     /// At most [`MAX_ANNOUNCERS`].
     announcers: Vec<Announcer>,
     asked: Option<MachineId>,
     deadline: Tick,
-    /// When it was heard of, asked for, or last made progress.
+    /// When it was heard of, or last made progress.
+    heard: Tick,
+    /// The same, or when it was asked for since.
     since: Tick,
     tries: u32,
     /// Heard of by an announcement: the tree should have brought it.
@@ -93,7 +96,7 @@ pub(crate) enum Choice {
         need_key: bool,
         /// The tree is to be repaired: a graft rather than a want.
         tree: bool,
-        /// Entries that the link is known to have.
+        /// Entries up to here may come in answer.
         upto: u64,
     },
     /// Nobody now; again at this time.
@@ -117,15 +120,30 @@ pub(crate) struct MissingTable {
     /// At most [`Limits::missing`].
     entries: BTreeMap<Key, Missing>,
     deadlines: BTreeSet<(Tick, Key)>,
-    /// Entries by the link that told of them first.
-    owned: BTreeMap<MachineId, usize>,
-    /// Topics of ranges for which there was no room.
-    crowded: BTreeSet<TopicId>,
+    /// Entries by the link that answers for them: the first of its announcers that is still there.
+    owned: BTreeMap<MachineId, BTreeSet<Key>>,
+    /// Topics of ranges for which a link had no room; at most those subscribed here, for each link.
+    crowded: BTreeMap<MachineId, BTreeSet<TopicId>>,
 }
 
 impl MissingTable {
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// Ranges that one link answers for, at most.
+    pub(crate) fn most_owned(&self) -> usize {
+        self.owned.values().map(BTreeSet::len).max().unwrap_or(0)
+    }
+
+    /// Topics of one link for which there was no room, at most.
+    pub(crate) fn most_crowded(&self) -> usize {
+        self.crowded.values().map(BTreeSet::len).max().unwrap_or(0)
+    }
+
+    /// Links for which there was no room.
+    pub(crate) fn crowding(&self) -> usize {
+        self.crowded.len()
     }
 
     /// When something is due next.
@@ -147,7 +165,6 @@ impl MissingTable {
     pub(crate) fn note(&mut self, now: Tick, key: Key, report: Report, limits: &Limits) -> bool {
         let deadline = report.wait.map_or(now, |wait| now + wait);
         if let Some(missing) = self.entries.get_mut(&key) {
-            missing.upto = missing.upto.max(report.upto);
             missing.need_key |= report.need_key;
             missing.announced(report);
             if missing.asked.is_none() && deadline < missing.deadline {
@@ -157,17 +174,16 @@ impl MissingTable {
             }
             return false;
         }
-        let owned = self.owned.get(&report.peer).copied().unwrap_or(0);
-        if self.entries.len() >= limits.missing || owned >= limits.link_missing {
-            self.crowded.insert(key.0);
+        if !self.has_room(&report.peer, limits) {
+            self.crowded.entry(report.peer).or_default().insert(key.0);
             return false;
         }
         let mut missing = Missing {
-            upto: report.upto,
             need_key: report.need_key,
             announcers: Vec::new(),
             asked: None,
             deadline,
+            heard: now,
             since: now,
             tries: 0,
             tree: report.wait.is_some(),
@@ -178,8 +194,37 @@ impl MissingTable {
         missing.announced(report);
         self.entries.insert(key, missing);
         self.deadlines.insert((deadline, key));
-        *self.owned.entry(report.peer).or_default() += 1;
+        self.owned.entry(report.peer).or_default().insert(key);
         deadline <= now
+    }
+
+    fn owned_by(&self, peer: &MachineId) -> usize {
+        self.owned.get(peer).map_or(0, BTreeSet::len)
+    }
+
+    /// Whether there is room for another range of this link. In a full table the link with most
+    /// ranges gives one up for a link with fewer, so that each has an even share if it needs it.
+    fn has_room(&mut self, peer: &MachineId, limits: &Limits) -> bool {
+        let mine = self.owned_by(peer);
+        if mine >= limits.link_missing {
+            return false;
+        }
+        if self.entries.len() < limits.missing {
+            return true;
+        }
+        let Some((most, keys)) = self.owned.iter().max_by_key(|(_, keys)| keys.len()) else {
+            return false;
+        };
+        if keys.len() <= mine + 1 {
+            return false;
+        }
+        // Rather one that nobody else told of.
+        let alone = |key: &&Key| self.entries.get(*key).is_none_or(|m| m.announcers.len() <= 1);
+        let given = keys.iter().take(EVICTION_LOOK).find(alone).or_else(|| keys.first());
+        let (most, Some(given)) = (*most, given.copied()) else { return false };
+        self.crowded.entry(most).or_default().insert(given.0);
+        self.remove(&given);
+        true
     }
 
     /// Notes that a peer has nothing between the head here and a run that it sent. It is asked again
@@ -210,13 +255,22 @@ impl MissingTable {
         true
     }
 
-    /// The topics of ranges for which there was no room, once there is.
-    pub(crate) fn take_crowded(&mut self, limits: &Limits) -> BTreeSet<TopicId> {
-        let most = limits.missing.min(limits.link_missing) / 2;
-        if self.entries.len() > most {
-            return BTreeSet::new();
+    /// The links that had no room for ranges of these topics, and have some again.
+    pub(crate) fn take_crowded(&mut self, limits: &Limits) -> Vec<(MachineId, TopicId)> {
+        if self.crowded.is_empty() {
+            return Vec::new();
         }
-        std::mem::take(&mut self.crowded)
+        let full = self.entries.len() > limits.missing / 4 * 3;
+        let share = limits.missing / self.owned.len().max(1);
+        let most = if full { limits.link_missing.min(share) } else { limits.link_missing } / 2;
+        let free: Vec<MachineId> =
+            self.crowded.keys().filter(|peer| self.owned_by(peer) <= most).copied().collect();
+        let mut taken = Vec::new();
+        for peer in free {
+            let topics = self.crowded.remove(&peer).into_iter().flatten();
+            taken.extend(topics.map(|topic| (peer, topic)));
+        }
+        taken
     }
 
     /// What a peer said of its floor after this head.
@@ -231,51 +285,79 @@ impl MissingTable {
         for peer in peers {
             let known = missing.announcers.iter().any(|announcer| announcer.peer == peer);
             if !known && missing.announcers.len() < MAX_ANNOUNCERS {
-                let (upto, hops) = (missing.upto, u32::MAX);
-                missing.announcers.push(Announcer { peer, upto, hops, asked: 0 });
+                missing.announcers.push(Announcer { peer, upto: None, hops: u32::MAX, asked: 0 });
             }
         }
     }
 
-    /// Whom to ask. `rank` sorts links, the best first; none for those that cannot be asked.
+    /// Links other than this one that said to have what follows the head, and were not asked for it
+    /// in vain yet.
+    pub(crate) fn promised(
+        &self,
+        key: &Key,
+        head: u64,
+        but: &MachineId,
+    ) -> impl Iterator<Item = MachineId> + '_ {
+        let (missing, but) = (self.entries.get(key), *but);
+        let known = missing.into_iter().flat_map(move |missing| {
+            let floors = missing.floors_at(head);
+            missing.announcers.iter().filter(move |known| {
+                let floor = floors.iter().any(|floor| floor.peer == known.peer);
+                known.promises(head) && known.asked < MAX_TRIES && !floor
+            })
+        });
+        known.map(|known| known.peer).filter(move |peer| *peer != but)
+    }
+
+    /// Whether a link said to have what follows the head.
+    pub(crate) fn is_promised(&self, key: &Key, head: u64, peer: &MachineId) -> bool {
+        let known = self.entries.get(key).into_iter().flat_map(|missing| &missing.announcers);
+        known.into_iter().any(|known| known.peer == *peer && known.promises(head))
+    }
+
+    /// Whom to ask. `rank` sorts links, the best first; none for those that cannot be asked. Before
+    /// a topic is `settled`, a floor is not taken for the last word however many say so.
     pub(crate) fn choose(
         &self,
         now: Tick,
         key: &Key,
         head: u64,
-        limits: &Limits,
-        rank: impl Fn(&MachineId) -> Option<u32>,
+        (limits, settled): (&Limits, bool),
+        rank: impl Fn(&MachineId) -> Option<(u32, u32, u32)>,
     ) -> Choice {
         let Some(missing) = self.entries.get(key) else { return Choice::GiveUp };
-        let floors = if missing.floor_head == head { &missing.floors[..] } else { &[] };
+        let floors = missing.floors_at(head);
         let is_floor = |peer: &MachineId| floors.iter().any(|floor| floor.peer == *peer);
-        let open = missing.announcers.iter().filter(|announcer| {
-            announcer.upto > head && announcer.asked < MAX_TRIES && !is_floor(&announcer.peer)
+        let known = u32::try_from(missing.announcers.len()).unwrap_or(u32::MAX);
+        let tries_left = missing.tries < MAX_TRIES.max(known);
+        let open = missing.announcers.iter().filter(|known| {
+            // Before a gap is accepted, every promise is put to the test.
+            let asked = tries_left || (known.upto.is_some() && !floors.is_empty());
+            asked && known.may_have(head) && known.asked < MAX_TRIES && !is_floor(&known.peer)
         });
         let ranked = open.filter_map(|open| {
             // Who brought something goes on, and who did not makes way.
             let last = (missing.asked == Some(open.peer)) == (missing.tries > 0);
             Some(((open.asked, last, rank(&open.peer)?, open.hops), open))
         });
-        let best = ranked.min_by_key(|(rank, _)| *rank).map(|(_, announcer)| announcer);
-        if let Some(best) = best.filter(|_| missing.tries < MAX_TRIES) {
+        if let Some((_, best)) = ranked.min_by_key(|(rank, _)| *rank) {
             let (need_key, tree) = (missing.need_key, missing.tree);
-            return Choice::Ask { peer: best.peer, need_key, tree, upto: best.upto };
+            let upto = best.upto.unwrap_or_else(|| missing.upto());
+            return Choice::Ask { peer: best.peer, need_key, tree, upto };
         }
         let askable = floors.iter().filter(|floor| rank(&floor.peer).is_some());
+        let askable = askable.filter(|floor| floor.asked < MAX_TRIES);
         let Some(floor) = askable.min_by_key(|floor| (floor.asked, floor.first)) else {
             return Choice::GiveUp;
         };
         let mut silent = missing.announcers.iter().filter(|known| !is_floor(&known.peer));
+        let open = !settled || silent.any(|known| rank(&known.peer).is_some());
         let patient = floor.since + limits.gap_patience;
-        if silent.any(|known| rank(&known.peer).is_some()) && patient > now {
+        if open && patient > now {
             return Choice::Wait(patient);
         }
-        if missing.tries >= 3 * MAX_TRIES {
-            return Choice::GiveUp;
-        }
-        let need_key = missing.need_key;
-        Choice::Ask { peer: floor.peer, need_key, tree: false, upto: missing.upto }
+        let (need_key, upto) = (missing.need_key, missing.upto());
+        Choice::Ask { peer: floor.peer, need_key, tree: false, upto }
     }
 
     /// Notes that a link is being asked, until a deadline.
@@ -293,6 +375,11 @@ impl MissingTable {
         self.reschedule(*key, until);
     }
 
+    /// When a range was heard of, or last made progress.
+    pub(crate) fn heard(&self, key: &Key) -> Option<Tick> {
+        self.entries.get(key).map(|missing| missing.heard)
+    }
+
     /// How long nothing came of a range since it was heard of, asked for, or made progress.
     pub(crate) fn waited(&self, key: &Key, now: Tick) -> Duration {
         self.entries.get(key).map_or(Duration::ZERO, |missing| now.since(missing.since))
@@ -308,10 +395,16 @@ impl MissingTable {
         self.entries.get(key).is_some_and(|missing| missing.asked.as_ref() == Some(peer))
     }
 
-    /// A run was accepted: the chain's head is here now, and its key known.
-    pub(crate) fn progress(&mut self, key: &Key, head: u64, now: Tick, until: Tick) -> Progress {
+    /// A run was accepted from a link: the chain's head is here now, and its key known.
+    pub(crate) fn progress(
+        &mut self,
+        key: &Key,
+        head: u64,
+        from: &MachineId,
+        (now, until): (Tick, Tick),
+    ) -> Progress {
         let Some(missing) = self.entries.get_mut(key) else { return Progress::None };
-        if missing.upto <= head {
+        if missing.upto() <= head {
             let announced = missing.announcers.iter().filter(|known| known.hops != u32::MAX);
             let best = announced.min_by_key(|known| known.hops);
             let best = best.map(|known| (known.peer, known.hops));
@@ -319,9 +412,11 @@ impl MissingTable {
             return Progress::Done(best);
         }
         missing.need_key = false;
-        missing.since = now;
+        (missing.heard, missing.since) = (now, now);
         missing.tries = 0;
-        missing.announcers.iter_mut().for_each(|known| known.asked = 0);
+        // Only who brought it: another one's empty promise is not renewed by that.
+        let brought = missing.announcers.iter_mut().filter(|known| known.peer == *from);
+        brought.for_each(|known| known.asked = 0);
         self.reschedule(*key, until);
         Progress::Some
     }
@@ -338,18 +433,25 @@ impl MissingTable {
     pub(crate) fn remove(&mut self, key: &Key) {
         if let Some(missing) = self.entries.remove(key) {
             self.deadlines.remove(&(missing.deadline, *key));
-            if let Some(owned) = self.owned.get_mut(&missing.owner) {
-                *owned -= 1;
-                if *owned == 0 {
-                    self.owned.remove(&missing.owner);
-                }
+            self.disown(&missing.owner, key);
+        }
+    }
+
+    fn disown(&mut self, owner: &MachineId, key: &Key) {
+        if let Some(owned) = self.owned.get_mut(owner) {
+            owned.remove(key);
+            if owned.is_empty() {
+                self.owned.remove(owner);
             }
         }
     }
 
     /// Forgets a topic that is no longer subscribed.
     pub(crate) fn remove_topic(&mut self, topic: &TopicId) {
-        self.crowded.remove(topic);
+        self.crowded.values_mut().for_each(|topics| {
+            topics.remove(topic);
+        });
+        self.crowded.retain(|_, topics| !topics.is_empty());
         let keys: Vec<Key> = self.keys_of(topic).collect();
         keys.iter().for_each(|key| self.remove(key));
     }
@@ -366,29 +468,69 @@ impl MissingTable {
         keys.take_while(move |(of, _)| *of == topic)
     }
 
-    /// A link ended: what it was asked for is due now.
+    /// A link ended: what it was asked for, or alone told of, is due now.
     pub(crate) fn remove_peer(&mut self, peer: &MachineId, now: Tick) {
-        let mut due = Vec::new();
+        self.crowded.remove(peer);
+        let (mut due, mut left) = (Vec::new(), Vec::new());
         for (key, missing) in &mut self.entries {
             missing.announcers.retain(|known| known.peer != *peer);
             missing.floors.retain(|floor| floor.peer != *peer);
-            if missing.asked.as_ref() == Some(peer) {
+            let asked = missing.asked.as_ref() == Some(peer);
+            if asked {
                 missing.asked = None;
+            }
+            let heir = missing.announcers.first().map(|known| known.peer);
+            if asked || heir.is_none() {
                 due.push(*key);
             }
+            if missing.owner == *peer
+                && let Some(heir) = heir
+            {
+                missing.owner = heir;
+                left.push((*key, heir));
+            }
+        }
+        for (key, heir) in left {
+            self.disown(peer, &key);
+            self.owned.entry(heir).or_default().insert(key);
         }
         due.into_iter().for_each(|key| self.reschedule(key, now));
     }
 }
 
+impl Announcer {
+    fn promises(&self, head: u64) -> bool {
+        self.upto.is_some_and(|upto| upto > head)
+    }
+
+    fn may_have(&self, head: u64) -> bool {
+        self.upto.is_none_or(|upto| upto > head)
+    }
+}
+
 impl Missing {
+    /// Entries up to here are said to exist, by links that are still there.
+    fn upto(&self) -> u64 {
+        self.announcers.iter().filter_map(|known| known.upto).max().unwrap_or(0)
+    }
+
+    fn floors_at(&self, head: u64) -> &[Floor] {
+        if self.floor_head == head { &self.floors } else { &[] }
+    }
+
+    /// Of too many announcers, one that was asked in vain makes way.
     fn announced(&mut self, report: Report) {
         let Report { peer, upto, hops, .. } = report;
+        let announcer = Announcer { peer, upto: Some(upto), hops, asked: 0 };
         if let Some(known) = self.announcers.iter_mut().find(|known| known.peer == peer) {
-            known.upto = known.upto.max(upto);
+            known.upto = known.upto.max(Some(upto));
             known.hops = hops.min(known.hops);
         } else if self.announcers.len() < MAX_ANNOUNCERS {
-            self.announcers.push(Announcer { peer, upto, hops, asked: 0 });
+            self.announcers.push(announcer);
+        } else if let Some(known) = self.announcers.iter_mut().max_by_key(|known| known.asked)
+            && known.asked > 0
+        {
+            *known = announcer;
         }
     }
 }

@@ -12,14 +12,17 @@ use x0x_core::{AgentId, TopicId, WallTime};
 use crate::{
     config::{Limits, MAX_PAYLOAD, MAX_RUN_BYTES, MAX_RUN_ENTRIES},
     error::PublishError,
+    retention::{Retention, epoch_after},
     run::{
-        CLASS_STANDARD, ENTRY_FRAME_BYTES, Entry, EntryHash, NetworkId, RUN_FRAME_BYTES, Run,
-        RunBody, UnsignedRun,
+        ENTRY_FRAME_BYTES, Entry, EntryHash, NetworkId, RUN_FRAME_BYTES, Run, RunBody, UnsignedRun,
     },
     time::{HybridClock, HybridTime},
 };
 
-/// This author's chain in one topic.
+/// The chains of one class in one topic, one for each epoch.
+type Line = (TopicId, Retention);
+
+/// This author's chain in one topic, of one class.
 #[derive(Debug, Clone, Copy)]
 struct OwnChain {
     epoch: u64,
@@ -38,23 +41,23 @@ pub struct Publisher {
     author: AgentId,
     limits: Limits,
     clock: HybridClock,
-    /// The epoch of topics that are not remembered. Grows when a topic is forgotten, so that no
+    /// The epoch of topics that are not remembered, of the standard class. Grows when a topic is forgotten, so that no
     /// sequence number is used twice in one epoch.
     epoch: u64,
     /// At most [`Limits::published_topics`].
-    chains: LruCache<TopicId, OwnChain>,
-    queues: BTreeMap<TopicId, VecDeque<Entry>>,
-    turns: VecDeque<TopicId>,
+    chains: LruCache<Line, OwnChain>,
+    queues: BTreeMap<Line, VecDeque<Entry>>,
+    turns: VecDeque<Line>,
     entries: usize,
     bytes: usize,
     congested: BTreeSet<TopicId>,
-    signing: Option<TopicId>,
+    signing: Option<Line>,
     closed: bool,
 }
 
 impl Publisher {
     /// An empty queue. `epoch` must be greater than in any earlier run of this author's service:
-    /// see [`epoch_at`].
+    /// see [`epoch_at`](crate::epoch_at).
     #[must_use]
     pub fn new(network: NetworkId, author: AgentId, epoch: u64, limits: Limits) -> Self {
         Self {
@@ -74,7 +77,7 @@ impl Publisher {
         }
     }
 
-    /// Accepts an entry and gives it its sequence number and time.
+    /// Accepts an entry of the standard class and gives it its sequence number and time.
     ///
     /// # Errors
     /// [`PublishError`]; nothing was accepted.
@@ -84,13 +87,28 @@ impl Publisher {
         topic: TopicId,
         payload: Bytes,
     ) -> Result<u64, PublishError> {
+        self.publish_as(wall, topic, Retention::Standard, payload).map(|(_, seq)| seq)
+    }
+
+    /// Accepts an entry and gives it its epoch, sequence number and time.
+    ///
+    /// # Errors
+    /// [`PublishError`]; nothing was accepted.
+    pub fn publish_as(
+        &mut self,
+        wall: WallTime,
+        topic: TopicId,
+        retention: Retention,
+        payload: Bytes,
+    ) -> Result<(u64, u64), PublishError> {
         if self.closed {
             return Err(PublishError::Closed);
         }
         if payload.len() > MAX_PAYLOAD {
             return Err(PublishError::TooLarge { len: payload.len(), max: MAX_PAYLOAD });
         }
-        let queued = self.queues.get(&topic).map_or(0, VecDeque::len);
+        let line = (topic, retention);
+        let queued = self.queues.get(&line).map_or(0, VecDeque::len);
         if self.congested.contains(&topic)
             || queued >= self.limits.pending_topic_entries
             || self.entries >= self.limits.pending_entries
@@ -99,17 +117,17 @@ impl Publisher {
             return Err(PublishError::Busy);
         }
         let time = self.clock.next(wall);
-        let chain = self.chain(topic)?;
+        let chain = self.chain(line)?;
         chain.given += 1;
-        let seq = chain.given;
+        let entry = (chain.epoch, chain.given);
         self.entries += 1;
         self.bytes += payload.len();
-        let queue = self.queues.entry(topic).or_default();
-        if queue.is_empty() && self.signing != Some(topic) {
-            self.turns.push_back(topic);
+        let queue = self.queues.entry(line).or_default();
+        if queue.is_empty() && self.signing != Some(line) {
+            self.turns.push_back(line);
         }
-        queue.push_back(Entry { time, class: CLASS_STANDARD, payload });
-        Ok(seq)
+        queue.push_back(Entry { time, payload });
+        Ok(entry)
     }
 
     /// Takes the next run for the signer; none while one is being signed. Then
@@ -118,8 +136,8 @@ impl Publisher {
         if self.signing.is_some() {
             return None;
         }
-        let topic = self.turns.pop_front()?;
-        let queue = self.queues.get_mut(&topic)?;
+        let line = self.turns.pop_front()?;
+        let queue = self.queues.get_mut(&line)?;
         let mut entries = Vec::with_capacity(queue.len().min(MAX_RUN_ENTRIES));
         let mut bytes = RUN_FRAME_BYTES;
         while let Some(entry) = queue.front() {
@@ -131,13 +149,13 @@ impl Publisher {
             entries.extend(queue.pop_front());
         }
         self.entries = self.entries.saturating_sub(entries.len());
-        let chain = self.chains.get_mut(&topic)?;
+        let chain = self.chains.get_mut(&line)?;
         let first_seq = chain.taken + 1;
         chain.taken += entries.len() as u64;
-        self.signing = Some(topic);
+        self.signing = Some(line);
         Some(UnsignedRun(RunBody {
             network: self.network,
-            topic,
+            topic: line.0,
             author: self.author,
             epoch: chain.epoch,
             first_seq,
@@ -148,27 +166,32 @@ impl Publisher {
 
     /// Continues the chain after a run that was signed; the signer is free again.
     pub fn signed(&mut self, run: &Run) {
-        let topic = run.body().topic();
-        if let Some(chain) = self.chains.get_mut(&topic)
+        let line = (run.body().topic(), run.body().retention());
+        if let Some(chain) = self.chains.get_mut(&line)
             && chain.epoch == run.body().epoch()
         {
             chain.hash = run.hash();
         }
         self.signing = None;
-        match self.queues.get(&topic) {
+        match self.queues.get(&line) {
             Some(queue) if queue.is_empty() => {
-                self.queues.remove(&topic);
+                self.queues.remove(&line);
             }
-            Some(_) => self.turns.push_back(topic),
+            Some(_) => self.turns.push_back(line),
             None => {}
         }
     }
 
-    /// Entries that the next run could have.
-    #[must_use]
-    pub fn next_len(&self) -> usize {
-        let next = self.turns.front().and_then(|topic| self.queues.get(topic));
-        next.map_or(0, VecDeque::len)
+    /// Lets the first topic and class have the next turn of which a run may be signed now, by the
+    /// number of entries that wait. Returns whether there is one.
+    pub fn turn_to(&mut self, may: impl Fn(TopicId, Retention, usize) -> bool) -> bool {
+        let queues = &self.queues;
+        let waiting = |line: &Line| queues.get(line).map_or(0, VecDeque::len);
+        let next = self.turns.iter().position(|line| may(line.0, line.1, waiting(line)));
+        if let Some(line) = next.and_then(|index| self.turns.remove(index)) {
+            self.turns.push_front(line);
+        }
+        next.is_some()
     }
 
     /// Sets whether a live link is too far behind on a topic for more to be accepted.
@@ -190,12 +213,6 @@ impl Publisher {
         self.closed = true;
     }
 
-    /// The epoch in which a topic was published to last.
-    #[must_use]
-    pub fn epoch_of(&self, topic: &TopicId) -> Option<u64> {
-        self.chains.peek(topic).map(|chain| chain.epoch)
-    }
-
     /// Entries that wait for the signer.
     #[must_use]
     pub const fn pending(&self) -> usize {
@@ -208,9 +225,10 @@ impl Publisher {
         self.signing.is_some() || self.entries > 0
     }
 
-    /// The chain of a topic, remembered or new. Forgetting one moves all new ones to a later epoch.
-    fn chain(&mut self, topic: TopicId) -> Result<&mut OwnChain, PublishError> {
-        if !self.chains.contains(&topic) {
+    /// The chain of a topic and class, remembered or new. Forgetting one moves all new ones to a later
+    /// epoch.
+    fn chain(&mut self, line: Line) -> Result<&mut OwnChain, PublishError> {
+        if !self.chains.contains(&line) {
             if self.chains.len() >= self.limits.published_topics
                 && let Some((oldest, _)) = self.chains.peek_lru()
             {
@@ -218,18 +236,11 @@ impl Publisher {
                     return Err(PublishError::Busy);
                 }
                 self.chains.pop_lru();
-                self.epoch += 1;
+                self.epoch = epoch_after(self.epoch);
             }
-            let (epoch, hash) = (self.epoch, EntryHash::GENESIS);
-            self.chains.put(topic, OwnChain { epoch, given: 0, taken: 0, hash });
+            let (epoch, hash) = (line.1.epoch(self.epoch), EntryHash::GENESIS);
+            self.chains.put(line, OwnChain { epoch, given: 0, taken: 0, hash });
         }
-        self.chains.get_mut(&topic).ok_or(PublishError::Busy)
+        self.chains.get_mut(&line).ok_or(PublishError::Busy)
     }
-}
-
-/// The epoch of a service that starts now: later than every start before it, and different from one
-/// in the same millisecond elsewhere. `random` gives its lower 20 bits.
-#[must_use]
-pub const fn epoch_at(wall: WallTime, random: u64) -> u64 {
-    (wall.as_millis() << 20) | (random & 0xf_ffff)
 }

@@ -14,6 +14,7 @@ use x0x_identity::{PublicKey, SIGNATURE_LEN, SecretKey, Signature};
 use crate::{
     config::{ENTRY_OVERHEAD, MAX_PAYLOAD, MAX_RUN_BYTES, RUN_OVERHEAD},
     error::{VerifyError, WireError},
+    retention::{Retention, class_code},
     time::HybridTime,
     wire::{self, EntryWire, FrameKind, PublishWire, RunWire},
 };
@@ -32,9 +33,6 @@ pub(crate) const RUN_FRAME_BYTES: usize = SIGNATURE_LEN + 4 * 34 + 2 * 11 + 16;
 
 /// Encoded bytes that an entry adds to its payload, at most.
 pub(crate) const ENTRY_FRAME_BYTES: usize = 4 + 11 + 6 + 6;
-
-/// The retention class of an ordinary entry. Other classes are carried and treated alike for now.
-pub const CLASS_STANDARD: u8 = 0;
 
 /// Separates networks: runs of another network are refused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -105,8 +103,6 @@ impl fmt::Debug for EntryHash {
 pub struct Entry {
     /// When its author published it; strictly increasing along a log.
     pub time: HybridTime,
-    /// Retention class.
-    pub class: u8,
     /// The content, at most [`MAX_PAYLOAD`] bytes.
     pub payload: Bytes,
 }
@@ -142,6 +138,21 @@ impl RunBody {
         self.epoch
     }
 
+    /// How long its entries are kept.
+    #[must_use]
+    pub const fn retention(&self) -> Retention {
+        Retention::of_epoch(self.epoch)
+    }
+
+    /// Entries that are missing before it where the author's chain ends at `head`. Nothing is missing
+    /// before what takes the place of all that was.
+    pub(crate) fn missed_after(&self, head: u64) -> u64 {
+        match self.retention() {
+            Retention::Latest => 0,
+            _ => (self.first_seq - 1).saturating_sub(head),
+        }
+    }
+
     /// Sequence number of the first entry; a log starts at 1.
     #[must_use]
     pub const fn first_seq(&self) -> u64 {
@@ -175,12 +186,12 @@ impl RunBody {
         header[32..64].copy_from_slice(self.topic.as_bytes());
         header[64..96].copy_from_slice(self.author.as_bytes());
         header[96..104].copy_from_slice(&self.epoch.to_be_bytes());
+        header[152] = self.retention().code();
         let mut prev = self.prev;
         (self.first_seq..).zip(&self.entries).map(move |(seq, entry)| {
             header[104..112].copy_from_slice(&seq.to_be_bytes());
             header[112..144].copy_from_slice(prev.as_bytes());
             header[144..152].copy_from_slice(&entry.time.as_u64().to_be_bytes());
-            header[152] = entry.class;
             header[153..].copy_from_slice(blake3::hash(&entry.payload).as_bytes());
             prev = EntryHash(*blake3::keyed_hash(&ENTRY_HASH_KEY, &header).as_bytes());
             prev
@@ -199,10 +210,11 @@ impl RunBody {
 
     fn encode(&self, signature: Bytes) -> Bytes {
         let mut before = 0;
+        let class = self.retention().code().into();
         let entries = self.entries.iter().map(|entry| {
             let time_delta = entry.time.as_u64() - before;
             before = entry.time.as_u64();
-            EntryWire { time_delta, class: entry.class.into(), payload: entry.payload.clone() }
+            EntryWire { time_delta, class, payload: entry.payload.clone() }
         });
         let wire = RunWire {
             network: wire::copy(self.network.as_bytes()),
@@ -278,7 +290,7 @@ impl RunIn {
             epoch: run.epoch,
             first_seq,
             prev: EntryHash(fixed_bytes(&run.prev, "prev")?),
-            entries: decode_entries(run.entries)?,
+            entries: decode_entries(run.entries, run.epoch)?,
         };
         Ok(Self { body, signature: run.signature, encoded })
     }
@@ -345,7 +357,9 @@ pub(crate) fn publish_frame(run: Bytes, author_key: Bytes, floor: bool, hops: u3
     wire::encode(FrameKind::Publish(PublishWire { run, author_key, floor, hops }))
 }
 
-fn decode_entries(wire: Vec<EntryWire>) -> Result<Vec<Entry>, WireError> {
+fn decode_entries(wire: Vec<EntryWire>, epoch: u64) -> Result<Vec<Entry>, WireError> {
+    let class = class_code(epoch);
+    let known = u64::from(Retention::of_epoch(epoch).code()) == class;
     let mut time = 0_u64;
     wire.into_iter()
         .map(|entry| {
@@ -353,13 +367,12 @@ fn decode_entries(wire: Vec<EntryWire>) -> Result<Vec<Entry>, WireError> {
             if entry.time_delta == 0 {
                 return Err(DecodeError::Field("time_delta").into());
             }
+            if !known || u64::from(entry.class) != class {
+                return Err(DecodeError::Field("class").into());
+            }
             let sum = time.checked_add(entry.time_delta);
             time = sum.ok_or(DecodeError::Field("time_delta"))?;
-            Ok(Entry {
-                time: HybridTime::from_u64(time),
-                class: u8::try_from(entry.class).map_err(|_| DecodeError::Field("class"))?,
-                payload: entry.payload,
-            })
+            Ok(Entry { time: HybridTime::from_u64(time), payload: entry.payload })
         })
         .collect()
 }

@@ -6,22 +6,26 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
 
 use bytes::Bytes;
 use lru::LruCache;
-use x0x_core::{AgentId, Machine, MachineId, PeerAddr, SeededRng, Tick, TopicId, WallTime};
+use x0x_core::{
+    AgentId, Machine, MachineId, PeerAddr, SeededRng, Tick, TokenBucket, TopicId, WallTime,
+};
 use x0x_identity::PublicKey;
 
 use crate::{
     config::{Dissemination, Limits, MAX_SUBSCRIBED_TOPICS},
     error::SubscribeError,
-    link::{Link, Score},
+    link::{self, Link, Score},
     log::TopicLog,
     metrics::PubSubMetrics,
     missing::MissingTable,
+    retention::Retention,
     run::{NetworkId, Run},
     store::{LogChange, RestoredTopic},
     subscriber::{Batch, Cursor, Start, Subscriber, SubscriptionId},
@@ -33,6 +37,7 @@ mod gaps;
 #[cfg(feature = "test-util")]
 mod known;
 mod links;
+mod paths;
 mod peers;
 mod pump;
 mod receive;
@@ -43,7 +48,7 @@ mod topics;
 mod tree;
 
 pub use receive::{CheckedRun, PendingRun};
-pub use snapshot::{LinkSnapshot, Snapshot, TopicSnapshot};
+pub use snapshot::{LinkSnapshot, Snapshot, TableSnapshot, TopicSnapshot};
 
 use timers::{Timer, Timers};
 
@@ -69,6 +74,13 @@ pub enum Input {
         /// The smoothed round-trip time.
         rtt: Duration,
     },
+    /// Where a session's packets come from, told of every session before anything else of it.
+    Path {
+        /// The peer.
+        peer: MachineId,
+        /// The address.
+        from: IpAddr,
+    },
     /// Where a peer with a link listens, for others that look for subscribers of its topics.
     Address(PeerAddr),
     /// A peer that [`Output::Dial`] named has a session now, or could not be reached.
@@ -77,6 +89,14 @@ pub enum Input {
         peer: MachineId,
         /// Whether there is a session.
         up: bool,
+    },
+    /// Subscribers of a topic that something else than pubsub found: the machine dials as many as the
+    /// topic lacks.
+    Introduced {
+        /// The topic.
+        topic: TopicId,
+        /// Who subscribes it, and where they are.
+        peers: Vec<PeerAddr>,
     },
     /// What is left to send of this author has no later chance: the service ends.
     Closing,
@@ -95,7 +115,14 @@ pub enum Input {
     Verified(CheckedRun),
     /// A run of this author, signed.
     Signed(Arc<Run>),
-    /// The answer to [`Output::Load`]; none when nothing is stored, or it cannot be read.
+    /// The store has what is before a place in a topic's log, or will not have it.
+    Stored {
+        /// The topic.
+        topic: TopicId,
+        /// The place.
+        upto: Cursor,
+    },
+    /// The answer to [`Output::Load`]; none when nothing is stored, or it is damaged.
     Restored {
         /// The topic.
         topic: TopicId,
@@ -145,6 +172,14 @@ pub enum Output {
     /// Open a session with a peer that subscribes a topic of ours, and say so with
     /// [`Input::Dialled`].
     Dial(PeerAddr),
+    /// The session with a peer is needed, though the overlay does not need it, or no longer is:
+    /// [`Transport::hold`](x0x_transport::Transport::hold).
+    Hold {
+        /// The peer.
+        peer: MachineId,
+        /// Whether it is needed.
+        held: bool,
+    },
     /// Read what is stored of a topic, after all changes before this, and hand it back with
     /// [`Input::Restored`].
     Load(TopicId),
@@ -196,8 +231,12 @@ struct Topic {
     subscribers: BTreeSet<SubscriptionId>,
     /// This author published in it.
     own: bool,
-    /// The epoch and the last entry of this author that a peer confirmed.
-    confirmed: (u64, u64),
+    /// The epoch and the last entry of this author that a peer confirmed, by retention class.
+    confirmed: [(u64, u64); Retention::ALL.len()],
+    /// Ephemeral runs, when they arrived and where they are.
+    ephemeral: VecDeque<(Tick, u64)>,
+    /// When it began to take part in the topic.
+    subscribed_at: Option<Tick>,
     /// When the log of a topic without subscribers is dropped.
     drop_at: Option<Tick>,
     /// Its age is being looked at.
@@ -229,8 +268,12 @@ pub struct PubSubMachine {
     /// Sessions beyond [`Limits::links`], the longest up first; at most
     /// [`MAX_WAITING_LINKS`](crate::MAX_WAITING_LINKS).
     waiting: VecDeque<MachineId>,
+    /// Where sessions come from; at most [`MAX_WAITING_LINKS`](crate::MAX_WAITING_LINKS).
+    paths: BTreeMap<MachineId, IpAddr>,
     subscribers: BTreeMap<SubscriptionId, Subscriber>,
     missing: MissingTable,
+    /// Signatures that may be checked for all links together, beside what each has for itself.
+    checks: TokenBucket,
     /// At most [`Limits::keys`].
     keys: LruCache<AgentId, PublicKey>,
     /// How peers behaved whose link ended; at most [`Limits::penalties`].
@@ -248,6 +291,8 @@ pub struct PubSubMachine {
     subscribed: usize,
     log_bytes: u64,
     log_entries: u64,
+    /// Bytes that the store has not taken yet.
+    unstored_bytes: u64,
     /// When former authors were last looked through for some that can be forgotten.
     former_swept: Option<Tick>,
     latest: HybridTime,
@@ -275,6 +320,7 @@ impl PubSubMachine {
             scores: LruCache::unbounded(),
             banned: LruCache::unbounded(),
             rng: SeededRng::from_seed(*me.as_bytes()),
+            checks: link::bucket(Tick::ZERO, limits.check_burst, limits.check_rate),
             network,
             key,
             me,
@@ -285,6 +331,7 @@ impl PubSubMachine {
             topics: BTreeMap::new(),
             links: BTreeMap::new(),
             waiting: VecDeque::new(),
+            paths: BTreeMap::new(),
             subscribers: BTreeMap::new(),
             missing: MissingTable::default(),
             searches: LruCache::unbounded(),
@@ -297,6 +344,7 @@ impl PubSubMachine {
             subscribed: 0,
             log_bytes: 0,
             log_entries: 0,
+            unstored_bytes: 0,
             former_swept: None,
             latest: HybridTime::default(),
             closing: false,
@@ -402,7 +450,11 @@ impl PubSubMachine {
 
     /// A topic has its first subscriber.
     fn begin_subscribed(&mut self, topic: TopicId) {
+        if let Some(state) = self.topics.get_mut(&topic) {
+            state.subscribed_at = Some(self.now);
+        }
         self.announce(topic, true);
+        self.update_holds();
         self.schedule_reconcile(topic);
         self.schedule_search(topic);
     }
@@ -430,6 +482,7 @@ impl PubSubMachine {
             self.missing.remove_topic(&subscriber.topic);
             self.leave_topic_peers(&subscriber.topic);
             self.announce(subscriber.topic, false);
+            self.update_holds();
         }
         self.update_gauges();
     }
@@ -503,14 +556,17 @@ impl Machine for PubSubMachine {
                     link.rtt = rtt;
                 }
             }
+            Input::Path { peer, from } => self.path(peer, from),
             Input::Address(address) => self.address(address),
             Input::Dialled { peer, up } => self.dialled(peer, up),
+            Input::Introduced { topic, peers } => self.introduced(topic, peers),
             Input::Closing => self.closing(),
             Input::Frame { peer, message } => self.receive(peer, message),
             Input::SendRefused(peer) => self.send_refused(&peer),
             Input::Writable(peer) => self.writable(peer),
             Input::Verified(checked) => self.verified(checked),
             Input::Signed(run) => self.signed(run),
+            Input::Stored { topic, upto } => self.stored_upto(&topic, upto),
             Input::Restored { topic, stored } => self.restored(topic, stored),
             Input::SubscriberFull(id) => {
                 if let Some(subscriber) = self.subscribers.get_mut(&id) {

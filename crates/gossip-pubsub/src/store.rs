@@ -15,7 +15,11 @@ use x0x_identity::PublicKey;
 #[cfg(feature = "tokio")]
 use x0x_transport::BoxFuture;
 
-use crate::{config::Limits, run::Run, time::HybridTime};
+use crate::{
+    config::{FREE_EPOCHS, Limits},
+    run::Run,
+    time::HybridTime,
+};
 
 #[cfg(feature = "test-util")]
 mod contract;
@@ -37,7 +41,8 @@ pub use restore::RestoredTopic;
 /// its fake.
 ///
 /// A cursor that was handed out may be used after a restart. It names the same place then only if
-/// the entries before it were committed, so a cursor goes out after the commit.
+/// the entries before it were committed, so messages are delivered after the commit. A store that fails
+/// does not stop deliveries: what it did not take may be delivered again after a crash.
 #[cfg(feature = "tokio")]
 pub trait LogStore: Send + Sync + std::fmt::Debug + 'static {
     /// What is held of a topic, the newest that fits the limits; `None` when nothing is. Includes
@@ -47,7 +52,8 @@ pub trait LogStore: Send + Sync + std::fmt::Debug + 'static {
     /// is used before [`StoredTopic::check`].
     ///
     /// # Errors
-    /// [`StoreError`]: the topic cannot be read; it begins empty.
+    /// [`StoreError`]: the topic cannot be read. With [`StoreError::Corrupt`] it begins empty; anything
+    /// else may pass, and the topic is read again.
     fn load(
         &self,
         topic: TopicId,
@@ -97,6 +103,16 @@ pub enum LogChange {
         /// Position of the run's first entry.
         position: u64,
     },
+    /// Positions of a topic were given out up to here, though what is there is not stored. Of a topic
+    /// that is not held under this incarnation nothing changes.
+    Reach {
+        /// The topic.
+        topic: TopicId,
+        /// Which life of the topic's log the position is of.
+        incarnation: u64,
+        /// The position after the last entry.
+        position: u64,
+    },
     /// An author is blocked in a topic.
     Block {
         /// The topic.
@@ -133,7 +149,8 @@ impl From<&Limits> for LoadLimits {
         Self {
             bytes: limits.topic_bytes as u64,
             runs: limits.topic_entries,
-            chains: limits.authors,
+            // All that is kept: what is left out could be replayed.
+            chains: (limits.authors + limits.former_authors) * FREE_EPOCHS + limits.spare_chains,
         }
     }
 }

@@ -13,7 +13,8 @@ use x0x_core::{AgentId, TopicId, WallTime};
 
 use crate::{
     config::{MAX_RUN_BYTES, MAX_RUN_ENTRIES},
-    log::TopicLog,
+    log::{Item, TopicLog},
+    retention::Retention,
     run::Run,
     time::HybridTime,
 };
@@ -76,7 +77,7 @@ pub struct Message {
     pub author: AgentId,
     /// The author's log lifetime: a restarted author begins a greater one.
     pub epoch: u64,
-    /// Contiguous from 1 within author, epoch and topic.
+    /// Contiguous from 1 within author, epoch and topic; each retention class has its own epochs.
     pub seq: u64,
     /// When the author published it, by the author's clock.
     pub time: WallTime,
@@ -84,8 +85,11 @@ pub struct Message {
     pub payload: Bytes,
     /// The place behind it, to go on from with [`Start::After`].
     pub cursor: Cursor,
-    /// Messages of this author just before it are missing here, and no neighbour could supply them.
-    pub gap: bool,
+    /// How long it is kept.
+    pub retention: Retention,
+    /// How many messages of this author and epoch just before it are missing here, since no neighbour
+    /// could supply them. They are counted in the [`Delivery::Lagged`] before it, too.
+    pub gap: u64,
 }
 
 /// What a subscription yields.
@@ -113,7 +117,7 @@ pub(crate) enum Piece {
         run: Arc<Run>,
         index: usize,
         start: Cursor,
-        gap: bool,
+        gap: u64,
     },
     #[cfg(feature = "test-util")]
     Message(Message),
@@ -213,7 +217,7 @@ impl Iterator for Batch {
     }
 }
 
-fn message(run: &Run, index: usize, start: Cursor, gap: bool) -> Option<Message> {
+fn message(run: &Run, index: usize, start: Cursor, gap: u64) -> Option<Message> {
     let body = run.body();
     let entry = body.entries().get(index)?;
     Some(Message {
@@ -224,7 +228,8 @@ fn message(run: &Run, index: usize, start: Cursor, gap: bool) -> Option<Message>
         time: entry.time.wall(),
         payload: entry.payload.clone(),
         cursor: Cursor { position: start.position + index as u64 + 1, ..start },
-        gap: gap && index == 0,
+        retention: body.retention(),
+        gap: if index == 0 { gap } else { 0 },
     })
 }
 
@@ -238,6 +243,8 @@ pub(crate) struct Subscriber {
     offered: u64,
     /// Entries from before this are skipped.
     not_before: HybridTime,
+    /// The log's count of removals when it began here: it is not told of those.
+    since: u64,
     /// It is to be told that its cursor was of another log.
     astray: bool,
     /// The batch handed out last told it.
@@ -258,6 +265,7 @@ impl Subscriber {
             cursor: 0,
             offered: 0,
             not_before: HybridTime::default(),
+            since: 0,
             astray: false,
             told: false,
             waits: Some(start),
@@ -269,6 +277,7 @@ impl Subscriber {
     /// Begins at a place in the log. `live_from` is the time from which entries are new.
     pub(crate) fn begin(&mut self, log: &TopicLog, start: Start, live_from: HybridTime) {
         self.waits = None;
+        self.since = log.removals();
         self.cursor = match start {
             Start::Retained => log.base(),
             Start::Live => {
@@ -276,6 +285,7 @@ impl Subscriber {
                 log.end()
             }
             Start::After(cursor) if cursor.log == log.incarnation() => {
+                self.since = 0;
                 cursor.position.min(log.end())
             }
             Start::After(_) => {
@@ -286,37 +296,30 @@ impl Subscriber {
         self.offered = self.cursor;
     }
 
-    /// Reads the next batch.
+    /// Reads the next batch, up to where the log is readable.
     pub(crate) fn next_batch(&mut self, log: &TopicLog) -> Batch {
         self.offered = self.cursor;
         let mut batch = VecDeque::new();
-        let lagged = log.evicted().saturating_sub(self.cursor);
-        if lagged > 0 {
-            batch.push_back(Piece::Lagged(lagged));
-            self.cursor = log.evicted();
-        }
-        if self.astray {
+        if std::mem::take(&mut self.astray) {
             batch.push_back(Piece::Lagged(0));
+            self.told = true;
+        } else {
+            self.told = false;
         }
-        let (mut entries, mut bytes) = (0, 0);
-        for item in log.from(self.cursor) {
-            let body = item.run.body();
-            let old = body.entries().partition_point(|entry| entry.time < self.not_before);
-            // A cursor may be in the middle of a run.
-            let read = usize::try_from(self.cursor.saturating_sub(item.start)).unwrap_or(0);
-            let skip = old.max(read);
-            let count = body.entries().len() - skip;
+        let (mut entries, mut bytes, mut full) = (0, 0, false);
+        for item in log.from(self.cursor).take_while(|item| item.end() <= log.readable()) {
+            let (skip, gap) = self.place_in(item);
+            let count = item.run.body().entries().len() - skip;
             let size = item.run.encoded().len() as u64;
-            let full = entries + count > MAX_RUN_ENTRIES || bytes + size > MAX_RUN_BYTES as u64;
-            if full && entries > 0 {
+            full = entries > 0
+                && (entries + count > MAX_RUN_ENTRIES || bytes + size > MAX_RUN_BYTES as u64);
+            if full {
                 break;
             }
+            self.pass_holes(log, item.start, &mut batch);
             if count > 0 {
-                // One that reads from now on misses nothing of the time before.
-                let told = !item.begins || self.not_before == HybridTime::default();
-                let gap = item.missed > 0 && told && read == 0;
-                if gap {
-                    batch.push_back(Piece::Lagged(item.missed));
+                if gap > 0 {
+                    batch.push_back(Piece::Lagged(gap));
                 }
                 let start = Cursor { log: log.incarnation(), position: item.start };
                 batch.push_back(Piece::Run { run: Arc::clone(&item.run), index: skip, start, gap });
@@ -325,8 +328,33 @@ impl Subscriber {
             }
             self.cursor = item.end();
         }
-        self.told = std::mem::take(&mut self.astray);
+        if !full {
+            let unread = log.at(self.cursor).map_or(u64::MAX, |item| item.start);
+            self.pass_holes(log, unread.min(log.readable()), &mut batch);
+        }
         Batch { pieces: batch, bytes, charge: None }
+    }
+
+    /// The entries of a run that are skipped, and how many of its author are missing before it.
+    fn place_in(&self, item: &Item) -> (usize, u64) {
+        let entries = item.run.body().entries();
+        let old = entries.partition_point(|entry| entry.time < self.not_before);
+        // A cursor may be in the middle of a run.
+        let read = usize::try_from(self.cursor.saturating_sub(item.start)).unwrap_or(0);
+        // One that reads from now on misses nothing of the time before.
+        let told = !item.begins || self.not_before == HybridTime::default();
+        (old.max(read), if told && read == 0 { item.missed } else { 0 })
+    }
+
+    /// Moves on to a position, and tells what retention removed before it.
+    fn pass_holes(&mut self, log: &TopicLog, to: u64, batch: &mut VecDeque<Piece>) {
+        if to > self.cursor {
+            let lost = log.lost(self.cursor, to, self.since);
+            if lost > 0 {
+                batch.push_back(Piece::Lagged(lost));
+            }
+            self.cursor = to;
+        }
     }
 
     /// Goes back to before the batch handed out last.

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use x0x_core::{MachineId, PeerAddr, TopicId};
 use x0x_gossip_membership::testing::StaticNeighbors;
 use x0x_gossip_pubsub::{
-    Cursor, Delivery, Gossip, GossipConfig, LogStore, MemoryLogStore, Message, PubSub,
-    PublishError, Start, StoreError, Subscription, WaitError, topic_id,
+    Cursor, Delivery, Gossip, GossipConfig, LoadLimits, LogStore, MemoryLogStore, Message, PubSub,
+    PublishError, Retention, RunIn, Start, StoreError, Subscription, WaitError, topic_id,
 };
 use x0x_identity::testing::key;
 use x0x_transport::{
@@ -145,6 +145,153 @@ async fn published_means_stored_and_a_failing_store_is_told() {
     assert_eq!(gossip.publish(topic, number(3)).await.map(|published| published.seq), Ok(4));
 }
 
+/// The classes of the runs that a store holds of a topic, and the numbers in them.
+async fn held(store: &MemoryLogStore, topic: TopicId) -> Vec<(Retention, Vec<Bytes>)> {
+    let limits = LoadLimits { bytes: u64::MAX, runs: usize::MAX, chains: usize::MAX };
+    let held = store.load(topic, limits).await.expect("it loads");
+    let runs = held.into_iter().flat_map(|held| held.runs);
+    let runs = runs.map(|held| RunIn::decode(held.run).expect("a run"));
+    let payloads = |run: &RunIn| -> Vec<Bytes> {
+        run.body().entries().iter().map(|entry| entry.payload.clone()).collect()
+    };
+    runs.map(|run| (run.body().retention(), payloads(&run))).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_reader_got_does_not_come_again_after_a_crash() {
+    let (network, store) = (MemoryNetwork::new(7, LinkModel::default()), Arc::default());
+    let (author, other) = (node(&network, 1), node(&network, 2));
+    let topic = topic_id("once");
+    let publisher = start(1, &author, |_| {});
+    let reader = stored(2, &other, &store);
+    let _source = publisher.subscribe(topic, Start::Retained).await.expect("subscribed");
+    let mut subscription = reader.subscribe(topic, Start::Retained).await.expect("subscribed");
+    connect(&other, 1).await;
+    publish(&publisher, topic, 0..3).await;
+    let mut cursor = None;
+    for n in 0..3 {
+        let message = message(&mut subscription).await;
+        assert_eq!(message.payload, number(n));
+        cursor = Some(message.cursor);
+    }
+    // The store stops taking anything: what comes now is in the log, and would be lost by a crash.
+    store.pause();
+    publish(&publisher, topic, 3..6).await;
+    while reader.snapshot().await.topics[0].entries < 6 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let early = tokio::time::timeout(SHORT, subscription.next()).await;
+    assert!(early.is_err(), "delivered before it was stored: {early:?}");
+    // The crash: another service begins with what the store has.
+    let crashed = Arc::new(store.copy());
+    other.shutdown().await;
+    let again = node(&network, 2);
+    let resumed = stored(2, &again, &crashed);
+    connect(&again, 1).await;
+    let after = Start::After(cursor.expect("three messages"));
+    let mut subscription = resumed.subscribe(topic, after).await.expect("subscribed");
+    for n in 3..6 {
+        assert_eq!(message(&mut subscription).await.payload, number(n), "once, and none missing");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_cannot_be_read_now_is_read_later() {
+    let (network, store) = (MemoryNetwork::new(8, LinkModel::default()), Arc::default());
+    let topic = topic_id("later");
+    let first = node(&network, 1);
+    let gossip = stored(1, &first, &store);
+    publish(&gossip, topic, 0..5).await;
+    gossip.shutdown().await;
+    first.shutdown().await;
+    store.fail_with(Some(StoreError::Io("a cable".into())));
+    let again = node(&network, 1);
+    let gossip = stored(1, &again, &store);
+    let mut subscription = gossip.subscribe(topic, Start::Retained).await.expect("subscribed");
+    let early = tokio::time::timeout(SHORT, subscription.next()).await;
+    assert!(early.is_err(), "nothing is given up: {early:?}");
+    store.fail_with(None);
+    for n in 0..5 {
+        assert_eq!(message(&mut subscription).await.payload, number(n));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_store_makes_publishing_busy_and_stops_no_other_topic() {
+    let (network, store) = (MemoryNetwork::new(9, LinkModel::default()), Arc::default());
+    let node = node(&network, 1);
+    let gossip = stored(1, &node, &store);
+    let (full, other) = (topic_id("full"), topic_id("other"));
+    publish(&gossip, full, 0..1).await;
+    publish(&gossip, other, 0..1).await;
+    let mut live = gossip.subscribe(other, Start::Live).await.expect("subscribed");
+    store.pause();
+    let mut accepted = 0;
+    let large = Bytes::from(vec![7; 60_000]);
+    loop {
+        match gossip.try_publish(full, large.clone()) {
+            Ok(()) => accepted += 1,
+            Err(PublishError::Busy) => break,
+            Err(error) => panic!("{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!((60..400).contains(&accepted), "{accepted} of 60 kB were accepted");
+    // What needs no store goes on.
+    let fleeting = gossip.accept_as(other, Retention::Ephemeral, number(1)).await;
+    fleeting.expect("accepted").published().await.expect("published");
+    assert_eq!(message(&mut live).await.payload, number(1));
+    store.resume();
+    gossip.publish(full, large).await.expect("there is room again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn classes_are_kept_as_they_say() {
+    let (network, store) = (MemoryNetwork::new(10, LinkModel::default()), Arc::default());
+    let (here, there) = (node(&network, 1), node(&network, 2));
+    let (gossip, other) = (stored(1, &here, &store), start(2, &there, |_| {}));
+    connect(&here, 2).await;
+    let topic = topic_id("classes");
+    let mut first = other.subscribe(topic, Start::Retained).await.expect("subscribed");
+    let _kept = gossip.subscribe(topic, Start::Live).await.expect("subscribed");
+    let mut n = 0;
+    for _ in 0..4 {
+        for retention in Retention::ALL {
+            let accepted = gossip.accept_as(topic, retention, number(n)).await.expect("accepted");
+            accepted.published().await.expect("published");
+            let message = message(&mut first).await;
+            assert_eq!((message.payload, message.retention), (number(n), retention));
+            n += 1;
+        }
+    }
+    let standard = |n| (Retention::Standard, vec![number(n)]);
+    let latest = (Retention::Latest, vec![number(10)]);
+    let expected = [standard(0), standard(3), standard(6), standard(9), latest];
+    assert_eq!(held(&store, topic).await, expected);
+    // A late subscriber gets what is kept, of the ephemeral ones for a minute.
+    let mut soon = gossip.subscribe(topic, Start::Retained).await.expect("subscribed");
+    for expected in [0, 2, 3, 5, 6, 8, 9, 10, 11] {
+        let message = message(&mut soon).await;
+        assert_eq!((message.payload, message.gap), (number(expected), 0));
+    }
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    for gossip in [&gossip, &other] {
+        let mut late = gossip.subscribe(topic, Start::Retained).await.expect("subscribed");
+        for expected in [0, 3, 6, 9, 10] {
+            assert_eq!(message(&mut late).await.payload, number(expected));
+        }
+    }
+    let topics = [&gossip, &other].map(|gossip| gossip.snapshot());
+    for topics in futures_pair(topics).await {
+        assert_eq!((topics.topics[0].entries, topics.topics[0].chains), (5, 2));
+    }
+}
+
+/// Two snapshots.
+async fn futures_pair<F: Future>([one, two]: [F; 2]) -> [F::Output; 2] {
+    [one.await, two.await]
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_topic_that_was_dropped_is_read_again() {
     let (network, store) = (MemoryNetwork::new(4, LinkModel::default()), Arc::default());
@@ -197,7 +344,7 @@ async fn neighbours_are_links_and_others_are_not() {
     assert_eq!(gossips[1].ready(topic, 3, Duration::from_secs(1)).await, Err(WaitError::Timeout));
     let published = gossips[0].publish(topic, number(7)).await.expect("published");
     assert_eq!(published.neighbors, 1, "the session with the third is no link");
-    gossips[0].first_hop(topic, published.seq, SHORT).await.expect("the second has it");
+    gossips[0].first_hop(topic, &published, SHORT).await.expect("the second has it");
     for subscription in &mut subscriptions {
         assert_eq!(message(subscription).await.payload, number(7));
     }

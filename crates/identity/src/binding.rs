@@ -1,8 +1,11 @@
 //! An agent's signed statement that it runs on a machine.
 //!
 //! The transport authenticates machines; a session hello and an announcement carry this binding to
-//! prove which agents stand behind a machine. The signature covers the received body bytes exactly,
-//! since protobuf has no canonical form.
+//! prove which agents stand behind a machine.
+//!
+//! An agent's key may be moved to another machine. Each move counts the binding's *generation* up, so
+//! that everybody who has seen a binding of the new machine can refuse those of the old one, even
+//! while the old one still holds a copy of the key and goes on issuing.
 
 use std::time::Duration;
 
@@ -11,8 +14,9 @@ use prost::Message;
 use x0x_core::{AgentId, DecodeError, MachineId, WallTime, decode_bounded, fixed_bytes};
 
 use crate::{
+    envelope::{self, OVERHEAD, SignedIn},
     error::BindingError,
-    keys::{PUBLIC_KEY_LEN, PublicKey, SIGNATURE_LEN, SecretKey, Signature},
+    keys::{PublicKey, SecretKey},
 };
 
 #[cfg(test)]
@@ -22,10 +26,8 @@ mod tests;
 pub const BINDING_DOMAIN: &str = "x0x.identity.binding.1";
 /// Longest validity of a binding. Bounds how long a stolen machine key can pose as the agent's.
 pub const MAX_BINDING_VALIDITY: Duration = Duration::from_secs(30 * 24 * 3600);
-/// How far ahead the issuer's clock may be.
-pub const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 /// Largest encoding of a signed binding in bytes: a body, a key and a signature.
-pub const MAX_SIGNED_BINDING: usize = MAX_BODY + PUBLIC_KEY_LEN + SIGNATURE_LEN + 64;
+pub const MAX_SIGNED_BINDING: usize = MAX_BODY + OVERHEAD;
 /// Largest body in bytes. Twice what version 1 needs, so that fields can be added.
 const MAX_BODY: usize = 192;
 
@@ -40,6 +42,9 @@ pub struct AgentBinding {
     pub not_before: WallTime,
     /// End of the validity; not part of it.
     pub not_after: WallTime,
+    /// How often the agent was moved, in an order that only grows: 0 where its key was made, the time
+    /// of the import in milliseconds elsewhere. A greater one supersedes all smaller ones.
+    pub generation: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -52,16 +57,20 @@ struct BindingBody {
     not_before_ms: u64,
     #[prost(uint64, tag = "4")]
     not_after_ms: u64,
+    #[prost(uint64, tag = "5")]
+    generation: u64,
 }
 
-#[derive(Clone, PartialEq, Message)]
-struct BindingEnvelope {
-    #[prost(bytes = "bytes", tag = "1")]
-    body: Bytes,
-    #[prost(bytes = "bytes", tag = "2")]
-    agent_key: Bytes,
-    #[prost(bytes = "bytes", tag = "3")]
-    signature: Bytes,
+impl From<&AgentBinding> for BindingBody {
+    fn from(binding: &AgentBinding) -> Self {
+        Self {
+            agent_id: binding.agent.as_bytes().to_vec(),
+            machine_id: binding.machine.as_bytes().to_vec(),
+            not_before_ms: binding.not_before.as_millis(),
+            not_after_ms: binding.not_after.as_millis(),
+            generation: binding.generation,
+        }
+    }
 }
 
 /// A binding that this process issued, with its encoding.
@@ -72,31 +81,32 @@ pub struct SignedBinding {
 }
 
 impl SignedBinding {
-    /// States that the agent runs on `machine` from `now` on. A validity above
+    /// States that the agent runs on `machine` from `now` on, where its key was made. A validity above
     /// [`MAX_BINDING_VALIDITY`] is cut to it, since nobody would accept it.
     #[must_use]
     pub fn issue(agent: &SecretKey, machine: MachineId, now: WallTime, validity: Duration) -> Self {
-        let key = agent.public_key();
+        Self::issue_moved(agent, machine, 0, now, validity)
+    }
+
+    /// As [`issue`](Self::issue), on the machine that the agent was moved to: see
+    /// [`AgentBinding::generation`].
+    #[must_use]
+    pub fn issue_moved(
+        agent: &SecretKey,
+        machine: MachineId,
+        generation: u64,
+        now: WallTime,
+        validity: Duration,
+    ) -> Self {
         let binding = AgentBinding {
-            agent: key.agent_id(),
+            agent: agent.public_key().agent_id(),
             machine,
             not_before: now,
             not_after: now + validity.min(MAX_BINDING_VALIDITY),
+            generation,
         };
-        let body = BindingBody {
-            agent_id: binding.agent.as_bytes().to_vec(),
-            machine_id: machine.as_bytes().to_vec(),
-            not_before_ms: binding.not_before.as_millis(),
-            not_after_ms: binding.not_after.as_millis(),
-        }
-        .encode_to_vec();
-        let signature = agent.sign(BINDING_DOMAIN, &body);
-        let envelope = BindingEnvelope {
-            body: body.into(),
-            agent_key: Bytes::copy_from_slice(key.as_bytes()),
-            signature: Bytes::copy_from_slice(signature.as_bytes()),
-        };
-        Self { binding, encoded: envelope.encode_to_vec().into() }
+        let body = BindingBody::from(&binding).encode_to_vec();
+        Self { binding, encoded: envelope::seal(agent, BINDING_DOMAIN, body) }
     }
 
     /// What was stated.
@@ -116,21 +126,16 @@ impl SignedBinding {
     /// # Errors
     /// [`DecodeError`] when it is too large, malformed, or a field has the wrong length.
     pub fn decode(bytes: &[u8]) -> Result<SignedBindingIn, DecodeError> {
-        let envelope: BindingEnvelope = decode_bounded(bytes, MAX_SIGNED_BINDING)?;
-        let body: BindingBody = decode_bounded(envelope.body.clone(), MAX_BODY)?;
-        let signature = Signature::from_bytes(&envelope.signature)
-            .map_err(|_| DecodeError::Field("signature"))?;
-        Ok(SignedBindingIn {
-            claimed: AgentBinding {
-                agent: AgentId::new(fixed_bytes(&body.agent_id, "agent_id")?),
-                machine: MachineId::new(fixed_bytes(&body.machine_id, "machine_id")?),
-                not_before: WallTime::from_millis(body.not_before_ms),
-                not_after: WallTime::from_millis(body.not_after_ms),
-            },
-            agent_key: Box::new(fixed_bytes(&envelope.agent_key, "agent_key")?),
-            body: envelope.body,
-            signature,
-        })
+        let signed = envelope::open(bytes, MAX_BODY, "agent_key")?;
+        let body: BindingBody = decode_bounded(signed.body.clone(), MAX_BODY)?;
+        let claimed = AgentBinding {
+            agent: AgentId::new(fixed_bytes(&body.agent_id, "agent_id")?),
+            machine: MachineId::new(fixed_bytes(&body.machine_id, "machine_id")?),
+            not_before: WallTime::from_millis(body.not_before_ms),
+            not_after: WallTime::from_millis(body.not_after_ms),
+            generation: body.generation,
+        };
+        Ok(SignedBindingIn { claimed, signed })
     }
 }
 
@@ -138,9 +143,7 @@ impl SignedBinding {
 #[derive(Debug, Clone)]
 pub struct SignedBindingIn {
     claimed: AgentBinding,
-    agent_key: Box<[u8; PUBLIC_KEY_LEN]>,
-    body: Bytes,
-    signature: Signature,
+    signed: SignedIn,
 }
 
 impl SignedBindingIn {
@@ -148,6 +151,12 @@ impl SignedBindingIn {
     #[must_use]
     pub const fn claimed_agent(&self) -> AgentId {
         self.claimed.agent
+    }
+
+    /// The machine it claims to be for.
+    #[must_use]
+    pub const fn claimed_machine(&self) -> MachineId {
+        self.claimed.machine
     }
 
     /// Checks everything: that it is for `machine`, valid at `now`, and signed by its agent. The
@@ -164,28 +173,11 @@ impl SignedBindingIn {
         if binding.machine != machine {
             return Err(BindingError::WrongMachine);
         }
-        check_validity(&binding, now)?;
-        let agent_key = PublicKey::from_bytes(self.agent_key.as_slice())?;
-        if agent_key.agent_id() != binding.agent {
-            return Err(BindingError::WrongAgent);
-        }
-        agent_key.verify(BINDING_DOMAIN, &self.body, &self.signature)?;
+        let (start, end) = (binding.not_before, binding.not_after);
+        envelope::check_validity(start, end, MAX_BINDING_VALIDITY, now)?;
+        let agent_key = self.signed.verify(BINDING_DOMAIN, binding.agent.as_bytes())?;
         Ok(VerifiedBinding { binding, agent_key })
     }
-}
-
-fn check_validity(binding: &AgentBinding, now: WallTime) -> Result<(), BindingError> {
-    let (start, end) = (binding.not_before, binding.not_after);
-    if end <= start || end > start + MAX_BINDING_VALIDITY {
-        return Err(BindingError::Validity);
-    }
-    if start > now + MAX_CLOCK_SKEW {
-        return Err(BindingError::NotYetValid);
-    }
-    if end <= now {
-        return Err(BindingError::Expired);
-    }
-    Ok(())
 }
 
 /// A binding that holds. Only [`SignedBindingIn::verify`] makes one.

@@ -6,9 +6,9 @@ mod file;
 mod tests;
 
 #[cfg(feature = "fs")]
-pub use file::{IdentityStore, StoreError};
+pub use file::{IdentityStore, Replace, StoreError};
 
-use crate::{KemSecret, SecretKey};
+use crate::{AcceptedCertificate, KemSecret, SecretKey};
 
 /// The keys that a node works with.
 #[derive(Debug, Clone)]
@@ -21,6 +21,11 @@ pub struct Identity {
     pub agent_kem: KemSecret,
     /// The person or organisation behind the agent. Opt-in: only ever made on request.
     pub user: Option<SecretKey>,
+    /// How often the agent was moved: the generation of its bindings.
+    pub generation: u64,
+    /// The last certificate of the user for the agent, which the agent has accepted. Perhaps expired:
+    /// whoever shows it renews it first.
+    pub certificate: Option<AcceptedCertificate>,
 }
 
 impl Identity {
@@ -35,6 +40,8 @@ impl Identity {
             agent: SecretKey::generate(),
             agent_kem: KemSecret::generate(),
             user: None,
+            generation: 0,
+            certificate: None,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Timing of announcements and what is kept of those of others.
+//! Timing and bounds of announcements, of filed records and of searches.
 
 use std::time::Duration;
 
@@ -37,6 +37,63 @@ impl Default for DiscoveryConfig {
             freshness: Duration::from_secs(900),
             binding_validity: Duration::from_secs(25 * 3600),
             allow_loopback: false,
+        }
+    }
+}
+
+/// How long a filed record is valid.
+pub const RECORD_VALIDITY: Duration = Duration::from_secs(2 * 3600);
+/// Records under one key: further machines of one agent, or subscribers of one topic. The one that
+/// expires first makes room.
+pub const MAX_PER_KEY: usize = 8;
+/// Records that one machine may file here. The one that expires first makes room.
+pub const MAX_PER_PROVIDER: usize = 64;
+/// Bytes of records kept for others. When they are full, whoever filed most gives up the record that
+/// expires first.
+pub const MAX_HELD_BYTES: usize = 8 * 1024 * 1024;
+/// Most machines known that may hold records. When full, one that failed makes room, else any.
+pub const MAX_VOLUNTEERS: usize = 512;
+/// Most sessions that finding speaks on.
+pub const MAX_LINKS: usize = 1024;
+/// Most searches at once; callers beyond it are refused.
+pub const MAX_SEARCHES: usize = 64;
+/// Most subjects offered by this node: its agent and its topics.
+pub const MAX_OFFERS: usize = 256;
+/// Lookups of others remembered on their way through; the oldest is forgotten, and its answers dropped.
+pub const MAX_WALKS: usize = 1024;
+/// Misses remembered; the one least asked for is forgotten.
+pub const MAX_MISSES: usize = 1024;
+/// Holders that a record is filed with.
+pub const COPIES: usize = 8;
+
+/// Settings of finding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FinderConfig {
+    /// Whether this node keeps records of others. All do by default: 8 MiB at most.
+    pub holds: bool,
+    /// Loopback addresses are told and believed: for nodes that share one machine.
+    pub allow_loopback: bool,
+    /// How long a holder may take to answer before the next one is asked beside it. 400 ms: twice the
+    /// round trip of a far one.
+    pub ask_timeout: Duration,
+    /// The same for a holder that must be dialled first. 800 ms.
+    pub dial_timeout: Duration,
+    /// How long who was not found is not looked for again. 5 s: an agent that just started is found
+    /// soon, and a caller who asks in a loop costs the network little.
+    pub miss: Duration,
+    /// Time between filings: half of the validity, so that one may fail.
+    pub refresh: Duration,
+}
+
+impl Default for FinderConfig {
+    fn default() -> Self {
+        Self {
+            holds: true,
+            allow_loopback: false,
+            ask_timeout: Duration::from_millis(400),
+            dial_timeout: Duration::from_millis(800),
+            miss: Duration::from_secs(5),
+            refresh: RECORD_VALIDITY / 2,
         }
     }
 }

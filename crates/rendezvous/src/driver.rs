@@ -14,12 +14,16 @@ use crate::{
     config::{DiscoveryConfig, MIN_ANNOUNCE_INTERVAL},
     error::{AnnounceError, VerifyError},
     metrics::DiscoveryMetrics,
+    record::Record,
     state::{DiscoveredAgent, Discoverer, Input, Outcome, Output},
     wire::Announcement,
 };
 
 /// Most callers that wait for one announcement.
 const MAX_WAITING: usize = 64;
+
+/// Most callers that wait for an agent to appear; the oldest is given up.
+const MAX_AWAITED: usize = 256;
 
 /// Whom a node announces.
 pub struct LocalAgent {
@@ -50,6 +54,9 @@ pub(crate) enum Command {
     Agents { unfiltered: bool, reply: oneshot::Sender<Vec<DiscoveredAgent>> },
     Agent { agent: AgentId, reply: oneshot::Sender<Option<DiscoveredAgent>> },
     Met { agents: Vec<AgentId>, machine: MachineId, addresses: Vec<SocketAddr> },
+    Present { agent: AgentId, reply: oneshot::Sender<Option<DiscoveredAgent>> },
+    Await { agent: AgentId, reply: oneshot::Sender<DiscoveredAgent> },
+    Learned(Record),
 }
 
 pub(crate) struct Driver {
@@ -65,6 +72,8 @@ pub(crate) struct Driver {
     pub(crate) stop: CancellationToken,
     pub(crate) waiting: Vec<oneshot::Sender<Result<(), AnnounceError>>>,
     pub(crate) published: Option<Published>,
+    /// Who waits for which agent.
+    pub(crate) awaited: Vec<(AgentId, oneshot::Sender<DiscoveredAgent>)>,
 }
 
 /// The last announcement that was published: when, and all of its content that may change.
@@ -191,6 +200,49 @@ impl Driver {
                 let wall = self.clock.wall();
                 self.machine.handle(now, Input::Met { wall, agents, machine, addresses });
                 self.measure();
+                self.answer_awaited(now);
+            }
+            Command::Present { agent, reply } => {
+                let cache = self.machine.cache();
+                let known = cache.agent(&agent).filter(|_| cache.is_fresh(now, &agent));
+                let _ = reply.send(known.cloned());
+            }
+            Command::Await { agent, reply } => {
+                self.awaited.retain(|(_, reply)| !reply.is_closed());
+                if self.awaited.len() >= MAX_AWAITED {
+                    self.awaited.remove(0);
+                }
+                self.awaited.push((agent, reply));
+                self.answer_awaited(now);
+            }
+            Command::Learned(record) => self.learned(now, record),
+        }
+    }
+
+    /// A verified record is as good as an announcement.
+    fn learned(&mut self, now: Tick, record: Record) {
+        let Record { agent, machine, addresses, stamp, .. } = record;
+        let news = Announcement { agent, machine, user: None, addresses, stamp };
+        let wall = self.clock.wall();
+        self.machine.announced(now, wall, news, &(self.local.addresses)());
+        self.measure();
+        self.answer_awaited(now);
+        // Filed longer ago than announcements count, but found at its holders all the same.
+        let known = self.machine.cache().agent(&agent).cloned();
+        for (_, reply) in self.awaited.extract_if(.., |(of, _)| *of == agent) {
+            if let Some(known) = known.clone() {
+                let _ = reply.send(known);
+            }
+        }
+    }
+
+    /// Tells those who wait for an agent that is present now.
+    fn answer_awaited(&mut self, now: Tick) {
+        let cache = self.machine.cache();
+        let is_there = |agent: &AgentId| cache.is_fresh(now, agent);
+        for (agent, reply) in self.awaited.extract_if(.., |(agent, _)| is_there(agent)) {
+            if let Some(known) = cache.agent(&agent) {
+                let _ = reply.send(known.clone());
             }
         }
     }
@@ -236,6 +288,7 @@ impl Driver {
             Outcome::Full => metrics.refused_full.inc(),
         }
         self.measure();
+        self.answer_awaited(self.clock.now());
     }
 
     fn measure(&self) {

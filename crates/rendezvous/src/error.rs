@@ -29,3 +29,36 @@ pub enum AnnounceError {
     #[error("discovery is closed")]
     Closed,
 }
+
+/// A filed record that is not believed. Its maker or its holder is at fault, or a clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// About something else than what was looked for.
+    #[error("the record is about another subject")]
+    OtherSubject,
+    /// Made further in the future than clocks may differ, or for longer than records last.
+    #[error("the record is from the future or lasts too long")]
+    Future,
+    /// Its validity is over.
+    #[error("the record is expired")]
+    Expired,
+    /// The key in it is none, or not that of the agent it names.
+    #[error("malformed or foreign key")]
+    Key,
+    /// The signature is not by that key over these bytes.
+    #[error("the signature does not hold")]
+    Signature,
+}
+
+/// A search did not take place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FindError {
+    /// Too many searches at once; try again.
+    #[error("busy: too many searches at once")]
+    Busy,
+    /// Rendezvous was shut down.
+    #[error("rendezvous is closed")]
+    Closed,
+}

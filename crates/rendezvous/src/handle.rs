@@ -1,6 +1,6 @@
 //! What users of discovery hold.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -11,6 +11,7 @@ use crate::{
     config::DiscoveryConfig,
     driver::{Command, Driver, LocalAgent},
     error::AnnounceError,
+    finding::Finding,
     metrics::DiscoveryMetrics,
     state::{DiscoveredAgent, Discoverer},
     wire::ANNOUNCE_TOPIC,
@@ -24,6 +25,7 @@ const COMMAND_QUEUE: usize = 64;
 #[derive(Debug, Clone)]
 pub struct Discovery {
     commands: mpsc::Sender<Command>,
+    finding: Option<Finding>,
     metrics: Arc<DiscoveryMetrics>,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -59,12 +61,62 @@ impl Discovery {
             metrics: metrics.clone(),
             stop: stop.clone(),
             waiting: Vec::new(),
+            awaited: Vec::new(),
             published: None,
         };
         let tasks = TaskTracker::new();
         tasks.spawn(driver.run());
         tasks.close();
-        Ok(Self { commands: sender, metrics, stop, tasks })
+        Ok(Self { commands: sender, finding: None, metrics, stop, tasks })
+    }
+
+    /// Also looks for agents at holders and through friends.
+    #[must_use]
+    pub fn with_finding(mut self, finding: Finding) -> Self {
+        self.finding = Some(finding);
+        self
+    }
+
+    /// Looks for an agent: in the cache, then among neighbours, holders and their friends while
+    /// announcements are listened for. Returns as soon as it is known to be present; what is known of an
+    /// absent one, if anything, when the search is over or after `patience`.
+    pub async fn find(&self, agent: AgentId, patience: Duration) -> Option<DiscoveredAgent> {
+        if let Some(known) = self.ask(|reply| Command::Present { agent, reply }).await.flatten() {
+            return Some(known);
+        }
+        let (present, mut heard) = oneshot::channel();
+        let waits = Command::Await { agent, reply: present };
+        self.commands.send(waits).await.ok()?;
+        let search = async {
+            match &self.finding {
+                Some(finding) => self.search(finding, agent, patience, &mut heard).await,
+                None => heard.await.ok(),
+            }
+        };
+        let found = tokio::time::timeout(patience, search).await.ok().flatten();
+        match found {
+            Some(known) => Some(known),
+            None => self.agent(&agent).await,
+        }
+    }
+
+    async fn search(
+        &self,
+        finding: &Finding,
+        agent: AgentId,
+        patience: Duration,
+        heard: &mut oneshot::Receiver<DiscoveredAgent>,
+    ) -> Option<DiscoveredAgent> {
+        let record = tokio::select! {
+            biased;
+            known = &mut *heard => return known.ok(),
+            record = finding.agent(agent, patience) => record.ok().flatten(),
+        };
+        if let Some(record) = record {
+            let _ = self.commands.send(Command::Learned(record)).await;
+            return heard.await.ok();
+        }
+        None
     }
 
     /// Announces the local agent. Returns once it is published: at once, also when the last

@@ -5,6 +5,10 @@
 //! binding in it proves the machine. [`DiscoveryCache`] and [`Discoverer`] are pure; [`Discovery`]
 //! runs them over a [`PubSub`](x0x_gossip_pubsub::PubSub) (feature `tokio`, the default).
 //!
+//! Who was not heard of is looked for by id: every agent files a [`SignedRecord`], sealed and under a
+//! blinded [`LookupKey`], with the machines that suit the key best. [`Finder`] is the pure machine that
+//! files, holds and asks; `Finding` runs it over a transport, and `Discovery::find` joins both ways.
+//!
 //! ```
 //! use std::time::Duration;
 //! use x0x_core::{Tick, WallTime};
@@ -39,19 +43,37 @@ mod config;
 #[cfg(feature = "tokio")]
 mod driver;
 mod error;
+mod finder;
+#[cfg(feature = "tokio")]
+mod finding;
+mod frame;
 #[cfg(feature = "tokio")]
 mod handle;
+mod key;
 mod metrics;
+mod record;
 mod state;
 mod wire;
 
 pub use addresses::{believable_addresses, usable_addresses};
-pub use config::{DiscoveryConfig, MAX_DISCOVERED, MIN_ANNOUNCE_INTERVAL};
+pub use config::{
+    COPIES, DiscoveryConfig, FinderConfig, MAX_DISCOVERED, MAX_HELD_BYTES, MAX_LINKS, MAX_MISSES,
+    MAX_OFFERS, MAX_PER_KEY, MAX_PER_PROVIDER, MAX_SEARCHES, MAX_VOLUNTEERS, MAX_WALKS,
+    MIN_ANNOUNCE_INTERVAL, RECORD_VALIDITY,
+};
 #[cfg(feature = "tokio")]
 pub use driver::LocalAgent;
-pub use error::{AnnounceError, VerifyError};
+pub use error::{AnnounceError, FindError, RecordError, VerifyError};
+pub use finder::{Finder, FinderInput, FinderOutput};
+#[cfg(feature = "tokio")]
+pub use finding::{Candidates, Finding, FindingParts};
+pub use frame::{
+    Frame, MAX_FOUND, MAX_FRAME, MAX_HOPS, MAX_REFERRALS, MAX_REFERRED, MAX_SEALED, Referral,
+};
 #[cfg(feature = "tokio")]
 pub use handle::Discovery;
-pub use metrics::DiscoveryMetrics;
+pub use key::{EPOCH, LookupKey, SEAL_OVERHEAD, Subject, epoch, open, seal};
+pub use metrics::{DiscoveryMetrics, FinderMetrics};
+pub use record::{MAX_RECORD, RECORD_DOMAIN, Record, RecordIn, SignedRecord};
 pub use state::{DiscoveredAgent, Discoverer, DiscoveryCache, Input, Outcome, Output};
 pub use wire::{ANNOUNCE_TOPIC, Announcement, AnnouncementIn, MAX_ANNOUNCEMENT, Stamp};

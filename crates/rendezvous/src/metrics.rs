@@ -62,3 +62,79 @@ impl DiscoveryMetrics {
         ]
     }
 }
+
+macro_rules! finder_metrics {
+    (counters { $($(#[doc = $chelp:literal])+ $counter:ident,)* } gauges { $($(#[doc = $ghelp:literal])+ $gauge:ident,)* }) => {
+        /// Counters of finding. Every reason to refuse has its own.
+        #[derive(Debug, Default)]
+        #[non_exhaustive]
+        pub struct FinderMetrics {
+            $($(#[doc = $chelp])+ pub $counter: Counter,)*
+            $($(#[doc = $ghelp])+ pub $gauge: Gauge,)*
+        }
+
+        impl FinderMetrics {
+            /// All values now, named `rendezvous_` and the field's name.
+            #[must_use]
+            pub fn snapshot(&self) -> Vec<Metric> {
+                vec![
+                    $(self.$counter.metric(
+                        concat!("rendezvous_", stringify!($counter)),
+                        concat!($($chelp),+).trim_ascii(),
+                    ),)*
+                    $(self.$gauge.metric(
+                        concat!("rendezvous_", stringify!($gauge)),
+                        concat!($($ghelp),+).trim_ascii(),
+                    ),)*
+                ]
+            }
+        }
+    };
+}
+
+finder_metrics! {
+    counters {
+        /// Searches begun for callers.
+        searches,
+        /// Records that searches brought.
+        found,
+        /// Searches that found nothing.
+        misses,
+        /// Filings of own records that ended.
+        filings,
+        /// Copies of own records that holders kept.
+        copies_kept,
+        /// Copies of own records that holders declined.
+        copies_declined,
+        /// Holders dialled.
+        dials,
+        /// Lookups of others answered or passed on.
+        lookups_served,
+        /// Frames that a peer's full queue refused.
+        sends_refused,
+        /// Refused: malformed or oversized.
+        refused_malformed,
+        /// Refused: more lookups than a peer may send.
+        refused_lookups,
+        /// Refused: more records than a peer may file.
+        refused_stores,
+        /// Refused: a record of an agent that its sender does not run.
+        refused_foreign,
+        /// Refused: answers that nobody asked for.
+        refused_unasked,
+        /// Refused: records that are not of their subject or not signed by it.
+        refused_records,
+        /// Refused: records that ended.
+        refused_expired,
+        /// Refused: searches beyond the limit.
+        refused_searches,
+        /// Refused: offers beyond the limit.
+        refused_offers,
+    }
+    gauges {
+        /// Bytes of records kept for others.
+        held_bytes,
+        /// Machines known that may hold records.
+        volunteers,
+    }
+}

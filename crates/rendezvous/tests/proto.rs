@@ -3,9 +3,11 @@
 use std::{net::SocketAddr, time::Duration};
 
 use protox::prost_reflect::{DescriptorPool, DynamicMessage, Kind, Value};
-use x0x_core::{UserId, WallTime};
+use x0x_core::{MachineId, TopicId, UserId, WallTime};
 use x0x_identity::{SignedBinding, testing::key};
-use x0x_rendezvous::{Announcement, Stamp};
+use x0x_rendezvous::{
+    Announcement, Frame, LookupKey, Referral, SignedRecord, Stamp, Subject, open, seal,
+};
 
 const SCHEMA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/protocol");
 
@@ -20,6 +22,36 @@ const FIELDS: &[(&str, &str, u32, &str)] = &[
     ("AgentAnnouncement", "binding", 7, "bytes"),
     ("Address", "ip", 1, "bytes"),
     ("Address", "port", 2, "uint32"),
+    ("Frame", "lookup", 1, "optional Lookup"),
+    ("Frame", "found", 2, "optional Found"),
+    ("Frame", "store", 3, "optional Store"),
+    ("Frame", "stored", 4, "optional Stored"),
+    ("Lookup", "key", 1, "bytes"),
+    ("Lookup", "id", 2, "uint64"),
+    ("Lookup", "hops", 3, "uint32"),
+    ("Found", "key", 1, "bytes"),
+    ("Found", "id", 2, "uint64"),
+    ("Found", "sealed", 3, "repeated bytes"),
+    ("Found", "referrals", 4, "repeated Referral"),
+    ("Found", "holds", 5, "bool"),
+    ("Referral", "machine_id", 1, "bytes"),
+    ("Referral", "addresses", 2, "repeated bytes"),
+    ("Store", "key", 1, "bytes"),
+    ("Store", "topic", 2, "bool"),
+    ("Store", "sealed", 3, "bytes"),
+    ("Store", "lifetime_s", 4, "uint32"),
+    ("Stored", "key", 1, "bytes"),
+    ("Stored", "kept", 2, "bool"),
+    ("SignedRecord", "body", 1, "bytes"),
+    ("SignedRecord", "agent_key", 2, "bytes"),
+    ("SignedRecord", "signature", 3, "bytes"),
+    ("Record", "agent_id", 1, "bytes"),
+    ("Record", "machine_id", 2, "bytes"),
+    ("Record", "topic_id", 3, "optional bytes"),
+    ("Record", "addresses", 4, "repeated bytes"),
+    ("Record", "announced_at_ms", 5, "uint64"),
+    ("Record", "counter", 6, "uint64"),
+    ("Record", "not_after_ms", 7, "uint64"),
 ];
 
 fn schema() -> DescriptorPool {
@@ -94,4 +126,88 @@ fn what_the_code_encodes_the_schema_decodes() {
     assert_eq!(address.unknown_fields().count(), 0);
     assert_eq!(field(address, "ip").as_bytes().expect("bytes")[..], [192, 0, 2, 1]);
     assert_eq!(*field(address, "port"), Value::U32(5483));
+}
+
+/// Decodes by the schema and fails on anything that it does not know.
+fn decode(name: &str, bytes: &[u8]) -> DynamicMessage {
+    let full = format!("x0x.rendezvous.v1.{name}");
+    let descriptor = schema().get_message_by_name(&full).expect("in the schema");
+    let message = DynamicMessage::decode(descriptor, bytes).expect("decodes");
+    known(&message);
+    message
+}
+
+fn known(message: &DynamicMessage) {
+    assert_eq!(message.unknown_fields().count(), 0);
+    for (_, value) in message.fields() {
+        match value {
+            Value::Message(inner) => known(inner),
+            Value::List(list) => list.iter().filter_map(Value::as_message).for_each(known),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn frames_decode_by_the_schema_and_by_the_code() {
+    let key = LookupKey::new([1; 32]);
+    let address = SocketAddr::from(([192, 0, 2, 1], 5483));
+    let referral = Referral { machine: MachineId::new([2; 32]), addresses: vec![address] };
+    for frame in [
+        Frame::Lookup { key, id: 7, hops: 3 },
+        Frame::Found {
+            key,
+            id: 7,
+            sealed: vec![vec![3; 9].into()],
+            referrals: vec![referral],
+            holds: true,
+        },
+        Frame::Store {
+            key,
+            topic: true,
+            sealed: vec![4; 9].into(),
+            lifetime: Duration::from_secs(60),
+        },
+        Frame::Stored { key, kept: true },
+    ] {
+        decode("Frame", &frame.encode());
+        assert_eq!(Frame::decode(&frame.encode()), Ok(frame));
+    }
+}
+
+#[test]
+fn records_decode_by_the_schema() {
+    let now = WallTime::from_millis(1_800_000_000_000);
+    let subject = Subject::Topic(TopicId::new([5; 32]));
+    let address = SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1], 5483));
+    let stamp = Stamp { announced_at: now, counter: 4 };
+    let record = SignedRecord::issue(&key(1), MachineId::new([2; 32]), subject, &[address], stamp);
+    let signed = decode("SignedRecord", &record.encode());
+    let body = field(&signed, "body").as_bytes().expect("bytes").clone();
+    let body = decode("Record", &body);
+    assert_eq!(field(&body, "topic_id").as_bytes().expect("bytes")[..], [5; 32]);
+    assert_eq!(*field(&body, "counter"), Value::U64(4));
+
+    let sealed = seal(&subject, 9, &record.encode());
+    let opened = open(&subject, 9, &sealed).expect("its own seal");
+    let received = SignedRecord::decode(&opened).expect("well-formed");
+    assert_eq!(received.verify(&subject, now), Ok(record));
+}
+
+/// Values that must never change, as the documentation derives them.
+#[test]
+fn keys_and_seals_are_as_documented() {
+    let subject = Subject::Agent([7; 32].into());
+    let mut input = vec![1];
+    input.extend_from_slice(&[7; 32]);
+    input.extend_from_slice(&20_833_u64.to_be_bytes());
+    let key = blake3::derive_key("x0x rendezvous lookup key 1", &input);
+    assert_eq!(LookupKey::of(&subject, 20_833), LookupKey::new(key));
+    let rank_key = blake3::derive_key("x0x rendezvous rank 1", &key);
+    let rank = blake3::keyed_hash(&rank_key, &[8; 32]);
+    let rank = u64::from_be_bytes(*rank.as_bytes().first_chunk().expect("32 bytes"));
+    assert_eq!(LookupKey::new(key).rank(&MachineId::new([8; 32])), rank);
+    let seal_key = blake3::derive_key("x0x rendezvous seal 1", &input);
+    let salt = blake3::keyed_hash(&seal_key, b"text");
+    assert_eq!(seal(&subject, 20_833, b"text")[..16], salt.as_bytes()[..16]);
 }

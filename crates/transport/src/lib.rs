@@ -46,6 +46,8 @@ pub mod metrics;
 mod prefix;
 #[cfg(feature = "tokio")]
 mod queue;
+#[cfg(feature = "tokio")]
+mod reach;
 pub mod record;
 pub mod state;
 #[cfg(feature = "tokio")]

@@ -7,7 +7,11 @@ use std::{fmt, future::Future, net::SocketAddr, pin::Pin, time::Duration};
 use bytes::Bytes;
 use x0x_core::{MachineId, WallTime};
 
-use crate::{error::DialError, record::SignedRecord, wire::CloseCode};
+use crate::{
+    error::DialError,
+    record::{ReachClass, SignedRecord},
+    wire::CloseCode,
+};
 
 /// A boxed future, so that traits with waiting calls can be used as `dyn`.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -30,10 +34,15 @@ pub trait Engine: Send + Sync + fmt::Debug + 'static {
     /// Addresses of the socket, wildcards replaced by usable addresses.
     fn local_addresses(&self) -> Vec<SocketAddr>;
 
-    /// The machine's record of these addresses as of now, signed with its key; `None` from an engine
-    /// that has none.
-    fn sign_record(&self, addresses: &[SocketAddr], now: WallTime) -> Option<SignedRecord> {
-        let _ = (addresses, now);
+    /// The machine's record of these addresses and of how it is reached as of now, signed with its key;
+    /// `None` from an engine that has none.
+    fn sign_record(
+        &self,
+        addresses: &[SocketAddr],
+        reach: ReachClass,
+        now: WallTime,
+    ) -> Option<SignedRecord> {
+        let _ = (addresses, reach, now);
         None
     }
 
@@ -63,6 +72,12 @@ pub trait Link: Send + Sync + fmt::Debug + 'static {
 
     /// Smoothed round-trip time.
     fn rtt(&self) -> Duration;
+
+    /// How many packets came over it so far, acknowledgements and keep-alives included; `None` where
+    /// they are not counted.
+    fn received(&self) -> Option<u64> {
+        None
+    }
 
     /// The link became a session: the engine may spend the memory on it that a stranger does not get.
     fn trust(&self) {}

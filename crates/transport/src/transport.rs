@@ -27,7 +27,7 @@ pub trait Transport: Send + Sync + fmt::Debug + 'static {
     fn local_addresses(&self) -> Vec<SocketAddr>;
 
     /// This machine's signed record of these addresses, for third parties; made anew when the addresses
-    /// changed or half of its validity is over. `None` where there is no key to sign with.
+    /// changed, its peers show that it is reached in another way, or half of its validity is over. `None` where there is no key to sign with.
     fn record(&self) -> Option<SignedRecord> {
         None
     }
@@ -75,6 +75,13 @@ pub trait Transport: Send + Sync + fmt::Debug + 'static {
 
     /// The session with a peer.
     fn session(&self, peer: MachineId) -> Option<SessionInfo>;
+
+    /// How many packets came over the session with a peer so far, whatever was in them: a number that
+    /// grows shows that the peer lives. `None` without a session, or where packets are not counted.
+    fn received(&self, peer: MachineId) -> Option<u64> {
+        let _ = peer;
+        None
+    }
 
     /// All sessions, by machine id.
     fn sessions(&self) -> Vec<SessionInfo>;

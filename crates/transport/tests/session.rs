@@ -298,3 +298,29 @@ async fn idle_sessions_are_let_go_and_held_or_used_ones_are_not() {
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(a.sessions().len(), 1, "nothing is used any more, and one may stay");
 }
+
+#[tokio::test(start_paused = true)]
+async fn at_the_limit_a_newcomer_takes_the_place_of_an_idle_session_that_nobody_holds() {
+    let network = network();
+    let engine = network.engine(machine(1), address(1));
+    let mut config = SessionConfig::default();
+    config.max_sessions = 3;
+    let a = Node::start(engine, config, hello(1, 1), Arc::new(TokioClock::new()));
+    let others: Vec<Node> = (2..=5).map(|n| node(&network, n)).collect();
+    for n in 2..=4 {
+        a.connect(at(n)).await.expect("connects");
+    }
+    // A peer of a topic, and a neighbour; nobody sends anything.
+    a.hold(machine(2), Protocol::Pubsub, true);
+    a.hold(machine(3), Protocol::Membership, true);
+    assert!(a.connect(at(5)).await.is_err(), "all were used lately");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    others[3].connect(at(1)).await.expect("a place was made");
+    let mut expected = [2, 3, 5].map(machine);
+    expected.sort_unstable();
+    eventually("the newcomer has the place of 4", async || {
+        let peers: Vec<_> = a.sessions().iter().map(|session| session.peer).collect();
+        peers == expected
+    })
+    .await;
+}

@@ -1,19 +1,25 @@
 //! Request and answer bodies, one file a resource.
 
+mod card;
+mod contacts;
 mod direct;
 mod discovery;
 mod gossip;
 mod identity;
 mod network;
+mod presence;
 mod pubsub;
 mod status;
 mod websocket;
 
+pub use card::*;
+pub use contacts::*;
 pub use direct::*;
 pub use discovery::*;
 pub use gossip::*;
 pub use identity::*;
 pub use network::*;
+pub use presence::*;
 pub use pubsub::*;
 pub use status::*;
 pub use websocket::*;

@@ -10,6 +10,31 @@ use crate::{
     flag::True,
 };
 
+/// How long a message is kept.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Retention {
+    /// As long as the topic's retention allows; subscribers that come later get it, too.
+    #[default]
+    Standard,
+    /// Until this daemon publishes another one of this kind in the topic, which takes its place.
+    /// Subscribers that come later get the newest only.
+    Latest,
+    /// A minute, and never on disk. After a crash within that minute it may come once more.
+    Ephemeral,
+}
+
+impl Retention {
+    /// Whether it is the one that is meant when none is named.
+    #[must_use]
+    pub fn is_standard(&self) -> bool {
+        *self == Self::Standard
+    }
+}
+
 /// Body of `POST /publish`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PublishRequest {
@@ -18,6 +43,9 @@ pub struct PublishRequest {
     /// The message.
     #[schema(value_type = Base64)]
     pub payload: String,
+    /// How long the message is kept.
+    #[serde(default, skip_serializing_if = "Retention::is_standard")]
+    pub retention: Retention,
     /// Also wait until a peer has the message, so many milliseconds (100 to 30,000) at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub require_ack_ms: Option<u64>,
@@ -32,7 +60,8 @@ pub struct PublishResponse {
     /// How many peers subscribe the topic and get the message from here. Peers that come later get it,
     /// too, within the retention.
     pub topic_peers: u64,
-    /// The message's number among this daemon's messages of the topic since it was started.
+    /// The message's number among this daemon's messages of the topic and retention since it was
+    /// started.
     pub seq: u64,
     /// The place after the message.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
-use x0x_api::types::PublishRequest;
+use x0x_api::types::{PublishRequest, Retention};
 use x0x_api::{Base64, Operation};
 
 use super::{SIZE, Scale, begin, per_second};
@@ -71,6 +71,7 @@ pub(super) async fn rest_burst(cluster: &Cluster, scale: Scale, report: &mut Rep
     let run = begin("publish burst from 8 REST clients", cluster.nodes.len());
     let mut listeners = Listeners::start(cluster).await?;
     let _publisher = listeners.warm_up(cluster).await?;
+    let before = Spent::now(cluster).await?;
     let started = Instant::now();
     let mut clients = JoinSet::new();
     for client in 0..CLIENTS {
@@ -80,7 +81,8 @@ pub(super) async fn rest_burst(cluster: &Cluster, scale: Scale, report: &mut Rep
             let mut accepted = 0_u64;
             for index in 0..share {
                 let payload = Base64::encode(&payload(1 + client * share + index, SIZE));
-                let body = PublishRequest { topic: topic.clone(), payload, require_ack_ms: None };
+                let (topic, retention) = (topic.clone(), Retention::Standard);
+                let body = PublishRequest { topic, payload, retention, require_ack_ms: None };
                 match http.post(Operation::Publish, &body).await?.status {
                     200 => accepted += 1,
                     429 => {}
@@ -104,6 +106,9 @@ pub(super) async fn rest_burst(cluster: &Cluster, scale: Scale, report: &mut Rep
         let tail = last.saturating_duration_since(started + elapsed).as_secs_f64();
         report.note(&run, "last answer to last delivery", tail, "s");
     }
+    let cpu = Spent::now(cluster).await?.since(&before).cpu;
+    let cpu = cpu.as_secs_f64() * 1e6 / listeners.count();
+    report.note(&run, "CPU for each delivery", cpu, "µs");
     Ok(())
 }
 
@@ -128,6 +133,8 @@ pub(super) async fn paced(cluster: &Cluster, scale: Scale, report: &mut Report) 
     report.figure(&run, "delivered", listeners.percent(scale.paced), "%", Target::AtLeast(100.0));
     report.figure(&run, "latency p50", latencies.percentile_ms(50.0), "ms", Target::AtMost(1.5));
     report.figure(&run, "latency p99", latencies.percentile_ms(99.0), "ms", Target::AtMost(5.0));
+    let cpu = spent.cpu.as_secs_f64() * 1e6 / listeners.count();
+    report.note(&run, "CPU for each delivery", cpu, "µs");
     let bytes = spent.bytes as f64 / listeners.count();
     report.figure(&run, "network for each delivery", bytes, "B", Target::AtMost(4096.0));
     Ok(())

@@ -1,31 +1,18 @@
-//! `x0x publish`, `subscribe` and `events`.
+//! `x0x subscribe` and `events`.
 
 use std::process;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, anyhow};
+use x0x_api::Operation;
 use x0x_api::event::{Event, LAGGED, Lagged};
-use x0x_api::types::{PublishRequest, SubscribeRequest, SubscribeResponse};
-use x0x_api::{Base64, Operation};
+use x0x_api::types::{SubscribeRequest, SubscribeResponse};
 
-use super::show;
 use crate::args::Limit;
 use crate::client::{Call, Client};
 use crate::error::Result;
 use crate::events::{EventReader, ServerEvent};
 use crate::output::Output;
-
-/// Publishes a text.
-pub(super) fn publish(
-    client: &Client,
-    topic: String,
-    text: &str,
-    output: &mut Output,
-) -> Result<()> {
-    let payload = Base64::encode(text.as_bytes());
-    let body = PublishRequest { topic, payload, require_ack_ms: None };
-    show(client, &Call::new(Operation::Publish).body(&body)?, output)
-}
 
 /// Prints the messages of a topic until interrupted; the subscription ends with the command.
 pub(super) fn subscribe(
@@ -77,7 +64,11 @@ fn print_event(output: &mut Output, event: &ServerEvent, parsed: &Event) -> Resu
     }
     let sender = message.sender.map_or_else(|| "-".to_owned(), |id| short(&id.to_string()));
     let text = String::from_utf8_lossy(&message.payload.0);
-    output.line(&format!("[{}] {sender}: {text}", message.topic))?;
+    let gap = match message.gap {
+        0 => String::new(),
+        missing => format!(" ({missing} missing before)"),
+    };
+    output.line(&format!("[{}] {sender}{gap}: {text}", message.topic))?;
     Ok(Printed::Message)
 }
 

@@ -4,6 +4,7 @@ use std::{
     fmt,
     io::{self, Read},
     net::SocketAddr,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -19,6 +20,19 @@ const MAX_FILE: u64 = 1024 * 1024;
 const MAX_NETWORK_NAME: usize = 64;
 /// Longest interval that is accepted, a day.
 const MAX_INTERVAL_SECS: u64 = 86_400;
+/// How short and how long topics may be kept, in seconds: a minute to thirty days.
+const MIN_RETENTION: u64 = 60;
+const MAX_RETENTION: u64 = 30 * 86_400;
+/// The least and the most that topics may keep in memory.
+const MIN_TOPIC_BYTES: u64 = 1024 * 1024;
+const MAX_LOG_BYTES: u64 = 1024 * 1024 * 1024;
+const MIN_TOPIC_ENTRIES: u64 = 1024;
+const MAX_TOPIC_ENTRIES: u64 = 1024 * 1024;
+/// The least and the most that the database may take on disk.
+const MIN_STORE_BYTES: u64 = 16 * 1024 * 1024;
+const MAX_STORE_BYTES: u64 = 1024 * 1024 * 1024 * 1024;
+/// The most that gossip may hold in memory by its limits, whatever peers do.
+const MAX_GOSSIP_MEMORY: usize = 4 * 1024 * 1024 * 1024;
 
 /// The configuration cannot be used. The text names the file and the key.
 #[derive(Debug, thiserror::Error)]
@@ -134,7 +148,6 @@ macro_rules! table {
 const WITHOUT_EFFECT: &[&str] = &[
     "directory_digest_interval_secs",
     "directory_resubscribe_jitter_ms",
-    "gossip",
     "group_card_republish_interval_secs",
     "presence_beacon_interval_secs",
     "presence_event_poll_interval_secs",
@@ -142,7 +155,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "rendezvous_enabled",
     "rendezvous_validity_ms",
     "update",
-    "user_key_path",
 ];
 
 table! {
@@ -154,6 +166,21 @@ table! {
 }
 
 table! {
+    /// The table `[gossip]`.
+    GossipTable {
+        retention_secs: u64,
+        topic_bytes: u64,
+        topic_entries: u64,
+        log_bytes: u64,
+        store_bytes: u64,
+    }
+}
+
+/// Keys of the original daemon's table `[gossip]` that mean nothing to this version.
+const GOSSIP_WITHOUT_EFFECT: &[&str] =
+    &["active_view_size", "passive_view_size", "arwl", "prwl", "dispatch_workers"];
+
+table! {
     /// The file's keys.
     FileConfig {
         instance_name: String,
@@ -162,6 +189,7 @@ table! {
         allow_remote_api: bool,
         data_dir: PathBuf,
         identity_dir: PathBuf,
+        user_key_path: PathBuf,
         bootstrap_peers: Vec<SocketAddr>,
         network: String,
         heartbeat_interval_secs: u64,
@@ -169,6 +197,7 @@ table! {
         log_level: LogLevel,
         log_format: LogFormat,
         sessions: SessionsTable,
+        gossip: GossipTable,
     }
 }
 
@@ -190,9 +219,18 @@ impl Ignored {
             } else if !FileConfig::KEYS.contains(&key.as_str()) {
                 ignored.unknown.push(key.clone());
             } else if let toml::Value::Table(inner) = value {
-                let strange =
-                    inner.keys().filter(|key| !SessionsTable::KEYS.contains(&key.as_str()));
-                ignored.unknown.extend(strange.map(|inner| format!("{key}.{inner}")));
+                let (known, without_effect) = match key.as_str() {
+                    "gossip" => (GossipTable::KEYS, GOSSIP_WITHOUT_EFFECT),
+                    _ => (SessionsTable::KEYS, &[][..]),
+                };
+                for inner in inner.keys().filter(|key| !known.contains(&key.as_str())) {
+                    let named = format!("{key}.{inner}");
+                    if without_effect.contains(&inner.as_str()) {
+                        ignored.without_effect.push(named);
+                    } else {
+                        ignored.unknown.push(named);
+                    }
+                }
             }
         }
         ignored
@@ -241,11 +279,15 @@ impl FileConfig {
         set(&mut config.allow_remote_api, self.allow_remote_api);
         set(&mut config.data_dir, self.data_dir);
         set(&mut config.identity_dir, self.identity_dir);
+        config.user_key_path = self.user_key_path.or_else(|| config.user_key_path.take());
         set(&mut config.bootstrap_peers, self.bootstrap_peers);
         set(&mut config.log_level, self.log_level);
         set(&mut config.log_format, self.log_format);
         if let Some(sessions) = self.sessions {
             sessions.apply(config)?;
+        }
+        if let Some(gossip) = self.gossip {
+            gossip.apply(config)?;
         }
         if let Some(network) = self.network {
             config.network = Some(network_name(network)?);
@@ -286,13 +328,56 @@ impl SessionsTable {
     }
 }
 
-fn interval(key: &'static str, secs: u64) -> Result<Duration, ConfigError> {
-    if (1..=MAX_INTERVAL_SECS).contains(&secs) {
-        Ok(Duration::from_secs(secs))
-    } else {
-        let reason = format!("{secs} is not between 1 and {MAX_INTERVAL_SECS}");
-        Err(ConfigError::Value { key, reason })
+impl GossipTable {
+    fn apply(self, config: &mut Config) -> Result<(), ConfigError> {
+        let number = |key, value: Option<u64>, slot: &mut usize, range: RangeInclusive<u64>| {
+            if let Some(value) = value {
+                let value = within(key, value, range)?;
+                *slot = usize::try_from(value).unwrap_or(usize::MAX);
+            }
+            Ok(())
+        };
+        let limits = &mut config.gossip;
+        if let Some(secs) = self.retention_secs {
+            let secs = within("gossip.retention_secs", secs, MIN_RETENTION..=MAX_RETENTION)?;
+            limits.retention = Duration::from_secs(secs);
+        }
+        let bytes = MIN_TOPIC_BYTES..=MAX_LOG_BYTES;
+        let entries = MIN_TOPIC_ENTRIES..=MAX_TOPIC_ENTRIES;
+        number("gossip.topic_bytes", self.topic_bytes, &mut limits.topic_bytes, bytes.clone())?;
+        number("gossip.topic_entries", self.topic_entries, &mut limits.topic_entries, entries)?;
+        number("gossip.log_bytes", self.log_bytes, &mut limits.log_bytes, bytes)?;
+        if limits.topic_bytes > limits.log_bytes {
+            let (topic, all) = (limits.topic_bytes, limits.log_bytes);
+            let reason = format!("one topic may not take more ({topic}) than all together ({all})");
+            return Err(ConfigError::Value { key: "gossip.topic_bytes", reason });
+        }
+        if let Some(bytes) = self.store_bytes {
+            let range = MIN_STORE_BYTES..=MAX_STORE_BYTES;
+            config.store_bytes = within("gossip.store_bytes", bytes, range)?;
+        }
+        let bound = limits.memory_bound();
+        if bound > MAX_GOSSIP_MEMORY {
+            let reason = format!(
+                "with these limits peers could make this daemon hold {bound} bytes, more than \
+                 {MAX_GOSSIP_MEMORY}"
+            );
+            return Err(ConfigError::Value { key: "gossip", reason });
+        }
+        Ok(())
     }
+}
+
+fn within(key: &'static str, value: u64, range: RangeInclusive<u64>) -> Result<u64, ConfigError> {
+    if range.contains(&value) {
+        return Ok(value);
+    }
+    let reason = format!("{value} is not between {} and {}", range.start(), range.end());
+    Err(ConfigError::Value { key, reason })
+}
+
+fn interval(key: &'static str, secs: u64) -> Result<Duration, ConfigError> {
+    within(key, secs, 1..=MAX_INTERVAL_SECS).map(Duration::from_secs)
 }
 
 fn network_name(name: String) -> Result<String, ConfigError> {

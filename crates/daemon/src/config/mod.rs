@@ -14,7 +14,7 @@ pub use file::{ConfigError, LogFormat, LogLevel};
 pub use paths::Paths;
 
 use file::FileConfig;
-use x0x_agent::SessionConfig;
+use x0x_agent::{GossipLimits, SessionConfig};
 use x0x_api::instance::is_name;
 
 /// Most bootstrap peers.
@@ -23,6 +23,8 @@ const MAX_BOOTSTRAP_PEERS: usize = 64;
 pub const DEFAULT_QUIC_PORT: u16 = 5483;
 /// TCP port of the API of the unnamed instance.
 pub const DEFAULT_API_PORT: u16 = 12700;
+/// Bytes that the database of topics may take on disk.
+pub const DEFAULT_STORE_BYTES: u64 = 1024 * 1024 * 1024;
 /// Seconds between announcements of the agent.
 pub const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(300);
 /// How long an announcement counts: three heartbeats.
@@ -63,6 +65,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where the keys live.
     pub identity_dir: PathBuf,
+    /// The user's key, where it is not `user.key` there. It must exist: it is never made silently.
+    pub user_key_path: Option<PathBuf>,
     /// Machines to contact first.
     pub bootstrap_peers: Vec<SocketAddr>,
     /// Name of the network; machines of different networks do not talk.
@@ -72,6 +76,10 @@ pub struct Config {
     /// Most of these that machines of one network (/24 of IPv4, /56 of IPv6) opened; loopback, the
     /// link and the site are exempt.
     pub max_sessions_per_network: usize,
+    /// What topics keep in memory and for how long, and every other bound of gossip.
+    pub gossip: GossipLimits,
+    /// Bytes that the database of topics may take on disk.
+    pub store_bytes: u64,
     /// Time between announcements.
     pub heartbeat: Duration,
     /// How long an announcement counts.
@@ -139,10 +147,13 @@ impl Config {
             allow_remote_api: false,
             data_dir: paths.data_dir(name.as_deref()),
             identity_dir: paths.identity_dir(name.as_deref()),
+            user_key_path: None,
             bootstrap_peers: Vec::new(),
             network: None,
             max_sessions: sessions.max_sessions,
             max_sessions_per_network: sessions.max_sessions_per_network,
+            gossip: GossipLimits::default(),
+            store_bytes: DEFAULT_STORE_BYTES,
             heartbeat: DEFAULT_HEARTBEAT,
             identity_ttl: DEFAULT_IDENTITY_TTL,
             log_level: LogLevel::Warn,
@@ -214,13 +225,21 @@ impl fmt::Display for Config {
         writeln!(f, "allow_remote_api = {}", self.allow_remote_api)?;
         writeln!(f, "data_dir = {}", path_value(&self.data_dir))?;
         writeln!(f, "identity_dir = {}", path_value(&self.identity_dir))?;
+        if let Some(path) = &self.user_key_path {
+            writeln!(f, "user_key_path = {}", path_value(path))?;
+        }
         writeln!(f, "bootstrap_peers = [{}]", peers.join(", "))?;
         writeln!(f, "heartbeat_interval_secs = {}", self.heartbeat.as_secs())?;
         writeln!(f, "identity_ttl_secs = {}", self.identity_ttl.as_secs())?;
         writeln!(f, "log_level = \"{}\"", self.log_level)?;
         writeln!(f, "log_format = \"{}\"", self.log_format)?;
         writeln!(f, "\n[sessions]\nmax = {}", self.max_sessions)?;
-        writeln!(f, "max_per_network = {}", self.max_sessions_per_network)
+        writeln!(f, "max_per_network = {}", self.max_sessions_per_network)?;
+        writeln!(f, "\n[gossip]\nretention_secs = {}", self.gossip.retention.as_secs())?;
+        writeln!(f, "topic_bytes = {}", self.gossip.topic_bytes)?;
+        writeln!(f, "topic_entries = {}", self.gossip.topic_entries)?;
+        writeln!(f, "log_bytes = {}", self.gossip.log_bytes)?;
+        writeln!(f, "store_bytes = {}", self.store_bytes)
     }
 }
 

@@ -108,17 +108,18 @@ fn bootstrap_flags_add_to_the_file() {
 
 #[test]
 fn keys_that_change_nothing_are_named_not_fatal() {
-    let text = "presence_beacon_interval_secs = 30\nmoons = 2\nuser_key_path = '/x'\n\
-                [update]\nenabled = false\n[gossip]\nactive_view_size = 6\n\
+    let text = "presence_beacon_interval_secs = 30\nmoons = 2\nuser_key_path = '/x/user.key'\n\
+                [update]\nenabled = false\n[gossip]\nactive_view_size = 6\nactive = 1\n\
                 [sessions]\nmax = 9\nmin = 1";
     let config = Place::new().load(text, Overrides::default()).expect("valid");
     let sorted = |mut keys: Vec<String>| {
         keys.sort();
         keys
     };
-    assert_eq!(sorted(config.unknown_keys), ["moons", "sessions.min"]);
-    let known = ["gossip", "presence_beacon_interval_secs", "update", "user_key_path"];
+    assert_eq!(sorted(config.unknown_keys), ["gossip.active", "moons", "sessions.min"]);
+    let known = ["gossip.active_view_size", "presence_beacon_interval_secs", "update"];
     assert_eq!(sorted(config.keys_without_effect), known);
+    assert_eq!(config.user_key_path.as_deref(), Some("/x/user.key".as_ref()));
 }
 
 #[test]
@@ -135,6 +136,29 @@ fn sessions_are_capped() {
         assert!(refusal(&format!("[sessions]\n{text}")).contains(key), "{text}");
     }
     assert!(refusal("sessions = 7").contains("sessions"));
+}
+
+#[test]
+fn what_gossip_keeps_is_set_within_bounds() {
+    let place = Place::new();
+    let text = "[gossip]\nretention_secs = 3600\ntopic_bytes = 2000000\nlog_bytes = 4000000\n\
+                topic_entries = 5000\nstore_bytes = 50000000";
+    let config = place.load(text, Overrides::default()).expect("valid");
+    assert_eq!(config.gossip.retention, Duration::from_secs(3600));
+    assert_eq!((config.gossip.topic_bytes, config.gossip.log_bytes), (2_000_000, 4_000_000));
+    assert_eq!((config.gossip.topic_entries, config.store_bytes), (5000, 50_000_000));
+    for (text, key) in [
+        ("retention_secs = 59", "gossip.retention_secs"),
+        ("topic_bytes = 1000", "gossip.topic_bytes"),
+        ("topic_bytes = 50000000", "more (50000000) than all together"),
+        ("topic_entries = 5", "gossip.topic_entries"),
+        ("log_bytes = 2000000000000", "gossip.log_bytes"),
+        ("store_bytes = 5", "gossip.store_bytes"),
+        ("topic_bytes = 'much'", "topic_bytes"),
+    ] {
+        let refused = refusal(&format!("[gossip]\n{text}"));
+        assert!(refused.contains(key), "{text}: {refused}");
+    }
 }
 
 #[test]
@@ -165,7 +189,7 @@ fn what_check_prints_gives_the_same_configuration() {
     let place = Place::new();
     let text = "instance_name = 'a'\nnetwork = 'my \"net\"'\nbootstrap_peers = ['[::1]:5', '192.0.2.1:6']\n\
                 log_format = 'json'\ndata_dir = '/with \"quotes\"'\nheartbeat_interval_secs = 7\n\
-                [sessions]\nmax = 50\nmax_per_network = 5";
+                [sessions]\nmax = 50\nmax_per_network = 5\n[gossip]\nretention_secs = 600\nstore_bytes = 90000000";
     let config = place.load(text, Overrides::default()).expect("valid");
     let again = place.load(&config.to_string(), Overrides::default()).expect("valid");
     assert_eq!(again, config);

@@ -6,8 +6,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use x0x_agent::{
-    AgentPublishError, AgentSubscribeError, AnnounceError, DirectError, PublishError,
-    SendDirectError, SubscribeError, TopicNameError,
+    AgentPublishError, AgentSubscribeError, AnnounceError, DirectError, IdentityError,
+    ImportCardError, PublishError, SendDirectError, SubscribeError, TopicNameError,
+    trust::{ChangeError, TrustError},
 };
 use x0x_api::{ErrorBody, ErrorCode, InvalidBase64, InvalidCursor, limits::RETRY_AFTER_SECS};
 use x0x_core::ParseIdError;
@@ -90,6 +91,39 @@ impl From<AgentPublishError> for ApiError {
     }
 }
 
+impl From<TrustError> for ApiError {
+    fn from(error: TrustError) -> Self {
+        let code = match &error {
+            TrustError::Change(ChangeError::Full { .. }) => ErrorCode::LimitReached,
+            TrustError::Change(_) => ErrorCode::BadRequest,
+            _ => ErrorCode::Internal,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<ImportCardError> for ApiError {
+    fn from(error: ImportCardError) -> Self {
+        match error {
+            ImportCardError::Contact(error) => error.into(),
+            error => Self::new(ErrorCode::BadRequest, error.to_string()),
+        }
+    }
+}
+
+impl From<IdentityError> for ApiError {
+    fn from(error: IdentityError) -> Self {
+        let code = match error {
+            IdentityError::Trust(error) => return error.into(),
+            IdentityError::Exists(_) => ErrorCode::AlreadyExists,
+            IdentityError::Store(_) | IdentityError::Interrupted => ErrorCode::Internal,
+            IdentityError::Publish(_) => ErrorCode::Busy,
+            _ => ErrorCode::BadRequest,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
 impl From<AgentSubscribeError> for ApiError {
     fn from(error: AgentSubscribeError) -> Self {
         let code = match &error {
@@ -110,6 +144,9 @@ impl From<AnnounceError> for ApiError {
 
 impl From<SendDirectError> for ApiError {
     fn from(error: SendDirectError) -> Self {
+        if let SendDirectError::Forbidden(_) = error {
+            return Self::new(ErrorCode::Blocked, "agent is blocked");
+        }
         let code = match &error {
             SendDirectError::NotFound(_) => ErrorCode::RecipientKeyUnavailable,
             SendDirectError::Unreachable { .. } => ErrorCode::PeerDisconnected,

@@ -92,6 +92,21 @@ impl<S: Send + Sync> FromRequestParts<S> for PathParameter {
     }
 }
 
+/// The two parameters of the path, in their order.
+#[derive(Debug)]
+pub(crate) struct PathPair(pub(crate) String, pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathPair {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Path((first, second)) = Path::from_request_parts(parts, state)
+            .await
+            .map_err(|error| refused(ErrorCode::BadRequest, &error))?;
+        Ok(Self(first, second))
+    }
+}
+
 fn refused(code: ErrorCode, error: &impl Display) -> ApiError {
     ApiError::new(code, error.to_string())
 }

@@ -116,7 +116,10 @@ impl DirectSource {
     fn append(&self, out: &mut BytesMut, event: DirectEvent) {
         match event {
             DirectEvent::Message { number, message } => {
-                let event = encode(DIRECT_MESSAGE, &convert::direct_event(message));
+                let event = {
+                    let stands = self.events.assess(&message);
+                    encode(DIRECT_MESSAGE, &convert::direct_event(message, stands))
+                };
                 append(out, self.base + number, &event);
             }
             DirectEvent::Lagged { missed } => {

@@ -9,7 +9,7 @@ use futures_util::{
     StreamExt,
     stream::{self, BoxStream, SelectAll},
 };
-use x0x_agent::{Agent, Delivery, Subscription};
+use x0x_agent::{Agent, Delivery, Subscription, trust::Trust};
 use x0x_api::{CursorToken, ErrorCode, Since, limits::MAX_STREAM_TOPICS};
 
 use super::{
@@ -83,6 +83,7 @@ pub(crate) struct TopicStream {
     topics: Vec<String>,
     places: Vec<Option<CursorToken>>,
     deliveries: SelectAll<BoxStream<'static, (usize, Vec<Delivery>)>>,
+    trust: Trust,
 }
 
 impl TopicStream {
@@ -107,6 +108,7 @@ impl TopicStream {
             places: starts.into_iter().map(place).collect(),
             topics: wanted.topics,
             deliveries,
+            trust: agent.trust().clone(),
         })
     }
 }
@@ -127,7 +129,9 @@ impl Source for TopicStream {
         let topic = self.topics.get(index)?;
         let mut out = BytesMut::new();
         for delivery in batch {
-            let Some((cursor, event)) = subscriptions::encode(&self.id, topic, delivery) else {
+            let Some((cursor, event)) =
+                subscriptions::encode(&self.id, topic, &self.trust, delivery)
+            else {
                 continue;
             };
             match cursor {

@@ -146,6 +146,72 @@ async fn topics_and_cursors_outlive_a_killed_daemon() {
     assert_eq!(process.terminate().await, Some(0));
 }
 
+/// A daemon is killed in the middle of a burst that it receives, again and again: a client that goes on
+/// at the last message it got sees each message once, in order.
+#[tokio::test]
+async fn a_reader_of_a_killed_daemon_gets_each_message_once() {
+    const MESSAGES: usize = 600;
+    let source = Node::start(&[]).await;
+    let bootstrap = source.daemon.agent().local_addresses();
+    let mut process = Process::spawn(&bootstrap).await;
+    let mut stream = EventStream::open(&process.api(), "/events?topic=a", None).await;
+    let api = source.api.clone();
+    let burst = tokio::spawn(async move {
+        for n in 0..MESSAGES {
+            publish(&api, "a", &[&n.to_string()]).await;
+        }
+    });
+    let (mut last, mut next, mut kills) = (None, 0, 0);
+    while next < MESSAGES {
+        let event = stream.next().await.expect("an event");
+        assert_eq!(event.payload(), next.to_string().as_bytes(), "after {kills} kills: {event:?}");
+        (last, next) = (event.id, next + 1);
+        if next == 40 + kills * 150 && kills < 3 {
+            kills += 1;
+            process.kill();
+            process.restart(&bootstrap).await;
+            stream = EventStream::open(&process.api(), "/events?topic=a", last.as_deref()).await;
+        }
+    }
+    assert_eq!(kills, 3);
+    burst.await.expect("everything is published");
+    // Nothing comes again behind it either.
+    publish(&source.api, "a", &["end"]).await;
+    read(&mut stream, &["end"]).await;
+    assert!(last.is_some());
+    assert_eq!(process.terminate().await, Some(0));
+    stop(vec![source]).await;
+}
+
+#[tokio::test]
+async fn messages_are_kept_as_their_publisher_says() {
+    let node = Node::start(&[]).await;
+    let api = &node.api;
+    let send = async |text: &str, retention: &str| {
+        let payload = data_encoding::BASE64.encode(text.as_bytes());
+        let body = json!({"topic": "a", "payload": payload, "retention": retention});
+        api.post("/publish", &body).await
+    };
+    for (text, retention) in
+        [("1", "latest"), ("2", "standard"), ("3", "latest"), ("4", "ephemeral")]
+    {
+        let answer = send(text, retention).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    let mut stream = EventStream::open(api, "/events?topic=a", None).await;
+    read(&mut stream, &["2", "3", "4"]).await;
+    let refused = send("5", "for ever").await;
+    assert_eq!(refused.status, 400, "{refused:?}");
+    let mut ws = Ws::open(api, "/ws").await;
+    let frame = json!({"type": "publish", "topic": "a", "payload": "NQ==", "retention": "never"});
+    ws.send(&frame).await;
+    assert_eq!(ws.next().await["code"], "invalid_command");
+    let frame = json!({"type": "publish", "topic": "a", "payload": "NQ==", "retention": "latest"});
+    ws.send(&frame).await;
+    read(&mut stream, &["5"]).await;
+    stop(vec![node]).await;
+}
+
 #[tokio::test]
 async fn a_cursor_of_another_daemon_begins_with_a_mark() {
     let nodes = Node::cluster(2).await;

@@ -14,7 +14,8 @@ impl HyParView {
             return;
         }
         let deadline = now + self.config.request_timeout;
-        self.requests.insert(contact, Request { urgent: true, across, deadline });
+        let request = Request { urgent: true, chosen: true, across, deadline };
+        self.requests.insert(contact, request);
         self.metrics.requests.inc();
         self.send(contact, Message::Join);
     }

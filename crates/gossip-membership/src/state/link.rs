@@ -25,17 +25,20 @@ impl HyParView {
             }
             Purpose::Merge => self.join(now, id, true),
             Purpose::Compare => self.ask_whom_it_knows(now, id),
-            Purpose::Link { urgent } => self.request(now, id, urgent, urgent),
+            Purpose::Link { urgent } => self.request(now, id, urgent, true),
             Purpose::Walk => self.request(now, id, true, false),
         }
     }
 
-    fn request(&mut self, now: Tick, id: MachineId, urgent: bool, across: bool) {
+    /// Asks for a link: to a peer that this node picked, or one whose walk ended here.
+    fn request(&mut self, now: Tick, id: MachineId, urgent: bool, chosen: bool) {
         if self.active.contains(id) || self.requests.contains_key(&id) {
             return;
         }
         // What cannot be kept is not asked for: it might cost the other side a link.
-        let keepable = self.has_room() || (urgent && self.evictable().next().is_some());
+        let keepable = self.has_room(chosen)
+            || self.in_place_of(id).is_some()
+            || (urgent && self.evictable().next().is_some());
         if !keepable {
             return;
         }
@@ -45,7 +48,8 @@ impl HyParView {
         }
         let high = urgent || self.active.is_empty();
         let deadline = now + self.config.request_timeout;
-        self.requests.insert(id, Request { urgent: high, across, deadline });
+        let across = urgent && chosen;
+        self.requests.insert(id, Request { urgent: high, chosen, across, deadline });
         self.metrics.requests.inc();
         self.send(id, Message::Neighbor { high });
     }
@@ -69,8 +73,7 @@ impl HyParView {
 
     /// Grants a link when there is room, or when an urgent one may push another out; answers.
     pub(super) fn grant(&mut self, now: Tick, to: MachineId, urgent: bool, entries: Vec<Peer>) {
-        let accept =
-            self.admits_counted(now, to) && (self.has_room() || (urgent && self.make_room(now)));
+        let accept = self.admits_counted(now, to) && self.take_place(now, to, urgent);
         self.send(to, Message::NeighborReply { accept, entries });
         if accept {
             self.metrics.accepts.inc();
@@ -112,9 +115,10 @@ impl HyParView {
             self.metrics.requests_refused.inc();
             return self.defer(now, from);
         }
-        if self.admits_counted(now, from)
-            && (self.has_room() || (request.urgent && self.make_room(now)))
-        {
+        if let Some(session) = self.sessions.get_mut(&from) {
+            session.chosen |= request.chosen;
+        }
+        if self.admits_counted(now, from) && self.take_place(now, from, request.urgent) {
             self.add_link(now, from);
         } else {
             self.send(from, Message::Disconnect { alive: true });
@@ -210,15 +214,45 @@ impl HyParView {
         admits
     }
 
-    fn has_room(&self) -> bool {
-        self.active.len() < self.config.active_max
+    /// Whether there is a place for one more neighbour, which this node picked or not.
+    fn has_room(&self, chosen: bool) -> bool {
+        self.active.len() < self.config.active_max && (chosen || !self.is_inbound_full())
+    }
+
+    /// Whether as many neighbours were not picked by this node as may be.
+    fn is_inbound_full(&self) -> bool {
+        let inbound = self.active.ids().filter(|id| !self.is_chosen(*id)).count();
+        inbound >= self.config.inbound_max
+    }
+
+    /// Whether this node picked a peer, or is about to.
+    fn is_chosen(&self, id: MachineId) -> bool {
+        self.sessions.get(&id).is_some_and(|session| session.chosen)
+            || self.requests.get(&id).is_some_and(|request| request.chosen)
+    }
+
+    /// Finds a place for a peer, if need be by dropping a neighbour; false when there is none.
+    fn take_place(&mut self, now: Tick, id: MachineId, urgent: bool) -> bool {
+        let chosen = self.is_chosen(id);
+        if self.has_room(chosen) {
+            return true;
+        }
+        if let Some(crowded) = self.in_place_of(id) {
+            self.metrics.spread.inc();
+            self.demote(now, crowded);
+            return true;
+        }
+        let made = urgent && self.make_room(now);
+        if !made && !chosen && self.active.len() < self.config.active_max {
+            self.metrics.refused_inbound.inc();
+        }
+        made
     }
 
     /// Neighbours that may have to make room for strangers: not those known for longest, and not
     /// those that this node chose and dialled itself. A flood of strangers cannot cut it off from them.
-    fn evictable(&self) -> impl Iterator<Item = MachineId> {
-        let chosen = |id: &MachineId| self.sessions.get(id).is_some_and(|session| session.chosen);
-        self.active.ids().skip(PROTECTED_OLDEST).filter(move |id| !chosen(id))
+    pub(super) fn evictable(&self) -> impl Iterator<Item = MachineId> {
+        self.active.ids().skip(PROTECTED_OLDEST).filter(|id| !self.is_chosen(*id))
     }
 
     /// Drops a random neighbour, if strangers may cause that now.
@@ -230,13 +264,18 @@ impl HyParView {
         if !self.evictions.take(now) {
             return false;
         }
+        self.demote(now, id);
+        true
+    }
+
+    /// Ends the link to a neighbour that lives, to give its place to another.
+    pub(super) fn demote(&mut self, now: Tick, id: MachineId) {
         self.metrics.demotions.inc();
         self.send(id, Message::Disconnect { alive: true });
         if let Some(peer) = self.drop_link(now, id) {
             self.learn(now, peer, Source::Gossip, &[]);
             self.defer(now, id);
         }
-        true
     }
 
     fn add_link(&mut self, now: Tick, id: MachineId) {
@@ -248,7 +287,11 @@ impl HyParView {
         }
         self.lost.forget(id);
         self.bootstrap_linked(now, id);
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.chosen |= self.requests.get(&id).is_some_and(|request| request.chosen);
+        }
         self.active.push(peer);
+        self.count_networks();
         self.watch(now, id);
         self.linked_beyond(id);
         self.introduce(id);

@@ -6,7 +6,8 @@
 //! One neighbour after the other is pinged. One that is late is pinged again by up to three others; if
 //! they find it alive, only the path is bad, or its process is a new one. If not, it is suspected, and
 //! told so; an answer of its own ends that, or word by others of an incarnation later than the one
-//! suspected, which only it can have begun.
+//! suspected, which only it can have begun. No word of others ends a link by itself: whatever they say,
+//! the neighbour is asked once more.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -44,7 +45,10 @@ pub(super) struct Liveness {
     favours: BTreeMap<u64, Favour>,
     /// Neighbours still to be pinged in this round.
     round: Vec<MachineId>,
+    /// When it is looked whether anybody must be pinged.
     next_ping: Option<Tick>,
+    /// When one of a calm round is pinged next.
+    next_calm: Tick,
     nonce: u64,
 }
 
@@ -60,6 +64,12 @@ struct Watch {
     detours: u8,
     /// Where others say that it joins, as if it had no neighbours yet.
     elsewhere: Option<Peer>,
+    /// Another was reached by another process than the one at the end of this session, or says so.
+    replaced: bool,
+    /// Packets that came from it, and when the latest of them did, as far as it was noticed.
+    received: Option<(u64, Tick)>,
+    /// When its suspicion of this node last made this node doubt itself.
+    blamed: Option<Tick>,
 }
 
 #[derive(Debug, Default)]
@@ -115,6 +125,7 @@ impl Liveness {
             favours: BTreeMap::new(),
             round: Vec::new(),
             next_ping: None,
+            next_calm: Tick::ZERO,
             nonce: 0,
         }
     }
@@ -157,6 +168,9 @@ impl Watch {
             phase: Phase::Fine,
             detours: 0,
             elsewhere: None,
+            replaced: false,
+            received: None,
+            blamed: None,
         }
     }
 
@@ -240,7 +254,7 @@ impl HyParView {
         if self.liveness.next_ping.is_some_and(|at| at <= now) {
             let interval = self.liveness.health.scale(self.config.ping_interval);
             self.liveness.next_ping = Some(self.around(now, interval));
-            self.ping_next(now);
+            self.ping_some(now);
         }
         let config = &self.config;
         let due = self
@@ -255,7 +269,46 @@ impl HyParView {
         let late = self.liveness.favours.iter().filter(|(_, favour)| favour.until <= now);
         let late: Vec<u64> = late.map(|(nonce, _)| *nonce).collect();
         for nonce in late {
-            self.report_favour(nonce, Outcome::Silent);
+            let target = self.report_favour(nonce, Outcome::Silent);
+            // Whoever is silent for a helper is late for it too.
+            if let Some(id) = target.filter(|id| self.is_fine(*id)) {
+                self.set_phase(id, Phase::Pinged { until: now });
+                self.check(now, id);
+            }
+        }
+    }
+
+    fn is_fine(&self, id: MachineId) -> bool {
+        let watch = self.liveness.watches.get(&id);
+        watch.is_some_and(|watch| matches!(watch.phase, Phase::Fine))
+    }
+
+    /// The transport counts packets of a peer.
+    pub(super) fn on_received(&mut self, now: Tick, id: MachineId, packets: u64) {
+        if let Some(watch) = self.liveness.watches.get_mut(&id)
+            && watch.received.is_none_or(|(known, _)| known != packets)
+        {
+            watch.received = Some((packets, now));
+        }
+    }
+
+    /// Pings those from whom no packet came for a while, or else whose turn it is: at each look one, and
+    /// fewer while packets come from everybody.
+    fn ping_some(&mut self, now: Tick) {
+        let silence = self.config.silence;
+        let is_silent =
+            |watch: &Watch| watch.received.is_some_and(|(_, at)| now.since(at) >= silence);
+        let watches = &self.liveness.watches;
+        let fine = watches.iter().filter(|(_, watch)| matches!(watch.phase, Phase::Fine));
+        let silent: Vec<MachineId> =
+            fine.filter(|(_, watch)| is_silent(watch)).map(|(id, _)| *id).collect();
+        let calm = watches.values().all(|watch| watch.received.is_some());
+        for id in &silent {
+            self.ping(now, *id);
+        }
+        if silent.is_empty() && (!calm || self.liveness.next_calm <= now) {
+            self.liveness.next_calm = self.around(now, self.config.calm_ping_interval);
+            self.ping_next(now);
         }
     }
 
@@ -263,8 +316,7 @@ impl HyParView {
     fn ping_next(&mut self, now: Tick) {
         for _ in 0..2 {
             while let Some(id) = self.liveness.round.pop() {
-                let watch = self.liveness.watches.get(&id);
-                if watch.is_some_and(|watch| matches!(watch.phase, Phase::Fine)) {
+                if self.is_fine(id) {
                     return self.ping(now, id);
                 }
             }
@@ -305,6 +357,7 @@ impl HyParView {
         let Some(watch) = self.liveness.watches.get_mut(&id) else { return };
         match std::mem::take(&mut watch.phase) {
             Phase::Fine => {}
+            Phase::Pinged { .. } if watch.replaced => self.judge(now, id, Verdict::Restarted),
             Phase::Pinged { .. } => {
                 self.metrics.pings_late.inc();
                 let mut helpers = Helpers::default();
@@ -366,21 +419,36 @@ impl HyParView {
     /// A peer wants to know whether this node is there.
     pub(super) fn on_ping(
         &mut self,
+        now: Tick,
         from: MachineId,
         nonce: u64,
         suspected: Option<u64>,
         sample: bool,
     ) {
-        let own = self.liveness.incarnation;
         // Nobody can know of a later one, and an earlier one was refuted already.
-        if suspected == Some(own) {
-            self.liveness.incarnation = own.wrapping_add(1);
-            self.liveness.health.worsen(1);
-            self.metrics.refutations.inc();
+        if suspected == Some(self.liveness.incarnation) {
+            self.refute(now, from);
         }
         let entries = if sample { self.introductions(from) } else { Vec::new() };
         let incarnation = self.liveness.incarnation;
         self.send(from, Message::Ack { nonce, incarnation, entries });
+    }
+
+    /// A peer suspects this node, which shows that it lives. If neighbours do so, it may be slow; but one
+    /// that says it again and again says no more than once.
+    fn refute(&mut self, now: Tick, from: MachineId) {
+        let Some(watch) = self.liveness.watches.get_mut(&from) else {
+            return self.metrics.refused_suspicions.inc();
+        };
+        self.liveness.incarnation = self.liveness.incarnation.wrapping_add(1);
+        self.metrics.refutations.inc();
+        let rested = watch.blamed.is_none_or(|at| now.since(at) >= self.config.suspicion_max);
+        if rested {
+            watch.blamed = Some(now);
+            self.liveness.health.worsen(1);
+        } else {
+            self.metrics.refused_suspicions.inc();
+        }
     }
 
     /// An answer to a ping of this node.
@@ -393,7 +461,8 @@ impl HyParView {
         entries: Vec<Peer>,
     ) {
         if self.liveness.favours.get(&nonce).is_some_and(|favour| favour.target == from) {
-            return self.report_favour(nonce, Outcome::Alive(incarnation));
+            self.report_favour(nonce, Outcome::Alive(incarnation));
+            return;
         }
         if self.is_comparing(from, nonce) {
             return self.compare(now, from, entries);
@@ -407,6 +476,7 @@ impl HyParView {
             watch.phase = Phase::Fine;
             watch.detours = 0;
             watch.elsewhere = None;
+            watch.replaced = false;
             Some(at)
         });
         let Some(at) = ping else { return self.metrics.refused_unsolicited.inc() };
@@ -439,10 +509,11 @@ impl HyParView {
         self.send(target, Message::Ping { nonce: number, suspected, sample: false });
     }
 
-    fn report_favour(&mut self, nonce: u64, outcome: Outcome) {
-        if let Some(favour) = self.liveness.favours.remove(&nonce) {
-            self.send(favour.origin, Message::PingReport { nonce: favour.nonce, outcome });
-        }
+    /// Tells who asked; gives whom it was about.
+    fn report_favour(&mut self, nonce: u64, outcome: Outcome) -> Option<MachineId> {
+        let favour = self.liveness.favours.remove(&nonce)?;
+        self.send(favour.origin, Message::PingReport { nonce: favour.nonce, outcome });
+        Some(favour.target)
     }
 
     /// A helper tells of a neighbour that it was asked about.
@@ -466,7 +537,11 @@ impl HyParView {
         let Some(watch) = self.liveness.watches.get_mut(&id) else { return };
         let Outcome::Alive(incarnation) = outcome else { return };
         if watch.is_another_run(incarnation) {
-            return self.judge(now, id, Verdict::Restarted);
+            // The helper may lie: the session is dead if its other end does not answer once more.
+            watch.replaced = true;
+            let until = now + self.liveness.health.scale(self.ping_timeout(id));
+            self.set_phase(id, Phase::Pinged { until });
+            return self.send_ping(now, id);
         }
         let refuted = watch.incarnation.is_none_or(|known| incarnation > known);
         if watch.is_suspect() && !refuted {

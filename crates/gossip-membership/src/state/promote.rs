@@ -60,11 +60,11 @@ impl HyParView {
         if self.left {
             return;
         }
-        while self.linked() < self.target() && self.try_candidate(now) {}
+        while self.settled(now) < self.target() && self.try_candidate(now) {}
         let fill_due = self.next_fill.is_some_and(|at| at <= now);
         if fill_due {
             self.next_fill = None;
-            if self.linked() < self.config.fill() {
+            if self.settled(now) < self.config.fill() {
                 self.try_candidate(now);
             }
         }
@@ -119,9 +119,11 @@ impl HyParView {
 
     /// Asks one candidate for a link; false when there is none that may be asked now.
     fn try_candidate(&mut self, now: Tick) -> bool {
-        let ready = self.passive.ready(now, |peer| self.suits(now, peer));
+        let mut ready = self.passive.ready(now, |peer| self.suits(now, peer));
+        self.rng.shuffle(&mut ready);
+        let ready = self.one_a_network(&ready);
         let peer = if let Some(peer) = ready.get(self.rng.below(ready.len())) {
-            Peer::clone(peer)
+            peer.clone()
         } else if self.linked() >= self.target() {
             return false;
         } else if let Some(peer) = self.lost.ready(now, |id| self.is_busy(id)) {
@@ -164,7 +166,7 @@ impl HyParView {
     }
 
     fn arm_fill(&mut self, now: Tick) {
-        let linked = self.linked();
+        let linked = self.settled(now);
         // With all dials in use, the next result comes back here.
         if linked >= self.config.fill() || !self.may_dial() {
             self.next_fill = None;

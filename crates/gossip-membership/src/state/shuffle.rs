@@ -16,6 +16,9 @@ pub const MAX_EXCHANGES: usize = 128;
 /// How long after its first link, or after falling short of neighbours, a node shuffles. From there
 /// the pause doubles up to the configured interval, so that a young node soon knows enough peers.
 const FIRST_SHUFFLE: Duration = Duration::from_millis(300);
+/// How often the pause between shuffles doubles beyond the configured interval, once for each exchange in
+/// a row that told of nobody new: where everybody is known, there is little to tell.
+const MAX_STALE: u32 = 3;
 
 /// Shuffles that await their reply, in the order in which they were sent.
 #[derive(Debug, Default)]
@@ -84,7 +87,8 @@ impl HyParView {
             self.next_shuffle = None;
             return;
         };
-        self.shuffle_pause = (self.shuffle_pause * 2).min(self.config.shuffle_interval);
+        let longest = self.config.shuffle_interval * (1 << self.stale);
+        self.shuffle_pause = (self.shuffle_pause * 2).min(longest);
         self.next_shuffle = Some(self.around(now, self.shuffle_pause));
         let (peers, sent) = self.sample(self.config.shuffle_active, self.shuffle_len(), to);
         let own = self.own_entry();
@@ -138,6 +142,8 @@ impl HyParView {
         match kind {
             Kind::Own { sent } => {
                 self.metrics.shuffles_completed.inc();
+                let stale = entries.iter().all(|peer| self.knows(peer.id()));
+                self.stale = if stale { (self.stale + 1).min(MAX_STALE) } else { 0 };
                 self.integrate(now, from, entries, &sent);
             }
             Kind::Relayed { from: origin, id } => {
@@ -145,6 +151,10 @@ impl HyParView {
                 self.send(origin, Message::ShuffleReply { id, entries });
             }
         }
+    }
+
+    fn knows(&self, id: MachineId) -> bool {
+        id == self.local || self.active.contains(id) || self.passive.contains(id)
     }
 
     pub(super) const fn shuffle_len(&self) -> usize {

@@ -81,10 +81,11 @@ impl World {
         self.handle(Input::Message { peer: id(n), message })
     }
 
-    /// Gives neighbours until there are `count`.
+    /// Gives neighbours, the last ones of a full view dialled.
     fn link(&mut self, numbers: impl IntoIterator<Item = u64>) {
         for n in numbers {
-            self.up(n);
+            let dialled = self.machine.active.len() >= self.machine.config.inbound_max;
+            self.handle(Input::Up { peer: peer(n), path: Scope::Site, dialled });
             self.hear(n, Message::Neighbor { high: true });
             assert!(self.machine.active.contains(id(n)));
         }

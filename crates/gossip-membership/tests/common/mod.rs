@@ -23,6 +23,12 @@ pub(crate) struct Overlay {
     pub(crate) config: OverlayConfig,
     /// Who dialled whom.
     dialled: BTreeSet<(NodeId, NodeId)>,
+    /// With sybils all are on the internet: these and the later ones in four networks, each other
+    /// node in one of its own.
+    first_sybil: Option<NodeId>,
+    /// Sybils and the others that they have a session with, to be asked for a link.
+    pub(crate) pushes: Vec<(NodeId, NodeId)>,
+    sybils: usize,
 }
 
 pub(crate) type Overlays = Swarm<Overlay>;
@@ -42,8 +48,58 @@ pub(crate) fn address(node: NodeId) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::from_bits(0x0a00_0000 + node as u32), 5483))
 }
 
-pub(crate) fn peer(node: NodeId) -> Peer {
-    Peer::new(id(node), [address(node)])
+impl Overlay {
+    pub(crate) fn is_sybil(&self, node: NodeId) -> bool {
+        self.first_sybil.is_some_and(|first| node >= first)
+    }
+
+    fn address(&self, node: NodeId) -> SocketAddr {
+        let bits = match self.first_sybil {
+            None => return address(node),
+            Some(first) if node < first => 0x2000_0000 + ((node as u32) << 8),
+            Some(first) => {
+                let place = (node - first) as u32;
+                0x4000_0000 + ((place % 4) << 8) + place / 4
+            }
+        };
+        SocketAddr::from((Ipv4Addr::from_bits(bits), 5483))
+    }
+
+    fn peer(&self, node: NodeId) -> Peer {
+        Peer::new(id(node), [self.address(node)])
+    }
+
+    fn node_at(&self, address: SocketAddr) -> Option<NodeId> {
+        (0..2000).find(|node| self.address(*node) == address)
+    }
+
+    /// Sybils tell of their like only, and keep every place that they have.
+    fn twisted(&mut self, at: NodeId, message: Message) -> Option<Message> {
+        if !self.is_sybil(at) {
+            return Some(message);
+        }
+        let mut like = |entries: Vec<Peer>| -> Vec<Peer> {
+            let first = self.first_sybil.unwrap_or_default();
+            let mut next = || {
+                self.sybils = (self.sybils + 7) % 200;
+                self.peer(first + self.sybils)
+            };
+            entries.iter().map(|_| next()).collect()
+        };
+        Some(match message {
+            Message::Disconnect { .. } => return None,
+            Message::Shuffle { id, ttl, entries } => {
+                Message::Shuffle { id, ttl, entries: like(entries) }
+            }
+            Message::ShuffleReply { id, entries } => {
+                Message::ShuffleReply { id, entries: like(entries) }
+            }
+            Message::NeighborReply { accept, entries } => {
+                Message::NeighborReply { accept, entries: like(entries) }
+            }
+            other => other,
+        })
+    }
 }
 
 impl Adapter for Overlay {
@@ -62,7 +118,11 @@ impl Adapter for Overlay {
         Some(match event {
             NetEvent::Up(from) => {
                 let dialled = self.dialled.remove(&(at, from));
-                Input::Up { peer: peer(from), path: Scope::Site, dialled }
+                if self.is_sybil(at) && !self.is_sybil(from) {
+                    self.pushes.push((at, from));
+                }
+                let path = self.first_sybil.map_or(Scope::Site, |_| Scope::Global);
+                Input::Up { peer: self.peer(from), path, dialled }
             }
             NetEvent::Down(from) => Input::Down(id(from)),
             NetEvent::Message { from, message } => {
@@ -84,12 +144,17 @@ impl Adapter for Overlay {
         effects: &mut Vec<Effect<Message, PeerAddr, Change>>,
     ) {
         effects.push(match output {
-            Output::Send { to, message } => Effect::Send { to: node(to), message },
+            Output::Send { to, message } => match self.twisted(at, message) {
+                Some(message) => Effect::Send { to: node(to), message },
+                None => return,
+            },
             Output::Dial(dial) => {
-                let SocketAddr::V4(first) = dial.addresses[0] else { unreachable!("all are IPv4") };
-                let to = (first.ip().to_bits() - 0x0a00_0000) as usize;
-                self.dialled.insert((at, to));
-                Effect::Connect { to: Some(to), dial }
+                let to = match dial.id {
+                    Some(id) => Some(node(id)),
+                    None => self.node_at(dial.addresses[0]),
+                };
+                self.dialled.extend(to.map(|to| (at, to)));
+                Effect::Connect { to, dial }
             }
             Output::NeighborUp(peer) => Effect::Emit(Change::Up(node(peer))),
             Output::NeighborDown(peer) => Effect::Emit(Change::Down(node(peer))),
@@ -105,9 +170,21 @@ fn recoded(at: NodeId, message: &Message) -> Message {
 
 /// A swarm whose nodes all know node 0.
 pub(crate) fn swarm(seed: u64) -> Overlays {
+    swarm_with_sybils(seed, None)
+}
+
+/// The same, where the nodes from a given one on are sybils.
+pub(crate) fn swarm_with_sybils(seed: u64, first_sybil: Option<NodeId>) -> Overlays {
     let bootstrap = |node| if node == 0 { vec![] } else { vec![0] };
     let config = OverlayConfig::default();
-    let overlay = Overlay { bootstrap, config, dialled: BTreeSet::new() };
+    let overlay = Overlay {
+        bootstrap,
+        config,
+        dialled: BTreeSet::new(),
+        first_sybil,
+        pushes: Vec::new(),
+        sybils: 0,
+    };
     Swarm::new(seed, LinkModel::default(), overlay)
 }
 
@@ -120,9 +197,11 @@ pub(crate) fn join(swarm: &mut Overlays) -> NodeId {
 
 /// Tells a node that was just started where to begin.
 pub(crate) fn begin(swarm: &mut Overlays, node: NodeId, cached: &[NodeId]) {
-    let bootstrap = (swarm.adapter_mut().bootstrap)(node).into_iter().map(address).collect();
-    let cached = cached.iter().copied().map(peer).collect();
-    swarm.input(node, Input::LocalAddresses(vec![address(node)]));
+    let overlay = swarm.adapter_mut();
+    let bootstrap = (overlay.bootstrap)(node).into_iter().map(|n| overlay.address(n)).collect();
+    let cached = cached.iter().map(|n| overlay.peer(*n)).collect();
+    let own = overlay.address(node);
+    swarm.input(node, Input::LocalAddresses(vec![own]));
     swarm.input(node, Input::Start { bootstrap, cached });
 }
 

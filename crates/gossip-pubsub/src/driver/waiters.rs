@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, VecDeque};
 use tokio::sync::oneshot;
 use x0x_core::TopicId;
 
-use crate::{error::PublishError, pubsub::Published, state::PubSubMachine, subscriber::Cursor};
+use crate::{
+    error::PublishError, pubsub::Published, retention::Retention, state::PubSubMachine,
+    subscriber::Cursor,
+};
 
 /// Most calls that wait for links or for a first hop at a time.
 pub(crate) const MAX_WAITERS: usize = 1024;
@@ -16,7 +19,10 @@ pub(crate) type Reply = oneshot::Sender<Result<Published, PublishError>>;
 /// Entries of which somebody wants to know when they are published: those that wait for the signer
 /// or the store, so no more than may wait there.
 #[derive(Debug, Default)]
-pub(crate) struct Publishing(BTreeMap<TopicId, VecDeque<(u64, u64, Reply)>>);
+pub(crate) struct Publishing(BTreeMap<(TopicId, Retention), VecDeque<Waiting>>);
+
+/// Who waits for an entry, by epoch and sequence number.
+type Waiting = (u64, u64, Reply);
 
 /// A run that joined the log.
 #[derive(Debug, Clone, Copy)]
@@ -30,22 +36,25 @@ pub(crate) struct Appended {
 impl Publishing {
     /// Notes who waits for an entry; they come in the order of their entries.
     pub(crate) fn wait(&mut self, topic: TopicId, epoch: u64, seq: u64, reply: Reply) {
-        self.0.entry(topic).or_default().push_back((epoch, seq, reply));
+        let line = (topic, Retention::of_epoch(epoch));
+        self.0.entry(line).or_default().push_back((epoch, seq, reply));
     }
 
     /// Tells those who wait for an entry of a run.
     pub(crate) fn published(&mut self, run: Appended, result: Result<usize, PublishError>) {
         let Appended { topic, epoch, seqs: (first, last), start } = run;
-        let Some(waiting) = self.0.get_mut(&topic) else { return };
+        let line = (topic, Retention::of_epoch(epoch));
+        let Some(waiting) = self.0.get_mut(&line) else { return };
         while waiting.front().is_some_and(|(of, seq, _)| (*of, *seq) <= (epoch, last)) {
             let Some((_, seq, reply)) = waiting.pop_front() else { break };
             let position = start.position() + (seq + 1).saturating_sub(first);
             let cursor = Some(Cursor::new(start.log(), position));
             // Who does not wait any more does not want to know.
-            let _ = reply.send(result.map(|neighbors| Published { seq, cursor, neighbors }));
+            let entry = result.map(|neighbors| Published { epoch, seq, cursor, neighbors });
+            let _ = reply.send(entry);
         }
         if waiting.is_empty() {
-            self.0.remove(&topic);
+            self.0.remove(&line);
         }
     }
 }
@@ -80,7 +89,10 @@ impl Waiters {
 
     /// A link has own entries up to this one.
     pub(crate) fn first_hop(&mut self, topic: TopicId, upto: (u64, u64)) {
-        let done = self.hops.extract_if(.., |(of, entry, _)| *of == topic && *entry <= upto);
+        let class = Retention::of_epoch(upto.0);
+        let done = self.hops.extract_if(.., |(of, entry, _)| {
+            *of == topic && Retention::of_epoch(entry.0) == class && *entry <= upto
+        });
         done.for_each(|(_, _, reply)| {
             let _ = reply.send(());
         });

@@ -18,14 +18,26 @@ pub(crate) struct View {
     pub(crate) told: u64,
     /// Entries up to here were asked for on this link, so that they may come twice.
     pub(crate) asked: u64,
+    /// When the last of them was asked for, or came.
+    pub(crate) asked_at: Option<Tick>,
+    /// It sent entries up to here, new ones or not.
+    pub(crate) brought: u64,
     /// Whether the author's runs are pushed to the peer, when that differs from the shared tree.
     pub(crate) eager: Option<bool>,
     /// The peer was asked to push the author's runs.
     pub(crate) grafted: bool,
-    /// It was grafted for its shorter way, and did not bring a run first since.
-    pub(crate) tested: bool,
+    /// When it was last grafted for its shorter way, or failed as the author's parent.
+    pub(crate) tested: Option<Tick>,
     /// When the peer was asked not to push the author's runs.
     pub(crate) pruned: Option<Tick>,
+}
+
+impl View {
+    /// Notes that entries up to `upto` are asked for on this link.
+    pub(crate) fn ask(&mut self, now: Tick, upto: u64) {
+        self.asked = self.asked.max(upto);
+        self.asked_at = Some(now);
+    }
 }
 
 /// The peer's place in one topic that it subscribes.

@@ -46,6 +46,10 @@ impl Pulls {
         true
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.ranges.len()
+    }
+
     /// The range whose turn it is, and its next entry.
     pub(crate) fn front(&self) -> Option<(Key, u64)> {
         let key = self.turns.front()?;

@@ -82,6 +82,10 @@ impl Link {
             }
             cursor = item.end();
         }
+        if log.from(cursor).next().is_none() {
+            // Behind the last run there may be places whose runs were removed.
+            cursor = log.end();
+        }
         let caught_up = cursor >= log.end() && !self.pulls.any_of(&topic);
         if let Some(state) = self.topics.get_mut(&topic) {
             state.cursor = cursor;
@@ -141,7 +145,9 @@ mod tests {
         let run = Arc::new(forge.run(None, &[b"x"]));
         let mut log = TopicLog::default();
         let public = forge.key.public_key();
-        (0..2 * MAX_SCAN).for_each(|_| log.append(Arc::clone(&run), public, Route::default(), 0));
+        for _ in 0..2 * MAX_SCAN {
+            log.append(Arc::clone(&run), public, Route::default(), 0);
+        }
         let limits = Limits::default();
         let mut link = Link::new(Tick::ZERO, &limits);
         link.add_topic(topic, LinkTopic::at(0, true));

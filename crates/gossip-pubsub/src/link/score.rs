@@ -23,11 +23,22 @@ pub(crate) struct Score {
     broken: u32,
     halved: Tick,
     credit: u32,
+    /// Authors that it was the first to bring, of which one is forgotten every twenty seconds.
+    authors: u32,
+    authors_since: Tick,
 }
 
 impl Score {
     pub(crate) const fn new(now: Tick) -> Self {
-        Self { points: 0, since: now, broken: 0, halved: now, credit: 0 }
+        Self {
+            points: 0,
+            since: now,
+            broken: 0,
+            halved: now,
+            credit: 0,
+            authors: 0,
+            authors_since: now,
+        }
     }
 
     /// Adds points; true when the peer has had enough.
@@ -61,11 +72,22 @@ impl Score {
         self.broken.checked_shr(halvings).unwrap_or(0)
     }
 
-    /// Sorts links that may be asked, the best first.
-    pub(crate) fn rank(&self, now: Tick) -> u32 {
+    /// It was the first to bring an author.
+    pub(crate) fn introduced(&mut self, now: Tick) {
+        self.authors = self.authors(now).saturating_add(1);
+        self.authors_since = now;
+    }
+
+    /// Authors that it was the first to bring lately.
+    pub(crate) fn authors(&self, now: Tick) -> u32 {
+        let old = now.since(self.authors_since).as_secs() / 20;
+        self.authors.saturating_sub(u32::try_from(old).unwrap_or(u32::MAX))
+    }
+
+    /// Misbehaviour and broken promises, and then how little it brought: less is better.
+    pub(crate) fn rank(&self, now: Tick) -> (u32, u32) {
         let lazy = u32::from(self.points(now) >= LAZY_AT) << 16;
-        let broken = self.broken(now).min(0xff) << 8;
-        lazy | broken | ((MAX_CREDIT - self.credit) / 16)
+        (lazy | self.broken(now).min(0xff), (MAX_CREDIT - self.credit) / 16)
     }
 }
 

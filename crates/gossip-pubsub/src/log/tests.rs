@@ -1,12 +1,15 @@
 //! The log against a plain list of what was appended.
 
+use std::collections::VecDeque;
+
 use proptest::prelude::*;
 use x0x_core::WallTime;
 use x0x_identity::testing::key;
 
 use super::*;
 use crate::{
-    run::{NetworkId, topic_id},
+    run::{EntryHash, NetworkId, topic_id},
+    subscriber::{Delivery, Start, Subscriber},
     testing::RunForge,
 };
 
@@ -36,8 +39,69 @@ fn relation(log: &TopicLog, run: &Run) -> Relation {
     log.relation(run.body(), run.signature())
 }
 
+/// Reads to the end: who published which number, and how many were missed.
+fn read(reader: &mut Subscriber, log: &TopicLog, got: &mut Vec<(AgentId, u64)>, missed: &mut u64) {
+    loop {
+        let batch = reader.next_batch(log);
+        if batch.is_empty() {
+            return;
+        }
+        for delivery in batch {
+            match delivery {
+                Delivery::Message(message) => got.push((message.author, message.seq)),
+                Delivery::Lagged { missed: count } => *missed += count,
+            }
+        }
+    }
+}
+
+fn shares(log: &TopicLog) -> u64 {
+    log.authors.values().map(Author::share).sum()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn readers_get_or_are_told_of_everything(ops in prop::collection::vec(0_u8..8, 1..200)) {
+        let mut log = TopicLog::default();
+        let mut next = [0, 0];
+        let mut reader = Subscriber::waiting(topic_id("log"), Start::Retained);
+        reader.begin(&log, Start::Retained, HybridTime::default());
+        let (mut got, mut missed) = (Vec::new(), 0);
+        for op in ops {
+            match op {
+                0..4 => {
+                    let author = usize::from(op % 2);
+                    if let Some(run) = chains()[author].get(next[author]) {
+                        next[author] += 1;
+                        let key = key(author as u64 + 1);
+                        log.append(Arc::new(run.clone()), key.public_key(), Route::default(), 0);
+                    }
+                }
+                4 => drop(log.evict()),
+                5 => drop(log.evict_oldest()),
+                6 => {
+                    let middle = log.from(0).nth(log.items.len() / 2).map(|item| item.start);
+                    drop(middle.and_then(|position| log.expel(position)));
+                }
+                _ => read(&mut reader, &log, &mut got, &mut missed),
+            }
+            prop_assert!(log.holes.len() <= log.items.len() + 1);
+            let bytes: u64 = log.items.values().map(|item| item.run.size() as u64).sum();
+            prop_assert_eq!((log.bytes(), log.shared), (bytes, shares(&log)));
+        }
+        read(&mut reader, &log, &mut got, &mut missed);
+        prop_assert_eq!(got.len() as u64 + missed, log.end());
+        got.sort_unstable();
+        prop_assert!(got.windows(2).all(|pair| pair[0] != pair[1]), "one twice");
+        // One that begins now is not told of what was removed before.
+        let mut late = Subscriber::waiting(topic_id("log"), Start::Retained);
+        late.begin(&log, Start::Retained, HybridTime::default());
+        let (mut rest, mut told) = (Vec::new(), 0);
+        read(&mut late, &log, &mut rest, &mut told);
+        prop_assert_eq!((rest.len() as u64, told), (log.entries(), 0));
+    }
 
     #[test]
     fn positions_sums_and_relations_hold(ops in prop::collection::vec(0_u8..5, 1..100)) {
@@ -59,8 +123,9 @@ proptest! {
                 model.push_back((run, end));
                 end += run.len();
             } else if let Some((run, _)) = model.pop_front() {
-                let evicted = log.evict().expect("as the model");
-                prop_assert_eq!(evicted.hash(), run.hash());
+                let evicted = log.evict_oldest().expect("as the model");
+                prop_assert_eq!(evicted.item.run.hash(), run.hash());
+                prop_assert!(evicted.oldest);
                 prop_assert_eq!(relation(&log, run), Relation::Old);
                 let body = run.body();
                 prop_assert!(log.find(&body.author, body.epoch, body.first_seq).is_none());
@@ -161,4 +226,84 @@ fn a_floor_is_a_run_with_nothing_older_that_counts() {
     assert!(log.is_floor(&second, WallTime::from_millis(WALL.as_millis() + 1)), "first expired");
     log.evict();
     assert!(log.is_floor(&second, WALL));
+}
+
+fn append(log: &mut TopicLog, forge: &RunForge, run: &Run) -> Vec<u64> {
+    let replaced = log.append(Arc::new(run.clone()), forge.key.public_key(), Route::default(), 0);
+    replaced.iter().map(|item| item.start).collect()
+}
+
+#[test]
+fn a_flood_takes_room_from_its_author_only() {
+    let (quiet, loud) = (forge(6), forge(7));
+    let mut log = TopicLog::default();
+    let kept = quiet.run(None, &[b"kept"]);
+    append(&mut log, &quiet, &kept);
+    let mut last: Option<Run> = None;
+    for _ in 0..20 {
+        let run = loud.run(last.as_ref(), &[&b"flood"[..]; 3]);
+        append(&mut log, &loud, &run);
+        last = Some(run);
+    }
+    append(&mut log, &quiet, &quiet.run(Some(&kept), &[b"new"]));
+    for _ in 0..18 {
+        let removed = log.evict().expect("a run");
+        assert_eq!(removed.item.run.body().author, loud.author());
+        assert!(!removed.oldest);
+    }
+    assert_eq!(log.entries(), 2 + 2 * 3);
+    assert_eq!(log.base(), 0, "the oldest is still there");
+    assert_eq!(log.lost(0, log.end(), 0), 18 * 3);
+}
+
+#[test]
+fn the_newest_run_of_the_latest_class_takes_the_place_of_its_authors_others() {
+    let mut author = forge(8);
+    author.epoch = Retention::Latest.epoch(author.epoch);
+    let other = RunForge { key: key(9), ..author.clone() };
+    let standard = forge(8);
+    let mut log = TopicLog::default();
+    append(&mut log, &other, &other.run(None, &[b"theirs"]));
+    append(&mut log, &standard, &standard.run(None, &[b"stays"]));
+    let first = author.run(None, &[b"1"]);
+    assert_eq!(append(&mut log, &author, &first), [] as [u64; 0]);
+    let second = author.run(Some(&first), &[b"2", b"3"]);
+    assert_eq!(append(&mut log, &author, &second), [2]);
+    // What is not the next is no gap, and no fingerprint tells what was before.
+    let later = author.run_at(9, EntryHash::from_bytes([9; 32]), &[b"9"]);
+    assert_eq!(relation(&log, &later), Relation::Next);
+    assert_eq!(append(&mut log, &author, &later), [3]);
+    let mut joiner = TopicLog::default();
+    assert_eq!(relation(&joiner, &later), Relation::Next);
+    append(&mut joiner, &author, &later);
+    append(&mut joiner, &standard, &standard.run(None, &[b"stays"]));
+    append(&mut joiner, &other, &other.run(None, &[b"theirs"]));
+    assert_eq!(joiner.fingerprint(), log.fingerprint());
+    assert!(log.items.values().all(|item| item.missed == 0));
+    assert_eq!((log.entries(), log.lost(0, log.end(), 0)), (3, 0));
+    assert_eq!(relation(&log, &second), Relation::Old);
+    // A later epoch takes the place of the one before, which is not wanted any more.
+    let restarted = RunForge { epoch: author.epoch + (1 << 20), ..author.clone() };
+    assert_eq!(append(&mut log, &restarted, &restarted.run(None, &[b"new"])), [5]);
+    assert_eq!(relation(&log, &author.run_at(10, later.hash(), &[b"10"])), Relation::Old);
+    assert!(!log.takes(&author.author(), author.epoch));
+    assert!(log.takes(&author.author(), restarted.epoch));
+    assert_eq!(log.fingerprint().chains(), 3);
+}
+
+#[test]
+fn readers_of_a_stored_log_wait_for_the_store() {
+    let author = forge(10);
+    let fleeting = RunForge { epoch: Retention::Ephemeral.epoch(author.epoch), ..author.clone() };
+    let mut log = TopicLog::new(1);
+    log.follow_store();
+    append(&mut log, &fleeting, &fleeting.run(None, &[b"at once"]));
+    assert_eq!((log.readable(), log.unstored_bytes()), (1, 0));
+    let first = author.run(None, &[b"1", b"2"]);
+    append(&mut log, &author, &first);
+    append(&mut log, &fleeting, &fleeting.run_at(2, EntryHash::GENESIS, &[b"behind it"]));
+    assert_eq!(log.readable(), 1, "the order stays");
+    assert!(log.unstored_bytes() >= first.size() as u64);
+    log.set_stored(3);
+    assert_eq!((log.readable(), log.unstored_bytes()), (4, 0), "and what is not stored follows");
 }

@@ -17,10 +17,10 @@ use super::{PubSubMachine, Timer};
 const AGAIN: Duration = Duration::from_secs(3);
 
 impl PubSubMachine {
-    /// Compares the topics of which more was missing than there was room for, once there is.
+    /// Compares topics again with links that told of more than there was room for, once there is.
     pub(super) fn compare_crowded(&mut self) {
-        for topic in self.missing.take_crowded(&self.limits) {
-            self.compare(&topic);
+        for (peer, topic) in self.missing.take_crowded(&self.limits) {
+            self.send_digest(peer, &topic);
         }
     }
 
@@ -30,7 +30,7 @@ impl PubSubMachine {
         let jitter = every / 10 * 3;
         let after =
             Duration::from_micros(self.rng.range(every - jitter, every.saturating_add(jitter)));
-        self.timers.replace(self.now + after, Timer::Reconcile(topic));
+        self.timers.set(self.now + after, Timer::Reconcile(topic));
     }
 
     /// The time of a topic's regular comparison.
@@ -72,11 +72,12 @@ impl PubSubMachine {
         Some(DigestIn { topic: *topic, fingerprint: fingerprint.digest(), chains })
     }
 
-    /// Whether a link may have a comparison answered.
-    fn serves(&mut self, peer: MachineId) -> bool {
+    /// Whether a link may have a comparison answered, which reads what is held of the topic.
+    pub(super) fn serves(&mut self, peer: MachineId, topic: &TopicId) -> bool {
         let now = self.now;
+        let chains = self.topics.get(topic).map_or(0, |state| state.log.fingerprint().chains());
         let Some(link) = self.links.get_mut(&peer) else { return false };
-        let served = link.score.points(now) < UNSERVED_AT && link.allowed.topics.take(now);
+        let served = link.score.points(now) < UNSERVED_AT && link.allowed.compare(now, chains);
         if !served {
             self.metrics.refused_comparisons.inc();
         }
@@ -101,10 +102,10 @@ impl PubSubMachine {
     }
 
     pub(super) fn digest_received(&mut self, peer: MachineId, digest: DigestIn) {
-        if !self.serves(peer) {
+        let topic = digest.topic;
+        if !self.serves(peer, &topic) {
             return;
         }
-        let topic = digest.topic;
         let place = self.links.get(&peer).and_then(|link| link.topics.get(&topic));
         let known = place.is_none_or(|place| place.equal == Some(digest.fingerprint));
         if !self.found_equal(peer, &topic, digest.fingerprint) {
@@ -158,7 +159,7 @@ impl PubSubMachine {
     }
 
     pub(super) fn heads_received(&mut self, peer: MachineId, heads: HeadsIn) {
-        if self.serves(peer) {
+        if self.serves(peer, &heads.topic) {
             self.compare_heads(peer, heads);
         }
     }
@@ -179,10 +180,10 @@ impl PubSubMachine {
     }
 
     pub(super) fn ranges_received(&mut self, peer: MachineId, ranges: RangesIn) {
-        if !self.serves(peer) {
+        let topic = ranges.topic;
+        if !self.serves(peer, &topic) {
             return;
         }
-        let topic = ranges.topic;
         let Some(state) = self.topics.get(&topic) else { return };
         let (told, ranges) = compare::answer(&state.log, ranges.ranges);
         self.told(peer, topic, &told);

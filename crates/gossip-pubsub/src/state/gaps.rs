@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use x0x_core::MachineId;
+use x0x_core::{MachineId, TopicId};
 
 use crate::{
     config::Dissemination,
-    link::Control,
+    link::{Control, Link},
     missing::{Choice, Key, Report},
     run::RunBody,
     wire::WantIn,
@@ -14,8 +14,12 @@ use crate::{
 
 use super::PubSubMachine;
 
-/// How long a link that brings other runs is waited for before another one is asked.
+/// How long a link that brings other runs that it was asked for is waited for before another one is
+/// asked; longer where what it brings takes longer.
 const BUSY: Duration = Duration::from_secs(10);
+
+/// Broken promises at which nobody waits for another one of a link before a gap is accepted.
+const DISTRUSTED_AT: u32 = 16;
 
 /// How long after a rate was exceeded what was refused is asked for.
 pub(super) const COOL: Duration = Duration::from_millis(500);
@@ -31,9 +35,10 @@ impl PubSubMachine {
         let head = self.topics.get(&topic).map_or(0, |state| state.log.head(&author, epoch));
         let rank = |peer: &MachineId| {
             let link = links.get(peer).filter(|link| !link.banned)?;
-            Some(link.score.rank(now))
+            Some(link.rank(now))
         };
-        match self.missing.choose(now, &key, head, &self.limits, rank) {
+        let settled = self.is_settled(&topic);
+        match self.missing.choose(now, &key, head, (&self.limits, settled), rank) {
             Choice::Ask { peer, need_key, tree, upto } => {
                 let until = now + self.ask_again(&key, &peer);
                 self.missing.asked(&key, peer, (now, until));
@@ -45,7 +50,7 @@ impl PubSubMachine {
                 if let Some(link) = self.links.get_mut(&peer)
                     && let Some(view) = link.view_mut(&topic, key.1, &self.limits)
                 {
-                    view.asked = view.asked.max(upto);
+                    view.ask(now, upto);
                 }
                 self.metrics.wants_sent.inc();
                 let want = WantIn { topic, author, epoch, from_seq: head + 1, need_key };
@@ -61,52 +66,58 @@ impl PubSubMachine {
         }
     }
 
-    /// How long a link gets to answer: longer with each try.
+    /// How long a link gets to answer: as long as its answers take lately, and more with each try.
     fn ask_again(&self, key: &Key, peer: &MachineId) -> Duration {
-        let rtt = self.links.get(peer).map_or(Duration::ZERO, |link| link.rtt);
-        let once = self.limits.ask_again.max(rtt * 3 / 2);
+        let (rtt, lag) = self.links.get(peer).map_or_else(Default::default, |l| (l.rtt, l.lag));
+        let once = self.limits.ask_again.max(rtt * 3 / 2) + lag * 2;
         let (tries, _) = self.missing.tries(key);
-        (once * (1 << tries.min(4))).min(self.limits.gap_patience)
+        (once * (1 << tries.min(4))).min(self.limits.gap_patience.max(once))
     }
 
     /// A missing range did not come in time.
     pub(super) fn overdue(&mut self, key: Key) {
         let now = self.now;
         let (tries, asked) = self.missing.tries(&key);
-        // Whoever was asked, or should push it, may be busy sending other runs.
-        let from = asked.or_else(|| {
-            let log = &self.topics.get(&key.0)?.log;
-            log.route(&key.1.0, key.1.1)?.peer
-        });
-        let from = from.filter(|_| asked.is_some() || tries == 0);
-        if let Some(link) = from.and_then(|peer| self.links.get_mut(&peer)) {
-            let pause = self.limits.ask_again.max(link.rtt * 2);
-            let busy = link.brought_at.is_some_and(|at| now.since(at) < pause);
-            let most = if asked.is_some() { BUSY } else { self.limits.graft_after.1 };
-            if busy && self.missing.waited(&key, now) < most {
+        let log = self.topics.get(&key.0).map(|state| &state.log);
+        let head = log.map_or(0, |log| log.head(&key.1.0, key.1.1));
+        let parent = log.and_then(|log| log.route(&key.1.0, key.1.1)?.peer);
+        if let Some(peer) = asked
+            && let Some(link) = self.links.get_mut(&peer)
+        {
+            // It may be sending what it was asked for before that.
+            let pause = self.limits.ask_again.max(link.rtt * 2) + link.lag;
+            let answers = link.answered_at.is_some_and(|at| now.since(at) < pause);
+            if answers && self.missing.waited(&key, now) < BUSY.max(link.lag * 4) {
                 return self.missing.reschedule(key, now + pause);
             }
-            if asked.is_some() {
+            // Asked on another one's word, it owes nothing.
+            if self.missing.is_promised(&key, head, &peer) {
                 link.score.broke_promise(now);
                 self.metrics.promises_broken.inc();
             }
+        } else if let Some(link) = parent.and_then(|peer| self.links.get_mut(&peer))
+            && tries == 0
+            && let Some(view) = link.view_mut(&key.0, key.1, &self.limits)
+        {
+            // A parent that failed does not become one again soon for being near.
+            view.tested = Some(now);
         }
         self.ask(key);
     }
 
     /// A run was accepted; what else is missing of its chain is waited for anew, or asked for at once
     /// when it will not come by itself.
-    pub(super) fn made_progress(&mut self, key: Key, head: u64, after_gap: bool) {
+    pub(super) fn made_progress(&mut self, from: MachineId, key: Key, head: u64, after_gap: bool) {
         use crate::missing::Progress;
         if !self.missing.contains(&key) {
             return;
         }
         let (_, asked) = self.missing.tries(&key);
-        let until = match asked {
-            Some(peer) => self.now + self.ask_again(&key, &peer),
-            None => self.now + self.limits.graft_after.0,
+        let wait = match asked {
+            Some(peer) => self.ask_again(&key, &peer),
+            None => self.graft_after(&key.0, &from),
         };
-        match self.missing.progress(&key, head, self.now, until) {
+        match self.missing.progress(&key, head, &from, (self.now, self.now + wait)) {
             Progress::Done(best) => {
                 if let Some((peer, hops)) = best {
                     self.consider(peer, key, hops);
@@ -134,9 +145,18 @@ impl PubSubMachine {
         self.missing.note(self.now, key, report, &self.limits);
     }
 
+    /// Whether those who may hold a topic had time to say what they hold: it was subscribed a while
+    /// ago. With one link only nobody can contradict it.
+    fn is_settled(&self, topic: &TopicId) -> bool {
+        let since = self.topics.get(topic).and_then(|state| state.subscribed_at);
+        since.is_some_and(|at| self.now.since(at) >= self.limits.gap_patience)
+            && self.topic_links(topic) > 1
+    }
+
     /// Entries are missing before this run. They are asked for; only when the sender says that it
     /// has nothing older, the gap is accepted: as soon as all other links said so too, or when they
-    /// did not supply what is missing in time. A link that has more is preferred.
+    /// did not supply what is missing in time, but never while one of them has promised it and was
+    /// not tried in vain. A link that has more is preferred.
     pub(super) fn accepts_gap(
         &mut self,
         peer: MachineId,
@@ -162,7 +182,13 @@ impl PubSubMachine {
         let lower = floors.iter().any(|floor| floor.first < first_seq);
         let patience = self.limits.gap_patience * if lower { 2 } else { 1 };
         let waited = floor_of(&peer).is_some_and(|own| self.now.since(own.since) >= patience);
-        if waited || (floors.len() == others.len() && !lower) {
+        let agreed = floors.len() == others.len() && !lower && self.is_settled(&topic);
+        let trusted = |link: &Link| !link.banned && link.score.broken(self.now) < DISTRUSTED_AT;
+        let promised = self
+            .missing
+            .promised(&key, head, &peer)
+            .any(|other| self.links.get(&other).is_some_and(trusted));
+        if (waited || agreed) && !promised {
             return true;
         }
         self.metrics.refused_gap.inc();

@@ -22,7 +22,7 @@ const ENOUGH: usize = 3;
 const SPREAD: usize = 3;
 
 /// Searches on their way through this node; the oldest is forgotten.
-const MAX_SEARCHES: usize = 512;
+pub(super) const MAX_SEARCHES: usize = 512;
 
 /// How long after a topic's begin it is looked whether it has enough links, and how often then.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
@@ -31,7 +31,7 @@ const LOOK: Duration = Duration::from_secs(60);
 impl PubSubMachine {
     /// Looks in a while whether a topic has enough links.
     pub(super) fn schedule_search(&mut self, topic: TopicId) {
-        self.timers.replace(self.now + FIRST_LOOK, Timer::Search(topic));
+        self.timers.set(self.now + FIRST_LOOK, Timer::Search(topic));
     }
 
     /// Looks for subscribers of a topic that has too few links.
@@ -39,7 +39,7 @@ impl PubSubMachine {
         if !self.is_subscribed(topic) {
             return;
         }
-        self.timers.replace(self.now + LOOK, Timer::Search(*topic));
+        self.timers.set(self.now + LOOK, Timer::Search(*topic));
         if self.topic_links(topic) >= ENOUGH {
             return;
         }
@@ -89,6 +89,7 @@ impl PubSubMachine {
         });
         let found = subscribes.filter_map(|(_, link)| link.address.clone());
         let found: Vec<PeerAddr> = found.take(MAX_FOUND).collect();
+        let found = self.nameable(&peer, found);
         if !found.is_empty() {
             let found = PeersFoundIn { topic, id, peers: found };
             self.send_control(peer, Control::PeersFound(found));
@@ -106,8 +107,10 @@ impl PubSubMachine {
             self.metrics.refused_searches.inc();
             return;
         }
+        // A stranger does not make this node, or others, send packets into the own network.
+        let found = PeersFoundIn { peers: self.nameable(&peer, found.peers), ..found };
         match self.searches.get(&(found.topic, found.id)).copied() {
-            Some(Some(back)) if back != peer => {
+            Some(Some(back)) if back != peer && !found.peers.is_empty() => {
                 self.send_control(back, Control::PeersFound(found));
             }
             Some(None) => self.dial(found),
@@ -115,9 +118,17 @@ impl PubSubMachine {
         }
     }
 
+    /// Subscribers that were found elsewhere.
+    pub(super) fn introduced(&mut self, topic: TopicId, mut peers: Vec<PeerAddr>) {
+        peers.truncate(MAX_FOUND);
+        self.dial(PeersFoundIn { topic, id: 0, peers });
+    }
+
     /// Dials subscribers that were found, until the topic has enough links.
     fn dial(&mut self, found: PeersFoundIn) {
         let has = self.topic_links(&found.topic);
+        let mut strangers = self.limits.strangers;
+        strangers = strangers.saturating_sub(self.topics.values().map(|t| t.dialled.len()).sum());
         let Some(topic) = self.topics.get_mut(&found.topic).filter(|t| Topic::is_subscribed(t))
         else {
             return;
@@ -126,8 +137,9 @@ impl PubSubMachine {
             let Some(peer) = address.id else { continue };
             // Those that are links already are counted there.
             let dialling = topic.dialled.iter().filter(|peer| !self.links.contains_key(*peer));
-            let room = has + dialling.count() < ENOUGH;
+            let room = has + dialling.count() < ENOUGH && strangers > 0;
             if room && !self.links.contains_key(&peer) && topic.dialled.insert(peer) {
+                strangers -= 1;
                 self.metrics.topic_peers_dialled.inc();
                 self.outputs.push_back(Output::Dial(address));
             }

@@ -115,17 +115,21 @@ impl PubSubMachine {
         if heads.is_empty() {
             return None;
         }
+        link.heads_sent = Some(self.now);
         self.metrics.heads_announced.add(heads.len() as u64);
         Some(Outgoing { message: AnnounceIn::encode(&heads), offer: Offer::Heads(heads) })
     }
 
-    /// Makes sure that gathered heads are sent in a while.
+    /// Makes sure that gathered heads are sent in a while: soon after a quiet time, at a slower beat
+    /// in a steady flow.
     pub(super) fn schedule_heads(&mut self, peer: MachineId) {
-        let at = self.now + self.limits.announce_delay;
+        let soon = self.now + self.limits.announce_delay;
         if let Some(link) = self.links.get_mut(&peer)
             && !link.heads.is_empty()
             && link.heads_at.is_none()
         {
+            let beat = link.heads_sent.map(|at| at + self.limits.announce_every);
+            let at = beat.map_or(soon, |beat| soon.max(beat));
             link.heads_at = Some(at);
             self.timers.set(at, Timer::Heads(peer));
         }

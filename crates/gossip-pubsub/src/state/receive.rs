@@ -1,6 +1,6 @@
 //! What peers send: cheap checks first, then the signature, then the log.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use x0x_core::{MachineId, Tick};
@@ -8,19 +8,23 @@ use x0x_identity::PublicKey;
 
 use crate::{
     error::{VerifyError, WireError},
+    link::Control,
     log::{Relation, Route},
     run::{Run, RunBody, RunIn},
     store::LogChange,
     wire::{Announced, FrameIn, PublishIn},
 };
 
-use super::{Equivocation, Output, PubSubMachine};
+use super::{Equivocation, Output, PubSubMachine, Topic};
 
 /// Points for what an honest peer never sends, whatever the author did.
 const FORGERY: u32 = 10;
 
 /// Points for a run that no honest peer forwards, although its author may have signed it.
 const DUBIOUS: u32 = 1;
+
+/// Most links among which a full table of authors is shared.
+const SHARERS: usize = 8;
 
 /// A run that passed the cheap checks and waits for its signature to be checked.
 #[derive(Debug)]
@@ -101,14 +105,19 @@ impl PubSubMachine {
         }
     }
 
-    /// A frame of a peer without a link: its subscriptions make one.
+    /// A frame of a peer without a link: its subscriptions make one. If they do not, it is told that
+    /// there is none, in case it did not hear so: it would count on it for ever.
     fn receive_first(&mut self, peer: MachineId, message: Bytes) {
-        let frame = FrameIn::decode(message);
-        if let Ok(FrameIn::Subscriptions(subscriptions)) = frame
-            && !subscriptions.leave
-            && self.admit_stranger(peer)
-        {
-            return self.subscriptions(peer, subscriptions);
+        match FrameIn::decode(message) {
+            Ok(FrameIn::Subscriptions(subscriptions)) if subscriptions.leave => {}
+            Ok(FrameIn::Subscriptions(subscriptions)) if self.admit_stranger(peer) => {
+                return self.subscriptions(peer, subscriptions);
+            }
+            Ok(_) => {
+                let message = Control::Leave.encode();
+                self.outputs.push_back(Output::Send { peer, message });
+            }
+            Err(_) => {}
         }
         self.metrics.refused_no_link.inc();
     }
@@ -145,7 +154,6 @@ impl PubSubMachine {
         let now = self.now;
         let entries = u32::try_from(body.entries().len()).unwrap_or(u32::MAX);
         let Some(link) = self.links.get_mut(&peer) else { return };
-        link.brought_at = Some(now);
         if !link.allowed.entries.take_many(now, entries) {
             self.metrics.refused_rate.inc();
             return self.lack_later(peer, body);
@@ -165,6 +173,10 @@ impl PubSubMachine {
             }
             return;
         }
+        if self.is_store_behind(body) {
+            self.metrics.refused_store.inc();
+            return self.lack_later(peer, body);
+        }
         // Only what costs a signature check; everything else is cheap.
         if !self.links.get_mut(&peer).is_some_and(|link| link.allowed.runs.take(now)) {
             self.metrics.refused_run_rate.inc();
@@ -174,7 +186,14 @@ impl PubSubMachine {
             self.metrics.refused_author_rate.inc();
             return self.lack_later(peer, body);
         }
+        if !self.may_introduce(peer, body) {
+            return;
+        }
         match self.key_of(body, author_key) {
+            Ok(Some(_)) if !self.may_check(&peer) => {
+                self.metrics.refused_checks.inc();
+                self.lack_later(peer, body);
+            }
             Ok(Some(key)) => {
                 let pending = PendingRun { peer, run, key, floor, hops };
                 self.outputs.push_back(Output::Verify(Box::new(pending)));
@@ -197,6 +216,43 @@ impl PubSubMachine {
         allowed.is_none_or(|bucket| bucket.take_many(now, entries))
     }
 
+    /// Whether another signature of a link's may be checked: within the budget of all links, and if
+    /// others used that up, within what this one has for itself.
+    fn may_check(&mut self, peer: &MachineId) -> bool {
+        let now = self.now;
+        let own = self.links.get_mut(peer).map(|link| &mut link.allowed.checks);
+        self.checks.take(now) || own.is_some_and(|own| own.take(now))
+    }
+
+    /// Whether a link may bring a run of this author: it is known in the topic, or there is room for
+    /// a new one and the link did not bring too many. The first half of a table is for everybody; of
+    /// the other, each of the links of the topic gets a share, so that one that makes authors up
+    /// leaves room for those of the others.
+    fn may_introduce(&mut self, peer: MachineId, body: &RunBody) -> bool {
+        let (now, limits) = (self.now, &self.limits);
+        let Some(topic) = self.topics.get(&body.topic) else { return false };
+        if topic.log.key(&body.author).is_some() {
+            return true;
+        }
+        let active = |topic: &Topic| topic.log.authors() - topic.log.idle_authors();
+        let (here, all) = (active(topic), self.topics.values().map(active).sum::<usize>());
+        if here >= limits.topic_authors || all >= limits.authors {
+            self.metrics.refused_authors.inc();
+            return false;
+        }
+        let sources = self.topic_links(&body.topic).min(SHARERS);
+        let Some(link) = self.links.get_mut(&peer) else { return false };
+        let brought = link.score.authors(now) as usize;
+        let fits =
+            |used: usize, max: usize| sources <= 1 || used < max / 2 || brought < max / sources;
+        let fits = fits(here, limits.topic_authors) && fits(all, limits.authors);
+        let may = fits && link.allowed.authors.take(now);
+        if !may {
+            self.metrics.refused_author_quota.inc();
+        }
+        may
+    }
+
     /// Whether the run's times are within what is retained and what clocks may differ by.
     fn is_timely(&self, body: &RunBody) -> bool {
         let latest = self.wall + self.limits.clock_ahead;
@@ -205,7 +261,7 @@ impl PubSubMachine {
             self.metrics.refused_future.inc();
             return false;
         }
-        if body.last_time().wall() < self.oldest_accepted() {
+        if body.last_time().wall() < self.oldest_accepted_of(body.retention()) {
             self.metrics.refused_expired.inc();
             return false;
         }
@@ -237,6 +293,7 @@ impl PubSubMachine {
             Relation::Gap { head } => return self.accepts_gap(peer, body, head, floor),
             Relation::Duplicate => {
                 self.metrics.duplicates.inc();
+                self.came(peer, body, false);
                 self.note_have(peer, body);
                 self.duplicate(peer, body);
                 0
@@ -304,6 +361,7 @@ impl PubSubMachine {
         };
         let body = run.body();
         let Some(topic) = self.topics.get(&body.topic) else { return };
+        let known = topic.log.key(&body.author).is_some();
         match topic.log.relation(body, run.signature()) {
             Relation::Next => {}
             Relation::Conflict | Relation::Fork | Relation::Overlap => {
@@ -318,38 +376,66 @@ impl PubSubMachine {
             self.metrics.refused_authors.inc();
             return;
         }
-        let gap = (body.first_seq - 1).saturating_sub(head);
+        if let Some(link) = self.links.get_mut(&peer).filter(|_| !known) {
+            link.score.introduced(self.now);
+        }
+        let gap = body.missed_after(head);
         self.metrics.entries_missed.add(gap);
         self.metrics.runs_accepted.inc();
         self.metrics.entries_accepted.add(run.len());
         let route = self.brought(peer, body, hops);
         let (chain, last) = ((body.topic, (body.author, body.epoch)), body.last_seq());
         self.append(&run, &key, route, hops);
-        self.made_progress(chain, last, gap > 0);
+        self.made_progress(peer, chain, last, gap > 0);
     }
 
     /// A link brought a run first; how it came.
     fn brought(&mut self, peer: MachineId, body: &RunBody, hops: u32) -> Route {
         let key = (body.topic, (body.author, body.epoch));
-        let (last, pulled) = (body.last_seq(), self.missing.is_asked(&key, &peer));
+        let last = body.last_seq();
+        let pulled = self.missing.is_asked(&key, &peer) | self.came(peer, body, true);
         let Some(link) = self.links.get_mut(&peer) else { return Route::default() };
         link.score.delivered();
         let Some(view) = link.view_mut(&key.0, key.1, &self.limits) else {
             return Route { peer: Some(peer), hops: None };
         };
         view.have = view.have.max(last);
-        let pulled = pulled || body.first_seq <= view.asked;
-        if !pulled {
-            view.tested = false;
-            if hops == 1 {
-                // The author's own machine learns that its entries have left it.
-                let (author, epoch) = key.1;
-                let head = Announced { author, epoch, seq: last, hops, pull: false };
-                link.add_head(key.0, head);
-                self.schedule_heads(peer);
-            }
+        if !pulled && hops == 1 {
+            // The author's own machine learns that its entries have left it.
+            let (author, epoch) = key.1;
+            let head = Announced { author, epoch, seq: last, hops, pull: false };
+            link.add_head(key.0, head);
+            self.schedule_heads(peer);
         }
         Route { peer: Some(peer), hops: (!pulled).then_some(hops) }
+    }
+
+    /// A run came over a link, as the first copy or not; whether it was asked for there. How long it
+    /// took tells what waits in the link's queue. Sending the same again tells nothing.
+    fn came(&mut self, peer: MachineId, body: &RunBody, first: bool) -> bool {
+        let (now, last) = (self.now, body.last_seq());
+        let key = (body.topic, (body.author, body.epoch));
+        let (heard, usual) = (self.missing.heard(&key), self.graft_after(&key.0, &peer));
+        let Some(link) = self.links.get_mut(&peer) else { return false };
+        let (lag, rtt) = (link.lag, link.rtt);
+        let Some(view) = link.view_mut(&key.0, key.1, &self.limits) else { return false };
+        let pulled = body.first_seq <= view.asked;
+        if last <= view.brought {
+            return pulled;
+        }
+        view.brought = last;
+        if pulled {
+            let asked = view.asked_at.replace(now);
+            link.answered_at = Some(now);
+            if let Some(asked) = asked {
+                link.came_late(now.since(asked).saturating_sub(rtt * 3 / 2));
+            }
+        } else if first {
+            // Beyond what the tree gets when the link is not late.
+            let usual = usual.saturating_sub(lag * 2);
+            link.came_late(heard.map_or(Duration::ZERO, |at| now.since(at).saturating_sub(usual)));
+        }
+        pulled
     }
 
     fn equivocation(&mut self, second: Arc<Run>) {

@@ -6,13 +6,14 @@ use x0x_core::TopicId;
 use x0x_identity::PublicKey;
 
 use crate::{
-    log::{Item, TopicLog},
-    run::Run,
+    log::{Item, SKIPPED, TopicLog},
+    retention::Retention,
+    run::{Run, RunBody},
     store::{LogChange, RestoredTopic},
     subscriber::{Cursor, SubscriptionId},
 };
 
-use super::{Output, PubSubMachine, Timer, live_from};
+use super::{Output, PubSubMachine, Timer, Topic, live_from};
 
 /// How often the store is told what is past the retention.
 const EXPIRE: Duration = Duration::from_secs(3600);
@@ -31,6 +32,9 @@ impl PubSubMachine {
             }
             None => TopicLog::new(incarnation),
         };
+        if self.storing {
+            topic.log.follow_store();
+        }
         topic.own = topic.log.retains_author(&self.me);
         self.log_bytes += topic.log.bytes();
         self.log_entries += topic.log.entries();
@@ -51,6 +55,7 @@ impl PubSubMachine {
                 place.cursor = end;
             }
         }
+        self.limit_former(&id);
         // The last one tells the publisher when it was held back.
         signed.into_iter().for_each(|run| self.signed(run));
         self.limit_log(&id);
@@ -69,40 +74,82 @@ impl PubSubMachine {
         peers.into_iter().for_each(|peer| self.send_digest(peer, &id));
     }
 
+    /// Keeps the former authors of all topics, those of one that was read included, below their cap.
+    fn limit_former(&mut self, id: &TopicId) {
+        let all: usize = self.topics.values().map(|topic| topic.log.former_authors()).sum();
+        let surplus = all.saturating_sub(self.limits.former_authors);
+        if surplus > 0
+            && let Some(topic) = self.topics.get_mut(id)
+        {
+            topic.log.limit_former(topic.log.former_authors().saturating_sub(surplus));
+        }
+    }
+
+    /// The store has what is before a place: subscribers may read it.
+    pub(super) fn stored_upto(&mut self, id: &TopicId, upto: Cursor) {
+        let Some(topic) = self.topics.get(id) else { return };
+        if topic.loading || topic.log.incarnation() != upto.log() {
+            return;
+        }
+        let congested = topic.congested;
+        self.change_log(id, |log| log.set_stored(upto.position()));
+        if congested {
+            self.update_congestion(id);
+        }
+        self.wake_subscribers(id);
+    }
+
+    /// Whether so much of a run's topic, or of all, waits for the store that the run is better
+    /// fetched later.
+    pub(super) fn is_store_behind(&self, run: &RunBody) -> bool {
+        let limits = &self.limits;
+        let of_topic = |topic: &Topic| topic.log.unstored_bytes() > limits.unstored_topic_bytes;
+        run.retention() != Retention::Ephemeral
+            && (self.unstored_bytes > limits.unstored_bytes
+                || self.topics.get(&run.topic()).is_some_and(of_topic))
+    }
+
     /// Stores a run that joined the log.
     pub(super) fn persist_run(&mut self, log_item: &Item, incarnation: u64, key: &PublicKey) {
+        let Item { run, start, missed, begins, .. } = log_item;
+        self.persist(LogChange::Append {
+            incarnation,
+            position: *start,
+            missed: *missed,
+            begins: *begins,
+            run: Arc::clone(run),
+            key: key.clone(),
+        });
+    }
+
+    /// Stores how far the positions of a log reach, now and then while entries join it that are not
+    /// stored: they have been read, and their positions are not given out again.
+    pub(super) fn persist_reach(&mut self, id: &TopicId, item: &Item) {
+        let step = |position: u64| position / (SKIPPED / 2);
+        if step(item.start) != step(item.end())
+            && let Some(incarnation) = self.topics.get(id).map(|topic| topic.log.incarnation())
+        {
+            let (topic, position) = (*id, item.end());
+            self.persist(LogChange::Reach { topic, incarnation, position });
+        }
+    }
+
+    pub(super) fn persist(&mut self, change: LogChange) {
         if self.storing {
-            let Item { run, start, missed, begins, .. } = log_item;
-            self.outputs.push_back(Output::Persist(LogChange::Append {
-                incarnation,
-                position: *start,
-                missed: *missed,
-                begins: *begins,
-                run: Arc::clone(run),
-                key: key.clone(),
-            }));
+            self.outputs.push_back(Output::Persist(change));
         }
     }
 
     /// Says that a run of this author is in the log.
-    pub(super) fn appended_own(&mut self, run: &Run, start: Cursor) {
+    pub(super) fn appended_own(&mut self, run: &Run, start: Cursor, is_stored: bool) {
         let body = run.body();
         self.outputs.push_back(Output::Appended {
             topic: body.topic(),
             epoch: body.epoch(),
             seqs: (body.first_seq(), body.last_seq()),
             start,
-            stored: self.storing,
+            stored: self.storing && is_stored,
         });
-    }
-
-    /// Stores that the front of a log is evicted.
-    pub(super) fn persist_eviction(&mut self, topic: TopicId) {
-        if self.storing
-            && let Some(position) = self.topics.get(&topic).map(|topic| topic.log.evicted())
-        {
-            self.outputs.push_back(Output::Persist(LogChange::EvictTo { topic, position }));
-        }
     }
 
     pub(super) fn expire_stored(&mut self) {

@@ -18,7 +18,7 @@ pub(super) const SWEEP: Duration = Duration::from_secs(60);
 /// How often a mode with a floor of eager links enforces it.
 pub(super) const ENFORCE: Duration = Duration::from_secs(1);
 
-/// A timer; setting one that is set already makes it run twice, which is harmless.
+/// A timer; there is at most one of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
     /// Heads are to be announced on a link.
@@ -29,6 +29,8 @@ pub(super) enum Timer {
     Grace(TopicId),
     /// The oldest of a topic may be past the retention.
     Age(TopicId),
+    /// The oldest ephemeral run of a topic is to go.
+    Ephemeral(TopicId),
     /// A congested topic may be so no more.
     Congestion(TopicId),
     /// A topic is to be compared with a link, as it regularly is.
@@ -43,26 +45,57 @@ pub(super) enum Timer {
     Enforce,
 }
 
-/// The timers in the order in which they are due.
+/// The timers in the order in which they are due. At most a few for each topic and link.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     due: BTreeSet<(Tick, Timer)>,
-    /// Those that set themselves again, of which there is one each; at most two a topic.
-    single: BTreeMap<Timer, Tick>,
+    at: BTreeMap<Timer, Tick>,
 }
 
 impl Timers {
+    /// Sets a timer, in place of the same one that waits.
     pub(super) fn set(&mut self, at: Tick, timer: Timer) {
+        if let Some(before) = self.at.insert(timer, at) {
+            self.due.remove(&(before, timer));
+        }
         self.due.insert((at, timer));
     }
 
-    /// Sets a timer in place of the same one that waits: a second one that sets itself again would
-    /// never end.
-    pub(super) fn replace(&mut self, at: Tick, timer: Timer) {
-        if let Some(before) = self.single.insert(timer, at) {
-            self.due.remove(&(before, timer));
+    /// Sets a timer unless it waits already.
+    pub(super) fn once(&mut self, at: Tick, timer: Timer) {
+        if !self.at.contains_key(&timer) {
+            self.set(at, timer);
         }
-        self.set(at, timer);
+    }
+
+    /// The topic is gone, and with it what was to be done about it.
+    pub(super) fn drop_topic(&mut self, topic: TopicId) {
+        let all: [fn(TopicId) -> Timer; 7] = [
+            Timer::Grace,
+            Timer::Age,
+            Timer::Ephemeral,
+            Timer::Congestion,
+            Timer::Reconcile,
+            Timer::Compare,
+            Timer::Search,
+        ];
+        all.into_iter().for_each(|timer| self.cancel(timer(topic)));
+    }
+
+    /// The link is gone.
+    pub(super) fn drop_link(&mut self, peer: MachineId) {
+        self.cancel(Timer::Heads(peer));
+        self.cancel(Timer::Throttle(peer));
+    }
+
+    fn cancel(&mut self, timer: Timer) {
+        if let Some(at) = self.at.remove(&timer) {
+            self.due.remove(&(at, timer));
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.due.len()
     }
 
     pub(super) fn next(&self) -> Option<Tick> {
@@ -72,7 +105,7 @@ impl Timers {
     fn pop(&mut self, now: Tick) -> Option<Timer> {
         self.due.first().filter(|(at, _)| *at <= now)?;
         let (_, timer) = self.due.pop_first()?;
-        self.single.remove(&timer);
+        self.at.remove(&timer);
         Some(timer)
     }
 }
@@ -85,6 +118,7 @@ impl PubSubMachine {
                 Timer::Throttle(peer) => self.resume(peer),
                 Timer::Grace(topic) => self.drop_unused(&topic),
                 Timer::Age(topic) => self.sweep_age(&topic),
+                Timer::Ephemeral(topic) => self.expire_ephemeral(&topic),
                 Timer::Congestion(topic) => self.update_congestion(&topic),
                 Timer::Reconcile(topic) => self.reconcile(&topic),
                 Timer::Compare(topic) => self.compare(&topic),
@@ -114,12 +148,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_timer_that_is_replaced_runs_once() {
-        let (mut timers, timer) = (Timers::default(), Timer::Search(TopicId::new([1; 32])));
-        (1..100).for_each(|n| timers.replace(Tick::from_millis(n), timer));
-        assert_eq!(timers.next(), Some(Tick::from_millis(99)));
+    fn a_timer_that_is_set_again_runs_once() {
+        let topic = TopicId::new([1; 32]);
+        let (mut timers, timer) = (Timers::default(), Timer::Search(topic));
+        (1..100).for_each(|n| timers.set(Tick::from_millis(n), timer));
+        timers.once(Tick::from_millis(1), timer);
+        timers.once(Tick::from_millis(5), Timer::Age(topic));
+        assert_eq!(timers.next(), Some(Tick::from_millis(5)));
+        assert_eq!(timers.pop(Tick::from_millis(5)), Some(Timer::Age(topic)));
         assert_eq!(timers.pop(Tick::from_millis(98)), None);
         assert_eq!(timers.pop(Tick::from_millis(99)), Some(timer));
-        assert_eq!((timers.next(), timers.single.len()), (None, 0));
+        timers.set(Tick::ZERO, Timer::Grace(topic));
+        timers.drop_topic(topic);
+        assert_eq!((timers.next(), timers.len(), timers.at.len()), (None, 0, 0));
     }
 }

@@ -7,8 +7,10 @@ use x0x_identity::PublicKey;
 
 use crate::{
     config::FREE_EPOCHS,
-    log::{Route, TopicLog},
+    log::{Item, Removed, Route, TopicLog},
+    retention::{EPHEMERAL_FOR, Retention},
     run::Run,
+    store::LogChange,
     subscriber::{Cursor, SubscriptionId},
 };
 
@@ -65,6 +67,8 @@ impl PubSubMachine {
 
     pub(super) fn drop_topic(&mut self, id: &TopicId) {
         if let Some(topic) = self.topics.remove(id) {
+            self.timers.drop_topic(*id);
+            self.unstored_bytes -= topic.log.unstored_bytes();
             self.log_bytes -= topic.log.bytes();
             self.log_entries -= topic.log.entries();
             if topic.congested {
@@ -73,34 +77,70 @@ impl PubSubMachine {
         }
     }
 
-    /// Appends a run and wakes whoever it may concern.
+    /// Appends a run and wakes whoever it may concern. Subscribers of a log that is stored wait for
+    /// the store: what they have read is not to come again after a crash.
     pub(super) fn append(&mut self, run: &Arc<Run>, key: &PublicKey, route: Route, hops: u32) {
         let (id, author) = (run.body().topic(), run.body().author());
         self.latest = self.latest.max(run.body().last_time());
-        let Some(topic) = self.topics.get_mut(&id) else { return };
-        let (bytes, entries) = (run.size() as u64, run.len());
-        topic.log.append(Arc::clone(run), key, route, hops);
-        self.log_bytes += bytes;
-        self.log_entries += entries;
-        let start = Cursor::new(topic.log.incarnation(), topic.log.last().map_or(0, |i| i.start));
-        if let Some(item) = topic.log.last().filter(|_| self.storing).cloned() {
+        let append = |log: &mut TopicLog| {
+            let replaced = log.append(Arc::clone(run), key, route, hops);
+            (replaced, log.last().cloned(), log.incarnation())
+        };
+        let Some((replaced, Some(item), log)) = self.change_log(&id, append) else { return };
+        let start = Cursor::new(log, item.start);
+        if item.is_stored() {
             self.persist_run(&item, start.log(), key);
+        } else {
+            self.appended_ephemeral(&id, &item);
+        }
+        for Item { start: position, .. } in replaced {
+            self.metrics.runs_replaced.inc();
+            self.persist(LogChange::Remove { topic: id, position });
         }
         if author == self.me {
-            self.appended_own(run, start);
+            self.appended_own(run, start, item.is_stored());
         }
-        let Some(topic) = self.topics.get(&id) else { return };
-        let subscribers: Vec<SubscriptionId> = topic.subscribers.iter().copied().collect();
-        let peers: Vec<MachineId> = self
-            .links
-            .iter_mut()
-            .filter_map(|(peer, link)| link.wake(id).then_some(*peer))
-            .collect();
+        let links = self.links.iter_mut();
+        let peers: Vec<MachineId> =
+            links.filter_map(|(peer, link)| link.wake(id).then_some(*peer)).collect();
         peers.into_iter().for_each(|peer| self.wake_link(peer));
-        subscribers.into_iter().for_each(|id| self.wake_subscriber(id));
+        if !self.storing || !item.is_stored() {
+            self.wake_subscribers(&id);
+        }
         self.limit_epochs(&id, &author);
         self.limit_log(&id);
         self.schedule_age(&id);
+    }
+
+    pub(super) fn wake_subscribers(&mut self, id: &TopicId) {
+        let Some(topic) = self.topics.get(id) else { return };
+        let subscribers: Vec<SubscriptionId> = topic.subscribers.iter().copied().collect();
+        subscribers.into_iter().for_each(|id| self.wake_subscriber(id));
+    }
+
+    /// Notes when an ephemeral run is to go.
+    fn appended_ephemeral(&mut self, id: &TopicId, item: &Item) {
+        let Some(topic) = self.topics.get_mut(id) else { return };
+        topic.ephemeral.push_back((self.now, item.start));
+        if topic.ephemeral.len() == 1 {
+            self.timers.set(self.now + EPHEMERAL_FOR, Timer::Ephemeral(*id));
+        }
+        self.persist_reach(id, item);
+    }
+
+    /// Removes ephemeral runs that were here for as long as they are kept.
+    pub(super) fn expire_ephemeral(&mut self, id: &TopicId) {
+        while let Some(topic) = self.topics.get_mut(id)
+            && let Some((arrived, position)) = topic.ephemeral.front().copied()
+        {
+            let at = arrived + EPHEMERAL_FOR;
+            if at > self.now {
+                self.timers.set(at, Timer::Ephemeral(*id));
+                return;
+            }
+            topic.ephemeral.pop_front();
+            self.change_log(id, |log| log.expel(position));
+        }
     }
 
     /// Forgets an author's oldest epoch when there are too many beyond the free ones in all.
@@ -152,34 +192,55 @@ impl PubSubMachine {
     /// Brings a topic, and then all topics, below their caps.
     pub(super) fn limit_log(&mut self, appended: &TopicId) {
         let (max_entries, max_bytes) = (self.limits.topic_entries, self.limits.topic_bytes);
-        let mut evicted = false;
         while self.topics.get(appended).is_some_and(|topic| {
             topic.log.entries() > max_entries as u64 || topic.log.bytes() > max_bytes as u64
         }) {
-            self.evict_oldest(appended);
-            evicted = true;
-        }
-        if evicted {
-            self.persist_eviction(*appended);
+            self.evict(appended, TopicLog::evict);
         }
         while self.log_bytes > self.limits.log_bytes as u64 {
             let largest = self.topics.iter().max_by_key(|(_, topic)| topic.log.bytes());
             let Some(largest) = largest.map(|(id, _)| *id) else { break };
-            self.evict_oldest(&largest);
-            self.persist_eviction(largest);
+            self.evict(&largest, TopicLog::evict);
         }
         self.metrics.log_bytes.set(self.log_bytes);
         self.metrics.log_entries.set(self.log_entries);
         self.metrics.topics.set(self.topics.len() as u64);
     }
 
-    fn evict_oldest(&mut self, id: &TopicId) {
-        let Some(run) = self.topics.get_mut(id).and_then(|topic| topic.log.evict()) else {
-            return;
-        };
-        self.log_bytes -= run.size() as u64;
-        self.log_entries -= run.len();
+    fn evict(&mut self, id: &TopicId, which: impl FnOnce(&mut TopicLog) -> Option<Removed>) {
+        let Some(Removed { item, oldest }) = self.change_log(id, which).flatten() else { return };
         self.metrics.runs_evicted.inc();
+        if !item.is_stored() {
+            return;
+        }
+        let topic = *id;
+        if !oldest {
+            return self.persist(LogChange::Remove { topic, position: item.start });
+        }
+        let position = item.end();
+        match self.outputs.back_mut() {
+            Some(Output::Persist(LogChange::EvictTo { topic: last, position: upto }))
+                if *last == topic =>
+            {
+                *upto = position;
+            }
+            _ => self.persist(LogChange::EvictTo { topic, position }),
+        }
+    }
+
+    /// Changes a topic's log, and the sums over all topics with it.
+    pub(super) fn change_log<T>(
+        &mut self,
+        id: &TopicId,
+        change: impl FnOnce(&mut TopicLog) -> T,
+    ) -> Option<T> {
+        let log = &mut self.topics.get_mut(id)?.log;
+        let before = (log.bytes(), log.entries(), log.unstored_bytes());
+        let result = change(log);
+        self.log_bytes = self.log_bytes - before.0 + log.bytes();
+        self.log_entries = self.log_entries - before.1 + log.entries();
+        self.unstored_bytes = self.unstored_bytes - before.2 + log.unstored_bytes();
+        Some(result)
     }
 
     /// The earliest wall time that is still retained.
@@ -194,19 +255,26 @@ impl PubSubMachine {
         WallTime::from_millis(oldest.saturating_sub(EXPIRY_SLACK_MS))
     }
 
+    /// The earliest wall time of which runs of a class are still accepted.
+    pub(super) fn oldest_accepted_of(&self, retention: Retention) -> WallTime {
+        let accepted = self.oldest_accepted();
+        if retention != Retention::Ephemeral {
+            return accepted;
+        }
+        // An author's clock may be behind ours by as much as it may be ahead.
+        let recent = EPHEMERAL_FOR + self.limits.clock_ahead;
+        let recent = u64::try_from(recent.as_millis()).unwrap_or(u64::MAX);
+        accepted.max(WallTime::from_millis(self.wall.as_millis().saturating_sub(recent)))
+    }
+
     pub(super) fn sweep_age(&mut self, id: &TopicId) {
         let oldest = self.oldest_retained();
-        let mut evicted = false;
         while self
             .topics
             .get(id)
             .is_some_and(|topic| topic.log.oldest().is_some_and(|time| time.wall() < oldest))
         {
-            self.evict_oldest(id);
-            evicted = true;
-        }
-        if evicted {
-            self.persist_eviction(*id);
+            self.evict(id, TopicLog::evict_oldest);
         }
         if let Some(topic) = self.topics.get_mut(id) {
             topic.aging = false;
@@ -282,13 +350,17 @@ impl PubSubMachine {
         }
     }
 
-    /// Tells the publisher when a live link of a topic is too far behind, and when no more.
+    /// Tells the publisher when a live link of a topic, or the store, is too far behind, and when no
+    /// more.
     pub(super) fn update_congestion(&mut self, id: &TopicId) {
         let Some(topic) = self.topics.get_mut(id) else { return };
         if !topic.own {
             return;
         }
-        let mut congested = false;
+        let unstored = topic.log.unstored_bytes();
+        // Released at half the limit, so that it does not flicker.
+        let share = if topic.congested { 2 } else { 1 };
+        let mut congested = unstored > self.limits.unstored_topic_bytes / share;
         for link in self.links.values_mut() {
             let Some(place) = link.topics.get_mut(id).filter(|_| !link.banned) else { continue };
             congested |= place.holds(self.now, &topic.log, &self.limits);
@@ -298,7 +370,7 @@ impl PubSubMachine {
             self.outputs.push_back(Output::Congestion { topic: *id, congested });
         }
         if congested {
-            self.timers.set(self.now + CONGESTION, Timer::Congestion(*id));
+            self.timers.once(self.now + CONGESTION, Timer::Congestion(*id));
         }
     }
 }

@@ -13,11 +13,18 @@ use crate::{
     link::{ChainId, Control, LAZY_AT, Link},
     log::Route,
     missing::{Key, Report},
+    retention::Retention,
     run::RunBody,
     wire::{AnnounceIn, Announced, GraftIn, PruneIn},
 };
 
 use super::{Output, PubSubMachine, Timer, timers::ENFORCE};
+
+/// How long a link may take to prove that its way is shorter before another one may try.
+const TRIAL: Duration = Duration::from_secs(2);
+
+/// When a link that was tried, or failed, may be tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(60);
 
 /// A prune may be lost or forgotten by the peer: it is repeated after this time, or four round trips.
 const REPEAT_PRUNE: Duration = Duration::from_secs(1);
@@ -60,7 +67,10 @@ impl PubSubMachine {
         if redundant > 0 && self.parents(&topic, chain) <= 1 + redundant {
             return;
         }
-        self.prune(peer, topic, chain, true);
+        // A link that lost to one grafted for this author alone stays in the shared tree.
+        let first = route.and_then(|route| self.links.get(&route.peer?));
+        let shared = first.is_none_or(|link| !link.view(&topic, chain).grafted);
+        self.prune(peer, topic, chain, shared);
     }
 
     /// Links that push an author's runs here, as far as is known.
@@ -144,13 +154,15 @@ impl PubSubMachine {
 
     /// Asks a link to push an author's runs.
     pub(super) fn graft(&mut self, peer: MachineId, key: Key, from: u64, upto: u64) -> bool {
-        let (topic, chain) = key;
+        let (now, (topic, chain)) = (self.now, key);
         let tree = self.eager_links(&topic) == 0;
         let Some(link) = self.links.get_mut(&peer) else { return false };
         if let Some(view) = link.view_mut(&topic, chain, &self.limits) {
             view.grafted = true;
             view.pruned = None;
-            view.asked = view.asked.max(upto);
+            if upto > 0 {
+                view.ask(now, upto);
+            }
         }
         if let Some(place) = link.topics.get_mut(&topic) {
             place.eager |= tree;
@@ -230,7 +242,7 @@ impl PubSubMachine {
         if !takes {
             return;
         }
-        let wait = (!pull).then(|| self.graft_after(&topic));
+        let wait = (!pull).then(|| self.graft_after(&topic, &peer));
         let key = (topic, (author, epoch));
         let report = Report { peer, upto: seq, hops, need_key: false, wait };
         if self.missing.note(self.now, key, report, &self.limits) {
@@ -238,58 +250,70 @@ impl PubSubMachine {
         }
     }
 
-    /// How long the tree gets to bring what was announced.
-    fn graft_after(&self, topic: &TopicId) -> Duration {
+    /// How long the tree gets to bring what a link announced: as long as it usually takes, and as
+    /// long as this link would take.
+    pub(super) fn graft_after(&self, topic: &TopicId, peer: &MachineId) -> Duration {
         let eager =
             self.links.values().filter(|link| link.topics.get(topic).is_some_and(|t| t.eager));
         let worst = eager.map(|link| link.rtt).max().unwrap_or_default();
         let (least, most) = self.limits.graft_after;
-        (worst * 2 + Duration::from_millis(50)).clamp(least, most.max(least))
+        let lag = self.links.get(peer).map_or(Duration::ZERO, |link| link.lag);
+        (worst * 2 + Duration::from_millis(50)).clamp(least, most.max(least)) + lag * 2
     }
 
-    /// Makes a link the parent of an author if its way is so much shorter than that of the present
-    /// one. It has to prove that once before it may do so again.
+    /// Tries a link as the parent of an author if its way is so much shorter than that of the present
+    /// one. The first copy decides: whichever link it does not come over is pruned for it. So a link
+    /// that says so and does not deliver costs nothing.
     pub(super) fn consider(&mut self, peer: MachineId, key: Key, hops: u32) {
-        let (topic, chain) = key;
+        let (now, (topic, chain)) = (self.now, key);
         if self.limits.dissemination != Dissemination::Tree {
             return;
         }
-        let Some(log) = self.topics.get_mut(&topic).map(|state| &mut state.log) else { return };
+        let Some(log) = self.topics.get(&topic).map(|state| &state.log) else { return };
         let Some(Route { peer: Some(parent), hops: Some(mine) }) = log.route(&chain.0, chain.1)
         else {
             return;
         };
         let shorter = hops.saturating_add(1).saturating_add(self.limits.hop_threshold) <= mine;
-        if !shorter || parent == peer {
+        if !shorter || parent == peer || self.is_trying(&topic, chain, &parent) {
             return;
         }
-        let now = self.now;
+        let next = log.head(&chain.0, chain.1) + 1;
         let Some(link) = self.links.get_mut(&peer) else { return };
         if link.score.points(now) >= LAZY_AT {
             return;
         }
         let Some(view) = link.view_mut(&topic, chain, &self.limits) else { return };
-        if std::mem::replace(&mut view.tested, true) {
+        if view.tested.is_some_and(|at| now.since(at) < TRY_AGAIN) {
             return;
         }
-        let next = log.head(&chain.0, chain.1) + 1;
-        log.set_route(&chain.0, chain.1, Route { peer: Some(peer), hops: Some(hops + 1) });
+        view.tested = Some(now);
         self.metrics.ways_shortened.inc();
         self.graft(peer, key, next, 0);
-        self.prune(parent, topic, chain, false);
     }
 
-    /// The epoch and the last of this author's entries in a topic that a link confirmed.
+    /// Whether a link is being tried in place of an author's parent.
+    fn is_trying(&self, topic: &TopicId, chain: ChainId, parent: &MachineId) -> bool {
+        self.links.iter().any(|(peer, link)| {
+            let view = link.view(topic, chain);
+            let tried = view.tested.is_some_and(|at| self.now.since(at) < TRIAL);
+            peer != parent && view.grafted && tried
+        })
+    }
+
+    /// The epoch and the last of this author's entries in a topic and class that a link confirmed.
     #[must_use]
-    pub fn confirmed_upto(&self, topic: &TopicId) -> (u64, u64) {
-        self.topics.get(topic).map_or((0, 0), |topic| topic.confirmed)
+    pub fn confirmed_upto(&self, topic: &TopicId, retention: Retention) -> (u64, u64) {
+        let class = usize::from(retention.code());
+        self.topics.get(topic).map_or((0, 0), |topic| topic.confirmed[class])
     }
 
     /// A link has this author's entries up to here.
     fn confirmed(&mut self, topic: TopicId, epoch: u64, seq: u64) {
         let Some(state) = self.topics.get_mut(&topic) else { return };
-        if (epoch, seq) > state.confirmed {
-            state.confirmed = (epoch, seq);
+        let confirmed = &mut state.confirmed[usize::from(Retention::of_epoch(epoch).code())];
+        if (epoch, seq) > *confirmed {
+            *confirmed = (epoch, seq);
             self.outputs.push_back(Output::FirstHop { topic, epoch, seq });
         }
     }

@@ -28,6 +28,7 @@ pub async fn check_log_store(mut fresh: impl FnMut() -> Arc<dyn LogStore>) {
     loads_are_limited(&*fresh()).await;
     the_old_expires(&*fresh()).await;
     blocks_and_drops(&*fresh()).await;
+    positions_reach_beyond_what_is_stored(&*fresh()).await;
     loads_follow_commits(&*fresh()).await;
 }
 
@@ -214,6 +215,18 @@ async fn blocks_and_drops(store: &dyn LogStore) {
     commit(store, changes).await;
     let topic = held(store, id).await;
     assert_eq!((positions(&topic), topic.end, topic.blocked.len()), (vec![5], 6, 0), "in order");
+}
+
+async fn positions_reach_beyond_what_is_stored(store: &dyn LogStore) {
+    let id = topic_id("a");
+    let forge = forge(1, id, 0);
+    let reach = |incarnation, position| LogChange::Reach { topic: id, incarnation, position };
+    commit(store, vec![reach(7, 50)]).await;
+    assert_eq!(load(store, id).await, None, "of a topic that is not held");
+    commit(store, vec![append(&forge, 0, &forge.run(None, &[b"1"])), reach(7, 90)]).await;
+    commit(store, vec![reach(8, 900), reach(7, 40)]).await;
+    let topic = held(store, id).await;
+    assert_eq!((positions(&topic), topic.end), (vec![0], 90));
 }
 
 async fn loads_follow_commits(store: &dyn LogStore) {

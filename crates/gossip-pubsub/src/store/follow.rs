@@ -1,27 +1,43 @@
 //! Between the actor and the store: changes in their order, one commit at a time, so that what
 //! gathers during one goes with the next.
 
-use std::{collections::VecDeque, future, sync::Arc, task::Poll};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    future,
+    future::Future as _,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
+use tokio::time::Sleep;
 use x0x_core::TopicId;
 use x0x_transport::BoxFuture;
 
 use super::{LoadLimits, LogChange, LogStore, RestoredTopic, StoreError};
-use crate::run::NetworkId;
+use crate::{config::MAX_WAITING_CHANGES, run::NetworkId, subscriber::Cursor};
 
-/// Changes that may wait for the commit under way; the actor takes nothing more from peers then.
-pub(crate) const MAX_WAITING_CHANGES: usize = 8192;
+/// Topics that wait to be read; nothing more is signed then, which could need another.
+pub(crate) const MAX_LOADS: usize = 256;
 
-/// Encoded bytes of runs in them, treated alike.
-pub(crate) const MAX_WAITING_BYTES: usize = 8 * 1024 * 1024;
+/// How long after a failed read a topic is read again, at first and at most.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
 /// What the store did.
 #[derive(Debug)]
 pub(crate) enum Followed {
     /// The changes up to this number are committed, or are lost to it: with an error they are not
     /// tried again, since what follows stands without them.
-    Committed { through: u64, result: Result<(), StoreError> },
-    /// What is held of a topic, checked; nothing, or why that is not known.
+    Committed {
+        through: u64,
+        /// Where the logs end of which runs are in them.
+        ends: BTreeMap<TopicId, Cursor>,
+        result: Result<(), StoreError>,
+    },
+    /// A topic could not be read now; it will be read again.
+    LoadFailed { topic: TopicId, error: StoreError },
+    /// What is held of a topic, checked; nothing, or that it is damaged.
     Loaded { topic: TopicId, result: Result<Option<Box<RestoredTopic>>, StoreError> },
 }
 
@@ -34,14 +50,34 @@ pub(crate) struct Follower {
     network: NetworkId,
     limits: LoadLimits,
     waiting: Vec<LogChange>,
-    waiting_bytes: usize,
+    /// Where the logs end with the runs that wait.
+    ends: BTreeMap<TopicId, Cursor>,
     /// Changes pushed, and those of them that were handed to the store.
     pushed: u64,
     handed: u64,
-    /// Topics to load, each after the changes pushed before it.
-    wanted: VecDeque<(u64, TopicId)>,
-    commit: Option<(u64, Commit)>,
-    load: Option<(TopicId, Load)>,
+    /// Topics to load.
+    wanted: VecDeque<Wanted>,
+    /// Topics to load again, and when.
+    again: Vec<(Pin<Box<Sleep>>, Wanted)>,
+    commit: Option<UnderWay>,
+    load: Option<(Wanted, Load)>,
+}
+
+/// A topic to load.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    topic: TopicId,
+    /// After the change with this number.
+    after: u64,
+    /// How often that failed.
+    failures: u32,
+}
+
+/// A commit.
+struct UnderWay {
+    through: u64,
+    ends: BTreeMap<TopicId, Cursor>,
+    commit: Commit,
 }
 
 impl std::fmt::Debug for Follower {
@@ -62,10 +98,11 @@ impl Follower {
             network,
             limits,
             waiting: Vec::new(),
-            waiting_bytes: 0,
+            ends: BTreeMap::new(),
             pushed: 0,
             handed: 0,
             wanted: VecDeque::new(),
+            again: Vec::new(),
             commit: None,
             load: None,
         }
@@ -73,8 +110,10 @@ impl Follower {
 
     /// Takes a change. Returns its number, which a later [`Followed::Committed`] reaches.
     pub(crate) fn push(&mut self, change: LogChange) -> u64 {
-        if let LogChange::Append { run, .. } = &change {
-            self.waiting_bytes += run.encoded().len();
+        if let LogChange::Append { incarnation, position, run, .. } = &change {
+            let body = run.body();
+            let end = Cursor::new(*incarnation, position + body.entries().len() as u64);
+            self.ends.insert(body.topic(), end);
         }
         self.waiting.push(change);
         self.pushed += 1;
@@ -84,15 +123,16 @@ impl Follower {
     /// Loads a topic, with every change that was pushed before. There is one answer to each call, in
     /// their order.
     pub(crate) fn load(&mut self, topic: TopicId) {
-        self.wanted.push_back((self.pushed, topic));
+        self.wanted.push_back(Wanted { topic, after: self.pushed, failures: 0 });
     }
 
-    /// Whether so much waits that nothing more should come in.
+    /// Whether so much waits that nothing more should be added.
     pub(crate) fn is_full(&self) -> bool {
-        self.waiting.len() >= MAX_WAITING_CHANGES || self.waiting_bytes >= MAX_WAITING_BYTES
+        let loads = self.wanted.len() + self.again.len() + usize::from(self.load.is_some());
+        self.waiting.len() >= MAX_WAITING_CHANGES || loads >= MAX_LOADS
     }
 
-    /// Whether nothing is under way or waits.
+    /// Whether nothing is under way or waits, but for topics that cannot be read.
     pub(crate) fn is_idle(&self) -> bool {
         let busy = self.commit.is_some() || self.load.is_some();
         !busy && self.waiting.is_empty() && self.wanted.is_empty()
@@ -101,43 +141,64 @@ impl Follower {
     /// What the store did next. Pending while there is nothing to do; loses nothing when it is
     /// dropped.
     pub(crate) async fn next(&mut self) -> Followed {
-        future::poll_fn(|context| {
-            self.start();
-            if let Some((through, commit)) = &mut self.commit
-                && let Poll::Ready(result) = commit.as_mut().poll(context)
-            {
-                let through = *through;
-                self.commit = None;
-                return Poll::Ready(Followed::Committed { through, result });
+        future::poll_fn(|context| self.poll_next(context)).await
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Followed> {
+        let due = self.again.extract_if(.., |(at, _)| at.as_mut().poll(context).is_ready());
+        self.wanted.extend(due.map(|(_, wanted)| wanted));
+        self.start();
+        if let Some(under_way) = &mut self.commit
+            && let Poll::Ready(result) = under_way.commit.as_mut().poll(context)
+            && let Some(UnderWay { through, ends, .. }) = self.commit.take()
+        {
+            return Poll::Ready(Followed::Committed { through, ends, result });
+        }
+        // After the commit, so that the store got that first.
+        if let Some((wanted, load)) = &mut self.load
+            && let Poll::Ready(result) = load.as_mut().poll(context)
+        {
+            let wanted = *wanted;
+            self.load = None;
+            return Poll::Ready(self.loaded(wanted, result));
+        }
+        Poll::Pending
+    }
+
+    /// Only what is known to be damaged is given up; anything else may pass.
+    fn loaded(
+        &mut self,
+        wanted: Wanted,
+        result: Result<Option<Box<RestoredTopic>>, StoreError>,
+    ) -> Followed {
+        let topic = wanted.topic;
+        match result {
+            Ok(_) | Err(StoreError::Corrupt(_)) => Followed::Loaded { topic, result },
+            Err(error) => {
+                let after = AGAIN.0.saturating_mul(1 << wanted.failures.min(16)).min(AGAIN.1);
+                let again = Wanted { failures: wanted.failures + 1, ..wanted };
+                self.again.push((Box::pin(tokio::time::sleep(after)), again));
+                Followed::LoadFailed { topic, error }
             }
-            // After the commit, so that the store got that first.
-            if let Some((topic, load)) = &mut self.load
-                && let Poll::Ready(result) = load.as_mut().poll(context)
-            {
-                let topic = *topic;
-                self.load = None;
-                return Poll::Ready(Followed::Loaded { topic, result });
-            }
-            Poll::Pending
-        })
-        .await
+        }
     }
 
     /// Starts what can be started.
     fn start(&mut self) {
         if self.commit.is_none() && !self.waiting.is_empty() {
             let (store, changes) = (Arc::clone(&self.store), std::mem::take(&mut self.waiting));
-            self.waiting_bytes = 0;
             self.handed = self.pushed;
+            let (through, ends) = (self.handed, std::mem::take(&mut self.ends));
             let commit = Box::pin(async move { store.commit(changes).await });
-            self.commit = Some((self.handed, commit));
+            self.commit = Some(UnderWay { through, ends, commit });
         }
         if self.load.is_none()
-            && self.wanted.front().is_some_and(|(after, _)| *after <= self.handed)
-            && let Some((_, topic)) = self.wanted.pop_front()
+            && self.wanted.front().is_some_and(|wanted| wanted.after <= self.handed)
+            && let Some(wanted) = self.wanted.pop_front()
         {
             let (store, limits) = (Arc::clone(&self.store), self.limits);
-            self.load = Some((topic, Box::pin(load(store, self.network, topic, limits))));
+            let load = Box::pin(load(store, self.network, wanted.topic, limits));
+            self.load = Some((wanted, load));
         }
     }
 }

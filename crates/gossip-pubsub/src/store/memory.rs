@@ -26,7 +26,7 @@ struct Held {
     commits: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Topic {
     incarnation: u64,
     end: u64,
@@ -36,7 +36,7 @@ struct Topic {
     blocked: BTreeSet<AgentId>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Row {
     author: AgentId,
     /// Of its last entry.
@@ -70,6 +70,13 @@ impl MemoryLogStore {
     /// Refuses every commit and load with this error; `None` ends it.
     pub fn fail_with(&self, failure: Option<StoreError>) {
         self.held().failure = failure;
+    }
+
+    /// Another store that holds what this one does now, as a crash would leave it.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let held = Held { topics: self.held().topics.clone(), failure: None, commits: 0 };
+        Self { held: Mutex::new(held), paused: watch::Sender::new(false) }
     }
 
     /// Commits that succeeded.
@@ -155,6 +162,13 @@ impl Held {
             LogChange::Remove { topic, position } => {
                 if let Some(topic) = self.topics.get_mut(&topic) {
                     topic.runs.remove(&position);
+                }
+            }
+            LogChange::Reach { topic, incarnation, position } => {
+                if let Some(topic) = self.topics.get_mut(&topic)
+                    && topic.incarnation == incarnation
+                {
+                    topic.end = topic.end.max(position);
                 }
             }
             LogChange::Block { topic, author } => {

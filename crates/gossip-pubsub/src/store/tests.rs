@@ -9,12 +9,13 @@ use x0x_identity::{SIGNATURE_LEN, testing::key};
 use super::{
     LoadLimits, LogChange, LogStore, MemoryLogStore, RestoredTopic, StoreError, StoredChain,
     StoredRun, StoredTopic, check_log_store,
-    follow::{Followed, Follower, MAX_WAITING_BYTES},
+    follow::{Followed, Follower, MAX_LOADS},
     restore::RestoredRun,
 };
 use crate::{
-    config::Limits,
+    config::{Limits, MAX_WAITING_CHANGES},
     run::{NetworkId, Run, topic_id},
+    subscriber::Cursor,
     testing::RunForge,
 };
 
@@ -204,7 +205,7 @@ async fn what_gathers_during_a_commit_goes_with_the_next() {
     }
     store.resume();
     for expected in [1, 4] {
-        let Followed::Committed { through, result } = follower.next().await else {
+        let Followed::Committed { through, result, .. } = follower.next().await else {
             panic!("a commit");
         };
         assert_eq!((through, result), (expected, Ok(())));
@@ -231,48 +232,66 @@ async fn a_load_sees_what_was_pushed_before_it() {
                 loaded.push((topic, result.unwrap().map_or(0, |restored| restored.runs())));
             }
             Followed::Committed { through, .. } => committed = through,
+            Followed::LoadFailed { .. } => panic!("nothing fails"),
         }
     }
     assert_eq!(loaded, [(topic_id("b"), 0), (topic_id("a"), 2)]);
     assert_eq!(committed, 2);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn failures_are_told_and_do_not_end_it() {
     let store = Arc::new(MemoryLogStore::new());
     let mut follower = follower(&store);
     let (forge, runs) = chain(1);
-    store.fail_with(Some(StoreError::Full));
+    let topic = topic_id("a");
     follower.push(append(&forge, 0, &runs[0]));
-    follower.load(topic_id("a"));
-    let mut told = 0;
-    while !follower.is_idle() {
+    let Followed::Committed { ends, .. } = follower.next().await else { panic!("a commit") };
+    assert_eq!(ends, [(topic, Cursor::new(1, 2))].into(), "where the log ends");
+    // What may pass is tried again, ever more seldom, until it does.
+    store.fail_with(Some(StoreError::Io("a cable".into())));
+    follower.push(append(&forge, 2, &runs[1]));
+    follower.load(topic);
+    let (mut retries, mut failed) = (0, 0);
+    while retries < 9 {
         match follower.next().await {
-            Followed::Loaded { result, .. } => told += u64::from(result.is_err()),
-            Followed::Committed { result, .. } => told += u64::from(result.is_err()),
+            Followed::Committed { through, result, .. } => {
+                assert_eq!((through, result.is_err()), (2, true));
+                failed += 1;
+            }
+            Followed::LoadFailed { topic: of, .. } => {
+                assert_eq!(of, topic);
+                retries += 1;
+            }
+            other => panic!("unexpected {other:?}"),
         }
     }
-    assert_eq!(told, 2);
+    assert_eq!(failed, 1, "a change is not tried again");
+    assert!(follower.is_idle(), "a topic that cannot be read holds no shutdown back");
     store.fail_with(None);
-    assert_eq!(follower.push(append(&forge, 2, &runs[1])), 2);
-    assert!(matches!(follower.next().await, Followed::Committed { through: 2, result: Ok(()) }));
+    let Followed::Loaded { result, .. } = follower.next().await else { panic!("loaded") };
+    assert_eq!(result.unwrap().map(|restored| restored.runs()), Some(1));
+    // What is damaged will not be whole again.
+    store.fail_with(Some(StoreError::Corrupt("a bit".into())));
+    follower.load(topic);
+    let Followed::Loaded { result, .. } = follower.next().await else { panic!("told") };
+    assert!(result.is_err());
 }
 
 #[tokio::test]
 async fn it_is_full_before_it_holds_much() {
     let store = Arc::new(MemoryLogStore::new());
     let mut follower = follower(&store);
-    let (forge, _) = chain(1);
-    let run = forge.run(None, &[&[7; 60_000], &[7; 60_000], &[7; 60_000]]);
-    let size = run.encoded().len();
+    let (forge, runs) = chain(1);
     store.pause();
-    assert!(poll_once(&mut Box::pin(follower.next())).await.is_pending());
     let mut pushed = 0;
     while !follower.is_full() {
-        follower.push(append(&forge, pushed * 3, &run));
+        follower.push(append(&forge, pushed, &runs[0]));
         pushed += 1;
     }
-    assert_eq!(pushed as usize, MAX_WAITING_BYTES.div_ceil(size));
+    assert_eq!(pushed as usize, MAX_WAITING_CHANGES);
     assert!(poll_once(&mut Box::pin(follower.next())).await.is_pending());
     assert!(!follower.is_full(), "they are on their way");
+    (0..MAX_LOADS).for_each(|_| follower.load(topic_id("a")));
+    assert!(follower.is_full());
 }

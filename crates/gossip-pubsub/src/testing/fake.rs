@@ -14,7 +14,8 @@ use crate::{
     config::MAX_PAYLOAD,
     error::{PublishError, SubscribeError},
     handle::Subscription,
-    pubsub::{Accepted, PubSub, Published},
+    pubsub::{Accepted, PubSub},
+    retention::Retention,
     subscriber::{Batch, Cursor, Message, Piece, Start},
 };
 
@@ -32,7 +33,7 @@ pub struct LocalHub(Arc<Mutex<HubState>>);
 struct HubState {
     retained: BTreeMap<TopicId, VecDeque<Message>>,
     readers: Vec<Reader>,
-    heads: BTreeMap<(AgentId, TopicId), u64>,
+    heads: BTreeMap<(AgentId, TopicId, Retention), u64>,
     /// Messages of all topics together: each message's place.
     positions: u64,
     wall: WallTime,
@@ -121,7 +122,12 @@ impl LocalPubSub {
         &self.hub
     }
 
-    fn push(&self, topic: TopicId, payload: Bytes) -> Result<u64, PublishError> {
+    fn push(
+        &self,
+        topic: TopicId,
+        retention: Retention,
+        payload: Bytes,
+    ) -> Result<u64, PublishError> {
         if payload.len() > MAX_PAYLOAD {
             return Err(PublishError::TooLarge { len: payload.len(), max: MAX_PAYLOAD });
         }
@@ -129,15 +135,24 @@ impl LocalPubSub {
         if state.closed {
             return Err(PublishError::Closed);
         }
-        let head = state.heads.entry((self.author, topic)).or_default();
+        let head = state.heads.entry((self.author, topic, retention)).or_default();
         *head += 1;
         let seq = *head;
         let (author, time) = (self.author, state.wall);
         state.positions += 1;
         let cursor = Cursor::new(0, state.positions);
-        let message = Message { topic, author, epoch: 1, seq, time, payload, cursor, gap: false };
+        let epoch = retention.epoch(1);
+        let message =
+            Message { topic, author, epoch, seq, time, payload, cursor, retention, gap: 0 };
         state.readers.retain_mut(|reader| reader.topic != topic || reader.offer(&message));
         let retained = state.retained.entry(topic).or_default();
+        match retention {
+            Retention::Ephemeral => return Ok(seq),
+            Retention::Latest => {
+                retained.retain(|held| (held.author, held.retention) != (author, retention));
+            }
+            Retention::Standard => {}
+        }
         if retained.len() >= MAX_RETAINED {
             retained.pop_front();
         }
@@ -147,27 +162,28 @@ impl LocalPubSub {
 }
 
 impl PubSub for LocalPubSub {
-    fn publish(
+    fn accept_as(
         &self,
         topic: TopicId,
-        payload: Bytes,
-    ) -> BoxFuture<'_, Result<Published, PublishError>> {
-        Box::pin(async move { self.push(topic, payload).map(Published::unplaced) })
-    }
-
-    fn accept(
-        &self,
-        topic: TopicId,
+        retention: Retention,
         payload: Bytes,
     ) -> BoxFuture<'_, Result<Accepted, PublishError>> {
-        Box::pin(async move { self.push(topic, payload).map(|seq| Accepted::new(seq, None)) })
+        Box::pin(async move {
+            let seq = self.push(topic, retention, payload)?;
+            Ok(Accepted::new((retention.epoch(1), seq), None))
+        })
     }
 
-    fn try_publish(&self, topic: TopicId, payload: Bytes) -> Result<(), PublishError> {
+    fn try_publish_as(
+        &self,
+        topic: TopicId,
+        retention: Retention,
+        payload: Bytes,
+    ) -> Result<(), PublishError> {
         if self.hub.state().busy {
             return Err(PublishError::Busy);
         }
-        self.push(topic, payload).map(|_| ())
+        self.push(topic, retention, payload).map(|_| ())
     }
 
     fn subscribe(

@@ -8,8 +8,8 @@ use x0x_identity::SecretKey;
 
 use crate::{
     config::{MAX_FRAME, MAX_PAYLOAD},
-    publisher::epoch_at,
-    run::{CLASS_STANDARD, Entry, EntryHash, NetworkId, Run, RunBody, UnsignedRun},
+    retention::epoch_at,
+    run::{Entry, EntryHash, NetworkId, Run, RunBody, UnsignedRun},
     time::HybridTime,
     wire::{
         self, EntryWire, FrameKind, PublishWire, RunWire, SubscriptionsWire, TopicHeads, WantIn,
@@ -78,7 +78,6 @@ impl RunForge {
         let start = HybridTime::from_wall(self.wall).as_u64() + first_seq;
         let entries = (start..).zip(payloads).map(|(time, payload)| Entry {
             time: HybridTime::from_u64(time),
-            class: CLASS_STANDARD,
             payload: Bytes::copy_from_slice(payload),
         });
         let body = RunBody {

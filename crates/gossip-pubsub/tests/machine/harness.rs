@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use x0x_core::{AgentId, Machine as _, MachineId, SeededRng, Tick, TopicId, WallTime};
+use x0x_core::{AgentId, Machine as _, MachineId, PeerAddr, SeededRng, Tick, TopicId, WallTime};
 use x0x_gossip_pubsub::{
     Delivery, Input, Limits, Message, NetworkId, Output, PubSubMachine, PubSubMetrics,
     PublishError, Publisher, Start, SubscriptionId, epoch_at,
@@ -37,6 +37,12 @@ pub(crate) struct World {
     pub(crate) refusals: f64,
     pub(crate) links: BTreeSet<(usize, usize)>,
     pub(crate) disconnects: Vec<(usize, MachineId)>,
+    /// Frames to hostile peers, which only talk.
+    pub(crate) sent: Vec<(usize, MachineId, Bytes)>,
+    /// Peers that are to be dialled.
+    pub(crate) dials: Vec<PeerAddr>,
+    /// Sessions that are needed although the overlay does not need them.
+    pub(crate) held: BTreeSet<MachineId>,
     /// Entries accepted for publishing, by topic and author and epoch.
     pub(crate) published: BTreeMap<(TopicId, AgentId, u64), u64>,
     queues: BTreeMap<(usize, usize), VecDeque<Bytes>>,
@@ -97,6 +103,9 @@ impl World {
             refusals: 0.1,
             links: BTreeSet::new(),
             disconnects: Vec::new(),
+            sent: Vec::new(),
+            dials: Vec::new(),
+            held: BTreeSet::new(),
             published: BTreeMap::new(),
             queues: BTreeMap::new(),
             busy: BTreeSet::new(),
@@ -279,6 +288,9 @@ impl World {
                 }
                 Output::FirstHop { .. } | Output::Appended { .. } => {}
                 Output::Disconnect(peer) => self.disconnects.push((node, peer)),
+                Output::Dial(address) => self.dials.push(address),
+                Output::Hold { peer, held: true } => assert!(self.held.insert(peer)),
+                Output::Hold { peer, held: false } => assert!(self.held.remove(&peer)),
                 other => panic!("unexpected {other:?}"),
             }
         }
@@ -287,7 +299,8 @@ impl World {
     fn send(&mut self, node: usize, peer: MachineId, message: Bytes) {
         let pair = (node, index_of(peer));
         if pair.1 >= self.nodes.len() {
-            return; // A hostile peer that only talks.
+            self.sent.push((node, peer, message));
+            return;
         }
         let queue = self.queues.entry(pair).or_default();
         if queue.len() >= self.capacity {
@@ -320,6 +333,18 @@ impl World {
             assert_eq!(heads, expected, "seed {seed}: node {node} incomplete");
             assert_eq!(self.nodes[*node].missed(*id), 0, "seed {seed}: node {node} lagged");
         }
+    }
+
+    /// A hostile peer says something.
+    pub(crate) fn frame(&mut self, node: usize, from: usize, message: Bytes) {
+        self.input(node, Input::Frame { peer: machine_id(from), message });
+    }
+
+    /// Kinds of the frames to a hostile peer, which are forgotten by that.
+    pub(crate) fn kinds_to(&mut self, peer: usize) -> Vec<u32> {
+        let peer = machine_id(peer);
+        let to = self.sent.extract_if(.., |(_, to, _)| *to == peer);
+        to.map(|(_, _, frame)| crate::frames::kind(&frame)).collect()
     }
 
     pub(crate) fn counter(&self, node: usize, name: &str) -> u64 {

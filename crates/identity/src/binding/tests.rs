@@ -4,7 +4,7 @@ use data_encoding::HEXLOWER;
 use proptest::prelude::*;
 
 use super::*;
-use crate::testing::key;
+use crate::{MAX_CLOCK_SKEW, envelope::Envelope, testing::key};
 
 const NOW: WallTime = WallTime::from_millis(1_800_000_000_000);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -15,17 +15,11 @@ fn machine() -> MachineId {
 
 /// A binding of agent 1 with a body and a key of the test's choice, properly signed by agent 1.
 fn forged(binding: &AgentBinding, agent_key: &PublicKey) -> SignedBindingIn {
-    let body = BindingBody {
-        agent_id: binding.agent.as_bytes().to_vec(),
-        machine_id: binding.machine.as_bytes().to_vec(),
-        not_before_ms: binding.not_before.as_millis(),
-        not_after_ms: binding.not_after.as_millis(),
-    }
-    .encode_to_vec();
+    let body = BindingBody::from(binding).encode_to_vec();
     let signature = key(1).sign(BINDING_DOMAIN, &body);
-    let envelope = BindingEnvelope {
+    let envelope = Envelope {
         body: body.into(),
-        agent_key: Bytes::copy_from_slice(agent_key.as_bytes()),
+        key: Bytes::copy_from_slice(agent_key.as_bytes()),
         signature: Bytes::copy_from_slice(signature.as_bytes()),
     };
     SignedBinding::decode(&envelope.encode_to_vec()).expect("well-formed")
@@ -94,15 +88,30 @@ fn the_agent_is_the_hash_of_the_key_that_signed() {
 }
 
 #[test]
+fn a_generation_is_signed() {
+    let machine = machine();
+    let moved = SignedBinding::issue_moved(&key(1), machine, 7, NOW, HOUR);
+    let verified = SignedBinding::decode(&moved.encode()).expect("own form").verify(machine, NOW);
+    assert_eq!(verified.expect("holds").binding, AgentBinding { generation: 7, ..honest() });
+
+    let mut envelope = Envelope::decode(moved.encode()).expect("own form");
+    envelope.body =
+        BindingBody::from(&AgentBinding { generation: 8, ..honest() }).encode_to_vec().into();
+    let forged = SignedBinding::decode(&envelope.encode_to_vec()).expect("well-formed");
+    let refused = Err(BindingError::Signature(crate::BadSignature));
+    assert_eq!(forged.verify(machine, NOW).map(|_| ()), refused);
+}
+
+#[test]
 fn malformed_bindings_do_not_decode() {
     let good = SignedBinding::issue(&key(1), machine(), NOW, HOUR).encode();
-    let change = |edit: fn(&mut BindingEnvelope)| {
-        let mut envelope = BindingEnvelope::decode(good.clone()).expect("own form");
+    let change = |edit: fn(&mut Envelope)| {
+        let mut envelope = Envelope::decode(good.clone()).expect("own form");
         edit(&mut envelope);
         SignedBinding::decode(&envelope.encode_to_vec()).map(|_| ())
     };
     assert_eq!(change(|e| e.signature.truncate(10)), Err(DecodeError::Field("signature")));
-    assert_eq!(change(|e| e.agent_key.truncate(10)), Err(DecodeError::Field("agent_key")));
+    assert_eq!(change(|e| e.key.truncate(10)), Err(DecodeError::Field("agent_key")));
     assert_eq!(change(|e| e.body = Bytes::new()), Err(DecodeError::Field("agent_id")));
     assert_eq!(
         change(|e| e.body = vec![0; MAX_BODY + 1].into()),
@@ -121,10 +130,10 @@ fn golden_vector() {
     let verified = SignedBinding::decode(&bytes).expect("decodes").verify(machine(), NOW);
     assert_eq!(verified.expect("holds").binding, honest());
 
-    let signed = BindingEnvelope::decode(&bytes[..]).expect("own form");
+    let signed = Envelope::decode(&bytes[..]).expect("own form");
     let issued = SignedBinding::issue(&key(1), machine(), NOW, HOUR).encode();
-    let ours = BindingEnvelope::decode(issued).expect("own form");
-    assert_eq!((signed.body, signed.agent_key), (ours.body, ours.agent_key));
+    let ours = Envelope::decode(issued).expect("own form");
+    assert_eq!((signed.body, signed.key), (ours.body, ours.key));
 }
 
 proptest! {

@@ -148,3 +148,135 @@ proptest! {
         prop_assert_eq!(fs::read(&path).expect("readable"), bad);
     }
 }
+
+mod moves_and_users {
+    //! Users, certificates, and agents that are moved.
+
+    use std::time::Duration;
+
+    use x0x_core::WallTime;
+
+    use super::*;
+    use crate::{AgentKeys, Identity, testing::kem_key};
+
+    const NOW: WallTime = WallTime::from_millis(1_800_000_000_000);
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
+    fn keys_of(identity: &Identity) -> AgentKeys {
+        AgentKeys {
+            agent: identity.agent.clone(),
+            kem: identity.agent_kem.clone(),
+            generation: identity.generation,
+            certificate: identity.certificate.clone(),
+        }
+    }
+
+    #[test]
+    fn a_user_key_is_made_on_request_and_only_once() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let store = IdentityStore::open(temp.path().join("a")).expect("there");
+        let made = store.create_user().expect("made");
+        assert_eq!(mode(&store.user_key_path()), 0o600);
+        assert!(matches!(store.create_user(), Err(StoreError::Exists { .. })));
+        let user = store.load_or_create().expect("loads").user.expect("there");
+        assert_eq!(user.public_key(), made.public_key());
+
+        // Elsewhere: it must be there, and nothing makes it silently.
+        let path = temp.path().join("me.key");
+        let store = IdentityStore::open(temp.path().join("b")).expect("there").with_user_key(&path);
+        let error = store.load_or_create().expect_err("missing");
+        assert!(
+            matches!(&error, StoreError::NoUserKey { path: named } if *named == path),
+            "{error}"
+        );
+        assert!(!path.exists());
+        store.create_user().expect("made");
+        assert!(store.load_or_create().expect("loads").user.is_some());
+    }
+
+    #[test]
+    fn a_certificate_is_kept_and_renewed() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let store = IdentityStore::open(temp.path()).expect("there");
+        let plain = store.load_or_create().expect("loads");
+        assert_eq!(store.certify(&plain, NOW).expect("no user"), None);
+
+        store.create_user().expect("made");
+        let identity = store.load_or_create().expect("loads");
+        let first = store.certify(&identity, NOW).expect("kept").expect("there");
+        let identity = store.load_or_create().expect("loads");
+        assert_eq!(identity.certificate.as_ref(), Some(&first));
+        assert_eq!(store.certify(&identity, NOW + DAY).expect("kept"), Some(first.clone()));
+        let renewed = store.certify(&identity, NOW + DAY * 300).expect("kept").expect("there");
+        let serial = |accepted: &AcceptedCertificate| accepted.certificate().certificate().serial;
+        assert!(serial(&renewed) > serial(&first));
+
+        // Another user takes over; without any, the last certificate stays.
+        write(&temp.path().join("user.key"), &key(51).to_pkcs8());
+        let identity = store.load_or_create().expect("loads");
+        let other = store.certify(&identity, NOW).expect("kept").expect("there");
+        assert_eq!(other.certificate().certificate().user, key(51).public_key().user_id());
+        fs::remove_file(temp.path().join("user.key")).expect("there");
+        let identity = store.load_or_create().expect("loads");
+        assert_eq!(store.certify(&identity, NOW + DAY * 900).expect("kept"), Some(other));
+
+        write(&temp.path().join("agent.cert"), b"damaged");
+        let error = store.load_or_create().expect_err("damaged");
+        assert!(error.to_string().contains("agent.cert"), "{error}");
+    }
+
+    #[test]
+    fn an_agent_is_moved() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let home = IdentityStore::open(temp.path().join("old")).expect("there");
+        home.create_user().expect("made");
+        let mut old = home.load_or_create().expect("loads");
+        old.certificate = home.certify(&old, NOW).expect("kept");
+        assert_eq!(old.generation, 0);
+
+        let away = IdentityStore::open(temp.path().join("new")).expect("there");
+        away.import_agent(&keys_of(&old), NOW, Replace::Never).expect("an empty place");
+        let new = away.load_or_create().expect("loads");
+        assert_eq!(new.agent.public_key(), old.agent.public_key());
+        assert_eq!(new.agent_kem.public_key(), old.agent_kem.public_key());
+        assert_ne!(new.machine.public_key(), old.machine.public_key());
+        assert_eq!((new.generation, new.certificate.is_some()), (NOW.as_millis(), true));
+        assert!(new.user.is_none(), "a user's key does not travel with the agent");
+
+        // On to a third one, whose clock is far behind.
+        let third = IdentityStore::open(temp.path().join("third")).expect("there");
+        third
+            .import_agent(&keys_of(&new), WallTime::from_millis(5), Replace::Never)
+            .expect("moved");
+        assert_eq!(third.load_or_create().expect("loads").generation, NOW.as_millis() + 1);
+    }
+
+    #[test]
+    fn an_import_replaces_only_when_asked_and_keeps_a_copy() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let store = IdentityStore::open(temp.path()).expect("there");
+        let old = store.load_or_create().expect("loads");
+        let keys = AgentKeys { agent: key(5), kem: kem_key(5), generation: 0, certificate: None };
+        let refused = store.import_agent(&keys, NOW, Replace::Never);
+        assert!(matches!(refused, Err(StoreError::Exists { .. })));
+        assert_eq!(
+            store.load_or_create().expect("loads").agent.public_key(),
+            old.agent.public_key()
+        );
+
+        for _ in 0..2 {
+            store.import_agent(&keys, NOW, Replace::KeepCopy).expect("replaced");
+        }
+        let new = store.load_or_create().expect("loads");
+        assert_eq!(new.agent.public_key(), key(5).public_key());
+        assert_eq!(new.machine.public_key(), old.machine.public_key());
+        let copy =
+            temp.path().join(format!("agent.key.{}", old.agent.public_key().agent_id().short()));
+        assert_eq!(fs::read(&copy).expect("kept"), *old.agent.to_pkcs8());
+        assert_eq!(mode(&copy), 0o600);
+
+        write(&temp.path().join("agent.generation"), b"many\n");
+        let error = store.load_or_create().expect_err("damaged");
+        assert!(error.to_string().contains("agent.generation"), "{error}");
+    }
+}

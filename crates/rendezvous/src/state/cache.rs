@@ -235,6 +235,12 @@ impl DiscoveryCache {
             .collect()
     }
 
+    /// Whether an agent is listed as present.
+    #[must_use]
+    pub fn is_fresh(&self, now: Tick, agent: &AgentId) -> bool {
+        self.entries.get(agent).is_some_and(|entry| entry.fresh_until > now)
+    }
+
     /// What is known of an agent, present or not.
     #[must_use]
     pub fn agent(&self, agent: &AgentId) -> Option<&DiscoveredAgent> {

@@ -46,6 +46,7 @@ pub(super) struct Role {
     pub(super) seed: u64,
     /// By the node's clock.
     pub(super) wall: WallTime,
+    pub(super) subscribes: bool,
     pub(super) publishes: bool,
     pub(super) habit: Habit,
 }
@@ -110,7 +111,8 @@ impl Factory {
             author,
             start: disk.as_ref().map_or(Start::Retained, Disk::start),
             disk,
-            subscription: None,
+            subscribes: role.subscribes,
+            strangers: Vec::new(),
             signing: std::collections::VecDeque::new(),
             from: None,
             mute: false,

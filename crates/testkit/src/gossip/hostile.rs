@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use x0x_core::{SeededRng, Tick};
+use x0x_core::{PeerAddr, SeededRng, Tick};
 use x0x_gossip_membership::{Message, Peer};
 use x0x_gossip_pubsub::testing::RunForge;
 
 use super::{
     factory::Role,
-    ids::{self, Node},
-    net::{Class, Refusal},
+    ids::Node,
+    net::{Caller, Class, Refusal},
     production::Production,
     protocol::{Context, Order, Protocol},
     scenario::HostilePart,
@@ -127,8 +127,8 @@ impl Adversary {
         let target = self.rng.below(context.net.hosts.len()) as Node;
         if !context.net.is_sybil(target) && context.net.host(target).alive {
             let address = context.net.address(target);
-            let to = x0x_core::PeerAddr::known(ids::machine_id(target), [address]);
-            context.net.dial(context.me, to);
+            let to = PeerAddr::known(context.net.id(target), [address]);
+            context.net.dial(context.me, to, Caller::Overlay);
         }
     }
 
@@ -234,6 +234,10 @@ impl Protocol for Adversary {
         self.inner.session(context, peer, up);
     }
 
+    fn dialled(&mut self, context: &mut Context<'_>, to: &PeerAddr, up: bool) {
+        self.inner.dialled(context, to, up);
+    }
+
     fn timeout(&mut self, context: &mut Context<'_>) {
         let now = context.now();
         if self.next.is_some_and(|at| at <= now) {
@@ -265,8 +269,8 @@ pub(super) fn membership(
     let mut like = |old: Vec<Peer>| -> Vec<Peer> {
         old.into_iter()
             .map(|_| {
-                let node = first + context.net.sim.rng().below(count) as Node;
-                Peer::new(ids::machine_id(node), [context.net.address(node)])
+                let node = first + context.net.rng.below(count) as Node;
+                Peer::new(context.net.id(node), [context.net.address(node)])
             })
             .collect()
     };

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    hash::BuildHasherDefault,
     sync::Arc,
     time::Duration,
 };
@@ -11,6 +12,7 @@ use x0x_gossip_pubsub::Run;
 use x0x_identity::SIGNATURE_LEN;
 
 use super::{ids::Node, stats::Times};
+use crate::TraceHash;
 
 /// A message's first spread is over after this time; what comes later is repair.
 pub(super) const WINDOW: Duration = Duration::from_secs(10);
@@ -21,8 +23,11 @@ const SOON: Duration = Duration::from_secs(5);
 /// Most violations that are described; all are counted.
 const MAX_DESCRIBED: usize = 16;
 
-/// The numbers of a run's signature that name it.
-type RunKey = [u8; 16];
+/// The first bytes of a run's signature, which name it: as good as random.
+type RunKey = u128;
+
+/// Maps of this simulator have no enemies, and their order is never used.
+type Map<K, V> = HashMap<K, V, BuildHasherDefault<TraceHash>>;
 
 /// A published message.
 #[derive(Debug)]
@@ -89,8 +94,8 @@ pub(super) struct Ledger {
     capacity: usize,
     pub(super) messages: Vec<Message>,
     chains: Vec<Chain>,
-    chain_of: HashMap<(AgentId, u64), u32>,
-    runs: HashMap<RunKey, SignedRun>,
+    chain_of: Map<(AgentId, u64), u32>,
+    runs: Map<RunKey, SignedRun>,
     /// Authors whose messages are nobody's loss.
     hostile: HashSet<AgentId>,
     /// By node: the last sequence number delivered of each chain, and numbers it was told to miss.
@@ -113,7 +118,7 @@ pub(super) struct Ledger {
     pub(super) violations: Vec<String>,
     everyone: Option<Watch>,
     pub(super) healed: Vec<Duration>,
-    joiners: HashMap<Node, Watch>,
+    joiners: Map<Node, Watch>,
     pub(super) caught_up: Vec<Duration>,
 }
 
@@ -434,7 +439,7 @@ fn set_hop(message: &mut Message, from: Node, to: Node) {
 /// The first bytes of the signature, which ends an encoded run.
 fn run_key(encoded: &[u8]) -> Option<RunKey> {
     let start = encoded.len().checked_sub(SIGNATURE_LEN)?;
-    encoded[start..].first_chunk().copied()
+    encoded[start..].first_chunk().map(|bytes| u128::from_le_bytes(*bytes))
 }
 
 /// The encoded run in a publish frame: the first field of its one message.

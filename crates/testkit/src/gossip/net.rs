@@ -1,19 +1,27 @@
 //! The simulated network: hosts, sessions, latency, bandwidth, queues, partitions, translators.
 //!
 //! A session is an ordered, reliable stream in each direction. A frame leaves when its host's
-//! processor and uplink are free, and arrives a latency later when the receiver's downlink is free;
-//! what waits for that beyond the queue's bound is refused, and the sender hears when there is room.
+//! processor and uplink are free, and lands a latency later, where it waits for the receiver's
+//! downlink in the order of landing. What a session has under way beyond the queue's bound is refused,
+//! and the sender hears when half of that has arrived: so a slow line at either end holds back each of
+//! the sessions that share it.
 
 mod session;
 
+use std::{
+    hash::{Hash, Hasher as _},
+    time::Duration,
+};
+
 use bytes::Bytes;
-use x0x_core::{PeerAddr, Tick};
+use x0x_core::{MachineId, PeerAddr, SeededRng, Tick};
 
 use super::{
     ids::{self, NOBODY, Node},
+    queue::Queue,
     scenario::NetworkPart,
 };
-use crate::Sim;
+use crate::TraceHash;
 
 pub(super) use session::{Link, Session};
 
@@ -28,27 +36,27 @@ pub(super) enum Class {
     Control,
 }
 
-/// Something that will happen.
+/// Something that will happen to a node.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// A frame reaches one end of a session.
-    Frame { session: Session, side: u8, class: Class, size: u32, frame: Bytes },
+    /// A frame reaches one end of a session; `down` when it has passed the downlink there.
+    Frame { session: Session, side: u8, class: Class, down: bool, size: u32, frame: Bytes },
     /// A dial reaches its target.
-    Open { from: Node, to: Node, run: u32 },
+    Open { from: Node, run: u32 },
     /// The answer to a dial reaches the dialler.
-    Opened { at: Node, session: Session, run: u32 },
+    Opened { session: Session, run: u32 },
     /// A dial failed.
-    Refused { at: Node, to: Node, run: u32 },
+    Refused { to: Node, run: u32 },
     /// One end of a session learns that it is over.
     Closed { session: Session, side: u8 },
     /// A queue that refused a frame has room again.
     Writable { session: Session, side: u8 },
     /// A timer of a node.
-    Wake { node: Node, run: u32 },
+    Wake { run: u32 },
     /// A host that was busy goes on with what waits for it.
-    Resume { node: Node },
+    Resume,
     /// The signer of a node is done.
-    Signed { node: Node, run: u32 },
+    Signed { run: u32 },
 }
 
 /// Who can be dialled by whom.
@@ -82,7 +90,7 @@ pub(super) struct Host {
     /// Partition: hosts with different numbers do not reach each other.
     pub(super) island: u8,
     region: u8,
-    /// Bytes per second, up and down.
+    /// Bytes per second, up and down; not 0.
     pub(super) bandwidth: u64,
     /// Added to each latency from and to it, in microseconds.
     pub(super) extra_latency: u32,
@@ -95,7 +103,32 @@ pub(super) struct Host {
     /// Events that wait for the processor.
     pub(super) inbox: std::collections::VecDeque<Event>,
     /// Its dials under way.
-    pub(super) dials: Vec<(Node, PeerAddr)>,
+    pub(super) dials: Vec<Dial>,
+}
+
+/// Who wants a dial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Caller {
+    /// The overlay.
+    Overlay,
+    /// The gossip protocol, which looks for peers of a topic.
+    Gossip,
+}
+
+/// A dial under way.
+#[derive(Debug)]
+pub(super) struct Dial {
+    /// [`NOBODY`] when no host has the address.
+    pub(super) target: Node,
+    pub(super) to: PeerAddr,
+    pub(super) caller: Caller,
+}
+
+impl Host {
+    /// How long its line takes for so many bytes.
+    const fn transfer(&self, size: usize) -> Duration {
+        Duration::from_micros(size as u64 * 1_000_000 / self.bandwidth)
+    }
 }
 
 /// Bytes and frames sent so far.
@@ -126,7 +159,10 @@ pub(super) enum Refusal {
 /// The network and its clock.
 #[derive(Debug)]
 pub(super) struct Net {
-    pub(super) sim: Sim<Event>,
+    pub(super) queue: Queue<Event>,
+    pub(super) rng: SeededRng,
+    trace: TraceHash,
+    ids: Vec<MachineId>,
     pub(super) hosts: Vec<Host>,
     pub(super) links: Vec<Link>,
     free: Vec<u32>,
@@ -142,7 +178,10 @@ pub(super) struct Net {
 impl Net {
     pub(super) fn new(seed: u64, model: NetworkPart, first_sybil: Node) -> Self {
         Self {
-            sim: Sim::new(seed),
+            queue: Queue::new(Duration::from_micros(model.shortest_path())),
+            rng: SeededRng::from_number(seed),
+            trace: TraceHash::default(),
+            ids: Vec::new(),
             hosts: Vec::new(),
             links: Vec::new(),
             free: Vec::new(),
@@ -157,14 +196,26 @@ impl Net {
     }
 
     pub(super) const fn now(&self) -> Tick {
-        self.sim.now()
+        self.queue.now()
+    }
+
+    /// Adds something that happened now to the trace.
+    pub(super) fn record(&mut self, what: impl Hash) {
+        self.now().hash(&mut self.trace);
+        what.hash(&mut self.trace);
+    }
+
+    /// Digest of everything recorded so far: two runs with equal ones did the same.
+    pub(super) fn trace_hash(&self) -> u64 {
+        self.trace.finish()
     }
 
     /// Adds a host, not yet alive.
     pub(super) fn add(&mut self) -> Node {
-        let region = self.sim.rng().below(self.model.latency_ms.len().max(1)) as u8;
+        let region = self.rng.below(self.model.latency_ms.len().max(1)) as u8;
         // The first is the contact of last resort.
         let reach = if self.hosts.is_empty() { Reach::Public } else { self.draw_reach() };
+        self.ids.push(ids::machine_id(self.hosts.len() as Node));
         self.hosts.push(Host {
             alive: false,
             run: 0,
@@ -184,8 +235,8 @@ impl Net {
     }
 
     fn draw_reach(&mut self) -> Reach {
-        let hidden = self.sim.rng().chance(self.model.hidden);
-        let punchable = self.sim.rng().chance(self.model.punchable);
+        let hidden = self.rng.chance(self.model.hidden);
+        let punchable = self.rng.chance(self.model.punchable);
         match (hidden, punchable) {
             (true, _) => Reach::Hidden,
             (false, true) => Reach::Punchable,
@@ -201,6 +252,11 @@ impl Net {
         &mut self.hosts[node as usize]
     }
 
+    /// The id of a node's machine.
+    pub(super) fn id(&self, node: Node) -> MachineId {
+        self.ids[node as usize]
+    }
+
     pub(super) fn address(&self, node: Node) -> std::net::SocketAddr {
         ids::address(node, self.first_sybil)
     }
@@ -209,17 +265,17 @@ impl Net {
         node >= self.first_sybil
     }
 
-    /// The host that an event concerns; none when it is void.
-    pub(super) fn target(&self, event: &Event) -> Option<Node> {
+    /// Whether an event that reaches a node is not void by now.
+    pub(super) fn concerns(&self, node: Node, event: &Event) -> bool {
         match event {
             Event::Frame { session, side, .. }
             | Event::Closed { session, side }
-            | Event::Writable { session, side } => self.end(*session, *side),
-            Event::Open { to, .. } => Some(*to),
-            Event::Opened { at, .. } | Event::Refused { at, .. } => Some(*at),
-            Event::Wake { node, .. } | Event::Resume { node } | Event::Signed { node, .. } => {
-                Some(*node)
-            }
+            | Event::Writable { session, side } => self.end(*session, *side) == Some(node),
+            Event::Opened { run, .. }
+            | Event::Refused { run, .. }
+            | Event::Wake { run }
+            | Event::Signed { run } => self.host(node).run == *run,
+            Event::Open { .. } | Event::Resume => true,
         }
     }
 
@@ -227,7 +283,7 @@ impl Net {
     pub(super) fn charge(&mut self, node: Node, micros: u64) {
         let now = self.now();
         let host = self.host_mut(node);
-        host.busy = host.busy.max(now) + std::time::Duration::from_micros(micros);
+        host.busy = host.busy.max(now) + Duration::from_micros(micros);
     }
 
     /// The one-way latency of a new path between two hosts, in microseconds.
@@ -235,7 +291,7 @@ impl Net {
         let (a, b) = (self.host(a), self.host(b));
         let extra = a.extra_latency + b.extra_latency;
         let range = self.model.path(a.region.into(), b.region.into());
-        let micros = self.sim.rng().range(range.start, range.end);
+        let micros = self.rng.range(range.start, range.end);
         u32::try_from(micros).unwrap_or(u32::MAX).saturating_add(extra)
     }
 
@@ -249,23 +305,14 @@ impl Net {
         frame: Bytes,
     ) -> Result<(), Refusal> {
         let session = self.session(from, to).ok_or(Refusal::NoSession)?;
-        let jitter = self.sim.rng().range(0, self.model.jitter_micros());
-        let now = self.sim.now();
-        let side = self.links[session.slot()].side_of(to);
-        let (up, down) = (self.host(from).bandwidth, self.host(to).bandwidth);
-        let slowest = up.min(down).max(1);
-        let size32 = u32::try_from(size).unwrap_or(u32::MAX);
-        let lane = &mut self.links[session.slot()].lanes[usize::from(side)];
-        let queued = lane.done.since(now).as_micros() as u64 * slowest / 1_000_000;
-        if lane.paused || queued > self.model.queue_bytes() {
+        let jitter = self.rng.range(0, self.model.jitter_micros());
+        let link = &mut self.links[session.slot()];
+        let side = link.side_of(to);
+        let latency = u64::from(link.latency) + jitter;
+        let lane = &mut link.lanes[usize::from(side)];
+        if lane.paused || lane.under_way > self.model.queue_bytes() {
+            lane.paused = true;
             self.refused += 1;
-            if !lane.paused {
-                lane.paused = true;
-                let half = self.model.queue_bytes() / 2 * 1_000_000 / slowest;
-                let at = Tick::from_micros(lane.done.as_micros().saturating_sub(half));
-                let side = 1 - side;
-                self.sim.schedule(at, Event::Writable { session, side });
-            }
             return Err(Refusal::Full);
         }
         self.count(class, size as u64);
@@ -273,24 +320,46 @@ impl Net {
             self.lost += 1;
             return Ok(());
         }
-        let transfer = |bytes_per_second: u64| {
-            std::time::Duration::from_micros(size as u64 * 1_000_000 / bytes_per_second.max(1))
-        };
+        let (now, down) = (self.now(), self.host(to).transfer(size));
         let host = self.host_mut(from);
-        let left = host.busy.max(host.up).max(now) + transfer(up);
-        host.up = left;
-        let latency = u64::from(self.links[session.slot()].latency) + jitter;
-        let landed = left + std::time::Duration::from_micros(latency);
-        let host = self.host_mut(to);
-        host.down = host.down.max(landed) + transfer(down);
-        let arrives = host.down;
+        host.up = host.busy.max(host.up).max(now) + host.transfer(size);
+        let landed = host.up + Duration::from_micros(latency);
+        let size = u32::try_from(size).unwrap_or(u32::MAX);
         let lane = &mut self.links[session.slot()].lanes[usize::from(side)];
-        lane.arrives = lane.arrives.max(arrives);
-        lane.done = Tick::from_micros(arrives.as_micros().saturating_sub(latency)).max(left);
+        lane.arrives = lane.arrives.max(landed + down);
+        lane.under_way += u64::from(size);
         let at = lane.arrives;
-        let event = Event::Frame { session, side, class, size: size32, frame };
-        self.sim.schedule(at, event);
+        let event = Event::Frame { session, side, class, down: false, size, frame };
+        self.queue.schedule(to, at, event);
         Ok(())
+    }
+
+    /// A frame landed: when it has passed the downlink, which is now unless others came before it.
+    pub(super) fn land(&mut self, node: Node, size: u32) -> Tick {
+        let now = self.now();
+        let host = self.host_mut(node);
+        let takes = host.transfer(size as usize);
+        let free = host.down.as_micros() + takes.as_micros() as u64;
+        host.down = now.max(Tick::from_micros(free));
+        host.down
+    }
+
+    /// A frame of a session was taken: there may be room for more.
+    pub(super) fn taken(&mut self, session: Session, side: u8, size: u32) {
+        let room = self.model.queue_bytes() / 2;
+        let at = self.now();
+        let Some(link) = self.links.get_mut(session.slot()).filter(|link| link.is(session)) else {
+            return;
+        };
+        let lane = &mut link.lanes[usize::from(side)];
+        lane.under_way = lane.under_way.saturating_sub(size.into());
+        if lane.paused && !lane.told && lane.under_way <= room {
+            lane.told = true;
+            let side = 1 - side;
+            let (sender, latency) = (link.ends[usize::from(side)], link.latency);
+            let at = at + Duration::from_micros(latency.into());
+            self.queue.schedule(sender, at, Event::Writable { session, side });
+        }
     }
 
     const fn count(&mut self, class: Class, size: u64) {
@@ -304,38 +373,38 @@ impl Net {
 
     /// Loses a frame that would have gone as a datagram.
     pub(super) fn loses_datagram(&mut self) -> bool {
-        self.model.datagram_loss > 0.0 && self.sim.rng().chance(self.model.datagram_loss)
+        self.model.datagram_loss > 0.0 && self.rng.chance(self.model.datagram_loss)
     }
 
     /// When a silent peer is noticed.
-    fn draw_detection(&mut self) -> std::time::Duration {
+    fn draw_detection(&mut self) -> Duration {
         let range = self.model.detection();
-        std::time::Duration::from_micros(self.sim.rng().range(range.start, range.end))
+        Duration::from_micros(self.rng.range(range.start, range.end))
     }
 
     /// Opens a session to whoever listens at an address. The result comes as `Opened` or `Refused`,
     /// and ends the entry in [`Host::dials`].
-    pub(super) fn dial(&mut self, from: Node, to: PeerAddr) {
+    pub(super) fn dial(&mut self, from: Node, to: PeerAddr, caller: Caller) {
         let target = to.addresses.first().and_then(|at| ids::node_at(*at, self.first_sybil));
         let target = target.filter(|to| *to != from && (*to as usize) < self.hosts.len());
         let target = target.unwrap_or(NOBODY);
         let run = self.host(from).run;
-        self.host_mut(from).dials.push((target, to));
+        self.host_mut(from).dials.push(Dial { target, to, caller });
         if target != NOBODY
             && let Some(session) = self.session(from, target)
         {
             let now = self.now();
-            self.sim.schedule(now, Event::Opened { at: from, session, run });
+            self.queue.schedule(from, now, Event::Opened { session, run });
             return;
         }
         if target != NOBODY && self.reaches(from, target) {
             // One round trip and a half, after which the listener knows the dialler.
             let latency = u64::from(self.draw_latency(from, target));
-            let at = self.now() + std::time::Duration::from_micros(latency * 3);
-            self.sim.schedule(at, Event::Open { from, to: target, run });
+            let at = self.now() + Duration::from_micros(latency * 3);
+            self.queue.schedule(target, at, Event::Open { from, run });
         } else {
             let at = self.now() + self.model.dial_timeout();
-            self.sim.schedule(at, Event::Refused { at: from, to: target, run });
+            self.queue.schedule(from, at, Event::Refused { to: target, run });
         }
     }
 
@@ -344,3 +413,6 @@ impl Net {
         b.alive && a.island == b.island && a.reach.dials(b.reach)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,13 +12,13 @@ use bytes::Bytes;
 use x0x_core::{Machine as _, PeerAddr, Tick, TopicId};
 use x0x_gossip_pubsub::{
     Batch, Cursor, Delivery, Input, LoadLimits, LogChange, LogStore, MemoryLogStore, NetworkId,
-    Output, PendingRun, PubSubMachine, Publisher, Run, Start, SubscriptionId,
+    Output, PendingRun, PubSubMachine, Publisher, Run, Start,
 };
 use x0x_identity::SecretKey;
 
 use super::{
     ids::{self, Node},
-    net::{Class, Event},
+    net::{Caller, Class, Event},
     protocol::{Context, Order, Protocol},
 };
 
@@ -59,9 +59,18 @@ impl Disk {
         self.cursor.map_or(Start::Retained, Start::After)
     }
 
-    fn commit(&self, change: LogChange) {
+    /// Takes a change, and says what is stored with it.
+    fn commit(&self, change: LogChange) -> Option<Input> {
+        let stored = match &change {
+            LogChange::Append { incarnation, position, run, .. } => {
+                let upto = Cursor::new(*incarnation, position + run.body().entries().len() as u64);
+                Some(Input::Stored { topic: run.body().topic(), upto })
+            }
+            _ => None,
+        };
         // In memory, so that it is done at once.
         let _ = at_once(self.store.commit(vec![change]));
+        stored
     }
 }
 
@@ -82,7 +91,9 @@ pub(super) struct Production {
     pub(super) disk: Option<Disk>,
     pub(super) author: Option<Author>,
     pub(super) start: Start,
-    pub(super) subscription: Option<SubscriptionId>,
+    pub(super) subscribes: bool,
+    /// Peers of sessions that are no neighbours, but of which it has heard or which it dialled.
+    pub(super) strangers: Vec<Node>,
     /// What the signer is at.
     pub(super) signing: VecDeque<Run>,
     /// Who sent the frame that is being handled.
@@ -101,6 +112,28 @@ impl Production {
         }
         self.machine.handle(now, input);
         self.outputs(context);
+    }
+
+    /// What the driver reads of a session now and then.
+    fn measure(&mut self, context: &mut Context<'_>, peer: Node) {
+        let id = context.net.id(peer);
+        let address = PeerAddr::known(id, [context.net.address(peer)]);
+        self.handle(context, Input::Address(address));
+        if let Some(rtt) = context.net.rtt(context.me, peer) {
+            self.handle(context, Input::Rtt { peer: id, rtt });
+        }
+    }
+
+    /// A peer that is no neighbour speaks, or answered a dial.
+    fn meet(&mut self, context: &mut Context<'_>, peer: Node) {
+        if !self.strangers.contains(&peer) {
+            self.strangers.push(peer);
+            self.measure(context, peer);
+        }
+    }
+
+    fn forget(&mut self, peer: Node) {
+        self.strangers.retain(|known| *known != peer);
     }
 
     fn outputs(&mut self, context: &mut Context<'_>) {
@@ -125,11 +158,15 @@ impl Production {
                     }
                 }
                 Output::Persist(change) => {
-                    if let Some(disk) = &self.disk {
-                        disk.commit(change);
+                    if let Some(stored) = self.disk.as_ref().and_then(|disk| disk.commit(change)) {
+                        self.machine.handle(now, stored);
                     }
                 }
+                Output::Hold { peer, held } => {
+                    context.net.hold(context.me, ids::node_of(&peer), held);
+                }
                 Output::Load(topic) => self.load(now, topic),
+                Output::Dial(to) => context.net.dial(context.me, to, Caller::Gossip),
                 Output::Disconnect(peer) => context.net.close(context.me, ids::node_of(&peer)),
                 _ => {}
             }
@@ -187,9 +224,9 @@ impl Production {
         match unsigned.sign(&author.key) {
             Ok(run) => {
                 self.signing.push_back(run);
-                let (node, run) = (context.me, context.net.host(context.me).run);
+                let (me, run) = (context.me, context.net.host(context.me).run);
                 let at = context.now() + Duration::from_micros(SIGN_MICROS);
-                context.net.sim.schedule(at, Event::Signed { node, run });
+                context.net.queue.schedule(me, at, Event::Signed { run });
             }
             Err(error) => context.ledger.violate(format!("a run was not signed: {error}")),
         }
@@ -200,29 +237,39 @@ impl Protocol for Production {
     fn start(&mut self, context: &mut Context<'_>) {
         let now = context.now();
         self.machine.handle(now, Input::Wall(context.wall));
-        match self.machine.subscribe(now, self.topic, self.start) {
-            Ok(id) => self.subscription = Some(id),
-            Err(error) => context.ledger.violate(format!("not subscribed: {error}")),
+        if self.subscribes
+            && let Err(error) = self.machine.subscribe(now, self.topic, self.start)
+        {
+            context.ledger.violate(format!("not subscribed: {error}"));
         }
         self.outputs(context);
     }
 
     fn link(&mut self, context: &mut Context<'_>, peer: Node, up: bool) {
-        let id = ids::machine_id(peer);
+        let id = context.net.id(peer);
         if !up {
             return self.handle(context, Input::LinkLeft(id));
         }
+        self.forget(peer);
         self.handle(context, Input::LinkUp(id));
-        let address = PeerAddr::known(id, [context.net.address(peer)]);
-        self.handle(context, Input::Address(address));
-        if let Some(rtt) = context.net.rtt(context.me, peer) {
-            self.handle(context, Input::Rtt { peer: id, rtt });
-        }
+        self.measure(context, peer);
     }
 
     fn session(&mut self, context: &mut Context<'_>, peer: Node, up: bool) {
-        if !up {
-            self.handle(context, Input::LinkDown(ids::machine_id(peer)));
+        let id = context.net.id(peer);
+        if up {
+            let from = context.net.address(peer).ip();
+            return self.handle(context, Input::Path { peer: id, from });
+        }
+        self.forget(peer);
+        self.handle(context, Input::LinkDown(id));
+    }
+
+    fn dialled(&mut self, context: &mut Context<'_>, to: &PeerAddr, up: bool) {
+        let Some(peer) = to.id else { return };
+        self.handle(context, Input::Dialled { peer, up });
+        if up {
+            self.meet(context, ids::node_of(&peer));
         }
     }
 
@@ -230,13 +277,17 @@ impl Protocol for Production {
         if class == Class::Payload {
             context.ledger.copied(context.net.now(), &frame);
         }
+        let id = context.net.id(peer);
         self.from = Some(peer);
-        self.handle(context, Input::Frame { peer: ids::machine_id(peer), message: frame });
+        self.handle(context, Input::Frame { peer: id, message: frame });
         self.from = None;
+        if !context.net.is_neighbour(context.me, peer) {
+            self.meet(context, peer);
+        }
     }
 
     fn writable(&mut self, context: &mut Context<'_>, peer: Node) {
-        self.handle(context, Input::Writable(ids::machine_id(peer)));
+        self.handle(context, Input::Writable(context.net.id(peer)));
     }
 
     fn publish(&mut self, context: &mut Context<'_>, order: Order) -> Option<u32> {

@@ -1,7 +1,7 @@
 //! What a node runs above its overlay: the production machine, a reference model or an adversary.
 
 use bytes::Bytes;
-use x0x_core::{Tick, WallTime};
+use x0x_core::{PeerAddr, Tick, WallTime};
 
 use super::{
     ids::Node,
@@ -63,6 +63,8 @@ pub(super) trait Protocol {
     fn signed(&mut self, _: &mut Context<'_>) {}
     /// A session with a peer begins or ends, neighbour or not.
     fn session(&mut self, _: &mut Context<'_>, _: Node, _: bool) {}
+    /// A dial that it asked for ended.
+    fn dialled(&mut self, _: &mut Context<'_>, _: &PeerAddr, _: bool) {}
     /// The time of [`due`](Self::due) has come.
     fn timeout(&mut self, context: &mut Context<'_>);
     /// When to be called next.

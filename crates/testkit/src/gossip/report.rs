@@ -124,8 +124,15 @@ pub struct Report {
     pub lost: u64,
     /// Dials that failed.
     pub failed_dials: u64,
-    /// Simulated events.
+    /// Events that reached a machine: the sum of the next three.
     pub events: u64,
+    /// Frames that were delivered.
+    pub events_frames: u64,
+    /// Timers that ran out.
+    pub events_timers: u64,
+    /// Sessions that began or ended, ends of dials, queues with room, signatures, and what the
+    /// scenario did to a node.
+    pub events_commands: u64,
     /// Simulated seconds.
     pub simulated_s: f64,
 }
@@ -198,7 +205,7 @@ impl Report {
             nodes_at_end: nodes.len(),
             messages: ledger.messages.len(),
             unpublished: measures.unpublished,
-            trace_hash: format!("{:016x}", world.net.sim.trace_hash()),
+            trace_hash: format!("{:016x}", world.net.trace_hash()),
             delivery: 1.0 - share(missing, expected),
             missing,
             gone,
@@ -235,7 +242,10 @@ impl Report {
             refused: world.net.refused,
             lost: world.net.lost,
             failed_dials: world.net.failed_dials,
-            events: world.counts.events,
+            events: world.counts.total(),
+            events_frames: world.counts.frames,
+            events_timers: world.counts.timers,
+            events_commands: world.counts.commands,
             simulated_s: world.net.now().since(x0x_core::Tick::ZERO).as_secs_f64(),
         }
     }

@@ -99,7 +99,9 @@ pub struct OverlayPart {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrafficPart {
-    /// Nodes that publish.
+    /// Share of the nodes that subscribe the topic; the others only know some that do.
+    pub subscribers: f64,
+    /// Nodes that publish, of those that subscribe.
     pub senders: u32,
     /// Messages before the measured ones, in which the tree forms.
     pub warmup: u32,
@@ -116,7 +118,8 @@ pub struct TrafficPart {
 #[serde(deny_unknown_fields, default)]
 pub struct NetworkPart {
     /// One-way latency in milliseconds: from and to, by region of the one and of the other. Each path
-    /// draws its own from the range.
+    /// draws its own from the range. The shortest is how far the simulator looks ahead: the longer,
+    /// the faster it is.
     pub latency_ms: Vec<Vec<[f64; 2]>>,
     /// Most that a frame is late beyond its path's latency, in milliseconds.
     pub jitter_ms: f64,
@@ -324,6 +327,12 @@ impl Scenario {
         scenario
     }
 
+    /// How many of the nodes at the start subscribe the topic.
+    #[must_use]
+    pub fn subscribers(&self) -> u32 {
+        (f64::from(self.nodes) * self.traffic.subscribers).round() as u32
+    }
+
     /// Checks every number; for scenarios changed after they were read.
     ///
     /// # Errors
@@ -340,8 +349,9 @@ impl Scenario {
         within(seconds(self.overlay.settle_s), "overlay.settle_s", "0 to a week")?;
         within((1..=16).contains(&self.overlay.bootstrap), "overlay.bootstrap", "1 to 16")?;
         within(self.overlay.config().validate().is_ok(), "overlay", "a valid configuration")?;
-        let senders = self.traffic.senders;
-        within((1..=self.nodes).contains(&senders), "traffic.senders", "1 to the nodes")?;
+        within(share(self.traffic.subscribers), "traffic.subscribers", "a share of 0 to 1")?;
+        let (senders, subscribers) = (self.traffic.senders, self.subscribers());
+        within((1..=subscribers).contains(&senders), "traffic.senders", "1 to the subscribers")?;
         within(messages <= MAX_MESSAGES.into(), "traffic.messages", "at most 1000000")?;
         within((0.001..=1e5).contains(&self.traffic.rate), "traffic.rate", "0.001 to 100000")?;
         let payload = self.traffic.payload;
@@ -387,9 +397,9 @@ impl NetworkPart {
         within((1..=MAX_REGIONS).contains(&regions), "network.latency_ms", "of 1 to 32 regions")?;
         let square = self.latency_ms.iter().all(|row| row.len() == regions);
         within(square, "network.latency_ms", "as many columns as rows")?;
-        let path = |[from, to]: &[f64; 2]| *from >= 0.0 && to >= from && *to <= 60_000.0;
+        let path = |[from, to]: &[f64; 2]| *from >= 0.1 && to >= from && *to <= 60_000.0;
         let paths = self.latency_ms.iter().flatten().all(path);
-        within(paths, "network.latency_ms", "ranges within 0 to 60000")?;
+        within(paths, "network.latency_ms", "ranges within 0.1 to 60000")?;
         within((0.0..=60_000.0).contains(&self.jitter_ms), "network.jitter_ms", "0 to 60000")?;
         let bandwidth = (0.001..=1e6).contains(&self.bandwidth_mbit);
         within(bandwidth, "network.bandwidth_mbit", "0.001 to 1000000")?;
@@ -424,6 +434,12 @@ impl NetworkPart {
     pub(super) const fn detection(&self) -> Range<u64> {
         let [from, to] = self.detection_s;
         (from * 1e6) as u64..(to * 1e6) as u64
+    }
+
+    /// The least latency of all paths, in microseconds.
+    pub(super) fn shortest_path(&self) -> u64 {
+        let least = self.latency_ms.iter().flatten().map(|[from, _]| *from);
+        (least.fold(f64::INFINITY, f64::min) * 1000.0) as u64
     }
 
     /// The latencies between two regions in microseconds.
@@ -500,7 +516,7 @@ impl Default for OverlayPart {
 
 impl Default for TrafficPart {
     fn default() -> Self {
-        Self { senders: 1, warmup: 20, messages: 100, rate: 10.0, payload: 256 }
+        Self { subscribers: 1.0, senders: 1, warmup: 20, messages: 100, rate: 10.0, payload: 256 }
     }
 }
 

@@ -134,12 +134,17 @@ impl Script {
             let drawn = order.split_off(order.len().saturating_sub(count(share)));
             drawn.iter().for_each(|node| habits[*node as usize] = habit);
         }
-        let senders = self.scenario.traffic.senders as usize;
-        self.senders = order.into_iter().chain([0]).take(senders).collect();
+        // Of the honest ones, the first are those that subscribe.
+        order.push(0);
+        let idle = order.len().saturating_sub(self.scenario.subscribers() as usize);
+        let idle = order.split_off(order.len() - idle);
+        order.truncate(self.scenario.traffic.senders as usize);
+        self.senders = order;
         self.world.factory.introduce(&self.senders);
         for (node, habit) in habits.into_iter().enumerate() {
-            let publishes = self.senders.contains(&(node as Node));
-            self.world.add(habit, publishes);
+            let node = node as Node;
+            let publishes = self.senders.contains(&node);
+            self.world.add(habit, !idle.contains(&node), publishes);
         }
         // Those that will come back with their disk have it from the start.
         let restarts = self.scenario.events.iter().map(|event| match event {
@@ -154,7 +159,7 @@ impl Script {
             }
         }
         for _ in 0..sybils {
-            self.world.add(Habit::Sybil, false);
+            self.world.add(Habit::Sybil, true, false);
         }
     }
 
@@ -219,7 +224,7 @@ impl Script {
         let deadline = begun + seconds(self.scenario.drain_s);
         let mut sweep = begun + IDLE;
         loop {
-            let nodes = self.world.honest();
+            let nodes = self.world.served();
             let (_, missing, _) = self.world.ledger.missing(&nodes);
             let now = self.world.net.now();
             if missing == 0 {
@@ -309,7 +314,7 @@ impl Script {
 
     fn recount(&mut self) {
         if self.world.ledger.is_watching() {
-            let nodes = self.world.honest();
+            let nodes = self.world.served();
             self.world.ledger.rewatch(&nodes);
         }
     }
@@ -321,7 +326,7 @@ impl Script {
         let Some(sender) = turn.copied().find(alive) else {
             return self.measures.unpublished += 1;
         };
-        let expected = self.world.honest_count();
+        let expected = self.world.served_count();
         let order = Order { payload: self.scenario.traffic.payload, measured, expected };
         match self.world.publish(sender, order) {
             None => self.measures.unpublished += 1,
@@ -443,13 +448,13 @@ impl Script {
 
     fn heal(&mut self) {
         self.world.net.hosts.iter_mut().for_each(|host| host.island = 0);
-        let (now, nodes) = (self.world.net.now(), self.world.honest());
+        let (now, nodes) = (self.world.net.now(), self.world.served());
         self.world.ledger.watch(now, &nodes);
         self.settled = self.settled.max(now);
     }
 
     fn look(&mut self, shuffles: u32) {
-        let nodes = self.world.honest();
+        let nodes = self.world.served();
         let (sizes, largest) = oracle::components(&self.world.net, &nodes);
         let connected = sizes.first().copied().unwrap_or(0) as f64 / nodes.len().max(1) as f64;
         let look = self.measures.connectivity.len();
@@ -479,7 +484,7 @@ impl Script {
     }
 
     fn finish(self, seed: u64) -> Report {
-        let nodes = self.world.honest();
+        let nodes = self.world.served();
         Report::new(&self.scenario, seed, &self.world, &nodes, self.measures)
     }
 }

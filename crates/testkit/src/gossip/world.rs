@@ -13,7 +13,7 @@ use super::{
     hostile::{self, Habit},
     ids::{self, NOBODY, Node},
     ledger::Ledger,
-    net::{Class, Event, Net},
+    net::{Caller, Class, Dial, Event, Net},
     production::Disk,
     protocol::{Context, Order, Protocol},
     scenario::Scenario,
@@ -38,6 +38,8 @@ pub(super) struct NodeState {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Person {
     pub(super) habit: Habit,
+    /// It subscribes the topic.
+    pub(super) subscribes: bool,
     pub(super) publishes: bool,
     /// It keeps its logs and its cursor on disk.
     pub(super) stores: bool,
@@ -45,11 +47,29 @@ pub(super) struct Person {
     skew: u64,
 }
 
-/// Counts of the loop.
+impl Person {
+    /// Whether it is to get what is published.
+    fn is_served(&self) -> bool {
+        self.habit == Habit::Honest && self.subscribes
+    }
+}
+
+/// Events that reached a machine; those that were void by then are not counted.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Counts {
-    pub(super) events: u64,
-    pub(super) timeouts: u64,
+    /// Frames.
+    pub(super) frames: u64,
+    /// Timers that ran out.
+    pub(super) timers: u64,
+    /// Sessions that began or ended, ends of dials, queues with room, signatures, and what the script
+    /// did to a node.
+    pub(super) commands: u64,
+}
+
+impl Counts {
+    pub(super) const fn total(&self) -> u64 {
+        self.frames + self.timers + self.commands
+    }
 }
 
 /// Everything that is simulated.
@@ -61,7 +81,7 @@ pub(super) struct World {
     pub(super) factory: Factory,
     pub(super) scenario: Scenario,
     pub(super) counts: Counts,
-    honest_running: u32,
+    served_running: u32,
     /// Of nodes that do not run.
     disks: HashMap<Node, Disk>,
     /// Draws what the script decides, so that the network's draws do not depend on it.
@@ -79,17 +99,17 @@ impl World {
             factory: Factory::new(scenario),
             scenario: scenario.clone(),
             counts: Counts::default(),
-            honest_running: 0,
+            served_running: 0,
             disks: HashMap::new(),
             rng: SeededRng::from_number(seed ^ 0x5c41_a11e),
         }
     }
 
     /// Adds a node that does not run yet.
-    pub(super) fn add(&mut self, habit: Habit, publishes: bool) -> Node {
+    pub(super) fn add(&mut self, habit: Habit, subscribes: bool, publishes: bool) -> Node {
         let skew = (self.scenario.network.clock_skew_s * 2000.0) as u64;
         let skew = self.rng.range(0, skew + 1);
-        self.persons.push(Person { habit, publishes, stores: false, skew });
+        self.persons.push(Person { habit, subscribes, publishes, stores: false, skew });
         self.nodes.push(None);
         self.net.add()
     }
@@ -108,6 +128,7 @@ impl World {
             node,
             seed,
             wall: self.wall(node),
+            subscribes: person.subscribes,
             publishes: person.publishes,
             habit: person.habit,
         };
@@ -120,9 +141,10 @@ impl World {
             armed: None,
         };
         self.nodes[node as usize] = Some(Box::new(state));
-        self.honest_running += u32::from(person.habit == Habit::Honest);
+        self.served_running += u32::from(person.is_served());
+        self.counts.commands += 1;
         self.ledger.start(self.net.now(), node);
-        self.net.sim.record(("start", node));
+        self.net.record(("start", node));
         let bootstrap = contacts.iter().map(|contact| self.net.address(*contact)).collect();
         let own = self.net.address(node);
         self.with(node, |state, context| {
@@ -138,24 +160,24 @@ impl World {
         if let Some(mut state) = self.nodes[node as usize].take() {
             self.disks.extend(state.gossip.take_disk().map(|disk| (node, disk)));
             self.net.crash(node);
-            let honest = self.persons[node as usize].habit == Habit::Honest;
-            self.honest_running -= u32::from(honest);
-            self.net.sim.record(("crash", node));
+            self.served_running -= u32::from(self.persons[node as usize].is_served());
+            self.counts.commands += 1;
+            self.net.record(("crash", node));
         }
     }
 
     /// Publishes at a node. `None` when it does not run or is busy.
     pub(super) fn publish(&mut self, node: Node, order: Order) -> Option<u32> {
         let mut number = None;
+        self.counts.commands += 1;
         self.gossip(node, |gossip, context| number = gossip.publish(context, order));
         number
     }
 
-    /// Lets virtual time pass.
+    /// Lets virtual time pass, up to but not including what is due at `deadline`.
     pub(super) fn run_until(&mut self, deadline: Tick) {
-        while let Some(event) = self.net.sim.next_until(deadline) {
-            self.counts.events += 1;
-            self.dispatch(event);
+        while let Some((node, event)) = self.net.queue.next_before(deadline) {
+            self.dispatch(node, event);
         }
     }
 
@@ -166,9 +188,16 @@ impl World {
         honest.map(|(node, _)| node as Node).collect()
     }
 
-    /// How many honest nodes run.
-    pub(super) const fn honest_count(&self) -> u32 {
-        self.honest_running
+    /// Of those, the ones that subscribe the topic.
+    pub(super) fn served(&self) -> Vec<Node> {
+        let mut nodes = self.honest();
+        nodes.retain(|node| self.persons[*node as usize].subscribes);
+        nodes
+    }
+
+    /// How many those are.
+    pub(super) const fn served_count(&self) -> u32 {
+        self.served_running
     }
 
     /// Lets a node stand still: what reaches it waits. Its peers notice when it lasts too long.
@@ -183,19 +212,29 @@ impl World {
     }
 
     /// Gives an event to its host, or lets it wait there while the host is busy.
-    fn dispatch(&mut self, event: Event) {
-        let Some(node) = self.net.target(&event) else { return };
-        let now = self.net.now();
-        let host = self.net.host_mut(node);
-        if let Event::Resume { .. } = event {
+    fn dispatch(&mut self, node: Node, mut event: Event) {
+        if let Event::Resume = event {
             return self.resume(node);
         }
+        if !self.net.concerns(node, &event) {
+            return;
+        }
+        let now = self.net.now();
+        if let Event::Frame { down, size, .. } = &mut event
+            && !std::mem::replace(down, true)
+        {
+            let arrives = self.net.land(node, *size);
+            if arrives > now {
+                return self.net.queue.schedule(node, arrives, event);
+            }
+        }
+        let host = self.net.host_mut(node);
         if host.busy > now || !host.inbox.is_empty() {
             let idle = host.inbox.is_empty();
             host.inbox.push_back(event);
             if idle {
                 let at = host.busy;
-                self.net.sim.schedule(at, Event::Resume { node });
+                self.net.queue.schedule(node, at, Event::Resume);
             }
             return;
         }
@@ -207,40 +246,41 @@ impl World {
         while self.net.host(node).busy <= now {
             let Some(event) = self.net.host_mut(node).inbox.pop_front() else { return };
             // It may have become void while it waited.
-            if self.net.target(&event) == Some(node) {
+            if self.net.concerns(node, &event) {
                 self.process(node, event);
             }
         }
         let host = self.net.host(node);
         if !host.inbox.is_empty() {
             let at = host.busy;
-            self.net.sim.schedule(at, Event::Resume { node });
+            self.net.queue.schedule(node, at, Event::Resume);
         }
     }
 
     fn process(&mut self, node: Node, event: Event) {
         match event {
-            Event::Frame { session, side, class, size, frame } => {
+            Event::Frame { session, side, class, size, frame, .. } => {
+                self.net.taken(session, side, size);
                 let Some((from, to)) = self.net.ends(session, side) else { return };
-                self.net.sim.record((u64::from(from) << 32 | u64::from(to), size, class as u64));
-                match class {
+                self.counts.frames += 1;
+                self.net.record((u64::from(from) << 32 | u64::from(to), size, class as u64));
+                return match class {
                     Class::Membership => self.membership(to, from, &frame),
                     _ => {
                         self.gossip(to, |gossip, context| gossip.frame(context, from, class, frame))
                     }
+                };
+            }
+            Event::Wake { .. } => return self.wake(node),
+            Event::Open { from, run } => {
+                if self.net.accept(from, node, run) {
+                    self.up(node, from, false);
                 }
             }
-            Event::Open { from, to, run } => {
-                if self.net.accept(from, to, run) {
-                    self.up(to, from, false);
-                }
-            }
-            Event::Opened { at, session, run } => self.opened(at, session, run),
-            Event::Refused { at, to, run } => {
-                if self.net.host(at).run == run {
-                    self.net.failed_dials += 1;
-                    self.dialled(at, to, Err(DialFailure::Unreachable));
-                }
+            Event::Opened { session, .. } => self.opened(node, session),
+            Event::Refused { to, .. } => {
+                self.net.failed_dials += 1;
+                self.dialled(node, to, Err(DialFailure::Unreachable));
             }
             Event::Closed { session, side } => {
                 if let Some(peer) = self.net.detach(session, side) {
@@ -252,32 +292,26 @@ impl World {
                     self.gossip(host, |gossip, context| gossip.writable(context, peer));
                 }
             }
-            Event::Wake { node, run } => self.wake(node, run),
-            Event::Signed { node, run } => {
-                if self.net.host(node).run == run {
-                    self.gossip(node, |gossip, context| gossip.signed(context));
-                }
-            }
-            Event::Resume { .. } => {}
+            Event::Signed { .. } => self.gossip(node, |gossip, context| gossip.signed(context)),
+            Event::Resume => return,
         }
+        self.counts.commands += 1;
     }
 
-    fn opened(&mut self, at: Node, session: super::net::Session, run: u32) {
-        if self.net.host(at).run != run {
-            return;
-        }
+    fn opened(&mut self, at: Node, session: super::net::Session) {
         match self.net.opened(session, at) {
             Some((peer, is_new)) => {
                 if is_new {
                     self.up(at, peer, true);
                 }
-                self.dialled(at, peer, Ok(ids::machine_id(peer)));
+                self.dialled(at, peer, Ok(self.net.id(peer)));
             }
             None => {
                 // The session ended on its way here.
                 let dials = &self.net.host(at).dials;
                 let open = |peer: &Node| self.net.session(at, *peer).is_some();
-                let ended = dials.iter().map(|(to, _)| *to).find(|to| *to != NOBODY && !open(to));
+                let ended =
+                    dials.iter().map(|dial| dial.target).find(|to| *to != NOBODY && !open(to));
                 if let Some(to) = ended {
                     self.dialled(at, to, Err(DialFailure::Unreachable));
                 }
@@ -286,14 +320,14 @@ impl World {
     }
 
     fn up(&mut self, node: Node, peer: Node, dialled: bool) {
-        self.net.sim.record(("up", node, peer));
-        let id = Peer::new(ids::machine_id(peer), [self.net.address(peer)]);
+        self.net.record(("up", node, peer));
+        let (id, remote) = (self.net.id(peer), self.net.address(peer));
         self.with(node, |state, context| {
-            let input = OverlayInput::Up { peer: id, path: Scope::Global, dialled };
+            let known = Peer::new(id, [remote]);
+            let input = OverlayInput::Up { peer: known, path: Scope::Global, dialled };
             state.overlay.handle(context.now(), input);
             if let Some(rtt) = context.net.rtt(node, peer) {
-                let (peer, remote) = (ids::machine_id(peer), context.net.address(peer));
-                let input = OverlayInput::Path { peer, remote, rtt };
+                let input = OverlayInput::Path { peer: id, remote, rtt };
                 state.overlay.handle(context.now(), input);
             }
             state.gossip.session(context, peer, true);
@@ -301,58 +335,62 @@ impl World {
     }
 
     fn down(&mut self, node: Node, peer: Node) {
-        self.net.sim.record(("down", node, peer));
+        self.net.record(("down", node, peer));
+        let id = self.net.id(peer);
         self.with(node, |state, context| {
-            state.overlay.handle(context.now(), OverlayInput::Down(ids::machine_id(peer)));
+            state.overlay.handle(context.now(), OverlayInput::Down(id));
             state.gossip.session(context, peer, false);
         });
     }
 
-    /// Tells the overlay how a dial ended.
+    /// Tells whoever wanted it how a dial ended.
     fn dialled(&mut self, node: Node, to: Node, result: Result<x0x_core::MachineId, DialFailure>) {
         let dials = &mut self.net.host_mut(node).dials;
-        let Some(place) = dials.iter().position(|(target, _)| *target == to) else { return };
-        let (_, to) = dials.swap_remove(place);
-        self.with(node, |state, context| {
-            state.overlay.handle(context.now(), OverlayInput::DialResult { to, result });
+        let Some(place) = dials.iter().position(|dial| dial.target == to) else { return };
+        let Dial { to: address, caller, .. } = dials.swap_remove(place);
+        self.with(node, |state, context| match caller {
+            Caller::Overlay => {
+                let input = OverlayInput::DialResult { to: address, result };
+                state.overlay.handle(context.now(), input);
+            }
+            Caller::Gossip => state.gossip.dialled(context, &address, result.is_ok()),
         });
     }
 
     fn membership(&mut self, to: Node, from: Node, frame: &[u8]) {
-        let decoded = MessageIn::decode(frame).and_then(|m| m.verify(ids::machine_id(to)));
+        let decoded = MessageIn::decode(frame).and_then(|m| m.verify(self.net.id(to)));
         let message = match decoded {
             Ok(verified) => verified.message,
             Err(error) => {
                 return self.ledger.violate(format!("a membership message was refused: {error}"));
             }
         };
+        let peer = self.net.id(from);
         self.with(to, |state, context| {
-            let input = OverlayInput::Message { peer: ids::machine_id(from), message };
-            state.overlay.handle(context.now(), input);
+            state.overlay.handle(context.now(), OverlayInput::Message { peer, message });
         });
     }
 
-    fn wake(&mut self, node: Node, run: u32) {
+    fn wake(&mut self, node: Node) {
         let now = self.net.now();
         let Some(state) = self.nodes[node as usize].as_mut() else { return };
-        if self.net.host(node).run != run || state.armed.is_none_or(|at| at > now) {
+        if state.armed.is_none_or(|at| at > now) {
             return;
         }
         state.armed = None;
         let overlay = state.overlay_due.is_some_and(|at| at <= now);
         let gossip = state.gossip_due.is_some_and(|at| at <= now);
-        self.counts.timeouts += 1;
-        self.net.sim.record(("timeout", node));
+        if !overlay && !gossip {
+            // What it was set for is over.
+            return state.arm(&mut self.net, node);
+        }
+        self.counts.timers += u64::from(overlay) + u64::from(gossip);
+        self.net.record(("timeout", node));
         if overlay {
             self.with(node, |state, _| state.overlay.handle_timeout(now));
         }
-        if gossip || !overlay {
-            // An early wake-up only arms the timer anew.
-            self.gossip(node, |state, context| {
-                if gossip {
-                    state.timeout(context);
-                }
-            });
+        if gossip {
+            self.gossip(node, |state, context| state.timeout(context));
         }
     }
 
@@ -393,7 +431,7 @@ impl NodeState {
         {
             self.armed = Some(at);
             let run = net.host(node).run;
-            net.sim.schedule(at, Event::Wake { node, run });
+            net.queue.schedule(node, at, Event::Wake { run });
         }
     }
 }
@@ -426,7 +464,7 @@ fn carry_out(
             // A full queue drops the message, which the protocol repairs; and so does the driver.
             let _ = context.send(ids::node_of(&to), Class::Membership, frame.len(), frame);
         }
-        OverlayOutput::Dial(to) => context.net.dial(me, to),
+        OverlayOutput::Dial(to) => context.net.dial(me, to, Caller::Overlay),
         OverlayOutput::Disconnect(id) => context.net.close(me, ids::node_of(&id)),
         OverlayOutput::NeighborUp(id) => {
             let peer = ids::node_of(&id);

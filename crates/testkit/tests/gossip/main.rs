@@ -13,7 +13,10 @@ fn small(name: &str) -> Scenario {
     let mut scenario = Scenario::parse(&text).unwrap_or_else(|e| panic!("{name}: {e}"));
     scenario.nodes = NODES;
     let traffic = &mut scenario.traffic;
-    traffic.senders = traffic.senders.min(8);
+    if traffic.subscribers < 1.0 {
+        traffic.subscribers = 0.25;
+    }
+    traffic.senders = traffic.senders.min(if traffic.subscribers < 1.0 { 3 } else { 8 });
     // As many messages in the same time.
     let fewer = (f64::from(MESSAGES) / f64::from(traffic.messages)).min(1.0);
     traffic.messages = traffic.messages.min(MESSAGES);
@@ -129,6 +132,13 @@ fn members_on_slow_lines() {
 #[test]
 fn translators_and_regions() {
     complete("nat");
+}
+
+/// Few subscribers, most of them neighbours of none: they dial one another through translators.
+#[test]
+fn subscribers_that_are_no_neighbours() {
+    let report = complete("sparse-topic");
+    assert_eq!(report.nodes_at_end, 6, "{report}");
 }
 
 #[test]

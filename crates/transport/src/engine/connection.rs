@@ -64,6 +64,10 @@ impl Link for QuicLink {
         self.connection.rtt()
     }
 
+    fn received(&self) -> Option<u64> {
+        Some(self.connection.stats().udp_rx.datagrams)
+    }
+
     fn trust(&self) {
         self.connection.set_receive_window(VarInt::from_u32(CONNECTION_WINDOW));
     }

@@ -269,9 +269,13 @@ impl Engine for QuicEngine {
         reachable(self.local)
     }
 
-    fn sign_record(&self, addresses: &[SocketAddr], now: WallTime) -> Option<SignedRecord> {
-        let addresses = addresses.iter().copied();
-        Some(SignedRecord::issue(&self.key, addresses, ReachClass::Unknown, now))
+    fn sign_record(
+        &self,
+        addresses: &[SocketAddr],
+        reach: ReachClass,
+        now: WallTime,
+    ) -> Option<SignedRecord> {
+        Some(SignedRecord::issue(&self.key, addresses.iter().copied(), reach, now))
     }
 
     fn dial(

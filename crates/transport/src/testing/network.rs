@@ -260,10 +260,13 @@ impl Engine for MemoryEngine {
         vec![self.address]
     }
 
-    fn sign_record(&self, addresses: &[SocketAddr], now: WallTime) -> Option<SignedRecord> {
-        let addresses = addresses.iter().copied();
-        let key = self.key.as_ref()?;
-        Some(SignedRecord::issue(key, addresses, ReachClass::Unknown, now))
+    fn sign_record(
+        &self,
+        addresses: &[SocketAddr],
+        reach: ReachClass,
+        now: WallTime,
+    ) -> Option<SignedRecord> {
+        Some(SignedRecord::issue(self.key.as_ref()?, addresses.iter().copied(), reach, now))
     }
 
     fn dial(

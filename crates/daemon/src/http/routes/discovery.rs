@@ -37,7 +37,8 @@ pub(super) async fn list(
     Params(params): Params<ListParams>,
 ) -> Answer<DiscoveredAgentsResponse> {
     let agents = app.agent.discovered(params.unfiltered).await;
-    let mut agents: Vec<_> = agents.into_iter().map(convert::discovered).collect();
+    let mut agents: Vec<_> =
+        agents.into_iter().map(|agent| convert::certified(app.agent.trust(), agent)).collect();
     agents.sort_by_key(|agent| agent.agent_id);
     Ok(Json(DiscoveredAgentsResponse { ok: True::default(), agents }))
 }
@@ -59,7 +60,10 @@ pub(super) async fn get(
         Some(patience) => (app.agent.find(id, patience).await, "agent not found within timeout"),
     };
     let agent = found.ok_or_else(|| ApiError::new(ErrorCode::NotFound, missing))?;
-    Ok(Json(DiscoveredAgentResponse { ok: True::default(), agent: convert::discovered(agent) }))
+    Ok(Json(DiscoveredAgentResponse {
+        ok: True::default(),
+        agent: convert::certified(app.agent.trust(), agent),
+    }))
 }
 
 /// How long to search: `true`, `false` or a number of seconds.

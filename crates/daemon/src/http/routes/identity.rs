@@ -30,19 +30,13 @@ pub(super) async fn announce(
     OptionalBody(request): OptionalBody<AnnounceRequest>,
 ) -> Answer<AnnounceResponse> {
     if request.include_user_identity {
-        return Err(ApiError::new(ErrorCode::BadRequest, refusal(&app, request)));
+        if !request.human_consent {
+            let text = "naming the user needs human_consent";
+            return Err(ApiError::new(ErrorCode::BadRequest, text));
+        }
+        app.agent.disclose_user().await?;
     }
     app.agent.announce().await?;
-    Ok(Json(AnnounceResponse { ok: True::default(), include_user_identity: false }))
-}
-
-/// Why the user is not named. Announcements carry no user before users can issue certificates.
-fn refusal(app: &App, request: AnnounceRequest) -> &'static str {
-    if !request.human_consent {
-        "naming the user needs human_consent"
-    } else if app.agent.user_id().is_none() {
-        "there is no user key"
-    } else {
-        "this version does not announce users"
-    }
+    let include_user_identity = app.agent.user_disclosed();
+    Ok(Json(AnnounceResponse { ok: True::default(), include_user_identity }))
 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{Json, extract::State, http::HeaderMap, response::Response};
-use x0x_agent::{AgentPublishError, PublishError, Start};
+use x0x_agent::{AgentPublishError, PublishError, Published, Start};
 use x0x_api::{
     Base64, ErrorCode, Since, True,
     limits::PUBLISH_WAIT,
@@ -39,12 +39,14 @@ pub(super) async fn publish(
         None => None,
     };
     // What is cancelled before it is accepted is not published, so that a refusal is the truth.
-    let accepted = tokio::time::timeout(PUBLISH_WAIT, app.agent.accept(topic, payload))
+    let retention = convert::retention(request.retention);
+    let accept = app.agent.accept_as(topic, retention, payload);
+    let accepted = tokio::time::timeout(PUBLISH_WAIT, accept)
         .await
         .unwrap_or(Err(AgentPublishError::Publish(PublishError::Busy)))?;
     let published = accepted.published().await.map_err(AgentPublishError::from)?;
     let require_ack = match request.require_ack_ms {
-        Some(limit) => Some(acknowledged(&app, topic, published.seq, limit).await),
+        Some(limit) => Some(acknowledged(&app, topic, &published, limit).await),
         None => None,
     };
     Ok(Json(PublishResponse {
@@ -57,10 +59,10 @@ pub(super) async fn publish(
 }
 
 /// Whether a peer has a message within this time.
-async fn acknowledged(app: &App, topic: &str, seq: u64, limit_ms: u64) -> RequireAck {
+async fn acknowledged(app: &App, topic: &str, published: &Published, limit_ms: u64) -> RequireAck {
     let limit = Duration::from_millis(limit_ms.clamp(100, 30_000));
     let started = app.uptime();
-    match app.agent.first_hop(topic, seq, limit).await {
+    match app.agent.first_hop(topic, published, limit).await {
         Ok(()) => {
             let rtt_ms = app.uptime().saturating_sub(started).as_millis() as u64;
             RequireAck { ok: true, rtt_ms: Some(rtt_ms), error: None }

@@ -9,6 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
+use x0x_agent::trust::Loaded;
 use x0x_api::{
     ErrorCode, True, VERSION,
     endpoints::OPENMETRICS,
@@ -64,6 +65,22 @@ pub(super) async fn status(State(app): State<Arc<App>>) -> Answer<StatusResponse
 
 fn warnings(app: &App) -> Vec<String> {
     let mut warnings = Vec::new();
+    match app.agent.trust().loaded() {
+        Loaded::FromBackup { damaged } => {
+            let where_to = damaged.as_ref().map(|path| format!(" ({})", path.display()));
+            let where_to = where_to.unwrap_or_default();
+            warnings.push(format!("contacts were damaged{where_to}; the backup is in use"));
+        }
+        Loaded::Lost { .. } => {
+            let text = "contacts and their backup were damaged: nobody is known or blocked here now; \
+                        the damaged files are kept beside contacts.json";
+            warnings.push(text.to_owned());
+        }
+        _ => {}
+    }
+    if app.agent.is_superseded() {
+        warnings.push("this agent was moved to another machine; others refuse it here".to_owned());
+    }
     if !app.api_address.ip().is_loopback() {
         let text = format!("the API at {} can be reached by other machines", app.api_address);
         warnings.push(text);

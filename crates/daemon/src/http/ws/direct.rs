@@ -96,7 +96,8 @@ pub(super) async fn receive(agent: Agent, outbox: Arc<Outbox>) {
     while let Some(event) = events.next().await {
         let frame = match event {
             DirectEvent::Message { message, .. } => {
-                ServerFrame::DirectMessage(convert::direct_event(message))
+                let stands = events.assess(&message);
+                ServerFrame::DirectMessage(convert::direct_event(message, stands))
             }
             DirectEvent::Lagged { missed } => ServerFrame::Lagged { missed, topic: None },
             // A later kind of event says nothing to clients of this API.

@@ -12,6 +12,7 @@ use x0x_agent::{Accepted, Agent, AgentPublishError, PublishError};
 use x0x_api::{
     Base64, ErrorCode,
     limits::WS_KEEP_ALIVE,
+    types,
     ws::{ClientFrame, FrameId, ServerFrame},
 };
 use x0x_core::AgentId;
@@ -25,6 +26,7 @@ use super::{
 };
 use crate::{
     app::App,
+    convert,
     http::{error::ApiError, extract::is_object},
 };
 
@@ -185,8 +187,8 @@ impl Reader {
             return;
         }
         match serde_json::from_str(text.as_str()) {
-            Ok(ClientFrame::Publish { topic, payload, id, ack }) => {
-                self.publish(&topic, &payload, id, ack).await;
+            Ok(ClientFrame::Publish { topic, payload, retention, id, ack }) => {
+                self.publish((&topic, retention), &payload, id, ack).await;
             }
             Ok(ClientFrame::SendDirect { agent_id, payload, id }) => {
                 self.send_direct(&agent_id, &payload, id).await;
@@ -208,10 +210,16 @@ impl Reader {
         self.outbox.push(&outbox::error(ErrorCode::InvalidCommand, message)).await;
     }
 
-    async fn publish(&mut self, topic: &str, payload: &str, id: Option<FrameId>, ack: bool) {
+    async fn publish(
+        &mut self,
+        to: (&str, types::Retention),
+        payload: &str,
+        id: Option<FrameId>,
+        ack: bool,
+    ) {
         self.publishes.seen();
         self.untold += 1;
-        match publish(&self.app.agent, topic, payload, ack).await {
+        match publish(&self.app.agent, to, payload, ack).await {
             Ok(Some(accepted)) => self.publishes.accepted(id, accepted),
             Ok(None) => self.publishes.taken(),
             Err(refusal) => self.publishes.refused(id, refusal),
@@ -238,20 +246,22 @@ impl Reader {
 /// Publishes; what is to be waited for, if the client asked to be told.
 async fn publish(
     agent: &Agent,
-    topic: &str,
+    (topic, retention): (&str, types::Retention),
     payload: &str,
     ack: bool,
 ) -> Result<Option<Accepted>, Refusal> {
     let payload = Base64::decode(payload)
         .map_err(|_| (ErrorCode::InvalidBase64, "invalid base64 in payload".to_owned()))?;
+    let retention = convert::retention(retention);
     if !ack {
-        match agent.try_publish(topic, payload.clone()) {
+        match agent.try_publish_as(topic, retention, payload.clone()) {
             Err(AgentPublishError::Publish(PublishError::Busy)) => {}
             result => return result.map(|()| None).map_err(publishes::refusal),
         }
     }
     // What is cancelled before it is accepted is not published, so that a refusal is the truth.
-    let accepted = tokio::time::timeout(PUBLISH_TIME, agent.accept(topic, payload)).await;
+    let accept = agent.accept_as(topic, retention, payload);
+    let accepted = tokio::time::timeout(PUBLISH_TIME, accept).await;
     let busy = || Err(AgentPublishError::Publish(PublishError::Busy));
     let accepted = accepted.unwrap_or_else(|_| busy()).map_err(publishes::refusal)?;
     Ok(ack.then_some(accepted))

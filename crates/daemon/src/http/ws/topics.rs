@@ -115,6 +115,7 @@ fn frame(topic: &str, delivery: Delivery) -> Option<ServerFrame> {
             origin: Some(message.author),
             epoch: message.epoch,
             seq: message.seq,
+            gap: message.gap,
             cursor: convert::cursor(message.cursor),
         }),
         Delivery::Lagged { missed } => {

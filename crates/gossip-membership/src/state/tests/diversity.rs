@@ -38,12 +38,16 @@ fn two_of_a_network_are_taken_while_others_are_known() {
 }
 
 #[test]
-fn a_laboratory_in_one_network_works() {
+fn a_laboratory_in_two_networks_fills_its_views() {
     let mut world = World::new();
-    for n in 1..=5 {
-        assert!(come(&mut world, n, 1, Message::Neighbor { high: false }), "{n}");
+    for n in 1..=6 {
+        assert!(come(&mut world, n, 1 + n as u8 / 4, Message::Neighbor { high: n < 6 }), "{n}");
     }
-    assert!(!come(&mut world, 6, 1, Message::Neighbor { high: true }), "enough of it");
+    assert!(!come(&mut world, 7, 1, Message::Neighbor { high: false }), "strangers have theirs");
+    world.advance(2 * SECOND);
+    assert!(world.machine.requests.contains_key(&id(7)), "but it may be picked");
+    world.hear(7, reply(true));
+    assert!(!come(&mut world, 8, 1, Message::Neighbor { high: true }), "enough of it");
 }
 
 #[test]
@@ -62,7 +66,45 @@ fn where_a_peers_packets_come_from_counts_not_where_it_says_that_it_listens() {
         world.hear(n, Message::Neighbor { high: true });
         taken += usize::from(world.machine.active.contains(id(n)));
     }
-    assert_eq!(taken, 2);
+    assert_eq!(taken, 1, "of six networks each has one place");
+}
+
+#[test]
+fn four_networks_do_not_fill_the_view_and_make_room_for_others() {
+    let mut world = World::new();
+    let high = || Message::Neighbor { high: true };
+    for n in 0..200 {
+        come(&mut world, 100 + n, 100 + (n % 4) as u8, high());
+    }
+    let of_crowd = |world: &World| world.machine.active().filter(|peer| *peer >= id(100)).count();
+    assert_eq!(of_crowd(&world), 6, "strangers take no more than this");
+    // Others come: whoever is beyond the share of its network goes, at once and whatever it cost.
+    for n in 1..=8 {
+        come(&mut world, n, n as u8, high());
+        world.hear(n, Message::Neighbor { high: false });
+    }
+    assert_eq!((of_crowd(&world), world.machine.active.len()), (4, 6));
+    assert_eq!(world.machine.metrics().spread.value(), 2);
+    // The two last places are for those that this node picks itself.
+    world.advance(10 * SECOND);
+    assert_eq!(world.dials.len() + world.machine.requests.len(), 1, "{:?}", world.machine.requests);
+}
+
+#[test]
+fn a_candidate_of_a_small_network_is_as_likely_as_one_of_a_large_one() {
+    let mut picked = [0; 2];
+    for seed in 0..100 {
+        let mut world = World::new();
+        world.machine.rng = SeededRng::from_number(seed);
+        for n in 1..=30 {
+            world.machine.learn(Tick::ZERO, public(n, 1), Source::Gossip, &[]);
+        }
+        (31..=36).for_each(|n| world.machine.learn(Tick::ZERO, public(n, 2), Source::Gossip, &[]));
+        world.handle(Input::LocalAddresses(vec![]));
+        let first = world.dials[0].id.expect("a known peer");
+        picked[usize::from(first > id(30))] += 1;
+    }
+    assert!(picked.iter().all(|count| *count >= 30), "{picked:?}");
 }
 
 #[test]

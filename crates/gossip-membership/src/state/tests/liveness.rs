@@ -74,6 +74,36 @@ fn each_neighbour_is_pinged_once_a_round() {
 }
 
 #[test]
+fn neighbours_whose_packets_come_are_left_in_peace() {
+    let mut world = World::new();
+    world.link(1..=7);
+    let (mut timeouts, mut pinged, mut silent_at) = (0, 0, None);
+    let begin = world.now;
+    // A packet of each in seven seconds, as keep-alives make them; after ten minutes one falls silent.
+    while world.now.since(begin) < 640 * SECOND {
+        let Some(at) = world.machine.poll_timeout() else { panic!("no timer") };
+        world.now = at;
+        let seconds = at.since(begin).as_secs();
+        for n in 1..=7 {
+            let packets = if n == 3 { seconds.min(600) / 7 } else { seconds / 7 };
+            world.machine.handle(at, Input::Received { peer: id(n), packets });
+        }
+        world.machine.handle_timeout(at);
+        let outputs = world.drain();
+        if seconds < 600 {
+            timeouts += 1;
+            pinged += pings(&outputs).len();
+        } else if silent_at.is_none() {
+            silent_at = pings(&outputs).iter().find(|(to, ..)| *to == id(3)).map(|_| seconds - 600);
+        }
+    }
+    assert!((20..=40).contains(&pinged), "{pinged} pings in ten minutes");
+    // A look each five seconds, and a shuffle now and then.
+    assert!(timeouts <= 160, "{timeouts} wake-ups in ten minutes");
+    assert!(silent_at.is_some_and(|after| after <= 16), "{silent_at:?}");
+}
+
+#[test]
 fn one_that_nobody_reaches_is_dropped_and_its_session_ended() {
     let mut world = silent(4);
     let (late, _) = world.next_ping();
@@ -196,11 +226,91 @@ fn a_neighbour_that_joins_elsewhere_is_doubted_and_replaced_by_its_new_process()
     assert_eq!(pings(&world.hear(1, walk)).len(), 0, "not at each of them");
     let (helper, nonce, _) = world.until_helpers()[0];
     let outputs = world.report(helper, nonce, Outcome::Alive((6 << 32) + 1));
+    assert_eq!(pings(&outputs).first().map(|(id, ..)| *id), Some(restarted), "asked once more");
+    assert!(world.machine.active.contains(restarted));
+    let outputs = world.advance(Duration::from_millis(450));
     assert!(outputs.contains(&Output::Disconnect(restarted)));
     assert!(outputs.contains(&Output::NeighborDown(restarted)));
     // The session was the old process's: the new one is dialled where it is now.
     assert!(outputs.contains(&Output::Dial(elsewhere.to_addr())), "{outputs:?}");
     assert_eq!(world.machine.metrics().neighbors_restarted.value(), 1);
+}
+
+#[test]
+fn a_helper_that_lies_ends_no_link() {
+    let mut world = silent(3);
+    let (late, nonce) = loop {
+        let (id, nonce) = world.next_ping();
+        world.answer(id, nonce, RUN);
+        if id == super::id(2) {
+            break world.next_ping();
+        }
+    };
+    if late != id(2) {
+        world.answer(late, nonce, RUN);
+    }
+    let walk = Message::ForwardJoin { ttl: 6, joiner: peer(2) };
+    for lie in 0..50 {
+        world.advance(SECOND);
+        world.hear(1, walk.clone());
+        for (helper, nonce, target) in world.until_helpers() {
+            if target != id(2) {
+                continue;
+            }
+            // Another run, or silence: it answers the ping that follows, late as it was.
+            let lies = [Outcome::Alive((lie << 32) | 1), Outcome::Silent];
+            let outputs = world.report(helper, nonce, lies[lie as usize % 2]);
+            for (id, nonce, _) in pings(&outputs) {
+                world.answer(id, nonce, RUN);
+            }
+        }
+        let outputs = world.advance(2 * SECOND);
+        for (id, nonce, _) in pings(&outputs) {
+            world.answer(id, nonce, RUN);
+        }
+        assert!(world.machine.active.contains(id(2)), "{lie}");
+    }
+    let metrics = world.machine.metrics();
+    assert_eq!((metrics.neighbors_restarted.value(), metrics.neighbors_dead.value()), (0, 0));
+}
+
+#[test]
+fn false_suspicions_do_not_make_a_node_doubt_itself_for_long() {
+    let mut world = World::new();
+    world.link(1..=4);
+    world.up(50);
+    let mut own = 0;
+    let mut suspect = |world: &mut World, n, suspected| {
+        let outputs = world.hear(n, Message::Ping { nonce: 9, suspected, sample: false });
+        if let [Message::Ack { incarnation, .. }] = sent(&outputs, n).as_slice() {
+            own = *incarnation;
+        }
+        own
+    };
+    let mut known = suspect(&mut world, 50, None);
+    for _ in 0..100 {
+        assert_eq!(suspect(&mut world, 50, Some(known)), known, "a stranger's word counts nothing");
+    }
+    assert_eq!(world.machine.liveness.health(), 0);
+    let mut worst = 0;
+    for _ in 0..600 {
+        known = suspect(&mut world, 1, Some(known));
+        worst = worst.max(world.machine.liveness.health());
+        world.advance(SECOND / 2);
+    }
+    assert_eq!(worst, 1, "one neighbour's word counts once in a while");
+    assert!(world.machine.metrics().refused_suspicions.value() > 600);
+}
+
+#[test]
+fn a_neighbour_that_a_helper_finds_silent_is_asked_about_in_turn() {
+    let mut world = silent(4);
+    world.hear(1, Message::PingRequest { nonce: 7, target: id(2), suspected: None });
+    let outputs = world.advance(Duration::from_millis(450));
+    let report = Message::PingReport { nonce: 7, outcome: Outcome::Silent };
+    assert!(sent(&outputs, 1).contains(&&report));
+    let about: Vec<_> = requests(&outputs).into_iter().filter(|(.., of)| *of == id(2)).collect();
+    assert_eq!(about.len(), 3, "{outputs:?}");
 }
 
 #[test]

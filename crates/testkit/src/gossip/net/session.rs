@@ -24,10 +24,12 @@ impl Session {
 pub(in crate::gossip) struct Lane {
     /// When the last frame arrives: later ones do not overtake it.
     pub(super) arrives: Tick,
-    /// When the last frame has left the sender's queue.
-    pub(super) done: Tick,
+    /// Bytes that have not arrived.
+    pub(super) under_way: u64,
     /// A frame was refused, and the sender has not heard of room yet.
     pub(super) paused: bool,
+    /// It is on its way that there is room.
+    pub(super) told: bool,
 }
 
 /// What a slot holds.
@@ -46,11 +48,18 @@ pub(in crate::gossip) struct Link {
     pub(super) lanes: [Lane; 2],
     /// Which end has it as a neighbour's.
     pub(in crate::gossip) neighbour: [bool; 2],
+    /// Which end holds it for a topic, neighbour or not.
+    held: [bool; 2],
     /// When it was last seen to be of use.
     pub(in crate::gossip) used: Tick,
 }
 
 impl Link {
+    /// Whether the slot still holds this session.
+    pub(super) const fn is(&self, session: Session) -> bool {
+        self.generation == session.generation
+    }
+
     /// The side of an end.
     pub(in crate::gossip) const fn side_of(&self, node: Node) -> u8 {
         if self.ends[0] == node { 0 } else { 1 }
@@ -68,7 +77,7 @@ impl Net {
     /// Who sent what reaches this side, and who receives it.
     pub(in crate::gossip) fn ends(&self, session: Session, side: u8) -> Option<(Node, Node)> {
         let link = self.links.get(session.slot())?;
-        if link.generation != session.generation || !link.open[usize::from(side)] {
+        if !link.is(session) || !link.open[usize::from(side)] {
             return None;
         }
         Some((link.ends[usize::from(1 - side)], link.ends[usize::from(side)]))
@@ -77,13 +86,13 @@ impl Net {
     /// What a session is, unless it is over.
     pub(in crate::gossip) fn link(&self, session: Session) -> Option<&Link> {
         let link = self.links.get(session.slot())?;
-        (link.generation == session.generation && !link.over).then_some(link)
+        (link.is(session) && !link.over).then_some(link)
     }
 
     /// The host at one end of a session that is not wholly over.
     pub(in crate::gossip) fn end(&self, session: Session, side: u8) -> Option<Node> {
         let link = self.links.get(session.slot())?;
-        (link.generation == session.generation).then(|| link.ends[usize::from(side)])
+        (link.is(session)).then(|| link.ends[usize::from(side)])
     }
 
     /// Round trip of the session between two hosts.
@@ -98,7 +107,7 @@ impl Net {
     pub(in crate::gossip) fn accept(&mut self, from: Node, to: Node, run: u32) -> bool {
         if !self.reaches(from, to) || self.host(from).run != run || !self.host(from).alive {
             let at = self.now() + self.model.dial_timeout();
-            self.sim.schedule(at, Event::Refused { at: from, to, run });
+            self.queue.schedule(from, at, Event::Refused { to, run });
             return false;
         }
         let shared = self.session(to, from).filter(|s| !self.links[s.slot()].over);
@@ -114,7 +123,7 @@ impl Net {
         let lane = &mut self.links[session.slot()].lanes[usize::from(side)];
         lane.arrives = lane.arrives.max(at);
         let at = lane.arrives;
-        self.sim.schedule(at, Event::Opened { at: from, session, run });
+        self.queue.schedule(from, at, Event::Opened { session, run });
         is_new
     }
 
@@ -130,6 +139,7 @@ impl Net {
             latency,
             lanes: [Lane::default(); 2],
             neighbour: [false; 2],
+            held: [false; 2],
             used: self.now(),
         };
         match self.links.get_mut(slot as usize) {
@@ -157,7 +167,7 @@ impl Net {
     /// `None` when it ended in between.
     pub(in crate::gossip) fn opened(&mut self, session: Session, at: Node) -> Option<(Node, bool)> {
         let link = self.links.get_mut(session.slot())?;
-        if link.generation != session.generation || link.over {
+        if !link.is(session) || link.over {
             return None;
         }
         let side = usize::from(link.side_of(at));
@@ -172,7 +182,7 @@ impl Net {
     /// peer if that end had it.
     pub(in crate::gossip) fn detach(&mut self, session: Session, side: u8) -> Option<Node> {
         let link = self.links.get_mut(session.slot())?;
-        if link.generation != session.generation {
+        if !link.is(session) {
             return None;
         }
         link.over = true;
@@ -201,8 +211,8 @@ impl Net {
         let side = link.side_of(host);
         let lane = &link.lanes[usize::from(1 - side)];
         let at = (now + Duration::from_micros(link.latency.into())).max(lane.arrives);
-        self.sim.schedule(now, Event::Closed { session, side });
-        self.sim.schedule(at, Event::Closed { session, side: 1 - side });
+        self.queue.schedule(host, now, Event::Closed { session, side });
+        self.queue.schedule(peer, at, Event::Closed { session, side: 1 - side });
     }
 
     /// A host is gone without a word: its peers notice after a while.
@@ -231,17 +241,21 @@ impl Net {
             let link = &mut self.links[session.slot()];
             link.over = true;
             let side = link.side_of(host);
+            let peer = link.ends[usize::from(1 - side)];
             let now = self.now();
-            self.sim.schedule(now + detection, Event::Closed { session, side: 1 - side });
-            self.sim.schedule(now + time, Event::Closed { session, side });
+            let there = Event::Closed { session, side: 1 - side };
+            self.queue.schedule(peer, now + detection, there);
+            self.queue.schedule(host, now + time, Event::Closed { session, side });
         }
     }
 
     /// Ends one side of a session after the time that silence takes to be noticed.
     pub(in crate::gossip) fn doom(&mut self, session: Session, side: u8) {
-        self.links[session.slot()].over = true;
+        let link = &mut self.links[session.slot()];
+        link.over = true;
+        let host = link.ends[usize::from(side)];
         let at = self.now() + self.draw_detection();
-        self.sim.schedule(at, Event::Closed { session, side });
+        self.queue.schedule(host, at, Event::Closed { session, side });
     }
 
     /// Dooms the sessions whose ends lie on different islands.
@@ -262,12 +276,12 @@ impl Net {
         }
     }
 
-    /// Closes the sessions that were no neighbour's at either end for this long.
+    /// Closes the sessions that nobody needed for this long: no neighbour's, held for no topic.
     pub(in crate::gossip) fn sweep(&mut self, idle: Duration) {
         let now = self.now();
         for slot in 0..self.links.len() {
             let link = &mut self.links[slot];
-            if link.neighbour != [false; 2] {
+            if link.neighbour != [false; 2] || link.held != [false; 2] {
                 link.used = now;
             } else if link.open == [true; 2] && !link.over && now.since(link.used) > idle {
                 let [a, b] = link.ends;
@@ -285,6 +299,21 @@ impl Net {
         link.used = now;
     }
 
+    /// Whether one end has the peer as a neighbour.
+    pub(in crate::gossip) fn is_neighbour(&self, host: Node, peer: Node) -> bool {
+        self.session(host, peer).is_some_and(|session| {
+            let link = &self.links[session.slot()];
+            link.neighbour[usize::from(link.side_of(host))]
+        })
+    }
+
+    /// Notes whether one end needs the session for a topic.
+    pub(in crate::gossip) fn hold(&mut self, host: Node, peer: Node, held: bool) {
+        let Some(session) = self.session(host, peer) else { return };
+        let link = &mut self.links[session.slot()];
+        link.held[usize::from(link.side_of(host))] = held;
+    }
+
     /// The queue of a session has room: whoever was refused may go on.
     pub(in crate::gossip) fn writable(
         &mut self,
@@ -292,7 +321,9 @@ impl Net {
         side: u8,
     ) -> Option<(Node, Node)> {
         let (peer, host) = self.ends(session, side)?;
-        self.links[session.slot()].lanes[usize::from(1 - side)].paused = false;
+        let lane = &mut self.links[session.slot()].lanes[usize::from(1 - side)];
+        lane.paused = false;
+        lane.told = false;
         Some((peer, host))
     }
 }

@@ -1,5 +1,7 @@
 //! Runs a scenario of the gossip simulator and prints what it measured: `cargo xtask sim`.
 
+mod table;
+
 use std::{path::PathBuf, process::ExitCode, time::Instant};
 
 use clap::{Parser, ValueEnum};
@@ -8,8 +10,17 @@ use x0x_testkit::gossip::{self, Event, Mode, Report, Scenario};
 #[derive(Parser)]
 #[command(name = "x0x-sim", about = "Runs a scenario of the gossip simulator")]
 struct Arguments {
-    /// The scenario's file
-    scenario: PathBuf,
+    /// The file of the scenario, or of the table
+    file: PathBuf,
+    /// The file is a table: makes each run of its list and prints the rows
+    #[arg(long)]
+    table: bool,
+    /// Runs of a table at once, at most 2
+    #[arg(long, default_value_t = 1, requires = "table")]
+    jobs: usize,
+    /// Where a table's full reports go, one JSON object a line
+    #[arg(long, requires = "table")]
+    save: Option<PathBuf>,
     /// Honest nodes, in place of the scenario's
     #[arg(long)]
     nodes: Option<u32>,
@@ -56,10 +67,21 @@ impl From<ModeName> for Mode {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if arguments.table {
+        let (jobs, save) = (arguments.jobs, arguments.save.as_deref());
+        return match table::run(&arguments.file, jobs, save) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(error) => {
+                eprintln!("error: {}: {error}", arguments.file.display());
+                ExitCode::FAILURE
+            }
+        };
+    }
     let scenario = match read(&arguments) {
         Ok(scenario) => scenario,
         Err(error) => {
-            eprintln!("error: {}: {error}", arguments.scenario.display());
+            eprintln!("error: {}: {error}", arguments.file.display());
             return ExitCode::FAILURE;
         }
     };
@@ -67,7 +89,7 @@ fn main() -> ExitCode {
     let report = match gossip::run(&scenario, arguments.seed) {
         Ok(report) => report,
         Err(error) => {
-            eprintln!("error: {}: {error}", arguments.scenario.display());
+            eprintln!("error: {}: {error}", arguments.file.display());
             return ExitCode::FAILURE;
         }
     };
@@ -83,10 +105,10 @@ fn main() -> ExitCode {
 }
 
 fn read(arguments: &Arguments) -> Result<Scenario, Box<dyn std::error::Error>> {
-    let text = std::fs::read_to_string(&arguments.scenario)?;
+    let text = std::fs::read_to_string(&arguments.file)?;
     let mut scenario = Scenario::parse(&text)?;
     scenario.nodes = arguments.nodes.unwrap_or(scenario.nodes);
-    scenario.traffic.senders = scenario.traffic.senders.min(scenario.nodes);
+    scenario.traffic.senders = scenario.traffic.senders.min(scenario.subscribers());
     scenario.traffic.messages = arguments.messages.unwrap_or(scenario.traffic.messages);
     scenario.gossip.mode = arguments.mode.map_or(scenario.gossip.mode, Into::into);
     if arguments.redundant_links.is_some() {

@@ -1,0 +1,418 @@
+//! Who this agent is, told to others: cards, links, certificates, revocations; and its keys on their
+//! way to another machine.
+
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use x0x_core::{AgentId, PeerAddr, UserId, WallTime};
+use x0x_gossip_pubsub::PublishError;
+use x0x_identity::{
+    AcceptedCertificate, AgentKeys, AgentLink, Audience, Card, CardError, ExportError, Identity,
+    IdentityStore, ImportError, Link, LinkError, Notice, Replace, Service, SignedBinding,
+    SignedCard, SignedCertificate, SignedRevocation, StoreError, TextError,
+};
+use x0x_rendezvous::usable_addresses;
+use x0x_trust::{Action, Change, Level, Policy, TrustError};
+
+use crate::{Agent, trust::Notices};
+
+/// How long the binding in a notice holds.
+const NOTICE_VALIDITY: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How long a card holds.
+const CARD_VALIDITY: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Most imported cards whose addresses are kept for a first contact; the oldest goes.
+const MAX_HINTS: usize = 256;
+
+/// What every agent offers, and the least trust it takes.
+const SERVICES: [(&str, &str, Audience); 2] = [
+    ("presence", "whether the agent is there", Audience::Unknown),
+    (
+        "direct-message",
+        "private messages, acknowledged by the recipient's inbox",
+        Audience::Unknown,
+    ),
+];
+
+/// Where imported cards say that agents are, the newest last.
+#[derive(Debug, Default)]
+pub(crate) struct Hints(Mutex<VecDeque<(AgentId, PeerAddr)>>);
+
+impl Hints {
+    fn add(&self, agent: AgentId, place: PeerAddr) {
+        let mut hints = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        hints.retain(|(known, _)| *known != agent);
+        if hints.len() >= MAX_HINTS {
+            hints.pop_front();
+        }
+        hints.push_back((agent, place));
+    }
+
+    pub(crate) fn get(&self, agent: &AgentId) -> Option<PeerAddr> {
+        let hints = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        hints.iter().find(|(known, _)| known == agent).map(|(_, place)| place.clone())
+    }
+}
+
+/// What the identity of a running agent is made of.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    pub(crate) identity: Identity,
+    pub(crate) store: IdentityStore,
+    pub(crate) notices: Notices,
+    pub(crate) hints: Hints,
+    /// Loopback addresses are of use to peers: the endpoint is bound to one.
+    pub(crate) loopback: bool,
+    /// Whether the user is named, in cards and to everybody.
+    pub(crate) disclosed: AtomicBool,
+}
+
+/// What an imported card or link said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ImportedCard {
+    /// The agent.
+    pub agent: AgentId,
+    /// What it calls itself; empty for a short link, which proves no name.
+    pub display_name: String,
+    /// The user behind it, proven by certificate.
+    pub user: Option<UserId>,
+    /// The level that the contact has now.
+    pub level: Level,
+}
+
+/// A card was not imported.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImportCardError {
+    /// The text.
+    #[error("invalid card: {0}")]
+    Link(#[from] LinkError),
+    /// The card in it.
+    #[error("invalid card: {0}")]
+    Card(#[from] CardError),
+    /// It is this agent's own.
+    #[error("invalid card: it is this agent's own")]
+    Own,
+    /// The contact could not be kept.
+    #[error(transparent)]
+    Contact(#[from] TrustError),
+}
+
+/// Something about this agent's identity was not done.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IdentityError {
+    /// There is no user's key.
+    #[error("there is no user key; make one with: x0x user-id create")]
+    NoUser,
+    /// A path must say where it is without the daemon's working folder.
+    #[error("the path must be absolute")]
+    RelativePath,
+    /// A text.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// There is a key already, which is not replaced without being asked for.
+    #[error("there is a key at {0} already")]
+    Exists(String),
+    /// The key files.
+    #[error(transparent)]
+    Store(StoreError),
+    /// The passphrase.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// The file of exported keys.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// It is kept here, and nobody could be told.
+    #[error("not published: {0}")]
+    Publish(#[from] PublishError),
+    /// It could not be kept.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// The work was cut off.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl From<StoreError> for IdentityError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Exists { path } => Self::Exists(path.display().to_string()),
+            error => Self::Store(error),
+        }
+    }
+}
+
+/// What [`Agent::revoke`] revokes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RevokeWhat {
+    /// This agent's key, by itself.
+    Agent,
+    /// This agent's key, by its user.
+    AgentByUser,
+    /// This machine's key.
+    Machine,
+    /// The user's key.
+    User,
+}
+
+impl Agent {
+    /// The agent's card, signed by it: a name, where it runs, the key for sealed letters, and the user
+    /// behind it if they are to be named.
+    ///
+    /// # Errors
+    /// [`TextError`] for a name that nobody would accept.
+    pub fn card(&self, display_name: &str) -> Result<SignedCard, TextError> {
+        let standing = &self.inner.standing;
+        let certificate = standing.disclosed().then(|| standing.certificate()).flatten();
+        let card = Card { certificate, ..self.bare_card(display_name) };
+        SignedCard::of_agent(&standing.identity.agent, card)
+    }
+
+    /// The machine's introduction of the agent, signed by the machine.
+    ///
+    /// # Errors
+    /// [`TextError`] for a name that nobody would accept.
+    pub fn introduction(&self, display_name: &str) -> Result<SignedCard, TextError> {
+        let services = SERVICES.iter().map(|(name, description, audience)| Service {
+            name: (*name).to_owned(),
+            description: (*description).to_owned(),
+            audience: *audience,
+        });
+        let card = Card { services: services.collect(), ..self.bare_card(display_name) };
+        SignedCard::of_machine(&self.inner.standing.identity.machine, card)
+    }
+
+    fn bare_card(&self, display_name: &str) -> Card {
+        let now = self.inner.clock.wall();
+        Card {
+            agent: self.agent_id(),
+            machine: self.machine_id(),
+            display_name: display_name.to_owned(),
+            addresses: self.shareable_addresses(),
+            kem_key: Some(self.inner.standing.identity.agent_kem.public_key().clone()),
+            certificate: None,
+            services: Vec::new(),
+            issued_at: now,
+            expires_at: now + CARD_VALIDITY,
+        }
+    }
+
+    /// The short link to this agent.
+    #[must_use]
+    pub fn link(&self) -> AgentLink {
+        AgentLink {
+            agent: self.agent_id(),
+            machine: self.machine_id(),
+            addresses: self.shareable_addresses(),
+        }
+    }
+
+    /// Where others may reach this machine: its own addresses and those that peers saw.
+    fn shareable_addresses(&self) -> Vec<SocketAddr> {
+        let mut addresses = self.observed_addresses();
+        addresses.extend(self.local_addresses());
+        usable_addresses(addresses, self.inner.standing.loopback)
+    }
+
+    /// Makes a contact of whoever a card or a link is about, at this level, and remembers where it may
+    /// be reached. A contact that is there keeps its machines and, for a short link, its label.
+    ///
+    /// # Errors
+    /// [`ImportCardError`]; nothing is changed then.
+    pub async fn import_card(
+        &self,
+        text: &str,
+        level: Level,
+    ) -> Result<ImportedCard, ImportCardError> {
+        let (agent, place, display_name, user) = match Link::parse(text)? {
+            Link::Short(link) => {
+                let place = PeerAddr::known(link.machine, link.addresses);
+                (link.agent, place, String::new(), None)
+            }
+            Link::Card(card) => {
+                let card = card.verify(self.inner.clock.wall())?.card;
+                let user = card.user();
+                let place = PeerAddr::known(card.machine, card.addresses);
+                (card.agent, place, card.display_name, user)
+            }
+            _ => return Err(LinkError::Text.into()),
+        };
+        if agent == self.agent_id() {
+            return Err(ImportCardError::Own);
+        }
+        let trust = self.trust();
+        let label = match (display_name.is_empty(), trust.contact(&agent)) {
+            (true, known) => known.and_then(|contact| contact.label),
+            (false, _) => Some(display_name.clone()),
+        };
+        trust.change(Change::Put { agent, level, label }).await?;
+        if let Some(machine) = place.id {
+            trust.change(Change::PutMachine { agent, machine, label: None, pinned: false }).await?;
+        }
+        if let Some(user) = user {
+            trust.observe_user(agent, user);
+        }
+        self.inner.standing.hints.add(agent, place);
+        Ok(ImportedCard { agent, display_name, user, level: trust.level(&agent) })
+    }
+
+    /// Where an agent may be, by an imported card.
+    pub(crate) fn hint(&self, agent: &AgentId) -> Option<PeerAddr> {
+        let place = self.inner.standing.hints.get(agent)?;
+        let allowed = self.trust().decide(agent, place.id.as_ref(), Action::DirectSend).allowed();
+        allowed.then_some(place)
+    }
+
+    /// Whether the user behind the agent is named to others.
+    #[must_use]
+    pub fn user_disclosed(&self) -> bool {
+        self.inner.standing.disclosed()
+    }
+
+    /// Names the user behind the agent to everybody, from now on until the agent stops.
+    ///
+    /// # Errors
+    /// [`IdentityError::NoUser`], or it could not be published now; it is with the next notice then.
+    pub async fn disclose_user(&self) -> Result<(), IdentityError> {
+        let standing = &self.inner.standing;
+        if standing.certificate().is_none() {
+            return Err(IdentityError::NoUser);
+        }
+        standing.disclosed.store(true, Ordering::Relaxed);
+        if let Some(notice) = standing.notice(self.inner.clock.wall()) {
+            standing.notices.publish(&notice).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes a user's key where there is none: at `path`, or beside the agent's key. It is used from
+    /// the next start on; at `path`, if the configuration names it.
+    ///
+    /// # Errors
+    /// [`IdentityError`]; a key that is there is never replaced.
+    pub async fn create_user(
+        &self,
+        path: Option<PathBuf>,
+    ) -> Result<(UserId, PathBuf), IdentityError> {
+        let mut store = self.inner.standing.store.clone();
+        if let Some(path) = path {
+            if !path.is_absolute() {
+                return Err(IdentityError::RelativePath);
+            }
+            store = store.with_user_key(path);
+        }
+        blocking(move || {
+            let key = store.create_user()?;
+            Ok((key.public_key().user_id(), store.user_key_path()))
+        })
+        .await
+    }
+
+    /// The agent's keys, in a file that only the passphrase opens.
+    ///
+    /// # Errors
+    /// [`IdentityError::Export`].
+    pub async fn export_keys(&self, passphrase: String) -> Result<Vec<u8>, IdentityError> {
+        let Identity { agent, agent_kem, generation, .. } = &self.inner.standing.identity;
+        let keys = AgentKeys {
+            agent: agent.clone(),
+            kem: agent_kem.clone(),
+            generation: *generation,
+            certificate: self.inner.standing.identity.certificate.clone(),
+        };
+        let passphrase = zeroize::Zeroizing::new(passphrase);
+        blocking(move || Ok(keys.export(&passphrase)?)).await
+    }
+
+    /// Makes the agent of an export the agent of this installation, from the next start on.
+    ///
+    /// # Errors
+    /// [`IdentityError`]; nothing is changed then.
+    pub async fn import_keys(
+        &self,
+        file: Vec<u8>,
+        passphrase: String,
+        replace: Replace,
+    ) -> Result<AgentId, IdentityError> {
+        let store = self.inner.standing.store.clone();
+        let now = self.inner.clock.wall();
+        let passphrase = zeroize::Zeroizing::new(passphrase);
+        blocking(move || {
+            let keys = AgentKeys::import(&file, &passphrase)?;
+            store.import_agent(&keys, now, replace)?;
+            Ok(keys.agent.public_key().agent_id())
+        })
+        .await
+    }
+
+    /// Revokes a key of this installation for ever, here and for everybody who hears of it.
+    ///
+    /// # Errors
+    /// [`IdentityError`]. When it could not be published it is kept all the same; revoke again to
+    /// publish.
+    pub async fn revoke(
+        &self,
+        what: RevokeWhat,
+        reason: &str,
+    ) -> Result<SignedRevocation, IdentityError> {
+        let standing = &self.inner.standing;
+        let (keys, now) = (&standing.identity, self.inner.clock.wall());
+        let user = || keys.user.as_ref().ok_or(IdentityError::NoUser);
+        let signed = match what {
+            RevokeWhat::Agent => SignedRevocation::of_agent(&keys.agent, now, reason)?,
+            RevokeWhat::Machine => SignedRevocation::of_machine(&keys.machine, now, reason)?,
+            RevokeWhat::User => SignedRevocation::of_user(user()?, now, reason)?,
+            RevokeWhat::AgentByUser => {
+                let certificate = keys.certificate.as_ref().ok_or(IdentityError::NoUser)?;
+                SignedRevocation::of_certified(user()?, certificate, now, reason)?
+            }
+        };
+        self.trust().learn(signed.revocation()).await?;
+        standing.notices.publish(&Notice::Revocation(signed.clone())).await?;
+        Ok(signed)
+    }
+}
+
+impl Standing {
+    fn disclosed(&self) -> bool {
+        self.disclosed.load(Ordering::Relaxed)
+    }
+
+    fn certificate(&self) -> Option<SignedCertificate> {
+        let accepted: Option<&AcceptedCertificate> = self.identity.certificate.as_ref();
+        accepted.map(|accepted| accepted.certificate().clone())
+    }
+
+    /// What the agent tells everybody about itself. Most have nothing to tell: they never moved, and
+    /// name nobody.
+    pub(crate) fn notice(&self, now: WallTime) -> Option<Notice> {
+        let certificate = if self.disclosed() { self.certificate() } else { None };
+        let Identity { agent, machine, generation, .. } = &self.identity;
+        if *generation == 0 && certificate.is_none() {
+            return None;
+        }
+        let machine = machine.public_key().machine_id();
+        let binding = SignedBinding::issue_moved(agent, machine, *generation, now, NOTICE_VALIDITY);
+        Some(Notice::Agent { binding, certificate })
+    }
+}
+
+/// Runs what waits for the disk or for a key derivation.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, IdentityError> + Send + 'static,
+) -> Result<T, IdentityError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(_) => Err(IdentityError::Interrupted),
+    }
+}

@@ -1,0 +1,91 @@
+//! Subscribers of one topic that are no overlay neighbours find each other: every subscription is filed
+//! with holders, and where a topic has few links others are looked for there.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use x0x_core::{Clock, PeerAddr, Tick, TopicId};
+use x0x_gossip_pubsub::{Gossip, topic_id};
+use x0x_identity::NOTICE_TOPIC;
+use x0x_rendezvous::{ANNOUNCE_TOPIC, Finding};
+
+/// How often the topics are looked at.
+const INTERVAL: Duration = Duration::from_secs(10);
+/// Links of a topic below which others are looked for: as many as pubsub itself wants.
+const ENOUGH: usize = 3;
+/// Topics that are looked for in one turn.
+const MAX_SEARCHED: usize = 4;
+/// How long a search may take.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Pauses between the searches of a topic: doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_secs(10);
+const LAST_PAUSE: Duration = Duration::from_secs(600);
+
+/// When a topic is looked for again.
+#[derive(Debug)]
+struct Turn {
+    at: Tick,
+    pause: Duration,
+}
+
+/// Keeps the subscriptions findable and linked, except those of the topics that everybody subscribes.
+pub(crate) fn keep_linked(
+    gossip: Arc<Gossip>,
+    finding: Finding,
+    clock: Arc<dyn Clock>,
+    stop: CancellationToken,
+) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let common = [ANNOUNCE_TOPIC, NOTICE_TOPIC].map(topic_id);
+        let mut turns: BTreeMap<TopicId, Turn> = BTreeMap::new();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(INTERVAL) => {}
+            }
+            let topics = gossip.snapshot().await.topics.into_iter();
+            let subscribed: BTreeMap<TopicId, usize> = topics
+                .filter(|topic| topic.subscriptions > 0 && !common.contains(&topic.topic))
+                .map(|topic| (topic.topic, topic.eager + topic.lazy))
+                .collect();
+            for (gone, _) in turns.extract_if(.., |topic, _| !subscribed.contains_key(topic)) {
+                finding.withdraw(gone).await;
+            }
+            let now = clock.now();
+            let mut due = Vec::new();
+            for (topic, links) in subscribed {
+                if !turns.contains_key(&topic) {
+                    turns.insert(topic, Turn { at: now, pause: FIRST_PAUSE });
+                    finding.offer(topic).await;
+                }
+                let turn = turns.get(&topic).filter(|turn| turn.at <= now && links < ENOUGH);
+                due.extend(turn.map(|turn| (turn.at, topic)));
+            }
+            due.sort_unstable();
+            for (_, topic) in due.into_iter().take(MAX_SEARCHED) {
+                if let Some(turn) = turns.get_mut(&topic) {
+                    turn.at = now + turn.pause;
+                    turn.pause = (turn.pause * 2).min(LAST_PAUSE);
+                }
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = look(&gossip, &finding, topic) => {}
+                }
+            }
+        }
+    })
+}
+
+async fn look(gossip: &Gossip, finding: &Finding, topic: TopicId) {
+    // A search that is refused takes place in the next turn.
+    let found = finding.subscribers(topic, PATIENCE).await.unwrap_or_default();
+    let peers: Vec<PeerAddr> = found
+        .into_iter()
+        .filter(|record| !record.addresses.is_empty())
+        .map(|record| PeerAddr::known(record.machine, record.addresses))
+        .collect();
+    if !peers.is_empty() {
+        gossip.introduce(topic, peers).await;
+    }
+}

@@ -1,0 +1,78 @@
+//! `x0x contacts`, `x0x machines` and `x0x trust`: whom this agent trusts with what.
+
+use x0x_api::Operation;
+use x0x_api::types::{
+    AddContactRequest, AddMachineRequest, EvaluateRequest, RevokeContactRequest, SetTrustRequest,
+    UpdateContactRequest,
+};
+
+use super::show;
+use crate::args::{ContactsCommand, MachinesCommand, TrustCommand};
+use crate::client::{Call, Client};
+use crate::error::Result;
+use crate::output::Output;
+
+/// Runs a command of `x0x contacts`, the list without a word.
+pub(super) fn run(
+    client: &Client,
+    command: Option<ContactsCommand>,
+    output: &mut Output,
+) -> Result<()> {
+    let of = |operation, agent: &str| Call::new(operation).parameter("agent_id", agent);
+    let call = match command {
+        None | Some(ContactsCommand::List) => Call::new(Operation::Contacts),
+        Some(ContactsCommand::Add { agent, trust, label }) => {
+            let body = AddContactRequest { agent_id: agent, trust_level: trust, label };
+            Call::new(Operation::AddContact).body(&body)?
+        }
+        Some(ContactsCommand::Update { agent, trust, identity_type }) => {
+            let body = UpdateContactRequest { trust_level: trust, identity_type };
+            of(Operation::UpdateContact, &agent).body(&body)?
+        }
+        Some(ContactsCommand::Remove { agent }) => of(Operation::RemoveContact, &agent),
+        Some(ContactsCommand::Revoke { agent, reason }) => {
+            of(Operation::RevokeContact, &agent).body(&RevokeContactRequest { reason })?
+        }
+        Some(ContactsCommand::Revocations { agent }) => of(Operation::ContactRevocations, &agent),
+    };
+    show(client, &call, output)
+}
+
+/// Runs a command of `x0x machines`.
+pub(super) fn machines(
+    client: &Client,
+    command: MachinesCommand,
+    output: &mut Output,
+) -> Result<()> {
+    let of = |operation, agent: &str| Call::new(operation).parameter("agent_id", agent);
+    let one = |operation, agent: &str, machine: &str| {
+        of(operation, agent).parameter("machine_id", machine)
+    };
+    let call = match command {
+        MachinesCommand::List { agent } => of(Operation::ContactMachines, &agent),
+        MachinesCommand::Add { agent, machine, label, pin } => {
+            let body = AddMachineRequest { machine_id: machine, label, pinned: pin };
+            of(Operation::AddMachine, &agent).body(&body)?
+        }
+        MachinesCommand::Remove { agent, machine } => {
+            one(Operation::RemoveMachine, &agent, &machine)
+        }
+        MachinesCommand::Pin { agent, machine } => one(Operation::PinMachine, &agent, &machine),
+        MachinesCommand::Unpin { agent, machine } => one(Operation::UnpinMachine, &agent, &machine),
+    };
+    show(client, &call, output)
+}
+
+/// Runs a command of `x0x trust`.
+pub(super) fn trust(client: &Client, command: TrustCommand, output: &mut Output) -> Result<()> {
+    let call = match command {
+        TrustCommand::Set { agent, level } => {
+            Call::new(Operation::SetTrust).body(&SetTrustRequest { agent_id: agent, level })?
+        }
+        TrustCommand::Evaluate { agent, machine } => {
+            let body = EvaluateRequest { agent_id: agent, machine_id: machine };
+            Call::new(Operation::EvaluateTrust).body(&body)?
+        }
+    };
+    show(client, &call, output)
+}

@@ -1,0 +1,108 @@
+//! How runs leave a log: replaced by something newer, too old, or to make room.
+
+use x0x_core::AgentId;
+
+use crate::retention::Retention;
+
+use super::{Author, Item, TopicLog};
+
+/// A run that left the log.
+#[derive(Debug, Clone)]
+pub(crate) struct Removed {
+    pub(crate) item: Item,
+    /// Nothing older is left.
+    pub(crate) oldest: bool,
+}
+
+impl TopicLog {
+    /// Removes what a run of the latest-only class takes the place of.
+    pub(super) fn replace(&mut self, author: &AgentId, newest: u64) -> Vec<Item> {
+        let chains = self.authors.get(author).into_iter().flat_map(|author| &author.epochs);
+        let latest = chains.filter(|(epoch, _)| Retention::of_epoch(**epoch) == Retention::Latest);
+        let retained = latest.flat_map(|(_, chain)| chain.retained.iter().map(|(_, at)| *at));
+        let before: Vec<u64> = retained.filter(|at| *at != newest).collect();
+        before.into_iter().filter_map(|position| self.take(position)).collect()
+    }
+
+    /// Removes a run to make room: the oldest one, unless its author has less than its share of the
+    /// log; then the oldest of the author who has most, so that nobody's flood takes the others'
+    /// entries (dominant resource fairness; Ghodsi et al., NSDI 2011).
+    pub(crate) fn evict(&mut self) -> Option<Removed> {
+        let (oldest, item) = self.items.first_key_value()?;
+        let author = item.run.body().author;
+        let share = self.authors.get(&author).map_or(0, Author::share);
+        if share.saturating_mul(self.shares.len() as u64) >= self.shared {
+            return self.expel(*oldest);
+        }
+        let heaviest = self.shares.last().and_then(|(_, author)| self.authors.get(author));
+        let chains = heaviest.into_iter().flat_map(|author| author.epochs.values());
+        let first = chains.filter_map(|chain| chain.retained.front()).map(|(_, at)| *at).min();
+        // Of epochs that were forgotten there may be runs without a chain.
+        self.expel(first.unwrap_or(*oldest))
+    }
+
+    /// Removes the oldest run.
+    pub(crate) fn evict_oldest(&mut self) -> Option<Removed> {
+        let oldest = self.items.keys().next()?;
+        self.expel(*oldest)
+    }
+
+    /// Removes the run at a position, as retention asks. Readers who have not read it are told.
+    pub(crate) fn expel(&mut self, position: u64) -> Option<Removed> {
+        let oldest = self.items.keys().next() == Some(&position);
+        let item = self.take(position)?;
+        if oldest {
+            self.evicted = item.end();
+        }
+        let before = self.items.range(..position).next_back().map(|(_, item)| item.end());
+        let after = self.items.range(position..).next().map(|(start, _)| *start);
+        self.holes.add((item.start, item.end()), (before.unwrap_or(0), after.unwrap_or(u64::MAX)));
+        Some(Removed { item, oldest })
+    }
+
+    fn take(&mut self, position: u64) -> Option<Item> {
+        let item = self.items.remove(&position)?;
+        self.weigh(&item, false);
+        let body = item.run.body();
+        if let Some(author) = self.authors.get_mut(&body.author)
+            && let Some(chain) = author.epochs.get_mut(&body.epoch)
+        {
+            let index = chain.retained.partition_point(|(_, at)| *at < item.start);
+            if chain.retained.get(index).is_some_and(|(_, at)| *at == item.start) {
+                chain.retained.remove(index);
+            }
+            if chain.retained.is_empty() {
+                self.fingerprint.remove(std::mem::take(&mut chain.mark));
+            }
+        }
+        Some(item)
+    }
+
+    /// Counts a run in or out of what is retained.
+    pub(super) fn weigh(&mut self, item: &Item, joins: bool) {
+        let (entries, bytes) = (item.run.len(), item.run.size() as u64);
+        let id = item.run.body().author;
+        let Some(author) = self.authors.get_mut(&id) else { return };
+        let before = author.share();
+        if joins {
+            self.entries += entries;
+            self.bytes += bytes;
+            author.retained += 1;
+            author.entries += entries;
+            author.bytes += bytes;
+        } else {
+            self.entries -= entries;
+            self.bytes -= bytes;
+            author.retained -= 1;
+            author.entries -= entries;
+            author.bytes -= bytes;
+            self.idle += usize::from(author.retained == 0);
+        }
+        let share = author.share();
+        self.shares.remove(&(before, id));
+        if share > 0 {
+            self.shares.insert((share, id));
+        }
+        self.shared = self.shared - before + share;
+    }
+}

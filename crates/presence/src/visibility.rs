@@ -1,0 +1,29 @@
+//! Who may be told of whom: the question that presence asks of the layer that knows trust.
+
+use std::fmt;
+
+use x0x_core::AgentId;
+
+/// Decides who may be told of whose presence. Asked at every telling, so that a change holds at once;
+/// it must be quick and must not block.
+pub trait Visibility: Send + Sync + fmt::Debug + 'static {
+    /// Whether `viewer` may be told that `subject` is there. The local agent is one or the other, or
+    /// neither when this node passes on what it knows.
+    fn may_see(&self, viewer: &AgentId, subject: &AgentId) -> bool;
+
+    /// Whether the walks of `viewer` are answered here at all. By default those of everybody are.
+    fn may_ask(&self, viewer: &AgentId) -> bool {
+        let _ = viewer;
+        true
+    }
+}
+
+/// Everybody may see everybody.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Open;
+
+impl Visibility for Open {
+    fn may_see(&self, _: &AgentId, _: &AgentId) -> bool {
+        true
+    }
+}

@@ -1,0 +1,178 @@
+//! What this node keeps for others.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use x0x_core::{MachineId, Tick};
+
+use crate::{
+    config::{MAX_HELD_BYTES, MAX_PER_KEY, MAX_PER_PROVIDER, RECORD_VALIDITY},
+    key::LookupKey,
+};
+
+/// Counted for each record beside its bytes.
+const OVERHEAD: usize = 256;
+
+#[derive(Debug)]
+struct Held {
+    sealed: Bytes,
+    expires: Tick,
+    /// Filed from this site: it may name addresses that are nobody else's business.
+    near: bool,
+}
+
+/// Records by key and by who filed them.
+#[derive(Debug, Default)]
+pub(super) struct Holder {
+    records: BTreeMap<(LookupKey, MachineId), Held>,
+    by_provider: BTreeMap<MachineId, BTreeSet<(Tick, LookupKey)>>,
+    by_expiry: BTreeSet<(Tick, LookupKey, MachineId)>,
+    bytes: usize,
+}
+
+impl Holder {
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn next(&self) -> Option<Tick> {
+        self.by_expiry.first().map(|(at, ..)| *at)
+    }
+
+    pub(super) fn expire(&mut self, now: Tick) {
+        while let Some((_, key, from)) = self.by_expiry.first().filter(|first| first.0 <= now) {
+            let (key, from) = (*key, *from);
+            self.remove(key, from);
+        }
+    }
+
+    /// What is kept under a key; what is near only for those who are.
+    pub(super) fn records(&self, now: Tick, key: &LookupKey, near: bool) -> Vec<Bytes> {
+        let all = (*key, MachineId::new([0; 32]))..=(*key, MachineId::new([0xff; 32]));
+        let of = self.records.range(all).map(|(_, held)| held);
+        of.filter(|held| held.expires > now && (near || !held.near))
+            .map(|held| held.sealed.clone())
+            .collect()
+    }
+
+    /// Keeps a record instead of the one before from the same machine.
+    pub(super) fn keep(
+        &mut self,
+        now: Tick,
+        from: MachineId,
+        key: LookupKey,
+        sealed: Bytes,
+        lifetime: Duration,
+        near: bool,
+    ) {
+        self.remove(key, from);
+        self.make_room(key, from, sealed.len() + OVERHEAD);
+        let expires = now + lifetime.min(RECORD_VALIDITY);
+        self.bytes += sealed.len() + OVERHEAD;
+        self.by_expiry.insert((expires, key, from));
+        self.by_provider.entry(from).or_default().insert((expires, key));
+        self.records.insert((key, from), Held { sealed, expires, near });
+    }
+
+    fn make_room(&mut self, key: LookupKey, from: MachineId, bytes: usize) {
+        let all = (key, MachineId::new([0; 32]))..=(key, MachineId::new([0xff; 32]));
+        let of_key = self.records.range(all);
+        let (count, first) = of_key.fold((0, None), |(count, first), ((_, machine), held)| {
+            let this = (held.expires, *machine);
+            (count + 1, Some(first.map_or(this, |first: (Tick, MachineId)| first.min(this))))
+        });
+        if let Some((_, machine)) = first.filter(|_| count >= MAX_PER_KEY) {
+            self.remove(key, machine);
+        }
+        if let Some(own) = self.by_provider.get(&from)
+            && own.len() >= MAX_PER_PROVIDER
+            && let Some((_, key)) = own.first().copied()
+        {
+            self.remove(key, from);
+        }
+        while self.bytes + bytes > MAX_HELD_BYTES {
+            let most = self.by_provider.iter().max_by_key(|(_, own)| own.len());
+            let Some((machine, (_, key))) = most.and_then(|(m, own)| Some((*m, *own.first()?)))
+            else {
+                return;
+            };
+            self.remove(key, machine);
+        }
+    }
+
+    fn remove(&mut self, key: LookupKey, from: MachineId) {
+        let Some(held) = self.records.remove(&(key, from)) else { return };
+        self.bytes -= held.sealed.len() + OVERHEAD;
+        self.by_expiry.remove(&(held.expires, key, from));
+        if let Some(own) = self.by_provider.get_mut(&from) {
+            own.remove(&(held.expires, key));
+            if own.is_empty() {
+                self.by_provider.remove(&from);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(n: u64) -> MachineId {
+        let mut id = [0; 32];
+        id[..8].copy_from_slice(&n.to_be_bytes());
+        MachineId::new(id)
+    }
+
+    fn key(n: u64) -> LookupKey {
+        LookupKey::new(*machine(n).as_bytes())
+    }
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn keep(holder: &mut Holder, now: Tick, from: u64, k: u64, size: usize) {
+        holder.keep(now, machine(from), key(k), vec![from as u8; size].into(), HOUR, false);
+    }
+
+    #[test]
+    fn records_are_replaced_and_expire() {
+        let (mut holder, now) = (Holder::default(), Tick::ZERO);
+        keep(&mut holder, now, 1, 1, 100);
+        keep(&mut holder, now, 1, 1, 200);
+        keep(&mut holder, now, 2, 1, 300);
+        holder.keep(now, machine(3), key(1), vec![3; 5].into(), HOUR, true);
+        let sizes = |holder: &Holder, near| -> Vec<usize> {
+            holder.records(now, &key(1), near).iter().map(Bytes::len).collect()
+        };
+        assert_eq!(sizes(&holder, false), [200, 300]);
+        assert_eq!(sizes(&holder, true), [200, 300, 5], "of this site");
+        let end = now + HOUR;
+        assert!(holder.records(end, &key(1), true).is_empty());
+        assert_eq!(holder.next(), Some(end));
+        holder.expire(end);
+        assert_eq!((holder.bytes(), holder.next()), (0, None));
+        assert!(holder.by_provider.is_empty());
+    }
+
+    #[test]
+    fn nobody_takes_the_place_of_all() {
+        let (mut holder, mut now) = (Holder::default(), Tick::ZERO);
+        keep(&mut holder, now, 7, 1, 100);
+        for n in 0..10_000_u64 {
+            now = now + Duration::from_millis(1);
+            keep(&mut holder, now, 1, 100 + n, 6000);
+        }
+        assert_eq!(holder.records.len(), 1 + MAX_PER_PROVIDER);
+        for n in 0..10_000_u64 {
+            keep(&mut holder, now, 1000 + n / 32, 100_000 + n, 6000);
+        }
+        assert!(holder.bytes() <= MAX_HELD_BYTES);
+        assert_eq!(holder.records(now, &key(1), false).len(), 1, "one record never makes room");
+        for n in 0..100 {
+            keep(&mut holder, now, n, 5, 10);
+        }
+        assert_eq!(holder.records(now, &key(5), false).len(), MAX_PER_KEY);
+    }
+}

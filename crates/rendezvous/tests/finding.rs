@@ -1,0 +1,134 @@
+//! Finding over real sessions on the in-memory engine, on tokio's paused clock.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+use x0x_core::{AgentId, Clock, PeerAddr, TopicId};
+use x0x_gossip_pubsub::testing::LocalHub;
+use x0x_rendezvous::{
+    Candidates, Discovery, DiscoveryConfig, FindError, FinderConfig, Finding, FindingParts,
+    LocalAgent,
+};
+use x0x_transport::{
+    BoxFuture, Node, Transport,
+    testing::{
+        LinkModel, MemoryNetwork, TokioClock, address, agent_key, eventually, key, machine, node,
+    },
+};
+
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Machines by number.
+#[derive(Debug)]
+struct Known(Vec<u64>);
+
+impl Candidates for Known {
+    fn candidates(&self) -> BoxFuture<'_, Vec<PeerAddr>> {
+        let peers = self.0.iter().map(|n| PeerAddr::known(machine(*n), [address(*n)])).collect();
+        Box::pin(std::future::ready(peers))
+    }
+}
+
+struct Host {
+    node: Arc<Node>,
+    finding: Finding,
+}
+
+fn agent(n: u64) -> AgentId {
+    key(agent_key(n)).public_key().agent_id()
+}
+
+fn host(network: &MemoryNetwork, n: u64, known: Vec<u64>) -> Host {
+    let node = Arc::new(node(network, n));
+    let parts = FindingParts {
+        key: key(agent_key(n)),
+        addresses: Box::new(move || vec![address(n)]),
+        candidates: Arc::new(Known(known)),
+        clock: Arc::new(TokioClock::new()),
+        // The test addresses are private ones, of one site.
+        config: FinderConfig { allow_loopback: true, ..FinderConfig::default() },
+        seed: [n as u8; 32],
+    };
+    let finding = Finding::start(Arc::<Node>::clone(&node), parts).expect("starts");
+    Host { node, finding }
+}
+
+/// Ten hosts, each of which knows the next two.
+async fn ring() -> Vec<Host> {
+    let network = MemoryNetwork::new(1, LinkModel::default());
+    let hosts: Vec<Host> =
+        (0..10).map(|n| host(&network, n, vec![(n + 1) % 10, (n + 2) % 10])).collect();
+    for host in &hosts {
+        eventually("filed", async || host.finding.metrics().copies_kept.value() >= 3).await;
+    }
+    hosts
+}
+
+#[tokio::test(start_paused = true)]
+async fn agents_are_found_by_id() {
+    let hosts = ring().await;
+    for n in [3, 5, 8] {
+        let found = hosts[0].finding.agent(agent(n), PATIENCE).await.expect("open");
+        let record = found.expect("found");
+        assert_eq!((record.agent, record.machine), (agent(n), machine(n)));
+        assert_eq!(record.addresses, [address(n)]);
+        let target = PeerAddr::known(record.machine, record.addresses);
+        let session = hosts[0].node.connect(target).await.expect("connects");
+        assert!(session.agents.contains(&agent(n)));
+    }
+    let before = Instant::now();
+    assert_eq!(hosts[0].finding.agent(agent(77), PATIENCE).await, Ok(None));
+    assert!(before.elapsed() <= PATIENCE);
+    hosts[0].finding.shutdown().await;
+    let closed = hosts[0].finding.agent(agent(3), PATIENCE).await;
+    assert_eq!(closed, Err(FindError::Closed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn subscribers_are_found_until_they_leave() {
+    let hosts = ring().await;
+    let topic = TopicId::new([4; 32]);
+    let before = hosts[6].finding.metrics().copies_kept.value();
+    hosts[6].finding.offer(topic).await;
+    eventually("filed", async || hosts[6].finding.metrics().copies_kept.value() > before).await;
+    let found = hosts[1].finding.subscribers(topic, PATIENCE).await.expect("open");
+    assert_eq!(found.iter().map(|record| record.machine).collect::<Vec<_>>(), [machine(6)]);
+    hosts[6].finding.withdraw(topic).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn discovery_finds_whom_it_has_not_heard_of() {
+    let hosts = ring().await;
+    let clock: Arc<dyn Clock> = Arc::new(TokioClock::new());
+    let hub = LocalHub::default();
+    let start = |n: u64| {
+        let local = LocalAgent {
+            key: key(agent_key(n)),
+            machine: machine(n),
+            user: None,
+            addresses: Box::new(move || vec![address(n)]),
+        };
+        let pubsub = Arc::new(hub.author(agent(n)));
+        let config = DiscoveryConfig { allow_loopback: true, ..DiscoveryConfig::default() };
+        Discovery::start(pubsub, local, clock.clone(), config)
+    };
+    let discovery = start(0).await.expect("starts").with_finding(hosts[0].finding.clone());
+    assert_eq!(discovery.agent(&agent(7)).await, None);
+    let found = discovery.find(agent(7), PATIENCE).await.expect("found");
+    assert_eq!((found.machine, &found.addresses[..]), (machine(7), &[address(7)][..]));
+    assert_eq!(discovery.agent(&agent(7)).await, Some(found), "kept");
+
+    // An agent that appears while it is looked for is heard at once.
+    let waits = tokio::spawn({
+        let discovery = discovery.clone();
+        async move { discovery.find(agent(50), Duration::from_secs(30)).await }
+    });
+    tokio::task::yield_now().await;
+    let other = start(50).await.expect("starts");
+    let heard = waits.await.expect("no panic").expect("heard");
+    assert_eq!(heard.machine, machine(50));
+    let before = Instant::now();
+    assert_eq!(discovery.find(agent(51), PATIENCE).await, None);
+    assert!(before.elapsed() <= PATIENCE);
+    drop(other);
+}
