@@ -24,7 +24,7 @@ pub const DEFAULT_QUIC_PORT: u16 = 5483;
 /// TCP port of the API of the unnamed instance.
 pub const DEFAULT_API_PORT: u16 = 12700;
 /// Bytes that the database of topics may take on disk.
-pub const DEFAULT_STORE_BYTES: u64 = 1024 * 1024 * 1024;
+pub(crate) const DEFAULT_STORE_BYTES: u64 = 1024 * 1024 * 1024;
 /// Seconds between announcements of the agent.
 pub const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(300);
 /// How long an announcement counts: three heartbeats.

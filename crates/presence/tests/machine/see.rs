@@ -63,7 +63,7 @@ fn the_blocked_see_nothing() {
 #[test]
 fn an_agent_may_ask_not_to_be_passed_on() {
     let config = PresenceConfig { shared: false, ..PresenceConfig::default() };
-    let mut world = World::with(3, config);
+    let mut world = World::with(3, &config);
     world.neighbors(0, 1);
     world.neighbors(1, 2);
     world.watch(0, [2]);
@@ -86,7 +86,7 @@ fn a_goodbye_counts_at_once_and_is_passed_on() {
 #[test]
 fn a_session_is_renewed_before_it_ends() {
     let config = PresenceConfig { period: secs(5), ..PresenceConfig::default() };
-    let mut world = World::with(3, config);
+    let mut world = World::with(3, &config);
     world.neighbors(0, 1);
     world.neighbors(1, 2);
     world.watch(0, [2]);

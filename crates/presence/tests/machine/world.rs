@@ -73,10 +73,10 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(count: usize) -> Self {
-        Self::with(count, PresenceConfig::default())
+        Self::with(count, &PresenceConfig::default())
     }
 
-    pub(crate) fn with(count: usize, config: PresenceConfig) -> Self {
+    pub(crate) fn with(count: usize, config: &PresenceConfig) -> Self {
         let blocks = Arc::new(Blocks::default());
         let node = |n: usize| {
             let key = key(n as u64);

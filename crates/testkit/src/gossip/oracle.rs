@@ -9,7 +9,7 @@ use super::{
 };
 
 /// Hops on the way of the last node's first copy, and its time in microseconds, if `source` flooded
-/// now: by shortest paths over links that both ends see as neighbours.
+/// now: by shortest paths over links that both ends have.
 pub(super) fn flood(net: &Net, source: Node, honest: impl Fn(Node) -> bool) -> (u8, u64) {
     let mut done = vec![false; net.hosts.len()];
     let mut heap = BinaryHeap::from([Reverse((0_u64, 0_u8, source))]);
@@ -29,12 +29,12 @@ pub(super) fn flood(net: &Net, source: Node, honest: impl Fn(Node) -> bool) -> (
     result
 }
 
-/// Peers that a node has as neighbours and that have it as theirs, with the one-way latency.
+/// Peers that a node has a link with, and they with it, with the one-way latency.
 pub(super) fn links(net: &Net, node: Node) -> impl Iterator<Item = (Node, u64)> {
     let sessions = net.host(node).sessions.iter();
     sessions.filter_map(|(peer, session)| {
         let link = net.link(*session)?;
-        (link.neighbour == [true; 2]).then_some((*peer, u64::from(link.latency)))
+        link.is_linked().then_some((*peer, u64::from(link.latency)))
     })
 }
 

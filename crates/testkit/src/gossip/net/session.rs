@@ -47,7 +47,7 @@ pub(in crate::gossip) struct Link {
     /// By receiving side.
     pub(super) lanes: [Lane; 2],
     /// Which end has it as a neighbour's.
-    pub(in crate::gossip) neighbour: [bool; 2],
+    pub(super) neighbour: [bool; 2],
     /// Which end holds it for a topic, neighbour or not.
     held: [bool; 2],
     /// When it was last seen to be of use.
@@ -58,6 +58,11 @@ impl Link {
     /// Whether the slot still holds this session.
     pub(super) const fn is(&self, session: Session) -> bool {
         self.generation == session.generation
+    }
+
+    /// Whether both ends have it as a link: as a neighbour's, or as that of a topic's peer.
+    pub(in crate::gossip) const fn is_linked(&self) -> bool {
+        (self.neighbour[0] || self.held[0]) && (self.neighbour[1] || self.held[1])
     }
 
     /// The side of an end.
