@@ -9,12 +9,12 @@ use x0x_core::{Clock, MachineId, SeededRng, SystemClock};
 use x0x_direct::{Direct, DirectConfig, Inbox};
 use x0x_gossip_membership::{Membership, MembershipConfig};
 use x0x_gossip_pubsub::{Gossip, GossipConfig, LogStore};
-use x0x_identity::{Identity, IdentityStore, SignedBinding};
+use x0x_identity::{Identity, IdentityStore, SecretKey, SignedBinding};
 use x0x_rendezvous::{Discovery, DiscoveryConfig, LocalAgent};
 use x0x_store::{SqliteStore, StoreConfig};
 use x0x_transport::{
     LocalHello, Node, Transport,
-    quic::{QuicConfig, QuicEngine},
+    quic::{QuicConfig, QuicEngine, QuicMetrics},
 };
 use x0x_trust::Trust;
 
@@ -76,67 +76,32 @@ impl AgentBuilder {
         let agent_id = identity.agent.public_key().agent_id();
         let user_id = identity.user.as_ref().map(|key| key.public_key().user_id());
 
-        let mut quic = QuicConfig::new(config.bind, identity.machine.clone());
-        quic.pure_pq = config.pure_pq;
-        quic.clock = Arc::clone(&clock);
-        let engine = QuicEngine::bind(quic).map_err(|error| StartError::Transport(error.into()))?;
-        let engine_metrics = engine.metrics();
-        let binding = binding(&identity, &*clock);
-        let hello = LocalHello::random(&*config.network, vec![binding])
-            .map_err(|error| StartError::Transport(error.to_string().into()))?;
-        let seed = seed(machine_id, &hello.instance);
-        let sessions = config.sessions.clone();
-        let node = Arc::new(Node::start(engine, sessions, hello, Arc::clone(&clock)));
+        let (node, engine_metrics, seed) = start_node(&config, &identity, &clock)?;
         let transport: Arc<dyn Transport> = Arc::<Node>::clone(&node);
-
         let membership = start_membership(&config, Arc::clone(&transport), &clock, seed)?;
-        let mut gossip = GossipConfig::new(&config.network, SeededRng::from_seed(seed).next_u64());
-        gossip.limits = config.gossip.clone();
-        gossip.neighbors = Some(Arc::new(membership.clone()));
-        gossip.store = store.clone().map(|store| Arc::new(store) as Arc<dyn LogStore>);
         let key = Arc::new(identity.agent.clone());
-        let gossip = Gossip::start(Arc::clone(&transport), key, gossip, Arc::clone(&clock));
-        let gossip = Arc::new(gossip.map_err(layer("gossip-pubsub"))?);
-        let (direct, inbox) = Direct::start(
-            Arc::clone(&transport),
-            DirectConfig::new(vec![agent_id]),
-            Arc::clone(&clock),
-        )
-        .map_err(layer("direct"))?;
-        let below = Below {
-            node: &node,
-            membership: &membership,
-            agent: &identity.agent,
-            clock: &clock,
-            seed,
-        };
-        let presence =
-            start_presence(&below, Arc::new(Gate { trust: trust.clone(), own: agent_id }))?;
+        let gossip =
+            start_gossip(&config, &membership, key, store.as_ref(), &transport, &clock, seed)?;
+        let settings = DirectConfig::new(vec![agent_id]);
+        let (direct, inbox) =
+            Direct::start(transport, settings, Arc::clone(&clock)).map_err(layer("direct"))?;
+        let agent = &identity.agent;
+        let below = Below { node: &node, membership: &membership, agent, clock: &clock, seed };
+        let gate = Gate { trust: trust.clone(), own: agent_id };
+        let presence = start_presence(&below, Arc::new(gate.clone()))?;
         // An endpoint bound to loopback can only have peers on this machine.
         let finding = start_finding(&below, config.bind.ip().is_loopback())?;
         let discovery = start_discovery(&config, &identity, &gossip, &node, &clock).await?;
         let kem_public = identity.agent_kem.public_key().as_bytes().to_vec();
-        let notices = Notices {
-            gossip: Arc::clone(&gossip),
-            trust: trust.clone(),
-            clock: Arc::clone(&clock),
-        };
-        let standing = Arc::new(Standing {
-            identity,
-            store: keys,
-            notices: notices.clone(),
-            hints: Hints::default(),
-            loopback: config.bind.ip().is_loopback(),
-            disclosed: false.into(),
-        });
+        let standing = standing(&config, keys, identity, &gossip, &trust, &clock);
         let discovery = discovery.with_finding(finding.clone());
 
         let mailbox = Mailbox::new();
         let stop = CancellationToken::new();
         let tasks = vec![
-            deliver(inbox, mailbox.clone(), Gate { trust: trust.clone(), own: agent_id }),
+            deliver(inbox, mailbox.clone(), gate),
             renew_bindings(&node, Arc::clone(&standing), Arc::clone(&clock), stop.clone()),
-            tokio::spawn(notices.run(Arc::clone(&standing), stop.clone())),
+            tokio::spawn(standing.notices.clone().run(Arc::clone(&standing), stop.clone())),
             watch_contacts(presence.clone(), trust.clone(), stop.clone()),
             keep_linked(Arc::clone(&gossip), finding.clone(), Arc::clone(&clock), stop.clone()),
         ];
@@ -211,6 +176,65 @@ fn binding(identity: &Identity, clock: &dyn Clock) -> Bytes {
     let machine = machine.public_key().machine_id();
     let now = clock.wall();
     SignedBinding::issue_moved(agent, machine, *generation, now, BINDING_VALIDITY).encode()
+}
+
+/// The sessions, what the socket counts, and the seed of the layers above.
+type Transported = (Arc<Node>, Arc<QuicMetrics>, [u8; 32]);
+
+/// Opens the socket.
+fn start_node(
+    config: &AgentConfig,
+    identity: &Identity,
+    clock: &Arc<dyn Clock>,
+) -> Result<Transported, StartError> {
+    let mut quic = QuicConfig::new(config.bind, identity.machine.clone());
+    quic.pure_pq = config.pure_pq;
+    quic.clock = Arc::clone(clock);
+    let engine = QuicEngine::bind(quic).map_err(|error| StartError::Transport(error.into()))?;
+    let metrics = engine.metrics();
+    let hello = LocalHello::random(&*config.network, vec![binding(identity, &**clock)])
+        .map_err(|error| StartError::Transport(error.to_string().into()))?;
+    let seed = seed(identity.machine.public_key().machine_id(), &hello.instance);
+    let node = Node::start(engine, config.sessions.clone(), hello, Arc::clone(clock));
+    Ok((Arc::new(node), metrics, seed))
+}
+
+/// What this node says of itself and others, and in whose name.
+fn standing(
+    config: &AgentConfig,
+    store: IdentityStore,
+    identity: Identity,
+    gossip: &Arc<Gossip>,
+    trust: &Trust,
+    clock: &Arc<dyn Clock>,
+) -> Arc<Standing> {
+    let (gossip, trust, clock) = (Arc::clone(gossip), trust.clone(), Arc::clone(clock));
+    Arc::new(Standing {
+        identity,
+        store,
+        notices: Notices { gossip, trust, clock },
+        hints: Hints::default(),
+        loopback: config.bind.ip().is_loopback(),
+        disclosed: false.into(),
+    })
+}
+
+fn start_gossip(
+    config: &AgentConfig,
+    membership: &Membership,
+    key: Arc<SecretKey>,
+    store: Option<&SqliteStore>,
+    transport: &Arc<dyn Transport>,
+    clock: &Arc<dyn Clock>,
+    seed: [u8; 32],
+) -> Result<Arc<Gossip>, StartError> {
+    let mut gossip = GossipConfig::new(&config.network, SeededRng::from_seed(seed).next_u64());
+    gossip.limits = config.gossip.clone();
+    gossip.neighbors = Some(Arc::new(membership.clone()));
+    gossip.store = store.map(|store| Arc::new(store.clone()) as Arc<dyn LogStore>);
+    Gossip::start(Arc::clone(transport), key, gossip, Arc::clone(clock))
+        .map(Arc::new)
+        .map_err(layer("gossip-pubsub"))
 }
 
 /// Reads the contacts; damaged ones are repaired or told.

@@ -1,7 +1,11 @@
 //! Subscribers of one topic that are no overlay neighbours find each other: every subscription is filed
 //! with holders, and where a topic has few links others are looked for there.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -55,8 +59,8 @@ pub(crate) fn keep_linked(
             let now = clock.now();
             let mut due = Vec::new();
             for (topic, links) in subscribed {
-                if !turns.contains_key(&topic) {
-                    turns.insert(topic, Turn { at: now, pause: FIRST_PAUSE });
+                if let Entry::Vacant(turn) = turns.entry(topic) {
+                    turn.insert(Turn { at: now, pause: FIRST_PAUSE });
                     finding.offer(topic).await;
                 }
                 let turn = turns.get(&topic).filter(|turn| turn.at <= now && links < ENOUGH);

@@ -23,7 +23,7 @@ impl Fields {
         self
     }
 
-    pub(crate) fn all(self, tag: u32, values: impl IntoIterator<Item = Fields>) -> Self {
+    pub(crate) fn all(self, tag: u32, values: impl IntoIterator<Item = Self>) -> Self {
         values.into_iter().fold(self, |fields, value| fields.bytes(tag, &value.0))
     }
 

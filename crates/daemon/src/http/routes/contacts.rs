@@ -9,7 +9,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use x0x_agent::trust::{
-    Action, Change, Contact, Level, MachineRecord, Outcome, Policy, Revoker, Subject,
+    Action, Change, Contact, Level, MachineRecord, Outcome, ParseWordError, Policy, Revoker,
+    Subject,
 };
 use x0x_api::{
     ErrorCode, True,
@@ -72,7 +73,7 @@ pub(super) async fn update(
     let agent: AgentId = agent.parse()?;
     let level = request.trust_level.as_deref().map(level).transpose()?;
     let identity_type = request.identity_type.as_deref().map(str::parse).transpose();
-    let identity_type = identity_type.map_err(bad_word)?;
+    let identity_type = identity_type.map_err(ApiError::from)?;
     app.agent.trust().change(Change::Update { agent, level, identity_type }).await?;
     Ok(done())
 }
@@ -240,9 +241,11 @@ fn ids(agent: &str, machine: &str) -> Result<(AgentId, MachineId), ApiError> {
 
 /// A trust level by its name.
 pub(super) fn level(text: &str) -> Result<Level, ApiError> {
-    text.parse().map_err(bad_word)
+    text.parse().map_err(ApiError::from)
 }
 
-fn bad_word(error: x0x_agent::trust::ParseWordError) -> ApiError {
-    ApiError::new(ErrorCode::BadRequest, error.to_string())
+impl From<ParseWordError> for ApiError {
+    fn from(error: ParseWordError) -> Self {
+        Self::new(ErrorCode::BadRequest, error.to_string())
+    }
 }
