@@ -118,7 +118,7 @@ pub enum Output {
     },
 }
 
-/// See the [module](self) documentation.
+/// See the module documentation.
 #[derive(Debug)]
 pub struct PresenceMachine {
     local: AgentId,

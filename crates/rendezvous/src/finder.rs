@@ -180,7 +180,7 @@ struct Offer {
     signing: bool,
 }
 
-/// See the [module](self) documentation.
+/// See the module documentation.
 #[derive(Debug)]
 pub struct Finder {
     local: MachineId,
