@@ -11,16 +11,20 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 use tokio_util::sync::CancellationToken;
-use x0x_core::{Clock, Machine, Protocol, Tick};
-use x0x_transport::{Inbound, InboundEvent, Transport, error::InboundTaken};
+use x0x_core::{Clock, Machine, MachineId, Protocol, Tick, WallTime};
+use x0x_transport::{BoxFuture, Inbound, InboundEvent, Transport, error::InboundTaken};
 
 use crate::{
     config::DirectConfig,
+    error::RefuseReason,
     handle::{Command, Waiting},
     inbox::{DirectMessage, Inbox, InboxSender, inbox},
+    mail::{LetterState, MailChange, MailError, MailOutcome},
+    mailing::{LetterEvent, Mailing},
     metrics::DirectMetrics,
     routes::Routes,
-    state::{DirectMachine, Input, Output, SendRequest},
+    state::{DirectMachine, Input, Output, Room, SendRequest, Taken},
+    wire::{Kind, Verified, read_ids},
 };
 
 /// Commands and events taken in one turn; their acknowledgements travel together.
@@ -35,15 +39,24 @@ pub(crate) struct Parts {
     pub(crate) routes: Arc<Routes>,
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) stop: CancellationToken,
+    pub(crate) mailing: Option<Mailing>,
 }
 
 /// Starts the task. It ends when told to, when all handles are gone, or with the transport.
 pub(crate) fn spawn(parts: Parts) -> Result<Inbox, InboundTaken> {
-    let Parts { transport, config, clock, metrics, routes, commands, stop } = parts;
+    let Parts { transport, config, clock, metrics, routes, commands, stop, mailing } = parts;
     let inbound = transport.inbound(Protocol::Direct)?;
     let (sender, inbox) = inbox(&config);
+    let local = transport.local_id();
+    let machine = match &mailing {
+        None => DirectMachine::new(local, config, metrics),
+        Some(mailing) => {
+            let admission = Arc::new(mailing.admittance.clone());
+            DirectMachine::with_admission(local, config, metrics, admission)
+        }
+    };
     let driver = Driver {
-        machine: DirectMachine::new(transport.local_id(), config, metrics),
+        machine,
         transport,
         clock,
         routes,
@@ -53,6 +66,10 @@ pub(crate) fn spawn(parts: Parts) -> Result<Inbox, InboundTaken> {
         inbox_open: true,
         waiting: HashMap::new(),
         tickets: 0,
+        mailing,
+        handed: Vec::new(),
+        committing: None,
+        in_commit: Vec::new(),
         deliveries: Vec::new(),
     };
     tokio::spawn(driver.run(stop));
@@ -71,7 +88,42 @@ struct Driver {
     /// Callers by ticket; as many as the gates let through.
     waiting: HashMap<u64, Waiting>,
     tickets: u64,
+    mailing: Option<Mailing>,
+    /// Messages whose turn it was, which the next commit takes.
+    handed: Vec<Handed>,
+    committing: Option<Committing>,
+    /// What that commit is of.
+    in_commit: Vec<Handed>,
     deliveries: Vec<DirectMessage>,
+}
+
+/// A message that the machine handed out, to be settled.
+enum Handed {
+    Message(Kind, DirectMessage),
+    Ignored,
+}
+
+impl Handed {
+    fn room(&self) -> Room {
+        match self {
+            Self::Message(_, message) => Room { messages: 1, bytes: message.payload.len() },
+            Self::Ignored => Room::default(),
+        }
+    }
+}
+
+type Committing = BoxFuture<'static, Result<Vec<MailOutcome>, MailError>>;
+
+/// The commit that is on its way; never, when there is none.
+async fn committed(committing: &mut Option<Committing>) -> Result<Vec<MailOutcome>, MailError> {
+    match committing {
+        Some(commit) => {
+            let outcome = commit.await;
+            *committing = None;
+            outcome
+        }
+        None => std::future::pending().await,
+    }
 }
 
 impl Driver {
@@ -81,15 +133,20 @@ impl Driver {
         let mut timer = pin!(sleep(std::time::Duration::ZERO));
         let mut armed: Option<Tick> = None;
         loop {
+            let mut outcome = None;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
+                result = committed(&mut self.committing) => outcome = Some(result),
                 taken = self.commands.recv_many(&mut commands, BATCH) => if taken == 0 { return },
                 taken = self.inbound.recv_many(&mut events, BATCH) => if taken == 0 { return },
                 () = self.inbox.drained(), if self.machine.is_holding() => {}
                 () = &mut timer, if armed.is_some() => armed = None,
             }
             let now = self.clock.now();
+            if let Some(outcome) = outcome {
+                self.finish(now, outcome);
+            }
             self.machine.handle_timeout(now);
             self.take_commands(now, &mut commands);
             // Whichever woke the task, the other side gets its turn too.
@@ -109,12 +166,14 @@ impl Driver {
         {
             commands.push(command);
         }
-        for Command { id, peer, from, to, payload, deadline, waiting } in commands.drain(..) {
+        for Command { id, peer, from, to, payload, terms, deadline, waiting } in commands.drain(..)
+        {
             self.tickets += 1;
             let ticket = self.tickets;
             self.waiting.insert(ticket, waiting);
             let connected = self.transport.session(peer).is_some();
-            let request = SendRequest { ticket, id, peer, from, to, payload, deadline, connected };
+            let request =
+                SendRequest { ticket, id, peer, from, to, payload, terms, deadline, connected };
             self.machine.handle(now, Input::Send(request));
         }
     }
@@ -124,6 +183,12 @@ impl Driver {
             let input = match event {
                 InboundEvent::Up(session) => {
                     self.routes.up(session.peer, &session.agents);
+                    if let Some(mailing) = &self.mailing {
+                        for agent in &session.agents {
+                            // Nobody may be listening.
+                            let _ = mailing.arrivals.send(*agent);
+                        }
+                    }
                     Input::Up {
                         peer: session.peer,
                         generation: session.generation,
@@ -145,10 +210,14 @@ impl Driver {
     /// Handles the events, fills the inbox and carries all outputs out.
     fn carry_out(&mut self, now: Tick, events: &mut Vec<InboundEvent>) {
         loop {
-            // All deliveries of the turn before are in the inbox, so its room is what it says.
+            // All settled messages are in the inbox; those that are not will need its room.
             let snapshot = self.inbox.snapshot();
             match snapshot {
-                Some(snapshot) => self.machine.handle(now, Input::Room(snapshot.room)),
+                Some(snapshot) => {
+                    let unsettled = self.handed.iter().chain(&self.in_commit).map(Handed::room);
+                    let room = unsettled.fold(snapshot.room, Room::less);
+                    self.machine.handle(now, Input::Room(room));
+                }
                 None if self.inbox_open => {
                     self.inbox_open = false;
                     self.machine.handle(now, Input::InboxClosed);
@@ -167,47 +236,125 @@ impl Driver {
 
     fn poll_outputs(&mut self, now: Tick) {
         let wall = self.clock.wall();
-        while let Some(output) = self.machine.poll_output() {
-            if let Output::Deliver { machine, message } = output {
-                self.deliveries.push(DirectMessage {
-                    id: message.id(),
-                    from: message.from(),
-                    to: message.to(),
-                    machine,
-                    payload: message.payload().clone(),
-                    received_at: wall,
-                });
-                continue;
-            }
-            // A message is in the inbox before anybody is told so.
-            self.flush();
-            match output {
-                Output::Transmit { peer, frame } => {
-                    let taken = self.transport.try_send(peer, Protocol::Direct, frame.clone());
-                    // Busy: it will be writable. Not connected: the session's end is on its way.
-                    if taken.is_err() {
-                        self.machine.handle(now, Input::Blocked { peer, frame });
+        loop {
+            while let Some(output) = self.machine.poll_output() {
+                match output {
+                    Output::Deliver { machine, message } => {
+                        let kind = message.terms().kind;
+                        let message = direct_message(&message, machine, wall);
+                        self.handed.push(Handed::Message(kind, message));
+                    }
+                    Output::Ignore => self.handed.push(Handed::Ignored),
+                    Output::Transmit { peer, frame } => {
+                        let taken = self.transport.try_send(peer, Protocol::Direct, frame.clone());
+                        // Busy: it will be writable. Not connected: the session's end is on its
+                        // way.
+                        if taken.is_err() {
+                            self.machine.handle(now, Input::Blocked { peer, frame });
+                        }
+                    }
+                    Output::Resolve { ticket, result } => {
+                        if let Some(waiting) = self.waiting.remove(&ticket) {
+                            // The caller may have stopped waiting.
+                            let _ = waiting.reply.send(result);
+                        }
+                    }
+                    Output::Disconnect(peer) => {
+                        tracing::debug!(peer = %peer.short(), "peer breaks the protocol");
+                        self.transport.disconnect(peer);
                     }
                 }
-                Output::Resolve { ticket, result } => {
-                    if let Some(waiting) = self.waiting.remove(&ticket) {
-                        // The caller may have stopped waiting.
-                        let _ = waiting.reply.send(result);
-                    }
-                }
-                Output::Disconnect(peer) => {
-                    tracing::debug!(peer = %peer.short(), "peer breaks the protocol");
-                    self.transport.disconnect(peer);
-                }
-                Output::Deliver { .. } => {}
             }
+            if self.handed.is_empty() || self.committing.is_some() {
+                return;
+            }
+            self.commit(now);
         }
-        self.flush();
     }
 
-    fn flush(&mut self) {
-        if !self.deliveries.is_empty() {
-            self.inbox.push(&mut self.deliveries);
+    /// Stores what was handed out, all that waits as one, and settles at once what needs no store.
+    fn commit(&mut self, now: Tick) {
+        self.in_commit = std::mem::take(&mut self.handed);
+        let changes: Vec<MailChange> = match &self.mailing {
+            None => Vec::new(),
+            Some(_) => self.in_commit.iter().flat_map(changes).collect(),
+        };
+        match &self.mailing {
+            Some(mailing) if !changes.is_empty() => {
+                let store = Arc::clone(&mailing.store);
+                self.committing = Some(Box::pin(async move { store.commit(changes).await }));
+            }
+            _ => self.finish(now, Ok(Vec::new())),
+        }
+    }
+
+    /// A commit came to an end: what it stored is delivered, and answered.
+    fn finish(&mut self, now: Tick, outcome: Result<Vec<MailOutcome>, MailError>) {
+        let in_commit = std::mem::take(&mut self.in_commit);
+        let outcome = outcome.inspect_err(|error| {
+            tracing::debug!(%error, "mail is not stored");
+        });
+        let mut settled = Vec::with_capacity(in_commit.len());
+        match outcome {
+            Ok(outcomes) => {
+                let mut outcomes = outcomes.into_iter();
+                for handed in in_commit {
+                    settled.push(self.stored(handed, &mut outcomes));
+                }
+                self.inbox.push(&mut self.deliveries);
+            }
+            Err(_) => {
+                // What comes behind must not be taken before what was refused.
+                let waiting = std::mem::take(&mut self.handed);
+                for handed in in_commit.into_iter().chain(waiting) {
+                    settled.push(self.not_stored(&handed));
+                }
+            }
+        }
+        self.machine.handle(now, Input::Settled(settled));
+    }
+
+    fn stored(
+        &mut self,
+        handed: Handed,
+        outcomes: &mut impl Iterator<Item = MailOutcome>,
+    ) -> Taken {
+        let Handed::Message(kind, mut message) = handed else { return Ok(()) };
+        match (kind, &self.mailing) {
+            (Kind::Mail, Some(mailing)) => {
+                let number = match outcomes.next() {
+                    Some(MailOutcome::Stored(number)) => Some(number),
+                    _ => None,
+                };
+                mailing.admittance.settle(number);
+                if let Some(number) = number {
+                    message.number = number;
+                    self.deliveries.push(message);
+                }
+            }
+            (Kind::Read, Some(mailing)) => {
+                for id in read_ids(&message.payload).unwrap_or_default() {
+                    if let Some(MailOutcome::Stored(_)) = outcomes.next() {
+                        let event = LetterEvent::read(id, message.from, message.received_at);
+                        // Nobody may be listening.
+                        let _ = mailing.events.send(event);
+                    }
+                }
+            }
+            (Kind::Read, None) => {}
+            (Kind::Mail, None) | (Kind::Session, _) => self.deliveries.push(message),
+        }
+        Ok(())
+    }
+
+    fn not_stored(&self, handed: &Handed) -> Taken {
+        match (handed, &self.mailing) {
+            (Handed::Message(Kind::Mail, _), Some(mailing)) => {
+                mailing.admittance.settle(None);
+                Err(RefuseReason::NotStored)
+            }
+            (Handed::Message(..), _) => Err(RefuseReason::NotStored),
+            (Handed::Ignored, _) => Ok(()),
         }
     }
 
@@ -219,5 +366,33 @@ impl Driver {
             timer.reset(Instant::now() + deadline.since(now));
             *armed = Some(deadline);
         }
+    }
+}
+
+fn direct_message(message: &Verified, machine: MachineId, received_at: WallTime) -> DirectMessage {
+    DirectMessage {
+        id: message.id(),
+        from: message.from(),
+        to: message.to(),
+        machine,
+        payload: message.payload().clone(),
+        received_at,
+        number: 0,
+        reply_to: message.terms().reply_to,
+        wants_read: message.terms().wants_read,
+    }
+}
+
+/// What a message changes in the store.
+fn changes(handed: &Handed) -> Vec<MailChange> {
+    match handed {
+        Handed::Message(Kind::Mail, message) => vec![MailChange::Receive(message.clone())],
+        Handed::Message(Kind::Read, message) => {
+            let (by, at) = (Some(message.from), message.received_at);
+            let ids = read_ids(&message.payload).unwrap_or_default();
+            let state = LetterState::Read;
+            ids.into_iter().map(|id| MailChange::Advance { id, by, state, at }).collect()
+        }
+        Handed::Message(Kind::Session, _) | Handed::Ignored => Vec::new(),
     }
 }

@@ -20,6 +20,9 @@ pub enum RefuseReason {
     /// again later may succeed.
     #[error("recipient busy")]
     Busy,
+    /// The receiver could not store it: its disk is full or fails. Trying again later may succeed.
+    #[error("recipient could not store it")]
+    NotStored,
     /// A reason that this version does not know.
     #[error("other reason")]
     Other,
@@ -68,6 +71,6 @@ impl DirectError {
     /// The receiver is alive and has no room for the message now: a later try may succeed.
     #[must_use]
     pub const fn is_busy(&self) -> bool {
-        matches!(self, Self::Refused(RefuseReason::Busy))
+        matches!(self, Self::Refused(RefuseReason::Busy | RefuseReason::NotStored))
     }
 }

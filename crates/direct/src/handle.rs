@@ -20,9 +20,10 @@ use crate::{
     driver,
     error::DirectError,
     inbox::Inbox,
+    mailing::Mailing,
     metrics::DirectMetrics,
     routes::Routes,
-    wire::{MAX_PAYLOAD, MessageId},
+    wire::{MAX_PAYLOAD, MessageId, Terms},
 };
 
 /// Commands on their way to the driver.
@@ -45,6 +46,7 @@ pub(crate) struct Command {
     pub(crate) from: AgentId,
     pub(crate) to: AgentId,
     pub(crate) payload: Bytes,
+    pub(crate) terms: Terms,
     pub(crate) deadline: Tick,
     pub(crate) waiting: Waiting,
 }
@@ -81,6 +83,29 @@ impl Direct {
         config: DirectConfig,
         clock: Arc<dyn Clock>,
     ) -> Result<(Self, Inbox), InboundTaken> {
+        Self::start_parts(transport, config, clock, None)
+    }
+
+    /// The same with a store: mail is acknowledged once it is there, what it refuses is refused, and
+    /// a message that an earlier run took is not delivered again.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_with_mail(
+        transport: Arc<dyn Transport>,
+        config: DirectConfig,
+        clock: Arc<dyn Clock>,
+        mailing: Mailing,
+    ) -> Result<(Self, Inbox), InboundTaken> {
+        Self::start_parts(transport, config, clock, Some(mailing))
+    }
+
+    fn start_parts(
+        transport: Arc<dyn Transport>,
+        config: DirectConfig,
+        clock: Arc<dyn Clock>,
+        mailing: Option<Mailing>,
+    ) -> Result<(Self, Inbox), InboundTaken> {
         let config = config.bounded();
         let metrics = Arc::new(DirectMetrics::default());
         let routes = Arc::new(Routes::default());
@@ -94,6 +119,7 @@ impl Direct {
             routes: routes.clone(),
             commands: receiver,
             stop: stop.clone(),
+            mailing,
         })?;
         let mut seed = [0; 32];
         // Ids only have to differ. Without the system's randomness, the clock makes them differ
@@ -168,6 +194,22 @@ impl Direct {
         to: AgentId,
         payload: Bytes,
     ) -> Result<Sending, DirectError> {
+        self.queue_as(id, peer, (from, to), payload, Terms::default()).await
+    }
+
+    /// [`queue`](Self::queue) for a message from one agent to another that is to be treated in its
+    /// own way.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub async fn queue_as(
+        &self,
+        id: MessageId,
+        peer: MachineId,
+        (from, to): (AgentId, AgentId),
+        payload: Bytes,
+        terms: Terms,
+    ) -> Result<Sending, DirectError> {
         let shared = &*self.0;
         if payload.len() > MAX_PAYLOAD {
             shared.metrics.oversized.inc();
@@ -182,7 +224,7 @@ impl Direct {
         let permit = permit.map_err(|_| DirectError::Closed)?;
         let (reply, outcome) = oneshot::channel();
         let waiting = Waiting { reply, _permit: permit };
-        let command = Command { id, peer, from, to, payload, deadline, waiting };
+        let command = Command { id, peer, from, to, payload, terms, deadline, waiting };
         shared.commands.send(command).await.map_err(|_| DirectError::Closed)?;
         Ok(Sending { id, outcome })
     }

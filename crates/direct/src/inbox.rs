@@ -27,6 +27,12 @@ pub struct DirectMessage {
     pub payload: Bytes,
     /// When this machine took the message.
     pub received_at: WallTime,
+    /// Its number among the mail of this machine, from 1; 0 when it is not stored.
+    pub number: u64,
+    /// The message that it answers.
+    pub reply_to: Option<MessageId>,
+    /// Its sender wants to know when it is read.
+    pub wants_read: bool,
 }
 
 /// Where messages for this machine's agents arrive, each once. Messages of one sending machine are

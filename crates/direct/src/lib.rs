@@ -2,13 +2,14 @@
 //!
 //! A message travels over the session between two machines. The session has authenticated both, and
 //! its hello has proven their agents, so a message carries no signature of its own. Acknowledged
-//! means that the receiver's bounded inbox has the message; while that inbox is full, senders wait,
-//! and those beyond their share of what a receiver holds for it are [refused as
+//! means that the receiver has the message: in its store of mail, when it has one, else in its bounded
+//! inbox. Senders beyond their share of what a receiver holds for it are [refused as
 //! busy](RefuseReason::Busy).
 //! When a session ends first, the send fails as [`DirectError::Unconfirmed`], and trying again with
 //! the same id delivers the message at most once.
 //!
-//! [`Direct`] sends and an [`Inbox`] receives. The protocol is [`state::DirectMachine`], a pure
+//! [`Direct`] sends and an [`Inbox`] receives; an [outbox] keeps letters until their recipients can be
+//! reached. The protocol is [`state::DirectMachine`], a pure
 //! machine; [`wire`] has its frames and limits, which `docs/protocol/direct.md` explains.
 //!
 #![cfg_attr(feature = "tokio", doc = "```")]
@@ -32,6 +33,7 @@
 //! # }
 //! ```
 
+mod admission;
 mod config;
 #[cfg(feature = "tokio")]
 mod driver;
@@ -40,7 +42,12 @@ mod error;
 mod handle;
 #[cfg(feature = "tokio")]
 mod inbox;
+#[cfg(feature = "tokio")]
+pub mod mail;
+#[cfg(feature = "tokio")]
+mod mailing;
 mod metrics;
+pub mod outbox;
 #[cfg(feature = "tokio")]
 mod routes;
 pub mod state;
@@ -48,11 +55,14 @@ pub mod state;
 pub mod testing;
 pub mod wire;
 
+pub use admission::{Admission, Admit, Admittance, Quotas, Share, Standing, Standings};
 pub use config::DirectConfig;
 pub use error::{DirectError, RefuseReason};
 #[cfg(feature = "tokio")]
 pub use handle::{Direct, Receipt, Sending};
 #[cfg(feature = "tokio")]
 pub use inbox::{DirectMessage, Inbox};
+#[cfg(feature = "tokio")]
+pub use mailing::{LetterEvent, Mailing};
 pub use metrics::DirectMetrics;
-pub use wire::{MAX_PAYLOAD, MessageId};
+pub use wire::{Kind, Lane, MAX_PAYLOAD, MessageId, Terms};

@@ -56,6 +56,12 @@ metrics! {
     refused_inbox_closed: Counter = "direct_refused_inbox_closed",
     /// Messages refused: as much is held as may be.
     refused_busy: Counter = "direct_refused_busy",
+    /// Messages refused: they could not be stored.
+    refused_not_stored: Counter = "direct_refused_not_stored",
+    /// Messages refused: an earlier one of their lane was.
+    refused_behind: Counter = "direct_refused_behind",
+    /// Messages acknowledged and dropped: their sender is not wanted.
+    unwanted: Counter = "direct_messages_unwanted",
     /// Frames ignored because they belong to an earlier session.
     stale: Counter = "direct_frames_stale",
     /// Frames ignored because their kind is not known.
@@ -80,6 +86,7 @@ impl DirectMetrics {
             RefuseReason::SenderNotProven => &self.refused_sender_not_proven,
             RefuseReason::TooLarge => &self.refused_too_large,
             RefuseReason::Busy => &self.refused_busy,
+            RefuseReason::NotStored => &self.refused_not_stored,
             RefuseReason::InboxClosed | RefuseReason::Other => &self.refused_inbox_closed,
         }
     }

@@ -25,7 +25,7 @@ pub const MAX_REFUSALS: usize = 256;
 pub const MAX_IN_FLIGHT_MESSAGES: usize = 1024;
 /// Most payload bytes that a sender may have unacknowledged in one session.
 pub const MAX_IN_FLIGHT_BYTES: usize = 32 * 1024 * 1024;
-/// Most bytes of a message frame beside its payload. The fields of this version take at most 113;
+/// Most bytes of a message frame beside its payload. The fields of this version take at most 141;
 /// the rest is for fields of later versions. A payload may share the memory of its frame, so that a
 /// frame must not be much larger than the payload that is accounted for.
 pub const MAX_MESSAGE_OVERHEAD: usize = 512;
@@ -81,6 +81,30 @@ mod proto {
         pub(super) to: Bytes,
         #[prost(bytes = "bytes", tag = "6")]
         pub(super) payload: Bytes,
+        #[prost(enumeration = "Kind", tag = "7")]
+        pub(super) kind: i32,
+        #[prost(bytes = "bytes", tag = "8")]
+        pub(super) reply_to: Bytes,
+        #[prost(enumeration = "Lane", tag = "9")]
+        pub(super) lane: i32,
+        #[prost(bool, tag = "10")]
+        pub(super) wants_read: bool,
+    }
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
+    #[repr(i32)]
+    pub(super) enum Kind {
+        Mail = 0,
+        Session = 1,
+        Read = 2,
+    }
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
+    #[repr(i32)]
+    pub(super) enum Lane {
+        None = 0,
+        Next = 1,
+        First = 2,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -110,7 +134,59 @@ mod proto {
         TooLarge = 3,
         InboxClosed = 4,
         Busy = 5,
+        NotStored = 6,
     }
+}
+
+/// What a message is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// It is acknowledged once the receiver has stored it.
+    #[default]
+    Mail,
+    /// It is worth nothing after a restart, and never stored.
+    Session,
+    /// It tells that messages were read: the payload is their ids, at most [`MAX_READ_IDS`], one
+    /// after the other.
+    Read,
+}
+
+/// Whether a message keeps its place behind an earlier one that was refused.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Lane {
+    /// It stands for itself.
+    #[default]
+    None,
+    /// It is refused as long as an earlier one of its lane is: one with the same sender and
+    /// recipient that was refused in this session.
+    Next,
+    /// The sender has heard of the refusal and begins again with this one.
+    First,
+}
+
+/// How a message is to be treated.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Terms {
+    /// What it is.
+    pub kind: Kind,
+    /// Its place behind others.
+    pub lane: Lane,
+    /// The message that it answers.
+    pub reply_to: Option<MessageId>,
+    /// The sender wants to be told when it was read.
+    pub wants_read: bool,
+}
+
+/// Most ids that one [`Kind::Read`] names.
+pub const MAX_READ_IDS: usize = 256;
+
+/// The ids that a [`Kind::Read`] names; `None` when its payload is not a list of ids.
+#[must_use]
+pub fn read_ids(payload: &[u8]) -> Option<Vec<MessageId>> {
+    let (ids, rest) = payload.as_chunks::<16>();
+    (rest.is_empty() && !ids.is_empty() && ids.len() <= MAX_READ_IDS).then(|| ids.to_vec())
 }
 
 /// A message as the peer sent it: well formed, but nothing in it is believed yet.
@@ -128,6 +204,8 @@ pub struct MessageIn {
     pub to: AgentId,
     /// The content, at most [`MAX_PAYLOAD`] bytes once verified.
     pub payload: Bytes,
+    /// How it is to be treated.
+    pub terms: Terms,
 }
 
 /// A message of an agent that the session proved, for an agent of this machine.
@@ -137,6 +215,7 @@ pub struct Verified {
     from: AgentId,
     to: AgentId,
     payload: Bytes,
+    terms: Terms,
 }
 
 impl Verified {
@@ -162,6 +241,17 @@ impl Verified {
     #[must_use]
     pub const fn payload(&self) -> &Bytes {
         &self.payload
+    }
+
+    /// How it is to be treated.
+    #[must_use]
+    pub const fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn set_lane(&mut self, lane: Lane) {
+        self.terms.lane = lane;
     }
 }
 
@@ -259,7 +349,8 @@ impl MessageIn {
         if !local.contains(&self.to) {
             return Err(RefuseReason::UnknownRecipient);
         }
-        Ok(Verified { id: self.id, from: self.from, to: self.to, payload: self.payload })
+        let Self { id, from, to, payload, terms, .. } = self;
+        Ok(Verified { id, from, to, payload, terms })
     }
 }
 
@@ -272,6 +363,10 @@ impl From<MessageIn> for proto::Message {
             from: Bytes::copy_from_slice(message.from.as_bytes()),
             to: Bytes::copy_from_slice(message.to.as_bytes()),
             payload: message.payload,
+            kind: proto::Kind::from(message.terms.kind) as i32,
+            reply_to: message.terms.reply_to.map_or_else(Bytes::new, |id| id.to_vec().into()),
+            lane: proto::Lane::from(message.terms.lane) as i32,
+            wants_read: message.terms.wants_read,
         }
     }
 }
@@ -283,6 +378,16 @@ impl TryFrom<proto::Message> for MessageIn {
         if message.seq == 0 {
             return Err(DecodeError::Field("seq"));
         }
+        let reply_to = match message.reply_to.is_empty() {
+            true => None,
+            false => Some(fixed_bytes(&message.reply_to, "reply_to")?),
+        };
+        let terms = Terms {
+            kind: message.kind().into(),
+            lane: message.lane().into(),
+            reply_to,
+            wants_read: message.wants_read,
+        };
         Ok(Self {
             epoch: message.epoch,
             seq: message.seq,
@@ -290,6 +395,7 @@ impl TryFrom<proto::Message> for MessageIn {
             from: AgentId::new(fixed_bytes(&message.from, "from")?),
             to: AgentId::new(fixed_bytes(&message.to, "to")?),
             payload: message.payload,
+            terms,
         })
     }
 }
@@ -327,6 +433,7 @@ impl From<RefuseReason> for proto::Reason {
             RefuseReason::TooLarge => Self::TooLarge,
             RefuseReason::InboxClosed => Self::InboxClosed,
             RefuseReason::Busy => Self::Busy,
+            RefuseReason::NotStored => Self::NotStored,
             RefuseReason::Other => Self::Other,
         }
     }
@@ -340,7 +447,48 @@ impl From<proto::Reason> for RefuseReason {
             proto::Reason::TooLarge => Self::TooLarge,
             proto::Reason::InboxClosed => Self::InboxClosed,
             proto::Reason::Busy => Self::Busy,
+            proto::Reason::NotStored => Self::NotStored,
             proto::Reason::Other => Self::Other,
+        }
+    }
+}
+
+impl From<Kind> for proto::Kind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Mail => Self::Mail,
+            Kind::Session => Self::Session,
+            Kind::Read => Self::Read,
+        }
+    }
+}
+
+impl From<proto::Kind> for Kind {
+    fn from(kind: proto::Kind) -> Self {
+        match kind {
+            proto::Kind::Mail => Self::Mail,
+            proto::Kind::Session => Self::Session,
+            proto::Kind::Read => Self::Read,
+        }
+    }
+}
+
+impl From<Lane> for proto::Lane {
+    fn from(lane: Lane) -> Self {
+        match lane {
+            Lane::None => Self::None,
+            Lane::Next => Self::Next,
+            Lane::First => Self::First,
+        }
+    }
+}
+
+impl From<proto::Lane> for Lane {
+    fn from(lane: proto::Lane) -> Self {
+        match lane {
+            proto::Lane::None => Self::None,
+            proto::Lane::Next => Self::Next,
+            proto::Lane::First => Self::First,
         }
     }
 }

@@ -11,7 +11,7 @@ use x0x_core::{AgentId, Machine, MachineId, SeededRng, Tick};
 use x0x_direct::{
     DirectConfig, DirectError, DirectMetrics, MAX_PAYLOAD, RefuseReason,
     state::{DirectMachine, Input, MAX_HELD_BYTES, MAX_HELD_MESSAGES, Output, Room, SendRequest},
-    wire::{Ack, FrameIn, MAX_IN_FLIGHT_MESSAGES, MAX_REFUSALS, MessageIn, Refusal},
+    wire::{Ack, FrameIn, MAX_IN_FLIGHT_MESSAGES, MAX_REFUSALS, MessageIn, Refusal, Terms},
 };
 
 fn op() -> impl Strategy<Value = Op> {
@@ -73,7 +73,8 @@ fn up(machine: &mut DirectMachine, generation: u64) {
 
 fn message(seq: u64, id: u64, payload: Bytes) -> MessageIn {
     let id = u128::from(id).to_be_bytes();
-    MessageIn { epoch: 1, seq, id, from: agent(2), to: agent(1), payload }
+    let (from, to, terms) = (agent(2), agent(1), Terms::default());
+    MessageIn { epoch: 1, seq, id, from, to, payload, terms }
 }
 
 fn receive(machine: &mut DirectMachine, frame: FrameIn) {
@@ -86,7 +87,16 @@ fn room(machine: &mut DirectMachine, messages: usize, bytes: usize) {
 }
 
 fn outputs(machine: &mut DirectMachine) -> Vec<Output> {
-    std::iter::from_fn(|| machine.poll_output()).collect()
+    std::iter::from_fn(|| poll(machine)).collect()
+}
+
+/// The next output; what is delivered is settled at once.
+fn poll(machine: &mut DirectMachine) -> Option<Output> {
+    let output = machine.poll_output()?;
+    if let Output::Deliver { .. } | Output::Ignore = output {
+        machine.handle(Tick::ZERO, Input::Settled(vec![Ok(())]));
+    }
+    Some(output)
 }
 
 fn acks(outputs: &[Output]) -> Vec<Ack> {
@@ -105,6 +115,7 @@ fn request(ticket: u64, payload: Bytes) -> SendRequest {
         from: agent(1),
         to: agent(2),
         payload,
+        terms: Terms::default(),
         deadline: Tick::from_millis(30_000),
         connected: false,
     }
@@ -422,7 +433,7 @@ fn caps_hold_against_hostile_peers() {
         assert!(held <= MAX_HELD_MESSAGES && held * 10 <= MAX_HELD_BYTES);
         let mut polled = 0;
         let mut ended = rng.chance(0.001).then_some(peer);
-        while let Some(output) = machine.poll_output() {
+        while let Some(output) = poll(&mut machine) {
             polled += 1;
             if let Output::Disconnect(peer) = output {
                 ended = Some(peer);

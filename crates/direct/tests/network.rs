@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use x0x_core::{AgentId, MachineId, PeerAddr, Protocol};
 use x0x_direct::{
     Direct, DirectConfig, DirectError, DirectMetrics, Inbox, MAX_PAYLOAD, RefuseReason,
-    wire::{FrameIn, MAX_IN_FLIGHT_BYTES, MAX_IN_FLIGHT_MESSAGES, MessageIn},
+    wire::{FrameIn, MAX_IN_FLIGHT_BYTES, MAX_IN_FLIGHT_MESSAGES, MessageIn, Terms},
 };
 use x0x_transport::{
     InboundEvent, Node, Transport,
@@ -283,7 +283,8 @@ async fn a_peer_that_breaks_the_protocol_loses_its_session() {
     assert!(matches!(up, Some(InboundEvent::Up(_))));
     for seq in [1, 3] {
         let (from, to) = (peers[0].agent, peers[1].agent);
-        let message = MessageIn { epoch: 1, seq, id: [1; 16], from, to, payload: "x".into() };
+        let (id, payload, terms) = ([1; 16], "x".into(), Terms::default());
+        let message = MessageIn { epoch: 1, seq, id, from, to, payload, terms };
         let frame = FrameIn::Message(message).encode();
         peers[0].node.send(peers[1].id, Protocol::Direct, frame).await.expect("it is queued");
     }

@@ -10,8 +10,8 @@ use x0x_core::{AgentId, DecodeError};
 use x0x_direct::{
     RefuseReason,
     wire::{
-        Ack, FrameIn, MAX_ACK, MAX_FRAME, MAX_MESSAGE_OVERHEAD, MAX_PAYLOAD, MAX_REFUSALS,
-        MessageIn, Refusal,
+        Ack, FrameIn, Kind, Lane, MAX_ACK, MAX_FRAME, MAX_MESSAGE_OVERHEAD, MAX_PAYLOAD,
+        MAX_REFUSALS, MessageIn, Refusal, Terms,
     },
 };
 
@@ -27,6 +27,7 @@ fn message(payload: impl Into<Bytes>) -> MessageIn {
         from: agent(1),
         to: agent(2),
         payload: payload.into(),
+        terms: Terms::default(),
     }
 }
 
@@ -71,7 +72,10 @@ fn the_schema_agrees_with_the_code() {
     let files = protox::compile(["direct.proto"], [folder]).expect("the schema is valid");
     let pool = DescriptorPool::from_file_descriptor_set(files).expect("the schema is complete");
     let schema = pool.get_message_by_name("x0x.direct.v1.Frame").expect("it has frames");
-    for frame in [FrameIn::Message(message("hi")), FrameIn::Ack(ack())] {
+    let terms =
+        Terms { kind: Kind::Read, lane: Lane::First, reply_to: Some([7; 16]), wants_read: true };
+    let message = MessageIn { terms, ..message("hi") };
+    for frame in [FrameIn::Message(message), FrameIn::Ack(ack())] {
         let bytes = frame.encode();
         let read = DynamicMessage::decode(schema.clone(), &bytes[..]).expect("the schema reads it");
         assert_eq!(read.encode_to_vec(), bytes);
@@ -94,7 +98,7 @@ fn the_schema_agrees_with_the_code() {
         }
     }
     let reasons = pool.get_enum_by_name("x0x.direct.v1.Reason").expect("it has reasons");
-    assert_eq!(reasons.values().len(), 6);
+    assert_eq!(reasons.values().len(), 7);
 }
 
 #[test]
@@ -197,9 +201,13 @@ proptest! {
     fn messages_round_trip(
         epoch: u64, seq in 1_u64.., id: [u8; 16], from: [u8; 32], to: [u8; 32],
         payload in prop::collection::vec(any::<u8>(), 0..300),
+        kind in prop::sample::select(vec![Kind::Mail, Kind::Session, Kind::Read]),
+        lane in prop::sample::select(vec![Lane::None, Lane::Next, Lane::First]),
+        reply_to: Option<[u8; 16]>, wants_read: bool,
     ) {
         let (from, to, payload) = (from.into(), to.into(), payload.into());
-        let frame = FrameIn::Message(MessageIn { epoch, seq, id, from, to, payload });
+        let terms = Terms { kind, lane, reply_to, wants_read };
+        let frame = FrameIn::Message(MessageIn { epoch, seq, id, from, to, payload, terms });
         prop_assert_eq!(FrameIn::decode(frame.clone().encode()), Ok(frame));
     }
 }

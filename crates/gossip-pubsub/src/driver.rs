@@ -1,7 +1,7 @@
 //! The tokio shell around the machine: one task that owns it.
 //!
 //! Signing runs on a blocking thread, one run at a time, which is what clocks the publisher's
-//! batches. Verifying runs inline: about 60 µs for a run of up to 64 entries, after the duplicate and
+//! batches; a message at rest is signed here. Verifying runs inline: about 60 µs for a run of up to 64 entries, after the duplicate and
 //! rate checks, keeps each author's runs in order without a second queue.
 
 use std::{
@@ -19,7 +19,7 @@ use tokio::{
         mpsc::{self, error::TrySendError},
         oneshot,
     },
-    task::{JoinHandle, JoinSet},
+    task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 use x0x_core::{Machine as _, MachineId, PeerAddr, Protocol, Tick, TopicId};
@@ -28,8 +28,7 @@ use x0x_identity::SecretKey;
 use x0x_transport::{Inbound, InboundEvent, Transport, error::SendError};
 
 use crate::{
-    config::MAX_RUN_ENTRIES,
-    error::{PublishError, SubscribeError, VerifyError},
+    error::{PublishError, SubscribeError},
     handle::{Feed, Shared, Subscription},
     retention::Retention,
     run::Run,
@@ -38,11 +37,15 @@ use crate::{
     subscriber::{Batch, Start, SubscriptionId},
 };
 
+pub(crate) mod gather;
 mod neighbors;
+mod sign;
 pub(crate) mod waiters;
 
 pub(crate) use neighbors::Links;
 
+use gather::Gather;
+use sign::{Signing, finish};
 use waiters::{Appended, Waiters};
 
 /// Transport events taken in one turn.
@@ -101,8 +104,6 @@ impl Channel {
     }
 }
 
-type Signing = JoinHandle<Result<Run, VerifyError>>;
-
 /// The actor.
 #[derive(Debug)]
 pub(crate) struct Driver {
@@ -123,6 +124,7 @@ pub(crate) struct Driver {
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) stop: CancellationToken,
     pub(crate) signing: Option<Signing>,
+    pub(crate) gather: Gather,
     pub(crate) channels: BTreeMap<SubscriptionId, Channel>,
     pub(crate) subscription_batches: usize,
     /// Bytes waiting in all subscriptions, and their limit.
@@ -169,7 +171,7 @@ impl Driver {
                 Wake::Timer => {}
             }
             // First, so that signing overlaps with sending.
-            self.sign_next();
+            self.sign_next(now);
             self.outputs(now);
             self.waiters.look(&self.machine);
             self.measure(now);
@@ -178,8 +180,10 @@ impl Driver {
     }
 
     async fn wait(&mut self, events: &mut Vec<InboundEvent>) -> Wake {
-        let timeout = self.machine.poll_timeout();
         let clock = &self.shared.clock;
+        let waits = self.signing.is_none() && self.shared.publisher().pending() > 0;
+        let gathered = self.gather.until(clock.now()).filter(|_| waits);
+        let timeout = self.machine.poll_timeout().into_iter().chain(gathered).min();
         tokio::select! {
             biased;
             () = self.stop.cancelled() => Wake::Stop,
@@ -311,9 +315,12 @@ impl Driver {
                 });
                 self.machine.handle(now, Input::Restored { topic, stored });
             }
-            Followed::LoadFailed { topic, error } => {
+            Followed::LoadFailed { topic, error, failures } => {
                 self.shared.metrics.store_retries.inc();
-                tracing::debug!(%error, %topic, "a topic's stored log cannot be read now");
+                // Whoever waits for the topic should find out why, once.
+                if failures == 0 {
+                    tracing::warn!(%error, %topic, "a topic's stored log cannot be read; trying again");
+                }
             }
             Followed::Committed { through, ends, result } => {
                 if let Err(error) = &result {
@@ -323,7 +330,7 @@ impl Driver {
                 let result = result.map_err(|_| PublishError::NotStored);
                 while self.unstored.front().is_some_and(|(at, _)| *at <= through) {
                     let Some((_, run)) = self.unstored.pop_front() else { break };
-                    self.published(run, result);
+                    self.published(now, run, result);
                 }
                 // What was not stored is delivered too: nothing better comes of it.
                 for (topic, upto) in ends {
@@ -333,45 +340,12 @@ impl Driver {
         }
     }
 
-    fn published(&self, run: Appended, result: Result<(), PublishError>) {
+    fn published(&mut self, now: Tick, run: Appended, result: Result<(), PublishError>) {
+        let entries = usize::try_from(run.seqs.1 + 1 - run.seqs.0).unwrap_or(usize::MAX);
+        let waiting = self.shared.publisher().waiting(run.topic, Retention::of_epoch(run.epoch));
+        self.gather.answered(now, run.topic, entries, waiting);
         let result = result.map(|()| self.machine.topic_links(&run.topic));
         self.shared.publishing().published(run, result);
-    }
-
-    fn signed(&mut self, now: Tick, run: Run) {
-        self.shared.publisher().signed(&run);
-        // The topic's chain may be forgotten now, which a waiting publisher may need.
-        self.shared.room.notify_waiters();
-        self.machine.handle(now, Input::Signed(Arc::new(run)));
-    }
-
-    /// Gives the signer the next run. One that is not full waits until the run before of its topic is
-    /// stored: the callers of that one are only answered then, and each signature, and each check of it
-    /// at every subscriber, costs as much as hundreds of entries.
-    fn sign_next(&mut self) {
-        if self.signing.is_some() || self.store.as_ref().is_some_and(Follower::is_full) {
-            return;
-        }
-        let unstored = &self.unstored;
-        let may = |topic, retention, entries| {
-            entries >= MAX_RUN_ENTRIES
-                || retention == Retention::Ephemeral
-                || !unstored.iter().any(|(_, run)| run.topic == topic)
-        };
-        if self.shared.publisher().turn_to(may) {
-            self.sign();
-        }
-    }
-
-    /// Gives the signer the next run, if it is free.
-    fn sign(&mut self) {
-        if self.signing.is_some() {
-            return;
-        }
-        let Some(run) = self.shared.publisher().next_run() else { return };
-        self.shared.room.notify_waiters();
-        let key = Arc::clone(&self.key);
-        self.signing = Some(tokio::task::spawn_blocking(move || run.sign(&key)));
     }
 
     fn outputs(&mut self, now: Tick) {
@@ -420,7 +394,7 @@ impl Driver {
                     if stored && self.store.is_some() {
                         self.unstored.push_back((self.changes, run));
                     } else {
-                        self.published(run, Ok(()));
+                        self.published(now, run, Ok(()));
                     }
                 }
                 Output::Disconnect(peer) => {
@@ -539,25 +513,6 @@ async fn follow(store: &mut Option<Follower>) -> Box<Followed> {
     match store {
         Some(store) => Box::new(store.next().await),
         None => future::pending().await,
-    }
-}
-
-/// The signed run; pending while nothing is being signed. `None` when the signer failed, which
-/// ends the service: the author's log cannot continue past a gap.
-async fn finish(signing: &mut Option<Signing>) -> Option<Box<Run>> {
-    let Some(task) = signing.as_mut() else { return future::pending().await };
-    let result = task.await;
-    *signing = None;
-    match result {
-        Ok(Ok(run)) => Some(Box::new(run)),
-        Ok(Err(error)) => {
-            tracing::error!(%error, "signing failed");
-            None
-        }
-        Err(error) => {
-            tracing::error!(%error, "the signer failed");
-            None
-        }
     }
 }
 

@@ -22,6 +22,7 @@ use crate::{
     config::Limits,
     driver::{
         Command, Driver, Links,
+        gather::Gather,
         waiters::{Publishing, Waiters},
     },
     error::{PublishError, StartError, SubscribeError, WaitError},
@@ -93,11 +94,12 @@ impl Shared {
             });
             Accepted::new((epoch, seq), published)
         });
+        let work = idle || publisher.has_awaited();
         drop(publisher);
         match result {
             Ok(_) => {
                 self.metrics.entries_published.inc();
-                if idle {
+                if work {
                     self.work.notify_one();
                 }
             }
@@ -214,6 +216,7 @@ impl Gossip {
             commands,
             stop: stop.clone(),
             signing: None,
+            gather: Gather::default(),
             channels: std::collections::BTreeMap::new(),
         };
         tasks.spawn(driver.run());

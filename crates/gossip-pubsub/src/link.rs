@@ -402,11 +402,16 @@ impl Link {
         }
     }
 
-    /// Takes the heads to be announced.
+    /// Takes the heads to be announced, without those that the peer announced meanwhile. One that it
+    /// sent is an answer to that.
     pub(crate) fn take_heads(&mut self) -> Vec<(TopicId, Announced)> {
         self.heads_at = None;
-        std::mem::take(&mut self.heads)
-            .into_iter()
+        let heads = std::mem::take(&mut self.heads).into_iter();
+        heads
+            .filter(|((topic, chain), head)| {
+                let view = self.view(topic, *chain);
+                view.have < head.seq || view.brought >= head.seq
+            })
             .map(|((topic, _), head)| (topic, head))
             .collect()
     }

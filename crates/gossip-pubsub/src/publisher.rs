@@ -52,6 +52,8 @@ pub struct Publisher {
     bytes: usize,
     congested: BTreeSet<TopicId>,
     signing: Option<Line>,
+    /// The number of waiting entries that the signer waits for; see [`wait_for`](Self::wait_for).
+    awaited: usize,
     closed: bool,
 }
 
@@ -72,6 +74,7 @@ impl Publisher {
             bytes: 0,
             congested: BTreeSet::new(),
             signing: None,
+            awaited: 0,
             closed: false,
             limits,
         }
@@ -211,6 +214,22 @@ impl Publisher {
     /// Accepts nothing more. What is queued can still be signed.
     pub fn close(&mut self) {
         self.closed = true;
+    }
+
+    /// Tells that the signer waits until so many entries wait; 0 when it waits for none.
+    pub(crate) const fn wait_for(&mut self, entries: usize) {
+        self.awaited = entries;
+    }
+
+    /// Whether the entry accepted last is the one that the signer waits for.
+    pub(crate) const fn has_awaited(&self) -> bool {
+        self.entries == self.awaited
+    }
+
+    /// Entries of a topic and class that wait for the signer.
+    #[must_use]
+    pub fn waiting(&self, topic: TopicId, retention: Retention) -> usize {
+        self.queues.get(&(topic, retention)).map_or(0, VecDeque::len)
     }
 
     /// Entries that wait for the signer.

@@ -37,6 +37,7 @@ mod export;
 mod keys;
 mod link;
 mod notice;
+mod policy;
 #[cfg(feature = "fs")]
 pub mod private_file;
 mod random;
@@ -75,6 +76,7 @@ pub use keys::{
 };
 pub use link::{AgentLink, LINK_PREFIX, Link, MAX_LINK, MAX_LINK_ADDRESSES};
 pub use notice::{AgentNoticeIn, MAX_NOTICE, NOTICE_TOPIC, Notice, NoticeIn};
+pub use policy::{AcceptAll, BindingPolicy, Shown};
 pub use revocation::{
     MAX_REASON, MAX_SIGNED_REVOCATION, REVOCATION_DOMAIN, Revocation, SignedRevocation,
     SignedRevocationIn, Subject,

@@ -233,6 +233,12 @@ impl SignedRevocationIn {
         self.claimed.subject
     }
 
+    /// The wire form as it was received. Only for looking up whether it is one that is known.
+    #[must_use]
+    pub const fn encoded(&self) -> &Bytes {
+        &self.encoded
+    }
+
     /// Checks everything, at whatever time.
     ///
     /// # Errors

@@ -30,6 +30,7 @@ const RETRY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) enum Command {
     Watch(Vec<AgentId>),
+    Reconsider(Option<AgentId>),
     Status { agent: AgentId, reply: oneshot::Sender<Status> },
     Network(oneshot::Sender<Vec<Status>>),
     Social(oneshot::Sender<Vec<Status>>),
@@ -144,6 +145,7 @@ impl Driver {
         // Whoever asked may have gone.
         match command {
             Command::Watch(agents) => self.handle(Input::Watch(agents)),
+            Command::Reconsider(agent) => self.handle(Input::Reconsider(agent)),
             Command::Status { agent, reply } => {
                 let _ = reply.send(self.machine.status(&agent));
             }

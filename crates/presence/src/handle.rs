@@ -133,6 +133,13 @@ impl Presence {
         let _ = self.commands.send(Command::Watch(agents)).await;
     }
 
+    /// Asks again whether an agent, or any, may see and be seen, and is believed to be where it says:
+    /// sessions that are not believed are forgotten, and listeners are told what they see now.
+    pub async fn reconsider(&self, agent: Option<AgentId>) {
+        // Once closed there is nothing left to look at.
+        let _ = self.commands.send(Command::Reconsider(agent)).await;
+    }
+
     /// What is known of an agent. Unknown once closed.
     pub async fn of(&self, agent: AgentId) -> Status {
         let asked = self.ask(|reply| Command::Status { agent, reply }).await;

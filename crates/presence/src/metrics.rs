@@ -61,6 +61,8 @@ metrics! {
         refused_future,
         /// Refused: records nobody asked for, or of agents that are of no interest.
         refused_unasked,
+        /// Refused: sessions on machines that their agents are not believed to be on.
+        refused_machine,
         /// Refused: signatures that do not hold, keys of others.
         refused_signature,
         /// Refused: records and queries that ended.

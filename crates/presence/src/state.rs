@@ -83,6 +83,9 @@ pub enum Input {
         /// How long the caller waits; at most [`PresenceConfig::walk_timeout`].
         patience: Duration,
     },
+    /// Whether an agent may see or be seen, or is believed to be where it says, has changed; with none
+    /// named, that of any.
+    Reconsider(Option<AgentId>),
     /// This node ends: say goodbye.
     Leave,
 }
@@ -216,22 +219,35 @@ impl PresenceMachine {
     /// What is known of an agent.
     #[must_use]
     pub fn status(&self, agent: &AgentId) -> Status {
-        let visible = |subject: &&Subject| self.may_see(&self.local, &subject.agent);
-        let known = self.subjects.get(agent).filter(visible);
+        let known = self.subjects.get(agent).filter(|subject| self.shows(subject));
         known.map_or(Status::unknown(*agent), Subject::status)
     }
 
     /// Everybody who is known, by id: the network view.
     #[must_use]
     pub fn network(&self) -> Vec<Status> {
-        let visible = self.subjects.values().filter(|who| self.may_see(&self.local, &who.agent));
-        visible.map(Subject::status).collect()
+        let known = |who: &&Subject| who.state != PresenceState::Unknown && self.shows(who);
+        self.subjects.values().filter(known).map(Subject::status).collect()
     }
 
     /// The watched agents, known or not, by id: the social view.
     #[must_use]
     pub fn social(&self) -> Vec<Status> {
         self.watched.iter().map(|agent| self.status(agent)).collect()
+    }
+
+    /// Whether the application is shown an agent.
+    fn shows(&self, subject: &Subject) -> bool {
+        let believed = |machine| self.visibility.believes(&subject.agent, &machine);
+        self.may_see(&self.local, &subject.agent) && subject.machine.is_none_or(believed)
+    }
+
+    /// Whether somebody on the other end of a session may be told of an agent.
+    fn may_tell_any(&self, peer: MachineId, link: &Link, subject: &AgentId) -> bool {
+        let may = |viewer: &AgentId| {
+            self.visibility.believes(viewer, &peer) && self.may_see(viewer, subject)
+        };
+        link.agents.iter().any(may)
     }
 
     fn may_see(&self, viewer: &AgentId, subject: &AgentId) -> bool {
@@ -250,7 +266,7 @@ impl PresenceMachine {
 
     /// Looks at an agent again after news or at its time.
     fn judge(&mut self, now: Tick, agent: AgentId) {
-        let visible = self.may_see(&self.local, &agent);
+        let visible = self.subjects.get(&agent).is_some_and(|subject| self.shows(subject));
         let Some(subject) = self.subjects.get_mut(&agent) else { return };
         let (state, due) = subject.verdict(now, &self.config);
         if subject.due != due {
@@ -260,13 +276,57 @@ impl PresenceMachine {
             self.due.extend(due.map(|at| (at, agent)));
             subject.due = due;
         }
-        if subject.state != state {
-            subject.state = state;
-            let status = subject.status();
-            if visible {
-                self.outputs.push_back(Output::Changed(status));
-            }
+        let moved = std::mem::replace(&mut subject.state, state) != state;
+        // To the application an agent that must not be seen is one that nothing is known of.
+        let told = if visible { subject.status() } else { Status::unknown(agent) };
+        if std::mem::replace(&mut subject.told, told.state) != told.state {
+            self.outputs.push_back(Output::Changed(told));
+        }
+        if moved {
             self.measure();
+        }
+    }
+
+    /// Drops what is not believed any more, takes up what is, and tells the application what it sees now.
+    fn reconsider(&mut self, now: Tick, agent: Option<AgentId>) {
+        let agents: BTreeSet<AgentId> = match agent {
+            Some(agent) => BTreeSet::from([agent]),
+            None => {
+                let proven = self.links.values().flat_map(|link| &link.agents);
+                self.subjects.keys().chain(proven).copied().collect()
+            }
+        };
+        let local = self.local;
+        for agent in agents.into_iter().filter(|agent| *agent != local) {
+            self.reconsider_links(now, agent);
+            let visibility = Arc::clone(&self.visibility);
+            let is_doubted = |who: &&mut Subject| {
+                let session = who.known.as_ref().map(|known| known.record.session());
+                session.is_some_and(|on| !visibility.believes(&agent, &on.machine))
+            };
+            let doubted = self.subjects.get_mut(&agent).filter(is_doubted);
+            if let Some(known) = doubted.and_then(Subject::disown) {
+                self.forget_session(known.record.id());
+            }
+            self.judge(now, agent);
+        }
+        // Peers that may see this agent now are told at once, and those that may not, nothing more.
+        self.flush_by(now + SOON);
+    }
+
+    /// Sessions show an agent as far as it is believed to be at their other end.
+    fn reconsider_links(&mut self, now: Tick, agent: AgentId) {
+        let proven = self.links.iter().filter(|(_, link)| link.agents.contains(&agent));
+        let peers: Vec<MachineId> = proven.map(|(peer, _)| *peer).collect();
+        let wall = self.wall_at(now);
+        for peer in peers {
+            if !self.visibility.believes(&agent, &peer) {
+                if let Some(subject) = self.subjects.get_mut(&agent) {
+                    subject.disown_link(peer);
+                }
+            } else if self.subjects.get(&agent).is_none_or(|who| !who.links.contains(&peer)) {
+                self.subject(agent).linked(peer, wall);
+            }
         }
     }
 
@@ -322,8 +382,9 @@ impl PresenceMachine {
         if self.links.contains_key(&peer) {
             self.down(now, peer);
         }
-        let local = self.local;
-        for agent in agents.iter().copied().filter(|agent| *agent != local) {
+        let (local, visibility) = (self.local, Arc::clone(&self.visibility));
+        let believed = |agent: &AgentId| *agent != local && visibility.believes(agent, &peer);
+        for agent in agents.iter().copied().filter(believed) {
             self.subject(agent).linked(peer, wall);
             self.judge(now, agent);
         }
@@ -339,6 +400,10 @@ impl PresenceMachine {
         let wall = self.wall_at(now);
         self.links.remove(&peer);
         self.wants.retain(|_, (from, ..)| *from != peer);
+        for subject in self.subjects.values_mut().filter(|subject| subject.via == Some(peer)) {
+            // Whoever told of it is gone: silence from now on says nothing about it.
+            subject.glimpsed |= subject.links.is_empty();
+        }
         let lost: Vec<AgentId> = self
             .subjects
             .values_mut()
@@ -419,6 +484,7 @@ impl Machine for PresenceMachine {
             Input::Find { ticket, query, ttl, patience } => {
                 self.find(now, ticket, &query, ttl, patience);
             }
+            Input::Reconsider(agent) => self.reconsider(now, agent),
             Input::Leave => self.leave(),
         }
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use tokio::sync::broadcast;
-use x0x_core::AgentId;
+use x0x_core::{AgentId, MachineId};
 use x0x_transport::BoxFuture;
 
 use crate::{
@@ -19,20 +19,52 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Everybody may see everybody, except pairs that the test names.
+/// Everybody may see and ask everybody and is believed, except as the test says.
 #[derive(Debug, Default)]
-pub struct Blocks(Mutex<BTreeSet<(AgentId, AgentId)>>);
+pub struct Blocks {
+    pairs: Mutex<BTreeSet<(AgentId, AgentId)>>,
+    muted: Mutex<BTreeSet<AgentId>>,
+    doubted: Mutex<BTreeSet<(AgentId, MachineId)>>,
+}
 
 impl Blocks {
     /// From now on `viewer` may not see `subject`.
     pub fn block(&self, viewer: AgentId, subject: AgentId) {
-        lock(&self.0).insert((viewer, subject));
+        lock(&self.pairs).insert((viewer, subject));
+    }
+
+    /// From now on it may again.
+    pub fn unblock(&self, viewer: AgentId, subject: AgentId) {
+        lock(&self.pairs).remove(&(viewer, subject));
+    }
+
+    /// From now on nothing that `viewer` asks is answered.
+    pub fn mute(&self, viewer: AgentId) {
+        lock(&self.muted).insert(viewer);
+    }
+
+    /// From now on the agent is not believed to be on the machine.
+    pub fn doubt(&self, agent: AgentId, machine: MachineId) {
+        lock(&self.doubted).insert((agent, machine));
+    }
+
+    /// From now on it is again.
+    pub fn believe(&self, agent: AgentId, machine: MachineId) {
+        lock(&self.doubted).remove(&(agent, machine));
     }
 }
 
 impl Visibility for Blocks {
     fn may_see(&self, viewer: &AgentId, subject: &AgentId) -> bool {
-        !lock(&self.0).contains(&(*viewer, *subject))
+        !lock(&self.pairs).contains(&(*viewer, *subject))
+    }
+
+    fn may_ask(&self, viewer: &AgentId) -> bool {
+        !lock(&self.muted).contains(viewer)
+    }
+
+    fn believes(&self, agent: &AgentId, machine: &MachineId) -> bool {
+        !lock(&self.doubted).contains(&(*agent, *machine))
     }
 }
 

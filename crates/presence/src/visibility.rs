@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use x0x_core::AgentId;
+use x0x_core::{AgentId, MachineId};
 
 /// Decides who may be told of whose presence. Asked at every telling, so that a change holds at once;
 /// it must be quick and must not block.
@@ -11,9 +11,17 @@ pub trait Visibility: Send + Sync + fmt::Debug + 'static {
     /// neither when this node passes on what it knows.
     fn may_see(&self, viewer: &AgentId, subject: &AgentId) -> bool;
 
-    /// Whether the walks of `viewer` are answered here at all. By default those of everybody are.
+    /// Whether what `viewer` asks is answered here at all: its walks, and its interest in the local
+    /// agent. By default that of everybody is.
     fn may_ask(&self, viewer: &AgentId) -> bool {
         let _ = viewer;
+        true
+    }
+
+    /// Whether an agent is believed to be on a machine, which its signed session names. By default it
+    /// is.
+    fn believes(&self, agent: &AgentId, machine: &MachineId) -> bool {
+        let _ = (agent, machine);
         true
     }
 }

@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use x0x_core::{AgentId, Clock, Machine, MachineId, Tick, TopicId, UserId};
 use x0x_gossip_pubsub::{Delivery, Message, PubSub, PublishError, Subscription};
-use x0x_identity::{SecretKey, SignedBinding};
+use x0x_identity::{BindingPolicy, SecretKey, Shown, SignedBinding};
 
 use crate::{
     addresses::usable_addresses,
@@ -31,6 +31,8 @@ pub struct LocalAgent {
     pub key: SecretKey,
     /// The machine.
     pub machine: MachineId,
+    /// That of the agent's binding to it: see [`x0x_identity::AgentBinding::generation`].
+    pub generation: u64,
     /// The user behind the agent, if it is to be told. Nobody shows it until certificates confirm it.
     pub user: Option<UserId>,
     /// Where the machine listens now; asked at every announcement.
@@ -42,6 +44,7 @@ impl fmt::Debug for LocalAgent {
         f.debug_struct("LocalAgent")
             .field("key", &self.key)
             .field("machine", &self.machine)
+            .field("generation", &self.generation)
             .field("user", &self.user)
             .finish_non_exhaustive()
     }
@@ -57,12 +60,15 @@ pub(crate) enum Command {
     Present { agent: AgentId, reply: oneshot::Sender<Option<DiscoveredAgent>> },
     Await { agent: AgentId, reply: oneshot::Sender<DiscoveredAgent> },
     Learned(Record),
+    Forget(Vec<AgentId>),
 }
 
 pub(crate) struct Driver {
     pub(crate) machine: Discoverer,
     pub(crate) config: DiscoveryConfig,
     pub(crate) local: LocalAgent,
+    /// Whose announcements count.
+    pub(crate) policy: Arc<dyn BindingPolicy>,
     pub(crate) pubsub: Arc<dyn PubSub>,
     pub(crate) topic: TopicId,
     pub(crate) subscription: Subscription,
@@ -158,8 +164,9 @@ impl Driver {
 
     fn announcement(&mut self, addresses: Vec<SocketAddr>) -> bytes::Bytes {
         let wall = self.clock.wall();
-        let LocalAgent { key, machine, user, .. } = &self.local;
-        let binding = SignedBinding::issue(key, *machine, wall, self.config.binding_validity);
+        let LocalAgent { key, machine, generation, user, .. } = &self.local;
+        let validity = self.config.binding_validity;
+        let binding = SignedBinding::issue_moved(key, *machine, *generation, wall, validity);
         let announcement = Announcement {
             agent: key.public_key().agent_id(),
             machine: *machine,
@@ -216,6 +223,12 @@ impl Driver {
                 self.answer_awaited(now);
             }
             Command::Learned(record) => self.learned(now, record),
+            Command::Forget(agents) => {
+                for agent in agents {
+                    self.machine.forget(&agent);
+                }
+                self.measure();
+            }
         }
     }
 
@@ -267,8 +280,8 @@ impl Driver {
             return;
         }
         let wall = self.clock.wall();
-        let news = match received.verify(message.author, wall) {
-            Ok(news) => news,
+        let (news, binding) = match received.verify(message.author, wall) {
+            Ok(verified) => verified,
             Err(error) => {
                 tracing::debug!(author = %message.author, %error, "announcement refused");
                 match error {
@@ -279,6 +292,10 @@ impl Driver {
                 return;
             }
         };
+        if !self.policy.accepts(&binding, Shown::Announcement) {
+            metrics.refused_policy.inc();
+            return;
+        }
         let (outcome, dropped) =
             self.machine.announced(self.clock.now(), wall, news, &(self.local.addresses)());
         metrics.addresses_dropped.add(dropped as u64);

@@ -21,14 +21,14 @@ use lru::LruCache;
 use x0x_core::{
     AgentId, Machine, MachineId, PeerAddr, Scope, SeededRng, Tick, TokenBucket, WallTime,
 };
-use x0x_identity::MAX_CLOCK_SKEW;
+use x0x_identity::{BindingPolicy, MAX_CLOCK_SKEW};
 
 use holder::Holder;
 use search::{Search, Ticket};
 use volunteers::Volunteers;
 
 use crate::{
-    config::{FinderConfig, MAX_LINKS, MAX_MISSES, MAX_OFFERS, MAX_WALKS},
+    config::{COPIES, FinderConfig, MAX_LINKS, MAX_MISSES, MAX_OFFERS, MAX_WALKS},
     frame::{Frame, MAX_FOUND, MAX_HOPS, MAX_REFERRALS},
     key::{LookupKey, Subject, epoch, seal},
     metrics::FinderMetrics,
@@ -49,6 +49,8 @@ const WALK_TIMEOUT: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(5);
 /// Holders below which a filing is tried again soon.
 const FEW: usize = 3;
+/// First pause after a filing that reached enough holders, but not all that there might be.
+const GROWS: Duration = Duration::from_secs(60);
 
 /// What the world tells the machine.
 #[derive(Debug, Clone)]
@@ -185,6 +187,7 @@ struct Offer {
 pub struct Finder {
     local: MachineId,
     config: FinderConfig,
+    policy: Arc<dyn BindingPolicy>,
     metrics: Arc<FinderMetrics>,
     rng: SeededRng,
     /// Wall time at some tick.
@@ -205,12 +208,19 @@ fn capacity(count: usize) -> NonZeroUsize {
 }
 
 impl Finder {
-    /// A machine's finder. The seed must differ between nodes and runs.
+    /// A machine's finder; the records that the policy refuses are not found. The seed must differ
+    /// between nodes and runs.
     #[must_use]
-    pub fn new(local: MachineId, config: FinderConfig, seed: [u8; 32]) -> Self {
+    pub fn new(
+        local: MachineId,
+        config: FinderConfig,
+        policy: Arc<dyn BindingPolicy>,
+        seed: [u8; 32],
+    ) -> Self {
         Self {
             local,
             config,
+            policy,
             metrics: Arc::default(),
             rng: SeededRng::from_seed(seed),
             wall: (Tick::ZERO, WallTime::default()),
@@ -406,7 +416,7 @@ impl Finder {
     }
 
     fn publish(&mut self, now: Tick, subject: Subject, near: &SignedRecord, far: &SignedRecord) {
-        let refresh = self.config.refresh;
+        let refresh = self.config.refresh_of(&subject);
         let Some(offer) = self.offers.get_mut(&subject) else { return };
         offer.signing = false;
         let tenth = u64::try_from((refresh / 10).as_micros()).unwrap_or(u64::MAX);
@@ -430,14 +440,18 @@ impl Finder {
     /// A filing reached so many holders.
     fn filed(&mut self, now: Tick, subject: &Subject, copies: usize) {
         self.metrics.filings.inc();
-        let refresh = self.config.refresh;
+        let refresh = self.config.refresh_of(subject);
         let Some(offer) = self.offers.get_mut(subject) else { return };
-        if copies >= FEW {
+        if copies >= COPIES {
             offer.pause = RETRY;
-        } else {
-            offer.due = offer.due.min(now + offer.pause);
-            offer.pause = (offer.pause * 2).min(refresh);
+            return;
         }
+        if copies >= FEW {
+            // Enough for now; in a network that grows there are more soon.
+            offer.pause = offer.pause.max(GROWS);
+        }
+        offer.due = offer.due.min(now + offer.pause);
+        offer.pause = (offer.pause * 2).min(refresh);
     }
 }
 

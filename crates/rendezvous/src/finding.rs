@@ -7,7 +7,7 @@ use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use x0x_core::{AgentId, Clock, PeerAddr, Protocol, TopicId};
-use x0x_identity::SecretKey;
+use x0x_identity::{BindingPolicy, SecretKey};
 use x0x_transport::{BoxFuture, Transport, error::InboundTaken};
 
 use self::driver::{Command, Driver};
@@ -29,6 +29,10 @@ pub trait Candidates: Send + Sync + fmt::Debug + 'static {
 pub struct FindingParts {
     /// The local agent, which signs its records.
     pub key: SecretKey,
+    /// That of its binding to this machine.
+    pub generation: u64,
+    /// Whose records count.
+    pub policy: Arc<dyn BindingPolicy>,
     /// Where the machine listens now; asked for every record.
     pub addresses: Box<dyn Fn() -> Vec<SocketAddr> + Send + Sync>,
     /// Who may hold records.
@@ -45,6 +49,8 @@ impl fmt::Debug for FindingParts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FindingParts")
             .field("key", &self.key)
+            .field("generation", &self.generation)
+            .field("policy", &self.policy)
             .field("candidates", &self.candidates)
             .field("config", &self.config)
             .finish_non_exhaustive()
@@ -69,7 +75,8 @@ impl Finding {
     /// [`InboundTaken`] when another consumer reads the transport's rendezvous messages.
     pub fn start(transport: Arc<dyn Transport>, parts: FindingParts) -> Result<Self, InboundTaken> {
         let inbound = transport.inbound(Protocol::Rendezvous)?;
-        let finder = Finder::new(transport.local_id(), parts.config.clone(), parts.seed);
+        let policy = Arc::clone(&parts.policy);
+        let finder = Finder::new(transport.local_id(), parts.config.clone(), policy, parts.seed);
         let metrics = finder.metrics();
         let (sender, commands) = mpsc::channel(COMMAND_QUEUE);
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());

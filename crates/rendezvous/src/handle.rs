@@ -6,6 +6,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use x0x_core::{AgentId, Clock, MachineId};
 use x0x_gossip_pubsub::{PubSub, Start, SubscribeError, topic_id};
+use x0x_identity::BindingPolicy;
 
 use crate::{
     config::DiscoveryConfig,
@@ -32,13 +33,15 @@ pub struct Discovery {
 }
 
 impl Discovery {
-    /// Subscribes to announcements, those still retained included, and begins to announce.
+    /// Subscribes to announcements, those still retained included, and begins to announce. What others
+    /// announce counts as far as the policy accepts it.
     ///
     /// # Errors
     /// [`SubscribeError`] when pubsub takes no subscription.
     pub async fn start(
         pubsub: Arc<dyn PubSub>,
         local: LocalAgent,
+        policy: Arc<dyn BindingPolicy>,
         clock: Arc<dyn Clock>,
         config: DiscoveryConfig,
     ) -> Result<Self, SubscribeError> {
@@ -53,6 +56,7 @@ impl Discovery {
             machine: Discoverer::new(clock.now(), seed, config.clone()),
             config,
             local,
+            policy,
             pubsub,
             topic,
             subscription,
@@ -110,13 +114,18 @@ impl Discovery {
         let record = tokio::select! {
             biased;
             known = &mut *heard => return known.ok(),
-            record = finding.agent(agent, patience) => record.ok().flatten(),
+            record = finding.agent(agent, patience) => record,
         };
-        if let Some(record) = record {
-            let _ = self.commands.send(Command::Learned(record)).await;
-            return heard.await.ok();
+        match record {
+            // Nobody who might know has heard of it.
+            Ok(None) => None,
+            Ok(Some(record)) => {
+                let _ = self.commands.send(Command::Learned(record)).await;
+                heard.await.ok()
+            }
+            // The search did not take place; the agent may yet announce itself.
+            Err(_) => heard.await.ok(),
         }
-        None
     }
 
     /// Announces the local agent. Returns once it is published: at once, also when the last
@@ -150,6 +159,12 @@ impl Discovery {
     ) {
         // Once closed there is nobody left to tell.
         let _ = self.commands.send(Command::Met { agents, machine, addresses }).await;
+    }
+
+    /// Drops what is known of agents that are not believed any more.
+    pub async fn forget(&self, agents: Vec<AgentId>) {
+        // Once closed there is nothing left to drop.
+        let _ = self.commands.send(Command::Forget(agents)).await;
     }
 
     /// The counters.

@@ -22,6 +22,8 @@ pub struct DiscoveryMetrics {
     pub refused_future: Counter,
     /// Refused: the binding of agent and machine does not hold.
     pub refused_binding: Counter,
+    /// Refused: of an agent that is not believed to be there.
+    pub refused_policy: Counter,
     /// Refused: older than everything in a full cache.
     pub refused_full: Counter,
     /// Addresses in announcements that were of no use.
@@ -52,6 +54,8 @@ impl DiscoveryMetrics {
                 .metric("discovery_refused_future", "Announcements refused as from the future"),
             self.refused_binding
                 .metric("discovery_refused_binding", "Announcements refused for their binding"),
+            self.refused_policy
+                .metric("discovery_refused_policy", "Announcements of agents not believed here"),
             self.refused_full
                 .metric("discovery_refused_full", "Announcements too old for a full cache"),
             self.addresses_dropped
@@ -124,6 +128,8 @@ finder_metrics! {
         refused_unasked,
         /// Refused: records that are not of their subject or not signed by it.
         refused_records,
+        /// Refused: records of agents that are not believed to be there.
+        refused_policy,
         /// Refused: records that ended.
         refused_expired,
         /// Refused: searches beyond the limit.

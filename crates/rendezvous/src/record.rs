@@ -8,7 +8,7 @@ use x0x_core::{
     AgentId, DecodeError, MAX_ADDRESSES, MachineId, TopicId, WallTime, decode_bounded, fixed_bytes,
 };
 use x0x_identity::{
-    MAX_CLOCK_SKEW, PUBLIC_KEY_LEN, PublicKey, SIGNATURE_LEN, SecretKey, Signature,
+    AgentBinding, MAX_CLOCK_SKEW, PUBLIC_KEY_LEN, PublicKey, SIGNATURE_LEN, SecretKey, Signature,
 };
 
 use crate::{config::RECORD_VALIDITY, error::RecordError, key::Subject, wire::Stamp};
@@ -37,6 +37,8 @@ struct Body {
     counter: u64,
     #[prost(uint64, tag = "7")]
     not_after_ms: u64,
+    #[prost(uint64, tag = "8")]
+    generation: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -56,6 +58,8 @@ pub struct Record {
     pub agent: AgentId,
     /// The machine that it runs on.
     pub machine: MachineId,
+    /// How often the agent was moved: see [`AgentBinding::generation`].
+    pub generation: u64,
     /// What it is filed under: the agent itself, or a topic that it subscribes.
     pub subject: Subject,
     /// Where the machine may be reached; at most [`MAX_ADDRESSES`].
@@ -66,6 +70,21 @@ pub struct Record {
     pub not_after: WallTime,
 }
 
+impl Record {
+    /// What it says of agent and machine, as a binding.
+    #[must_use]
+    pub const fn binding(&self) -> AgentBinding {
+        let Self { agent, machine, generation, stamp, not_after, .. } = self;
+        AgentBinding {
+            agent: *agent,
+            machine: *machine,
+            not_before: stamp.announced_at,
+            not_after: *not_after,
+            generation: *generation,
+        }
+    }
+}
+
 /// A record whose signature holds, with its encoding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedRecord {
@@ -74,11 +93,13 @@ pub struct SignedRecord {
 }
 
 impl SignedRecord {
-    /// States where the agent with this key is, for [`RECORD_VALIDITY`].
+    /// States where the agent with this key is, for [`RECORD_VALIDITY`]. The generation is that of its
+    /// binding to the machine.
     #[must_use]
     pub fn issue(
         key: &SecretKey,
         machine: MachineId,
+        generation: u64,
         subject: Subject,
         addresses: &[SocketAddr],
         stamp: Stamp,
@@ -98,6 +119,7 @@ impl SignedRecord {
             announced_at_ms: stamp.announced_at.as_millis(),
             counter: stamp.counter,
             not_after_ms: not_after.as_millis(),
+            generation,
         };
         let body = body.encode_to_vec();
         let signature = key.sign(RECORD_DOMAIN, &body);
@@ -107,7 +129,7 @@ impl SignedRecord {
             signature: Bytes::copy_from_slice(signature.as_bytes()),
         };
         let subject = topic.map_or(Subject::Agent(agent), Subject::Topic);
-        let record = Record { agent, machine, subject, addresses, stamp, not_after };
+        let record = Record { agent, machine, generation, subject, addresses, stamp, not_after };
         Self { record, encoded: signed.encode_to_vec().into() }
     }
 
@@ -140,6 +162,7 @@ impl SignedRecord {
         let claimed = Record {
             agent,
             machine: MachineId::new(fixed_bytes(&body.machine_id, "machine_id")?),
+            generation: body.generation,
             subject,
             addresses: addresses.collect::<Result<_, _>>()?,
             stamp: Stamp {

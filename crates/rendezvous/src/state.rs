@@ -121,6 +121,11 @@ impl Discoverer {
         (self.cache.announced(now, wall, news), dropped)
     }
 
+    /// An agent is not believed any more, and makes room.
+    pub fn forget(&mut self, agent: &AgentId) {
+        self.cache.forget(agent);
+    }
+
     fn published(&mut self, now: Tick) {
         self.retry = MIN_RETRY;
         let pause = if self.repeat {

@@ -10,7 +10,7 @@ use prost::Message;
 use x0x_core::{
     AgentId, DecodeError, MAX_ADDRESSES, MachineId, UserId, WallTime, decode_bounded, fixed_bytes,
 };
-use x0x_identity::{BindingError, MAX_CLOCK_SKEW, SignedBinding, SignedBindingIn};
+use x0x_identity::{AgentBinding, BindingError, MAX_CLOCK_SKEW, SignedBinding, SignedBindingIn};
 
 use crate::error::VerifyError;
 
@@ -154,11 +154,16 @@ impl AnnouncementIn {
     }
 
     /// Checks that the announced agent is the `author` whose signature pubsub verified, that it is
-    /// not from the future, and that the binding proves the machine at time `now`.
+    /// not from the future, and that the binding proves the machine at time `now`. The binding is for
+    /// whoever decides whether it counts.
     ///
     /// # Errors
     /// [`VerifyError`] with the first thing that is wrong.
-    pub fn verify(self, author: AgentId, now: WallTime) -> Result<Announcement, VerifyError> {
+    pub fn verify(
+        self,
+        author: AgentId,
+        now: WallTime,
+    ) -> Result<(Announcement, AgentBinding), VerifyError> {
         let Self { claimed, binding } = self;
         if claimed.agent != author {
             return Err(VerifyError::WrongAuthor);
@@ -169,7 +174,7 @@ impl AnnouncementIn {
         if binding.claimed_agent() != author {
             return Err(BindingError::WrongAgent.into());
         }
-        binding.verify(claimed.machine, now)?;
-        Ok(claimed)
+        let verified = binding.verify(claimed.machine, now)?;
+        Ok((claimed, verified.binding))
     }
 }

@@ -1,9 +1,10 @@
 //! Nodes that find each other over an in-memory pubsub, in virtual time.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU16, Ordering},
     },
     time::Duration,
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout};
 use x0x_core::{AgentId, Clock, MachineId, Tick, WallTime};
 use x0x_gossip_pubsub::{PubSub, testing::LocalHub, topic_id};
-use x0x_identity::{SignedBinding, testing::key};
+use x0x_identity::{AcceptAll, AgentBinding, BindingPolicy, Shown, SignedBinding, testing::key};
 use x0x_rendezvous::{
     ANNOUNCE_TOPIC, AnnounceError, Announcement, Discovery, DiscoveryConfig, LocalAgent, Stamp,
 };
@@ -35,14 +36,31 @@ impl Clock for VirtualClock {
     }
 }
 
+/// Refuses whom the test names, and keeps the generations that it was asked about.
+#[derive(Debug, Default)]
+struct Policy {
+    refused: Mutex<Vec<AgentId>>,
+    shown: Mutex<BTreeMap<AgentId, u64>>,
+}
+
+impl BindingPolicy for Policy {
+    fn accepts(&self, binding: &AgentBinding, shown: Shown) -> bool {
+        assert_eq!(shown, Shown::Announcement);
+        self.shown.lock().expect("not poisoned").insert(binding.agent, binding.generation);
+        !self.refused.lock().expect("not poisoned").contains(&binding.agent)
+    }
+}
+
 struct World {
     clock: Arc<dyn Clock>,
     hub: LocalHub,
+    policy: Arc<Policy>,
 }
 
 impl World {
     fn new() -> Self {
-        Self { clock: Arc::new(VirtualClock(Instant::now())), hub: LocalHub::default() }
+        let clock = Arc::new(VirtualClock(Instant::now()));
+        Self { clock, hub: LocalHub::default(), policy: Arc::default() }
     }
 
     /// A node whose agent is key `n` and whose machine is key `100 + n`.
@@ -50,13 +68,14 @@ impl World {
         let local = LocalAgent {
             key: key(n),
             machine: machine(n),
+            generation: n,
             user: None,
             addresses: Box::new(move || vec![address(n)]),
         };
         let pubsub = Arc::new(self.hub.author(agent(n)));
-        Discovery::start(pubsub, local, self.clock.clone(), DiscoveryConfig::default())
-            .await
-            .expect("starts")
+        let policy = Arc::clone(&self.policy) as Arc<dyn BindingPolicy>;
+        let (clock, config) = (self.clock.clone(), DiscoveryConfig::default());
+        Discovery::start(pubsub, local, policy, clock, config).await.expect("starts")
     }
 }
 
@@ -161,6 +180,7 @@ async fn a_change_is_announced_in_its_turn() {
     let local = LocalAgent {
         key: key(1),
         machine: machine(1),
+        generation: 0,
         user: None,
         addresses: Box::new({
             let port = port.clone();
@@ -168,7 +188,8 @@ async fn a_change_is_announced_in_its_turn() {
         }),
     };
     let pubsub = Arc::new(world.hub.author(agent(1)));
-    let one = Discovery::start(pubsub, local, world.clock.clone(), DiscoveryConfig::default())
+    let (policy, clock) = (Arc::new(AcceptAll), world.clock.clone());
+    let one = Discovery::start(pubsub, local, policy, clock, DiscoveryConfig::default())
         .await
         .expect("starts");
     sleep(MINUTE).await;
@@ -280,6 +301,25 @@ async fn agents_met_in_sessions_are_known() {
     eventually("all known", async || ids(&one, false).await == sorted([1, 5, 6])).await;
     let known = one.agent(&agent(6)).await.expect("known");
     assert_eq!((known.machine, known.addresses), (machine(5), vec![address(5)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_refused_is_forgotten_and_not_heard_again() {
+    let world = World::new();
+    let (one, two) = (world.node(1).await, world.node(2).await);
+    eventually("known", async || one.agent(&agent(2)).await.is_some()).await;
+    assert_eq!(world.policy.shown.lock().expect("not poisoned").get(&agent(2)), Some(&2));
+
+    world.policy.refused.lock().expect("not poisoned").push(agent(2));
+    one.forget(vec![agent(2), agent(9)]).await;
+    let before = one.metrics().refused_policy.value();
+    eventually("announced again", async || two.announce().await.is_ok()).await;
+    eventually("refused", async || one.metrics().refused_policy.value() > before).await;
+    assert_eq!(one.agent(&agent(2)).await, None);
+    world.policy.refused.lock().expect("not poisoned").clear();
+    sleep(10 * MINUTE).await;
+    assert!(one.agent(&agent(2)).await.is_some(), "with the next heartbeat");
+    two.shutdown().await;
 }
 
 #[tokio::test(start_paused = true)]

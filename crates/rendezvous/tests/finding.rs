@@ -1,10 +1,17 @@
 //! Finding over real sessions on the in-memory engine, on tokio's paused clock.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::time::Instant;
 use x0x_core::{AgentId, Clock, PeerAddr, TopicId};
 use x0x_gossip_pubsub::testing::LocalHub;
+use x0x_identity::{AcceptAll, AgentBinding, BindingPolicy, Shown};
 use x0x_rendezvous::{
     Candidates, Discovery, DiscoveryConfig, FindError, FinderConfig, Finding, FindingParts,
     LocalAgent,
@@ -38,10 +45,12 @@ fn agent(n: u64) -> AgentId {
     key(agent_key(n)).public_key().agent_id()
 }
 
-fn host(network: &MemoryNetwork, n: u64, known: Vec<u64>) -> Host {
+fn host(network: &MemoryNetwork, n: u64, known: Vec<u64>, policy: Arc<dyn BindingPolicy>) -> Host {
     let node = Arc::new(node(network, n));
     let parts = FindingParts {
         key: key(agent_key(n)),
+        generation: n,
+        policy,
         addresses: Box::new(move || vec![address(n)]),
         candidates: Arc::new(Known(known)),
         clock: Arc::new(TokioClock::new()),
@@ -55,9 +64,14 @@ fn host(network: &MemoryNetwork, n: u64, known: Vec<u64>) -> Host {
 
 /// Ten hosts, each of which knows the next two.
 async fn ring() -> Vec<Host> {
+    ring_with(&(Arc::new(AcceptAll) as Arc<dyn BindingPolicy>)).await
+}
+
+async fn ring_with(policy: &Arc<dyn BindingPolicy>) -> Vec<Host> {
     let network = MemoryNetwork::new(1, LinkModel::default());
-    let hosts: Vec<Host> =
-        (0..10).map(|n| host(&network, n, vec![(n + 1) % 10, (n + 2) % 10])).collect();
+    let hosts: Vec<Host> = (0..10)
+        .map(|n| host(&network, n, vec![(n + 1) % 10, (n + 2) % 10], policy.clone()))
+        .collect();
     for host in &hosts {
         eventually("filed", async || host.finding.metrics().copies_kept.value() >= 3).await;
     }
@@ -105,12 +119,13 @@ async fn discovery_finds_whom_it_has_not_heard_of() {
         let local = LocalAgent {
             key: key(agent_key(n)),
             machine: machine(n),
+            generation: 0,
             user: None,
             addresses: Box::new(move || vec![address(n)]),
         };
         let pubsub = Arc::new(hub.author(agent(n)));
         let config = DiscoveryConfig { allow_loopback: true, ..DiscoveryConfig::default() };
-        Discovery::start(pubsub, local, clock.clone(), config)
+        Discovery::start(pubsub, local, Arc::new(AcceptAll), clock.clone(), config)
     };
     let discovery = start(0).await.expect("starts").with_finding(hosts[0].finding.clone());
     assert_eq!(discovery.agent(&agent(7)).await, None);
@@ -131,4 +146,39 @@ async fn discovery_finds_whom_it_has_not_heard_of() {
     assert_eq!(discovery.find(agent(51), PATIENCE).await, None);
     assert!(before.elapsed() <= PATIENCE);
     drop(other);
+
+    // Without searches there are still announcements.
+    hosts[0].finding.shutdown().await;
+    let waits = tokio::spawn({
+        let discovery = discovery.clone();
+        async move { discovery.find(agent(52), Duration::from_secs(30)).await }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let other = start(52).await.expect("starts");
+    let heard = waits.await.expect("no panic").expect("heard");
+    assert_eq!(heard.machine, machine(52));
+    drop(other);
+}
+
+/// Accepts each agent on machines of these generations only.
+#[derive(Debug, Default)]
+struct From(AtomicU64);
+
+impl BindingPolicy for From {
+    fn accepts(&self, binding: &AgentBinding, shown: Shown) -> bool {
+        assert_eq!(shown, Shown::Record);
+        binding.generation >= self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_of_a_machine_that_was_left_are_not_found() {
+    let policy = Arc::new(From::default());
+    let hosts = ring_with(&(policy.clone() as Arc<dyn BindingPolicy>)).await;
+    let find = async |n| hosts[0].finding.agent(agent(n), PATIENCE).await.expect("open");
+    assert_eq!(find(3).await.map(|record| record.generation), Some(3));
+    policy.0.store(6, Ordering::Relaxed);
+    assert_eq!(find(4).await, None);
+    assert!(hosts[0].finding.metrics().refused_policy.value() > 0);
+    assert_eq!(find(7).await.map(|record| record.generation), Some(7));
 }

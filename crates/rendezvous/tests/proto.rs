@@ -52,6 +52,7 @@ const FIELDS: &[(&str, &str, u32, &str)] = &[
     ("Record", "announced_at_ms", 5, "uint64"),
     ("Record", "counter", 6, "uint64"),
     ("Record", "not_after_ms", 7, "uint64"),
+    ("Record", "generation", 8, "uint64"),
 ];
 
 fn schema() -> DescriptorPool {
@@ -181,12 +182,14 @@ fn records_decode_by_the_schema() {
     let subject = Subject::Topic(TopicId::new([5; 32]));
     let address = SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1], 5483));
     let stamp = Stamp { announced_at: now, counter: 4 };
-    let record = SignedRecord::issue(&key(1), MachineId::new([2; 32]), subject, &[address], stamp);
+    let machine = MachineId::new([2; 32]);
+    let record = SignedRecord::issue(&key(1), machine, 5, subject, &[address], stamp);
     let signed = decode("SignedRecord", &record.encode());
     let body = field(&signed, "body").as_bytes().expect("bytes").clone();
     let body = decode("Record", &body);
     assert_eq!(field(&body, "topic_id").as_bytes().expect("bytes")[..], [5; 32]);
     assert_eq!(*field(&body, "counter"), Value::U64(4));
+    assert_eq!(*field(&body, "generation"), Value::U64(5));
 
     let sealed = seal(&subject, 9, &record.encode());
     let opened = open(&subject, 9, &sealed).expect("its own seal");

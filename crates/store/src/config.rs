@@ -1,6 +1,6 @@
 //! Where the file is, how safe a commit is, and every bound.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 /// Commands that wait for the writer; callers wait beyond it.
 pub const MAX_COMMANDS: usize = 64;
@@ -11,6 +11,15 @@ pub const MAX_GROUP_CHANGES: usize = 1024;
 /// Bytes of runs after which a transaction takes no further commit. The journal grows to
 /// about five times this at most.
 pub const MAX_GROUP_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Changes that are committed though not in the tables yet; what exceeds it waits for the writer.
+pub const MAX_TAIL_CHANGES: usize = 8 * MAX_GROUP_CHANGES;
+
+/// Bytes of the same.
+pub const MAX_TAIL_BYTES: u64 = 4 * 1024 * 1024;
+
+/// How long they gather before they are applied, unless they fill a quarter of that before.
+pub(crate) const TAIL_BATCH_TIME: Duration = Duration::from_millis(200);
 
 /// Damaged files that are kept aside; the oldest goes.
 pub const MAX_DAMAGED_FILES: usize = 4;
@@ -27,6 +36,15 @@ pub(crate) const JOURNAL_PAGES: u64 = 1024;
 
 /// Runs that one step of expiry or eviction takes: not fewer than a transaction may bring.
 pub(crate) const STEP_RUNS: usize = MAX_GROUP_CHANGES;
+
+/// Rows of mail that one step of pruning or indexing takes.
+pub(crate) const STEP_MAIL: i64 = 256;
+
+/// Unread mail that is told to a service that starts: as much as its quotas allow.
+pub(crate) const MAX_UNREAD: i64 = 64 * 1024;
+
+/// Consumers of mail that are told to a service that starts.
+pub(crate) const MAX_CONSUMERS: i64 = 1024;
 
 /// Row numbers of topics and authors that the writer remembers; all are forgotten beyond it.
 pub(crate) const MAX_KNOWN_ROWS: usize = 1024;

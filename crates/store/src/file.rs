@@ -122,7 +122,7 @@ fn damaged_name(path: &Path, number: u64) -> PathBuf {
     with_suffix(path, &format!(".corrupt-{number}"))
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()

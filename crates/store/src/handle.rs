@@ -2,18 +2,28 @@
 
 use std::{sync::Arc, thread};
 
+use rusqlite::Connection;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use x0x_core::TopicId;
+use x0x_direct::{
+    DirectMessage, MessageId,
+    mail::{
+        HistoryEntry, HistoryQuery, Letter, MailChange, MailError, MailOutcome, MailStore,
+        StoredMail,
+    },
+};
 use x0x_gossip_pubsub::{LoadLimits, LogChange, LogStore, StoreError, StoredTopic};
 use x0x_transport::BoxFuture;
 
 use crate::{
-    config::{MAX_COMMANDS, StoreConfig},
+    config::{MAX_COMMANDS, StoreConfig, TAIL_BATCH_TIME},
     error::{OpenError, store_error},
     load::load,
+    mail_read,
     metrics::StoreMetrics,
     schema,
-    writer::{Command, Commit, Writer},
+    tail::{Appended, Tail},
+    writer::{Command, Commit, MailCommit, Writer},
 };
 
 /// Stack of the writer's thread in bytes: SQLite needs little.
@@ -24,6 +34,7 @@ const STACK: usize = 512 * 1024;
 #[derive(Debug, Clone)]
 pub struct SqliteStore {
     commands: mpsc::Sender<Command>,
+    tail: Tail,
     config: Arc<StoreConfig>,
     /// One load at a time bounds the memory that loads take.
     loading: Arc<Mutex<()>>,
@@ -41,19 +52,16 @@ impl SqliteStore {
         let (commands, inbox) = mpsc::channel(MAX_COMMANDS);
         let (reply, opened) = oneshot::channel();
         let path = config.path.clone();
-        let store = Self {
-            commands,
-            config: Arc::new(config.clone()),
-            loading: Arc::default(),
-            metrics: Arc::clone(&metrics),
-        };
+        let shared = (Arc::new(config.clone()), Arc::clone(&metrics));
         thread::Builder::new()
             .name("x0x-store".to_owned())
             .stack_size(STACK)
             .spawn(move || Writer::run(config, inbox, metrics, reply))
             .map_err(|source| OpenError::Io { path: path.clone(), source })?;
-        opened.await.map_err(|_| OpenError::Store { path, source: StoreError::Closed })??;
-        Ok(store)
+        let closed = |_| OpenError::Store { path, source: StoreError::Closed };
+        let tail = opened.await.map_err(closed)??;
+        let (config, metrics) = shared;
+        Ok(Self { commands, tail, config, loading: Arc::default(), metrics })
     }
 
     /// Commits everything that was handed over before, writes the journal back and closes the file.
@@ -71,6 +79,13 @@ impl SqliteStore {
         &self.metrics
     }
 
+    async fn read_mail<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection, &StoreMetrics) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, MailError> {
+        self.read(read).await.map_err(mail_error)
+    }
+
     async fn ask<T>(
         &self,
         command: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Command,
@@ -80,22 +95,47 @@ impl SqliteStore {
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
-    async fn read(
+    async fn hold(&self, changes: Vec<LogChange>) -> Result<(), StoreError> {
+        if self.commands.is_closed() {
+            return Err(StoreError::Closed);
+        }
+        let Some(appended) = self.tail.append(&changes) else {
+            return self.ask(|reply| Command::Commit(Commit { changes, reply })).await;
+        };
+        self.metrics.commits.inc();
+        match appended {
+            Appended::First => {
+                // The timer does not keep the store open.
+                let commands = self.commands.downgrade();
+                tokio::spawn(async move {
+                    tokio::time::sleep(TAIL_BATCH_TIME).await;
+                    if let Some(commands) = commands.upgrade() {
+                        drop(commands.send(Command::Apply).await);
+                    }
+                });
+            }
+            // With so many commands waiting the writer applies it soon anyway.
+            Appended::Enough => drop(self.commands.try_send(Command::Apply)),
+            Appended::More => {}
+        }
+        Ok(())
+    }
+
+    /// Reads with a connection of its own, one reader at a time.
+    async fn read<T: Send + 'static>(
         &self,
-        topic: TopicId,
-        limits: LoadLimits,
-    ) -> Result<Option<StoredTopic>, StoreError> {
+        read: impl FnOnce(&Connection, &StoreMetrics) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
         let file = self.ask(Command::Barrier).await?;
         let alone = Arc::clone(&self.loading).lock_owned().await;
         let (config, metrics) = (Arc::clone(&self.config), Arc::clone(&self.metrics));
         let task = tokio::task::spawn_blocking(move || {
             let _alone = alone;
-            schema::open_reader(&config)
-                .and_then(|connection| load(&connection, topic, limits, &metrics))
+            schema::open_reader(&config).and_then(|connection| read(&connection, &metrics))
         });
         let loaded = task.await.map_err(|error| StoreError::Internal(error.to_string().into()))?;
         let error = match loaded {
-            Ok(topic) => return Ok(topic),
+            Ok(found) => return Ok(found),
             Err(error) => store_error(&error),
         };
         self.metrics.failed(&error);
@@ -113,10 +153,74 @@ impl LogStore for SqliteStore {
         topic: TopicId,
         limits: LoadLimits,
     ) -> BoxFuture<'_, Result<Option<StoredTopic>, StoreError>> {
-        Box::pin(self.read(topic, limits))
+        Box::pin(self.read(move |connection, metrics| load(connection, topic, limits, metrics)))
     }
 
     fn commit(&self, changes: Vec<LogChange>) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(self.ask(|reply| Command::Commit(Commit { changes, reply })))
+        Box::pin(self.hold(changes))
+    }
+}
+
+impl MailStore for SqliteStore {
+    fn load(&self) -> BoxFuture<'_, Result<StoredMail, MailError>> {
+        Box::pin(self.read_mail(|connection, _| mail_read::load(connection)))
+    }
+
+    fn commit(
+        &self,
+        changes: Vec<MailChange>,
+    ) -> BoxFuture<'_, Result<Vec<MailOutcome>, MailError>> {
+        Box::pin(async move {
+            let commit = self.ask(|reply| Command::Mail(MailCommit { changes, reply }));
+            commit.await.map_err(mail_error)
+        })
+    }
+
+    fn mail(
+        &self,
+        after: u64,
+        limit: usize,
+        bytes: u64,
+    ) -> BoxFuture<'_, Result<Vec<DirectMessage>, MailError>> {
+        Box::pin(self.read_mail(move |connection, metrics| {
+            mail_read::mail(connection, (after, limit, bytes), metrics)
+        }))
+    }
+
+    fn mail_by_number(
+        &self,
+        numbers: Vec<u64>,
+    ) -> BoxFuture<'_, Result<Vec<DirectMessage>, MailError>> {
+        Box::pin(self.read_mail(move |connection, metrics| {
+            mail_read::mail_by_number(connection, &numbers, metrics)
+        }))
+    }
+
+    fn letters(&self, numbers: Vec<u64>) -> BoxFuture<'_, Result<Vec<Letter>, MailError>> {
+        Box::pin(self.read_mail(move |connection, metrics| {
+            mail_read::letters(connection, &numbers, metrics)
+        }))
+    }
+
+    fn letter(&self, id: MessageId) -> BoxFuture<'_, Result<Option<Letter>, MailError>> {
+        Box::pin(self.read_mail(move |connection, _| mail_read::letter(connection, &id)))
+    }
+
+    fn history(&self, query: HistoryQuery) -> BoxFuture<'_, Result<Vec<HistoryEntry>, MailError>> {
+        Box::pin(async move {
+            if !query.words.is_empty() {
+                // In steps, so that commits do not wait for all of it.
+                while self.ask(Command::Index).await.map_err(mail_error)? {}
+            }
+            self.read_mail(move |connection, _| mail_read::history(connection, &query)).await
+        })
+    }
+}
+
+fn mail_error(error: StoreError) -> MailError {
+    match error {
+        StoreError::Full => MailError::Full,
+        StoreError::Closed => MailError::Closed,
+        other => MailError::Failed(other.to_string().into()),
     }
 }

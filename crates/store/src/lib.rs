@@ -1,12 +1,13 @@
 //! The embedded database: one SQLite file behind the layers' store traits.
 //!
-//! One thread owns the writing connection and commits whatever waits in one transaction, so that a
-//! commit at rest is done at once and a burst shares the cost. Topics are read by a connection of
+//! A commit is one write to a plain file, the tail, and holds from then on. One thread owns the
+//! writing connection and applies what gathered in one transaction, so that many small commits share
+//! its cost. Topics are read by a connection of
 //! their own, which lives as long as the load, and the journal is written back by another. Nothing is held in memory but a small page cache.
 //!
 //! | where | what |
 //! |---|---|
-//! | [`SqliteStore`] | the handle; implements [`x0x_gossip_pubsub::LogStore`] |
+//! | [`SqliteStore`] | the handle; implements [`x0x_gossip_pubsub::LogStore`] and [`x0x_direct::mail::MailStore`] |
 //! | [`StoreConfig`], [`Durability`] | where, how safe, how large |
 //! | [`OpenError`] | why a file is refused; a damaged one is set aside, not refused |
 //! | [`StoreMetrics`] | what is counted |
@@ -53,14 +54,17 @@ mod handle;
 mod journal;
 mod load;
 mod logs;
+mod mail;
+mod mail_read;
 mod metrics;
 mod schema;
 mod seal;
+mod tail;
 mod writer;
 
 pub use config::{
     Durability, MAX_COMMANDS, MAX_DAMAGED_FILES, MAX_GROUP_BYTES, MAX_GROUP_CHANGES,
-    MIN_FILE_BYTES, StoreConfig,
+    MAX_TAIL_BYTES, MAX_TAIL_CHANGES, MIN_FILE_BYTES, StoreConfig,
 };
 pub use error::OpenError;
 pub use handle::SqliteStore;

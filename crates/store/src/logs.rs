@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, Result, params};
 use x0x_core::{AgentId, TopicId, WallTime};
 use x0x_gossip_pubsub::{HybridTime, LogChange, Run, StoredChain};
@@ -67,6 +68,54 @@ struct Head {
     row: ChainRow,
 }
 
+/// A run that joined a log, as the tables take it.
+#[derive(Debug, Clone)]
+pub(crate) struct AppendedRun {
+    pub(crate) topic: TopicId,
+    pub(crate) incarnation: u64,
+    pub(crate) position: u64,
+    pub(crate) entries: u64,
+    pub(crate) missed: u64,
+    pub(crate) begins: bool,
+    pub(crate) author: AgentId,
+    pub(crate) epoch: u64,
+    /// Number and hash of its last entry.
+    pub(crate) head: u64,
+    pub(crate) hash: [u8; 32],
+    /// Time of its last entry.
+    pub(crate) time: u64,
+    /// The author's key; empty when the author is known.
+    pub(crate) key: Bytes,
+    pub(crate) data: Bytes,
+}
+
+impl AppendedRun {
+    pub(crate) fn new(
+        run: &Run,
+        (incarnation, position): (u64, u64),
+        missed: u64,
+        begins: bool,
+        key: Bytes,
+    ) -> Self {
+        let (body, chain) = (run.body(), StoredChain::after(run));
+        Self {
+            topic: body.topic(),
+            incarnation,
+            position,
+            entries: body.entries().len() as u64,
+            missed,
+            begins,
+            author: chain.author,
+            epoch: chain.epoch,
+            head: chain.head,
+            hash: chain.hash,
+            time: chain.time.as_u64(),
+            key,
+            data: run.encoded().clone(),
+        }
+    }
+}
+
 impl LogTables {
     /// Forgets everything, since the transaction was undone.
     pub(crate) fn forget(&mut self) {
@@ -77,19 +126,9 @@ impl LogTables {
     pub(crate) fn apply(&mut self, connection: &Connection, change: &LogChange) -> Result<()> {
         match change {
             LogChange::Append { incarnation, position, missed, begins, run, key } => {
-                let body = run.body();
-                let topic = self.topic(connection, body.topic(), incarnation.cast_signed())?;
-                let author = self.author(connection, body.author(), key.as_bytes())?;
-                let row = RunRow {
-                    position: position.cast_signed(),
-                    entries: i64::try_from(body.entries().len()).unwrap_or(i64::MAX),
-                    missed: missed.cast_signed(),
-                    begins: *begins,
-                    time: StoredChain::after(run).time.as_u64().cast_signed(),
-                };
-                add_run(connection, (topic, author), &row, run)?;
-                self.note_head(body.topic(), (topic, author), &row, run);
-                Ok(())
+                let key = Bytes::copy_from_slice(key.as_bytes());
+                let place = (*incarnation, *position);
+                self.append(connection, &AppendedRun::new(run, place, *missed, *begins, key))
             }
             LogChange::EvictTo { topic, position } => {
                 let sql = "DELETE FROM run WHERE topic = ?1 AND position < ?2";
@@ -109,6 +148,22 @@ impl LogTables {
             LogChange::DropTopic { topic } => self.drop_topic(connection, topic),
             _ => Ok(()),
         }
+    }
+
+    /// Adds a run. One whose author is not known and who has no key here is left out.
+    pub(crate) fn append(&mut self, connection: &Connection, run: &AppendedRun) -> Result<()> {
+        let Some(author) = self.author(connection, run.author, &run.key)? else { return Ok(()) };
+        let topic = self.topic(connection, run.topic, run.incarnation.cast_signed())?;
+        let row = RunRow {
+            position: run.position.cast_signed(),
+            entries: run.entries.cast_signed(),
+            missed: run.missed.cast_signed(),
+            begins: run.begins,
+            time: run.time.cast_signed(),
+        };
+        add_run(connection, (topic, author), &row, run)?;
+        self.note_head((topic, author), &row, run);
+        Ok(())
     }
 
     /// Writes what was put off to the end of the transaction.
@@ -197,9 +252,9 @@ impl LogTables {
         Ok(found)
     }
 
-    fn author(&mut self, connection: &Connection, id: AgentId, key: &[u8]) -> Result<i64> {
+    fn author(&mut self, connection: &Connection, id: AgentId, key: &[u8]) -> Result<Option<i64>> {
         if let Some(row) = self.authors.get(&id) {
-            return Ok(*row);
+            return Ok(Some(*row));
         }
         let found = connection
             .prepare_cached(FIND_AUTHOR)?
@@ -207,26 +262,26 @@ impl LogTables {
             .optional()?;
         let row = match found {
             Some(row) => row,
+            None if key.is_empty() => return Ok(None),
             None => connection.prepare_cached(ADD_AUTHOR)?.insert(params![id.as_bytes(), key])?,
         };
         self.authors.insert(id, row);
-        Ok(row)
+        Ok(Some(row))
     }
 
-    fn note_head(&mut self, id: TopicId, (topic, author): (i64, i64), row: &RunRow, run: &Run) {
-        let chain = StoredChain::after(run);
+    fn note_head(&mut self, (topic, author): (i64, i64), row: &RunRow, run: &AppendedRun) {
         let head = ChainRow {
-            epoch: chain.epoch.cast_signed(),
-            head: chain.head.cast_signed(),
-            hash: chain.hash,
+            epoch: run.epoch.cast_signed(),
+            head: run.head.cast_signed(),
+            hash: run.hash,
             time: row.time,
         };
-        let noted = Head { topic: id, author: chain.author, row: head };
+        let noted = Head { topic: run.topic, author: run.author, row: head };
         let held = self.heads.entry((topic, author, head.epoch)).or_insert(noted);
         if held.row.head < head.head {
             *held = noted;
         }
-        if let Some(topic) = self.topics.get_mut(&id) {
+        if let Some(topic) = self.topics.get_mut(&run.topic) {
             let end = row.position.saturating_add(row.entries);
             topic.moved |= end > topic.end;
             topic.end = topic.end.max(end);
@@ -290,10 +345,10 @@ fn add_run(
     connection: &Connection,
     (topic, author): (i64, i64),
     row: &RunRow,
-    run: &Run,
+    run: &AppendedRun,
 ) -> Result<()> {
-    let (body, data) = (run.body(), run.encoded());
-    let seal = row.seal(body.topic().as_bytes(), body.author().as_bytes(), data);
+    let data = &run.data;
+    let seal = row.seal(run.topic.as_bytes(), run.author.as_bytes(), data);
     let RunRow { position, entries, missed, begins, time } = *row;
     connection.prepare_cached(ADD_RUN)?.execute(params![
         topic,

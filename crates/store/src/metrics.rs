@@ -10,10 +10,14 @@ pub struct StoreMetrics {
     pub commits: Counter,
     /// Transactions that they took.
     pub transactions: Counter,
+    /// Changes that a crash had left out of the tables, applied at the start.
+    pub replayed: Counter,
     /// Changes in them.
     pub changes: Counter,
     /// Encoded bytes of appended runs.
     pub run_bytes: Counter,
+    /// Bytes of mail and letters stored, nearly.
+    pub mail_bytes: Counter,
     /// Topics loaded.
     pub loads: Counter,
     /// Runs loaded.
@@ -45,8 +49,10 @@ impl StoreMetrics {
         vec![
             self.commits.metric("store_commits", "Commits done"),
             self.transactions.metric("store_transactions", "Transactions that commits took"),
+            self.replayed.metric("store_replayed", "Changes applied that a crash had left"),
             self.changes.metric("store_changes", "Changes committed"),
             self.run_bytes.metric("store_run_bytes", "Encoded bytes of runs committed"),
+            self.mail_bytes.metric("store_mail_bytes", "Bytes of mail committed"),
             self.loads.metric("store_loads", "Topics loaded"),
             self.runs_loaded.metric("store_runs_loaded", "Runs loaded"),
             self.rows_damaged.metric("store_rows_damaged", "Damaged rows left out of loads"),

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use crate::{
     config::{Durability, JOURNAL_PAGES, PAGE_BYTES, StoreConfig},
     error::{OpenError, store_error},
-    file,
+    file, mail,
 };
 
 /// Marks the file as ours: `x0xd`.
@@ -24,7 +24,8 @@ const STATEMENTS: usize = 24;
 ///
 /// `run.id` is the order of arrival, in which runs are evicted; `run_time` is for expiry. Numbers
 /// that are unsigned in the program are stored as the signed number of the same bits.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE topic (
         id INTEGER PRIMARY KEY,
         topic BLOB NOT NULL UNIQUE,
@@ -66,7 +67,59 @@ const MIGRATIONS: [&str; 1] = ["
         agent BLOB NOT NULL,
         PRIMARY KEY (topic, agent)
     ) WITHOUT ROWID;
-"];
+",
+    "
+    CREATE TABLE mail (
+        number INTEGER PRIMARY KEY,
+        key INTEGER NOT NULL,
+        id BLOB NOT NULL,
+        sender BLOB NOT NULL,
+        recipient BLOB NOT NULL,
+        machine BLOB NOT NULL,
+        time INTEGER NOT NULL,
+        reply_to BLOB,
+        flags INTEGER NOT NULL,
+        seal INTEGER NOT NULL,
+        payload BLOB
+    );
+    CREATE UNIQUE INDEX mail_key ON mail (key);
+    CREATE TABLE letter (
+        number INTEGER PRIMARY KEY,
+        key INTEGER NOT NULL,
+        id BLOB NOT NULL,
+        sender BLOB NOT NULL,
+        recipient BLOB NOT NULL,
+        posted INTEGER NOT NULL,
+        expires INTEGER NOT NULL,
+        state INTEGER NOT NULL,
+        changed INTEGER NOT NULL,
+        reply_to BLOB,
+        flags INTEGER NOT NULL,
+        seal INTEGER NOT NULL,
+        payload BLOB NOT NULL
+    );
+    CREATE UNIQUE INDEX letter_key ON letter (key);
+    CREATE INDEX letter_open ON letter (number) WHERE state < 2;
+    CREATE TABLE consumer (
+        name TEXT PRIMARY KEY,
+        record BLOB NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE mail_state (
+        id INTEGER PRIMARY KEY,
+        last INTEGER NOT NULL,
+        floor INTEGER NOT NULL,
+        seen INTEGER NOT NULL,
+        messages INTEGER NOT NULL,
+        bytes INTEGER NOT NULL,
+        last_letter INTEGER NOT NULL,
+        letters INTEGER NOT NULL,
+        letter_bytes INTEGER NOT NULL,
+        indexed INTEGER NOT NULL,
+        letters_indexed INTEGER NOT NULL
+    );
+    INSERT INTO mail_state VALUES (1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+",
+];
 
 /// An open file.
 #[derive(Debug)]
@@ -89,7 +142,10 @@ pub(crate) fn open(config: &StoreConfig) -> Result<Opened, OpenError> {
             }
             let aside = file::set_aside(&path).map_err(io)?;
             tracing::warn!(%reason, aside = %aside.display(), "the database is damaged; starting a new one");
-            Ok(Opened { set_aside: true, ..try_open(config)? })
+            let opened = Opened { set_aside: true, ..try_open(config)? };
+            let begun = mail::begin_after_damage(&opened.connection);
+            begun.map_err(|error| OpenError::Store { path, source: store_error(&error) })?;
+            Ok(opened)
         }
         opened => opened,
     }

@@ -8,6 +8,7 @@ use tokio::sync::{
     oneshot,
 };
 use x0x_core::WallTime;
+use x0x_direct::mail::Retention;
 use x0x_gossip_pubsub::{LogChange, StoreError};
 
 use crate::{
@@ -16,20 +17,31 @@ use crate::{
     file,
     journal::Journal,
     logs::{self, LogTables},
+    mail::{self, MailTables},
     metrics::StoreMetrics,
     schema,
+    tail::{Replayed, Tail},
 };
+
+mod commit_mail;
+
+pub(crate) use self::commit_mail::MailCommit;
 
 /// Bytes appended after which the size of the file is looked at.
 const LOOK_AFTER: u64 = 1024 * 1024;
 
 /// How the writer's opening went.
-pub(crate) type Opened = Result<(), OpenError>;
+pub(crate) type Opened = Result<Tail, OpenError>;
 
 /// What handles ask of the writer, in order.
 #[derive(Debug)]
 pub(crate) enum Command {
     Commit(Commit),
+    Mail(MailCommit),
+    /// Lets some more mail be searched; answers whether there is more of it.
+    Index(oneshot::Sender<Result<bool, StoreError>>),
+    /// Put what is in the tail into the tables.
+    Apply,
     /// Answers once everything before it is committed, with the number of the file.
     Barrier(oneshot::Sender<Result<u64, StoreError>>),
     /// A reader found the file of this number damaged.
@@ -64,11 +76,17 @@ pub(crate) struct Writer {
     config: StoreConfig,
     commands: mpsc::Receiver<Command>,
     metrics: Arc<StoreMetrics>,
+    tail: Tail,
+    /// What a crash left in the tail, until it is in the tables.
+    left: Vec<Replayed>,
     /// None when a new file could not be opened in place of a damaged one; tried again.
     connection: Option<Connection>,
     /// Counts files: a damaged one is followed by a new one.
     file: u64,
     tables: LogTables,
+    mail: MailTables,
+    /// Something of the mail is left to prune.
+    pruning: Option<(Retention, WallTime)>,
     journal: Journal,
     /// Something is left to expire before this time.
     expiring: Option<WallTime>,
@@ -85,19 +103,28 @@ impl Writer {
         metrics: Arc<StoreMetrics>,
         opened: oneshot::Sender<Opened>,
     ) {
+        let (tail, left) = Tail::open(&config);
         let mut writer = Self {
             config,
             commands,
             metrics,
+            tail: tail.clone(),
+            left,
             connection: None,
             file: 0,
             tables: LogTables::default(),
+            mail: MailTables::default(),
+            pruning: None,
             journal: Journal::default(),
             expiring: None,
             evicting: false,
             unseen_bytes: 0,
         };
-        let result = writer.open();
+        let result = writer.open().map(|()| {
+            // What fails now is tried again before anything else is applied.
+            let _ = writer.replay();
+            tail
+        });
         let failed = result.is_err();
         // A caller that is gone dropped the handle, which ends the loop.
         drop(opened.send(result));
@@ -115,7 +142,20 @@ impl Writer {
                     (group, next) = self.collect(first);
                     self.commit(group);
                 }
-                Command::Barrier(reply) => drop(reply.send(self.connect().map(|()| self.file))),
+                Command::Mail(first) => next = self.commit_mail(first),
+                Command::Index(reply) => {
+                    let result = self.index_mail();
+                    // A caller that is gone does not want to know.
+                    drop(reply.send(result));
+                }
+                Command::Apply => {
+                    // It stays in the tail, and is tried again.
+                    let _ = self.apply_tail();
+                }
+                Command::Barrier(reply) => {
+                    let result = self.connect().and_then(|()| self.apply_tail());
+                    drop(reply.send(result.map(|()| self.file)));
+                }
                 Command::Damaged(file, reason) if file == self.file => self.replace(&reason),
                 Command::Damaged(..) => {}
                 Command::Close(reply) => {
@@ -131,7 +171,7 @@ impl Writer {
 
     /// The next command. Without one waiting, what is to be deleted is worked off.
     fn next(&mut self) -> Option<Command> {
-        while self.expiring.is_some() || self.evicting {
+        while self.expiring.is_some() || self.pruning.is_some() || self.evicting {
             match self.commands.try_recv() {
                 Ok(command) => return Some(command),
                 Err(TryRecvError::Empty) => self.step(),
@@ -160,45 +200,104 @@ impl Writer {
     }
 
     fn commit(&mut self, group: Vec<Commit>) {
-        let mut result = self.connect().and_then(|()| self.try_commit(&group));
-        if matches!(result, Err(StoreError::Full)) && self.make_room(&group) {
-            result = self.try_commit(&group);
+        let mut result = self.connect().and_then(|()| self.apply_tail());
+        if result.is_ok() {
+            let changes: Vec<&LogChange> =
+                group.iter().flat_map(|commit| &commit.changes).collect();
+            result = self.apply(&changes);
+        }
+        match &result {
+            Ok(()) => self.metrics.commits.add(group.len() as u64),
+            Err(error) => group.iter().for_each(|_| self.metrics.failed(error)),
+        }
+        self.tail.done_through(group.len());
+        for commit in group {
+            // A caller that is gone does not want to know.
+            drop(commit.reply.send(result.clone()));
+        }
+        self.step();
+    }
+
+    /// Puts what is in the tail into the tables. What was committed is not given up because the
+    /// file is: it goes into the new one.
+    fn apply_tail(&mut self) -> Result<(), StoreError> {
+        if !self.left.is_empty() {
+            self.connect().and_then(|()| self.replay())?;
+        }
+        let Some(pending) = self.tail.take() else { return Ok(()) };
+        let changes: Vec<&LogChange> = pending.changes.iter().collect();
+        let mut result = self.connect().and_then(|()| self.apply(&changes));
+        if matches!(result, Err(StoreError::Corrupt(_))) {
+            result = self.connect().and_then(|()| self.apply(&changes));
+        }
+        match &result {
+            Ok(()) => self.tail.applied(),
+            Err(error) => {
+                self.metrics.failed(error);
+                self.tail.put_back(pending);
+            }
+        }
+        result
+    }
+
+    /// Puts what a crash left in the tail into the tables.
+    fn replay(&mut self) -> Result<(), StoreError> {
+        let Some(connection) = &self.connection else { return Err(StoreError::Closed) };
+        let (tables, left) = (&mut self.tables, &self.left);
+        let result = transaction(connection, |connection| {
+            for change in left {
+                match change {
+                    Replayed::Append(run) => tables.append(connection, run)?,
+                    Replayed::Other(change) => tables.apply(connection, change)?,
+                }
+            }
+            tables.finish(connection)
+        });
+        if let Err(error) = result {
+            tables.forget();
+            tracing::warn!(%error, "what a crash left in the tail cannot be applied now");
+            return Err(store_error(&error));
+        }
+        self.metrics.replayed.add(left.len() as u64);
+        self.left = Vec::new();
+        self.tail.replayed();
+        Ok(())
+    }
+
+    /// Applies changes in one transaction, after making room for them where that helps.
+    fn apply(&mut self, changes: &[&LogChange]) -> Result<(), StoreError> {
+        let size = changes.iter().map(|change| bytes(change)).sum();
+        let mut result = self.try_apply(changes);
+        if matches!(result, Err(StoreError::Full)) && self.make_room(size) {
+            result = self.try_apply(changes);
         }
         match &result {
             Ok(()) => {
-                let changes: usize = group.iter().map(|commit| commit.changes.len()).sum();
-                let bytes = group.iter().map(Commit::bytes).sum();
-                self.metrics.commits.add(group.len() as u64);
                 self.metrics.transactions.inc();
-                self.metrics.changes.add(changes as u64);
-                self.metrics.run_bytes.add(bytes);
-                self.unseen_bytes += bytes;
-                self.journal.note(&self.config, bytes);
+                self.metrics.changes.add(changes.len() as u64);
+                self.metrics.run_bytes.add(size);
+                self.unseen_bytes += size;
+                self.journal.note(&self.config, size);
             }
             Err(error) => {
-                group.iter().for_each(|_| self.metrics.failed(error));
                 tracing::debug!(%error, "a commit failed");
                 if let StoreError::Corrupt(reason) = error {
                     self.replace(reason);
                 }
             }
         }
-        for commit in group {
-            // A caller that is gone does not want to know.
-            drop(commit.reply.send(result.clone()));
-        }
         if self.unseen_bytes >= LOOK_AFTER.min(self.config.cap() / 16) {
             self.look();
         }
-        self.step();
+        result
     }
 
-    fn try_commit(&mut self, group: &[Commit]) -> Result<(), StoreError> {
+    fn try_apply(&mut self, changes: &[&LogChange]) -> Result<(), StoreError> {
         let Some(connection) = &self.connection else { return Err(StoreError::Closed) };
         let tables = &mut self.tables;
         let mut expiring = self.expiring;
         let result = transaction(connection, |connection| {
-            for change in group.iter().flat_map(|commit| &commit.changes) {
+            for change in changes {
                 if let LogChange::Expire { before } = change {
                     let (runs, last) = tables.expire(connection, *before)?;
                     self.metrics.runs_expired.add(runs);
@@ -218,8 +317,9 @@ impl Writer {
         result.map_err(|error| store_error(&error))
     }
 
-    /// One step of expiry and one of eviction, if there is something to do.
+    /// One step of pruning, of expiry and of eviction, if there is something to do.
     fn step(&mut self) {
+        self.prune_mail();
         let Some(connection) = &self.connection else {
             (self.expiring, self.evicting) = (None, false);
             return;
@@ -257,8 +357,7 @@ impl Writer {
     }
 
     /// Evicts until a group that did not fit may fit. One that cannot fit costs nothing.
-    fn make_room(&mut self, group: &[Commit]) -> bool {
-        let bytes: u64 = group.iter().map(Commit::bytes).sum();
+    fn make_room(&mut self, bytes: u64) -> bool {
         let cap = self.config.cap();
         if bytes > cap / 2 {
             return false;
@@ -297,7 +396,7 @@ impl Writer {
         })
     }
 
-    fn open(&mut self) -> Opened {
+    fn open(&mut self) -> Result<(), OpenError> {
         let schema::Opened { connection, is_new, set_aside } = schema::open(&self.config)?;
         if is_new {
             self.journal.write_back_next();
@@ -306,6 +405,7 @@ impl Writer {
         self.connection = Some(connection);
         self.file += 1;
         self.tables.forget();
+        self.mail.forget();
         self.look();
         Ok(())
     }
@@ -327,11 +427,20 @@ impl Writer {
         }
         if let Err(error) = self.open() {
             tracing::error!(%error, "no new database in place of the damaged one");
+        } else if let Some(connection) = &self.connection
+            && let Err(error) = mail::begin_after_damage(connection)
+        {
+            tracing::warn!(%error, "numbers of mail begin anew");
         }
     }
 
     /// Writes the journal back and closes the file.
     fn close(&mut self) -> Result<(), StoreError> {
+        self.tail.stop();
+        if let Err(error) = self.apply_tail() {
+            tracing::warn!(%error, "the tail waits for the next start");
+        }
+        self.tail.close();
         self.journal.wait();
         let Some(connection) = self.connection.take() else { return Ok(()) };
         connection.close().map_err(|(_, error)| store_error(&error))

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use x0x_core::{Clock, Machine, MachineId, PeerAddr, Protocol, StreamClass, Tick};
+use x0x_identity::BindingPolicy;
 
 pub(crate) use self::assembly::Assembly;
 use self::stream::{ClassReader, Incoming};
@@ -60,8 +61,11 @@ pub(crate) struct Context {
     pub(crate) consumers: Consumers,
     pub(crate) assembly: Assembly,
     pub(crate) bindings: RwLock<Vec<Bytes>>,
-    /// Peers to disconnect: a set rather than a queue, so that the call never waits.
-    pub(crate) disconnects: StdMutex<Vec<MachineId>>,
+    /// Whose bindings count.
+    pub(crate) policy: Arc<dyn BindingPolicy>,
+    /// Peers to disconnect, with the code to tell: a set rather than a queue, so that the call never
+    /// waits.
+    pub(crate) disconnects: StdMutex<Vec<(MachineId, CloseCode)>>,
     pub(crate) disconnect: tokio::sync::Notify,
     /// The node is to end.
     pub(crate) stopping: CancellationToken,
@@ -210,8 +214,8 @@ impl Actor {
         let peers = std::mem::take(
             &mut *self.context.disconnects.lock().unwrap_or_else(PoisonError::into_inner),
         );
-        for peer in peers {
-            self.handle(Input::Disconnect(peer));
+        for (peer, code) in peers {
+            self.handle(Input::Disconnect(peer, code));
         }
     }
 

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use x0x_core::{Clock, MachineId, PeerAddr, Protocol, SeededRng, StreamClass};
+use x0x_identity::{AcceptAll, BindingPolicy};
 
 use crate::{
     config::{MAX_SESSIONS, SessionConfig},
@@ -24,7 +25,7 @@ use crate::{
     state::Sessions,
     table::{Holds, Session, SessionTable},
     transport::{Inbound, SessionInfo, Transport},
-    wire::{ControlOut, Instance, NetworkId},
+    wire::{CloseCode, ControlOut, Instance, NetworkId},
 };
 
 /// What a machine says of itself to every peer.
@@ -81,6 +82,22 @@ impl Node {
         hello: LocalHello,
         clock: Arc<dyn Clock>,
     ) -> Self {
+        Self::start_with(engine, config, hello, clock, Arc::new(AcceptAll))
+    }
+
+    /// As [`start`](Self::start), with somebody who decides which of the agents that peers prove
+    /// count, and whom to refuse.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    #[must_use]
+    pub fn start_with(
+        engine: impl Engine,
+        config: SessionConfig,
+        hello: LocalHello,
+        clock: Arc<dyn Clock>,
+        policy: Arc<dyn BindingPolicy>,
+    ) -> Self {
         let engine: Arc<dyn Engine> = Arc::new(engine);
         let metrics = Arc::new(TransportMetrics::default());
         let (commands, command_receiver) = mpsc::channel(MAX_COMMANDS);
@@ -109,6 +126,7 @@ impl Node {
             assembly: Assembly::new(&config),
             config,
             bindings: RwLock::new(hello.bindings),
+            policy,
             disconnects: Mutex::default(),
             disconnect: Notify::new(),
             stopping: CancellationToken::new(),
@@ -154,6 +172,20 @@ impl Node {
     pub async fn shutdown(&self) {
         self.context.stopping.cancel();
         self.context.closed.cancelled().await;
+    }
+
+    fn end_session(&self, peer: MachineId, code: CloseCode) {
+        let mut peers = self.context.disconnects.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, known)) = peers.iter_mut().find(|(known, _)| *known == peer) {
+            // Whoever is refused is not waited for.
+            if code == CloseCode::Refused {
+                *known = code;
+            }
+        } else if peers.len() < MAX_SESSIONS {
+            peers.push((peer, code));
+        }
+        drop(peers);
+        self.context.disconnect.notify_one();
     }
 
     fn send_error(&self, refused: &Refused) -> SendError {
@@ -216,12 +248,11 @@ impl Transport for Node {
     }
 
     fn disconnect(&self, peer: MachineId) {
-        let mut peers = self.context.disconnects.lock().unwrap_or_else(PoisonError::into_inner);
-        if peers.len() < MAX_SESSIONS && !peers.contains(&peer) {
-            peers.push(peer);
-        }
-        drop(peers);
-        self.context.disconnect.notify_one();
+        self.end_session(peer, CloseCode::Disconnected);
+    }
+
+    fn expel(&self, peer: MachineId) {
+        self.end_session(peer, CloseCode::Refused);
     }
 
     fn hold(&self, peer: MachineId, holder: Protocol, held: bool) {

@@ -41,6 +41,7 @@ metrics! {
         sessions_lost = "Sessions ended by the peer or the path.",
         sessions_replaced = "Sessions replaced by a later link of the same peer.",
         sessions_idle_closed = "Sessions closed because they were idle and too many.",
+        sessions_expelled = "Sessions cut off because who is behind them is refused.",
         sessions_evicted = "Idle sessions closed to make room for others.",
         holds_refused = "Sessions not held because too many are.",
         links_duplicate = "Links closed because the peer had a session.",
@@ -51,6 +52,7 @@ metrics! {
         hellos_refused_network = "Hellos of another network.",
         hellos_refused_binding = "Hellos with a binding that does not hold.",
         hellos_refused_expired = "Hellos with a binding outside its validity.",
+        hellos_refused_policy = "Hellos of machines whose keys are revoked.",
         hellos_refused_malformed = "Hellos that are malformed or too large.",
         addresses_refused = "Addresses that a peer claims and that are not remembered.",
         control_refused = "Control messages that are malformed, too large or out of turn.",
@@ -152,6 +154,7 @@ impl TransportMetrics {
                 &self.hellos_refused_expired
             }
             HelloError::Binding(_) => &self.hellos_refused_binding,
+            HelloError::Refused => &self.hellos_refused_policy,
         }
         .inc();
     }

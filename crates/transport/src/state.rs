@@ -117,8 +117,8 @@ pub enum Input {
         /// Why.
         reason: LinkClosed,
     },
-    /// The session with a peer is not wanted any more.
-    Disconnect(MachineId),
+    /// The session with a peer is not wanted any more; what to tell it.
+    Disconnect(MachineId, CloseCode),
     /// Which sessions are in use now; those left out keep what was told of them.
     Usage(Vec<Usage>),
     /// Everything ends.
@@ -450,10 +450,13 @@ impl Sessions {
         session
     }
 
-    fn on_disconnect(&mut self, now: Tick, peer: MachineId) {
+    fn on_disconnect(&mut self, now: Tick, peer: MachineId, code: CloseCode) {
         self.forget_reconnect(peer);
         if let Some(link) = self.sessions.get(&peer).map(|session| session.link) {
-            self.refuse(now, link, CloseCode::Disconnected);
+            if code == CloseCode::Refused {
+                self.metrics.sessions_expelled.inc();
+            }
+            self.refuse(now, link, code);
         }
     }
 
@@ -485,7 +488,7 @@ impl Machine for Sessions {
             Input::Keep { link, number } => self.on_keep(now, link, number),
             Input::Refused { link, code } => self.refuse(now, link, code),
             Input::LinkClosed { link, reason } => self.on_link_closed(now, link, &reason),
-            Input::Disconnect(peer) => self.on_disconnect(now, peer),
+            Input::Disconnect(peer, code) => self.on_disconnect(now, peer, code),
             Input::Usage(usage) => self.on_usage(now, &usage),
             Input::Shutdown => self.on_shutdown(),
         }

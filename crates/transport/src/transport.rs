@@ -39,6 +39,12 @@ pub trait Transport: Send + Sync + fmt::Debug + 'static {
     /// second, and nothing more is taken.
     fn disconnect(&self, peer: MachineId);
 
+    /// Ends the session with a peer that is refused, if there is one: at once, and nothing that is queued
+    /// for it is sent any more.
+    fn expel(&self, peer: MachineId) {
+        self.disconnect(peer);
+    }
+
     /// Says whether a layer, named by its protocol, needs the session with a peer to stay when nothing
     /// is sent on it. Sessions that nobody holds are closed when they are idle and too many. What is
     /// held stays held across sessions, until it is let go. Without effect where sessions are never

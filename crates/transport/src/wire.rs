@@ -14,7 +14,9 @@ use prost::Message;
 use x0x_core::{
     AgentId, DecodeError, MAX_ADDRESSES, MachineId, WallTime, decode_bounded, fixed_bytes,
 };
-use x0x_identity::{BindingError, MAX_SIGNED_BINDING, SignedBinding, SignedBindingIn};
+use x0x_identity::{
+    BindingError, BindingPolicy, MAX_SIGNED_BINDING, Shown, SignedBinding, SignedBindingIn,
+};
 
 use crate::MAX_AGENTS;
 
@@ -189,7 +191,7 @@ pub struct HelloIn {
 pub struct Hello {
     /// This run of the peer's process.
     pub instance: Instance,
-    /// The agents that it proved, each once.
+    /// The agents that it proved and that count here, each once.
     pub agents: Vec<AgentId>,
     /// Where it says that it listens. Its word only: it may name others' addresses.
     pub listen_addresses: Vec<SocketAddr>,
@@ -210,6 +212,9 @@ pub enum HelloError {
     /// One of the bindings.
     #[error("binding: {0}")]
     Binding(#[from] BindingError),
+    /// The machine is refused here.
+    #[error("the machine is refused")]
+    Refused,
 }
 
 impl HelloError {
@@ -219,6 +224,7 @@ impl HelloError {
         match self {
             Self::Version(_) | Self::Network => CloseCode::WrongNetwork,
             Self::Binding(_) => CloseCode::Misbehaved,
+            Self::Refused => CloseCode::Refused,
         }
     }
 }
@@ -245,7 +251,7 @@ impl HelloIn {
     }
 
     /// Checks the version, the network and each binding for the machine that proved its id on the
-    /// link. The cheap checks come first.
+    /// link. The cheap checks come first. Agents that do not count by the policy are left out.
     ///
     /// # Errors
     /// [`HelloError`] with the first thing that is wrong.
@@ -254,6 +260,7 @@ impl HelloIn {
         network: NetworkId,
         machine: MachineId,
         now: WallTime,
+        policy: &dyn BindingPolicy,
     ) -> Result<Hello, HelloError> {
         if self.version != VERSION {
             return Err(HelloError::Version(self.version));
@@ -261,11 +268,14 @@ impl HelloIn {
         if self.network != network {
             return Err(HelloError::Network);
         }
+        if policy.refuses(&machine) {
+            return Err(HelloError::Refused);
+        }
         let mut agents = Vec::with_capacity(self.bindings.len());
         for binding in self.bindings {
-            let agent = binding.verify(machine, now)?.binding.agent;
-            if !agents.contains(&agent) {
-                agents.push(agent);
+            let binding = binding.verify(machine, now)?.binding;
+            if !agents.contains(&binding.agent) && policy.accepts(&binding, Shown::Session) {
+                agents.push(binding.agent);
             }
         }
         let (instance, replace) = (self.instance, self.replace);
@@ -380,6 +390,8 @@ pub enum CloseCode {
     Disconnected = 5,
     /// The hello or the keep did not arrive in time.
     Timeout = 6,
+    /// The peer, or an agent that it proved, is refused.
+    Refused = 7,
 }
 
 impl CloseCode {
@@ -393,6 +405,7 @@ impl CloseCode {
             4 => Self::Limit,
             5 => Self::Disconnected,
             6 => Self::Timeout,
+            7 => Self::Refused,
             _ => Self::Misbehaved,
         }
     }
@@ -408,6 +421,7 @@ impl fmt::Display for CloseCode {
             Self::Limit => "limit reached",
             Self::Disconnected => "disconnected",
             Self::Timeout => "timeout",
+            Self::Refused => "refused",
         })
     }
 }

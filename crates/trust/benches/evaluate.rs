@@ -24,7 +24,7 @@ fn populated(contacts: usize) -> (TrustState, Vec<(AgentId, MachineId)>) {
         let binding =
             AgentBinding { agent, machine, not_before: now, not_after: now, generation: 1 };
         state.observe(&binding, now, &mut events);
-        state.observe_user(agent, UserId::new(id(&mut rng)));
+        state.observe_user(agent, UserId::new(id(&mut rng)), now);
         asked.push((agent, machine));
     }
     (state, asked)

@@ -82,14 +82,31 @@ pub struct Sighting {
     pub generation: u64,
     /// The machines with a binding of that generation, the latest last; at most [`MAX_PLACES`].
     pub machines: Vec<MachineId>,
-    /// The user who certified it, when it said so itself.
+    /// The user who certified it, when it said so itself. Kept beyond the certificate, so that the
+    /// user's revocation still counts; to be shown is [`user`](Self::user).
     pub user_id: Option<UserId>,
+    /// When the certificate ends, in seconds since the Unix epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) user_until: Option<u64>,
 }
 
 impl Sighting {
     /// Whether the agent has left this machine.
     pub(crate) fn superseded(&self, machine: &MachineId) -> bool {
         self.generation > 0 && !self.machines.is_empty() && !self.machines.contains(machine)
+    }
+
+    /// The user behind the agent, while their certificate holds.
+    #[must_use]
+    pub fn user(&self, now: WallTime) -> Option<UserId> {
+        self.user_id.filter(|_| self.user_until.is_some_and(|until| now.as_secs() < until))
+    }
+
+    pub(crate) fn certified(&mut self, user: UserId, until: WallTime) {
+        let until = until.as_secs();
+        let same = self.user_id == Some(user);
+        self.user_until = Some(self.user_until.filter(|_| same).map_or(until, |at| at.max(until)));
+        self.user_id = Some(user);
     }
 
     pub(crate) fn add(&mut self, machine: MachineId) {

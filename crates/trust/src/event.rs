@@ -39,7 +39,7 @@ pub enum TrustEvent {
         /// Whose key.
         subject: Subject,
     },
-    /// A contact says that it moved to another machine.
+    /// An agent proved that it moved to another machine.
     Moved {
         /// The agent.
         agent: AgentId,
@@ -47,7 +47,8 @@ pub enum TrustEvent {
         from: Option<MachineId>,
         /// Where it says it is.
         to: MachineId,
-        /// It is pinned elsewhere, and refused there until somebody changes the pin.
+        /// It is a contact that is pinned elsewhere, and refused there until somebody changes the pin.
+        /// Told once for each move.
         refused: bool,
     },
     /// So many events passed unread: ask the policy again about everything.

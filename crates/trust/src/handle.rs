@@ -9,7 +9,7 @@ use std::{
 };
 
 use tokio::sync::{Mutex, broadcast};
-use x0x_core::{AgentId, Clock, MachineId, UserId};
+use x0x_core::{AgentId, Clock, MachineId, UserId, WallTime};
 use x0x_identity::{AgentBinding, Revocation, Subject, private_file::FileError};
 
 use crate::{
@@ -165,6 +165,25 @@ impl Trust {
         self.read().sighting(agent).cloned()
     }
 
+    /// The user behind an agent, while the certificate that showed them holds.
+    #[must_use]
+    pub fn user_of(&self, agent: &AgentId) -> Option<UserId> {
+        let now = self.inner.clock.wall();
+        self.read().sighting(agent).and_then(|sighting| sighting.user(now))
+    }
+
+    /// The machine that a pinned contact says it moved to, while that is refused.
+    #[must_use]
+    pub fn refused_move(&self, agent: &AgentId) -> Option<MachineId> {
+        self.read().refused_move(agent)
+    }
+
+    /// Whether a key has to do with a contact: is its own, of a machine it runs on, of its user.
+    #[must_use]
+    pub fn concerns_contact(&self, subject: &Subject) -> bool {
+        self.read().concerns_contact(subject)
+    }
+
     /// Makes a change and waits until it is on disk. Only then does anybody see it.
     ///
     /// # Errors
@@ -204,21 +223,26 @@ impl Trust {
     pub fn observe(&self, binding: &AgentBinding) -> Observation {
         let mut events = Vec::new();
         let now = self.inner.clock.wall();
-        let observation = self.write().observe(binding, now, &mut events);
+        let mut state = self.write();
+        let observation = state.observe(binding, now, &mut events);
+        let kept = state.contact(&binding.agent).is_some();
+        drop(state);
         match observation {
             Observation::Superseded => self.inner.metrics.superseded.inc(),
             Observation::Refused => self.inner.metrics.refused_pin.inc(),
-            Observation::Current | Observation::Moved => {
+            // Of strangers nothing is written.
+            Observation::Current | Observation::Moved if kept => {
                 self.inner.unsaved.store(true, Ordering::Relaxed);
             }
+            Observation::Current | Observation::Moved => {}
         }
         self.tell(&events);
         observation
     }
 
-    /// An agent showed a verified certificate of its user.
-    pub fn observe_user(&self, agent: AgentId, user: UserId) {
-        self.write().observe_user(agent, user);
+    /// An agent showed a verified certificate of its user, which ends at `until`.
+    pub fn observe_user(&self, agent: AgentId, user: UserId, until: WallTime) {
+        self.write().observe_user(agent, user, until);
         self.inner.unsaved.store(true, Ordering::Relaxed);
     }
 

@@ -33,6 +33,8 @@ mod level;
 #[cfg(feature = "tokio")]
 mod metrics;
 mod policy;
+#[cfg(feature = "fs")]
+mod proofs;
 mod revocations;
 mod state;
 #[cfg(feature = "test-util")]
@@ -55,5 +57,7 @@ pub use level::{IdentityType, Level, ParseWordError};
 #[cfg(feature = "tokio")]
 pub use metrics::TrustMetrics;
 pub use policy::{Action, Decision, EFFECTS, Policy, Reason, Verdict};
+#[cfg(feature = "fs")]
+pub use proofs::{MAX_PROOFS, Proofs, ProofsFile};
 pub use revocations::{MAX_REVOCATIONS, RevocationRecord, Revoker};
 pub use state::{Assessment, Change, MAX_STRANGERS, Observation, Outcome, TrustState};

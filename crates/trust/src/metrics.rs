@@ -14,7 +14,7 @@ pub struct TrustMetrics {
     pub denied: Counter,
     /// Decisions that refused without a sign.
     pub silenced: Counter,
-    /// Contacts that moved to another machine.
+    /// Agents that moved to another machine.
     pub moved: Counter,
     /// Bindings of machines that their agent had left.
     pub superseded: Counter,
@@ -54,7 +54,7 @@ impl TrustMetrics {
             self.allowed.metric("trust_allowed", "Decisions that let something happen"),
             self.denied.metric("trust_denied", "Decisions that refused openly"),
             self.silenced.metric("trust_silenced", "Decisions that refused without a sign"),
-            self.moved.metric("trust_moved", "Contacts that moved to another machine"),
+            self.moved.metric("trust_moved", "Agents that moved to another machine"),
             self.superseded.metric("trust_superseded", "Bindings of machines that were left"),
             self.refused_pin.metric("trust_refused_pin", "Bindings against a pin"),
             self.revoked.metric("trust_revoked", "Revocations that were new here"),

@@ -21,7 +21,8 @@ pub enum Action {
     GroupInvite,
     /// Send the agent what is meant for contacts only, such as the cards of listed groups.
     ContactShare,
-    /// Answer the agent's question about who is online.
+    /// Answer the agent's question about who is online. What a session shows by itself, and what
+    /// neighbours need to know of each other, is no answer.
     PresenceQuery,
     /// Show that the agent is online.
     PresenceVisible,
@@ -156,7 +157,7 @@ pub const EFFECTS: [(Action, [Verdict; 8]); 11] = [
     (Action::FileOffer,       [S,     S,      S,     S,      A,      A,    A,      A]),
     (Action::GroupInvite,     [S,     S,      S,     S,      A,      A,    A,      A]),
     (Action::ContactShare,    [D,     D,      D,     D,      D,      A,    A,      A]),
-    (Action::PresenceQuery,   [S,     S,      S,     S,      A,      A,    A,      A]),
+    (Action::PresenceQuery,   [S,     S,      S,     S,      S,      A,    A,      A]),
     (Action::PresenceVisible, [D,     D,      D,     D,      A,      A,    A,      A]),
     (Action::Exec,            [S,     S,      S,     S,      D,      D,    A,      A]),
     (Action::AnnounceAccept,  [S,     S,      S,     S,      A,      A,    A,      A]),

@@ -62,6 +62,9 @@ pub struct TrustState {
     strangers: BTreeMap<AgentId, Sighting>,
     /// The strangers, the one met first in front.
     order: VecDeque<AgentId>,
+    /// Moves of pinned contacts that were refused: the generation and the machine of the last. As many
+    /// as there are contacts at most.
+    refused_moves: BTreeMap<AgentId, (u64, MachineId)>,
 }
 
 impl TrustState {
@@ -179,6 +182,18 @@ impl TrustState {
     pub fn sighting(&self, agent: &AgentId) -> Option<&Sighting> {
         let contact = self.contacts.get(agent).map(|contact| &contact.sighting);
         contact.or_else(|| self.strangers.get(agent))
+    }
+
+    /// The machine that a pinned contact says it moved to, while that is refused.
+    #[must_use]
+    pub fn refused_move(&self, agent: &AgentId) -> Option<MachineId> {
+        self.refused_moves.get(agent).map(|(_, machine)| *machine)
+    }
+
+    /// Whether a key has to do with a contact: is its own, of a machine it runs on, of its user.
+    #[must_use]
+    pub fn concerns_contact(&self, subject: &Subject) -> bool {
+        concerns(&self.contacts, subject)
     }
 
     /// Keeps a revocation; false when there is no room for it.

@@ -15,7 +15,7 @@ const EXPECTED: [(Action, &[Reason], &[Reason]); 11] = {
         (Action::FileOffer, ALL, &[]),
         (Action::GroupInvite, ALL, &[]),
         (Action::ContactShare, CONTACTS, &[Revoked, Blocked, WrongMachine, Superseded, Unknown]),
-        (Action::PresenceQuery, ALL, &[]),
+        (Action::PresenceQuery, CONTACTS, &[]),
         (Action::PresenceVisible, ALL, REFUSED),
         (Action::Exec, &[Trusted, Pinned], &[Unknown, Known]),
         (Action::AnnounceAccept, ALL, &[]),

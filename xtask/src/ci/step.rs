@@ -60,30 +60,43 @@ fn describe(command: &Command) -> String {
 
 /// Copies lines from a child to ours, counting. A reader that fails ends the copy: the child's exit
 /// status decides.
+///
+/// The summary of nextest is the whole truth: it is repeated after failures, whose output holds
+/// libtest's lines.
 fn pass_on(from: impl Read, mut to: impl Write) -> Counts {
-    let mut counts = Counts::default();
+    let (mut libtest, mut nextest) = (Counts::default(), None);
     for line in BufReader::new(from).split(b'\n') {
         let Ok(line) = line else { break };
         let _ = to.write_all(&line).and_then(|()| to.write_all(b"\n"));
-        if let Some(found) = count(&String::from_utf8_lossy(&line)) {
-            counts.add(found);
+        match count(&String::from_utf8_lossy(&line)) {
+            Some((Runner::Libtest, found)) => libtest.add(found),
+            Some((Runner::Nextest, found)) => nextest = Some(found),
+            None => {}
         }
     }
-    counts
+    nextest.unwrap_or(libtest)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Runner {
+    Nextest,
+    Libtest,
 }
 
 /// Reads the closing line of cargo-nextest or of libtest.
-fn count(line: &str) -> Option<Counts> {
+fn count(line: &str) -> Option<(Runner, Counts)> {
     let line = line.trim_start();
-    let summary = line.strip_prefix("test result:").or_else(|| {
-        let rest = line.strip_prefix("Summary [")?;
-        rest.contains("tests run:").then_some(rest)
-    })?;
-    Some(Counts {
-        passed: number_before(summary, "passed").unwrap_or(0),
-        failed: number_before(summary, "failed").unwrap_or(0)
-            + number_before(summary, "timed out").unwrap_or(0),
-    })
+    let (runner, summary) = match line.strip_prefix("test result:") {
+        Some(summary) => (Runner::Libtest, summary),
+        None => (Runner::Nextest, line.strip_prefix("Summary [")?),
+    };
+    if runner == Runner::Nextest && !summary.contains("tests run:") {
+        return None;
+    }
+    let number = |word| number_before(summary, word).unwrap_or(0);
+    let counts =
+        Counts { passed: number("passed"), failed: number("failed") + number("timed out") };
+    Some((runner, counts))
 }
 
 fn number_before(line: &str, word: &str) -> Option<u64> {
@@ -99,11 +112,12 @@ mod tests {
     fn both_runners_are_understood() {
         let nextest =
             "     Summary [   2.107s] 41 tests run: 39 passed (1 slow), 2 failed, 3 skipped";
-        assert_eq!(count(nextest), Some(Counts { passed: 39, failed: 2 }));
+        let of = |runner, passed, failed| Some((runner, Counts { passed, failed }));
+        assert_eq!(count(nextest), of(Runner::Nextest, 39, 2));
         let timed_out = "Summary [ 9.1s] 4/9 tests run: 3 passed, 1 timed out, 0 skipped";
-        assert_eq!(count(timed_out), Some(Counts { passed: 3, failed: 1 }));
+        assert_eq!(count(timed_out), of(Runner::Nextest, 3, 1));
         let libtest = "test result: ok. 7 passed; 0 failed; 1 ignored; finished in 0.10s";
-        assert_eq!(count(libtest), Some(Counts { passed: 7, failed: 0 }));
+        assert_eq!(count(libtest), of(Runner::Libtest, 7, 0));
         assert_eq!(count("running 7 tests"), None);
     }
 
@@ -113,5 +127,12 @@ mod tests {
         let text = b"a\ntest result: ok. 2 passed; 1 failed\n";
         assert_eq!(pass_on(&text[..], &mut copy), Counts { passed: 2, failed: 1 });
         assert_eq!(copy, text);
+    }
+
+    #[test]
+    fn a_failure_is_counted_once() {
+        let text = b"test result: FAILED. 0 passed; 1 failed\nSummary [ 1s] 9 tests run: 8 passed, 1 failed\n\
+            test result: FAILED. 0 passed; 1 failed\nSummary [ 1s] 9 tests run: 8 passed, 1 failed\n";
+        assert_eq!(pass_on(&text[..], &mut Vec::new()), Counts { passed: 8, failed: 1 });
     }
 }

@@ -9,7 +9,7 @@ use super::finding::Finding;
 use crate::workspace;
 
 /// Crates with a machine, a driver and a handle.
-const PROTOCOL_CRATES: [&str; 7] = [
+const PROTOCOL_CRATES: [&str; 8] = [
     "transport",
     "gossip-membership",
     "gossip-pubsub",
@@ -17,6 +17,7 @@ const PROTOCOL_CRATES: [&str; 7] = [
     "presence",
     "rendezvous",
     "direct",
+    "files",
 ];
 
 /// Modules of a protocol crate; each is a file or a folder.

@@ -63,6 +63,15 @@ impl Dedup {
         true
     }
 
+    /// Forgets an id that was not taken after all.
+    pub(super) fn remove(&mut self, peer: MachineId, id: MessageId) {
+        let Some(window) = self.windows.get_mut(&peer) else { return };
+        if window.ids.remove(&id) {
+            window.order.retain(|kept| *kept != id);
+            self.total -= 1;
+        }
+    }
+
     /// The machine has a session: its ids stay.
     pub(super) fn arrived(&mut self, peer: MachineId) {
         if let Some(window) = self.windows.get_mut(&peer)

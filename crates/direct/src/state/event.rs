@@ -4,8 +4,8 @@ use bytes::Bytes;
 use x0x_core::{AgentId, MachineId, Tick};
 
 use crate::{
-    error::DirectError,
-    wire::{MessageId, Verified},
+    error::{DirectError, RefuseReason},
+    wire::{MessageId, Terms, Verified},
 };
 
 /// A message to send.
@@ -23,6 +23,8 @@ pub struct SendRequest {
     pub to: AgentId,
     /// The content.
     pub payload: Bytes,
+    /// How it is to be treated.
+    pub terms: Terms,
     /// When the sender stops waiting.
     pub deadline: Tick,
     /// The transport has a session with the peer, which the machine may not have been told of yet.
@@ -64,9 +66,14 @@ pub enum Input {
     Send(SendRequest),
     /// What the inbox can take now. No [`Output::Deliver`] may wait to be polled or carried out.
     Room(Room),
+    /// What became of messages of [`Output::Deliver`] and [`Output::Ignore`], the oldest unsettled ones first.
+    Settled(Vec<Taken>),
     /// Nobody reads the inbox any more.
     InboxClosed,
 }
+
+/// Whether a message was taken.
+pub type Taken = Result<(), RefuseReason>;
 
 /// Free space of the inbox.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -75,6 +82,17 @@ pub struct Room {
     pub messages: usize,
     /// Payload bytes.
     pub bytes: usize,
+}
+
+impl Room {
+    /// What is left beside something.
+    #[must_use]
+    pub const fn less(self, other: Self) -> Self {
+        Self {
+            messages: self.messages.saturating_sub(other.messages),
+            bytes: self.bytes.saturating_sub(other.bytes),
+        }
+    }
 }
 
 /// What the machine asks of the world.
@@ -89,13 +107,17 @@ pub enum Output {
         /// The encoded frame.
         frame: Bytes,
     },
-    /// Put a message into the inbox, which has room for it. Its acknowledgement follows.
+    /// Put a message into the inbox, which has room for it, and store it if it is mail. It is
+    /// answered after [`Input::Settled`].
     Deliver {
         /// The machine it came from.
         machine: MachineId,
         /// The message.
         message: Verified,
     },
+    /// A message that is not wanted had its turn. It counts as one of [`Input::Settled`], and is told
+    /// there as taken once those before it are.
+    Ignore,
     /// A send is settled. Each ticket is resolved exactly once.
     Resolve {
         /// The ticket of the request.

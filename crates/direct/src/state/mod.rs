@@ -18,18 +18,19 @@ use x0x_core::{AgentId, Machine, MachineId, Tick};
 
 use self::{
     dedup::Dedup,
-    incoming::{Incoming, Place},
+    incoming::{Incoming, Place, Retry, Waiting},
     outgoing::{Outgoing, Pending, Settled, Window},
 };
 pub use self::{
     dedup::{MAX_ABSENT_PEERS, MAX_IDS, MAX_IDS_PER_PEER, MIN_IDS_PER_PEER},
-    event::{Input, Output, Room, SendRequest},
+    event::{Input, Output, Room, SendRequest, Taken},
 };
 use crate::{
+    admission::{Admission, Admit, Open},
     config::DirectConfig,
     error::{DirectError, RefuseReason},
     metrics::DirectMetrics,
-    wire::{Ack, FrameIn, MAX_PAYLOAD, MessageId, MessageIn},
+    wire::{Ack, FrameIn, MAX_PAYLOAD, MessageId, MessageIn, Verified},
 };
 
 /// Undelivered messages of all machines together: as many as 16 full windows. Past the share of a
@@ -106,6 +107,9 @@ pub struct DirectMachine {
     held_messages: usize,
     held_bytes: usize,
     room: Room,
+    /// Whose messages were handed out and are not settled yet, in that order.
+    unsettled: VecDeque<MachineId>,
+    admission: Arc<dyn Admission>,
     inbox_closed: bool,
     dedup: Dedup,
     deadlines: BTreeSet<(Tick, u64, MachineId)>,
@@ -116,6 +120,17 @@ impl DirectMachine {
     /// A machine without sessions, whose inbox has no room until [`Input::Room`].
     #[must_use]
     pub fn new(local: MachineId, config: DirectConfig, metrics: Arc<DirectMetrics>) -> Self {
+        Self::with_admission(local, config, metrics, Arc::new(Open))
+    }
+
+    /// The same, with a say on each message.
+    #[must_use]
+    pub fn with_admission(
+        local: MachineId,
+        config: DirectConfig,
+        metrics: Arc<DirectMetrics>,
+        admission: Arc<dyn Admission>,
+    ) -> Self {
         let config = config.bounded();
         let mut itself = Peer::new();
         itself.session = Some(Session::new(0, config.local_agents.clone()));
@@ -129,6 +144,8 @@ impl DirectMachine {
             held_messages: 0,
             held_bytes: 0,
             room: Room::default(),
+            unsettled: VecDeque::new(),
+            admission,
             inbox_closed: false,
             dedup: Dedup::default(),
             deadlines: BTreeSet::new(),
@@ -176,8 +193,17 @@ impl DirectMachine {
     }
 
     fn send(&mut self, now: Tick, request: SendRequest) {
-        let SendRequest { ticket, id, peer: to_peer, from, to, payload, deadline, connected } =
-            request;
+        let SendRequest {
+            ticket,
+            id,
+            peer: to_peer,
+            from,
+            to,
+            payload,
+            terms,
+            deadline,
+            connected,
+        } = request;
         let window = self.window();
         let known = self.peers.get(&to_peer);
         let refused = if payload.len() > MAX_PAYLOAD {
@@ -197,7 +223,7 @@ impl DirectMachine {
             return;
         }
         let peer = self.peers.entry(to_peer).or_insert_with(Peer::new);
-        peer.outgoing.push(Pending { ticket, id, from, to, payload, deadline });
+        peer.outgoing.push(Pending { ticket, id, from, to, payload, terms, deadline });
         self.deadlines.insert((deadline, ticket, to_peer));
         self.mark_ready(to_peer);
     }
@@ -246,21 +272,25 @@ impl DirectMachine {
         // Reading goes on when nothing can be held: what is refused here is told at once, and
         // answers and sessions behind it are not kept waiting. A retry needs no room: its first copy
         // was taken, whatever else there is to hold.
-        let verified = verified.and_then(|message| {
-            let retry = self.dedup.contains(id, message.id());
-            let fits = retry || peer.incoming.may_hold(len, free);
-            fits.then_some((message, retry)).ok_or(RefuseReason::Busy)
-        });
         match verified {
-            Ok((_, true)) => {
+            Ok(message) if self.dedup.contains(id, message.id()) => {
                 self.metrics.duplicates.inc();
-                peer.incoming.hold(seq, None);
+                // A new beginning opens its lane, whether or not it was taken before.
+                let _ = peer.incoming.arrives_behind(&message);
+                peer.incoming.hold(seq, Waiting::Retry(Retry::from(&message)));
             }
-            Ok((message, false)) => {
-                self.dedup.insert(id, message.id());
-                self.held_messages += 1;
-                self.held_bytes += message.payload().len();
-                peer.incoming.hold(seq, Some(message));
+            Ok(message) => {
+                let behind = peer.incoming.arrives_behind(&message);
+                if behind || !peer.incoming.may_hold(len, free) {
+                    let counter = &self.metrics.refused_behind;
+                    if behind { counter } else { &self.metrics.refused_busy }.inc();
+                    peer.incoming.refuse_arrival(seq, &message, RefuseReason::Busy);
+                } else {
+                    self.dedup.insert(id, message.id());
+                    self.held_messages += 1;
+                    self.held_bytes += len;
+                    peer.incoming.hold(seq, Waiting::Message(message));
+                }
             }
             Err(reason) => {
                 peer.incoming.refuse(seq, reason);
@@ -299,7 +329,7 @@ impl DirectMachine {
                 self.holding.pop_front();
                 continue;
             };
-            let Some(len) = peer.incoming.front() else {
+            let Some(front) = peer.incoming.front() else {
                 peer.holding = false;
                 self.holding.pop_front();
                 self.forget_if_idle(id);
@@ -307,22 +337,78 @@ impl DirectMachine {
             };
             // When the next one does not fit, nothing overtakes it: a large message would wait for
             // ever behind small ones.
-            if len.is_some_and(|len| self.room.messages == 0 || len > self.room.bytes) {
+            if let Waiting::Message(message) = front
+                && (self.room.messages == 0 || message.payload().len() > self.room.bytes)
+            {
                 break;
             }
             self.holding.rotate_left(1);
-            if let Some(message) = peer.incoming.pop() {
-                let len = message.payload().len();
-                self.held_messages -= 1;
-                self.held_bytes -= len;
-                self.room.messages -= 1;
-                self.room.bytes -= len;
-                self.metrics.delivered.inc();
-                self.outputs.push_back(Output::Deliver { machine: id, message });
+            if let Some((seq, what, current)) = peer.incoming.pop() {
+                match what {
+                    Waiting::Message(message) => self.hand_out(id, (seq, current), message),
+                    retry @ Waiting::Retry(_) => {
+                        peer.incoming.hand(seq, &retry, current);
+                        let dedup = &self.dedup;
+                        peer.incoming.settle_retries(|message| dedup.contains(id, message));
+                    }
+                }
             }
             self.mark_ready(id);
         }
         self.metrics.held.set(self.held_messages as u64);
+    }
+
+    /// Hands a message out, unless it is not to be taken.
+    fn hand_out(&mut self, id: MachineId, (seq, current): (u64, bool), message: Verified) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let len = message.payload().len();
+        self.held_messages -= 1;
+        self.held_bytes -= len;
+        let admit = if peer.incoming.is_behind(&message) {
+            self.metrics.refused_behind.inc();
+            Admit::Refuse
+        } else {
+            let admit = self.admission.admit(&message, id);
+            match admit {
+                Admit::Take => {}
+                Admit::Ignore => self.metrics.unwanted.inc(),
+                Admit::Refuse => self.metrics.refused_busy.inc(),
+            }
+            admit
+        };
+        if admit == Admit::Refuse {
+            self.dedup.remove(id, message.id());
+            peer.incoming.refuse_popped((seq, current), &message, RefuseReason::Busy);
+            return;
+        }
+        // Who is ignored is answered like others, and in turn.
+        let message = Waiting::Message(message);
+        peer.incoming.hand(seq, &message, current);
+        self.unsettled.push_back(id);
+        let Waiting::Message(message) = message else { return };
+        if admit == Admit::Ignore {
+            self.outputs.push_back(Output::Ignore);
+            return;
+        }
+        self.room.messages -= 1;
+        self.room.bytes -= len;
+        self.metrics.delivered.inc();
+        self.outputs.push_back(Output::Deliver { machine: id, message });
+    }
+
+    fn settled(&mut self, outcomes: Vec<Taken>) {
+        for outcome in outcomes {
+            let Some(id) = self.unsettled.pop_front() else { return };
+            let Some(peer) = self.peers.get_mut(&id) else { continue };
+            let dedup = &self.dedup;
+            let message = peer.incoming.settle(outcome, |message| dedup.contains(id, message));
+            if let (Some(message), Err(reason)) = (message, outcome) {
+                self.dedup.remove(id, message);
+                self.metrics.refused(reason).inc();
+            }
+            self.mark_ready(id);
+            self.forget_if_idle(id);
+        }
     }
 
     fn close_inbox(&mut self) {
@@ -356,9 +442,9 @@ impl DirectMachine {
             self.metrics.acks_sent.inc();
             return Some(Next::Frame(FrameIn::Ack(ack)));
         }
-        let (seq, Pending { id, from, to, payload, .. }) = peer.outgoing.next(window)?;
+        let (seq, Pending { id, from, to, payload, terms, .. }) = peer.outgoing.next(window)?;
         let epoch = session.generation;
-        Some(Next::Frame(FrameIn::Message(MessageIn { epoch, seq, id, from, to, payload })))
+        Some(Next::Frame(FrameIn::Message(MessageIn { epoch, seq, id, from, to, payload, terms })))
     }
 
     fn mark_ready(&mut self, id: MachineId) {
@@ -437,6 +523,7 @@ impl Machine for DirectMachine {
                 self.room = room;
                 self.deliver();
             }
+            Input::Settled(outcomes) => self.settled(outcomes),
             Input::InboxClosed => self.close_inbox(),
         }
     }

@@ -7,7 +7,7 @@ use x0x_core::{AgentId, Tick};
 
 use crate::{
     error::DirectError,
-    wire::{Ack, MessageId},
+    wire::{Ack, MessageId, Terms},
 };
 
 /// A message that was not sent yet.
@@ -18,6 +18,7 @@ pub(super) struct Pending {
     pub(super) from: AgentId,
     pub(super) to: AgentId,
     pub(super) payload: Bytes,
+    pub(super) terms: Terms,
     pub(super) deadline: Tick,
 }
 
@@ -180,7 +181,8 @@ mod tests {
         let agent = AgentId::new([1; 32]);
         let id = u128::from(ticket).to_be_bytes();
         let payload = Bytes::from(vec![0; len]);
-        Pending { ticket, id, from: agent, to: agent, payload, deadline: Tick::ZERO }
+        let terms = Terms::default();
+        Pending { ticket, id, from: agent, to: agent, payload, terms, deadline: Tick::ZERO }
     }
 
     fn tickets(settled: &[Settled]) -> Vec<(u64, Result<(), DirectError>)> {

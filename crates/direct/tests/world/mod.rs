@@ -185,6 +185,7 @@ impl World {
             from: if kind == 0 { AgentId::new([77; 32]) } else { agent(end) },
             to: if kind == 1 { AgentId::new([78; 32]) } else { agent(to) },
             payload: vec![0; len].into(),
+            terms: x0x_direct::Terms::default(),
             deadline: self.now + Duration::from_secs(30),
             connected: self.connected,
         };
@@ -212,6 +213,7 @@ impl World {
                 }
                 Output::Deliver { machine, message } => {
                     end.delivered.push((machine == machine_id(index), message.id()));
+                    end.machine.handle(now, Input::Settled(vec![Ok(())]));
                 }
                 Output::Resolve { ticket, result } => {
                     let sent = &mut end.sent[usize::try_from(ticket).expect("small")];

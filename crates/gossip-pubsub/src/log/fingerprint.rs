@@ -3,8 +3,8 @@
 //! Every chain with retained runs adds the hash of its author, epoch and head, modulo 2^128; the sum
 //! is kept up to date with each run. Sums of ranges find differences (Meyer, "Range-Based Set
 //! Reconciliation", SRDS 2023); only their hashes leave the machine. Who can choose many chains may
-//! make two different sets look equal, which hides his own entries from reconciliation and nothing
-//! else.
+//! make two different sets look equal: his own entries are then not compared, and those of others not until
+//! the set changes on one side. Announcements and gaps find them regardless.
 
 use x0x_core::AgentId;
 

@@ -35,8 +35,8 @@ pub(crate) enum Followed {
         ends: BTreeMap<TopicId, Cursor>,
         result: Result<(), StoreError>,
     },
-    /// A topic could not be read now; it will be read again.
-    LoadFailed { topic: TopicId, error: StoreError },
+    /// A topic could not be read now, after so many failures before; it will be read again.
+    LoadFailed { topic: TopicId, error: StoreError, failures: u32 },
     /// What is held of a topic, checked; nothing, or that it is damaged.
     Loaded { topic: TopicId, result: Result<Option<Box<RestoredTopic>>, StoreError> },
 }
@@ -178,7 +178,7 @@ impl Follower {
                 let after = AGAIN.0.saturating_mul(1 << wanted.failures.min(16)).min(AGAIN.1);
                 let again = Wanted { failures: wanted.failures + 1, ..wanted };
                 self.again.push((Box::pin(tokio::time::sleep(after)), again));
-                Followed::LoadFailed { topic, error }
+                Followed::LoadFailed { topic, error, failures: wanted.failures }
             }
         }
     }

@@ -139,6 +139,10 @@ impl PresenceMachine {
         if agent == self.local {
             return None;
         }
+        if !self.visibility.believes(&agent, &record.session().machine) {
+            self.metrics.refused_machine.inc();
+            return None;
+        }
         let subject = self.subject(agent);
         let old = subject.known.as_ref().map(|known| known.record.id());
         if old == Some(id) {

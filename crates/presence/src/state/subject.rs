@@ -113,6 +113,8 @@ pub(super) struct Subject {
     pub(super) last_seen: WallTime,
     pub(super) machine: Option<MachineId>,
     pub(super) state: PresenceState,
+    /// What the application was told.
+    pub(super) told: PresenceState,
     /// When the verdict may change.
     pub(super) due: Option<Tick>,
 }
@@ -132,6 +134,7 @@ impl Subject {
             last_seen: WallTime::from_millis(0),
             machine: None,
             state: PresenceState::Unknown,
+            told: PresenceState::Unknown,
             due: None,
         }
     }
@@ -165,6 +168,27 @@ impl Subject {
             self.known = Some(Known::new(record));
         }
         newest
+    }
+
+    /// A session with it does not count any more, as if there were none.
+    pub(super) fn disown_link(&mut self, peer: MachineId) {
+        if self.links.remove(&peer) && self.machine == Some(peer) {
+            let known = self.known.as_ref().map(|known| known.record.session().machine);
+            self.machine = self.links.first().copied().or(known);
+        }
+    }
+
+    /// What its session said does not count any more, as if it had never been heard.
+    pub(super) fn disown(&mut self) -> Option<Known> {
+        let known = self.known.take()?;
+        let on = known.record.session();
+        self.detector = Detector::new(on.period);
+        (self.heard, self.via) = (None, None);
+        (self.left, self.glimpsed) = (false, false);
+        if self.machine == Some(on.machine) {
+            self.machine = self.links.first().copied();
+        }
+        Some(known)
     }
 
     /// Whether it is there, and when that may change without news.

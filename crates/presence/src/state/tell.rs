@@ -54,13 +54,13 @@ impl PresenceMachine {
         }
     }
 
-    /// Whether the peer is told of the local agent, as far as that depends on need: it is a neighbour,
-    /// an agent of interest, or it asked.
+    /// Whether the peer is told of the local agent: it is a neighbour, one of its agents is of interest
+    /// here, or one that may ask did.
     fn is_audience(&self, peer: MachineId, link: &Link) -> bool {
-        let needs = link.neighbor
-            || link.agents.iter().any(|agent| self.watched.contains(agent))
-            || link.interest.contains(&tag(&self.local, &peer, &self.machine));
-        needs && link.agents.iter().any(|agent| self.may_see(agent, &self.local))
+        let needs = link.neighbor || link.agents.iter().any(|agent| self.watched.contains(agent));
+        let asked = link.interest.contains(&tag(&self.local, &peer, &self.machine));
+        let entitled = needs || (asked && link.agents.iter().any(|it| self.visibility.may_ask(it)));
+        entitled && self.may_tell_any(peer, link, &self.local)
     }
 
     /// The own session's latest, unless the peer has it.
@@ -77,9 +77,7 @@ impl PresenceMachine {
     /// Whether the peer may be told of an agent that it asked for.
     pub(super) fn may_tell(&self, peer: MachineId, link: &Link, subject: &Subject) -> bool {
         let shared = subject.known.as_ref().is_some_and(|known| known.record.session().shared);
-        shared
-            && !subject.links.contains(&peer)
-            && link.agents.iter().any(|viewer| self.may_see(viewer, &subject.agent))
+        shared && !subject.links.contains(&peer) && self.may_tell_any(peer, link, &subject.agent)
     }
 
     /// Tells every peer what is news for it.

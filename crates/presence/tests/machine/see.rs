@@ -3,7 +3,7 @@
 use x0x_core::Machine;
 use x0x_presence::{Input, PresenceConfig, PresenceState::*};
 
-use crate::world::{World, agent, secs};
+use crate::world::{World, agent, machine, secs};
 
 #[test]
 fn a_session_shows_that_an_agent_is_there() {
@@ -33,7 +33,7 @@ fn a_neighbour_passes_on_what_a_watcher_wants() {
     world.run(secs(60));
     assert_eq!(world.state(0, 2), Online);
     let status = world.nodes[0].machine.status(&agent(2));
-    assert!(!status.reachable && status.machine == Some(crate::world::machine(2)));
+    assert!(!status.reachable && status.machine == Some(machine(2)));
     assert_eq!(world.state(0, 3), Unknown, "nobody asked for it");
     assert_eq!(world.nodes[0].machine.social().len(), 1);
     assert_eq!(world.nodes[0].machine.network().len(), 2);
@@ -58,6 +58,67 @@ fn the_blocked_see_nothing() {
         let accepted = world.nodes[0].machine.metrics().records_accepted.value();
         assert_eq!(accepted, 1, "only that of node 1");
     }
+}
+
+#[test]
+fn a_block_and_its_end_show_at_once() {
+    let mut world = World::new(2);
+    world.neighbors(0, 1);
+    world.watch(0, [1]);
+    world.run(secs(60));
+    world.blocks.block(agent(0), agent(1));
+    world.input(0, Input::Reconsider(None));
+    assert_eq!(world.state(0, 1), Unknown);
+    world.run(secs(20));
+    world.blocks.unblock(agent(0), agent(1));
+    world.input(0, Input::Reconsider(Some(agent(1))));
+    assert_eq!(world.state(0, 1), Online);
+    assert_eq!(world.states(0, 1), [Online, Unknown, Online]);
+}
+
+#[test]
+fn a_session_on_a_machine_that_was_left_is_forgotten_and_not_believed_again() {
+    let mut world = World::new(3);
+    world.neighbors(0, 1);
+    world.neighbors(1, 2);
+    world.watch(0, [2]);
+    world.run(secs(60));
+    assert_eq!(world.state(0, 2), Online);
+    world.blocks.doubt(agent(2), machine(2));
+    for n in [0, 1] {
+        world.input(n, Input::Reconsider(None));
+    }
+    assert_eq!(world.states(0, 2), [Online, Unknown]);
+    world.unlink(1, 2);
+    world.link(1, 2);
+    world.run(secs(600));
+    assert_eq!((world.state(0, 2), world.state(1, 2)), (Unknown, Unknown));
+    assert!(world.nodes[1].machine.metrics().refused_machine.value() > 0);
+    world.blocks.believe(agent(2), machine(2));
+    world.input(1, Input::Reconsider(None));
+    assert_eq!(world.state(1, 2), Online, "by the session alone");
+    world.run(secs(180));
+    assert_eq!(world.state(0, 2), Online);
+}
+
+#[test]
+fn who_may_not_ask_is_told_nothing_but_what_neighbours_are() {
+    let asks = |muted: bool| {
+        let mut world = World::new(2);
+        if muted {
+            world.blocks.mute(agent(0));
+        }
+        world.link(0, 1);
+        world.watch(0, [1]);
+        world.run(secs(90));
+        let alone = world.nodes[0].machine.metrics().beacons_accepted.value();
+        world.neighbors(0, 1);
+        world.run(secs(90));
+        (alone, world.nodes[0].machine.metrics().beacons_accepted.value() - alone)
+    };
+    let (open, muted) = (asks(false), asks(true));
+    assert!(open.0 >= 2 && open.1 >= 2, "{open:?}");
+    assert!(muted.0 == 0 && muted.1 >= 2, "{muted:?}");
 }
 
 #[test]

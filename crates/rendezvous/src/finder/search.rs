@@ -8,10 +8,11 @@ use std::{
 
 use bytes::Bytes;
 use x0x_core::{AgentId, MachineId, Tick};
+use x0x_identity::Shown;
 
 use super::{Finder, FinderOutput, SEARCH_HOPS};
 use crate::{
-    config::{COPIES, MAX_SEARCHES, RECORD_VALIDITY},
+    config::{COPIES, FinderConfig, MAX_SEARCHES, RECORD_VALIDITY},
     error::RecordError,
     frame::{Frame, Referral},
     key::{LookupKey, Ranker, Subject, open},
@@ -28,7 +29,8 @@ const MAX_CANDIDATES: usize = 96;
 const SEEDS: usize = 32;
 /// Candidates of one public network that a search turns to: its owner can have any number of ids.
 const PER_SITE: usize = 2;
-/// Candidates named by one peer that are dialled at once, and of which one more than this must not fail:
+/// Candidates named by one peer that are dialled at once, and of which so many must not fail unless half
+/// as many can be reached:
 /// whoever invents machines must not keep a search busy.
 const PER_NAMER: usize = 2;
 /// Records of one topic that a search brings.
@@ -50,6 +52,19 @@ enum Progress {
         holds: bool,
     },
     Failed,
+}
+
+impl Progress {
+    /// How much longer others wait for this candidate: for the first half of the time that it has. Many
+    /// are gone wherever machines come and go, and a search must not stand still for each.
+    fn holds_up(self, now: Tick, config: &FinderConfig) -> Option<Duration> {
+        let (until, time) = match self {
+            Self::Dialling(until) => (until, config.dial_timeout),
+            Self::Asked(until) => (until, config.ask_timeout),
+            _ => return None,
+        };
+        until.since(now).checked_sub(time / 2).filter(|left| !left.is_zero())
+    }
 }
 
 /// A machine that may hold the record.
@@ -136,15 +151,22 @@ impl Search {
                 _ => {}
             }
         }
-        // Who named several that cannot be reached is not believed further.
-        let mut failed: BTreeMap<MachineId, usize> = BTreeMap::new();
+        // Who named several that cannot be reached, and few that can, is not believed further. Machines
+        // come and go, so that everybody names some that are gone.
+        let mut tried: BTreeMap<MachineId, (usize, usize)> = BTreeMap::new();
         for candidate in self.candidates.values() {
-            if let (Progress::Failed, Some(by)) = (candidate.progress, candidate.by) {
-                *failed.entry(by).or_default() += 1;
+            let Some(by) = candidate.by else { continue };
+            let (failed, reached) = tried.entry(by).or_default();
+            match candidate.progress {
+                Progress::Failed => *failed += 1,
+                Progress::Answered { .. } | Progress::Asked(_) => *reached += 1,
+                _ => {}
             }
         }
+        let is_blamed =
+            |(failed, reached): &(usize, usize)| *failed >= PER_NAMER && failed > &(reached * 2);
         for candidate in self.candidates.values_mut() {
-            let blamed = candidate.by.is_some_and(|by| failed.get(&by) >= Some(&PER_NAMER));
+            let blamed = candidate.by.is_some_and(|by| tried.get(&by).is_some_and(is_blamed));
             if blamed && candidate.progress == Progress::New {
                 candidate.progress = Progress::Failed;
             }
@@ -152,10 +174,12 @@ impl Search {
     }
 
     /// Those that may be turned to now, best first.
-    fn fresh(&self) -> Option<MachineId> {
+    fn fresh(&self, now: Tick, config: &FinderConfig) -> Option<MachineId> {
         let mut dialled: BTreeMap<MachineId, usize> = BTreeMap::new();
         for candidate in self.candidates.values() {
-            if let (Progress::Dialling(_), Some(by)) = (candidate.progress, candidate.by) {
+            if let (Progress::Dialling(_), Some(by)) = (candidate.progress, candidate.by)
+                && candidate.progress.holds_up(now, config).is_some()
+            {
                 *dialled.entry(by).or_default() += 1;
             }
         }
@@ -182,10 +206,8 @@ impl Search {
         all.filter(move |(_, known)| matters(&known.progress)).take(count)
     }
 
-    fn busy(&self) -> usize {
-        let busy = |candidate: &&Candidate| {
-            matches!(candidate.progress, Progress::Dialling(_) | Progress::Asked(_))
-        };
+    fn busy(&self, now: Tick, config: &FinderConfig) -> usize {
+        let busy = |known: &&Candidate| known.progress.holds_up(now, config).is_some();
         self.candidates.values().filter(busy).count()
     }
 
@@ -282,13 +304,16 @@ impl Finder {
             _ => None,
         });
         let walk = Some(search.begun + WALK).filter(|_| waits);
-        search.next = deadlines.chain(walk).chain([search.until]).min().unwrap_or(search.until);
+        let slow = search.candidates.values();
+        let slow = slow.filter_map(|known| known.progress.holds_up(now, &self.config));
+        let slow = slow.map(|left| now + left);
+        search.next = deadlines.chain(walk).chain(slow).chain([search.until]).min().unwrap_or(search.until);
         self.searches.insert(id, search);
     }
 
     /// Turns to the best candidates that were not asked yet.
     fn engage(&mut self, now: Tick, id: u64, search: &mut Search) {
-        let mut room = PARALLEL.saturating_sub(search.busy());
+        let mut room = PARALLEL.saturating_sub(search.busy(now, &self.config));
         let mut sites: BTreeMap<_, usize> = BTreeMap::new();
         for ((_, peer), known) in &search.candidates {
             let engaged = !matches!(known.progress, Progress::New | Progress::Failed);
@@ -297,7 +322,7 @@ impl Finder {
             }
         }
         while room > 0 {
-            let Some(peer) = search.fresh() else { return };
+            let Some(peer) = search.fresh(now, &self.config) else { return };
             let site = self.volunteers.site(&peer);
             let crowded = site.is_some_and(|site| sites.get(&site) >= Some(&PER_SITE));
             let progress = if crowded {
@@ -466,9 +491,13 @@ impl Finder {
     fn found(&mut self, ticket: u64, record: SignedRecord) {
         let Some(caller) = self.tickets.get_mut(&ticket) else { return };
         let stated = record.record();
-        if stated.machine == self.local || !caller.found.insert((stated.agent, stated.machine)) {
+        if stated.machine == self.local || caller.found.contains(&(stated.agent, stated.machine)) {
             return;
         }
+        if !self.policy.accepts(&stated.binding(), Shown::Record) {
+            return self.metrics.refused_policy.inc();
+        }
+        caller.found.insert((stated.agent, stated.machine));
         self.metrics.found.inc();
         let enough = match caller.subject {
             Subject::Agent(_) => true,

@@ -267,9 +267,9 @@ impl Driver {
         let reaches_far =
             |address: &&SocketAddr| Scope::of(address.ip()).is_some_and(|at| at >= Scope::Global);
         let far: Vec<SocketAddr> = near.iter().filter(reaches_far).copied().collect();
-        let (machine, stamp) = (self.transport.local_id(), self.stamp);
+        let (machine, stamp, moves) = (self.transport.local_id(), self.stamp, parts.generation);
         let issue =
-            |to: &[SocketAddr]| SignedRecord::issue(&parts.key, machine, subject, to, stamp);
+            |to: &[SocketAddr]| SignedRecord::issue(&parts.key, machine, moves, subject, to, stamp);
         let near_record = Box::new(issue(&near));
         let far_record = if far == near { near_record.clone() } else { Box::new(issue(&far)) };
         self.handle(FinderInput::Publish { subject, near: near_record, far: far_record });

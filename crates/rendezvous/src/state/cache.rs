@@ -225,6 +225,15 @@ impl DiscoveryCache {
         }
     }
 
+    /// Drops what is known of an agent. Whoever calls it refuses its announcements from now on: what was
+    /// refused as a replay before would be news again.
+    pub fn forget(&mut self, agent: &AgentId) {
+        if let Some(entry) = self.entries.remove(agent) {
+            self.by_rank.remove(&entry.rank());
+            self.proven -= usize::from(entry.proven);
+        }
+    }
+
     /// The agents by id: those present at `now`, or all that are known.
     #[must_use]
     pub fn agents(&self, now: Tick, unfiltered: bool) -> Vec<DiscoveredAgent> {

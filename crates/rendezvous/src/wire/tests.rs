@@ -49,7 +49,8 @@ fn an_honest_announcement_is_believed() {
     let received = Announcement::decode(&encoded).expect("well-formed");
     assert_eq!(received.claimed_agent(), agent(1));
     assert_eq!(received.claimed_stamp(), honest().stamp);
-    assert_eq!(received.verify(agent(1), NOW), Ok(honest()));
+    let (news, binding) = received.verify(agent(1), NOW).expect("holds");
+    assert_eq!((news, binding.machine), (honest(), honest().machine));
 }
 
 #[test]

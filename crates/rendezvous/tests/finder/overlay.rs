@@ -4,12 +4,13 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, BinaryHeap},
     net::SocketAddr,
+    sync::Arc,
     time::Duration,
 };
 
 use bytes::Bytes;
 use x0x_core::{AgentId, Machine, MachineId, PeerAddr, Scope, SeededRng, Tick, WallTime};
-use x0x_identity::{SecretKey, testing::key};
+use x0x_identity::{AcceptAll, SecretKey, testing::key};
 use x0x_rendezvous::{
     Finder, FinderConfig, FinderInput, FinderOutput, Frame, LookupKey, Record, Referral,
     SignedRecord, Stamp, Subject,
@@ -81,7 +82,7 @@ impl Overlay {
             let mut seed = [0; 32];
             seed[..8].copy_from_slice(&rng.next_u64().to_be_bytes());
             Node {
-                finder: Finder::new(machine(n), FinderConfig::default(), seed),
+                finder: Finder::new(machine(n), FinderConfig::default(), Arc::new(AcceptAll), seed),
                 key: key(n as u64),
                 manner: Manner::Honest,
                 found: Vec::new(),
@@ -155,7 +156,8 @@ impl Overlay {
     /// The record of a node.
     pub(crate) fn record(&self, n: usize, subject: Subject) -> SignedRecord {
         let stamp = Stamp { announced_at: self.wall(), counter: 1 };
-        SignedRecord::issue(&self.nodes[n].key, machine(n), subject, &address(n).addresses, stamp)
+        let (key, addresses) = (&self.nodes[n].key, address(n).addresses);
+        SignedRecord::issue(key, machine(n), 0, subject, &addresses, stamp)
     }
 
     pub(crate) fn input(&mut self, n: usize, input: FinderInput) {

@@ -150,7 +150,7 @@ async fn verify(
     peer: MachineId,
     hello: HelloIn,
 ) -> Result<(), CloseCode> {
-    match hello.verify(context.network, peer, context.clock.wall()) {
+    match hello.verify(context.network, peer, context.clock.wall(), &*context.policy) {
         Ok(hello) => {
             context.event(Event::Hello { link: id, hello }).await;
             Ok(())

@@ -24,7 +24,7 @@ impl Sessions {
         let excess = idle.len().saturating_sub(self.config.idle_soft_cap);
         for peer in idle.into_iter().take(excess) {
             self.metrics.sessions_idle_closed.inc();
-            self.on_disconnect(now, peer);
+            self.on_disconnect(now, peer, CloseCode::Disconnected);
         }
     }
 

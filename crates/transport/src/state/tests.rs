@@ -377,10 +377,15 @@ fn lost_sessions_are_reopened_and_ended_ones_are_not() {
         bench.close(link, LinkClosed::Peer(reason));
         assert!(bench.pass(Duration::from_secs(60)).is_empty(), "{reason}");
     }
-    let link = bench.session(LESSER, 1);
-    let outputs = bench.give(Input::Disconnect(LESSER));
-    assert_eq!(outputs[1], closes(link, CloseCode::Disconnected));
-    assert!(bench.pass(Duration::from_secs(60)).is_empty());
+    let mut link = bench.session(LESSER, 1);
+    for code in [CloseCode::Disconnected, CloseCode::Refused] {
+        let outputs = bench.give(Input::Disconnect(LESSER, code));
+        assert_eq!(outputs.last(), Some(&closes(link, code)));
+        assert!(bench.pass(Duration::from_secs(60)).is_empty());
+        link = bench.session(LESSER, 1);
+    }
+    bench.give(Input::Disconnect(LESSER, CloseCode::Refused));
+    assert_eq!(bench.machine.metrics.sessions_expelled.value(), 2);
 
     let link = bench.session(LESSER, 1);
     bench.close(link, LinkClosed::TimedOut);

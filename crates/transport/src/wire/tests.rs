@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use x0x_identity::SecretKey;
+use x0x_identity::{AcceptAll, SecretKey};
 
 use super::*;
 
@@ -74,19 +74,22 @@ fn a_full_hello_fits_and_verifies() {
     assert!(encoded.len() <= MAX_HELLO);
     assert!(MAX_HELLO <= x0x_core::StreamClass::Control.max_message());
     assert!(ControlIn::decode(&encoded, false).is_err(), "only the first message may be large");
-    let hello = hello_in(out).verify(NetworkId::of("test"), machine(), NOW).expect("holds");
+    let hello =
+        hello_in(out).verify(NetworkId::of("test"), machine(), NOW, &AcceptAll).expect("holds");
     let ids: Vec<_> = agents.iter().map(|n| key(*n).public_key().agent_id()).collect();
     assert_eq!(hello.agents, ids);
     assert_eq!((hello.instance, hello.replace), ([7; 16], false));
     assert_eq!(hello.listen_addresses, addresses);
-    let twice = hello_in(hello_out(&[2, 2])).verify(NetworkId::of("test"), machine(), NOW);
+    let twice =
+        hello_in(hello_out(&[2, 2])).verify(NetworkId::of("test"), machine(), NOW, &AcceptAll);
     assert_eq!(twice.map(|hello| hello.agents.len()), Ok(1));
 }
 
 #[test]
 fn hellos_that_do_not_hold_are_refused() {
     let network = NetworkId::of("test");
-    let verify = |network, machine, now| hello_in(hello_out(&[2])).verify(network, machine, now);
+    let verify =
+        |network, machine, now| hello_in(hello_out(&[2])).verify(network, machine, now, &AcceptAll);
     assert_eq!(verify(NetworkId::of("other"), machine(), NOW), Err(HelloError::Network));
     assert_eq!(verify(network, machine(), NOW + DAY), Err(BindingError::Expired.into()));
     let foreign = key(9).public_key().machine_id();
@@ -97,13 +100,13 @@ fn hellos_that_do_not_hold_are_refused() {
     let last = binding.len() - 1;
     binding[last] ^= 1;
     forged.bindings = vec![binding.into()];
-    let refused = hello_in(forged).verify(network, machine(), NOW);
+    let refused = hello_in(forged).verify(network, machine(), NOW, &AcceptAll);
     assert!(matches!(refused, Err(HelloError::Binding(_))));
 
     let mut later = hello_out(&[]).to_proto();
     later.version = 2;
     let later = HelloIn::from_proto(&later).expect("well-formed");
-    assert_eq!(later.verify(network, machine(), NOW), Err(HelloError::Version(2)));
+    assert_eq!(later.verify(network, machine(), NOW, &AcceptAll), Err(HelloError::Version(2)));
 }
 
 #[test]
@@ -147,7 +150,7 @@ fn unknown_kinds_are_skipped_and_sizes_checked() {
 
 #[test]
 fn close_codes_round_trip() {
-    for number in 0..7 {
+    for number in 0..8 {
         assert_eq!(CloseCode::from_wire(number) as u64, number);
     }
     assert_eq!(CloseCode::from_wire(u64::MAX), CloseCode::Misbehaved);
@@ -159,7 +162,7 @@ proptest! {
         let bytes = Bytes::from(bytes);
         for first in [true, false] {
             if let Ok(ControlIn::Hello(hello)) = ControlIn::decode(&bytes, first) {
-                let verified = hello.verify(NetworkId::of("test"), machine(), NOW);
+                let verified = hello.verify(NetworkId::of("test"), machine(), NOW, &AcceptAll);
                 prop_assert!(verified.is_err());
             }
         }

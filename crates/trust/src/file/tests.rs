@@ -38,7 +38,7 @@ fn state() -> TrustState {
         generation: 7,
     };
     state.observe(&binding, NOW, &mut events);
-    state.observe_user(agent(3), UserId::new([5; 32]));
+    state.observe_user(agent(3), UserId::new([5; 32]), NOW);
     state
 }
 

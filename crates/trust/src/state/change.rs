@@ -178,6 +178,7 @@ impl TrustState {
     fn remove(&mut self, agent: &AgentId, events: &mut Vec<TrustEvent>) -> Outcome {
         let before = self.level(agent);
         let Some(contact) = self.contacts.remove(agent) else { return Outcome::Missing };
+        self.refused_moves.remove(agent);
         // A superseded machine does not come back because a contact was removed.
         self.remember(*agent, contact.sighting);
         events.push(TrustEvent::Removed { agent: *agent });
@@ -270,6 +271,7 @@ impl TrustState {
             }
         })?;
         if pinned && outcome != Outcome::Unchanged {
+            self.refused_moves.remove(&agent);
             events.push(TrustEvent::Pins { agent });
         }
         Ok(if new { Outcome::Created } else { outcome })
@@ -298,6 +300,7 @@ impl TrustState {
         }
         events.push(TrustEvent::Contact { agent: *agent });
         if after != before {
+            self.refused_moves.remove(agent);
             events.push(TrustEvent::Pins { agent: *agent });
         }
         Outcome::Changed

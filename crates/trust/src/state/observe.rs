@@ -30,14 +30,21 @@ impl TrustState {
         let AgentBinding { agent, machine, generation, .. } = *binding;
         let Some(contact) = self.contacts.get_mut(&agent) else {
             let mut sighting = self.strangers.get(&agent).cloned().unwrap_or_default();
+            let from = sighting.machines.last().copied();
             let observation = take(&mut sighting, machine, generation);
             self.remember(agent, sighting);
+            if observation == Observation::Moved {
+                events.push(TrustEvent::Moved { agent, from, to: machine, refused: false });
+            }
             return observation;
         };
         let from = contact.sighting.machines.last().copied();
         let newer = generation > contact.sighting.generation;
         if contact.pinned_to(&machine) == Some(false) {
-            if newer {
+            let told =
+                self.refused_moves.get(&agent).is_some_and(|(before, _)| *before >= generation);
+            if newer && !told {
+                self.refused_moves.insert(agent, (generation, machine));
                 events.push(TrustEvent::Moved { agent, from, to: machine, refused: true });
             }
             return Observation::Refused;
@@ -52,14 +59,15 @@ impl TrustState {
         observation
     }
 
-    /// An agent showed a verified certificate of its user.
-    pub fn observe_user(&mut self, agent: AgentId, user: UserId) {
+    /// An agent showed a verified certificate of its user, which ends at `until`.
+    pub fn observe_user(&mut self, agent: AgentId, user: UserId, until: WallTime) {
         if let Some(contact) = self.contacts.get_mut(&agent) {
-            contact.sighting.user_id = Some(user);
+            contact.sighting.certified(user, until);
             return;
         }
-        let sighting = self.strangers.get(&agent).cloned().unwrap_or_default();
-        self.remember(agent, Sighting { user_id: Some(user), ..sighting });
+        let mut sighting = self.strangers.get(&agent).cloned().unwrap_or_default();
+        sighting.certified(user, until);
+        self.remember(agent, sighting);
     }
 
     /// Keeps a stranger's whereabouts.

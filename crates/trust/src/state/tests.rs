@@ -150,7 +150,7 @@ fn an_agent_that_moved_leaves_its_machine() {
         assert_eq!(bench.observe(1, 3, 10), Observation::Moved);
         let (from, to) = (Some(machine(2)), machine(3));
         let told = TrustEvent::Moved { agent: agent(1), from, to, refused: false };
-        assert_eq!(bench.take_events(), if contact { vec![told] } else { vec![] });
+        assert_eq!(bench.take_events(), [told]);
         assert_eq!(bench.reason(1, 3), here);
         assert_eq!(
             (bench.reason(1, 1), bench.reason(1, 2)),
@@ -181,6 +181,9 @@ fn a_pinned_contact_does_not_follow_a_move() {
     let (from, to) = (Some(machine(1)), machine(2));
     let warning = TrustEvent::Moved { agent: agent(1), from, to, refused: true };
     assert_eq!(bench.take_events(), [warning]);
+    assert_eq!(bench.state.refused_move(&agent(1)), Some(machine(2)));
+    assert_eq!(bench.observe(1, 2, 5), Observation::Refused);
+    assert_eq!(bench.take_events(), [], "told once");
     assert_eq!((bench.reason(1, 1), bench.reason(1, 2)), (Reason::Pinned, Reason::WrongMachine));
     assert_eq!(bench.observe(1, 1, 0), Observation::Current, "a stolen key cannot push it out");
 
@@ -189,6 +192,7 @@ fn a_pinned_contact_does_not_follow_a_move() {
         Change::PutMachine { agent: agent(1), machine: machine(2), label: None, pinned: true };
     bench.apply(&pin);
     bench.pin(1, 1, false);
+    assert_eq!(bench.state.refused_move(&agent(1)), None);
     assert_eq!(bench.observe(1, 2, 5), Observation::Moved);
     assert_eq!((bench.reason(1, 1), bench.reason(1, 2)), (Reason::WrongMachine, Reason::Pinned));
 }
@@ -239,7 +243,10 @@ fn revoked_machines_and_users_take_their_agents_with_them() {
 
     learn(&mut bench, SignedRevocation::of_user(&user_key, NOW, "").expect("short"));
     assert_eq!(on(&bench, None), Reason::Trusted, "nobody knows that they belong together");
-    bench.state.observe_user(id, user);
+    let until = NOW + std::time::Duration::from_secs(60);
+    bench.state.observe_user(id, user, until);
+    let sighting = bench.state.sighting(&id).expect("a contact");
+    assert_eq!((sighting.user(NOW), sighting.user(until)), (Some(user), None));
     assert_eq!((on(&bench, None), bench.state.level(&id)), (Reason::Revoked, Level::Blocked));
 
     // A stranger, by the user who had certified it; a local revocation gives way to that.

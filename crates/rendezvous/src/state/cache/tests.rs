@@ -53,6 +53,19 @@ fn stamps_only_move_forward() {
 }
 
 #[test]
+fn whoever_is_forgotten_leaves_no_trace() {
+    let mut cache = DiscoveryCache::with_capacity(TTL, 4);
+    cache.announced(tick(0), wall(0), news(1, 1, wall(0), 1));
+    cache.met(tick(0), wall(0), agent(2), machine(2), vec![]);
+    for n in [1, 2, 3] {
+        cache.forget(&agent(n));
+    }
+    assert!(cache.is_empty() && cache.agent(&agent(1)).is_none());
+    assert_eq!((cache.by_rank.len(), cache.proven), (0, 0));
+    assert_eq!(cache.announced(tick(9), wall(9), news(1, 2, wall(9), 2)), Outcome::Kept);
+}
+
+#[test]
 fn presence_ends_and_knowledge_stays() {
     let mut cache = DiscoveryCache::new(TTL);
     cache.announced(tick(0), wall(0), news(2, 1, wall(0), 1));

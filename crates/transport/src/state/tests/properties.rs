@@ -136,7 +136,7 @@ fn take(bench: &mut Bench, model: &mut Model, step: Step) {
             model.open.remove(&link);
             return;
         }
-        Step::Disconnect(n) => Input::Disconnect(peer(n)),
+        Step::Disconnect(n) => Input::Disconnect(peer(n), CloseCode::Disconnected),
         Step::Pass(ms) => {
             let outputs = bench.pass(Duration::from_millis(ms));
             return outputs.iter().for_each(|output| model.see(output));

@@ -1,0 +1,265 @@
+//! Mail of agents that do not outlive their process.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use x0x_core::{AgentId, MachineId, WallTime};
+use x0x_transport::BoxFuture;
+
+use super::store::{
+    HistoryEntry, HistoryQuery, Letter, MailChange, MailError, MailOutcome, MailStore, Retention,
+    StoredMail,
+};
+use crate::{inbox::DirectMessage, wire::MessageId};
+
+/// Payload bytes of each list kept in memory; the oldest mail goes.
+pub const MAX_MEMORY_BYTES: u64 = 32 * 1024 * 1024;
+/// Messages of each list kept in memory.
+const MAX_MEMORY_MESSAGES: usize = 16 * 1024;
+
+/// A [`MailStore`] that ends with its process.
+#[derive(Debug, Default)]
+pub struct MemoryMailStore(Mutex<State>);
+
+#[derive(Debug, Default, Clone)]
+struct State {
+    mail: BTreeMap<u64, DirectMessage>,
+    mail_bytes: u64,
+    ids: HashMap<(MachineId, MessageId), u64>,
+    last: u64,
+    floor: u64,
+    seen: u64,
+    letters: BTreeMap<u64, Letter>,
+    letter_bytes: u64,
+    letter_ids: HashMap<MessageId, u64>,
+    last_letter: u64,
+    consumers: BTreeMap<String, Bytes>,
+}
+
+impl MemoryMailStore {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What [`MailStore::commit`] does, at once.
+    pub(crate) fn apply(&self, changes: Vec<MailChange>) -> Result<Vec<MailOutcome>, MailError> {
+        let mut state = self.lock();
+        let outcomes = changes.into_iter().map(|change| state.apply(change)).collect();
+        Ok(outcomes)
+    }
+}
+
+impl State {
+    fn apply(&mut self, change: MailChange) -> MailOutcome {
+        match change {
+            MailChange::Receive(message) => self.receive(message),
+            MailChange::Seen(number) => {
+                self.seen = self.seen.max(number.min(self.last));
+                MailOutcome::Done
+            }
+            MailChange::Post(letter) => self.post(letter),
+            MailChange::Advance { id, by, state, at } => {
+                let number = self.letter_ids.get(&id).copied();
+                let letter = number.and_then(|number| self.letters.get_mut(&number));
+                match letter {
+                    Some(letter)
+                        if by.is_none_or(|by| by == letter.to)
+                            && state.may_follow(letter.state) =>
+                    {
+                        (letter.state, letter.changed_at) = (state, at);
+                        MailOutcome::Stored(letter.number)
+                    }
+                    _ => MailOutcome::Missing,
+                }
+            }
+            MailChange::Consumer { name, record } => {
+                self.consumers.insert(name, record);
+                MailOutcome::Done
+            }
+            MailChange::DropConsumer(name) => match self.consumers.remove(&name) {
+                Some(_) => MailOutcome::Done,
+                None => MailOutcome::Missing,
+            },
+            MailChange::Prune { retention, now } => {
+                let age = u64::try_from(retention.age.as_millis()).unwrap_or(u64::MAX);
+                let cutoff = WallTime::from_millis(now.as_millis().saturating_sub(age));
+                self.shrink(retention);
+                while let Some((_, first)) = self.mail.first_key_value()
+                    && first.received_at < cutoff
+                {
+                    self.forget_oldest();
+                }
+                MailOutcome::Done
+            }
+        }
+    }
+
+    fn receive(&mut self, mut message: DirectMessage) -> MailOutcome {
+        let key = (message.machine, message.id);
+        if self.ids.contains_key(&key) {
+            return MailOutcome::Duplicate;
+        }
+        self.last += 1;
+        message.number = self.last;
+        self.mail_bytes += message.payload.len() as u64;
+        self.ids.insert(key, self.last);
+        self.mail.insert(self.last, message);
+        self.shrink(Retention::default());
+        MailOutcome::Stored(self.last)
+    }
+
+    fn post(&mut self, mut letter: Letter) -> MailOutcome {
+        if self.letter_ids.contains_key(&letter.id) {
+            return MailOutcome::Duplicate;
+        }
+        self.last_letter += 1;
+        letter.number = self.last_letter;
+        self.letter_bytes += letter.payload.len() as u64;
+        self.letter_ids.insert(letter.id, letter.number);
+        self.letters.insert(letter.number, letter);
+        MailOutcome::Stored(self.last_letter)
+    }
+
+    fn shrink(&mut self, retention: Retention) {
+        let messages = usize::try_from(retention.messages).unwrap_or(usize::MAX);
+        let (messages, bytes) =
+            (messages.min(MAX_MEMORY_MESSAGES), retention.bytes.min(MAX_MEMORY_BYTES));
+        while self.mail.len() > messages || (self.mail_bytes > bytes && self.mail.len() > 1) {
+            self.forget_oldest();
+        }
+        while self.letters.len() > messages || self.letter_bytes > bytes {
+            let settled = self.letters.iter().find(|(_, letter)| !letter.state.is_pending());
+            let Some((&number, _)) = settled else { return };
+            if let Some(letter) = self.letters.remove(&number) {
+                self.letter_bytes -= letter.payload.len() as u64;
+                self.letter_ids.remove(&letter.id);
+            }
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((number, message)) = self.mail.pop_first() {
+            self.mail_bytes -= message.payload.len() as u64;
+            self.ids.remove(&(message.machine, message.id));
+            self.floor = number;
+        }
+    }
+
+    fn load(&self) -> StoredMail {
+        let above = self.mail.range(self.seen + 1..);
+        let pending = self.letters.values().filter(|letter| letter.state.is_pending());
+        StoredMail {
+            last: self.last,
+            floor: self.floor,
+            seen: self.seen,
+            unread: above
+                .map(|(number, message)| (*number, message.from, message.payload.len() as u64))
+                .collect(),
+            pending: pending.map(Letter::pending).collect(),
+            consumers: self.consumers.clone().into_iter().collect(),
+        }
+    }
+
+    fn history(&self, query: &HistoryQuery) -> Vec<HistoryEntry> {
+        let words: Vec<String> = query.words.iter().map(|word| word.to_lowercase()).collect();
+        let with = |from: AgentId, to: AgentId| {
+            query.agent.is_none_or(|agent| agent == from || agent == to)
+        };
+        let says = |payload: &[u8]| {
+            words.is_empty()
+                || std::str::from_utf8(payload).is_ok_and(|text| {
+                    let text = text.to_lowercase();
+                    words.iter().all(|word| text.contains(word))
+                })
+        };
+        let received = self.mail.values().filter(|mail| with(mail.from, mail.to));
+        let received = received.filter(|mail| says(&mail.payload)).cloned();
+        let sent = self.letters.values().filter(|letter| with(letter.from, letter.to));
+        let sent = sent.filter(|letter| !letter.is_read_note && says(&letter.payload)).cloned();
+        let mut found: Vec<HistoryEntry> =
+            received.map(HistoryEntry::Received).chain(sent.map(HistoryEntry::Sent)).collect();
+        found.retain(|entry| query.before.is_none_or(|before| entry.time() < before));
+        found.sort_by_key(|entry| std::cmp::Reverse(entry.time()));
+        found.truncate(query.limit);
+        found
+    }
+}
+
+impl MailStore for MemoryMailStore {
+    fn load(&self) -> BoxFuture<'_, Result<StoredMail, MailError>> {
+        ready(Ok(self.lock().load()))
+    }
+
+    fn commit(
+        &self,
+        changes: Vec<MailChange>,
+    ) -> BoxFuture<'_, Result<Vec<MailOutcome>, MailError>> {
+        ready(self.apply(changes))
+    }
+
+    fn mail(
+        &self,
+        after: u64,
+        limit: usize,
+        bytes: u64,
+    ) -> BoxFuture<'_, Result<Vec<DirectMessage>, MailError>> {
+        let state = self.lock();
+        let mut held = 0;
+        let mut found = Vec::new();
+        for message in state.mail.range(after.saturating_add(1)..).map(|(_, message)| message) {
+            if found.len() >= limit || held >= bytes {
+                break;
+            }
+            held += message.payload.len() as u64;
+            found.push(message.clone());
+        }
+        ready(Ok(found))
+    }
+
+    fn mail_by_number(
+        &self,
+        numbers: Vec<u64>,
+    ) -> BoxFuture<'_, Result<Vec<DirectMessage>, MailError>> {
+        let state = self.lock();
+        ready(Ok(numbers.iter().filter_map(|number| state.mail.get(number).cloned()).collect()))
+    }
+
+    fn letters(&self, numbers: Vec<u64>) -> BoxFuture<'_, Result<Vec<Letter>, MailError>> {
+        let state = self.lock();
+        ready(Ok(numbers.iter().filter_map(|number| state.letters.get(number).cloned()).collect()))
+    }
+
+    fn letter(&self, id: MessageId) -> BoxFuture<'_, Result<Option<Letter>, MailError>> {
+        let state = self.lock();
+        let number = state.letter_ids.get(&id);
+        ready(Ok(number.and_then(|number| state.letters.get(number)).cloned()))
+    }
+
+    fn history(&self, query: HistoryQuery) -> BoxFuture<'_, Result<Vec<HistoryEntry>, MailError>> {
+        ready(Ok(self.lock().history(&query)))
+    }
+}
+
+fn ready<T: Send + 'static>(value: T) -> BoxFuture<'static, T> {
+    Box::pin(std::future::ready(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::store::LetterState;
+
+    #[test]
+    fn a_letters_state_never_goes_back() {
+        let states = (0..=6).filter_map(LetterState::from_number);
+        for state in states.clone() {
+            for other in states.clone() {
+                assert!(!(state.may_follow(other) && other.may_follow(state)));
+            }
+            assert!(!state.may_follow(state));
+        }
+        assert!(LetterState::Read.may_follow(LetterState::Cancelled), "it was too late");
+    }
+}

@@ -1,0 +1,346 @@
+//! One task that owns the machine and carries its outputs out; what blocks runs on threads for that.
+
+mod journal;
+mod work;
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{
+    sync::{Semaphore, broadcast, mpsc, oneshot},
+    time::{Instant, Sleep, sleep},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use x0x_core::{AgentId, Clock, Machine, MachineId, Protocol, Tick};
+use x0x_transport::{Inbound, InboundEvent, Transport, error::SendError};
+
+use self::journal::{Answer, Journal};
+use crate::{
+    error::{ChangeTransferError, SendFileError},
+    id::TransferId,
+    metrics::FilesMetrics,
+    record::{FileEvent, Record, TransferInfo},
+    state::{Change, Changed, FilesMachine, Input, Output},
+    store::FileStore,
+};
+
+/// Commands and events taken in one turn.
+const BATCH: usize = 64;
+/// Results of work on their way to the driver; the threads wait while it is full.
+const MAX_RESULTS: usize = 256;
+/// Control frames that wait for a machine that takes none; further ones are dropped, for they are made
+/// again.
+const MAX_BACKLOG: usize = 256;
+/// Files that are read for their hashes at once.
+const MAX_PREPARING: usize = 2;
+/// How long the end waits for work that is still going on.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What users ask for.
+pub(crate) enum Command {
+    Send {
+        record: Box<Record>,
+        reply: oneshot::Sender<Result<TransferId, SendFileError>>,
+    },
+    Change {
+        id: TransferId,
+        change: Change,
+        reply: oneshot::Sender<Result<Changed, ChangeTransferError>>,
+    },
+    List(oneshot::Sender<Vec<TransferInfo>>),
+    Show {
+        id: TransferId,
+        reply: oneshot::Sender<Option<TransferInfo>>,
+    },
+}
+
+/// What the driver is made of.
+pub(crate) struct Parts {
+    pub(crate) machine: FilesMachine,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) store: Arc<dyn FileStore>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: Arc<FilesMetrics>,
+    pub(crate) keep_free: u64,
+    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) control: Inbound,
+    pub(crate) content: Inbound,
+    pub(crate) events: broadcast::Sender<FileEvent>,
+    pub(crate) seeks: mpsc::Sender<AgentId>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+}
+
+pub(crate) struct Driver {
+    machine: FilesMachine,
+    transport: Arc<dyn Transport>,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<FilesMetrics>,
+    events: broadcast::Sender<FileEvent>,
+    seeks: mpsc::Sender<AgentId>,
+    commands: mpsc::Receiver<Command>,
+    control: Inbound,
+    content: Inbound,
+    results: mpsc::Receiver<Input>,
+    journal: Journal,
+    work: Work,
+    answers: HashMap<u64, Answer>,
+    tickets: u64,
+    backlog: BTreeMap<MachineId, VecDeque<Bytes>>,
+    stop: CancellationToken,
+}
+
+/// What tasks of the driver share.
+#[derive(Clone)]
+struct Shared {
+    transport: Arc<dyn Transport>,
+    store: Arc<dyn FileStore>,
+    results: mpsc::Sender<Input>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    keep_free: u64,
+}
+
+/// Work that goes on beside the driver.
+struct Work {
+    shared: Shared,
+    preparing: Arc<Semaphore>,
+    /// Gives up reading a file that is not to be sent any more.
+    prepares: BTreeMap<TransferId, CancellationToken>,
+    /// The tasks that store what arrives.
+    writers: BTreeMap<TransferId, mpsc::Sender<work::Job>>,
+}
+
+/// Starts the task.
+pub(crate) fn spawn(parts: Parts) {
+    let (results, finished) = mpsc::channel(MAX_RESULTS);
+    let tasks = parts.tasks.clone();
+    let shared = Shared {
+        transport: Arc::clone(&parts.transport),
+        store: parts.store,
+        results,
+        tasks: tasks.clone(),
+        stop: parts.stop.clone(),
+        keep_free: parts.keep_free,
+    };
+    let driver = Driver {
+        machine: parts.machine,
+        transport: parts.transport,
+        clock: parts.clock,
+        metrics: parts.metrics,
+        events: parts.events,
+        seeks: parts.seeks,
+        commands: parts.commands,
+        control: parts.control,
+        content: parts.content,
+        results: finished,
+        journal: Journal::new(shared.clone()),
+        work: Work {
+            shared,
+            preparing: Arc::new(Semaphore::new(MAX_PREPARING)),
+            prepares: BTreeMap::new(),
+            writers: BTreeMap::new(),
+        },
+        answers: HashMap::new(),
+        tickets: 0,
+        backlog: BTreeMap::new(),
+        stop: parts.stop,
+    };
+    tasks.spawn(driver.run());
+}
+
+impl Driver {
+    async fn run(mut self) {
+        let mut events = Vec::with_capacity(BATCH);
+        let mut content = Vec::with_capacity(BATCH);
+        let mut results = Vec::with_capacity(BATCH);
+        let mut timer = pin!(sleep(Duration::ZERO));
+        let mut armed: Option<Tick> = None;
+        let stop = self.stop.clone();
+        self.turn(Vec::new(), &mut armed, timer.as_mut());
+        loop {
+            let mut inputs = Vec::new();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                command = self.commands.recv() => match command {
+                    Some(command) => self.command(command),
+                    None => break,
+                },
+                count = self.results.recv_many(&mut results, BATCH) => if count == 0 { break },
+                count = self.control.recv_many(&mut events, BATCH) => if count == 0 { break },
+                count = self.content.recv_many(&mut content, BATCH) => if count == 0 { break },
+                () = self.journal.finished() => {}
+                () = &mut timer, if armed.is_some() => armed = None,
+            }
+            inputs.append(&mut results);
+            self.control_events(&mut events, &mut inputs);
+            let frames = content.drain(..).filter_map(|event| match event {
+                InboundEvent::Message { peer, message } => {
+                    Some(Input::Content { peer, frame: message })
+                }
+                _ => None,
+            });
+            inputs.extend(frames);
+            self.turn(inputs, &mut armed, timer.as_mut());
+        }
+        self.shut_down().await;
+    }
+
+    /// Hands inputs to the machine and carries out what it asks for.
+    fn turn(&mut self, inputs: Vec<Input>, armed: &mut Option<Tick>, timer: Pin<&mut Sleep>) {
+        let now = self.clock.now();
+        self.machine.set_wall(self.clock.wall());
+        self.machine.handle_timeout(now);
+        for input in inputs {
+            self.machine.handle(now, input);
+        }
+        for input in self.journal.take_results() {
+            self.machine.handle(now, input);
+        }
+        while let Some(output) = self.machine.poll_output() {
+            self.carry_out(output);
+        }
+        self.journal.start();
+        if let Some(due) = self.machine.poll_timeout()
+            && armed.is_none_or(|armed| due < armed)
+        {
+            timer.reset(Instant::now() + due.since(now));
+            *armed = Some(due);
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        let now = self.clock.now();
+        self.machine.set_wall(self.clock.wall());
+        self.tickets += 1;
+        let ticket = self.tickets;
+        match command {
+            Command::Send { record, reply } => {
+                self.answers.insert(ticket, Answer::Send(reply));
+                self.machine.handle(now, Input::Send { ticket, record });
+            }
+            Command::Change { id, change, reply } => {
+                self.answers.insert(ticket, Answer::Change(id, reply));
+                self.machine.handle(now, Input::Change { ticket, id, change });
+            }
+            // Whoever asked may have gone.
+            Command::List(reply) => {
+                let _ = reply.send(self.machine.infos());
+            }
+            Command::Show { id, reply } => {
+                let _ = reply.send(self.machine.info(&id));
+            }
+        }
+    }
+
+    fn control_events(&mut self, events: &mut Vec<InboundEvent>, inputs: &mut Vec<Input>) {
+        for event in events.drain(..) {
+            match event {
+                InboundEvent::Up(session) => {
+                    inputs.push(Input::Up { peer: session.peer, agents: session.agents });
+                }
+                InboundEvent::Message { peer, message } => {
+                    inputs.push(Input::Frame { peer, frame: message });
+                }
+                InboundEvent::Writable(peer) => self.send_backlog(peer),
+                InboundEvent::Down(peer) => {
+                    self.backlog.remove(&peer);
+                    inputs.push(Input::Down(peer));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn transmit(&mut self, peer: MachineId, frame: Bytes) {
+        let backlog = self.backlog.entry(peer).or_default();
+        if backlog.len() >= MAX_BACKLOG {
+            self.metrics.dropped.inc();
+            return;
+        }
+        backlog.push_back(frame);
+        self.send_backlog(peer);
+    }
+
+    /// Sends what waits for a machine, until it takes no more.
+    fn send_backlog(&mut self, peer: MachineId) {
+        let Some(backlog) = self.backlog.get_mut(&peer) else { return };
+        while let Some(frame) = backlog.front() {
+            match self.transport.try_send(peer, Protocol::Files, frame.clone()) {
+                Ok(()) => drop(backlog.pop_front()),
+                Err(SendError::Busy) => return,
+                // The session's end is on its way.
+                Err(_) => break,
+            }
+        }
+        self.backlog.remove(&peer);
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Transmit { peer, frame } => self.transmit(peer, frame),
+            Output::Save(record) => self.journal.save(*record),
+            Output::Forget(record) => {
+                self.work.give_up(record.id);
+                self.journal.forget(*record);
+            }
+            Output::Discard(record) => {
+                self.work.give_up(record.id);
+                self.journal.discard(*record);
+            }
+            Output::Prepare(record) => self.work.prepare(*record),
+            Output::Serve { peer, session, record, groups } => {
+                self.work.serve(peer, session, *record, groups);
+            }
+            Output::LookForSpace { id, folder } => self.work.look_for_space(id, folder),
+            Output::Open(record) => self.work.open(*record),
+            Output::Store(slice) => self.work.store(slice),
+            Output::Finish(id) => self.work.finish(id),
+            Output::Close(id) => drop(self.work.writers.remove(&id)),
+            Output::Seek(agent) => {
+                // Whoever looks is busy with others: it is asked again.
+                let _ = self.seeks.try_send(agent);
+            }
+            Output::Disconnect(peer) => {
+                tracing::debug!(peer = %peer.short(), "peer breaks the protocol");
+                self.transport.disconnect(peer);
+            }
+            Output::Offered { ticket, result } => {
+                if let Some(Answer::Send(reply)) = self.answers.remove(&ticket) {
+                    self.journal.answer_send(reply, result);
+                }
+            }
+            Output::Changed { ticket, result } => {
+                if let Some(Answer::Change(id, reply)) = self.answers.remove(&ticket) {
+                    self.journal.answer_change(id, reply, result);
+                }
+            }
+            Output::Event(event) => {
+                // There may be nobody who listens.
+                let _ = self.events.send(*event);
+            }
+        }
+    }
+
+    /// What was told to be kept is still kept; everything else is taken up in the next run.
+    async fn shut_down(mut self) {
+        self.work.writers.clear();
+        let journal = async {
+            self.journal.start();
+            while self.journal.is_busy() {
+                self.journal.finished().await;
+                let _ = self.journal.take_results();
+                self.journal.start();
+            }
+        };
+        if tokio::time::timeout(CLOSE_DEADLINE, journal).await.is_err() {
+            tracing::warn!("the records of file transfers are not written in time");
+        }
+    }
+}

@@ -1,0 +1,468 @@
+//! Receiving: offers, acceptance, what is asked for, and what is stored.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use x0x_core::{MachineId, Tick};
+use x0x_trust::{Action, Reason};
+
+use super::{
+    Changed, FilesMachine, Output, status_of,
+    transfer::{Accepting, Incoming, Side, Stage, Transfer},
+    verified_of,
+};
+use crate::{
+    config::{
+        MAX_LIVE, MAX_OFFERS_OF_STRANGERS, MAX_OFFERS_PER_CONTACT, MAX_OFFERS_PER_STRANGER,
+        MAX_RECEIVING, MAX_RULES, MAX_UNASKED, MAX_WINDOW, WINDOW,
+    },
+    error::{ChangeTransferError, WorkError},
+    id::TransferId,
+    ranges::RangeSet,
+    record::{Direction, Phase, Record},
+    tree::{group_len, groups},
+    wire::{FrameIn, MAX_RANGES, OfferError, OfferIn, SliceIn, Standing, Status, Want},
+};
+
+impl FilesMachine {
+    pub(super) fn on_offer(&mut self, now: Tick, peer: MachineId, offer: OfferIn) {
+        let Some(session) = self.sessions.get_mut(&peer) else { return };
+        let offer = match offer.verify(&session.agents, &self.config.local_agents) {
+            Ok(offer) => offer.into_inner(),
+            Err(OfferError::NotProven) => return self.metrics.refused_not_proven.inc(),
+            Err(OfferError::UnknownRecipient) => {
+                return self.metrics.refused_unknown_recipient.inc();
+            }
+        };
+        let decision = self.policy.decide(&offer.from, Some(&peer), Action::FileOffer);
+        if !decision.allowed() {
+            return self.metrics.refused_trust.inc();
+        }
+        let known = self.live.get(&offer.id).map(|t| (&t.record, t.verified));
+        let ended = self.history.get(&offer.id).map(|record| (record, verified_of(record)));
+        if let Some((record, verified)) = known.or(ended) {
+            let same = record.direction == Direction::Receiving
+                && record.peer == offer.from
+                && record.size == offer.size
+                && record.root == Some(offer.root);
+            if !same {
+                self.metrics.refused_id.inc();
+                return self.refuse(peer, offer.id, "the id is in use");
+            }
+            // The sender is back, and learns how it stands.
+            let (id, status) = (offer.id, status_of(record, verified));
+            self.send_status(peer, status);
+            return self.peer_goes_on(now, id);
+        }
+        if !session_takes(self.sessions.get_mut(&peer), now) {
+            self.metrics.refused_rate.inc();
+            return self.refuse(peer, offer.id, "too many offers");
+        }
+        if !self.has_room(&offer, decision.reason) {
+            self.metrics.refused_limit.inc();
+            return self.refuse(peer, offer.id, "too many offers");
+        }
+        self.take_offer(now, peer, offer, decision.reason);
+    }
+
+    fn refuse(&mut self, peer: MachineId, id: TransferId, reason: &str) {
+        let reason = reason.to_owned();
+        self.send_status(peer, Status { id, standing: Standing::Rejected, verified: 0, reason });
+    }
+
+    fn has_room(&self, offer: &OfferIn, reason: Reason) -> bool {
+        let is_open = |t: &&Transfer| {
+            t.record.direction == Direction::Receiving && t.record.phase == Phase::Offered
+        };
+        let of_peer =
+            self.live.values().filter(is_open).filter(|t| t.record.peer == offer.from).count();
+        if self.live.len() >= MAX_LIVE {
+            return false;
+        }
+        if reason != Reason::Unknown {
+            return of_peer < MAX_OFFERS_PER_CONTACT;
+        }
+        let is_stranger = |t: &&Transfer| {
+            self.policy.decide(&t.record.peer, None, Action::FileOffer).reason == Reason::Unknown
+        };
+        let of_strangers = self.live.values().filter(is_open).filter(is_stranger).count();
+        of_peer < MAX_OFFERS_PER_STRANGER && of_strangers < MAX_OFFERS_OF_STRANGERS
+    }
+
+    fn take_offer(&mut self, now: Tick, peer: MachineId, offer: OfferIn, reason: Reason) {
+        let id = offer.id;
+        let record = Record {
+            id,
+            direction: Direction::Receiving,
+            peer: offer.from,
+            local: offer.to,
+            name: offer.name,
+            size: offer.size,
+            root: Some(offer.root),
+            sha256: offer.sha256,
+            media_type: offer.media_type,
+            phase: Phase::Offered,
+            reason: None,
+            started: self.wall,
+            ended: None,
+            source: None,
+            modified: 0,
+            folder: None,
+            output: None,
+        };
+        self.send_status(peer, status_of(&record, 0));
+        let size = record.size;
+        self.live.insert(id, Transfer::new(record));
+        self.metrics.offers.inc();
+        self.gauge();
+        self.save(id);
+        self.show_offer(id);
+        self.schedule(now, id);
+        let rules = self.config.accept.iter().take(MAX_RULES);
+        if let Some(rule) = rules.into_iter().find(|rule| rule.holds(reason, size)) {
+            let folder = rule.folder.clone();
+            // An offer that came this moment can be accepted.
+            let _ = self.accept(id, Phase::Offered, Direction::Receiving, None, folder);
+        }
+    }
+
+    /// Begins to accept: a look at the disk comes first.
+    pub(super) fn accept(
+        &mut self,
+        id: TransferId,
+        phase: Phase,
+        direction: Direction,
+        ticket: Option<u64>,
+        folder: Option<PathBuf>,
+    ) -> Result<(), ChangeTransferError> {
+        let incoming = self.live.get_mut(&id).and_then(Transfer::incoming);
+        let Some(incoming) = incoming.filter(|_| direction == Direction::Receiving) else {
+            return Err(ChangeTransferError::NotIncoming);
+        };
+        if phase != Phase::Offered || incoming.accepting.is_some() {
+            return Err(ChangeTransferError::NotPossible(phase));
+        }
+        incoming.accepting = Some(Accepting { ticket, folder: folder.clone() });
+        self.outputs.push_back(Output::LookForSpace { id, folder });
+        Ok(())
+    }
+
+    pub(super) fn on_space(&mut self, now: Tick, id: TransferId, free: Result<u64, WorkError>) {
+        let keep = self.config.keep_free;
+        let usable = free.map(|free| free.saturating_sub(keep));
+        let reserved: u64 =
+            self.live.values().map(Transfer::remaining).fold(0, u64::saturating_add);
+        let Some(transfer) = self.live.get_mut(&id) else { return };
+        let (size, remaining) = (transfer.record.size, transfer.remaining());
+        let Some(incoming) = transfer.incoming() else { return };
+        if let Some(accepting) = incoming.accepting.take() {
+            let needed = size.saturating_add(reserved);
+            let result = match usable {
+                Ok(free) if free >= needed => Ok(()),
+                Ok(free) => Err(ChangeTransferError::NoSpace { needed, free }),
+                Err(WorkError::NoSpace) => Err(ChangeTransferError::NoSpace { needed, free: 0 }),
+                Err(error) => Err(ChangeTransferError::Folder(error.to_string())),
+            };
+            self.accepted_or_not(now, id, accepting, result);
+            return;
+        }
+        if incoming.no_space {
+            incoming.no_space = !usable.is_ok_and(|free| free >= remaining);
+            if !incoming.no_space {
+                transfer.tries = 0;
+                if transfer.incoming().is_some_and(|incoming| incoming.stage == Stage::Shut) {
+                    self.open_waiting();
+                }
+                self.complete_or_ask(now, id);
+                self.show(id);
+            }
+            self.schedule(now, id);
+        }
+    }
+
+    fn accepted_or_not(
+        &mut self,
+        now: Tick,
+        id: TransferId,
+        accepting: Accepting,
+        result: Result<(), ChangeTransferError>,
+    ) {
+        let Some(transfer) = self.live.get_mut(&id) else { return };
+        let mut told = false;
+        if result.is_ok() {
+            transfer.record.phase = Phase::Active;
+            transfer.record.folder = accepting.folder;
+            let record = transfer.record.clone();
+            self.save(id);
+            told = self.tell(&record, 0);
+            if accepting.ticket.is_none() {
+                self.metrics.accepted_by_rule.inc();
+            }
+            self.open_waiting();
+            self.schedule(now, id);
+            self.show(id);
+        }
+        if let Some(ticket) = accepting.ticket {
+            let result = result.map(|()| Changed { told });
+            self.outputs.push_back(Output::Changed { ticket, result });
+        }
+    }
+
+    /// Opens the accepted files that wait for their turn, as far as there is room.
+    pub(super) fn open_waiting(&mut self) {
+        let receiving = self.live.values().filter(|transfer| transfer.is_receiving()).count();
+        let free = MAX_RECEIVING.saturating_sub(receiving);
+        let waits = |transfer: &&mut Transfer| {
+            transfer.record.phase == Phase::Active
+                && matches!(
+                    &transfer.side,
+                    Side::In(Incoming { stage: Stage::Shut, no_space: false, .. })
+                )
+        };
+        let mut waiting: Vec<_> = self.live.values_mut().filter(waits).collect();
+        waiting.sort_by_key(|transfer| (transfer.record.started, transfer.record.id));
+        let mut opened = Vec::new();
+        for transfer in waiting.into_iter().take(free) {
+            opened.push(Output::Open(Box::new(transfer.record.clone())));
+            if let Some(incoming) = transfer.incoming() {
+                incoming.stage = Stage::Opening;
+            }
+        }
+        self.outputs.extend(opened);
+    }
+
+    pub(super) fn on_opened(
+        &mut self,
+        now: Tick,
+        id: TransferId,
+        result: Result<RangeSet, WorkError>,
+    ) {
+        let Some(transfer) = self.live.get_mut(&id) else { return };
+        let total = groups(transfer.record.size);
+        let Some(incoming) = transfer.incoming() else { return };
+        if incoming.stage != Stage::Opening {
+            return;
+        }
+        match result {
+            Ok(there) => {
+                incoming.stage = Stage::Open;
+                incoming.missing = RangeSet::of(0..total);
+                there.iter().for_each(|range| incoming.missing.remove(range));
+                transfer.verified = transfer.bytes_of(&there);
+                self.metrics.bytes_resumed.add(transfer.verified);
+                self.complete_or_ask(now, id);
+            }
+            Err(WorkError::NoSpace) => self.out_of_space(now, id, Stage::Shut),
+            Err(error) => self.fail(id, &error),
+        }
+    }
+
+    fn fail(&mut self, id: TransferId, error: &WorkError) {
+        self.end(id, Phase::Failed, Some(error.to_string()), true);
+        self.open_waiting();
+    }
+
+    fn out_of_space(&mut self, now: Tick, id: TransferId, stage: Stage) {
+        let Some(incoming) = self.live.get_mut(&id).and_then(Transfer::incoming) else { return };
+        incoming.stage = stage;
+        incoming.give_up_asked();
+        if !std::mem::replace(&mut incoming.no_space, true) {
+            self.metrics.no_space.inc();
+            self.show(id);
+        }
+        self.schedule(now, id);
+    }
+
+    /// The window of each file that is received now, in groups.
+    fn window(&self) -> u64 {
+        let receiving =
+            self.live.values().filter(|transfer| transfer.is_receiving()).count() as u64;
+        (MAX_WINDOW / receiving.max(1)).clamp(*WINDOW.start(), *WINDOW.end())
+    }
+
+    /// Asks for what is missing, when enough of the window is free to be worth a frame.
+    pub(super) fn ask(&mut self, now: Tick, id: TransferId) {
+        if self.ask_again(id) {
+            self.schedule(now, id);
+        }
+    }
+
+    /// [`ask`](Self::ask), without setting the timer.
+    pub(super) fn ask_again(&mut self, id: TransferId) -> bool {
+        let window = self.window();
+        let Some(transfer) = self.live.get(&id) else { return false };
+        let Side::In(incoming) = &transfer.side else { return false };
+        let on_the_way = incoming.asked.len() + incoming.writing.len();
+        let idle = transfer.record.phase != Phase::Active
+            || incoming.stage != Stage::Open
+            || incoming.peer_paused
+            || incoming.no_space
+            || incoming.missing.is_empty()
+            || on_the_way > window / 2;
+        if idle {
+            return false;
+        }
+        let agent = transfer.record.peer;
+        let via = incoming.via.filter(|via| self.owns(*via, &transfer.record));
+        let Some(peer) = via.or_else(|| self.route(&agent)) else { return false };
+        if !self.policy.decide(&agent, Some(&peer), Action::FileOffer).allowed() {
+            self.metrics.refused_trust.inc();
+            self.end(id, Phase::Failed, Some("the sender is blocked".into()), true);
+            return false;
+        }
+        let Some(transfer) = self.live.get_mut(&id) else { return false };
+        let verified = transfer.verified;
+        let Some(incoming) = transfer.incoming() else { return false };
+        incoming.via = Some(peer);
+        let (mut ranges, mut room) = (Vec::new(), window - on_the_way);
+        while room > 0
+            && ranges.len() < MAX_RANGES
+            && let Some(range) = incoming.missing.take_first(room)
+        {
+            let count = range.end - range.start;
+            room -= count;
+            ranges.push((range.start, count));
+            incoming.asked.insert(range);
+        }
+        self.transmit(peer, FrameIn::Want(Want { id, ranges, verified }));
+        true
+    }
+
+    pub(super) fn on_content(&mut self, peer: MachineId, frame: Bytes) {
+        let Ok(slice) = SliceIn::decode(frame) else {
+            self.metrics.broken_malformed.inc();
+            self.outputs.push_back(Output::Disconnect(peer));
+            return;
+        };
+        let owned = self.live.get(&slice.id).is_some_and(|t| self.owns(peer, &t.record));
+        let incoming = self.live.get_mut(&slice.id).filter(|_| owned).and_then(Transfer::incoming);
+        if let Some(incoming) = incoming
+            && incoming.asked.contains(slice.group)
+        {
+            incoming.asked.remove(slice.group..slice.group + 1);
+            incoming.writing.insert(slice.group..slice.group + 1);
+            self.outputs.push_back(Output::Store(slice));
+            return;
+        }
+        self.metrics.unasked.inc();
+        let Some(session) = self.sessions.get_mut(&peer) else { return };
+        session.unasked += 1;
+        if session.unasked == MAX_UNASKED {
+            self.metrics.broken_unasked.inc();
+            self.outputs.push_back(Output::Disconnect(peer));
+        }
+    }
+
+    pub(super) fn on_stored(
+        &mut self,
+        now: Tick,
+        id: TransferId,
+        group: u64,
+        result: Result<(), WorkError>,
+    ) {
+        let Some(transfer) = self.live.get_mut(&id) else { return };
+        let len = group_len(transfer.record.size, group) as u64;
+        let Some(incoming) = transfer.incoming() else { return };
+        // A result from before the file was opened again says nothing.
+        if !incoming.writing.contains(group) {
+            return;
+        }
+        incoming.writing.remove(group..group + 1);
+        match result {
+            Ok(()) => {
+                transfer.verified += len;
+                transfer.tries = 0;
+                self.metrics.bytes_stored.add(len);
+                self.complete_or_ask(now, id);
+                self.show_progress(now, id);
+            }
+            Err(WorkError::NoSpace) => {
+                incoming.missing.insert(group..group + 1);
+                self.out_of_space(now, id, Stage::Open);
+            }
+            Err(error) => {
+                if error == WorkError::BadContent {
+                    self.metrics.refused_content.inc();
+                }
+                self.fail(id, &error);
+            }
+        }
+    }
+
+    fn complete_or_ask(&mut self, now: Tick, id: TransferId) {
+        let Some(incoming) = self.live.get_mut(&id).and_then(Transfer::incoming) else { return };
+        let whole = incoming.missing.is_empty()
+            && incoming.asked.is_empty()
+            && incoming.writing.is_empty()
+            && !incoming.no_space;
+        if incoming.stage == Stage::Open && whole {
+            incoming.stage = Stage::Finishing;
+            self.outputs.push_back(Output::Finish(id));
+        } else {
+            self.ask(now, id);
+        }
+        self.schedule(now, id);
+    }
+
+    pub(super) fn on_finished(
+        &mut self,
+        now: Tick,
+        id: TransferId,
+        result: Result<PathBuf, WorkError>,
+    ) {
+        let Some(transfer) = self.live.get_mut(&id) else { return };
+        match result {
+            Ok(path) => {
+                transfer.record.output = Some(path);
+                self.metrics.received.inc();
+                self.end(id, Phase::Complete, None, true);
+                self.open_waiting();
+            }
+            Err(WorkError::NoSpace) => self.out_of_space(now, id, Stage::Open),
+            Err(error) => self.fail(id, &error),
+        }
+    }
+
+    /// The sender is there and does not pause.
+    fn peer_goes_on(&mut self, now: Tick, id: TransferId) {
+        if let Some(incoming) = self.live.get_mut(&id).and_then(Transfer::incoming) {
+            incoming.peer_paused = false;
+            self.ask(now, id);
+            self.schedule(now, id);
+        }
+    }
+
+    pub(super) fn heard_of_incoming(&mut self, now: Tick, status: Status) {
+        let id = status.id;
+        let reason = (!status.reason.is_empty()).then_some(status.reason);
+        match status.standing {
+            Standing::Offered | Standing::Active => self.peer_goes_on(now, id),
+            Standing::Paused => {
+                if let Some(incoming) = self.live.get_mut(&id).and_then(Transfer::incoming) {
+                    incoming.peer_paused = true;
+                    incoming.give_up_asked();
+                    self.schedule(now, id);
+                    self.show(id);
+                }
+            }
+            Standing::Failed => self.ended_there(id, Phase::Failed, reason),
+            Standing::Cancelled | Standing::Rejected => {
+                self.ended_there(id, Phase::Cancelled, reason);
+            }
+            Standing::Unknown => {
+                let reason = Some("the sender does not know the transfer any more".into());
+                self.ended_there(id, Phase::Cancelled, reason);
+            }
+            Standing::Complete => {}
+        }
+    }
+
+    fn ended_there(&mut self, id: TransferId, phase: Phase, reason: Option<String>) {
+        self.end(id, phase, reason, false);
+        self.open_waiting();
+    }
+}
+
+fn session_takes(session: Option<&mut super::Session>, now: Tick) -> bool {
+    session.is_some_and(|session| session.offers.take(now))
+}

@@ -1,0 +1,506 @@
+//! The pure machine: offers and answers, who may send what when, and what is still missing.
+//!
+//! Both ends keep a record of a transfer. Whoever meets the other says how it stands: the sender by
+//! repeating its offer, the receiver by its status. So a lost frame, a crash or a change of session
+//! costs nothing but a repetition. Content is asked for in a window that moves as it is stored, so that
+//! a slow disk slows its sender down.
+
+mod change;
+mod event;
+mod incoming;
+mod outgoing;
+#[cfg(test)]
+mod tests;
+mod transfer;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use x0x_core::{AgentId, Machine, MachineId, Tick, TokenBucket, WallTime};
+use x0x_trust::Policy;
+
+pub use self::event::{Change, Changed, Input, Output, Prepared};
+use self::transfer::{Incoming, Side, Stage, Transfer};
+use crate::{
+    config::{FilesConfig, MAX_HISTORY, MAX_LIVE},
+    error::ChangeTransferError,
+    id::TransferId,
+    metrics::FilesMetrics,
+    record::{Direction, FileEvent, Phase, Record, TransferInfo, Waiting},
+    wire::{FrameIn, Standing, Status},
+};
+
+/// Offers that a machine may make at once after a quiet time, and how often after that: more than may be
+/// open, so that only those are refused who withdraw and offer again.
+const OFFER_BURST: u32 = 64;
+const OFFER_EVERY: Duration = Duration::from_secs(1);
+/// How often a pause doubles: eight times the first wait for content.
+const MAX_DOUBLINGS: u32 = 3;
+/// Pause before the disk is asked again to take a record.
+const SAVE_AGAIN: Duration = Duration::from_secs(5);
+
+/// A session, as the machine sees it.
+#[derive(Debug)]
+struct Session {
+    number: u64,
+    agents: Vec<AgentId>,
+    offers: TokenBucket,
+    /// Content frames that nobody asked for.
+    unasked: u32,
+    jobs: usize,
+    /// Which transfer was served last.
+    turn: Option<TransferId>,
+}
+
+/// The protocol of file transfers; see the module's documentation.
+#[derive(Debug)]
+pub struct FilesMachine {
+    config: FilesConfig,
+    policy: Arc<dyn Policy>,
+    metrics: Arc<FilesMetrics>,
+    wall: WallTime,
+    sessions: BTreeMap<MachineId, Session>,
+    next_session: u64,
+    live: BTreeMap<TransferId, Transfer>,
+    history: BTreeMap<TransferId, Record>,
+    unsaved: BTreeMap<TransferId, Tick>,
+    /// Jobs at work, those of ended sessions included.
+    jobs: usize,
+    /// Which machine was served last.
+    turn: Option<MachineId>,
+    outputs: VecDeque<Output>,
+}
+
+impl FilesMachine {
+    /// A machine without transfers.
+    #[must_use]
+    pub const fn new(
+        config: FilesConfig,
+        policy: Arc<dyn Policy>,
+        metrics: Arc<FilesMetrics>,
+    ) -> Self {
+        Self {
+            config,
+            policy,
+            metrics,
+            wall: WallTime::from_millis(0),
+            sessions: BTreeMap::new(),
+            next_session: 0,
+            live: BTreeMap::new(),
+            history: BTreeMap::new(),
+            unsaved: BTreeMap::new(),
+            jobs: 0,
+            turn: None,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// The wall time, for the times in records: to be told before each turn.
+    pub const fn set_wall(&mut self, wall: WallTime) {
+        self.wall = wall;
+    }
+
+    /// Every transfer that is known, by id.
+    #[must_use]
+    pub fn infos(&self) -> Vec<TransferInfo> {
+        let ended = self.history.values().map(ended_info);
+        let mut all: Vec<_> = self.live.values().map(|t| self.describe(t)).chain(ended).collect();
+        all.sort_by_key(|info| info.record.id);
+        all
+    }
+
+    /// One transfer.
+    #[must_use]
+    pub fn info(&self, id: &TransferId) -> Option<TransferInfo> {
+        let live = self.live.get(id).map(|transfer| self.describe(transfer));
+        live.or_else(|| self.history.get(id).map(ended_info))
+    }
+
+    fn describe(&self, transfer: &Transfer) -> TransferInfo {
+        let routed = self.route(&transfer.record.peer).is_some();
+        let waiting = match &transfer.side {
+            _ if transfer.record.phase != Phase::Active => None,
+            Side::In(incoming) if incoming.no_space => Some(Waiting::Space),
+            Side::In(Incoming { stage: Stage::Finishing, .. }) => None,
+            Side::In(Incoming { stage: Stage::Shut, .. }) => Some(Waiting::Turn),
+            Side::In(incoming) if incoming.peer_paused => Some(Waiting::PeerPaused),
+            Side::Out(outgoing) if outgoing.peer_paused => Some(Waiting::PeerPaused),
+            _ => (!routed).then_some(Waiting::Peer),
+        };
+        let (record, verified) = (transfer.record.clone(), transfer.verified);
+        TransferInfo { record, verified, waiting }
+    }
+
+    /// A machine whose session proved an agent.
+    fn route(&self, agent: &AgentId) -> Option<MachineId> {
+        let proven = |session: &Session| session.agents.contains(agent);
+        self.sessions.iter().find(|(_, session)| proven(session)).map(|(peer, _)| *peer)
+    }
+
+    /// Whether a transfer that has not ended is one of the agents of this session.
+    fn owns(&self, peer: MachineId, record: &Record) -> bool {
+        self.sessions.get(&peer).is_some_and(|session| session.agents.contains(&record.peer))
+    }
+
+    fn transmit(&mut self, peer: MachineId, frame: FrameIn) {
+        self.outputs.push_back(Output::Transmit { peer, frame: frame.encode() });
+    }
+
+    fn send_status(&mut self, peer: MachineId, status: Status) {
+        self.transmit(peer, FrameIn::Status(status));
+    }
+
+    /// Tells the other end of a transfer how it stands here; false when it cannot be told now.
+    fn tell(&mut self, record: &Record, verified: u64) -> bool {
+        let Some(peer) = self.route(&record.peer) else { return false };
+        self.send_status(peer, status_of(record, verified));
+        true
+    }
+
+    fn save(&mut self, id: TransferId) {
+        let live = self.live.get(&id).map(|transfer| &transfer.record);
+        if let Some(record) = live.or_else(|| self.history.get(&id)) {
+            self.outputs.push_back(Output::Save(Box::new(record.clone())));
+        }
+    }
+
+    /// Shows that something changed.
+    fn show(&mut self, id: TransferId) {
+        if let Some(info) = self.info(&id) {
+            self.outputs.push_back(Output::Event(Box::new(FileEvent::Progress(info))));
+        }
+    }
+
+    /// Shows progress, but not too often.
+    fn show_progress(&mut self, now: Tick, id: TransferId) {
+        let interval = self.config.progress_interval;
+        let Some(transfer) = self.live.get_mut(&id) else { return };
+        if transfer.shown.is_none_or(|shown| now.since(shown) >= interval) {
+            transfer.shown = Some(now);
+            self.show(id);
+        }
+    }
+
+    /// Ends a transfer, and tells the other end unless it was that end's doing.
+    fn end(&mut self, id: TransferId, phase: Phase, reason: Option<String>, tell: bool) -> bool {
+        let Some(Transfer { mut record, mut verified, side, .. }) = self.live.remove(&id) else {
+            return false;
+        };
+        let before = record.phase;
+        record.phase = phase;
+        record.reason = reason;
+        record.ended = Some(self.wall);
+        match phase {
+            Phase::Complete => verified = record.size,
+            Phase::Failed => self.metrics.failed.inc(),
+            _ => {}
+        }
+        let told = tell && self.tell(&record, verified);
+        if let Side::In(Incoming { stage, accepting, .. }) = side {
+            if stage != Stage::Shut {
+                self.outputs.push_back(Output::Close(id));
+            }
+            if let Some(ticket) = accepting.and_then(|accepting| accepting.ticket) {
+                let result = Err(ChangeTransferError::NotPossible(phase));
+                self.outputs.push_back(Output::Changed { ticket, result });
+            }
+        }
+        let info = TransferInfo { record: record.clone(), verified, waiting: None };
+        let event = match phase {
+            Phase::Complete => FileEvent::Complete(info),
+            _ => FileEvent::Ended(info),
+        };
+        // What a stranger offered and withdrew must not push the user's own transfers out.
+        let withdrawn =
+            record.direction == Direction::Receiving && before == Phase::Offered && !tell;
+        if withdrawn {
+            self.outputs.push_back(Output::Forget(Box::new(record)));
+        } else {
+            self.outputs.push_back(Output::Save(Box::new(record.clone())));
+            self.outputs.push_back(Output::Discard(Box::new(record.clone())));
+            self.remember(record);
+        }
+        self.outputs.push_back(Output::Event(Box::new(event)));
+        self.gauge();
+        told
+    }
+
+    fn remember(&mut self, record: Record) {
+        self.history.insert(record.id, record);
+        while self.history.len() > MAX_HISTORY
+            && let Some(oldest) =
+                self.history.values().min_by_key(|r| (r.ended, r.id)).map(|r| r.id)
+            && let Some(record) = self.history.remove(&oldest)
+        {
+            self.unsaved.remove(&oldest);
+            self.outputs.push_back(Output::Forget(Box::new(record)));
+        }
+    }
+
+    fn gauge(&self) {
+        self.metrics.live.set(self.live.len() as u64);
+    }
+
+    fn load(&mut self, now: Tick, records: Vec<Record>) {
+        for record in records {
+            let id = record.id;
+            if record.phase.ended() {
+                self.remember(record);
+                continue;
+            }
+            if self.live.len() >= MAX_LIVE {
+                self.outputs.push_back(Output::Forget(Box::new(record)));
+                continue;
+            }
+            if record.phase == Phase::Preparing {
+                self.outputs.push_back(Output::Prepare(Box::new(record.clone())));
+            }
+            self.live.insert(id, Transfer::new(record));
+            self.schedule(now, id);
+        }
+        self.gauge();
+        self.open_waiting();
+    }
+
+    fn up(&mut self, now: Tick, peer: MachineId, agents: &[AgentId]) {
+        self.next_session += 1;
+        let session = Session {
+            number: self.next_session,
+            agents: agents.to_vec(),
+            offers: TokenBucket::new(OFFER_BURST, OFFER_EVERY, now),
+            unasked: 0,
+            jobs: 0,
+            turn: None,
+        };
+        self.sessions.insert(peer, session);
+        let ours = |transfer: &&mut Transfer| agents.contains(&transfer.record.peer);
+        let mut ids = Vec::new();
+        for transfer in self.live.values_mut().filter(ours) {
+            transfer.tries = 0;
+            ids.push((transfer.record.id, transfer.record.direction));
+        }
+        for (id, direction) in ids {
+            match direction {
+                Direction::Sending => {
+                    self.offer(id);
+                }
+                Direction::Receiving => {
+                    if let Some(transfer) = self.live.get(&id) {
+                        let status = status_of(&transfer.record, transfer.verified);
+                        self.send_status(peer, status);
+                    }
+                    self.ask(now, id);
+                }
+            }
+            self.schedule(now, id);
+        }
+    }
+
+    fn down(&mut self, now: Tick, peer: MachineId) {
+        let Some(session) = self.sessions.remove(&peer) else { return };
+        let mut ids = Vec::new();
+        let hit = |transfer: &Transfer| session.agents.contains(&transfer.record.peer);
+        for (id, transfer) in self.live.iter_mut().filter(|(_, transfer)| hit(transfer)) {
+            match &mut transfer.side {
+                Side::Out(outgoing) if outgoing.via == Some(peer) => {
+                    outgoing.wanted.clear();
+                    outgoing.via = None;
+                }
+                Side::In(incoming) if incoming.via == Some(peer) => incoming.give_up_asked(),
+                _ => {}
+            }
+            ids.push(*id);
+        }
+        for id in ids {
+            // Another session may serve it as well.
+            self.ask(now, id);
+            self.schedule(now, id);
+        }
+    }
+
+    fn frame(&mut self, now: Tick, peer: MachineId, frame: Bytes) {
+        if !self.sessions.contains_key(&peer) {
+            return;
+        }
+        match FrameIn::decode(frame) {
+            Ok(FrameIn::Offer(offer)) => self.on_offer(now, peer, offer),
+            Ok(FrameIn::Want(want)) => self.on_want(now, peer, want),
+            Ok(FrameIn::Status(status)) => self.on_status(now, peer, status),
+            Ok(_) => self.metrics.unknown.inc(),
+            Err(_) => {
+                self.metrics.broken_malformed.inc();
+                self.outputs.push_back(Output::Disconnect(peer));
+            }
+        }
+    }
+
+    fn on_status(&mut self, now: Tick, peer: MachineId, status: Status) {
+        let id = status.id;
+        let pending =
+            matches!(status.standing, Standing::Offered | Standing::Active | Standing::Paused);
+        let live = self.live.get(&id).filter(|transfer| self.owns(peer, &transfer.record));
+        match live.map(|transfer| transfer.record.direction) {
+            Some(Direction::Sending) => self.heard_of_outgoing(now, status),
+            Some(Direction::Receiving) => self.heard_of_incoming(now, status),
+            None => {
+                let ended = self.history.get(&id).filter(|record| self.owns(peer, record));
+                let answer = match ended {
+                    Some(record) => status_of(record, verified_of(record)),
+                    None => {
+                        self.metrics.refused_stranger.inc();
+                        unknown(id)
+                    }
+                };
+                // Whoever waits for something hears that it is over. Nobody answers an end.
+                if pending {
+                    self.send_status(peer, answer);
+                }
+            }
+        }
+    }
+
+    /// When something is to be done about a transfer next, as it stands now.
+    fn schedule(&mut self, now: Tick, id: TransferId) {
+        let Some(transfer) = self.live.get(&id) else { return };
+        let config = &self.config;
+        let routed = self.route(&transfer.record.peer).is_some();
+        let again = |first: Duration| first * (1 << transfer.tries.min(MAX_DOUBLINGS));
+        let pause = match &transfer.side {
+            Side::In(incoming) if incoming.no_space => Some(config.space_interval),
+            Side::In(_) if transfer.record.phase == Phase::Offered => {
+                let age = self.wall.as_millis().saturating_sub(transfer.record.started.as_millis());
+                Some(config.offer_ttl.saturating_sub(Duration::from_millis(age)))
+            }
+            _ if !transfer.needs_peer() => None,
+            _ if !routed => Some(seek(config, transfer.tries)),
+            Side::In(incoming) if !incoming.asked.is_empty() => Some(again(config.stall_after)),
+            _ => None,
+        };
+        if let Some(transfer) = self.live.get_mut(&id) {
+            transfer.due = pause.map(|pause| now + pause);
+        }
+    }
+
+    fn due(&mut self, now: Tick, id: TransferId) {
+        let Some(transfer) = self.live.get_mut(&id) else { return };
+        transfer.due = None;
+        transfer.tries += 1;
+        let (agent, folder) = (transfer.record.peer, transfer.record.folder.clone());
+        let phase = transfer.record.phase;
+        let routed = self.route(&agent).is_some();
+        match self.live.get_mut(&id).map(|transfer| &mut transfer.side) {
+            Some(Side::In(incoming)) if incoming.no_space => {
+                self.outputs.push_back(Output::LookForSpace { id, folder });
+            }
+            Some(Side::In(_)) if phase == Phase::Offered => {
+                self.end(id, Phase::Rejected, Some("nobody answered".into()), true);
+                return;
+            }
+            Some(_) if !routed => self.outputs.push_back(Output::Seek(agent)),
+            Some(Side::In(incoming)) => {
+                self.metrics.stalled.inc();
+                incoming.give_up_asked();
+                self.ask_again(id);
+            }
+            _ => {}
+        }
+        self.schedule(now, id);
+    }
+}
+
+/// The pause before an agent is looked for again.
+fn seek(config: &FilesConfig, tries: u32) -> Duration {
+    let doubled = config.seek_min.saturating_mul(1_u32.checked_shl(tries).unwrap_or(u32::MAX));
+    doubled.min(config.seek_max)
+}
+
+/// How a transfer stands, in the words of the wire.
+fn status_of(record: &Record, verified: u64) -> Status {
+    let standing = match record.phase {
+        Phase::Preparing | Phase::Offered => Standing::Offered,
+        Phase::Active => Standing::Active,
+        Phase::Paused => Standing::Paused,
+        Phase::Complete => Standing::Complete,
+        Phase::Failed => Standing::Failed,
+        Phase::Rejected => Standing::Rejected,
+        Phase::Cancelled => Standing::Cancelled,
+    };
+    let reason = record.reason.clone().unwrap_or_default();
+    Status { id: record.id, standing, verified, reason }
+}
+
+const fn unknown(id: TransferId) -> Status {
+    Status { id, standing: Standing::Unknown, verified: 0, reason: String::new() }
+}
+
+const fn verified_of(record: &Record) -> u64 {
+    if matches!(record.phase, Phase::Complete) { record.size } else { 0 }
+}
+
+fn ended_info(record: &Record) -> TransferInfo {
+    TransferInfo { record: record.clone(), verified: verified_of(record), waiting: None }
+}
+
+impl Machine for FilesMachine {
+    type Input = Input;
+    type Output = Output;
+
+    fn handle(&mut self, now: Tick, input: Input) {
+        match input {
+            Input::Loaded(records) => self.load(now, records),
+            Input::Send { ticket, record } => self.on_send(ticket, *record),
+            Input::Change { ticket, id, change } => self.change(now, ticket, id, change),
+            Input::Up { peer, agents } => self.up(now, peer, &agents),
+            Input::Down(peer) => self.down(now, peer),
+            Input::Frame { peer, frame } => self.frame(now, peer, frame),
+            Input::Content { peer, frame } => self.on_content(peer, frame),
+            Input::Prepared { id, result } => self.on_prepared(now, id, result),
+            Input::Served { peer, session, id, result } => {
+                self.on_served(peer, session, id, result);
+            }
+            Input::Space { id, free } => self.on_space(now, id, free),
+            Input::Opened { id, result } => self.on_opened(now, id, result),
+            Input::Stored { id, group, result } => self.on_stored(now, id, group, result),
+            Input::Finished { id, result } => self.on_finished(now, id, result),
+            Input::Unsaved(id) => {
+                self.metrics.unsaved.inc();
+                self.unsaved.insert(id, now + SAVE_AGAIN);
+            }
+        }
+        self.serve();
+    }
+
+    fn handle_timeout(&mut self, now: Tick) {
+        let is_due = |due: &Tick| *due <= now;
+        let due: Vec<_> = self
+            .live
+            .iter()
+            .filter(|(_, transfer)| transfer.due.as_ref().is_some_and(is_due))
+            .map(|(id, _)| *id)
+            .collect();
+        due.into_iter().for_each(|id| self.due(now, id));
+        let unsaved: Vec<_> =
+            self.unsaved.iter().filter(|(_, due)| is_due(due)).map(|(id, _)| *id).collect();
+        for id in unsaved {
+            self.unsaved.remove(&id);
+            self.save(id);
+            if let Some(record) = self.history.get(&id) {
+                self.outputs.push_back(Output::Discard(Box::new(record.clone())));
+            }
+        }
+        self.serve();
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    fn poll_timeout(&self) -> Option<Tick> {
+        let transfers = self.live.values().filter_map(|transfer| transfer.due);
+        transfers.chain(self.unsaved.values().copied()).min()
+    }
+}

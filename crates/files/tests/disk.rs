@@ -1,0 +1,148 @@
+//! The real disk: what is written where, who may read it, and what is refused.
+#![cfg(unix)]
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use x0x_files::{
+    Change, DiskStore, FileStore, Files, FilesConfig, Phase, SendFile, SendFileError, TransferId,
+    WorkError,
+    testing::{MemoryStore, agent, connect, peer},
+    tree::GROUP_LEN,
+};
+use x0x_transport::testing::{LinkModel, MemoryNetwork, TokioClock, node};
+use x0x_trust::testing::FakePolicy;
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).expect("it is there").permissions().mode() & 0o777
+}
+
+/// A file comes to a real disk, in real time since files are no part of a paused clock.
+async fn received(folder: &Path, name: &str, bytes: &[u8]) -> (DiskStore, TransferId, Files) {
+    let network = MemoryNetwork::new(1, LinkModel::default());
+    let alice = peer(&network, 1, MemoryStore::new()).await;
+    let store = DiskStore::new(folder.join("state"), folder.join("downloads"));
+    let mut config = FilesConfig::new(vec![agent(2)]);
+    config.keep_free = 0;
+    let bob = node(&network, 2);
+    let (files, _seeks) = Files::start(
+        Arc::new(bob),
+        Arc::new(store.clone()),
+        Arc::new(FakePolicy::new()),
+        Arc::new(TokioClock::new()),
+        config,
+    )
+    .await
+    .expect("it starts");
+    connect(&alice, 2).await;
+    alice.disk.put("/f", bytes);
+    let mut file = SendFile::new(agent(2), "/f");
+    file.name = Some(name.to_owned());
+    let id = alice.files.send(file).await.expect("sent");
+    let phase = async |wanted: Phase| {
+        let seen = async {
+            while files.transfer(id).await.is_none_or(|info| info.record.phase != wanted) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), seen).await.expect("in time");
+    };
+    phase(Phase::Offered).await;
+    files.change(id, Change::Accept { folder: None }).await.expect("accepted");
+    phase(Phase::Complete).await;
+    (store, id, files)
+}
+
+#[tokio::test]
+async fn received_files_are_private_whole_and_beside_what_is_there() {
+    let temp = tempfile::tempdir().expect("a folder");
+    let downloads = temp.path().join("downloads");
+    let bytes = vec![7; 3 * GROUP_LEN + 5];
+    for expected in ["passwd", "passwd (2)"] {
+        let (store, id, files) = received(temp.path(), "../../etc/passwd", &bytes).await;
+        let path = downloads.join(expected);
+        assert_eq!(fs::read(&path).expect("it is there"), bytes);
+        assert_eq!((mode(&path), mode(&downloads)), (0o600, 0o700));
+        files.shutdown().await;
+        let records = store.load().expect("it loads");
+        let record = records.iter().find(|record| record.id == id).expect("it is kept");
+        assert_eq!(record.output.as_deref(), Some(&*path));
+        assert_eq!(mode(&temp.path().join("state").join(format!("{id}.transfer"))), 0o600);
+    }
+    assert_eq!(fs::read_dir(&downloads).expect("a folder").count(), 2, "no parts stay");
+}
+
+#[tokio::test]
+async fn a_link_in_the_way_is_not_followed() {
+    let temp = tempfile::tempdir().expect("a folder");
+    let downloads = temp.path().join("downloads");
+    fs::create_dir(&downloads).expect("made");
+    fs::set_permissions(&downloads, fs::Permissions::from_mode(0o700)).expect("own folder");
+    let victim = temp.path().join("victim");
+    fs::write(&victim, b"mine").expect("written");
+    symlink(&victim, downloads.join("f")).expect("linked");
+    received(temp.path(), "f", b"theirs").await;
+    assert_eq!(fs::read(&victim).expect("there"), b"mine");
+    assert_eq!(fs::read(downloads.join("f (2)")).expect("there"), b"theirs");
+}
+
+#[test]
+fn only_regular_files_are_sources() {
+    let temp = tempfile::tempdir().expect("a folder");
+    let store = DiskStore::new(temp.path().join("state"), temp.path().join("downloads"));
+    let file = temp.path().join("file");
+    fs::write(&file, b"x").expect("written");
+    assert_eq!(store.source(&file).and_then(|file| file.stat()).map(|stat| stat.0), Ok(1));
+    let link = temp.path().join("link");
+    symlink(&file, &link).expect("linked");
+    let gone = |path: &Path| matches!(store.source(path), Err(WorkError::SourceGone(_)));
+    assert!(gone(&link) && gone(temp.path()) && gone(Path::new("/dev/null")));
+    assert!(gone(&temp.path().join("none")));
+    let pipe = temp.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs");
+    assert!(made.success() && gone(&pipe), "and it is not waited for");
+}
+
+#[tokio::test]
+async fn the_user_hears_what_is_wrong_with_a_path() {
+    let temp = tempfile::tempdir().expect("a folder");
+    let network = MemoryNetwork::new(1, LinkModel::default());
+    let start = Files::start(
+        Arc::new(node(&network, 1)),
+        Arc::new(DiskStore::new(temp.path().join("state"), temp.path().join("downloads"))),
+        Arc::new(FakePolicy::new()),
+        Arc::new(TokioClock::new()),
+        FilesConfig::new(vec![agent(1)]),
+    );
+    let (files, _seeks) = start.await.expect("it starts");
+    let send = async |path: &str| files.send(SendFile::new(agent(2), path)).await;
+    assert_eq!(send("/dev/null").await, Err(SendFileError::NotAFile));
+    assert_eq!(send("/").await, Err(SendFileError::NotAFile));
+    assert!(matches!(send("/none").await, Err(SendFileError::Unreadable(_))));
+    assert_eq!(send("x").await, Err(SendFileError::NotAbsolute));
+    files.shutdown().await;
+    assert_eq!(send("/etc/hostname").await, Err(SendFileError::Closed));
+}
+
+#[test]
+fn damaged_records_and_open_folders_are_refused() {
+    let temp = tempfile::tempdir().expect("a folder");
+    let state = temp.path().join("state");
+    let store = DiskStore::new(&state, temp.path().join("downloads"));
+    assert_eq!(store.load(), Ok(Vec::new()));
+    let name = format!("{}.transfer", TransferId::new([1; 16]));
+    fs::write(state.join(&name), b"\xff\xff").expect("written");
+    fs::set_permissions(state.join(&name), fs::Permissions::from_mode(0o600)).expect("own file");
+    assert_eq!(store.load(), Ok(Vec::new()), "a damaged one is left out");
+    let shared = temp.path().join("shared");
+    fs::create_dir(&shared).expect("made");
+    fs::set_permissions(&shared, fs::Permissions::from_mode(0o777)).expect("own folder");
+    let error = store.free(Some(&shared)).expect_err("others may write there");
+    assert!(error.to_string().contains("chmod"), "{error}");
+    assert!(store.free(None).is_ok_and(|free| free > 0));
+}

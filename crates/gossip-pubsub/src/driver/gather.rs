@@ -1,0 +1,86 @@
+//! How long the signer waits for more: callers that were just answered often come again at once, and
+//! a signature costs as much for one entry as for many, here and at every subscriber.
+//!
+//! The same idea as a database's group commit that waits for other open transactions. A publisher at
+//! rest never waits: nobody else was answered.
+
+use std::time::Duration;
+
+use x0x_core::{Tick, TopicId};
+
+/// Longest wait for callers that were answered. They return within a fraction of it, unless the
+/// machine is busy with what they sent.
+const WAIT: Duration = Duration::from_millis(2);
+
+/// Whom the signer waits for.
+#[derive(Debug, Default)]
+pub(crate) struct Gather {
+    last: Option<Answered>,
+}
+
+#[derive(Debug)]
+struct Answered {
+    topic: TopicId,
+    /// Entries of the run that was answered, and those that waited at that moment: as many may soon
+    /// wait together.
+    entries: usize,
+    until: Tick,
+}
+
+impl Gather {
+    /// The callers of a run were answered while others waited.
+    pub(crate) fn answered(&mut self, now: Tick, topic: TopicId, run: usize, waiting: usize) {
+        self.last = Some(Answered { topic, entries: run + waiting, until: now + WAIT });
+    }
+
+    /// Whether a topic's entries may be signed now, or should wait for more.
+    pub(crate) fn is_enough(&self, now: Tick, topic: &TopicId, entries: usize) -> bool {
+        let Some(last) = &self.last else { return true };
+        last.topic != *topic || entries >= last.entries || now >= last.until
+    }
+
+    /// Whether nobody was answered lately: what waits now is likely to be all for a while.
+    pub(crate) fn is_at_rest(&self, now: Tick) -> bool {
+        self.last.as_ref().is_none_or(|last| now >= last.until)
+    }
+
+    /// How many entries end the wait before its time; 0 without a wait.
+    pub(crate) fn awaited(&self, now: Tick) -> usize {
+        self.last.as_ref().filter(|last| now < last.until).map_or(0, |last| last.entries)
+    }
+
+    /// When the wait ends, if there is one.
+    pub(crate) fn until(&self, now: Tick) -> Option<Tick> {
+        self.last.as_ref().map(|last| last.until).filter(|until| now < *until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: TopicId = TopicId::new([1; 32]);
+    const B: TopicId = TopicId::new([2; 32]);
+
+    #[test]
+    fn one_publisher_alone_never_waits() {
+        let mut gather = Gather::default();
+        assert!(gather.is_at_rest(Tick::ZERO) && gather.is_enough(Tick::ZERO, &A, 1));
+        gather.answered(Tick::ZERO, A, 1, 0);
+        assert!(!gather.is_at_rest(Tick::ZERO) && gather.is_enough(Tick::ZERO, &A, 1));
+        assert!(gather.is_at_rest(Tick::ZERO + WAIT));
+    }
+
+    #[test]
+    fn callers_that_return_are_signed_together() {
+        let mut gather = Gather::default();
+        gather.answered(Tick::ZERO, A, 4, 4);
+        assert!(!gather.is_enough(Tick::ZERO, &A, 7));
+        assert!(gather.is_enough(Tick::ZERO, &A, 8));
+        assert!(gather.is_enough(Tick::ZERO, &B, 1), "another topic does not wait");
+        assert_eq!((gather.awaited(Tick::ZERO), gather.awaited(Tick::ZERO + WAIT)), (8, 0));
+        assert_eq!(gather.until(Tick::ZERO), Some(Tick::ZERO + WAIT));
+        assert!(gather.is_enough(Tick::ZERO + WAIT, &A, 1), "those who left hold nobody up");
+        assert_eq!(gather.until(Tick::ZERO + WAIT), None);
+    }
+}

@@ -1,0 +1,256 @@
+//! Reading mail back. Rows are bounded and their seals checked before anything is made of them.
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension as _, Result, Row, params, types::ValueRef};
+use x0x_core::{AgentId, MachineId, WallTime};
+use x0x_direct::{
+    DirectMessage, MAX_PAYLOAD, MessageId,
+    mail::{HistoryEntry, HistoryQuery, Letter, LetterState, PendingLetter, StoredMail},
+};
+
+use crate::{
+    config::{MAX_CONSUMERS, MAX_UNREAD},
+    mail::{READ_NOTE, Totals, WANTS_READ, key, letter_seal, mail_seal},
+    metrics::StoreMetrics,
+};
+
+const MAIL: &str = "number, id, sender, recipient, machine, time, reply_to, flags, seal, payload";
+const LETTER: &str = "number, id, sender, recipient, posted, expires, state, changed, reply_to,
+    flags, seal, payload";
+/// Most rows that a search looks at beyond what it returns.
+const MAX_SEARCHED: usize = 10_000;
+
+/// What a service that starts needs.
+pub(crate) fn load(connection: &Connection) -> Result<StoredMail> {
+    let totals = Totals::read(connection)?;
+    let mut stored = StoredMail::new();
+    (stored.last, stored.floor, stored.seen) = (totals.last, totals.floor, totals.seen);
+    let mut statement = connection.prepare(
+        "SELECT number, sender, length(payload) FROM mail
+         WHERE number > ?1 AND payload IS NOT NULL ORDER BY number LIMIT ?2",
+    )?;
+    let mut rows = statement.query(params![totals.seen.cast_signed(), MAX_UNREAD])?;
+    while let Some(row) = rows.next()? {
+        if let Some(from) = id(row, 1)? {
+            stored.unread.push((unsigned(row, 0)?, AgentId::new(from), unsigned(row, 2)?));
+        }
+    }
+    let mut statement = connection.prepare(
+        "SELECT number, id, recipient, length(payload), expires FROM letter
+         WHERE state < 2 ORDER BY number",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (Some(message), Some(to)) = (id(row, 1)?, id(row, 2)?) else { continue };
+        stored.pending.push(PendingLetter {
+            number: unsigned(row, 0)?,
+            id: message,
+            to: AgentId::new(to),
+            bytes: unsigned(row, 3)?,
+            expires_at: WallTime::from_millis(unsigned(row, 4)?),
+        });
+    }
+    let mut statement =
+        connection.prepare("SELECT name, record FROM consumer ORDER BY name LIMIT ?1")?;
+    let mut rows = statement.query([MAX_CONSUMERS])?;
+    while let Some(row) = rows.next()? {
+        if let (ValueRef::Text(name), ValueRef::Blob(record)) = (row.get_ref(0)?, row.get_ref(1)?)
+            && let Ok(name) = std::str::from_utf8(name)
+        {
+            stored.consumers.push((name.to_owned(), Bytes::copy_from_slice(record)));
+        }
+    }
+    Ok(stored)
+}
+
+/// Mail above a number, up to a count and payload bytes.
+pub(crate) fn mail(
+    connection: &Connection,
+    (after, limit, bytes): (u64, usize, u64),
+    metrics: &StoreMetrics,
+) -> Result<Vec<DirectMessage>> {
+    let sql = format!(
+        "SELECT {MAIL} FROM mail WHERE number > ?1 AND payload IS NOT NULL ORDER BY number LIMIT ?2"
+    );
+    let mut statement = connection.prepare(&sql)?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut rows = statement.query(params![after.cast_signed(), limit])?;
+    let (mut found, mut held) = (Vec::new(), 0);
+    while held < bytes
+        && let Some(row) = rows.next()?
+    {
+        match message(row)? {
+            Some(message) => {
+                held += message.payload.len() as u64;
+                found.push(message);
+            }
+            None => metrics.rows_damaged.inc(),
+        }
+    }
+    Ok(found)
+}
+
+/// Mail with these numbers.
+pub(crate) fn mail_by_number(
+    connection: &Connection,
+    numbers: &[u64],
+    metrics: &StoreMetrics,
+) -> Result<Vec<DirectMessage>> {
+    let sql = format!("SELECT {MAIL} FROM mail WHERE number = ?1 AND payload IS NOT NULL");
+    let mut statement = connection.prepare(&sql)?;
+    let mut found = Vec::with_capacity(numbers.len());
+    for number in numbers {
+        let mut rows = statement.query([number.cast_signed()])?;
+        let Some(row) = rows.next()? else { continue };
+        match message(row)? {
+            Some(message) => found.push(message),
+            None => metrics.rows_damaged.inc(),
+        }
+    }
+    Ok(found)
+}
+
+/// Letters with these numbers.
+pub(crate) fn letters(
+    connection: &Connection,
+    numbers: &[u64],
+    metrics: &StoreMetrics,
+) -> Result<Vec<Letter>> {
+    let mut statement =
+        connection.prepare(&format!("SELECT {LETTER} FROM letter WHERE number = ?1"))?;
+    let mut found = Vec::with_capacity(numbers.len());
+    for number in numbers {
+        let mut rows = statement.query([number.cast_signed()])?;
+        let Some(row) = rows.next()? else { continue };
+        match letter_of(row)? {
+            Some(letter) => found.push(letter),
+            None => metrics.rows_damaged.inc(),
+        }
+    }
+    Ok(found)
+}
+
+/// The letter with an id.
+pub(crate) fn letter(connection: &Connection, id: &MessageId) -> Result<Option<Letter>> {
+    let sql = format!("SELECT {LETTER} FROM letter WHERE key = ?1 AND id = ?2");
+    let found = connection.query_row(&sql, params![key(&[], id), id], letter_of);
+    Ok(found.optional()?.flatten())
+}
+
+/// What matches a query, the newest first.
+pub(crate) fn history(connection: &Connection, query: &HistoryQuery) -> Result<Vec<HistoryEntry>> {
+    let mut found = Vec::new();
+    let texts = (!query.words.is_empty()).then(|| match_words(&query.words));
+    let before = query.before.map_or(i64::MAX, |time| time.as_millis().cast_signed());
+    for (table, columns, time, list) in [("mail", MAIL, "time", 0), ("letter", LETTER, "posted", 1)]
+    {
+        let matching = match &texts {
+            Some(_) => format!(
+                "number IN (SELECT rowid / 2 FROM mail_text
+                 WHERE mail_text MATCH ?2 AND rowid % 2 = {list})"
+            ),
+            None => "?2 IS NULL".to_owned(),
+        };
+        let sql = format!(
+            "SELECT {columns} FROM {table} WHERE payload IS NOT NULL AND {time} < ?1 AND {matching}
+             AND (?3 IS NULL OR sender = ?3 OR recipient = ?3) ORDER BY number DESC LIMIT ?4"
+        );
+        let mut statement = connection.prepare(&sql)?;
+        let agent = query.agent.map(|agent| agent.as_bytes().to_vec());
+        let limit = i64::try_from(query.limit.min(MAX_SEARCHED)).unwrap_or(i64::MAX);
+        let mut rows = statement.query(params![before, texts, agent, limit])?;
+        while let Some(row) = rows.next()? {
+            let entry = match list {
+                0 => message(row)?.map(HistoryEntry::Received),
+                _ => letter_of(row)?.filter(|letter| !letter.is_read_note).map(HistoryEntry::Sent),
+            };
+            found.extend(entry);
+        }
+    }
+    found.sort_by_key(|entry| std::cmp::Reverse(entry.time()));
+    found.truncate(query.limit);
+    Ok(found)
+}
+
+/// A full-text query of which every word is a literal string: quoted, with its quotes doubled.
+fn match_words(words: &[String]) -> String {
+    let quoted = words.iter().map(|word| format!("\"{}\"", word.replace('"', "\"\"")));
+    quoted.collect::<Vec<_>>().join(" ")
+}
+
+/// A message, unless its row is damaged.
+fn message(row: &Row<'_>) -> Result<Option<DirectMessage>> {
+    let (Some(message), Some(from), Some(to), Some(machine), Some(reply_to), Some(payload)) =
+        (id(row, 1)?, id(row, 2)?, id(row, 3)?, id(row, 4)?, reply(row, 6)?, payload(row, 9)?)
+    else {
+        return Ok(None);
+    };
+    let message = DirectMessage {
+        id: message,
+        from: AgentId::new(from),
+        to: AgentId::new(to),
+        machine: MachineId::new(machine),
+        payload,
+        received_at: WallTime::from_millis(unsigned(row, 5)?),
+        number: unsigned(row, 0)?,
+        reply_to,
+        wants_read: unsigned(row, 7)?.cast_signed() & WANTS_READ != 0,
+    };
+    let sealed = unsigned(row, 8)?.cast_signed() == mail_seal(&message);
+    Ok(sealed.then_some(message))
+}
+
+/// A letter, unless its row is damaged.
+fn letter_of(row: &Row<'_>) -> Result<Option<Letter>> {
+    let (Some(message), Some(from), Some(to), Some(reply_to), Some(payload)) =
+        (id(row, 1)?, id(row, 2)?, id(row, 3)?, reply(row, 8)?, payload(row, 11)?)
+    else {
+        return Ok(None);
+    };
+    let state = u8::try_from(unsigned(row, 6)?).ok().and_then(LetterState::from_number);
+    let Some(state) = state else { return Ok(None) };
+    let flags = unsigned(row, 9)?.cast_signed();
+    let letter = Letter {
+        number: unsigned(row, 0)?,
+        id: message,
+        from: AgentId::new(from),
+        to: AgentId::new(to),
+        payload,
+        reply_to,
+        wants_read: flags & WANTS_READ != 0,
+        is_read_note: flags & READ_NOTE != 0,
+        posted_at: WallTime::from_millis(unsigned(row, 4)?),
+        expires_at: WallTime::from_millis(unsigned(row, 5)?),
+        state,
+        changed_at: WallTime::from_millis(unsigned(row, 7)?),
+    };
+    let sealed = unsigned(row, 10)?.cast_signed() == letter_seal(&letter);
+    Ok(sealed.then_some(letter))
+}
+
+/// A number; a damaged one is 0, which no seal allows.
+fn unsigned(row: &Row<'_>, column: usize) -> Result<u64> {
+    Ok(match row.get_ref(column)? {
+        ValueRef::Integer(value) => value.cast_unsigned(),
+        _ => 0,
+    })
+}
+
+/// Bytes of a fixed length, unless they are damaged.
+fn id<const N: usize>(row: &Row<'_>, column: usize) -> Result<Option<[u8; N]>> {
+    Ok(row.get_ref(column)?.as_blob().ok().and_then(|bytes| bytes.try_into().ok()))
+}
+
+/// The id of the message that was answered, if any, unless it is damaged.
+#[expect(clippy::option_option, reason = "the outer layer is damage, the inner absence")]
+fn reply(row: &Row<'_>, column: usize) -> Result<Option<Option<MessageId>>> {
+    if row.get_ref(column)? == ValueRef::Null {
+        return Ok(Some(None));
+    }
+    Ok(id(row, column)?.map(Some))
+}
+
+fn payload(row: &Row<'_>, column: usize) -> Result<Option<Bytes>> {
+    let bytes = row.get_ref(column)?.as_blob().ok().filter(|bytes| bytes.len() <= MAX_PAYLOAD);
+    Ok(bytes.map(Bytes::copy_from_slice))
+}

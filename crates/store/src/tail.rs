@@ -1,0 +1,311 @@
+//! The tail: commits that hold already, though the tables do not have them yet.
+//!
+//! A transaction for each small commit would cost a dozen page writes and two changes of thread.
+//! What outlives the process only has to leave it, so a commit is one write to one of two plain
+//! files, made by whoever commits; the writer applies what gathered at once and empties the file.
+//! What a crash leaves in them is applied when the store is opened next. Every change may be
+//! applied twice, so it does not matter how far the writer got.
+
+use std::{
+    collections::BTreeSet,
+    fs::{File, OpenOptions},
+    io::{self, Read as _, Seek as _, Write as _},
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use x0x_core::AgentId;
+use x0x_gossip_pubsub::LogChange;
+
+use crate::{
+    config::{Durability, MAX_TAIL_BYTES, MAX_TAIL_CHANGES, StoreConfig},
+    file,
+};
+
+mod record;
+
+pub(crate) use record::Replayed;
+
+/// What the files' names add to the database's.
+const SUFFIXES: [&str; 2] = ["-tail0", "-tail1"];
+
+/// A write that took longer shows a disk that stalls, and a caller must not wait for one.
+const SLOW: Duration = Duration::from_millis(20);
+
+/// How long after a slow write commits go through the writer's thread.
+const REST: Duration = Duration::from_secs(5);
+
+/// Shared by the handles, which append, and the writer, which applies.
+#[derive(Debug, Clone)]
+pub(crate) struct Tail(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    /// `None` when the files are of no use.
+    files: Option<[TailFile; 2]>,
+    /// Commits are taken in. Else each goes through the writer.
+    takes: bool,
+    durability: Durability,
+    /// Where the next record goes.
+    active: usize,
+    /// Generation of the active file, greater than the other's.
+    generation: u64,
+    pending: Pending,
+    /// Bytes that may wait. More goes through the writer, which can refuse it.
+    max_bytes: u64,
+    /// Commits that the writer was asked for and has not done. What follows them goes the same way.
+    through: usize,
+    /// The writer could not apply what is here. Nothing more is taken in until it could.
+    stuck: bool,
+    /// Writes were slow: not used before.
+    rests: Option<Instant>,
+    /// Authors whose keys are in the active file.
+    authors: BTreeSet<AgentId>,
+    buffer: Vec<u8>,
+}
+
+/// Changes that are in the files but not in the tables.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    pub(crate) changes: Vec<LogChange>,
+    /// Bytes of their records.
+    pub(crate) bytes: u64,
+}
+
+/// What an append asks of the writer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Appended {
+    /// The first of a batch: apply it in a while.
+    First,
+    /// Nothing: the writer knows.
+    More,
+    /// Enough has gathered to be applied now.
+    Enough,
+}
+
+#[derive(Debug)]
+struct TailFile {
+    file: File,
+    len: u64,
+}
+
+impl Tail {
+    /// Opens the files beside the database. Returns what a crash left in them, in order; nothing is
+    /// taken in before that is [`replayed`](Self::replayed).
+    ///
+    /// Without them, which is so when another process has them, every commit is a transaction.
+    pub(crate) fn open(config: &StoreConfig) -> (Self, Vec<Replayed>) {
+        let mut state = State {
+            files: None,
+            takes: false,
+            durability: config.durability,
+            active: 0,
+            generation: 1,
+            pending: Pending::default(),
+            max_bytes: (config.cap() / 4).min(MAX_TAIL_BYTES),
+            through: 0,
+            stuck: false,
+            rests: None,
+            authors: BTreeSet::new(),
+            buffer: Vec::new(),
+        };
+        let replayed = match state.open(config) {
+            Ok(replayed) => replayed,
+            Err(error) => {
+                tracing::warn!(%error, path = %config.path.display(), "no tail beside the database");
+                Vec::new()
+            }
+        };
+        (Self(Arc::new(Mutex::new(state))), replayed)
+    }
+
+    /// Makes changes hold. Gives nothing when they have to go through the writer instead, which is
+    /// told with [`done_through`](Self::done_through).
+    pub(crate) fn append(&self, changes: &[LogChange]) -> Option<Appended> {
+        let mut state = self.state();
+        let appended = state.append(changes);
+        if appended.is_none() {
+            state.through += 1;
+        }
+        appended
+    }
+
+    /// Commits that went through the writer are done, or failed.
+    pub(crate) fn done_through(&self, commits: usize) {
+        let mut state = self.state();
+        state.through = state.through.saturating_sub(commits);
+    }
+
+    /// What is to be applied; what comes meanwhile goes to the other file.
+    pub(crate) fn take(&self) -> Option<Pending> {
+        self.state().take()
+    }
+
+    /// What was taken is in the tables.
+    pub(crate) fn applied(&self) {
+        self.state().applied();
+    }
+
+    /// What was taken is not in the tables, and is tried again.
+    pub(crate) fn put_back(&self, taken: Pending) {
+        let mut state = self.state();
+        state.stuck = true;
+        let since = std::mem::replace(&mut state.pending, taken);
+        state.pending.changes.extend(since.changes);
+        state.pending.bytes += since.bytes;
+    }
+
+    /// What was read at the opening is in the tables.
+    pub(crate) fn replayed(&self) {
+        let mut state = self.state();
+        state.empty(0);
+        state.empty(1);
+        // A flush for each commit is what the other durability is about.
+        state.takes = state.durability == Durability::Process;
+    }
+
+    /// Takes nothing in any more.
+    pub(crate) fn stop(&self) {
+        self.state().takes = false;
+    }
+
+    /// Lets go of the files.
+    pub(crate) fn close(&self) {
+        self.state().files = None;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing here panics halfway through a change.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn open(&mut self, config: &StoreConfig) -> io::Result<Vec<Replayed>> {
+        let mut files = [
+            TailFile::open(&file::with_suffix(&config.path, SUFFIXES[0]))?,
+            TailFile::open(&file::with_suffix(&config.path, SUFFIXES[1]))?,
+        ];
+        let mut found = Vec::new();
+        for file in &mut files {
+            found.push(record::read_all(&file.read()?));
+        }
+        found.sort_by_key(|(generation, _)| *generation);
+        self.generation = found.last().map_or(0, |(generation, _)| *generation) + 1;
+        self.files = Some(files);
+        Ok(found.into_iter().flat_map(|(_, replayed)| replayed).collect())
+    }
+
+    fn append(&mut self, changes: &[LogChange]) -> Option<Appended> {
+        if !self.takes || self.stuck || self.through > 0 {
+            return None;
+        }
+        if self.rests.is_some_and(|until| Instant::now() < until) {
+            return None;
+        }
+        let file = self.files.as_mut()?.get_mut(self.active)?;
+        self.buffer.clear();
+        if file.len == 0 {
+            record::begin(&mut self.buffer, self.generation);
+        }
+        record::add(&mut self.buffer, changes, &mut self.authors);
+        let bytes = self.buffer.len() as u64;
+        let room = self.pending.bytes + bytes <= self.max_bytes
+            && self.pending.changes.len() + changes.len() <= MAX_TAIL_CHANGES;
+        if !room {
+            self.authors.clear();
+            return None;
+        }
+        let began = Instant::now();
+        if let Err(error) = file.append(&self.buffer) {
+            tracing::debug!(%error, "the tail takes nothing");
+            self.authors.clear();
+            return None;
+        }
+        self.rests = (began.elapsed() > SLOW).then(|| Instant::now() + REST);
+        let before = self.pending.bytes;
+        self.pending.changes.extend_from_slice(changes);
+        self.pending.bytes += bytes;
+        let enough = self.max_bytes / 4;
+        Some(match (before, self.pending.bytes) {
+            (before, now) if before < enough && now >= enough => Appended::Enough,
+            (0, _) => Appended::First,
+            _ => Appended::More,
+        })
+    }
+
+    fn take(&mut self) -> Option<Pending> {
+        if self.pending.changes.is_empty() {
+            return None;
+        }
+        // While the other file holds what could not be applied, nothing is appended.
+        if !self.stuck {
+            self.active ^= 1;
+            self.generation += 1;
+            self.authors.clear();
+        }
+        Some(std::mem::take(&mut self.pending))
+    }
+
+    fn applied(&mut self) {
+        self.empty(self.active ^ 1);
+        if std::mem::take(&mut self.stuck) {
+            self.empty(self.active);
+        }
+    }
+
+    /// Empties a file. One that cannot be emptied is used no more: at the worst it is applied again.
+    fn empty(&mut self, index: usize) {
+        let Some(file) = self.files.as_mut().and_then(|files| files.get_mut(index)) else { return };
+        if let Err(error) = file.cut(0) {
+            tracing::warn!(%error, "the tail cannot be emptied; commits are slower from now on");
+            self.files = None;
+        }
+    }
+}
+
+impl TailFile {
+    fn open(path: &Path) -> io::Result<Self> {
+        file::prepare(path)?;
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        file.try_lock().map_err(io::Error::from)?;
+        Ok(Self { file, len: 0 })
+    }
+
+    fn read(&mut self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        // No file of ours is larger.
+        (&self.file).take(2 * MAX_TAIL_BYTES).read_to_end(&mut bytes)?;
+        self.len = bytes.len() as u64;
+        Ok(bytes)
+    }
+
+    /// Appends all or nothing.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self.file.write_all(bytes) {
+            Ok(()) => {
+                self.len += bytes.len() as u64;
+                Ok(())
+            }
+            Err(error) => {
+                // Half a record would hide what follows it.
+                self.cut(self.len)?;
+                Err(error)
+            }
+        }
+    }
+
+    fn cut(&mut self, len: u64) -> io::Result<()> {
+        if self.len > len || len > 0 {
+            self.file.set_len(len)?;
+        }
+        self.file.seek(io::SeekFrom::Start(len))?;
+        self.len = len;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

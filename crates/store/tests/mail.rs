@@ -1,0 +1,284 @@
+//! Mail and letters in a real file.
+
+#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
+
+use std::{path::Path, time::Duration};
+
+use bytes::Bytes;
+use x0x_core::{AgentId, MachineId, WallTime};
+use x0x_direct::{
+    DirectMessage,
+    mail::{
+        HistoryEntry, HistoryQuery, Letter, LetterState, MailChange, MailError, MailOutcome,
+        MailStore as _, Retention,
+    },
+};
+use x0x_store::{SqliteStore, StoreConfig};
+
+fn agent(n: u8) -> AgentId {
+    AgentId::new([n; 32])
+}
+
+fn at(secs: u64) -> WallTime {
+    WallTime::from_millis(secs * 1000)
+}
+
+fn message(n: u64, text: &str) -> DirectMessage {
+    DirectMessage {
+        id: u128::from(n).to_be_bytes(),
+        from: agent(1),
+        to: agent(2),
+        machine: MachineId::new([3; 32]),
+        payload: Bytes::copy_from_slice(text.as_bytes()),
+        received_at: at(n),
+        number: 0,
+        reply_to: n.is_multiple_of(2).then_some([7; 16]),
+        wants_read: n.is_multiple_of(3),
+    }
+}
+
+fn letter(n: u64, text: &str) -> Letter {
+    Letter {
+        number: 0,
+        id: u128::from(n).to_be_bytes(),
+        from: agent(2),
+        to: agent(1),
+        payload: Bytes::copy_from_slice(text.as_bytes()),
+        reply_to: None,
+        wants_read: true,
+        is_read_note: false,
+        posted_at: at(n),
+        expires_at: at(n + 100),
+        state: LetterState::Queued,
+        changed_at: at(n),
+    }
+}
+
+async fn open(path: &Path) -> SqliteStore {
+    SqliteStore::open(StoreConfig::at(path)).await.unwrap()
+}
+
+async fn commit(store: &SqliteStore, changes: Vec<MailChange>) -> Vec<MailOutcome> {
+    use x0x_direct::mail::MailStore;
+    MailStore::commit(store, changes).await.unwrap()
+}
+
+async fn receive(store: &SqliteStore, numbers: std::ops::RangeInclusive<u64>) {
+    let changes = numbers.map(|n| MailChange::Receive(message(n, &format!("text {n}"))));
+    commit(store, changes.collect()).await;
+}
+
+#[tokio::test]
+async fn mail_is_kept_once_and_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x0x.db");
+    let store = open(&path).await;
+    receive(&store, 1..=3).await;
+    let changes = vec![
+        MailChange::Receive(message(2, "again")),
+        MailChange::Receive(message(4, "four")),
+        MailChange::Seen(2),
+        MailChange::Consumer { name: "a".into(), record: Bytes::from_static(b"record") },
+    ];
+    let outcomes = commit(&store, changes).await;
+    let expected =
+        [MailOutcome::Duplicate, MailOutcome::Stored(4), MailOutcome::Done, MailOutcome::Done];
+    assert_eq!(outcomes, expected);
+    store.close().await.unwrap();
+
+    let store = open(&path).await;
+    let stored = x0x_direct::mail::MailStore::load(&store).await.unwrap();
+    assert_eq!((stored.last, stored.floor, stored.seen), (4, 0, 2));
+    assert_eq!(stored.unread, [(3, agent(1), 6), (4, agent(1), 4)]);
+    assert_eq!(stored.consumers, [("a".to_owned(), Bytes::from_static(b"record"))]);
+    let mail = store.mail(1, 10, u64::MAX).await.unwrap();
+    let expected: Vec<DirectMessage> = [(2, "text 2"), (3, "text 3"), (4, "four")]
+        .map(|(n, text)| DirectMessage { number: n, ..message(n, text) })
+        .to_vec();
+    assert_eq!(mail, expected);
+    assert_eq!(store.mail(0, 2, u64::MAX).await.unwrap().len(), 2);
+    assert_eq!(store.mail(0, 10, 7).await.unwrap().len(), 2, "bytes end a page");
+    assert_eq!(store.mail_by_number(vec![4, 9, 1]).await.unwrap().len(), 2);
+    let again = commit(&store, vec![MailChange::Receive(message(1, "late"))]).await;
+    assert_eq!(again, [MailOutcome::Duplicate], "known after a restart");
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn letters_come_further_and_never_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x0x.db");
+    let store = open(&path).await;
+    let posts = (1..=3).map(|n| MailChange::Post(letter(n, "hello"))).collect();
+    assert_eq!(commit(&store, posts).await.len(), 3);
+    assert_eq!(
+        commit(&store, vec![MailChange::Post(letter(2, "x"))]).await,
+        [MailOutcome::Duplicate]
+    );
+    let advance = |n: u64, by, state| MailChange::Advance {
+        id: u128::from(n).to_be_bytes(),
+        by,
+        state,
+        at: at(50),
+    };
+    let changes = vec![
+        advance(1, None, LetterState::Received),
+        advance(1, Some(agent(9)), LetterState::Read),
+        advance(1, Some(agent(1)), LetterState::Read),
+        advance(1, None, LetterState::Cancelled),
+        advance(2, None, LetterState::Cancelled),
+        advance(8, None, LetterState::Read),
+    ];
+    let expected = [
+        MailOutcome::Stored(1),
+        MailOutcome::Missing,
+        MailOutcome::Stored(1),
+        MailOutcome::Missing,
+        MailOutcome::Stored(2),
+        MailOutcome::Missing,
+    ];
+    assert_eq!(commit(&store, changes).await, expected);
+    store.close().await.unwrap();
+    let store = open(&path).await;
+    let stored = x0x_direct::mail::MailStore::load(&store).await.unwrap();
+    let pending: Vec<u64> = stored.pending.iter().map(|letter| letter.number).collect();
+    assert_eq!(pending, [3], "what is settled is not sent again");
+    let found = store.letter(1_u128.to_be_bytes()).await.unwrap().unwrap();
+    assert_eq!(
+        (found.state, found.changed_at, &found.payload[..]),
+        (LetterState::Read, at(50), &b"hello"[..])
+    );
+    assert_eq!(store.letters(vec![3, 4]).await.unwrap().len(), 1);
+    store.close().await.unwrap();
+}
+
+fn texts(found: &[HistoryEntry]) -> Vec<String> {
+    let text = |entry: &HistoryEntry| match entry {
+        HistoryEntry::Received(message) => {
+            format!("< {}", String::from_utf8_lossy(&message.payload))
+        }
+        HistoryEntry::Sent(letter) => format!("> {}", String::from_utf8_lossy(&letter.payload)),
+    };
+    found.iter().map(text).collect()
+}
+
+#[tokio::test]
+async fn history_is_searched_by_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir.path().join("x0x.db")).await;
+    commit(
+        &store,
+        vec![
+            MailChange::Receive(message(1, "Grüße aus Bremen")),
+            MailChange::Receive(message(2, "the ship sails")),
+            MailChange::Receive(DirectMessage {
+                payload: Bytes::from_static(&[0xff; 9]),
+                ..message(3, "")
+            }),
+            MailChange::Post(letter(4, "which ship? \"that\" one")),
+        ],
+    )
+    .await;
+    let search = |words: &[&str]| HistoryQuery {
+        words: words.iter().map(|word| (*word).to_owned()).collect(),
+        limit: 10,
+        ..HistoryQuery::default()
+    };
+    let find = async |query| texts(&store.history(query).await.unwrap());
+    assert_eq!(find(search(&["ship"])).await, ["> which ship? \"that\" one", "< the ship sails"]);
+    assert_eq!(find(search(&["SHIP", "sails"])).await, ["< the ship sails"]);
+    assert_eq!(find(search(&["grusse"])).await, [""; 0], "another spelling");
+    assert_eq!(find(search(&["bremen"])).await.len(), 1);
+    for hostile in ["\"", "ship OR 1", "*", "body:ship", "NEAR(", "'; DROP TABLE mail"] {
+        // Whatever it finds, it is no query language.
+        store.history(search(&[hostile])).await.unwrap();
+    }
+    assert_eq!(find(search(&[])).await.len(), 4);
+    // What comes later is found, too.
+    commit(&store, vec![MailChange::Receive(message(9, "another ship"))]).await;
+    assert_eq!(find(search(&["ship"])).await.len(), 3);
+    let with = HistoryQuery { agent: Some(agent(8)), limit: 10, ..HistoryQuery::default() };
+    assert!(find(with).await.is_empty());
+    let old = HistoryQuery { before: Some(at(3)), limit: 1, ..HistoryQuery::default() };
+    assert_eq!(find(old).await, ["< the ship sails"]);
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_not_kept_goes_and_is_still_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x0x.db");
+    let store = open(&path).await;
+    receive(&store, 1..=1000).await;
+    let posts = (1..=600).map(|n| MailChange::Post(letter(n, "hello"))).collect();
+    commit(&store, posts).await;
+    let done = (1..=500).map(|n: u64| MailChange::Advance {
+        id: u128::from(n).to_be_bytes(),
+        by: None,
+        state: LetterState::Received,
+        at: at(n),
+    });
+    commit(&store, done.collect()).await;
+    let all = HistoryQuery { words: vec!["text".into()], limit: 2000, ..HistoryQuery::default() };
+    assert_eq!(store.history(all.clone()).await.unwrap().len(), 1000);
+    let mut retention = Retention::default();
+    retention.messages = 300;
+    commit(&store, vec![MailChange::Prune { retention, now: at(1000) }]).await;
+    // Pruning goes on beside other work.
+    for _ in 0..100 {
+        if store.mail(0, 1, u64::MAX).await.unwrap()[0].number == 701 {
+            break;
+        }
+        commit(&store, vec![MailChange::Seen(0)]).await;
+    }
+    let kept = store.mail(0, 2000, u64::MAX).await.unwrap();
+    assert_eq!((kept.len(), kept[0].number), (300, 701));
+    assert_eq!(store.history(all).await.unwrap().len(), 300);
+    assert!(store.letter(1_u128.to_be_bytes()).await.unwrap().is_none());
+    assert!(store.letter(550_u128.to_be_bytes()).await.unwrap().is_some(), "it is pending");
+    let again = commit(&store, vec![MailChange::Receive(message(5, "late"))]).await;
+    assert_eq!(again, [MailOutcome::Duplicate], "a late retry is known");
+    store.close().await.unwrap();
+    let store = open(&path).await;
+    let stored = x0x_direct::mail::MailStore::load(&store).await.unwrap();
+    assert_eq!((stored.last, stored.floor), (1000, 700));
+    retention.age = Duration::from_secs(10);
+    commit(&store, vec![MailChange::Prune { retention, now: at(1000) }]).await;
+    for _ in 0..100 {
+        if store.mail(0, 1, u64::MAX).await.unwrap()[0].number == 990 {
+            return store.close().await.unwrap();
+        }
+        commit(&store, vec![MailChange::Seen(0)]).await;
+    }
+    panic!("the old does not go");
+}
+
+#[tokio::test]
+async fn damage_is_told_from_mail() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x0x.db");
+    let store = open(&path).await;
+    receive(&store, 1..=3).await;
+    store.close().await.unwrap();
+    let file = rusqlite::Connection::open(&path).unwrap();
+    file.execute("UPDATE mail SET payload = x'66616c7365' WHERE number = 2", []).unwrap();
+    drop(file);
+    let store = open(&path).await;
+    let numbers: Vec<u64> =
+        store.mail(0, 10, u64::MAX).await.unwrap().iter().map(|mail| mail.number).collect();
+    assert_eq!(numbers, [1, 3], "a row that was changed is not mail");
+    store.close().await.unwrap();
+    // A file that is lost is followed by greater numbers.
+    std::fs::write(&path, [0; 8192]).unwrap();
+    for suffix in ["-wal", "-shm", "-tail0", "-tail1"] {
+        let _ = std::fs::remove_file(dir.path().join(format!("x0x.db{suffix}")));
+    }
+    let store = open(&path).await;
+    let outcomes = commit(&store, vec![MailChange::Receive(message(4, "four"))]).await;
+    assert!(
+        matches!(outcomes[..], [MailOutcome::Stored(number)] if number > 1 << 40),
+        "{outcomes:?}"
+    );
+    store.close().await.unwrap();
+    assert_eq!(store.letter([0; 16]).await, Err(MailError::Closed));
+}
