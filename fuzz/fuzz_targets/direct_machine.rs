@@ -7,7 +7,7 @@ use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use x0x_core::{AgentId, Machine, MachineId, Tick};
 use x0x_direct::{
-    DirectConfig,
+    DirectConfig, RefuseReason,
     state::{DirectMachine, Input, MAX_HELD_MESSAGES, Output, Room},
 };
 
@@ -33,6 +33,11 @@ fuzz_target!(|data: &[u8]| {
         }
         while let Some(output) = machine.poll_output() {
             ends += usize::from(matches!(output, Output::Disconnect(_)));
+            if let Output::Deliver { .. } | Output::Ignore = output {
+                // Some of it cannot be stored.
+                let taken = if rest.len() % 3 == 0 { Err(RefuseReason::NotStored) } else { Ok(()) };
+                machine.handle(Tick::ZERO, Input::Settled(vec![taken]));
+            }
         }
     }
     assert!(ends <= 1);

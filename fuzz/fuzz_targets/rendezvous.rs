@@ -10,7 +10,7 @@ fuzz_target!(|data: &[u8]| {
     assert!(data.len() <= MAX_ANNOUNCEMENT);
     let author = announcement.claimed_agent();
     let now = WallTime::from_millis(1_800_000_000_000);
-    if let Ok(announcement) = announcement.verify(author, now) {
+    if let Ok((announcement, _)) = announcement.verify(author, now) {
         assert_eq!(announcement.agent, author);
     }
 });

@@ -30,7 +30,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut mail = alice.direct_events();
     let receipt = bob.send_direct(alice.agent_id(), "hello alice".into()).await?;
     println!("bob's message {:02x?} was acknowledged", receipt.id);
-    if let Some(DirectEvent::Message { message, .. }) = mail.next().await {
+    if let Some(DirectEvent::Message(message)) = mail.next().await {
         println!("alice read {:?} from {}", message.payload, message.from);
     }
 

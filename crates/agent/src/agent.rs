@@ -4,7 +4,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::task::JoinHandle;
 use x0x_core::{AgentId, Clock, MachineId, Metric, Tick, UserId};
-use x0x_direct::Direct;
+use x0x_direct::{Direct, mail::MailChange};
+use x0x_files::Files;
 use x0x_gossip_membership::Membership;
 use x0x_gossip_pubsub::{Gossip, LinkSnapshot, PubSubMetrics, Snapshot, TopicSnapshot};
 use x0x_presence::Presence;
@@ -13,7 +14,7 @@ use x0x_store::SqliteStore;
 use x0x_transport::{Node, SessionInfo, Transport};
 use x0x_trust::Trust;
 
-use crate::{AgentBuilder, identity::Standing, mailbox::Mailbox, topics::TopicNames};
+use crate::{AgentBuilder, identity::Standing, mail::Mail, topics::TopicNames};
 
 /// An agent on the x0x network: an identity, its sessions, and everything that runs over them.
 ///
@@ -54,10 +55,11 @@ pub(crate) struct Inner {
     pub(crate) gossip: Arc<Gossip>,
     pub(crate) store: Option<SqliteStore>,
     pub(crate) direct: Direct,
+    pub(crate) files: Files,
     pub(crate) presence: Presence,
     pub(crate) finding: Finding,
     pub(crate) discovery: Discovery,
-    pub(crate) mailbox: Mailbox,
+    pub(crate) mail: Mail,
     pub(crate) trust: Trust,
     pub(crate) standing: Arc<Standing>,
     pub(crate) topics: TopicNames,
@@ -145,6 +147,12 @@ impl Agent {
         }
     }
 
+    /// Damaged databases that were set aside since the start.
+    #[must_use]
+    pub fn databases_damaged(&self) -> u64 {
+        self.inner.store.as_ref().map_or(0, |store| store.metrics().files_damaged.value())
+    }
+
     /// Every layer's counters and gauges.
     #[must_use]
     pub fn metrics(&self) -> Vec<Metric> {
@@ -157,11 +165,14 @@ impl Agent {
             metrics.extend(store.metrics().snapshot());
         }
         metrics.extend(inner.direct.metrics().snapshot());
+        metrics.extend(inner.files.metrics().snapshot());
         metrics.extend(inner.presence.metrics().snapshot());
         metrics.extend(inner.finding.metrics().snapshot());
         metrics.extend(inner.discovery.metrics().snapshot());
-        metrics.extend(inner.mailbox.metrics());
+        metrics.extend(inner.mail.mailbox.metrics());
         metrics.extend(inner.trust.metrics().snapshot());
+        let refused = &inner.standing.notices.refused;
+        metrics.push(refused.metric("agent_notices_refused", "Notices that prove nothing"));
         metrics
     }
 
@@ -175,15 +186,21 @@ impl Agent {
         inner.finding.shutdown().await;
         inner.discovery.shutdown().await;
         inner.gossip.shutdown().await;
+        inner.files.shutdown().await;
+        inner.mail.outbox.close();
+        inner.direct.close();
+        let seen = MailChange::Seen(inner.mail.mailing.admittance().seen_through());
+        if let Err(error) = inner.mail.mailing.store().commit(vec![seen]).await {
+            tracing::warn!(%error, "it is not recorded how far mail was read");
+        }
         if let Some(store) = &inner.store
             && let Err(error) = store.close().await
         {
             // What was committed stays so; a later start looks at the rest.
             tracing::warn!(%error, "the store did not close well");
         }
-        inner.direct.close();
         inner.membership.shutdown().await;
-        inner.mailbox.close();
+        inner.mail.mailbox.close();
         inner.node.shutdown().await;
         for task in inner.tasks.lock().await.drain(..) {
             // A task that panicked has said so already; there is nothing left to stop.

@@ -5,25 +5,28 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use x0x_core::{Clock, MachineId, SeededRng, SystemClock};
-use x0x_direct::{Direct, DirectConfig, Inbox};
+use x0x_core::{AgentId, Clock, MachineId, SeededRng, SystemClock, UserId};
 use x0x_gossip_membership::{Membership, MembershipConfig};
 use x0x_gossip_pubsub::{Gossip, GossipConfig, LogStore};
 use x0x_identity::{Identity, IdentityStore, SecretKey, SignedBinding};
+use x0x_presence::Presence;
 use x0x_rendezvous::{Discovery, DiscoveryConfig, LocalAgent};
 use x0x_store::{SqliteStore, StoreConfig};
 use x0x_transport::{
     LocalHello, Node, Transport,
     quic::{QuicConfig, QuicEngine, QuicMetrics},
 };
-use x0x_trust::Trust;
+use x0x_trust::{Trust, TrustEvents};
 
 use crate::{
     Agent, AgentConfig, StartError, Storage,
     agent::Inner,
+    effects::Effects,
+    files::{seek, start_files},
     identity::{Hints, Standing},
-    mailbox::Mailbox,
+    mail,
     presence::{Below, start_finding, start_presence, watch_contacts},
+    proofs::{Keeper, PROOFS},
     topic_peers::keep_linked,
     topics::TopicNames,
     trust::{Gate, Notices},
@@ -72,40 +75,40 @@ impl AgentBuilder {
         let (keys, identity) = load_identity(&config, &clock).await?;
         let store = open_store(&config).await?;
         let trust = open_trust(&config, &clock).await?;
-        let machine_id = identity.machine.public_key().machine_id();
-        let agent_id = identity.agent.public_key().agent_id();
-        let user_id = identity.user.as_ref().map(|key| key.public_key().user_id());
+        let (machine_id, agent_id, user_id) = ids(&identity);
 
-        let (node, engine_metrics, seed) = start_node(&config, &identity, &clock)?;
+        let gate = Gate::new(trust.clone(), agent_id, identity.generation);
+        // From before the first session on.
+        let changes = trust.events();
+        let (node, engine_metrics, seed) = start_node(&config, &identity, &gate, &clock)?;
         let transport: Arc<dyn Transport> = Arc::<Node>::clone(&node);
         let membership = start_membership(&config, Arc::clone(&transport), &clock, seed)?;
         let key = Arc::new(identity.agent.clone());
         let gossip =
             start_gossip(&config, &membership, key, store.as_ref(), &transport, &clock, seed)?;
-        let settings = DirectConfig::new(vec![agent_id]);
-        let (direct, inbox) =
-            Direct::start(transport, settings, Arc::clone(&clock)).map_err(layer("direct"))?;
-        let agent = &identity.agent;
-        let below = Below { node: &node, membership: &membership, agent, clock: &clock, seed };
-        let gate = Gate { trust: trust.clone(), own: agent_id };
-        let presence = start_presence(&below, Arc::new(gate.clone()))?;
-        // An endpoint bound to loopback can only have peers on this machine.
-        let finding = start_finding(&below, config.bind.ip().is_loopback())?;
-        let discovery = start_discovery(&config, &identity, &gossip, &node, &clock).await?;
-        let kem_public = identity.agent_kem.public_key().as_bytes().to_vec();
-        let standing = standing(&config, keys, identity, &gossip, &trust, &clock);
-        let discovery = discovery.with_finding(finding.clone());
-
-        let mailbox = Mailbox::new();
+        let (files, seeks) =
+            start_files(&config, agent_id, Arc::clone(&transport), &trust, &clock).await?;
         let stop = CancellationToken::new();
-        let tasks = vec![
-            deliver(inbox, mailbox.clone(), gate),
+        let started = mail::start(&config, store.as_ref(), &gate, transport, &clock, &stop).await?;
+        let agent = &identity.agent;
+        let below =
+            Below { node: &node, membership: &membership, agent, gate: &gate, clock: &clock, seed };
+        let presence = start_presence(&below)?;
+        // An endpoint bound to loopback can only have peers on this machine.
+        let finding = start_finding(&below, identity.generation, config.bind.ip().is_loopback())?;
+        let discovery = start_discovery(&config, &identity, &gossip, &below).await?;
+        let kem_public = identity.agent_kem.public_key().as_bytes().to_vec();
+        let standing = standing(&config, keys, identity, &gossip, &gate, &clock);
+        let discovery = discovery.with_finding(finding.clone());
+        let mail::Started { direct, mail, itself, mut tasks } = started;
+        tasks.extend([
+            tokio::spawn(effects(&gate, &node, &discovery, &presence, changes).run(stop.clone())),
             renew_bindings(&node, Arc::clone(&standing), Arc::clone(&clock), stop.clone()),
             tokio::spawn(standing.notices.clone().run(Arc::clone(&standing), stop.clone())),
             watch_contacts(presence.clone(), trust.clone(), stop.clone()),
             keep_linked(Arc::clone(&gossip), finding.clone(), Arc::clone(&clock), stop.clone()),
-        ];
-        Ok(Agent {
+        ]);
+        let agent = Agent {
             inner: Arc::new(Inner {
                 agent_id,
                 machine_id,
@@ -119,18 +122,43 @@ impl AgentBuilder {
                 gossip,
                 store,
                 direct,
+                files,
                 presence,
                 finding,
                 discovery,
-                mailbox,
+                mail,
                 trust,
                 standing,
                 topics: TopicNames::default(),
                 tasks: tokio::sync::Mutex::new(tasks),
                 stop,
             }),
-        })
+        };
+        // Nobody else sets it.
+        let _ = itself.set(Arc::downgrade(&agent.inner));
+        let seeking = seek(agent.clone(), seeks, agent.inner.stop.clone());
+        agent.inner.tasks.lock().await.push(tokio::spawn(seeking));
+        Ok(agent)
     }
+}
+
+/// Who this is.
+fn ids(identity: &Identity) -> (MachineId, AgentId, Option<UserId>) {
+    let Identity { machine, agent, user, .. } = identity;
+    let user = user.as_ref().map(|key| key.public_key().user_id());
+    (machine.public_key().machine_id(), agent.public_key().agent_id(), user)
+}
+
+/// What follows a change of trust.
+fn effects(
+    gate: &Gate,
+    node: &Arc<Node>,
+    discovery: &Discovery,
+    presence: &Presence,
+    events: TrustEvents,
+) -> Effects {
+    let (gate, node) = (gate.clone(), Arc::clone(node));
+    Effects { gate, node, discovery: discovery.clone(), presence: presence.clone(), events }
 }
 
 /// Key files are read and written on a blocking thread. A user certifies the agent here, when there
@@ -185,6 +213,7 @@ type Transported = (Arc<Node>, Arc<QuicMetrics>, [u8; 32]);
 fn start_node(
     config: &AgentConfig,
     identity: &Identity,
+    gate: &Gate,
     clock: &Arc<dyn Clock>,
 ) -> Result<Transported, StartError> {
     let mut quic = QuicConfig::new(config.bind, identity.machine.clone());
@@ -195,7 +224,8 @@ fn start_node(
     let hello = LocalHello::random(&*config.network, vec![binding(identity, &**clock)])
         .map_err(|error| StartError::Transport(error.to_string().into()))?;
     let seed = seed(identity.machine.public_key().machine_id(), &hello.instance);
-    let node = Node::start(engine, config.sessions.clone(), hello, Arc::clone(clock));
+    let (sessions, clock) = (config.sessions.clone(), Arc::clone(clock));
+    let node = Node::start_with(engine, sessions, hello, clock, Arc::new(gate.clone()));
     Ok((Arc::new(node), metrics, seed))
 }
 
@@ -205,14 +235,20 @@ fn standing(
     store: IdentityStore,
     identity: Identity,
     gossip: &Arc<Gossip>,
-    trust: &Trust,
+    gate: &Gate,
     clock: &Arc<dyn Clock>,
 ) -> Arc<Standing> {
-    let (gossip, trust, clock) = (Arc::clone(gossip), trust.clone(), Arc::clone(clock));
+    let (gossip, gate, clock) = (Arc::clone(gossip), gate.clone(), Arc::clone(clock));
+    let proofs = match config.storage {
+        Storage::Memory => None,
+        Storage::Disk => Some(config.data_dir.join(PROOFS)),
+    };
+    let share = *identity.machine.public_key().machine_id().as_bytes();
+    let keeper = Keeper::new(proofs, share, Arc::clone(&clock));
     Arc::new(Standing {
         identity,
         store,
-        notices: Notices { gossip, trust, clock },
+        notices: Notices { gossip, gate, keeper, clock, refused: Arc::default() },
         hints: Hints::default(),
         loopback: config.bind.ip().is_loopback(),
         disclosed: false.into(),
@@ -264,14 +300,14 @@ async fn start_discovery(
     config: &AgentConfig,
     identity: &Identity,
     gossip: &Arc<Gossip>,
-    node: &Arc<Node>,
-    clock: &Arc<dyn Clock>,
+    below: &Below<'_>,
 ) -> Result<Discovery, StartError> {
-    let addresses = Arc::clone(node);
+    let addresses = Arc::clone(below.node);
     let local = LocalAgent {
         key: identity.agent.clone(),
-        machine: node.local_id(),
-        // Told only with the user's consent, which no operation of this version asks for.
+        machine: below.node.local_id(),
+        generation: identity.generation,
+        // Told in notices, with the certificate that proves it.
         user: None,
         addresses: Box::new(move || addresses.local_addresses()),
     };
@@ -282,7 +318,8 @@ async fn start_discovery(
         allow_loopback: config.bind.ip().is_loopback(),
         ..DiscoveryConfig::default()
     };
-    Discovery::start(Arc::<Gossip>::clone(gossip), local, Arc::clone(clock), settings)
+    let (policy, clock) = (Arc::new(below.gate.clone()), Arc::clone(below.clock));
+    Discovery::start(Arc::<Gossip>::clone(gossip), local, policy, clock, settings)
         .await
         .map_err(layer("rendezvous"))
 }
@@ -300,20 +337,6 @@ fn start_membership(
     };
     Membership::start(transport, settings, Arc::clone(clock), seed)
         .map_err(layer("gossip-membership"))
-}
-
-/// Moves messages from the direct layer's inbox into the mailbox; ends with the direct layer.
-///
-/// What is blocked is dropped here, after it was acknowledged like any other and in its turn: while
-/// the mailbox is full it waits behind the others, so that its sender sees no difference.
-fn deliver(mut inbox: Inbox, mailbox: Mailbox, gate: Gate) -> JoinHandle<()> {
-    tokio::spawn(async move {
-        while let Some(message) = inbox.next().await {
-            if gate.lets_read(&message) {
-                mailbox.push(message).await;
-            }
-        }
-    })
 }
 
 /// Shows peers a fresh binding long before the old one expires, and after the clock was set back.

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use x0x_direct::{Quotas, mail::Retention};
+use x0x_files::AcceptRule;
 use x0x_gossip_pubsub::Limits as GossipLimits;
 use x0x_transport::SessionConfig;
 
@@ -46,6 +48,16 @@ pub struct AgentConfig {
     pub storage: Storage,
     /// Bytes that the database may take on disk; the oldest of what it keeps goes. Default 1 GiB.
     pub store_bytes: u64,
+    /// How much mail may lie unread.
+    pub mail_quotas: Quotas,
+    /// What is kept of mail and letters.
+    pub mail_retention: Retention,
+    /// Where received files go; made 0700. Default `downloads` in the data folder.
+    pub downloads: Option<PathBuf>,
+    /// Which offered files are accepted without a question. Default none.
+    pub accept_files: Vec<AcceptRule>,
+    /// Bytes of the disk that received files leave free. Default 64 MiB.
+    pub files_keep_free: u64,
     /// What topics keep in memory, for how long, and every other bound of gossip.
     pub gossip: GossipLimits,
     /// Period of announcements. Default 300 s.
@@ -69,6 +81,11 @@ impl AgentConfig {
             sessions: SessionConfig::default(),
             storage: Storage::Disk,
             store_bytes: 1024 * 1024 * 1024,
+            downloads: None,
+            accept_files: Vec::new(),
+            files_keep_free: 64 * 1024 * 1024,
+            mail_quotas: Quotas::default(),
+            mail_retention: Retention::default(),
             gossip: GossipLimits::default(),
             heartbeat: Duration::from_secs(300),
             announcement_ttl: Duration::from_secs(900),

@@ -73,6 +73,21 @@ impl Agent {
         }
     }
 
+    /// Connects to a machine, found through the sessions and the discovery cache.
+    pub async fn connect_machine(&self, machine: MachineId) -> ConnectOutcome {
+        if let Some(session) = self.inner.node.session(machine) {
+            return ConnectOutcome::connected(ConnectKind::AlreadyConnected, &session);
+        }
+        let known = self.discovered(true).await.into_iter().find(|agent| agent.machine == machine);
+        let Some(known) = known else {
+            return ConnectOutcome::failed(ConnectKind::NotFound, "machine is not known");
+        };
+        match self.inner.node.connect(PeerAddr::known(machine, known.addresses)).await {
+            Ok(session) => ConnectOutcome::connected(ConnectKind::Direct, &session),
+            Err(error) => ConnectOutcome::failed(ConnectKind::Unreachable, error.to_string()),
+        }
+    }
+
     /// The session whose peer proved this agent.
     #[must_use]
     pub fn session_of(&self, agent: AgentId) -> Option<SessionInfo> {
@@ -97,8 +112,7 @@ impl Agent {
 
     /// Whether this agent believes that another one is on a machine. What it refuses, nobody is shown.
     fn believes(&self, agent: AgentId, machine: MachineId) -> bool {
-        let decision = self.trust().decide(&agent, Some(&machine), Action::AnnounceAccept);
-        agent == self.agent_id() || decision.allowed()
+        self.gate().believes(&agent, &machine)
     }
 
     /// Agents seen lately, by id; with `unfiltered` also those whose announcement is stale.
@@ -120,7 +134,12 @@ impl Agent {
     /// records and friends of friends, for up to `patience`.
     pub async fn find(&self, agent: AgentId, patience: Duration) -> Option<DiscoveredAgent> {
         self.observe_sessions().await;
-        self.inner.discovery.find(agent, patience).await
+        // Whoever is refused wherever it is need not be looked for.
+        if !self.gate().allows(&agent, None, Action::AnnounceAccept) {
+            return None;
+        }
+        let found = self.inner.discovery.find(agent, patience).await;
+        found.filter(|found| self.believes(found.agent, found.machine))
     }
 
     /// Announces this agent now, beside the periodic announcements.
@@ -134,7 +153,8 @@ impl Agent {
     /// What a session hello proves is better than an announcement; note it in the cache.
     async fn observe_sessions(&self) {
         let discovery = &self.inner.discovery;
-        for SessionInfo { peer, agents, listen_addresses, .. } in self.sessions() {
+        for SessionInfo { peer, mut agents, listen_addresses, .. } in self.sessions() {
+            agents.retain(|agent| self.believes(*agent, peer));
             discovery.observe_session(agents, peer, listen_addresses).await;
         }
     }

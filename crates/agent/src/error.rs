@@ -41,6 +41,9 @@ pub enum SendDirectError {
     /// The trust rules forbid it here: the agent is blocked, revoked, or not where it may be.
     #[error("agent is {0}")]
     Forbidden(x0x_trust::Reason),
+    /// A letter was not posted.
+    #[error(transparent)]
+    Post(#[from] x0x_direct::outbox::PostError),
     /// The direct layer's answer.
     #[error(transparent)]
     Direct(#[from] x0x_direct::DirectError),

@@ -15,9 +15,9 @@ use std::{
 use x0x_core::{AgentId, PeerAddr, UserId, WallTime};
 use x0x_gossip_pubsub::PublishError;
 use x0x_identity::{
-    AcceptedCertificate, AgentKeys, AgentLink, Audience, Card, CardError, ExportError, Identity,
-    IdentityStore, ImportError, Link, LinkError, Notice, Replace, Service, SignedBinding,
-    SignedCard, SignedCertificate, SignedRevocation, StoreError, TextError,
+    AcceptedCertificate, AgentCertificate, AgentKeys, AgentLink, Audience, Card, CardError,
+    ExportError, Identity, IdentityStore, ImportError, Link, LinkError, Notice, Replace, Service,
+    SignedBinding, SignedCard, SignedCertificate, SignedRevocation, StoreError, TextError,
 };
 use x0x_rendezvous::usable_addresses;
 use x0x_trust::{Action, Change, Level, Policy, TrustError};
@@ -234,14 +234,14 @@ impl Agent {
         text: &str,
         level: Level,
     ) -> Result<ImportedCard, ImportCardError> {
-        let (agent, place, display_name, user) = match Link::parse(text)? {
+        let (agent, place, display_name, certificate) = match Link::parse(text)? {
             Link::Short(link) => {
                 let place = PeerAddr::known(link.machine, link.addresses);
                 (link.agent, place, String::new(), None)
             }
             Link::Card(card) => {
                 let card = card.verify(self.inner.clock.wall())?.card;
-                let user = card.user();
+                let user = card.certificate.as_ref().map(|signed| *signed.certificate());
                 let place = PeerAddr::known(card.machine, card.addresses);
                 (card.agent, place, card.display_name, user)
             }
@@ -259,10 +259,16 @@ impl Agent {
         if let Some(machine) = place.id {
             trust.change(Change::PutMachine { agent, machine, label: None, pinned: false }).await?;
         }
-        if let Some(user) = user {
-            trust.observe_user(agent, user);
+        if let Some(AgentCertificate { user, not_after, .. }) = certificate {
+            trust.observe_user(agent, user, not_after);
         }
+        let user = certificate.map(|certificate| certificate.user);
         self.inner.standing.hints.add(agent, place);
+        if self.neighbors().is_empty() {
+            // Alone: whoever the card is about is the way into the network.
+            let this = self.clone();
+            tokio::spawn(async move { this.connect(agent).await });
+        }
         Ok(ImportedCard { agent, display_name, user, level: trust.level(&agent) })
     }
 
@@ -377,7 +383,7 @@ impl Agent {
                 SignedRevocation::of_certified(user()?, certificate, now, reason)?
             }
         };
-        self.trust().learn(signed.revocation()).await?;
+        standing.notices.keep(&signed).await?;
         standing.notices.publish(&Notice::Revocation(signed.clone())).await?;
         Ok(signed)
     }

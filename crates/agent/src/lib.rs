@@ -19,12 +19,18 @@
 mod agent;
 mod builder;
 mod config;
+mod consumers;
 mod directory;
+mod effects;
 mod error;
+mod files;
 mod identity;
+mod letters;
+mod mail;
 mod mailbox;
 mod messaging;
 mod presence;
+mod proofs;
 mod topic_peers;
 mod topics;
 pub mod trust;
@@ -32,9 +38,12 @@ pub mod trust;
 pub use agent::{Agent, GossipDiagnostics};
 pub use builder::AgentBuilder;
 pub use config::{AgentConfig, Storage};
+pub use consumers::{Ack, Begin, ConsumerStatus, InboxError, MAX_CONSUMERS, MAX_TAKEN, Taken};
 pub use directory::{ConnectKind, ConnectOutcome};
 pub use error::{SendDirectError, StartError};
+pub use files::FileEvents;
 pub use identity::{IdentityError, ImportCardError, ImportedCard, RevokeWhat};
+pub use letters::{LETTER_LIFETIME, LetterOptions, MAX_LETTER_LIFETIME, RequestError};
 pub use mailbox::{DirectEvent, DirectEvents, MAX_MAILBOX_BYTES, MAX_MAILBOX_MESSAGES};
 pub use messaging::{
     AgentPublishError, AgentSubscribeError, AgentWaitError, DirectReceipt, MAX_TOPIC_NAME,
@@ -44,7 +53,19 @@ pub use messaging::{
 pub use topics::MAX_TOPIC_NAMES;
 pub use trust::Subscription;
 pub use x0x_core::{AgentId, MachineId, Metric, MetricKind, UserId, WallTime};
-pub use x0x_direct::{DirectError, DirectMessage};
+pub use x0x_direct::{
+    DirectError, DirectMessage, Kind, LetterEvent, MessageId, Quotas, RefuseReason, Share, Terms,
+    mail::{
+        HistoryEntry, HistoryQuery, Letter, LetterState, MailError, Retention as MailRetention,
+    },
+    outbox::{CancelError, PostError},
+};
+pub use x0x_files::{
+    AcceptRule, Change as TransferChange, ChangeTransferError, Changed as TransferChanged,
+    Direction as TransferDirection, FileEvent, Phase as TransferPhase, Record as TransferRecord,
+    SendFile, SendFileError, TransferId, TransferInfo, Waiting as TransferWaiting,
+    tree::{GROUP as TRANSFER_CHUNK, groups as transfer_chunks},
+};
 pub use x0x_gossip_pubsub::{
     Accepted, Cursor, Delivery, Limits as GossipLimits, LinkSnapshot, Message, PubSubMetrics,
     PublishError, Published, Retention, Start, SubscribeError, TopicSnapshot, WaitError,

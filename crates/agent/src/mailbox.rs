@@ -1,41 +1,45 @@
-//! The bounded mailbox between the direct layer and whoever reads direct messages here.
+//! Direct messages on their way to whoever reads them here.
 //!
-//! A message that nobody has read is never dropped: when the mailbox is full of such messages,
-//! [`Mailbox::push`] waits, the direct layer's inbox fills behind it, and senders are slowed down
-//! and finally told. A message that some reader has had may make room for newer ones; a slower
-//! reader that missed it is told how many it missed.
+//! The store has all mail; this keeps the newest in memory, with the messages that are never stored,
+//! so that readers who keep up do not ask the store. A reader that falls behind reads from the store,
+//! and is told what is not kept any more.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::Notify;
-use x0x_core::{Counter, Metric, MetricKind};
-use x0x_direct::DirectMessage;
-use x0x_trust::Assessment;
+use tokio::sync::{Notify, oneshot};
+use x0x_core::{AgentId, Counter, MachineId, Metric, MetricKind};
+use x0x_direct::{Admittance, DirectMessage, MessageId, Standing, Standings, mail::MailStore};
+use x0x_trust::{Action, Assessment, Level};
 
 use crate::trust::Gate;
 
-/// Most messages kept.
+/// Most messages kept in memory.
 pub const MAX_MAILBOX_MESSAGES: usize = 1024;
-/// Most payload bytes kept; one larger message is taken when the mailbox is empty.
-pub const MAX_MAILBOX_BYTES: usize = 32 * 1024 * 1024;
+/// Most payload bytes kept in memory; one larger message is kept alone.
+pub const MAX_MAILBOX_BYTES: usize = 4 * 1024 * 1024;
+/// Most answers that are waited for.
+pub(crate) const MAX_REQUESTS: usize = 1024;
 /// Accounted for each message beside its payload.
 const MESSAGE_OVERHEAD: usize = 256;
+/// Messages that a reader takes from the store at once.
+const PAGE: usize = 64;
+/// Payload bytes after which a page ends.
+const PAGE_BYTES: u64 = 1024 * 1024;
+/// A longer gap between two numbers is no count of messages: the numbers of a database that was lost
+/// are followed by ones far above.
+const MAX_COUNTED_GAP: u64 = 1 << 30;
 
 /// What a reader of direct messages gets.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum DirectEvent {
-    /// The next message and its number in this process, from 1.
-    Message {
-        /// Grows by one per message; [`DirectEvents::resume_after`] takes it.
-        number: u64,
-        /// The message.
-        message: DirectMessage,
-    },
-    /// This reader was too slow: so many messages made room for newer ones before it read them.
+    /// The next message. Its number, which [`DirectEvents::resume_after`] takes, is 0 when it is not
+    /// stored.
+    Message(DirectMessage),
+    /// So many messages are not kept any more; 0 when nobody knows how many.
     Lagged {
         /// Messages missed.
         missed: u64,
@@ -43,42 +47,35 @@ pub enum DirectEvent {
 }
 
 #[derive(Debug)]
-struct State {
-    messages: VecDeque<DirectMessage>,
-    bytes: usize,
-    /// Number of the first message kept.
-    first: u64,
-    /// Messages below this number have been read by someone.
-    unread_from: u64,
-    closed: bool,
+struct Entry {
+    message: DirectMessage,
+    /// Messages that are never stored, up to this one.
+    passing: u64,
 }
 
-impl State {
-    fn end(&self) -> u64 {
-        self.first + self.messages.len() as u64
-    }
-
-    fn is_full(&self, bytes: usize) -> bool {
-        self.messages.len() >= MAX_MAILBOX_MESSAGES
-            || (self.bytes + bytes > MAX_MAILBOX_BYTES && !self.messages.is_empty())
-    }
-
-    /// Drops read messages, oldest first, until `bytes` fit.
-    fn make_room(&mut self, bytes: usize) {
-        while self.is_full(bytes) && self.first < self.unread_from {
-            if let Some(old) = self.messages.pop_front() {
-                self.bytes -= old.payload.len() + MESSAGE_OVERHEAD;
-                self.first += 1;
-            }
-        }
-    }
+#[derive(Debug)]
+struct State {
+    entries: VecDeque<Entry>,
+    bytes: usize,
+    /// Place of the first entry.
+    first: u64,
+    /// Highest number of mail.
+    last: u64,
+    /// Messages that are never stored, so far.
+    passing: u64,
+    /// Those of them that some reader has had.
+    passing_seen: u64,
+    /// Answers that are waited for, by the message that they answer, from this agent alone.
+    requests: HashMap<MessageId, (AgentId, oneshot::Sender<DirectMessage>)>,
+    closed: bool,
 }
 
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
     arrived: Notify,
-    read: Notify,
+    store: Arc<dyn MailStore>,
+    admittance: Admittance,
     lagged: Counter,
 }
 
@@ -93,70 +90,145 @@ impl Shared {
 pub(crate) struct Mailbox(Arc<Shared>);
 
 impl Mailbox {
-    pub(crate) fn new() -> Self {
+    /// Over a store whose mail has numbers up to `last`.
+    pub(crate) fn new(store: Arc<dyn MailStore>, admittance: Admittance, last: u64) -> Self {
         Self(Arc::new(Shared {
             state: Mutex::new(State {
-                messages: VecDeque::new(),
+                entries: VecDeque::new(),
                 bytes: 0,
-                first: 1,
-                unread_from: 1,
+                first: 0,
+                last,
+                passing: 0,
+                passing_seen: 0,
+                requests: HashMap::new(),
                 closed: false,
             }),
             arrived: Notify::new(),
-            read: Notify::new(),
+            store,
+            admittance,
             lagged: Counter::default(),
         }))
     }
 
-    /// Stores a message, waiting while the mailbox is full of unread ones.
-    pub(crate) async fn push(&self, message: DirectMessage) {
+    /// Takes a message that is stored, or never will be.
+    pub(crate) fn push(&self, message: DirectMessage) {
         let bytes = message.payload.len() + MESSAGE_OVERHEAD;
-        let mut message = Some(message);
-        loop {
-            let read = self.0.read.notified();
-            {
-                let mut state = self.0.lock();
-                state.make_room(bytes);
-                if state.closed {
-                    return;
-                }
-                if !state.is_full(bytes)
-                    && let Some(message) = message.take()
-                {
-                    state.bytes += bytes;
-                    state.messages.push_back(message);
-                    drop(state);
-                    self.0.arrived.notify_waiters();
-                    return;
-                }
-            }
-            read.await;
+        let mut state = self.0.lock();
+        while state.entries.len() >= MAX_MAILBOX_MESSAGES
+            || (state.bytes + bytes > MAX_MAILBOX_BYTES && !state.entries.is_empty())
+        {
+            let Some(oldest) = state.entries.pop_front() else { break };
+            state.bytes -= oldest.message.payload.len() + MESSAGE_OVERHEAD;
+            state.first += 1;
+        }
+        if let Some(asked) = message.reply_to
+            && state.requests.get(&asked).is_some_and(|(of, _)| *of == message.from)
+            && let Some((_, reply)) = state.requests.remove(&asked)
+        {
+            // Who asked may be gone.
+            let _ = reply.send(message.clone());
+        }
+        state.last = state.last.max(message.number);
+        state.passing += u64::from(message.number == 0);
+        state.bytes += bytes;
+        let passing = state.passing;
+        state.entries.push_back(Entry { message, passing });
+        drop(state);
+        self.0.arrived.notify_waiters();
+    }
+
+    /// Waits for the answer to a message of this id by an agent; `None` when too many are waited for.
+    pub(crate) fn answer_to(
+        &self,
+        id: MessageId,
+        by: AgentId,
+    ) -> Option<oneshot::Receiver<DirectMessage>> {
+        let (reply, answer) = oneshot::channel();
+        let mut state = self.0.lock();
+        state.requests.retain(|_, (_, reply)| !reply.is_closed());
+        if state.requests.len() >= MAX_REQUESTS || state.requests.contains_key(&id) {
+            return None;
+        }
+        state.requests.insert(id, (by, reply));
+        Some(answer)
+    }
+
+    /// A reader that starts at the oldest mail nobody has read.
+    pub(crate) fn reader(&self, gate: Gate) -> DirectEvents {
+        let after = self.0.admittance.seen_through();
+        let passing = {
+            let state = self.0.lock();
+            let kept = state.entries.iter().filter(|entry| entry.message.number == 0).count();
+            state.passing_seen.max(state.passing - kept as u64)
+        };
+        DirectEvents {
+            shared: Arc::clone(&self.0),
+            after,
+            passing,
+            place: Place::Stored(VecDeque::new()),
+            skipped: 0,
+            gate,
         }
     }
 
-    /// A reader that starts at the oldest message nobody has read.
-    pub(crate) fn reader(&self) -> DirectEvents {
-        let next = self.0.lock().unread_from;
-        DirectEvents { shared: Arc::clone(&self.0), next, gate: None }
+    /// Highest number of mail so far.
+    pub(crate) fn last(&self) -> u64 {
+        self.0.lock().last
     }
 
-    /// Ends every reader once it has read what is there, and lets `push` go.
+    /// Waits until mail comes with a number above this one; false once the agent has shut down.
+    pub(crate) async fn arrival_after(&self, number: u64) -> bool {
+        loop {
+            let arrived = self.0.arrived.notified();
+            tokio::pin!(arrived);
+            // Registered before looking, so that a message between the two is not missed.
+            arrived.as_mut().enable();
+            {
+                let state = self.0.lock();
+                if state.last > number {
+                    return true;
+                }
+                if state.closed {
+                    return false;
+                }
+            }
+            arrived.await;
+        }
+    }
+
+    /// Where all mail is.
+    pub(crate) fn store(&self) -> &Arc<dyn MailStore> {
+        &self.0.store
+    }
+
+    /// Mail up to this number was handed to somebody.
+    pub(crate) fn seen(&self) -> u64 {
+        self.0.admittance.seen_through()
+    }
+
+    /// Mail up to this number is handed to somebody.
+    pub(crate) fn note_seen(&self, number: u64) {
+        self.0.admittance.seen(number);
+    }
+
+    /// Ends every reader once it has read what is there.
     pub(crate) fn close(&self) {
-        self.0.lock().closed = true;
+        let mut state = self.0.lock();
+        state.closed = true;
+        state.requests.clear();
+        drop(state);
         self.0.arrived.notify_waiters();
-        self.0.read.notify_waiters();
     }
 
     /// Its entries of the metrics snapshot.
-    pub(crate) fn metrics(&self) -> [Metric; 2] {
-        let kept = self.0.lock().messages.len() as u64;
-        [
-            Metric {
-                name: "mailbox_messages",
-                help: "Direct messages kept for readers",
-                kind: MetricKind::Gauge,
-                value: kept,
-            },
+    pub(crate) fn metrics(&self) -> Vec<Metric> {
+        let kept = self.0.lock().entries.len() as u64;
+        let unread = self.0.admittance.unread();
+        let gauge = |name, help, value| Metric { name, help, kind: MetricKind::Gauge, value };
+        vec![
+            gauge("mailbox_messages", "Direct messages kept in memory for readers", kept),
+            gauge("mailbox_unread", "Mail that nobody has read yet", unread.messages as u64),
+            gauge("mailbox_unread_bytes", "Its payload bytes", unread.bytes),
             self.0
                 .lagged
                 .metric("mailbox_messages_lagged", "Direct messages that slow readers missed"),
@@ -164,34 +236,57 @@ impl Mailbox {
     }
 }
 
+impl Standings for Gate {
+    fn standing(&self, agent: &AgentId, machine: &MachineId) -> Standing {
+        if *agent == self.own {
+            Standing::Contact
+        } else if !self.allows(agent, Some(machine), Action::DirectReceive) {
+            Standing::Unwanted
+        } else if self.trust.level(agent) == Level::Unknown {
+            Standing::Stranger
+        } else {
+            Standing::Contact
+        }
+    }
+}
+
+/// Where a reader takes its next message from.
+#[derive(Debug)]
+enum Place {
+    /// From the store; this much of it was read already.
+    Stored(VecDeque<DirectMessage>),
+    /// From memory, at this place.
+    Live(u64),
+}
+
 /// A reader of the direct messages that arrive for this agent. Readers are independent: each sees
 /// every message from its start on.
 #[derive(Debug)]
 pub struct DirectEvents {
     shared: Arc<Shared>,
-    next: u64,
+    /// Number of the last mail that was read.
+    after: u64,
+    /// Messages that are never stored, before the next one to be read.
+    passing: u64,
+    place: Place,
+    /// Mail that was skipped and not told yet.
+    skipped: u64,
     /// Asked again at reading: an agent may have been blocked since its message came.
-    gate: Option<Gate>,
+    gate: Gate,
 }
 
 impl DirectEvents {
-    /// Leaves out what the policy refuses.
-    pub(crate) fn guarded(mut self, gate: Gate) -> Self {
-        self.gate = Some(gate);
-        self
-    }
-
     /// How the sender of a message stands now.
     #[must_use]
     pub fn assess(&self, message: &DirectMessage) -> Assessment {
-        let assess = |gate: &Gate| gate.trust.assess(&message.from, Some(&message.machine));
-        self.gate.as_ref().map_or(Assessment::Unknown, assess)
+        self.gate.trust.assess(&message.from, Some(&message.machine))
     }
 
-    /// Continues after the message with this number, as far as it is still kept.
+    /// Continues after the mail with this number; what is not kept any more is counted.
     #[must_use]
     pub fn resume_after(mut self, number: u64) -> Self {
-        self.next = number.saturating_add(1).min(self.shared.lock().end());
+        // A number that was never given is of another database: all that is kept is news.
+        self.after = if number > self.shared.lock().last { 0 } else { number };
         self
     }
 
@@ -204,112 +299,123 @@ impl DirectEvents {
             // Registered before looking, so that a message between the two is not missed.
             arrived.as_mut().enable();
             match self.try_next() {
-                Some(Some(DirectEvent::Message { message, .. })) if self.refuses(&message) => {}
-                Some(outcome) => return outcome,
-                None => arrived.await,
+                Step::Event(DirectEvent::Message(message)) if !self.gate.lets_read(&message) => {}
+                Step::Event(event) => return Some(event),
+                Step::End => return None,
+                Step::Wait => arrived.await,
+                Step::Read(last) => self.read_page(last).await,
             }
         }
     }
 
-    fn refuses(&self, message: &DirectMessage) -> bool {
-        self.gate.as_ref().is_some_and(|gate| !gate.lets_read(message))
+    /// Takes some more from the store, which has mail up to `last`.
+    async fn read_page(&mut self, last: u64) {
+        match self.shared.store.mail(self.after, PAGE, PAGE_BYTES).await {
+            Ok(page) if page.is_empty() => self.skip_to(last),
+            Ok(page) => self.place = Place::Stored(page.into()),
+            Err(error) => {
+                tracing::debug!(%error, "mail cannot be read");
+                // Readers go on with what is in memory, rather than wait for a disk that fails.
+                self.skip_to(last);
+            }
+        }
     }
 
-    /// What is there now without waiting: `Some(None)` at the end, `None` when nothing is there yet.
-    #[expect(clippy::option_option, reason = "the outer layer is readiness, the inner the stream")]
-    fn try_next(&mut self) -> Option<Option<DirectEvent>> {
-        let mut state = self.shared.lock();
-        if self.next < state.first {
-            let missed = state.first - self.next;
-            self.next = state.first;
-            self.shared.lagged.add(missed);
-            return Some(Some(DirectEvent::Lagged { missed }));
-        }
-        let offset = usize::try_from(self.next - state.first).unwrap_or(usize::MAX);
-        let Some(message) = state.messages.get(offset).cloned() else {
-            return state.closed.then_some(None);
-        };
-        let number = self.next;
-        self.next += 1;
-        if state.unread_from < self.next {
-            state.unread_from = self.next;
-            drop(state);
-            self.shared.read.notify_waiters();
-        }
-        Some(Some(DirectEvent::Message { number, message }))
+    const fn skip_to(&mut self, last: u64) {
+        self.skipped += last - self.after;
+        self.after = last;
     }
+
+    fn message(&mut self, message: DirectMessage) -> Step {
+        let number = message.number;
+        if number > 0 {
+            self.after = number;
+            self.shared.admittance.seen(number);
+        }
+        Step::Event(DirectEvent::Message(message))
+    }
+
+    fn try_next(&mut self) -> Step {
+        if self.skipped > 0 {
+            let skipped = std::mem::take(&mut self.skipped);
+            return self.lagged(skipped);
+        }
+        if let Place::Stored(page) = &mut self.place
+            && let Some(message) = page.front()
+        {
+            let missed = message.number - self.after - 1;
+            if missed > 0 {
+                self.after = message.number - 1;
+                return self.lagged(missed);
+            }
+            return match page.pop_front() {
+                Some(message) => self.message(message),
+                None => Step::Wait,
+            };
+        }
+        let shared = Arc::clone(&self.shared);
+        let mut state = shared.lock();
+        let place = match self.place {
+            Place::Live(place) if place >= state.first => place,
+            // Fallen behind, or not there yet.
+            _ => match self.enter(&state) {
+                Some(place) => place,
+                None => return Step::Read(state.last),
+            },
+        };
+        self.place = Place::Live(place);
+        let entry = usize::try_from(place - state.first).ok().and_then(|at| state.entries.get(at));
+        let Some(Entry { message, passing }) = entry else {
+            return if state.closed { Step::End } else { Step::Wait };
+        };
+        // Those that were pushed out before they were read.
+        let before = passing - u64::from(message.number == 0);
+        if before > self.passing {
+            let missed = before - self.passing;
+            self.passing = before;
+            return self.lagged(missed);
+        }
+        self.passing = *passing;
+        self.place = Place::Live(place + 1);
+        let message = message.clone();
+        state.passing_seen = state.passing_seen.max(self.passing);
+        drop(state);
+        self.message(message)
+    }
+
+    /// Where to go on in memory; `None` when the store has mail that is not there.
+    fn enter(&self, state: &State) -> Option<u64> {
+        let stored = |entry: &&Entry| entry.message.number > 0;
+        let oldest = state.entries.iter().find(stored).map(|entry| entry.message.number);
+        match oldest {
+            None if self.after < state.last => return None,
+            Some(oldest) if self.after + 1 < oldest => return None,
+            _ => {}
+        }
+        let read = |entry: &Entry| match entry.message.number {
+            0 => entry.passing <= self.passing,
+            number => number <= self.after,
+        };
+        // Everything before the last one that was read was read, too.
+        let skip = state.entries.iter().rposition(read).map_or(0, |at| at + 1);
+        Some(state.first + skip as u64)
+    }
+
+    fn lagged(&self, missed: u64) -> Step {
+        let missed = if missed > MAX_COUNTED_GAP { 0 } else { missed };
+        self.shared.lagged.add(missed);
+        Step::Event(DirectEvent::Lagged { missed })
+    }
+}
+
+/// What a reader does next.
+enum Step {
+    Event(DirectEvent),
+    /// Read from the store, which has mail up to this number.
+    Read(u64),
+    Wait,
+    End,
 }
 
 #[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-    use futures_util::FutureExt;
-    use x0x_core::{AgentId, MachineId, WallTime};
-
-    use super::*;
-
-    fn message(n: usize, len: usize) -> DirectMessage {
-        DirectMessage {
-            id: (n as u128).to_be_bytes(),
-            from: AgentId::new([1; 32]),
-            to: AgentId::new([2; 32]),
-            machine: MachineId::new([3; 32]),
-            payload: Bytes::from(vec![0; len]),
-            received_at: WallTime::default(),
-        }
-    }
-
-    async fn take(reader: &mut DirectEvents) -> (u64, u128) {
-        match reader.next().await {
-            Some(DirectEvent::Message { number, message }) => {
-                (number, u128::from_be_bytes(message.id))
-            }
-            other => panic!("expected a message, got {other:?}"),
-        }
-    }
-
-    #[tokio::test]
-    async fn unread_messages_wait_for_the_first_reader() {
-        let mailbox = Mailbox::new();
-        for n in 0..MAX_MAILBOX_MESSAGES {
-            mailbox.push(message(n, 10)).await;
-        }
-        assert!(mailbox.push(message(9999, 10)).now_or_never().is_none(), "full of unread mail");
-        let mut reader = mailbox.reader();
-        assert_eq!(take(&mut reader).await, (1, 0));
-        mailbox.push(message(MAX_MAILBOX_MESSAGES, 10)).await;
-        for n in 1..=MAX_MAILBOX_MESSAGES {
-            assert_eq!(take(&mut reader).await.1, n as u128);
-        }
-        assert!(reader.next().now_or_never().is_none());
-        mailbox.close();
-        assert!(reader.next().await.is_none());
-    }
-
-    #[tokio::test]
-    async fn a_slow_reader_is_told_what_it_missed() {
-        let mailbox = Mailbox::new();
-        let (mut fast, mut slow) = (mailbox.reader(), mailbox.reader());
-        for n in 0..MAX_MAILBOX_MESSAGES + 5 {
-            mailbox.push(message(n, 10)).await;
-            assert_eq!(take(&mut fast).await.1, n as u128);
-        }
-        assert!(matches!(slow.next().await, Some(DirectEvent::Lagged { missed: 5 })));
-        assert_eq!(take(&mut slow).await, (6, 5));
-        assert_eq!(mailbox.metrics()[1].value, 5);
-    }
-
-    #[tokio::test]
-    async fn bytes_are_bounded_and_one_large_message_passes() {
-        let mailbox = Mailbox::new();
-        mailbox.push(message(0, MAX_MAILBOX_BYTES * 2)).await;
-        assert!(mailbox.push(message(1, 10)).now_or_never().is_none());
-        let mut reader = mailbox.reader();
-        take(&mut reader).await;
-        mailbox.push(message(1, 10)).await;
-        assert_eq!(take(&mut reader).await, (2, 1));
-        assert_eq!(mailbox.metrics()[0].value, 1, "the read one made room");
-        let mut resumed = mailbox.reader().resume_after(1);
-        assert_eq!(take(&mut resumed).await.0, 2);
-    }
-}
+mod tests;

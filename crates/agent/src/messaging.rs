@@ -4,14 +4,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use x0x_core::{AgentId, MachineId, TopicId};
-use x0x_direct::{DirectError, Sending};
+use x0x_direct::{DirectError, Kind, MessageId, Sending, Terms, mail::Letter};
 use x0x_gossip_pubsub::{
     Accepted, PubSub, PublishError, Published, Retention, Start, SubscribeError, WaitError,
 };
 
 use x0x_trust::{Action, Policy};
 
-use crate::{Agent, DirectEvents, SendDirectError, Subscription, directory::ConnectKind};
+use crate::{
+    Agent, DirectEvents, LetterOptions, SendDirectError, Subscription, directory::ConnectKind,
+    letters::Recorder,
+};
 
 /// Longest topic name in bytes.
 pub const MAX_TOPIC_NAME: usize = 1024;
@@ -34,6 +37,8 @@ pub struct QueuedDirect {
     sending: Sending,
     to: AgentId,
     loopback: bool,
+    /// What the history says of it, once it is acknowledged.
+    record: Option<(Letter, Recorder)>,
 }
 
 impl QueuedDirect {
@@ -42,8 +47,11 @@ impl QueuedDirect {
     /// # Errors
     /// As [`Agent::send_direct`].
     pub async fn acknowledged(self) -> Result<DirectReceipt, SendDirectError> {
-        let Self { sending, to, loopback } = self;
+        let Self { sending, to, loopback, record } = self;
         let receipt = sending.await.map_err(|error| failed(to, error))?;
+        if let Some((letter, recorder)) = record {
+            recorder.record(letter);
+        }
         Ok(DirectReceipt { id: receipt.id, loopback })
     }
 }
@@ -252,22 +260,57 @@ impl Agent {
         to: AgentId,
         payload: Bytes,
     ) -> Result<QueuedDirect, SendDirectError> {
+        self.queue_direct_as(self.new_message_id(), to, payload, Terms::default()).await
+    }
+
+    /// A fresh id for a message.
+    #[must_use]
+    pub fn new_message_id(&self) -> MessageId {
+        self.inner.direct.new_id()
+    }
+
+    /// The same for a message with this id, to be treated in its own way. Sending again with the same
+    /// id delivers it at most once.
+    ///
+    /// # Errors
+    /// As [`send_direct`](Self::send_direct).
+    pub async fn queue_direct_as(
+        &self,
+        id: MessageId,
+        to: AgentId,
+        payload: Bytes,
+        terms: Terms,
+    ) -> Result<QueuedDirect, SendDirectError> {
         let machine = self.machine_for(to).await?;
-        let direct = &self.inner.direct;
-        let queued = direct.queue(direct.new_id(), machine, self.agent_id(), to, payload).await;
+        let (direct, from) = (&self.inner.direct, self.agent_id());
+        let record = (terms.kind == Kind::Mail).then(|| {
+            let options = LetterOptions { reply_to: terms.reply_to, ..LetterOptions::default() };
+            let letter = self.letter(id, to, payload.clone(), &options);
+            (letter, self.inner.mail.recorder.clone())
+        });
+        let queued = direct.queue_as(id, machine, (from, to), payload, terms).await;
         let sending = queued.map_err(|error| failed(to, error))?;
-        Ok(QueuedDirect { sending, to, loopback: machine == self.machine_id() })
+        Ok(QueuedDirect { sending, to, loopback: machine == self.machine_id(), record })
     }
 
     /// The direct messages that arrive from now on, and those that nobody has read yet.
     #[must_use]
     pub fn direct_events(&self) -> DirectEvents {
-        self.inner.mailbox.reader().guarded(self.gate())
+        self.inner.mail.mailbox.reader(self.gate())
+    }
+
+    /// Whether anything may be sent to an agent.
+    pub(crate) fn check_recipient(&self, agent: AgentId) -> Result<(), SendDirectError> {
+        let decision = self.trust().decide(&agent, None, Action::DirectSend);
+        if agent == self.agent_id() || decision.allowed() {
+            return Ok(());
+        }
+        Err(SendDirectError::Forbidden(decision.reason))
     }
 
     /// The machine to send to: this one, one with a session that proved the agent, or one that
     /// discovery knows and that answers.
-    async fn machine_for(&self, agent: AgentId) -> Result<MachineId, SendDirectError> {
+    pub(crate) async fn machine_for(&self, agent: AgentId) -> Result<MachineId, SendDirectError> {
         if agent == self.agent_id() {
             return Ok(self.machine_id());
         }

@@ -5,17 +5,16 @@ use std::{fmt, sync::Arc, time::Duration};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use x0x_core::{AgentId, Clock, PeerAddr};
-use x0x_gossip_membership::Membership;
+use x0x_gossip_membership::{Membership, Peer};
 use x0x_identity::SecretKey;
 use x0x_presence::{
     Events, Presence, PresenceConfig, PresenceParts, PresenceState, PresenceView, Status,
-    Visibility,
 };
 use x0x_rendezvous::{Candidates, FinderConfig, Finding, FindingParts};
-use x0x_transport::{BoxFuture, Node, Transport};
+use x0x_transport::{BoxFuture, Node, ReachClass, SessionInfo, Transport};
 use x0x_trust::{Level, Trust};
 
-use crate::{Agent, StartError, builder::layer};
+use crate::{Agent, StartError, builder::layer, trust::Gate};
 
 /// Whom membership and the sessions know: they may hold records of others.
 #[derive(Clone)]
@@ -34,9 +33,12 @@ impl Candidates for KnownPeers {
     fn candidates(&self) -> BoxFuture<'_, Vec<PeerAddr>> {
         Box::pin(async move {
             // A membership that is shut down knows nobody.
-            let mut peers = self.membership.passive_view().await.unwrap_or_default();
-            peers.extend(self.node.sessions().iter().map(|session| session.peer_addr()));
-            peers
+            let known = self.membership.known().await.unwrap_or_default();
+            // Whoever is reached over others alone holds nothing that somebody could ask for.
+            let known = known.iter().filter(|peer| peer.hint().reach != ReachClass::RelayOnly);
+            let sessions = self.node.sessions();
+            let met = sessions.iter().map(SessionInfo::peer_addr);
+            known.map(Peer::to_addr).chain(met).collect()
         })
     }
 }
@@ -46,18 +48,16 @@ pub(crate) struct Below<'a> {
     pub(crate) node: &'a Arc<Node>,
     pub(crate) membership: &'a Membership,
     pub(crate) agent: &'a SecretKey,
+    pub(crate) gate: &'a Gate,
     pub(crate) clock: &'a Arc<dyn Clock>,
     pub(crate) seed: [u8; 32],
 }
 
-pub(crate) fn start_presence(
-    below: &Below<'_>,
-    visibility: Arc<dyn Visibility>,
-) -> Result<Presence, StartError> {
+pub(crate) fn start_presence(below: &Below<'_>) -> Result<Presence, StartError> {
     let parts = PresenceParts {
         key: below.agent.clone(),
         neighbors: Some(Arc::new(below.membership.clone())),
-        visibility,
+        visibility: Arc::new(below.gate.clone()),
         clock: Arc::clone(below.clock),
         config: PresenceConfig::default(),
         seed: below.seed,
@@ -65,11 +65,17 @@ pub(crate) fn start_presence(
     Presence::start(Arc::<Node>::clone(below.node), parts).map_err(layer("presence"))
 }
 
-pub(crate) fn start_finding(below: &Below<'_>, loopback: bool) -> Result<Finding, StartError> {
+pub(crate) fn start_finding(
+    below: &Below<'_>,
+    generation: u64,
+    loopback: bool,
+) -> Result<Finding, StartError> {
     let (node, membership) = (Arc::clone(below.node), below.membership.clone());
     let addresses = Arc::clone(below.node);
     let parts = FindingParts {
         key: below.agent.clone(),
+        generation,
+        policy: Arc::new(below.gate.clone()),
         addresses: Box::new(move || addresses.local_addresses()),
         candidates: Arc::new(KnownPeers { membership, node }),
         clock: Arc::clone(below.clock),

@@ -1,16 +1,25 @@
 //! Trust in the composition: what is blocked reaches no application, and what is learned about
 //! identities reaches the policy.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio_util::sync::CancellationToken;
-use x0x_core::{AgentId, Clock};
+use x0x_core::{AgentId, Clock, Counter, MachineId, WallTime};
 use x0x_direct::DirectMessage;
 use x0x_gossip_pubsub::{
     Delivery, Gossip, Message, PubSub, PublishError, Retention, Start, topic_id,
 };
 pub use x0x_identity::Subject;
-use x0x_identity::{AgentNoticeIn, NOTICE_TOPIC, Notice, NoticeIn, SignedRevocationIn};
+use x0x_identity::{
+    AgentBinding, AgentCertificate, AgentNoticeIn, BindingPolicy, NOTICE_TOPIC, Notice, NoticeIn,
+    Shown, SignedRevocation, SignedRevocationIn,
+};
 use x0x_presence::Visibility;
 pub use x0x_trust::{
     Action, Assessment, Change, ChangeError, Contact, Decision, IdentityType, Level, Loaded,
@@ -18,7 +27,7 @@ pub use x0x_trust::{
     Trust, TrustError, TrustEvent, TrustEvents,
 };
 
-use crate::{Agent, identity::Standing};
+use crate::{Agent, identity::Standing, proofs::Keeper};
 
 /// How often what was observed is written.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(60);
@@ -35,16 +44,19 @@ impl Agent {
 
     /// The policy, with this agent itself beyond it.
     pub(crate) fn gate(&self) -> Gate {
-        Gate { trust: self.inner.trust.clone(), own: self.agent_id() }
+        self.inner.standing.notices.gate.clone()
     }
 
     /// Whether this agent was moved to another machine, so that others refuse it here.
     #[must_use]
     pub fn is_superseded(&self) -> bool {
-        let seen = self.trust().sighting(&self.agent_id());
-        seen.is_some_and(|seen| seen.generation > self.inner.standing.identity.generation)
+        let standing = &self.inner.standing;
+        standing.notices.gate.generation.load(Ordering::Relaxed) > standing.identity.generation
     }
 }
+
+/// How often is looked for revocations that are to be told again.
+const RETELL_INTERVAL: Duration = Duration::from_secs(600);
 
 /// The messages of a topic, without those of authors that are blocked or revoked here.
 #[derive(Debug)]
@@ -58,20 +70,50 @@ pub struct Subscription {
 pub(crate) struct Gate {
     pub(crate) trust: Trust,
     pub(crate) own: AgentId,
+    /// The greatest generation that was seen of the own agent.
+    generation: Arc<AtomicU64>,
 }
 
 impl Gate {
+    /// The policy, for an agent whose bindings have this generation here.
+    pub(crate) fn new(trust: Trust, own: AgentId, generation: u64) -> Self {
+        Self { trust, own, generation: Arc::new(generation.into()) }
+    }
+
+    /// A verified binding was shown.
+    pub(crate) fn observe(&self, binding: &AgentBinding) {
+        if binding.agent == self.own {
+            self.generation.fetch_max(binding.generation, Ordering::Relaxed);
+        } else {
+            // What it came to is counted there, and asked of the policy by whoever acts on it.
+            let _ = self.trust.observe(binding);
+        }
+    }
+
+    /// Whether an agent may do something, or have it done for it; the own one always may.
+    pub(crate) fn allows(
+        &self,
+        agent: &AgentId,
+        machine: Option<&MachineId>,
+        action: Action,
+    ) -> bool {
+        *agent == self.own || self.trust.decide(agent, machine, action).allowed()
+    }
+
+    /// Whether an agent is believed to be on a machine.
+    pub(crate) fn believes(&self, agent: &AgentId, machine: &MachineId) -> bool {
+        self.allows(agent, Some(machine), Action::AnnounceAccept)
+    }
+
     /// Whether a direct message may be read.
     pub(crate) fn lets_read(&self, message: &DirectMessage) -> bool {
-        let DirectMessage { from, machine, .. } = message;
-        *from == self.own || self.trust.decide(from, Some(machine), Action::DirectReceive).allowed()
+        self.allows(&message.from, Some(&message.machine), Action::DirectReceive)
     }
 
     fn lets(&self, delivery: &Delivery) -> bool {
         match delivery {
             Delivery::Message(Message { author, .. }) => {
-                *author == self.own
-                    || self.trust.decide(author, None, Action::GossipDeliver).allowed()
+                self.allows(author, None, Action::GossipDeliver)
             }
             _ => true,
         }
@@ -81,14 +123,35 @@ impl Gate {
 /// Presence is told to whom it may be told: of and to those who are blocked or revoked, nothing.
 impl Visibility for Gate {
     fn may_see(&self, viewer: &AgentId, subject: &AgentId) -> bool {
-        let visible = |agent: &AgentId| {
-            *agent == self.own || self.trust.decide(agent, None, Action::PresenceVisible).allowed()
-        };
+        let visible = |agent: &AgentId| self.allows(agent, None, Action::PresenceVisible);
         visible(viewer) && visible(subject)
     }
 
     fn may_ask(&self, viewer: &AgentId) -> bool {
-        *viewer == self.own || self.trust.decide(viewer, None, Action::PresenceQuery).allowed()
+        self.allows(viewer, None, Action::PresenceQuery)
+    }
+
+    fn believes(&self, agent: &AgentId, machine: &MachineId) -> bool {
+        Self::believes(self, agent, machine)
+    }
+}
+
+/// Bindings teach where agents are, and count as far as the policy lets their agents be there.
+impl BindingPolicy for Gate {
+    fn accepts(&self, binding: &AgentBinding, shown: Shown) -> bool {
+        self.observe(binding);
+        if binding.agent == self.own {
+            return binding.generation >= self.generation.load(Ordering::Relaxed);
+        }
+        let action = match shown {
+            Shown::Session => Action::SessionAccept,
+            _ => Action::AnnounceAccept,
+        };
+        self.allows(&binding.agent, Some(&binding.machine), action)
+    }
+
+    fn refuses(&self, machine: &MachineId) -> bool {
+        self.trust.is_revoked(&Subject::Machine(*machine))
     }
 }
 
@@ -143,7 +206,10 @@ impl Subscription {
 #[derive(Debug, Clone)]
 pub(crate) struct Notices {
     pub(crate) gossip: Arc<Gossip>,
-    pub(crate) trust: Trust,
+    pub(crate) gate: Gate,
+    /// Notices that are malformed or prove nothing.
+    pub(crate) refused: Arc<Counter>,
+    pub(crate) keeper: Keeper,
     pub(crate) clock: Arc<dyn Clock>,
 }
 
@@ -172,11 +238,14 @@ impl Notices {
         };
         let mut flush = tokio::time::interval(FLUSH_INTERVAL);
         let mut repeat = tokio::time::interval(NOTICE_INTERVAL);
+        let mut retell = tokio::time::interval(RETELL_INTERVAL);
+        self.keeper.load(&self.gate.trust).await;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = flush.tick() => self.flush().await,
                 _ = repeat.tick() => self.repeat(&standing).await,
+                _ = retell.tick() => self.retell().await,
                 delivery = subscription.next() => match delivery {
                     Some(Delivery::Message(message)) => self.heard(&message).await,
                     Some(_) => {}
@@ -187,7 +256,7 @@ impl Notices {
     }
 
     async fn flush(&self) {
-        if let Err(error) = self.trust.flush().await {
+        if let Err(error) = self.gate.trust.flush().await {
             tracing::debug!(%error, "what was seen of contacts is not written");
         }
     }
@@ -200,14 +269,35 @@ impl Notices {
         }
     }
 
+    /// Tells again of what others may have forgotten.
+    async fn retell(&self) {
+        for revocation in self.keeper.due().await {
+            match self.publish(&Notice::Revocation(revocation.clone())).await {
+                Ok(()) => self.keeper.told(&revocation.encode(), self.clock.wall()).await,
+                // In the next turn, then.
+                Err(error) => tracing::debug!(%error, "a revocation is not told again"),
+            }
+        }
+    }
+
+    /// Keeps a verified revocation and what proves it.
+    pub(crate) async fn keep(&self, signed: &SignedRevocation) -> Result<Outcome, TrustError> {
+        let outcome = self.gate.trust.learn(signed.revocation()).await?;
+        self.keeper.keep(signed, &self.gate.trust).await;
+        Ok(outcome)
+    }
+
     async fn heard(&self, message: &Message) {
         let known = match Notice::decode(&message.payload) {
             Ok(NoticeIn::Agent(notice)) => self.stands(message.author, *notice),
-            Ok(NoticeIn::Revocation(revocation)) => self.revoked(*revocation).await,
+            Ok(NoticeIn::Revocation(revocation)) => {
+                self.revoked(*revocation, message.time.min(self.clock.wall())).await
+            }
             Ok(_) => Ok(()),
             Err(error) => Err(error.to_string()),
         };
         if let Err(error) = known {
+            self.refused.inc();
             tracing::debug!(author = %message.author.short(), error, "notice refused");
         }
     }
@@ -215,21 +305,22 @@ impl Notices {
     fn stands(&self, author: AgentId, notice: AgentNoticeIn) -> Result<(), String> {
         let verified = notice.verify(author, self.clock.wall());
         let (binding, certificate) = verified.map_err(|error| error.to_string())?;
-        // What it came to is counted, and asked of the policy by whoever acts on it.
-        let _ = self.trust.observe(&binding.binding);
+        self.gate.observe(&binding.binding);
         if let Some(certificate) = certificate {
-            self.trust.observe_user(author, certificate.certificate.user);
+            let AgentCertificate { user, not_after, .. } = certificate.certificate;
+            self.gate.trust.observe_user(author, user, not_after);
         }
         Ok(())
     }
 
-    async fn revoked(&self, revocation: SignedRevocationIn) -> Result<(), String> {
+    async fn revoked(&self, revocation: SignedRevocationIn, at: WallTime) -> Result<(), String> {
+        self.keeper.told(revocation.encoded(), at).await;
+        let subject = revocation.claimed_subject();
         // What is known needs no second proof.
-        if self.trust.is_revoked_for_all(&revocation.claimed_subject()) {
+        if self.gate.trust.is_revoked_for_all(&subject) && self.keeper.has(&subject).await {
             return Ok(());
         }
         let signed = revocation.verify().map_err(|error| error.to_string())?;
-        let kept = self.trust.learn(signed.revocation()).await;
-        kept.map(|_| ()).map_err(|error| error.to_string())
+        self.keep(&signed).await.map(|_| ()).map_err(|error| error.to_string())
     }
 }

@@ -35,9 +35,20 @@ to at most 256 of them. Beyond that the code is `limit_reached`. `POST /direct/s
 nothing was delivered, and the same may be sent again later. Over a WebSocket the same code comes in an
 `error` frame.
 
+Direct messages are acknowledged once the recipient's daemon has them on disk; with `\"class\":\"session\"` once
+it has them in memory. With `\"queue\":true` this daemon keeps a message until the recipient can be reached, also
+over restarts, in order for each recipient; `GET /direct/messages/{id}` and `/direct/receipts` tell how far it
+came. What was sent otherwise and failed is not sent again by itself: the same `id` sends it at most once.
+A message that came stays in the inbox, for any number of consumers that each have a place of their own: what
+one has acknowledged it does not get again. Text of messages is never more than data: `sender`, `verified` and
+`trust_level` stand beside it. A stranger may leave 1024 messages and 32 MiB unread, a contact 16384 and 128
+MiB. With a full disk the code is `storage_full` (507), or `recipient_busy` when it is the recipient's.
+
 Server-sent events carry ids; a client that reconnects with `Last-Event-ID` gets what it missed as long as
 the daemon still has it, and `event: lagged` with `{\"missed\":n}` where it does not. The ids of `/events`
-and `/direct/events` are rising numbers of this run of the daemon. Those of `/events?topic=..` are places in
+are rising numbers of this run of the daemon. Those of `/direct/events` are the numbers of the messages, which
+stay valid when the daemon is started anew; what is not kept any more is told by `event: gap` with
+`{\"missed\":n}` in place of `lagged`. Those of `/events?topic=..` are places in
 the topics, which stay valid when the daemon is started anew.
 
 Every message carries a `cursor`, the place after it in its topic. A subscription with `since` (`POST

@@ -144,6 +144,12 @@ codes! {
     /// The message was published, but the daemon's disk did not take it: it is lost if the daemon
     /// ends before a peer has it.
     NotStored = 500, "not_stored";
+    /// The disk has no room for it. Nothing was taken; it can be tried again when there is.
+    InsufficientStorage = 507, "insufficient_storage";
+    /// The daemon's disk is full, or its database at its cap. Nothing was taken.
+    StorageFull = 507, "storage_full";
+    /// The message is not in a state in which that can be done.
+    Conflict = 409, "conflict";
     /// The daemon has no network.
     NoConnectivity = 503, "no_connectivity";
     /// The daemon is stopping.

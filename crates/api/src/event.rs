@@ -1,8 +1,8 @@
 //! Data of the server-sent events.
 //!
 //! `GET /events` sends the event name twice: as the SSE `event` field and inside the JSON, as
-//! `{"type": name, "data": {..}}`. `GET /direct/events` sends the bare data. Both send
-//! `event: lagged` with [`Lagged`] where a client missed events.
+//! `{"type": name, "data": {..}}`. `GET /direct/events` sends the bare data. Where a client missed events, the one
+//! sends `event: lagged` and the other `event: gap`, both with [`Lagged`].
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -10,7 +10,8 @@ use x0x_core::{AgentId, MachineId};
 
 use crate::{
     cursor::CursorToken,
-    encoding::{Base64, Hex16, Hex64},
+    encoding::{Base64, Hex16, Hex32, Hex64},
+    types::DirectState,
 };
 
 /// An epoch as 16 hex characters: JavaScript's numbers do not hold all of them.
@@ -40,6 +41,16 @@ pub const DIRECT_MESSAGE: &str = "direct_message";
 pub const MESSAGE: &str = "message";
 /// SSE event name of a [`PresenceChange`].
 pub const PRESENCE: &str = "presence";
+/// SSE event name of a [`FileOffer`].
+pub const FILE_OFFER: &str = "file:offer";
+/// SSE event name of a [`FileComplete`].
+pub const FILE_COMPLETE: &str = "file:complete";
+/// SSE event name of a [`Transfer`](crate::types::Transfer).
+pub const TRANSFER: &str = "transfer";
+/// SSE event name of a [`DirectReceipt`].
+pub const RECEIPT: &str = "receipt";
+/// SSE event name of a [`Lagged`] on `GET /direct/events`.
+pub const GAP: &str = "gap";
 /// SSE event name of a [`Lagged`].
 pub const LAGGED: &str = "lagged";
 
@@ -50,6 +61,12 @@ pub const LAGGED: &str = "lagged";
 pub enum Event {
     /// A message of a subscribed topic.
     Message(MessageEvent),
+    /// An agent offers a file.
+    #[serde(rename = "file:offer")]
+    FileOffer(FileOffer),
+    /// A file was received whole.
+    #[serde(rename = "file:complete")]
+    FileComplete(FileComplete),
     /// Events that this client missed.
     Lagged(Lagged),
 }
@@ -176,6 +193,63 @@ pub struct DirectMessageEvent {
     /// What the trust rules say of the sender.
     #[schema(required = true)]
     pub trust_decision: Option<TrustDecision>,
+    /// How far the sender is trusted.
+    #[schema(required = true)]
+    pub trust_level: Option<TrustLevel>,
+    /// Names the message; the sender's `request_id`.
+    #[serde(default)]
+    #[schema(value_type = Hex32, required = true)]
+    pub request_id: String,
+    /// The message that it answers, a `request_id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Hex32>)]
+    pub reply_to: Option<String>,
+    /// Its number in the inbox, which rises with each message. Absent when it is not stored.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub number: u64,
+}
+
+/// A queued message came further.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DirectReceipt {
+    /// Names the message.
+    #[schema(value_type = Hex32)]
+    pub request_id: String,
+    /// The recipient.
+    #[schema(value_type = Hex64)]
+    pub agent_id: AgentId,
+    /// How far it came.
+    pub state: DirectState,
+    /// When, milliseconds since the Unix epoch.
+    pub at: u64,
+}
+
+/// An agent offers a file, which waits to be accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FileOffer {
+    /// The transfer's id.
+    pub transfer_id: String,
+    /// The file's name, made safe to use.
+    pub filename: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The agent that offers it.
+    #[schema(value_type = Hex64)]
+    pub sender: AgentId,
+}
+
+/// A file was received whole, and is what was offered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FileComplete {
+    /// The transfer's id.
+    pub transfer_id: String,
+    /// The name that it has on this machine.
+    pub filename: String,
+    /// Its SHA-256.
+    #[schema(value_type = Hex64)]
+    pub sha256: String,
+    /// Where it is.
+    pub path: String,
 }
 
 /// That messages are missing at this place: the client was too slow, resumed too late, or nobody has

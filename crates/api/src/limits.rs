@@ -8,6 +8,9 @@ pub const MAX_BODY: usize = 1024 * 1024;
 /// Largest payload of a direct message in bytes.
 pub const MAX_DIRECT_PAYLOAD: usize = 16 * 1024 * 1024;
 
+/// The longest that a request waits for a message to come.
+pub const MAX_INBOX_WAIT: Duration = Duration::from_secs(60);
+
 /// Largest body of `POST /direct/send`: the largest payload as base64, and its JSON.
 pub const MAX_DIRECT_BODY: usize = 23 * 1024 * 1024;
 

@@ -94,6 +94,18 @@ operations! {
     DiscoveredAgents = "discoveredAgents";
     /// `GET /agents/discovered/{agent_id}`
     DiscoveredAgent = "discoveredAgent";
+    /// `GET /agents/reachability/{agent_id}`
+    Reachability = "reachability";
+    /// `GET /agents/{agent_id}/machine`
+    AgentMachine = "agentMachine";
+    /// `GET /machines/discovered`
+    DiscoveredMachines = "discoveredMachines";
+    /// `GET /machines/discovered/{machine_id}`
+    DiscoveredMachine = "discoveredMachine";
+    /// `GET /users/{user_id}/agents`
+    UserAgents = "userAgents";
+    /// `GET /users/{user_id}/machines`
+    UserMachines = "userMachines";
     /// `POST /agents/find/{agent_id}`
     FindAgent = "findAgent";
     /// `GET /presence`
@@ -118,12 +130,60 @@ operations! {
     Events = "events";
     /// `POST /agents/connect`
     Connect = "connect";
+    /// `POST /machines/connect`
+    ConnectMachine = "connectMachine";
     /// `POST /direct/send`
     DirectSend = "directSend";
     /// `GET /direct/connections`
     DirectConnections = "directConnections";
     /// `GET /direct/events`
     DirectEvents = "directEvents";
+    /// `POST /direct/request`
+    DirectRequest = "directRequest";
+    /// `GET /direct/messages/{id}`
+    DirectStatus = "directStatus";
+    /// `DELETE /direct/messages/{id}`
+    DirectCancel = "directCancel";
+    /// `GET /direct/receipts`
+    DirectReceipts = "directReceipts";
+    /// `GET /inbox`
+    Inbox = "inbox";
+    /// `GET /inbox/wait`
+    InboxWait = "inboxWait";
+    /// `POST /inbox/claim`
+    InboxClaim = "inboxClaim";
+    /// `POST /inbox/ack`
+    InboxAck = "inboxAck";
+    /// `POST /inbox/release`
+    InboxRelease = "inboxRelease";
+    /// `POST /inbox/seek`
+    InboxSeek = "inboxSeek";
+    /// `GET /inbox/consumers`
+    InboxConsumers = "inboxConsumers";
+    /// `POST /inbox/consumers`
+    InboxCreateConsumer = "inboxCreateConsumer";
+    /// `DELETE /inbox/consumers/{name}`
+    InboxRemoveConsumer = "inboxRemoveConsumer";
+    /// `GET /history`
+    History = "history";
+    /// `POST /files/send`
+    SendFile = "sendFile";
+    /// `GET /files/transfers`
+    Transfers = "transfers";
+    /// `GET /files/transfers/{id}`
+    Transfer = "transfer";
+    /// `POST /files/accept/{id}`
+    AcceptFile = "acceptFile";
+    /// `POST /files/reject/{id}`
+    RejectFile = "rejectFile";
+    /// `POST /files/cancel/{id}`
+    CancelFile = "cancelFile";
+    /// `POST /files/pause/{id}`
+    PauseFile = "pauseFile";
+    /// `POST /files/resume/{id}`
+    ResumeFile = "resumeFile";
+    /// `GET /files/events`
+    FileEvents = "fileEvents";
     /// `GET /ws`
     Ws = "ws";
     /// `GET /ws/direct`

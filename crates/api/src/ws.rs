@@ -13,10 +13,10 @@ use x0x_core::AgentId;
 
 use crate::{
     cursor::CursorToken,
-    encoding::{Base64, Hex16, Hex64},
+    encoding::{Base64, Hex16, Hex32, Hex64},
     error::ErrorCode,
     event::{DirectMessageEvent, hex_epoch, is_zero},
-    types::Retention,
+    types::{DirectClass, Retention},
 };
 
 /// Largest message that a client may send over a WebSocket, in bytes. A session that sends a larger
@@ -78,9 +78,19 @@ pub enum ClientFrame {
         /// The message.
         #[schema(value_type = Base64)]
         payload: String,
-        /// Echoed by an `error` frame about this message.
+        /// Echoed by `sent` and `error` frames about this message.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         id: Option<FrameId>,
+        /// Ask for a `sent` frame.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        ack: bool,
+        /// Whether it outlives a restart of the recipient's daemon.
+        #[serde(default, skip_serializing_if = "DirectClass::is_durable")]
+        class: DirectClass,
+        /// The message that it answers, a `request_id`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(value_type = Option<Hex32>)]
+        reply_to: Option<String>,
     },
     /// Asks for a `pong`.
     Ping,
@@ -144,6 +154,15 @@ pub enum ServerFrame {
         id: Option<FrameId>,
         /// How many publishes of this session were taken so far.
         count: u64,
+    },
+    /// A direct message was taken by the recipient's daemon.
+    Sent {
+        /// The `id` of the command.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<FrameId>,
+        /// Names the message.
+        #[schema(value_type = Hex32)]
+        request_id: String,
     },
     /// Messages are missing at this place: the session reads too slowly, resumed too late, or nobody
     /// has them any more.
@@ -228,6 +247,10 @@ mod tests {
             received_at: 5,
             verified: true,
             trust_decision: None,
+            trust_level: None,
+            request_id: "0".repeat(32),
+            reply_to: None,
+            number: 7,
         });
         let json = serde_json::to_value(&frame).expect("serialises");
         assert_eq!(json["type"], "direct_message");

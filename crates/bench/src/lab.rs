@@ -2,9 +2,12 @@
 //!
 //! A scenario passes when each subscriber has every message once, in its author's order.
 
+mod files;
+mod mail;
 mod namespaces;
 mod nine;
 mod partition;
+mod presence;
 
 use std::path::Path;
 use std::time::Duration;
@@ -31,6 +34,22 @@ pub(crate) enum Scenario {
         #[arg(long, default_value_t = 5000)]
         messages: u64,
     },
+    /// Two daemons that are killed again and again while one sends the other direct messages
+    Mail {
+        /// How often
+        #[arg(long, default_value_t = 200)]
+        kills: u32,
+        /// Decides when, and which of them
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// A large file, then ten at once, while both ends are killed and the link between them is cut.
+    /// Needs root
+    Files {
+        /// Size in MiB
+        #[arg(long, default_value_t = 1024)]
+        mebibytes: u64,
+    },
     /// Ten daemons in network namespaces, five on each side of a link that is cut and mended.
     /// Needs root
     Partition {
@@ -38,15 +57,25 @@ pub(crate) enum Scenario {
         #[arg(long, default_value_t = 60)]
         seconds: u64,
     },
+    /// Five contacts on a machine that is fully busy, one of which stands still for 5 s again and
+    /// again, and one of which is killed in the end
+    Presence {
+        /// Minutes of that
+        #[arg(long, default_value_t = 10)]
+        minutes: u64,
+    },
 }
 
 /// Runs a scenario; false when something was lost, doubled, out of order or late.
 pub(crate) async fn run(daemon: &Path, scenario: &Scenario, report: &mut Report) -> Result<bool> {
     match scenario {
         Scenario::Nine { messages } => nine::run(daemon, *messages, report).await?,
+        Scenario::Mail { kills, seed } => mail::run(daemon, *kills, *seed, report).await?,
+        Scenario::Files { mebibytes } => files::run(daemon, *mebibytes, report).await?,
         Scenario::Partition { seconds } => {
             partition::run(daemon, Duration::from_secs(*seconds), report).await?;
         }
+        Scenario::Presence { minutes } => presence::run(daemon, *minutes, report).await?,
     }
     Ok(report.is_met())
 }

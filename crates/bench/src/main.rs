@@ -6,10 +6,12 @@ mod node;
 mod place;
 mod process;
 mod quinn_echo;
+mod quinn_stream;
 mod report;
 mod rows;
 mod socket;
 mod stats;
+mod transfer;
 
 use std::path::PathBuf;
 

@@ -34,20 +34,9 @@ pub(crate) struct Echo {
 
 impl Echo {
     pub(crate) async fn start() -> Result<Self> {
-        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let server = Endpoint::server(server_config(&provider)?, loopback)?;
-        let mut client = Endpoint::client(loopback)?;
-        client.set_default_client_config(client_config(&provider)?);
-        let far = tokio::spawn({
-            let server = server.clone();
-            async move {
-                let incoming = server.accept().await.context("the endpoint closed")?;
-                acknowledge(incoming.await?).await
-            }
-        });
-        let connection = client.connect(server.local_addr()?, "localhost")?.await?;
-        Ok(Self { connection, _endpoints: (client, server), far })
+        let (connection, far, endpoints) = connect().await?;
+        let far = tokio::spawn(acknowledge(far));
+        Ok(Self { connection, _endpoints: endpoints, far })
     }
 
     /// Sends a message and waits for an acknowledgement: with several calls at once, any of theirs.
@@ -65,6 +54,23 @@ impl Drop for Echo {
     fn drop(&mut self) {
         self.far.abort();
     }
+}
+
+/// Both ends of a connection, and the endpoints that have to be kept for it.
+pub(crate) async fn connect() -> Result<(Connection, Connection, (Endpoint, Endpoint))> {
+    let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let server = Endpoint::server(server_config(&provider)?, loopback)?;
+    let mut client = Endpoint::client(loopback)?;
+    client.set_default_client_config(client_config(&provider)?);
+    let accepting = async {
+        let incoming = server.accept().await.context("the endpoint closed")?;
+        anyhow::Ok(incoming.await?)
+    };
+    let connecting = client.connect(server.local_addr()?, "localhost")?;
+    let connecting = async { anyhow::Ok(connecting.await?) };
+    let (near, far) = tokio::try_join!(connecting, accepting)?;
+    Ok((near, far, (client, server)))
 }
 
 async fn acknowledge(connection: Connection) -> Result<()> {

@@ -1,6 +1,8 @@
 //! The figures, one file for each group, in the order of the design's table.
 
 mod direct;
+mod direct_ws;
+mod files;
 mod publish;
 mod resources;
 
@@ -30,6 +32,8 @@ pub(crate) struct Scale {
     paced: u64,
     direct: u64,
     direct_parallel: u64,
+    /// Sizes of files in MiB.
+    files: &'static [u64],
     starts: usize,
     idle: Duration,
     /// How long after the last send deliveries are waited for.
@@ -46,6 +50,7 @@ impl Scale {
         paced: 500,
         direct: 1_000,
         direct_parallel: 10_000,
+        files: &[16, 256, 1024],
         starts: 11,
         idle: Duration::from_secs(30),
         patience: Duration::from_secs(30),
@@ -60,6 +65,7 @@ impl Scale {
         paced: 100,
         direct: 200,
         direct_parallel: 1_000,
+        files: &[16, 64],
         starts: 3,
         idle: Duration::from_secs(5),
         patience: Duration::from_secs(10),
@@ -75,6 +81,8 @@ pub(crate) enum Group {
     Idle,
     /// Two daemons: publish burst, direct messages, memory after load
     Pair,
+    /// Files between two daemons
+    Files,
     /// Publish bursts over WebSocket to more daemons
     Burst,
     /// Publish bursts from REST clients
@@ -101,7 +109,7 @@ pub(crate) async fn run(
 async fn measure(group: Group, daemon: &Path, scale: Scale, report: &mut Report) -> Result<()> {
     let sizes: &[usize] = match group {
         Group::Start => &[],
-        Group::Pair => &[2],
+        Group::Pair | Group::Files => &[2],
         Group::Burst => scale.more_burst_nodes,
         Group::Rest => scale.rest_nodes,
         Group::Idle | Group::Paced => scale.small_and_large,
@@ -120,6 +128,7 @@ async fn measure(group: Group, daemon: &Path, scale: Scale, report: &mut Report)
                 direct::measure(&cluster, scale, report).await?;
                 resources::after_load(&cluster, report)?;
             }
+            Group::Files => files::measure(&cluster, scale, report).await?,
             Group::Burst => publish::burst(&cluster, scale, report).await?,
             Group::Rest => publish::rest_burst(&cluster, scale, report).await?,
             Group::Paced => publish::paced(&cluster, scale, report).await?,

@@ -23,7 +23,7 @@ use crate::node::Node;
 
 type Stream = WebSocketStream<TcpStream>;
 
-async fn connect(node: &Node, operation: Operation) -> Result<Stream> {
+pub(crate) async fn connect(node: &Node, operation: Operation) -> Result<Stream> {
     let url = format!("ws://{}{}", node.api, endpoint(operation).path);
     let mut request = url.into_client_request()?;
     request.headers_mut().insert("authorization", format!("Bearer {}", node.token).parse()?);
@@ -31,7 +31,7 @@ async fn connect(node: &Node, operation: Operation) -> Result<Stream> {
     Ok(tokio_tungstenite::client_async(request, stream).await?.0)
 }
 
-async fn next_frame(stream: &mut SplitStream<Stream>) -> Option<ServerFrame> {
+pub(crate) async fn next_frame(stream: &mut SplitStream<Stream>) -> Option<ServerFrame> {
     while let Some(Ok(message)) = stream.next().await {
         if let Message::Text(text) = message {
             return serde_json::from_str(&text).ok();

@@ -1,16 +1,36 @@
 //! The command line's grammar. Summaries of commands that call the API come from its table.
 
-use std::{net::SocketAddr, path::PathBuf};
+mod contacts;
+mod daemon;
+mod direct;
+mod files;
+mod identity;
+mod inbox;
+mod network;
+mod pubsub;
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use x0x_api::{
     ENDPOINTS,
     instance::{CONFIG_VARIABLE, MAX_NAME, NAME_VARIABLE, is_name},
-    types::{Retention, RevokeKind},
 };
 
 use crate::discover::url_of;
+
+pub(crate) use self::contacts::{ContactsCommand, MachinesCommand, TrustCommand};
+pub(crate) use self::daemon::{StartArguments, WsCommand};
+pub(crate) use self::direct::{DirectCommand, SendArguments};
+pub(crate) use self::files::{AcceptFileArguments, ReceiveFileArguments, SendFileArguments};
+pub(crate) use self::identity::{AgentCommand, IdentityCommand, Revoked, UserIdCommand};
+pub(crate) use self::inbox::{HistoryArguments, InboxCommand, Reader, WatchArguments};
+pub(crate) use self::network::{
+    AgentsCommand, DiagnosticsCommand, DiscoveredMachinesCommand, NetworkCommand, PresenceCommand,
+    UsersCommand,
+};
+pub(crate) use self::pubsub::{Keep, Limit};
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -129,6 +149,14 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Option<AgentsCommand>,
     },
+    /// Machines of the agents that announced themselves
+    Machines {
+        #[command(subcommand)]
+        command: Option<DiscoveredMachinesCommand>,
+    },
+    /// What users have certified
+    #[command(subcommand)]
+    Users(UsersCommand),
     Find {
         /// The agent's id
         agent: String,
@@ -164,6 +192,42 @@ pub(crate) enum Command {
     /// Private messages between two agents
     #[command(subcommand)]
     Direct(DirectCommand),
+    /// Direct messages that came, for consumers that each have a place of their own
+    Inbox {
+        #[command(subcommand)]
+        command: Option<InboxCommand>,
+    },
+    History(HistoryArguments),
+    /// Run a command for each direct message, once
+    Watch(WatchArguments),
+    SendFile(SendFileArguments),
+    /// List the files that are offered, or accept those of an agent
+    ReceiveFile(ReceiveFileArguments),
+    Transfers,
+    TransferStatus {
+        /// The transfer's id
+        id: String,
+    },
+    AcceptFile(AcceptFileArguments),
+    RejectFile {
+        /// The transfer's id
+        id: String,
+        /// What the other end is told
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    CancelFile {
+        /// The transfer's id
+        id: String,
+    },
+    PauseFile {
+        /// The transfer's id
+        id: String,
+    },
+    ResumeFile {
+        /// The transfer's id
+        id: String,
+    },
     /// The daemon's WebSocket side
     #[command(subcommand)]
     Ws(WsCommand),
@@ -176,315 +240,6 @@ pub(crate) enum Command {
         /// The shell to complete for
         shell: Shell,
     },
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct StartArguments {
-    /// Machine to contact first; may be given more than once
-    #[arg(long, value_name = "IP:PORT")]
-    pub(crate) bootstrap: Vec<SocketAddr>,
-    /// Stay attached to the terminal until the daemon ends
-    #[arg(long)]
-    pub(crate) foreground: bool,
-}
-
-#[derive(Subcommand, Debug)]
-pub(crate) enum AgentCommand {
-    UserId,
-    Card {
-        /// What to call the agent
-        name: Option<String>,
-        /// Show the short link as a code to scan
-        #[arg(long)]
-        qr: bool,
-    },
-    Introduction {
-        /// The peer's agent id
-        #[arg(long)]
-        peer: Option<String>,
-    },
-    Import {
-        /// A card or link, x0x://agent/...
-        card: String,
-        /// blocked, unknown, known or trusted
-        #[arg(long, value_name = "LEVEL")]
-        trust: Option<String>,
-    },
-    ExportKeys {
-        /// The file to make
-        file: PathBuf,
-        /// A file whose first line is the passphrase; - reads it from the standard input
-        #[arg(long, value_name = "FILE", default_value = "-")]
-        passphrase_file: PathBuf,
-    },
-    ImportKeys {
-        /// A file that `agent export-keys` made
-        file: PathBuf,
-        /// A file whose first line is the passphrase; - reads it from the standard input
-        #[arg(long, value_name = "FILE", default_value = "-")]
-        passphrase_file: PathBuf,
-        /// Put them in the place of this installation's agent, whose key files are kept
-        #[arg(long)]
-        replace: bool,
-    },
-}
-
-#[derive(Subcommand, Debug)]
-pub(crate) enum UserIdCommand {
-    Create {
-        /// Where the key file is made, in place of user.key beside the agent's key
-        #[arg(long)]
-        path: Option<PathBuf>,
-    },
-    /// The user behind the agent, and whether others are told
-    Inspect,
-}
-
-#[derive(Subcommand, Debug)]
-pub(crate) enum IdentityCommand {
-    Revoke(Revoked),
-    Revocations,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct Revoked {
-    /// Whose key
-    #[arg(value_enum)]
-    pub(crate) what: RevokedKind,
-    /// The id whose key it is, to be sure: it is for ever
-    pub(crate) id: String,
-    /// Why
-    #[arg(long, default_value = "")]
-    pub(crate) reason: String,
-}
-
-/// Whose key is revoked.
-#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RevokedKind {
-    /// This agent's, by itself
-    Agent,
-    /// This agent's, by its user
-    AgentByUser,
-    /// This machine's
-    Machine,
-    /// The user's
-    User,
-}
-
-impl From<RevokedKind> for RevokeKind {
-    fn from(kind: RevokedKind) -> Self {
-        match kind {
-            RevokedKind::Agent => Self::Agent,
-            RevokedKind::AgentByUser => Self::AgentByUser,
-            RevokedKind::Machine => Self::Machine,
-            RevokedKind::User => Self::User,
-        }
-    }
-}
-
-#[derive(Subcommand, Debug)]
-pub(crate) enum ContactsCommand {
-    List,
-    Add {
-        /// The agent's id
-        agent: String,
-        /// blocked, unknown, known or trusted
-        #[arg(long, value_name = "LEVEL")]
-        trust: Option<String>,
-        /// A name for it
-        #[arg(long)]
-        label: Option<String>,
-    },
-    Update {
-        /// The agent's id
-        agent: String,
-        /// blocked, unknown, known or trusted
-        #[arg(long, value_name = "LEVEL")]
-        trust: Option<String>,
-        /// anonymous, known, trusted or pinned
-        #[arg(long, value_name = "TYPE")]
-        identity_type: Option<String>,
-    },
-    Remove {
-        /// The agent's id
-        agent: String,
-    },
-    Revoke {
-        /// The agent's id
-        agent: String,
-        /// Why
-        #[arg(long)]
-        reason: String,
-    },
-    Revocations {
-        /// The agent's id
-        agent: String,
-    },
-}
-
-#[derive(Subcommand, Debug)]
-pub(crate) enum MachinesCommand {
-    List {
-        /// The contact's agent id
-        agent: String,
-    },
-    Add {
-        /// The contact's agent id
-        agent: String,
-        /// The machine's id
-        machine: String,
-        /// A name for it
-        #[arg(long)]
-        label: Option<String>,
-        /// Also pin the contact to it
-        #[arg(long)]
-        pin: bool,
-    },
-    Remove {
-        /// The contact's agent id
-        agent: String,
-        /// The machine's id
-        machine: String,
-    },
-    Pin {
-        /// The contact's agent id
-        agent: String,
-        /// The machine's id
-        machine: String,
-    },
-    Unpin {
-        /// The contact's agent id
-        agent: String,
-        /// The machine's id
-        machine: String,
-    },
-}
-
-#[derive(Subcommand, Debug)]
-pub(crate) enum TrustCommand {
-    Set {
-        /// The agent's id
-        agent: String,
-        /// blocked, unknown, known or trusted
-        level: String,
-    },
-    Evaluate {
-        /// The agent's id
-        agent: String,
-        /// The machine's id
-        machine: String,
-    },
-}
-
-/// How long a message is kept.
-#[derive(ValueEnum, Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Keep {
-    /// As long as the topic's retention allows
-    #[default]
-    Standard,
-    /// Until the next one of this kind takes its place
-    Latest,
-    /// A minute
-    Ephemeral,
-}
-
-impl From<Keep> for Retention {
-    fn from(keep: Keep) -> Self {
-        match keep {
-            Keep::Standard => Self::Standard,
-            Keep::Latest => Self::Latest,
-            Keep::Ephemeral => Self::Ephemeral,
-        }
-    }
-}
-
-/// When a stream of events ends by itself.
-#[derive(Args, Debug, Clone, Copy)]
-pub(crate) struct Limit {
-    /// End after this many messages
-    #[arg(long, value_name = "N")]
-    pub(crate) count: Option<u64>,
-}
-
-#[derive(Subcommand, Debug)]
-pub(crate) enum NetworkCommand {
-    Status,
-}
-
-#[derive(Subcommand, Debug)]
-pub(crate) enum DiagnosticsCommand {
-    Gossip,
-}
-
-#[derive(Subcommand, Debug)]
-pub(crate) enum AgentsCommand {
-    List {
-        /// Also list those whose announcement expired
-        #[arg(long)]
-        unfiltered: bool,
-    },
-    Get {
-        /// The agent's id
-        agent: String,
-        /// Search this many seconds for an unknown agent
-        #[arg(long, value_name = "SECS")]
-        wait: Option<u64>,
-    },
-}
-
-#[derive(Subcommand, Debug)]
-pub(crate) enum PresenceCommand {
-    List,
-    Online,
-    Status {
-        /// The agent's id
-        agent: String,
-    },
-    Find {
-        /// The agent's id
-        agent: String,
-        /// Links that the question crosses
-        #[arg(long, value_name = "1-3", default_value_t = 3)]
-        ttl: u32,
-        /// How long to wait for answers
-        #[arg(long, value_name = "N", default_value_t = 5000)]
-        timeout_ms: u64,
-    },
-    Foaf {
-        /// Links that the question crosses
-        #[arg(long, value_name = "1-3", default_value_t = 3)]
-        ttl: u32,
-        /// How long to wait for answers
-        #[arg(long, value_name = "N", default_value_t = 5000)]
-        timeout_ms: u64,
-    },
-    Events(Limit),
-}
-
-#[derive(Subcommand, Debug)]
-pub(crate) enum DirectCommand {
-    Connect {
-        /// The agent's id
-        agent: String,
-    },
-    Send {
-        /// The recipient's id
-        agent: String,
-        /// The message
-        message: String,
-        /// Also measure the round trip, waiting this long
-        #[arg(long, value_name = "N")]
-        require_ack_ms: Option<u64>,
-    },
-    Connections,
-    Events(Limit),
-}
-
-#[derive(Subcommand, Debug)]
-pub(crate) enum WsCommand {
-    Sessions,
-    /// Print the address of the WebSocket that carries direct messages
-    Direct,
 }
 
 /// The whole grammar, with the endpoint table's summaries in place.

@@ -5,16 +5,19 @@ mod catalog;
 mod contacts;
 mod daemon;
 mod direct;
+mod files;
 mod identity;
+mod inbox;
 mod network;
 mod presence;
 mod pubsub;
+mod watch;
 
 use serde_json::{Value, json};
 use x0x_api::types::{AnnounceRequest, PublishRequest, SubscribeRequest};
 use x0x_api::{Base64, Operation};
 
-use crate::args::{Arguments, Command, DiagnosticsCommand, NetworkCommand, WsCommand};
+use crate::args::{Arguments, Command, DiagnosticsCommand, Keep, NetworkCommand, WsCommand};
 use crate::client::{Call, Client};
 use crate::discover::Target;
 use crate::error::Result;
@@ -41,9 +44,7 @@ pub(crate) fn run(arguments: Arguments, output: &mut Output) -> Result<()> {
         Command::Machines(command) => contacts::machines(&client()?, command, output),
         Command::Trust(command) => contacts::trust(&client()?, command, output),
         Command::Announce { include_user, consent } => {
-            let body =
-                AnnounceRequest { include_user_identity: include_user, human_consent: consent };
-            show(&client()?, &Call::new(Operation::Announce).body(&body)?, output)
+            show(&client()?, &announce(include_user, consent)?, output)
         }
         Command::Peers => show(&client()?, &Call::new(Operation::Peers), output),
         Command::Network { command: None } => network::overview(&client()?, output),
@@ -55,13 +56,12 @@ pub(crate) fn run(arguments: Arguments, output: &mut Output) -> Result<()> {
             show(&client()?, &Call::new(Operation::GossipDiagnostics), output)
         }
         Command::Agents { command } => agents::run(&client()?, command, output),
+        Command::Machines { command } => agents::machines(&client()?, command, output),
+        Command::Users(command) => agents::users(&client()?, command, output),
         Command::Find { agent } => presence::find(&client()?, &agent, output),
         Command::Presence { command } => presence::run(&client()?, command, output),
         Command::Publish { topic, text, retention } => {
-            let payload = Base64::encode(text.as_bytes());
-            let retention = retention.into();
-            let body = PublishRequest { topic, payload, retention, require_ack_ms: None };
-            show(&client()?, &Call::new(Operation::Publish).body(&body)?, output)
+            show(&client()?, &publish(topic, &text, retention)?, output)
         }
         Command::Subscribe { topic, since, limit } => {
             pubsub::subscribe(client()?, &SubscribeRequest { topic, since }, limit, output)
@@ -71,18 +71,52 @@ pub(crate) fn run(arguments: Arguments, output: &mut Output) -> Result<()> {
         }
         Command::Events(limit) => pubsub::events(&client()?, limit, output),
         Command::Direct(command) => direct::run(&client()?, command, output),
-        Command::Ws(WsCommand::Sessions) => {
-            show(&client()?, &Call::new(Operation::WsSessions), output)
+        Command::SendFile(arguments) => files::send(&client()?, arguments, output),
+        Command::ReceiveFile(arguments) => files::receive(&client()?, arguments, output),
+        Command::Transfers => files::list(&client()?, output),
+        Command::TransferStatus { id } => files::status(&client()?, &id, output),
+        Command::AcceptFile(arguments) => files::accept(&client()?, arguments, output),
+        Command::RejectFile { id, reason } => files::reject(&client()?, &id, reason, output),
+        Command::CancelFile { id } => {
+            show(&client()?, &Call::new(Operation::CancelFile).parameter("id", &id), output)
         }
-        Command::Ws(WsCommand::Direct) => {
-            let url = client()?.url().replacen("http://", "ws://", 1) + "/ws/direct";
-            let answer: Value = json!({ "ok": true, "url": url, "protocol": "ws" });
-            output.say(&url, &answer)
+        Command::PauseFile { id } => {
+            show(&client()?, &Call::new(Operation::PauseFile).parameter("id", &id), output)
         }
+        Command::ResumeFile { id } => {
+            show(&client()?, &Call::new(Operation::ResumeFile).parameter("id", &id), output)
+        }
+        Command::Inbox { command } => inbox::run(&client()?, command, output),
+        Command::History(arguments) => inbox::history(&client()?, arguments, output),
+        Command::Watch(arguments) => watch::run(client, arguments),
+        Command::Ws(command) => ws(&client()?, &command, output),
     }
 }
 
 /// Makes a call and prints its answer.
 fn show(client: &Client, call: &Call, output: &mut Output) -> Result<()> {
     output.answer(&client.call(call)?)
+}
+
+fn publish(topic: String, text: &str, retention: Keep) -> Result<Call> {
+    let payload = Base64::encode(text.as_bytes());
+    let retention = retention.into();
+    let body = PublishRequest { topic, payload, retention, require_ack_ms: None };
+    Call::new(Operation::Publish).body(&body)
+}
+
+fn announce(include_user_identity: bool, human_consent: bool) -> Result<Call> {
+    Call::new(Operation::Announce).body(&AnnounceRequest { include_user_identity, human_consent })
+}
+
+/// Runs a command of `x0x ws`.
+fn ws(client: &Client, command: &WsCommand, output: &mut Output) -> Result<()> {
+    match command {
+        WsCommand::Sessions => show(client, &Call::new(Operation::WsSessions), output),
+        WsCommand::Direct => {
+            let url = client.url().replacen("http://", "ws://", 1) + "/ws/direct";
+            let answer: Value = json!({ "ok": true, "url": url, "protocol": "ws" });
+            output.say(&url, &answer)
+        }
+    }
 }

@@ -161,6 +161,53 @@ fn every_call_goes_where_the_table_says_with_the_token() {
             "POST /direct/send",
             json!({ "agent_id": id, "payload": "aGk=", "require_ack_ms": 500 }),
         ),
+        (
+            &["direct", "send", &id, "hi", "--queue", "--read-receipt", "--lifetime", "60"],
+            "POST /direct/send",
+            json!({
+                "agent_id": id, "payload": "aGk=", "queue": true, "read_receipt": true,
+                "lifetime_secs": 60,
+            }),
+        ),
+        (
+            &["direct", "send", &id, "hi", "--session"],
+            "POST /direct/send",
+            json!({ "agent_id": id, "payload": "aGk=", "class": "session" }),
+        ),
+        (
+            &["direct", "connect-machine", &id],
+            "POST /machines/connect",
+            json!({ "machine_id": id }),
+        ),
+        (&["direct", "status", "0a"], "GET /direct/messages/0a", Value::Null),
+        (&["direct", "cancel", "0a"], "DELETE /direct/messages/0a", Value::Null),
+        (
+            &["inbox", "ack", "3", "4", "--consumer", "c"],
+            "POST /inbox/ack",
+            json!({ "consumer": "c", "numbers": [3, 4] }),
+        ),
+        (
+            &["inbox", "ack", "--through", "9"],
+            "POST /inbox/ack",
+            json!({ "consumer": "default", "through": 9 }),
+        ),
+        (
+            &["inbox", "release", "3"],
+            "POST /inbox/release",
+            json!({ "consumer": "default", "numbers": [3] }),
+        ),
+        (
+            &["inbox", "seek", "oldest"],
+            "POST /inbox/seek",
+            json!({ "consumer": "default", "start": "oldest" }),
+        ),
+        (&["inbox", "consumers"], "GET /inbox/consumers", Value::Null),
+        (
+            &["inbox", "create-consumer", "c", "--start", "latest"],
+            "POST /inbox/consumers",
+            json!({ "consumer": "c", "start": "latest" }),
+        ),
+        (&["inbox", "remove-consumer", "c"], "DELETE /inbox/consumers/c", Value::Null),
         (&["ws", "sessions"], "GET /ws/sessions", Value::Null),
     ];
     for (arguments, line, body) in calls {
@@ -328,13 +375,31 @@ fn direct_events_are_printed_and_lag_is_told() {
         "sender": "ef".repeat(32), "machine_id": "01".repeat(32), "payload": payload,
         "received_at": 5, "verified": true, "trust_decision": null,
     });
-    let events = format!(
-        "event: lagged\ndata: {{\"missed\":4}}\n\nevent: direct_message\ndata: {message}\n\n"
-    );
+    let events =
+        format!("event: gap\ndata: {{\"missed\":4}}\n\nevent: direct_message\ndata: {message}\n\n");
     let stub = Stub::start(&[("GET /direct/events", Canned::events(&events))]);
     let output = stub.run(&["direct", "events", "--count", "1"]);
-    assert_eq!(stdout(&output), "efefefefefefefef: psst\n");
+    assert_eq!(stdout(&output), "#- efefefefefefefef (unknown): psst\n");
     assert!(stderr(&output).contains("4 messages were missed"));
+}
+
+#[test]
+fn hostile_mail_is_shown_as_text() {
+    let payload = data_encoding::BASE64.encode("a\u{1b}[2J\u{202e}b\nc".as_bytes());
+    let message = json!({
+        "sender": "ef".repeat(32), "machine_id": "01".repeat(32), "payload": payload,
+        "received_at": 5, "verified": true, "trust_decision": null, "trust_level": "known",
+        "request_id": "00".repeat(16), "number": 7,
+    });
+    let answer = json!({
+        "ok": true, "consumer": "default", "messages": [message], "missed": 2, "cursor": 6,
+    });
+    let line = "GET /inbox?consumer=default&limit=50";
+    let stub = Stub::start(&[(line, Canned::json(200, &answer.to_string()))]);
+    let output = stub.run(&["inbox"]);
+    let expected = "#7 efefefefefefefef (known): a\\u{1b}[2J\\u{202e}b\\nc\n";
+    assert_eq!(stdout(&output), expected);
+    assert!(stderr(&output).contains("2 messages are not kept any more"));
 }
 
 #[test]

@@ -18,6 +18,10 @@ pub enum Protocol {
     Presence = 4,
     /// Finding agents and topics by id (`/x0x/rendezvous/1`).
     Rendezvous = 5,
+    /// Offers of files and what is asked of them (`/x0x/files/1`).
+    Files = 6,
+    /// The content of files (`/x0x/files/1`).
+    FileContent = 7,
 }
 
 /// Streams of one session, by urgency. A class has its own stream, queue and priority, so that a
@@ -61,13 +65,15 @@ impl StreamClass {
 
 impl Protocol {
     /// All protocols of this build, in order of their wire numbers.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Control,
         Self::Membership,
         Self::Pubsub,
         Self::Direct,
         Self::Presence,
         Self::Rendezvous,
+        Self::Files,
+        Self::FileContent,
     ];
 
     /// The protocol with this wire number.
@@ -82,7 +88,8 @@ impl Protocol {
         match self {
             Self::Control | Self::Membership => StreamClass::Control,
             Self::Pubsub | Self::Presence | Self::Rendezvous => StreamClass::Gossip,
-            Self::Direct => StreamClass::Direct,
+            Self::Direct | Self::Files => StreamClass::Direct,
+            Self::FileContent => StreamClass::Bulk,
         }
     }
 }

@@ -30,8 +30,6 @@ pub(crate) struct App {
     pub(crate) sessions: Sessions,
     /// Room for SSE streams.
     pub(crate) streams: Arc<Semaphore>,
-    /// Added to counters that start at 1 in each run, so that event ids rise across runs too.
-    pub(crate) event_base: u64,
     /// Cancelled when the daemon is to stop.
     pub(crate) stop: CancellationToken,
     /// Everything that must have ended before the daemon has stopped.
@@ -47,7 +45,8 @@ impl App {
         stop: CancellationToken,
     ) -> Arc<Self> {
         let clock = SystemClock::new();
-        // Room for a million events a second; below 2^53, which JavaScript can count to.
+        // Ids rise across runs, with room for a million events a second; below 2^53, which
+        // JavaScript can count to.
         let event_base = clock.wall().as_secs() << 20;
         Arc::new(Self {
             agent,
@@ -58,7 +57,6 @@ impl App {
             subscriptions: Subscriptions::default(),
             sessions: Sessions::default(),
             streams: Arc::new(Semaphore::new(sse::MAX_STREAMS)),
-            event_base,
             stop,
             tasks: TaskTracker::new(),
             clock,

@@ -1,18 +1,33 @@
 //! Values of the layers as the API shows them.
 
+use std::path::PathBuf;
+
+use data_encoding::HEXLOWER;
 use x0x_agent::{
-    Cursor, DirectMessage, DiscoveredAgent, PresenceState, PresenceStatus, Retention, Start,
+    Agent, Cursor, DirectMessage, DiscoveredAgent, Kind, LetterState, MessageId, PresenceState,
+    PresenceStatus, Retention, Start, TRANSFER_CHUNK, TransferDirection, TransferInfo,
+    TransferPhase, TransferWaiting, WallTime, transfer_chunks,
     trust::{Assessment, Contact, IdentityType, Level, Subject, Trust},
 };
 use x0x_api::{
-    Base64, CursorToken, Since,
+    Base64, CursorToken, ErrorCode, Since,
     event::{DirectMessageEvent, TrustDecision, TrustLevel},
     types,
 };
 
+use crate::http::error::ApiError;
+
 /// A direct message. Its sender was proven in the hello of the session that it came over.
-pub(crate) fn direct_event(message: DirectMessage, stands: Assessment) -> DirectMessageEvent {
+pub(crate) fn direct_event(
+    message: DirectMessage,
+    stands: Assessment,
+    trust: Level,
+) -> DirectMessageEvent {
     DirectMessageEvent {
+        request_id: HEXLOWER.encode(&message.id),
+        reply_to: message.reply_to.map(|id| HEXLOWER.encode(&id)),
+        number: message.number,
+        trust_level: Some(level(trust)),
         sender: message.from,
         machine_id: message.machine,
         payload: Base64(message.payload),
@@ -25,6 +40,42 @@ pub(crate) fn direct_event(message: DirectMessage, stands: Assessment) -> Direct
             Assessment::RejectBlocked => TrustDecision::RejectBlocked,
             _ => TrustDecision::Unknown,
         }),
+    }
+}
+
+/// The same, with what the trust rules say of its sender now.
+pub(crate) fn mail(agent: &Agent, message: DirectMessage) -> DirectMessageEvent {
+    let trust = agent.trust();
+    let stands = trust.assess(&message.from, Some(&message.machine));
+    let level = trust.level(&message.from);
+    direct_event(message, stands, level)
+}
+
+/// What class of direct message is meant.
+pub(crate) const fn kind(class: types::DirectClass) -> Kind {
+    match class {
+        types::DirectClass::Session => Kind::Session,
+        _ => Kind::Mail,
+    }
+}
+
+/// The id that names a direct message.
+pub(crate) fn message_id(text: &str) -> Result<MessageId, ApiError> {
+    let id = HEXLOWER.decode(text.as_bytes()).ok().and_then(|id| id.try_into().ok());
+    let error = || ApiError::new(ErrorCode::InvalidHex, "expected 32 lowercase hex characters");
+    id.ok_or_else(error)
+}
+
+/// How far a letter came.
+pub(crate) const fn letter_state(state: LetterState) -> types::DirectState {
+    match state {
+        LetterState::Queued => types::DirectState::Queued,
+        LetterState::Sent => types::DirectState::Sent,
+        LetterState::Received => types::DirectState::Received,
+        LetterState::Read => types::DirectState::Read,
+        LetterState::Expired => types::DirectState::Expired,
+        LetterState::Cancelled => types::DirectState::Cancelled,
+        _ => types::DirectState::Failed,
     }
 }
 
@@ -66,7 +117,8 @@ pub(crate) fn contact(trust: &Trust, contact: Contact) -> types::Contact {
         label: contact.label,
         added_at: contact.added_at.as_secs(),
         last_seen: contact.last_seen.map(|seen| seen.as_secs()),
-        user_id: user,
+        user_id: trust.user_of(&contact.agent_id),
+        moved_to: trust.refused_move(&contact.agent_id),
         revoked,
     }
 }
@@ -85,8 +137,7 @@ pub(crate) fn discovered(agent: DiscoveredAgent) -> types::DiscoveredAgent {
 
 /// The same with the user behind it, if a certificate confirmed one.
 pub(crate) fn certified(trust: &Trust, agent: DiscoveredAgent) -> types::DiscoveredAgent {
-    let user_id = trust.sighting(&agent.agent).and_then(|sighting| sighting.user_id);
-    types::DiscoveredAgent { user_id, ..discovered(agent) }
+    types::DiscoveredAgent { user_id: trust.user_of(&agent.agent), ..discovered(agent) }
 }
 
 /// An agent of which presence tells, at the place that discovery knows; none when nobody knows one.
@@ -142,5 +193,63 @@ pub(crate) fn start(since: Since) -> Start {
         Since::Now => Start::Live,
         Since::After(CursorToken { log, position }) => Start::After(Cursor::new(log, position)),
         _ => Start::Retained,
+    }
+}
+
+/// A transfer.
+pub(crate) fn transfer(info: TransferInfo) -> types::Transfer {
+    let TransferInfo { record, verified, waiting, .. } = info;
+    let text = |path: Option<PathBuf>| path.map(|path| path.to_string_lossy().into_owned());
+    let hex = |hash: Option<[u8; 32]>| hash.map(|hash| HEXLOWER.encode(&hash)).unwrap_or_default();
+    types::Transfer {
+        transfer_id: record.id.to_string(),
+        direction: match record.direction {
+            TransferDirection::Receiving => types::TransferDirection::Receiving,
+            _ => types::TransferDirection::Sending,
+        },
+        remote_agent_id: record.peer,
+        filename: record.name,
+        media_type: (!record.media_type.is_empty()).then_some(record.media_type),
+        total_size: record.size,
+        bytes_transferred: verified,
+        status: match record.phase {
+            TransferPhase::Preparing | TransferPhase::Offered => types::TransferStatus::Pending,
+            TransferPhase::Complete => types::TransferStatus::Complete,
+            TransferPhase::Rejected => types::TransferStatus::Rejected,
+            TransferPhase::Failed | TransferPhase::Cancelled => types::TransferStatus::Failed,
+            _ => types::TransferStatus::InProgress,
+        },
+        state: transfer_state(record.phase, waiting),
+        sha256: hex(record.sha256),
+        blake3: hex(record.root),
+        error: record.reason,
+        started_at: record.started.as_secs(),
+        started_at_unix_ms: record.started.as_millis(),
+        completed_at_unix_ms: record.ended.map(WallTime::as_millis),
+        source_path: text(record.source),
+        output_path: text(record.output),
+        chunk_size: TRANSFER_CHUNK,
+        total_chunks: transfer_chunks(record.size),
+    }
+}
+
+const fn transfer_state(
+    phase: TransferPhase,
+    waiting: Option<TransferWaiting>,
+) -> types::TransferState {
+    use types::TransferState as State;
+    match (phase, waiting) {
+        (TransferPhase::Preparing, _) => State::Preparing,
+        (TransferPhase::Offered, _) => State::Offered,
+        (TransferPhase::Paused, _) => State::Paused,
+        (TransferPhase::Complete, _) => State::Complete,
+        (TransferPhase::Rejected, _) => State::Rejected,
+        (TransferPhase::Cancelled, _) => State::Cancelled,
+        (TransferPhase::Failed, _) => State::Failed,
+        (_, Some(TransferWaiting::Peer)) => State::WaitingForPeer,
+        (_, Some(TransferWaiting::PeerPaused)) => State::PeerPaused,
+        (_, Some(TransferWaiting::Space)) => State::WaitingForSpace,
+        (_, Some(TransferWaiting::Turn)) => State::WaitingForTurn,
+        (_, _) => State::Active,
     }
 }

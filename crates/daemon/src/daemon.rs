@@ -12,6 +12,7 @@ use crate::{
     error::StartError,
     files::{ApiToken, InstanceLock, PortFile},
     http::{auth::Guard, router, server},
+    transfers, webhook,
 };
 
 /// How long open connections get to end when the daemon stops.
@@ -47,8 +48,15 @@ impl Daemon {
         let stop = CancellationToken::new();
         let kill = CancellationToken::new();
         let app = App::new(agent, api_address, Guard::new(token, api_address), stop);
+        let transfers = transfers::forward(app.agent.file_events(), app.bus.clone());
+        let until_stopped = app.stop.clone();
+        app.tasks.spawn(async move { until_stopped.run_until_cancelled(transfers).await });
         let serve = server::serve(listener, router(&app), Arc::clone(&app), kill.clone());
         let server = tokio::spawn(serve);
+        if let Some(webhook) = config.mail.webhook {
+            let (agent, stop) = (app.agent.clone(), app.stop.clone());
+            app.tasks.spawn(webhook::run(agent, webhook, stop));
+        }
         let port_file = match PortFile::write(&config.data_dir, api_address) {
             Ok(file) => file,
             Err(error) => {
@@ -124,6 +132,10 @@ fn agent_config(config: &Config) -> AgentConfig {
     agent.sessions.max_sessions_per_network = config.max_sessions_per_network;
     agent.gossip.clone_from(&config.gossip);
     agent.store_bytes = config.store_bytes;
+    agent.mail_retention = config.mail.retention;
+    agent.downloads.clone_from(&config.files.folder);
+    agent.accept_files = config.files.rules();
+    agent.files_keep_free = config.files.keep_free;
     agent.heartbeat = config.heartbeat;
     agent.announcement_ttl = config.identity_ttl;
     if let Some(network) = &config.network {

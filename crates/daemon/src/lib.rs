@@ -31,11 +31,14 @@ pub mod instances;
 pub mod logging;
 pub mod signals;
 mod subscriptions;
+mod transfers;
+mod webhook;
 
 pub use args::Args;
 pub use config::{
     Config, ConfigError, DEFAULT_API_PORT, DEFAULT_HEARTBEAT, DEFAULT_IDENTITY_TTL,
-    DEFAULT_QUIC_PORT, LogFormat, LogLevel, Overrides, Paths,
+    DEFAULT_QUIC_PORT, FileRule, FilesSettings, LogFormat, LogLevel, MailSettings, Overrides,
+    Paths, Webhook,
 };
 pub use daemon::Daemon;
 pub use error::StartError;

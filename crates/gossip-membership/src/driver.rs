@@ -45,6 +45,7 @@ const RECORD_REFILL: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) enum Command {
     PassiveView(oneshot::Sender<Vec<PeerAddr>>),
+    Known(oneshot::Sender<Vec<Peer>>),
 }
 
 type Dialled = (PeerAddr, Result<MachineId, DialFailure>);
@@ -175,9 +176,15 @@ impl Actor {
     }
 
     fn on_command(&self, command: Command) {
-        let Command::PassiveView(reply) = command;
         // The caller may have given up.
-        let _ = reply.send(self.machine.passive().map(Peer::to_addr).collect());
+        match command {
+            Command::PassiveView(reply) => {
+                let _ = reply.send(self.machine.passive().map(Peer::to_addr).collect());
+            }
+            Command::Known(reply) => {
+                let _ = reply.send(self.machine.known().cloned().collect());
+            }
+        }
     }
 
     fn on_event(&mut self, event: InboundEvent) {

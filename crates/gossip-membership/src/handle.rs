@@ -17,6 +17,7 @@ use crate::{
     error::{Closed, StartError},
     metrics::MembershipMetrics,
     neighbors::{NeighborEvent, Neighbors},
+    peer::Peer,
     state::HyParView,
 };
 
@@ -96,6 +97,17 @@ impl Membership {
         let (reply, view) = oneshot::channel();
         self.0.commands.send(Command::PassiveView(reply)).await.map_err(|_| Closed)?;
         view.await.map_err(|_| Closed)
+    }
+
+    /// Every peer beside the neighbours of which more is known than hearsay, with how it is reached: the
+    /// passive view, and those that answered a dial before.
+    ///
+    /// # Errors
+    /// [`Closed`] after a shutdown.
+    pub async fn known(&self) -> Result<Vec<Peer>, Closed> {
+        let (reply, known) = oneshot::channel();
+        self.0.commands.send(Command::Known(reply)).await.map_err(|_| Closed)?;
+        known.await.map_err(|_| Closed)
     }
 
     /// Counters of this node's overlay.

@@ -317,6 +317,14 @@ impl HyParView {
         self.passive.peers()
     }
 
+    /// Every peer beside the neighbours of which more is known than hearsay, each once: the passive view,
+    /// and those that answered a dial of this node before.
+    pub fn known(&self) -> impl Iterator<Item = &Peer> {
+        let is_new =
+            |peer: &&Peer| !self.active.contains(peer.id()) && !self.passive.contains(peer.id());
+        self.passive.peers().chain(self.book.all_tried().filter(is_new))
+    }
+
     /// The counters, shared with whoever reads them.
     #[must_use]
     pub fn metrics(&self) -> Arc<MembershipMetrics> {

@@ -80,6 +80,8 @@ async fn five_machines_become_a_full_mesh() {
     assert!(took < Duration::from_secs(5), "{took:?} of virtual time");
     let passive = machines[1].membership.passive_view().await.expect("running");
     assert!(passive.iter().all(|peer| !machines[1].active().contains(&peer.id.expect("known"))));
+    let known = machines[1].membership.known().await.expect("running");
+    assert!(known.iter().all(|peer| !machines[1].active().contains(&peer.id())));
     for machine in &machines {
         machine.shutdown().await;
     }

@@ -59,6 +59,8 @@
 //! assert_eq!(swarm.stats().delivered, 5);
 //! ```
 
+#[cfg(feature = "discovery")]
+pub mod discovery;
 #[cfg(feature = "gossip")]
 pub mod gossip;
 mod graph;

@@ -44,6 +44,11 @@ pub struct Contact {
     pub user_id: Option<UserId>,
     /// Whether its key, or its user's, was revoked.
     pub revoked: bool,
+    /// The machine that it says it moved to, when it is pinned to others and refused there. Absent
+    /// otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Hex64>)]
+    pub moved_to: Option<MachineId>,
 }
 
 /// Answer of `GET /contacts`.

@@ -47,8 +47,57 @@ pub struct ConnectResponse {
     pub addr: Option<SocketAddr>,
 }
 
-/// Body of `POST /direct/send`.
+/// Body of `POST /machines/connect`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ConnectMachineRequest {
+    /// The machine to reach.
+    #[schema(value_type = Hex64)]
+    pub machine_id: String,
+}
+
+/// Whether a direct message outlives a restart of the recipient's daemon.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum DirectClass {
+    /// It is acknowledged once the recipient's daemon has it on disk.
+    #[default]
+    Durable,
+    /// It is acknowledged once the recipient's daemon has it in memory, and never stored.
+    Session,
+}
+
+impl DirectClass {
+    /// Whether this is what is meant when nothing is said.
+    #[must_use]
+    pub const fn is_durable(&self) -> bool {
+        matches!(self, Self::Durable)
+    }
+}
+
+/// How far a direct message came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum DirectState {
+    /// This daemon has it on disk, and sends it as soon as the recipient can be reached.
+    Queued,
+    /// It is on its way.
+    Sent,
+    /// The recipient's daemon has it.
+    Received,
+    /// A consumer of the recipient has acknowledged it.
+    Read,
+    /// The recipient will never take it.
+    Failed,
+    /// Its time was over before it was received.
+    Expired,
+    /// It was taken back.
+    Cancelled,
+}
+
+/// Body of `POST /direct/send`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DirectSendRequest {
     /// The recipient.
     #[schema(value_type = Hex64)]
@@ -59,6 +108,27 @@ pub struct DirectSendRequest {
     /// Also measure the round trip; clamped to 100 to 30000 milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub require_ack_ms: Option<u64>,
+    /// Whether it outlives a restart of the recipient's daemon.
+    #[serde(default, skip_serializing_if = "DirectClass::is_durable")]
+    pub class: DirectClass,
+    /// Answer as soon as this daemon has the message on disk. It is sent when the recipient can be
+    /// reached, also after a restart, behind those that were queued for it before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub queue: bool,
+    /// Names the message, so that sending it again delivers it once; a fresh id unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Hex32>)]
+    pub id: Option<String>,
+    /// The message that it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Hex32>)]
+    pub reply_to: Option<String>,
+    /// Be told when a consumer of the recipient acknowledged it; for queued messages.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read_receipt: bool,
+    /// How long a queued message is tried, in seconds; seven days unless given, thirty at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lifetime_secs: Option<u64>,
 }
 
 /// The way that a direct message took.
@@ -70,6 +140,8 @@ pub enum DirectPath {
     Loopback,
     /// Left with a third party for the recipient.
     GossipInbox,
+    /// Kept by this daemon until the recipient can be reached.
+    Outbox,
     /// Over the session, without an acknowledgement.
     RawQuic,
     /// Over the session; the recipient's inbox took it.
@@ -101,6 +173,8 @@ pub struct DirectSendResponse {
     /// Names the message; the same for every attempt.
     #[schema(value_type = Hex32)]
     pub request_id: String,
+    /// How far it came.
+    pub state: DirectState,
     /// Null unless `require_ack_ms` was given.
     #[schema(required = true)]
     pub require_ack: Option<RequireAck>,
@@ -124,4 +198,39 @@ pub struct DirectConnection {
     /// Its machine.
     #[schema(value_type = Option<Hex64>, required = true)]
     pub machine_id: Option<MachineId>,
+}
+
+/// Answer of `GET /direct/messages/{id}`: a queued message as it is now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DirectStatusResponse {
+    /// Always true.
+    pub ok: True,
+    /// Names the message.
+    #[schema(value_type = Hex32)]
+    pub request_id: String,
+    /// The recipient.
+    #[schema(value_type = Hex64)]
+    pub agent_id: AgentId,
+    /// How far it came.
+    pub state: DirectState,
+    /// Since when, milliseconds since the Unix epoch.
+    pub since: u64,
+    /// When it was queued, milliseconds since the Unix epoch.
+    pub queued_at: u64,
+    /// When it is given up, milliseconds since the Unix epoch.
+    pub expires_at: u64,
+}
+
+/// Body of `POST /direct/request`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DirectRequestRequest {
+    /// The recipient.
+    #[schema(value_type = Hex64)]
+    pub agent_id: String,
+    /// The message.
+    #[schema(value_type = Base64)]
+    pub payload: String,
+    /// How long to wait for the answer; 30000 unless given, clamped to 100 to 120000 milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
 }

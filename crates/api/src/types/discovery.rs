@@ -49,3 +49,108 @@ pub struct DiscoveredAgentResponse {
     /// The agent.
     pub agent: DiscoveredAgent,
 }
+
+/// A machine on which discovered agents run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DiscoveredMachine {
+    /// The machine.
+    #[schema(value_type = Hex64)]
+    pub machine_id: MachineId,
+    /// Where it may be reached.
+    #[schema(value_type = Vec<Address>)]
+    pub addresses: Vec<SocketAddr>,
+    /// When the latest of its agents announced itself, seconds since the Unix epoch by its own clock.
+    pub announced_at: u64,
+    /// When one of its agents was last heard of, seconds since the Unix epoch.
+    pub last_seen: u64,
+    /// Kind of address translation in front of it; null, since machines do not tell.
+    #[schema(required = true)]
+    pub nat_type: Option<String>,
+    /// Whether it can be dialled: true while there is a session that this machine opened, else null.
+    #[schema(required = true)]
+    pub can_receive_direct: Option<bool>,
+    /// Whether it relays for others; null, since machines do not tell.
+    #[schema(required = true)]
+    pub is_relay: Option<bool>,
+    /// Whether it coordinates hole punches; null, since machines do not tell.
+    #[schema(required = true)]
+    pub is_coordinator: Option<bool>,
+    /// Its agents, by id.
+    #[schema(value_type = Vec<Hex64>)]
+    pub agent_ids: Vec<AgentId>,
+    /// The users behind them, as far as certificates confirm them, by id.
+    #[schema(value_type = Vec<Hex64>)]
+    pub user_ids: Vec<UserId>,
+}
+
+/// Answer of `GET /machines/discovered`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DiscoveredMachinesResponse {
+    /// Always true.
+    pub ok: True,
+    /// The machines, by id.
+    pub machines: Vec<DiscoveredMachine>,
+}
+
+/// Answer of `GET /machines/discovered/{machine_id}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DiscoveredMachineResponse {
+    /// Always true.
+    pub ok: True,
+    /// The machine.
+    pub machine: DiscoveredMachine,
+}
+
+/// Answer of `GET /agents/{agent_id}/machine`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AgentMachineResponse {
+    /// Always true.
+    pub ok: True,
+    /// The agent.
+    #[schema(value_type = Hex64)]
+    pub agent_id: AgentId,
+    /// The machine where it runs.
+    pub machine: DiscoveredMachine,
+}
+
+/// Answer of `GET /agents/reachability/{agent_id}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReachabilityResponse {
+    /// Always true.
+    pub ok: True,
+    /// Whether there is a session with its machine, or an address to dial.
+    pub likely_direct: bool,
+    /// Whether a hole must be punched for it; false, since that is not known before a dial.
+    pub needs_coordination: bool,
+    /// Whether its machine relays for others.
+    pub is_relay: bool,
+    /// Whether its machine coordinates hole punches.
+    pub is_coordinator: bool,
+    /// Where its machine may be reached.
+    #[schema(value_type = Vec<Address>)]
+    pub addresses: Vec<SocketAddr>,
+}
+
+/// Answer of `GET /users/{user_id}/agents`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UserAgentsResponse {
+    /// Always true.
+    pub ok: True,
+    /// The user.
+    #[schema(value_type = Hex64)]
+    pub user_id: UserId,
+    /// The agents that showed a certificate of theirs which holds, by id.
+    pub agents: Vec<DiscoveredAgent>,
+}
+
+/// Answer of `GET /users/{user_id}/machines`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UserMachinesResponse {
+    /// Always true.
+    pub ok: True,
+    /// The user.
+    #[schema(value_type = Hex64)]
+    pub user_id: UserId,
+    /// The machines on which agents of theirs run, by id.
+    pub machines: Vec<DiscoveredMachine>,
+}

@@ -31,6 +31,10 @@ pub struct HealthResponse {
     pub peers: u64,
     /// Whole seconds since the daemon started.
     pub uptime_secs: u64,
+    /// What needs attention, one word each: `database_damaged` after a damaged database was set
+    /// aside. Absent when there is nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
 }
 
 /// How the daemon is connected.

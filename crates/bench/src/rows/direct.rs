@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use x0x_api::types::DirectSendRequest;
 use x0x_api::{Base64, Operation};
 
-use super::{SIZE, Scale, begin, per_second};
+use super::{SIZE, Scale, begin, direct_ws, per_second};
 use crate::http::Http;
 use crate::node::Cluster;
 use crate::quinn_echo::Echo;
@@ -71,7 +71,10 @@ pub(super) async fn measure(cluster: &Cluster, scale: Scale, report: &mut Report
         cluster.cpu_time()?.saturating_sub(cpu).as_secs_f64() * 1e6 / (share * IN_FLIGHT) as f64;
     report.figure(&run, "rate", parallel_rate, "msg/s", Target::AtLeast(5_000.0));
     report.note(&run, "CPU for each message", spent, "µs");
-    let total = 1 + scale.direct + share * IN_FLIGHT;
+    let next = 1 + scale.direct + share * IN_FLIGHT;
+    let over_ws = (next, scale.direct_parallel);
+    direct_ws::measure(cluster, &recipient, over_ws, scale.patience, report).await?;
+    let total = next + scale.direct_parallel;
     inbox.received(total, scale.patience).await;
     let missing = total - inbox.seen().arrivals.len() as u64;
     report.figure(&run, "acknowledged but not heard", missing as f64, "msg", Target::AtMost(0.0));
@@ -87,7 +90,7 @@ async fn send(http: &mut Http, recipient: &str, number: u64) -> Result<()> {
     let body = DirectSendRequest {
         agent_id: recipient.to_owned(),
         payload: Base64::encode(&payload(number, SIZE)),
-        require_ack_ms: None,
+        ..DirectSendRequest::default()
     };
     // A daemon that is busy says so, and takes the message when asked again.
     for _ in 0..1_000 {

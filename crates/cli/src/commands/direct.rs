@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use x0x_api::event::{DIRECT_MESSAGE, DirectMessageEvent};
-use x0x_api::types::{ConnectRequest, DirectSendRequest};
+use x0x_api::event::{DIRECT_MESSAGE, DirectMessageEvent, DirectReceipt, RECEIPT};
+use x0x_api::types::{
+    ConnectMachineRequest, ConnectRequest, DirectClass, DirectRequestRequest, DirectSendRequest,
+};
 use x0x_api::{Base64, Operation};
 
 use super::pubsub::{Printed, follow, short};
-use super::show;
-use crate::args::DirectCommand;
+use super::{inbox, show};
+use crate::args::{DirectCommand, Limit, SendArguments};
 use crate::client::{Call, Client};
 use crate::error::Result;
 use crate::output::Output;
@@ -24,12 +26,31 @@ pub(super) fn run(client: &Client, command: DirectCommand, output: &mut Output) 
             let call = Call::new(Operation::Connect).body(&body)?.patient(CONNECT_PATIENCE);
             show(client, &call, output)
         }
-        DirectCommand::Send { agent, message, require_ack_ms } => {
-            let payload = Base64::encode(message.as_bytes());
-            let body = DirectSendRequest { agent_id: agent, payload, require_ack_ms };
-            let call = Call::new(Operation::DirectSend).body(&body)?.patient(CONNECT_PATIENCE);
+        DirectCommand::ConnectMachine { machine } => {
+            let body = ConnectMachineRequest { machine_id: machine };
+            let call = Call::new(Operation::ConnectMachine).body(&body)?.patient(CONNECT_PATIENCE);
             show(client, &call, output)
         }
+        DirectCommand::Send(arguments) => {
+            let call = Call::new(Operation::DirectSend).body(&send(arguments))?;
+            show(client, &call.patient(CONNECT_PATIENCE), output)
+        }
+        DirectCommand::Request { agent, message, timeout_ms } => {
+            let payload = Base64::encode(message.as_bytes());
+            let patience = CONNECT_PATIENCE + Duration::from_millis(timeout_ms);
+            let timeout_ms = Some(timeout_ms);
+            let body = DirectRequestRequest { agent_id: agent, payload, timeout_ms };
+            let call = Call::new(Operation::DirectRequest).body(&body)?.patient(patience);
+            let answer: DirectMessageEvent = client.fetch(&call)?;
+            inbox::print(&answer, output)
+        }
+        DirectCommand::Status { id } => {
+            show(client, &Call::new(Operation::DirectStatus).parameter("id", &id), output)
+        }
+        DirectCommand::Cancel { id } => {
+            show(client, &Call::new(Operation::DirectCancel).parameter("id", &id), output)
+        }
+        DirectCommand::Receipts(limit) => receipts(client, limit, output),
         DirectCommand::Connections => {
             show(client, &Call::new(Operation::DirectConnections), output)
         }
@@ -44,11 +65,43 @@ pub(super) fn run(client: &Client, command: DirectCommand, output: &mut Output) 
                     output.json_line(&event.data)?;
                     return Ok(Printed::Message);
                 }
-                let message: DirectMessageEvent = serde_json::from_str(&event.data)?;
-                let text = String::from_utf8_lossy(&message.payload.0).into_owned();
-                output.line(&format!("{}: {text}", short(&message.sender.to_string())))?;
+                inbox::print(&serde_json::from_str(&event.data)?, output)?;
                 Ok(Printed::Message)
             })
         }
     }
+}
+
+fn send(arguments: SendArguments) -> DirectSendRequest {
+    DirectSendRequest {
+        agent_id: arguments.agent,
+        payload: Base64::encode(arguments.message.as_bytes()),
+        require_ack_ms: arguments.require_ack_ms,
+        class: if arguments.session { DirectClass::Session } else { DirectClass::Durable },
+        queue: arguments.queue,
+        id: arguments.id,
+        reply_to: arguments.reply_to,
+        read_receipt: arguments.read_receipt,
+        lifetime_secs: arguments.lifetime,
+    }
+}
+
+fn receipts(client: &Client, limit: Limit, output: &mut Output) -> Result<()> {
+    let mut events = client.stream(Operation::DirectReceipts)?;
+    eprintln!("listening; Ctrl-C ends");
+    follow(&mut events, limit, |event| {
+        if event.name != RECEIPT {
+            return Ok(Printed::Notice);
+        }
+        if output.is_json() {
+            output.json_line(&event.data)?;
+        } else {
+            let receipt: DirectReceipt = serde_json::from_str(&event.data)?;
+            let DirectReceipt { request_id, agent_id, .. } = &receipt;
+            let state = serde_json::to_value(receipt.state)?;
+            let state = state.as_str().unwrap_or_default();
+            output.line(&format!("{request_id} {} {state}", short(&agent_id.to_string())))?;
+        }
+        Ok(Printed::Message)
+    })
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, anyhow};
 use x0x_api::Operation;
-use x0x_api::event::{Event, LAGGED, Lagged};
+use x0x_api::event::{Event, GAP, LAGGED, Lagged};
 use x0x_api::types::{SubscribeRequest, SubscribeResponse};
 
 use crate::args::Limit;
@@ -57,7 +57,11 @@ pub(super) fn events(client: &Client, limit: Limit, output: &mut Output) -> Resu
 }
 
 fn print_event(output: &mut Output, event: &ServerEvent, parsed: &Event) -> Result<Printed> {
-    let Event::Message(message) = parsed else { return Ok(Printed::Notice) };
+    let message = match parsed {
+        Event::Message(message) => message,
+        Event::FileOffer(_) | Event::FileComplete(_) => return print_file(output, event, parsed),
+        _ => return Ok(Printed::Notice),
+    };
     if output.is_json() {
         output.json_line(&event.data)?;
         return Ok(Printed::Message);
@@ -69,6 +73,23 @@ fn print_event(output: &mut Output, event: &ServerEvent, parsed: &Event) -> Resu
         missing => format!(" ({missing} missing before)"),
     };
     output.line(&format!("[{}] {sender}{gap}: {text}", message.topic))?;
+    Ok(Printed::Message)
+}
+
+fn print_file(output: &mut Output, event: &ServerEvent, parsed: &Event) -> Result<Printed> {
+    if output.is_json() {
+        output.json_line(&event.data)?;
+        return Ok(Printed::Message);
+    }
+    let line = match parsed {
+        Event::FileOffer(offer) => {
+            let (sender, id) = (short(&offer.sender.to_string()), &offer.transfer_id);
+            format!("{sender} offers {} ({} bytes): {id}", offer.filename, offer.size)
+        }
+        Event::FileComplete(file) => format!("received {}", file.path),
+        _ => return Ok(Printed::Nothing),
+    };
+    output.line(&line)?;
     Ok(Printed::Message)
 }
 
@@ -92,7 +113,7 @@ pub(super) fn follow(
     let mut seen = 0;
     while limit.count.is_none_or(|count| seen < count) {
         let event = events.next()?.ok_or_else(|| anyhow!("the daemon closed the stream"))?;
-        if event.name == LAGGED {
+        if [LAGGED, GAP].contains(&&*event.name) {
             eprintln!("warning: {}", lag(&event.data));
             continue;
         }

@@ -12,7 +12,7 @@ use std::{
 use serde::Deserialize;
 use x0x_agent::SessionConfig;
 
-use super::Config;
+use super::{Config, files::FilesTable, mail::MailTable};
 
 /// Largest configuration file that is read.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -198,6 +198,8 @@ table! {
         log_format: LogFormat,
         sessions: SessionsTable,
         gossip: GossipTable,
+        files: FilesTable,
+        mail: MailTable,
     }
 }
 
@@ -221,6 +223,8 @@ impl Ignored {
             } else if let toml::Value::Table(inner) = value {
                 let (known, without_effect) = match key.as_str() {
                     "gossip" => (GossipTable::KEYS, GOSSIP_WITHOUT_EFFECT),
+                    "files" => (FilesTable::KEYS, &[][..]),
+                    "mail" => (MailTable::KEYS, &[][..]),
                     _ => (SessionsTable::KEYS, &[][..]),
                 };
                 for inner in inner.keys().filter(|key| !known.contains(&key.as_str())) {
@@ -288,6 +292,12 @@ impl FileConfig {
         }
         if let Some(gossip) = self.gossip {
             gossip.apply(config)?;
+        }
+        if let Some(files) = self.files {
+            files.apply(&mut config.files)?;
+        }
+        if let Some(mail) = self.mail {
+            mail.apply(&mut config.mail)?;
         }
         if let Some(network) = self.network {
             config.network = Some(network_name(network)?);

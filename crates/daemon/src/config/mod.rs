@@ -1,6 +1,8 @@
 //! What a daemon is started with: defaults, then the TOML file, then flags.
 
 mod file;
+mod files;
+mod mail;
 mod paths;
 
 use std::{
@@ -11,6 +13,8 @@ use std::{
 };
 
 pub use file::{ConfigError, LogFormat, LogLevel};
+pub use files::{FileRule, FilesSettings};
+pub use mail::{MailSettings, Webhook};
 pub use paths::Paths;
 
 use file::FileConfig;
@@ -80,6 +84,10 @@ pub struct Config {
     pub gossip: GossipLimits,
     /// Bytes that the database of topics may take on disk.
     pub store_bytes: u64,
+    /// How files are received.
+    pub files: FilesSettings,
+    /// How direct messages are kept.
+    pub mail: MailSettings,
     /// Time between announcements.
     pub heartbeat: Duration,
     /// How long an announcement counts.
@@ -154,6 +162,8 @@ impl Config {
             max_sessions_per_network: sessions.max_sessions_per_network,
             gossip: GossipLimits::default(),
             store_bytes: DEFAULT_STORE_BYTES,
+            files: FilesSettings::default(),
+            mail: MailSettings::default(),
             heartbeat: DEFAULT_HEARTBEAT,
             identity_ttl: DEFAULT_IDENTITY_TTL,
             log_level: LogLevel::Warn,
@@ -239,7 +249,8 @@ impl fmt::Display for Config {
         writeln!(f, "topic_bytes = {}", self.gossip.topic_bytes)?;
         writeln!(f, "topic_entries = {}", self.gossip.topic_entries)?;
         writeln!(f, "log_bytes = {}", self.gossip.log_bytes)?;
-        writeln!(f, "store_bytes = {}", self.store_bytes)
+        writeln!(f, "store_bytes = {}", self.store_bytes)?;
+        write!(f, "\n{}\n{}", self.mail, self.files)
     }
 }
 

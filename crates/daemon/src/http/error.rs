@@ -6,10 +6,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use x0x_agent::{
-    AgentPublishError, AgentSubscribeError, AnnounceError, DirectError, IdentityError,
-    ImportCardError, PublishError, SendDirectError, SubscribeError, TopicNameError,
+    AgentPublishError, AgentSubscribeError, AnnounceError, ChangeTransferError, DirectError,
+    IdentityError, ImportCardError, PublishError, SendDirectError, SendFileError, SubscribeError,
+    TopicNameError,
     trust::{ChangeError, TrustError},
 };
+use x0x_agent::{CancelError, InboxError, MailError, PostError, RequestError};
 use x0x_api::{ErrorBody, ErrorCode, InvalidBase64, InvalidCursor, limits::RETRY_AFTER_SECS};
 use x0x_core::ParseIdError;
 
@@ -91,6 +93,33 @@ impl From<AgentPublishError> for ApiError {
     }
 }
 
+impl From<SendFileError> for ApiError {
+    fn from(error: SendFileError) -> Self {
+        let code = match &error {
+            SendFileError::Forbidden(_) => ErrorCode::Blocked,
+            SendFileError::Limit(_) => ErrorCode::LimitReached,
+            SendFileError::Closed => ErrorCode::ShuttingDown,
+            SendFileError::Storage(_) => ErrorCode::InsufficientStorage,
+            _ => ErrorCode::BadRequest,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<ChangeTransferError> for ApiError {
+    fn from(error: ChangeTransferError) -> Self {
+        let code = match &error {
+            ChangeTransferError::NotFound => ErrorCode::NotFound,
+            ChangeTransferError::NoSpace { .. } | ChangeTransferError::Storage(_) => {
+                ErrorCode::InsufficientStorage
+            }
+            ChangeTransferError::Closed => ErrorCode::ShuttingDown,
+            _ => ErrorCode::BadRequest,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
 impl From<TrustError> for ApiError {
     fn from(error: TrustError) -> Self {
         let code = match &error {
@@ -151,9 +180,70 @@ impl From<SendDirectError> for ApiError {
             SendDirectError::NotFound(_) => ErrorCode::RecipientKeyUnavailable,
             SendDirectError::Unreachable { .. } => ErrorCode::PeerDisconnected,
             SendDirectError::Direct(error) => direct_code(*error),
+            SendDirectError::Post(error) => return error.clone().into(),
             _ => ErrorCode::Internal,
         };
         Self::detailed(code, error.to_string())
+    }
+}
+
+impl From<PostError> for ApiError {
+    fn from(error: PostError) -> Self {
+        let code = match error {
+            PostError::TooLarge(_) => ErrorCode::PayloadTooLarge,
+            PostError::Full => ErrorCode::LimitReached,
+            PostError::Duplicate => ErrorCode::AlreadyExists,
+            PostError::Store(error) => return error.into(),
+            _ => ErrorCode::Internal,
+        };
+        Self::detailed(code, error.to_string())
+    }
+}
+
+impl From<MailError> for ApiError {
+    fn from(error: MailError) -> Self {
+        let code = match error {
+            MailError::Full => ErrorCode::StorageFull,
+            MailError::Closed => ErrorCode::ShuttingDown,
+            _ => ErrorCode::NotStored,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<CancelError> for ApiError {
+    fn from(error: CancelError) -> Self {
+        let code = match error {
+            CancelError::NotFound => ErrorCode::NotFound,
+            CancelError::Settled(_) => ErrorCode::Conflict,
+            CancelError::Store(error) => return error.into(),
+            _ => ErrorCode::Internal,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<InboxError> for ApiError {
+    fn from(error: InboxError) -> Self {
+        let code = match error {
+            InboxError::Name => ErrorCode::BadRequest,
+            InboxError::NotFound => ErrorCode::NotFound,
+            InboxError::TooManyConsumers | InboxError::Consumer(_) => ErrorCode::LimitReached,
+            InboxError::Store(error) => return error.into(),
+            _ => ErrorCode::Internal,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<RequestError> for ApiError {
+    fn from(error: RequestError) -> Self {
+        let code = match error {
+            RequestError::Send(error) => return error.into(),
+            RequestError::Timeout => ErrorCode::Timeout,
+            _ => ErrorCode::LimitReached,
+        };
+        Self::new(code, error.to_string())
     }
 }
 

@@ -11,14 +11,16 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::{Bytes, BytesMut};
+use data_encoding::HEXLOWER;
 use futures_util::FutureExt;
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
-use x0x_agent::{DirectEvent, DirectEvents};
+use x0x_agent::{Agent, DirectEvent, DirectEvents, LetterEvent, trust::Trust};
 use x0x_api::{
     ErrorCode,
-    event::{DIRECT_MESSAGE, Event, LAGGED, Lagged},
+    event::{DIRECT_MESSAGE, DirectReceipt, Event, GAP, LAGGED, Lagged, RECEIPT},
     limits::{SSE_KEEP_ALIVE, SSE_RETRY},
 };
 
@@ -96,34 +98,34 @@ impl Source for BusSource {
 #[derive(Debug)]
 pub(crate) struct DirectSource {
     events: DirectEvents,
-    /// What is added to a message's number to make its id.
-    base: u64,
-    /// Whether the client must be told that it may have missed some.
-    unknown: bool,
+    trust: Trust,
 }
 
 impl DirectSource {
-    /// Reads on after the event with this id, if it is one of this run.
-    pub(crate) fn new(events: DirectEvents, base: u64, after: Option<u64>) -> Self {
-        let (events, unknown) = match after {
-            Some(id) if id >= base => (events.resume_after(id - base), false),
-            Some(_) => (events, true),
-            None => (events, false),
+    /// Reads on after the message with this number, else with those that nobody has read.
+    pub(crate) fn new(agent: &Agent, after: Option<u64>) -> Self {
+        let events = agent.direct_events();
+        let events = match after {
+            Some(number) => events.resume_after(number),
+            None => events,
         };
-        Self { events, base, unknown }
+        Self { events, trust: agent.trust().clone() }
     }
 
     fn append(&self, out: &mut BytesMut, event: DirectEvent) {
         match event {
-            DirectEvent::Message { number, message } => {
-                let event = {
-                    let stands = self.events.assess(&message);
-                    encode(DIRECT_MESSAGE, &convert::direct_event(message, stands))
-                };
-                append(out, self.base + number, &event);
+            DirectEvent::Message(message) => {
+                let (number, stands) = (message.number, self.events.assess(&message));
+                let level = self.trust.level(&message.from);
+                let event = encode(DIRECT_MESSAGE, &convert::direct_event(message, stands, level));
+                // What is not stored cannot be resumed from.
+                match number {
+                    0 => out.extend_from_slice(&event),
+                    number => append(out, number, &event),
+                }
             }
             DirectEvent::Lagged { missed } => {
-                out.extend_from_slice(&encode(LAGGED, &Lagged { missed, ..Lagged::default() }));
+                out.extend_from_slice(&encode(GAP, &Lagged { missed, ..Lagged::default() }));
             }
             // A later kind of event says nothing to clients of this API.
             _ => {}
@@ -134,11 +136,6 @@ impl DirectSource {
 impl Source for DirectSource {
     async fn next(&mut self) -> Option<Bytes> {
         let mut out = BytesMut::new();
-        if self.unknown {
-            self.unknown = false;
-            out.extend_from_slice(&encode(LAGGED, &Lagged::default()));
-            return Some(out.freeze());
-        }
         let first = self.events.next().await?;
         self.append(&mut out, first);
         for _ in 1..MAX_DIRECT_BATCH {
@@ -149,6 +146,30 @@ impl Source for DirectSource {
             self.append(&mut out, event);
         }
         Some(out.freeze())
+    }
+}
+
+/// How letters come further.
+#[derive(Debug)]
+pub(crate) struct ReceiptSource(pub(crate) broadcast::Receiver<LetterEvent>);
+
+impl Source for ReceiptSource {
+    async fn next(&mut self) -> Option<Bytes> {
+        match self.0.recv().await {
+            Ok(event) => {
+                let receipt = DirectReceipt {
+                    request_id: HEXLOWER.encode(&event.id),
+                    agent_id: event.to,
+                    state: convert::letter_state(event.state),
+                    at: event.at.as_millis(),
+                };
+                Some(encode(RECEIPT, &receipt))
+            }
+            Err(broadcast::error::RecvError::Lagged(missed)) => {
+                Some(encode(GAP, &Lagged { missed, ..Lagged::default() }))
+            }
+            Err(broadcast::error::RecvError::Closed) => None,
+        }
     }
 }
 

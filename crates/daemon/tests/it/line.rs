@@ -27,11 +27,16 @@ async fn line() -> Vec<Node> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn any_of_ten_in_a_line_finds_any() {
     let nodes = line().await;
-    for (from, to) in [(0, NODES - 1), (NODES - 1, 0), (2, 7), (8, 1), (4, 5)] {
+    let pairs = (0..NODES).flat_map(|from| (0..NODES).map(move |to| (from, to)));
+    for (from, to) in pairs.filter(|(from, to)| from != to) {
         let id = nodes[to].agent_id();
         let begun = Instant::now();
-        let path = format!("/agents/find/{id}");
-        let answer = nodes[from].api.post(&path, &json!({})).await.json();
+        // Some look through the command line.
+        let answer = if (from + to) % 9 == 0 {
+            nodes[from].cli(&["find", &id]).await
+        } else {
+            nodes[from].api.post(&format!("/agents/find/{id}"), &json!({})).await.json()
+        };
         assert!(begun.elapsed() <= FIND, "{from} to {to}: {:?}", begun.elapsed());
         assert_eq!(answer["found"], true, "{from} to {to}: {answer}");
         assert!(!answer["addresses"].as_array().expect("a list").is_empty(), "{answer}");
@@ -71,6 +76,42 @@ async fn any_of_ten_in_a_line_finds_any() {
         seen.sort();
         assert_eq!(seen, [&b"from the first"[..], b"from the last"]);
     }
+    stop(nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn agents_are_shown_by_machine() {
+    let nodes = Node::cluster(2).await;
+    let (api, other) = (&nodes[0].api, nodes[1].agent_id());
+    let path = format!("/agents/discovered/{other}");
+    eventually("discovered", || async { api.get(&path).await.status == 200 }).await;
+    let machine = nodes[1].daemon.agent().machine_id().to_string();
+    let of_agent = api.get(&format!("/agents/{other}/machine")).await.json();
+    assert_eq!(
+        (&of_agent["agent_id"], &of_agent["machine"]["machine_id"]),
+        (&json!(other), &json!(machine))
+    );
+    assert_eq!(of_agent["machine"]["agent_ids"], json!([other]));
+    let one = nodes[0].cli(&["machines", "get", &machine]).await;
+    assert_eq!(one["machine"]["agent_ids"], json!([other]), "{one}");
+    let listed = nodes[0].cli(&["machines"]).await;
+    let listed = listed["machines"].as_array().expect("a list");
+    assert!(listed.iter().any(|known| known["machine_id"] == machine), "{listed:?}");
+    let reach = nodes[0].cli(&["agents", "reachability", &other]).await;
+    assert_eq!((&reach["likely_direct"], &reach["is_relay"]), (&json!(true), &json!(false)));
+    let nobody = "9".repeat(64);
+    let missing = [
+        format!("/agents/{nobody}/machine"),
+        format!("/agents/reachability/{nobody}"),
+        format!("/machines/discovered/{nobody}"),
+        format!("/machines/discovered/{nobody}?wait=1"),
+    ];
+    for path in missing {
+        assert_eq!(api.get(&path).await.status, 404, "{path}");
+    }
+    let users = api.get(&format!("/users/{nobody}/agents")).await.json();
+    assert_eq!(users["agents"], json!([]));
+    assert_eq!(api.get("/users/zz/machines").await.status, 400);
     stop(nodes).await;
 }
 

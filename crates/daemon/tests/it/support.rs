@@ -67,6 +67,11 @@ impl Node {
     pub(crate) fn agent_id(&self) -> String {
         self.daemon.agent().agent_id().to_string()
     }
+
+    /// What `x0x --json` prints, driven at this daemon.
+    pub(crate) async fn cli(&self, arguments: &[&str]) -> Value {
+        self.api.cli(arguments).await
+    }
 }
 
 pub(crate) async fn stop(nodes: Vec<Node>) {
@@ -153,6 +158,20 @@ impl Api {
             read_answer(&mut BufReader::new(socket)).await
         };
         within("an answer", exchange).await
+    }
+
+    /// What `x0x --json` prints, driven at this daemon. The program lies beside `x0xd`.
+    pub(crate) async fn cli(&self, arguments: &[&str]) -> Value {
+        let program = std::path::Path::new(env!("CARGO_BIN_EXE_x0xd")).with_file_name("x0x");
+        let mut command = tokio::process::Command::new(&program);
+        command.args(["--json", "--api", &self.address.to_string()]).args(arguments);
+        command.env_clear().env("X0X_API_TOKEN", &self.token);
+        let output = within("x0x ends", command.output()).await;
+        let output = output.unwrap_or_else(|error| {
+            panic!("{}: {error}; build it with: cargo build -p x0x-cli", program.display())
+        });
+        assert!(output.status.success(), "x0x {arguments:?}: {output:?}");
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
     }
 
     pub(crate) async fn peers(&self) -> u64 {

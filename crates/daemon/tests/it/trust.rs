@@ -147,7 +147,14 @@ async fn contacts_survive_a_restart_and_pins_hold() {
     let mut config = x0x_daemon::Config::isolated(directory.path());
     config.bootstrap_peers = nodes[0].daemon.agent().local_addresses();
     let again = Node::start_in(directory, config).await;
-    assert_eq!(again.api.get("/contacts").await.json()["contacts"], before["contacts"]);
+    // All of it but when it was last seen, which may be this moment.
+    let kept = |contacts: &Value| {
+        let mut contact = contacts["contacts"][0].clone();
+        contact["last_seen"].take();
+        contact
+    };
+    let after = again.api.get("/contacts").await.json();
+    assert_eq!(kept(&after), kept(&before));
     nodes.push(again);
     stop(nodes).await;
 }
@@ -224,11 +231,17 @@ async fn a_revoked_agent_is_refused_by_everybody() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_moves_and_its_old_machine_is_refused() {
-    let nodes = Node::cluster(3).await;
-    let [old, alice, home] = &nodes[..] else { unreachable!() };
+    let nodes = Node::cluster(4).await;
+    let [old, alice, home, pedant] = &nodes[..] else { unreachable!() };
     let moved = old.agent_id();
     acquainted(alice, old).await;
+    acquainted(pedant, old).await;
     set_level(&alice.api, &moved, "trusted").await;
+    // One contact insists on the machine that it knows.
+    let old_machine = old.daemon.agent().machine_id().to_string();
+    let pin = json!({"machine_id": old_machine, "pinned": true});
+    let machines = format!("/contacts/{moved}/machines");
+    assert_eq!(pedant.api.post(&machines, &pin).await.status, 201);
 
     let secret = json!({"passphrase": "correct horse"});
     let keys = old.api.post("/agent/export", &secret).await.json()["keys"].clone();
@@ -248,7 +261,7 @@ async fn an_agent_moves_and_its_old_machine_is_refused() {
     config.bootstrap_peers = bootstrap;
     let home = Node::start_in(directory, config).await;
     assert_eq!(home.agent_id(), moved);
-    let (old, alice) = (&nodes[0], &nodes[1]);
+    let (old, alice, pedant) = (&nodes[0], &nodes[1], &nodes[2]);
 
     let evaluate = |node: &Node| {
         let machine = node.daemon.agent().machine_id().to_string();
@@ -264,10 +277,40 @@ async fn an_agent_moves_and_its_old_machine_is_refused() {
     })
     .await;
 
-    // What the old machine sends is acknowledged and dropped; alice writes to the new one.
+    // The pedant is warned, and goes on believing the old machine.
+    let new_machine = home.daemon.agent().machine_id().to_string();
+    eventually("the pedant is warned", || async {
+        let contacts = pedant.cli(&["contacts", "list"]).await;
+        contacts["contacts"][0]["moved_to"] == *new_machine
+    })
+    .await;
+    let reason = async |machine: &str| {
+        let evaluate = json!({"agent_id": moved, "machine_id": machine});
+        pedant.api.post("/trust/evaluate", &evaluate).await.json()["reason"].clone()
+    };
+    assert_eq!(
+        (reason(&old_machine).await, reason(&new_machine).await),
+        (json!("pinned"), json!("wrong_machine"))
+    );
+
+    // Alice counts the agent as proven no more on the old machine, and writes to the new one.
     let mut direct = EventStream::open(&alice.api, "/direct/events", None).await;
     let a = alice.agent_id();
-    assert_eq!(send(&old.api, &a, "from the old machine").await.status, 200);
+    let machine = home.daemon.agent().machine_id();
+    eventually("alice knows where it is", || async {
+        let place = alice.api.get(&format!("/agents/discovered/{moved}")).await.json();
+        place["agent"]["machine_id"] == machine.to_string()
+    })
+    .await;
+    eventually("the old machine is refused", || async {
+        send(&old.api, &a, "from the old machine").await.status != 200
+    })
+    .await;
+    let proven = alice.daemon.agent().sessions().into_iter().filter(|it| it.peer != machine);
+    let moved_id = home.daemon.agent().agent_id();
+    assert!(proven.into_iter().all(|session| !session.agents.contains(&moved_id)));
+    let status = alice.api.get(&format!("/presence/status/{moved}")).await.json();
+    assert_eq!(status["agent"]["machine_id"], machine.to_string(), "{status}");
     eventually("the new machine knows alice", || async {
         send(&home.api, &a, "from the new machine").await.status == 200
     })
@@ -317,6 +360,11 @@ async fn a_user_is_made_on_request_and_named_with_consent() {
         bob.api.get(&path).await.json()["agent"]["user_id"] == user
     })
     .await;
+    let user = user.as_str().expect("text");
+    let agents = bob.cli(&["users", "agents", user]).await;
+    assert_eq!(agents["agents"][0]["agent_id"], alice.agent_id());
+    let machines = bob.api.get(&format!("/users/{user}/machines")).await.json();
+    assert_eq!(machines["machines"][0]["user_ids"], json!([user]));
     nodes.push(alice);
     stop(nodes).await;
 }

@@ -3,25 +3,30 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{Json, extract::State, http::HeaderMap, response::Response};
+use bytes::Bytes;
 use data_encoding::HEXLOWER;
-use x0x_agent::ConnectKind;
+use serde::Deserialize;
+use x0x_agent::{ConnectKind, LetterOptions, MessageId, Terms};
 use x0x_api::{
     Base64, ErrorCode, True,
+    event::DirectMessageEvent,
     limits::MAX_DIRECT_PAYLOAD,
     types::{
-        ConnectOutcome, ConnectRequest, ConnectResponse, DirectConnection,
-        DirectConnectionsResponse, DirectPath, DirectSendRequest, DirectSendResponse, RequireAck,
+        ConnectMachineRequest, ConnectOutcome, ConnectRequest, ConnectResponse, DirectConnection,
+        DirectConnectionsResponse, DirectPath, DirectRequestRequest, DirectSendRequest,
+        DirectSendResponse, DirectState, DirectStatusResponse, OkResponse, RequireAck,
     },
 };
-use x0x_core::AgentId;
+use x0x_core::{AgentId, MachineId};
 
 use super::Answer;
 use crate::{
     app::App,
+    convert,
     http::{
         error::ApiError,
-        extract::JsonBody,
-        sse::{self, DirectSource},
+        extract::{JsonBody, Params, PathParameter},
+        sse::{self, DirectSource, ReceiptSource},
     },
 };
 
@@ -50,18 +55,34 @@ const fn outcome(kind: ConnectKind) -> ConnectOutcome {
     }
 }
 
+pub(super) async fn connect_machine(
+    State(app): State<Arc<App>>,
+    JsonBody(request): JsonBody<ConnectMachineRequest>,
+) -> Answer<ConnectResponse> {
+    let machine: MachineId = request.machine_id.parse()?;
+    let result = tokio::time::timeout(CONNECT_TIME, app.agent.connect_machine(machine)).await;
+    let (outcome, addr) = match result {
+        Ok(result) => (outcome(result.kind), result.addr),
+        Err(_) => (ConnectOutcome::Unreachable, None),
+    };
+    Ok(Json(ConnectResponse { ok: True::default(), outcome, addr }))
+}
+
 pub(super) async fn send(
     State(app): State<Arc<App>>,
     JsonBody(request): JsonBody<DirectSendRequest>,
 ) -> Answer<DirectSendResponse> {
     let to: AgentId = request.agent_id.parse()?;
-    let payload = Base64::decode(&request.payload)?;
-    if payload.len() > MAX_DIRECT_PAYLOAD {
-        let detail = format!("payload of {} bytes exceeds {MAX_DIRECT_PAYLOAD}", payload.len());
-        return Err(ApiError::detailed(ErrorCode::PayloadTooLarge, detail));
+    let payload = payload(&request.payload)?;
+    let reply_to = request.reply_to.as_deref().map(convert::message_id).transpose()?;
+    let id = request.id.as_deref().map(convert::message_id).transpose()?;
+    if request.queue {
+        return queue(&app, to, payload, (id, reply_to), &request).await;
     }
     let started = app.uptime();
-    let receipt = app.agent.send_direct(to, payload).await?;
+    let terms = Terms { kind: convert::kind(request.class), reply_to, ..Terms::default() };
+    let id = id.unwrap_or_else(|| app.agent.new_message_id());
+    let receipt = app.agent.queue_direct_as(id, to, payload, terms).await?.acknowledged().await?;
     let took = app.uptime().saturating_sub(started);
     let path = if receipt.loopback { DirectPath::Loopback } else { DirectPath::RawQuicAcked };
     Ok(Json(DirectSendResponse {
@@ -69,8 +90,86 @@ pub(super) async fn send(
         path,
         retries_used: 0,
         request_id: HEXLOWER.encode(&receipt.id),
+        state: DirectState::Received,
         require_ack: request.require_ack_ms.map(|limit| acknowledged(took, limit)),
     }))
+}
+
+fn payload(text: &str) -> Result<Bytes, ApiError> {
+    let payload = Base64::decode(text)?;
+    if payload.len() > MAX_DIRECT_PAYLOAD {
+        let detail = format!("payload of {} bytes exceeds {MAX_DIRECT_PAYLOAD}", payload.len());
+        return Err(ApiError::detailed(ErrorCode::PayloadTooLarge, detail));
+    }
+    Ok(payload)
+}
+
+/// Keeps a message until its recipient can be reached.
+async fn queue(
+    app: &App,
+    to: AgentId,
+    payload: Bytes,
+    (id, reply_to): (Option<MessageId>, Option<MessageId>),
+    request: &DirectSendRequest,
+) -> Answer<DirectSendResponse> {
+    if !request.class.is_durable() {
+        let text = "a message that is queued is a durable one";
+        return Err(ApiError::new(ErrorCode::BadRequest, text));
+    }
+    let mut options = LetterOptions::default();
+    (options.id, options.reply_to, options.wants_read) = (id, reply_to, request.read_receipt);
+    options.lifetime = request.lifetime_secs.map(Duration::from_secs);
+    let id = app.agent.post_letter(to, payload, options).await?;
+    Ok(Json(DirectSendResponse {
+        ok: True::default(),
+        path: DirectPath::Outbox,
+        retries_used: 0,
+        request_id: HEXLOWER.encode(&id),
+        state: DirectState::Queued,
+        require_ack: None,
+    }))
+}
+
+pub(super) async fn request(
+    State(app): State<Arc<App>>,
+    JsonBody(request): JsonBody<DirectRequestRequest>,
+) -> Answer<DirectMessageEvent> {
+    let to: AgentId = request.agent_id.parse()?;
+    let payload = payload(&request.payload)?;
+    let patience = request.timeout_ms.unwrap_or(30_000).clamp(100, 120_000);
+    let answer = app.agent.request(to, payload, Duration::from_millis(patience)).await?;
+    Ok(Json(convert::mail(&app.agent, answer)))
+}
+
+pub(super) async fn status(
+    State(app): State<Arc<App>>,
+    PathParameter(id): PathParameter,
+) -> Answer<DirectStatusResponse> {
+    let id = convert::message_id(&id)?;
+    let letter = app.agent.letter_status(id).await?;
+    let missing = || ApiError::new(ErrorCode::NotFound, "message not found");
+    let letter = letter.filter(|letter| !letter.is_read_note).ok_or_else(missing)?;
+    Ok(Json(DirectStatusResponse {
+        ok: True::default(),
+        request_id: HEXLOWER.encode(&letter.id),
+        agent_id: letter.to,
+        state: convert::letter_state(letter.state),
+        since: letter.changed_at.as_millis(),
+        queued_at: letter.posted_at.as_millis(),
+        expires_at: letter.expires_at.as_millis(),
+    }))
+}
+
+pub(super) async fn cancel(
+    State(app): State<Arc<App>>,
+    PathParameter(id): PathParameter,
+) -> Answer<OkResponse> {
+    app.agent.cancel_letter(convert::message_id(&id)?).await?;
+    Ok(Json(OkResponse::default()))
+}
+
+pub(super) async fn receipts(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
+    sse::respond(&app, ReceiptSource(app.agent.letter_events()))
 }
 
 /// The receipt is the acknowledgement: what is left to tell is whether it came in time.
@@ -94,11 +193,17 @@ pub(super) async fn connections(State(app): State<Arc<App>>) -> Answer<DirectCon
     Ok(Json(DirectConnectionsResponse { ok: True::default(), connections: connections.collect() }))
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct EventsParams {
+    since: Option<u64>,
+}
+
 pub(super) async fn events(
     State(app): State<Arc<App>>,
+    Params(params): Params<EventsParams>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let after = sse::last_event_id(&headers);
-    let source = DirectSource::new(app.agent.direct_events(), app.event_base, after);
-    sse::respond(&app, source)
+    let after = sse::last_event_id(&headers).or(params.since);
+    sse::respond(&app, DirectSource::new(&app.agent, after))
 }

@@ -29,7 +29,7 @@ const MAX_WAIT: Duration = Duration::from_secs(60);
 #[serde(default)]
 #[derive(Default)]
 pub(super) struct ListParams {
-    unfiltered: bool,
+    pub(super) unfiltered: bool,
 }
 
 pub(super) async fn list(
@@ -46,7 +46,7 @@ pub(super) async fn list(
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct GetParams {
-    wait: Option<String>,
+    pub(super) wait: Option<String>,
 }
 
 pub(super) async fn get(
@@ -67,7 +67,7 @@ pub(super) async fn get(
 }
 
 /// How long to search: `true`, `false` or a number of seconds.
-fn wait(text: Option<&str>) -> Result<Option<Duration>, ApiError> {
+pub(super) fn wait(text: Option<&str>) -> Result<Option<Duration>, ApiError> {
     match text {
         None | Some("false") => Ok(None),
         Some("true") => Ok(Some(DEFAULT_WAIT)),

@@ -4,8 +4,11 @@ mod card;
 mod contacts;
 mod direct;
 mod discovery;
+mod files;
 mod gossip;
 mod identity;
+mod inbox;
+mod machines;
 mod network;
 mod presence;
 mod pubsub;
@@ -27,62 +30,100 @@ use crate::app::App;
 /// What a handler gives.
 type Answer<T> = Result<Json<T>, ApiError>;
 
-/// The handler of an operation. Without a wildcard: a new operation needs a line here.
-pub(super) fn handler(operation: Operation, method: Method) -> MethodRouter<Arc<App>> {
-    match operation {
-        Operation::Health => route(method, status::health),
-        Operation::Status => route(method, status::status),
-        Operation::Shutdown => route(method, status::shutdown),
-        Operation::Metrics => route(method, status::metrics),
-        Operation::OpenApi => route(method, status::openapi),
-        Operation::Agent => route(method, identity::agent),
-        Operation::UserId => route(method, card::user_id),
-        Operation::CreateUser => route(method, card::create_user),
-        Operation::AgentCard => route(method, card::card),
-        Operation::ImportCard => route(method, card::import_card),
-        Operation::ExportKeys => route(method, card::export),
-        Operation::ImportKeys => route(method, card::import),
-        Operation::Introduction => route(method, card::introduction),
-        Operation::RevokeIdentity => route(method, card::revoke),
-        Operation::Revocations => route(method, contacts::all_revocations),
-        Operation::Contacts => route(method, contacts::list),
-        Operation::AddContact => route(method, contacts::add),
-        Operation::SetTrust => route(method, contacts::set_trust),
-        Operation::UpdateContact => route(method, contacts::update),
-        Operation::RemoveContact => route(method, contacts::remove),
-        Operation::RevokeContact => route(method, contacts::revoke),
-        Operation::ContactRevocations => route(method, contacts::contact_revocations),
-        Operation::ContactMachines => route(method, contacts::machines),
-        Operation::AddMachine => route(method, contacts::add_machine),
-        Operation::RemoveMachine => route(method, contacts::remove_machine),
-        Operation::PinMachine => route(method, contacts::pin),
-        Operation::UnpinMachine => route(method, contacts::unpin),
-        Operation::EvaluateTrust => route(method, contacts::evaluate),
-        Operation::Announce => route(method, identity::announce),
-        Operation::Peers => route(method, network::peers),
-        Operation::NetworkStatus => route(method, network::status),
-        Operation::GossipDiagnostics => route(method, gossip::diagnostics),
-        Operation::DiscoveredAgents => route(method, discovery::list),
-        Operation::DiscoveredAgent => route(method, discovery::get),
-        Operation::FindAgent => route(method, presence::find_agent),
-        Operation::Presence => route(method, presence::all),
-        Operation::PresenceOnline => route(method, presence::online),
-        Operation::PresenceStatus => route(method, presence::status),
-        Operation::PresenceFind => route(method, presence::find),
-        Operation::PresenceFoaf => route(method, presence::foaf),
-        Operation::PresenceEvents => route(method, presence::events),
-        Operation::Publish => route(method, pubsub::publish),
-        Operation::Subscribe => route(method, pubsub::subscribe),
-        Operation::Unsubscribe => route(method, pubsub::unsubscribe),
-        Operation::Events => route(method, pubsub::events),
-        Operation::Connect => route(method, direct::connect),
-        Operation::DirectSend => route(method, direct::send),
-        Operation::DirectConnections => route(method, direct::connections),
-        Operation::DirectEvents => route(method, direct::events),
-        Operation::Ws => route(method, websocket::general),
-        Operation::WsDirect => route(method, websocket::direct),
-        Operation::WsSessions => route(method, websocket::sessions),
-    }
+macro_rules! handlers {
+    ($($operation:ident: $handler:path,)+) => {
+        /// The handler of an operation. Without a wildcard: a new operation needs a line here.
+        pub(super) fn handler(operation: Operation, method: Method) -> MethodRouter<Arc<App>> {
+            match operation {
+                $(Operation::$operation => route(method, $handler),)+
+            }
+        }
+    };
+}
+
+handlers! {
+    Health: status::health,
+    Status: status::status,
+    Shutdown: status::shutdown,
+    Metrics: status::metrics,
+    OpenApi: status::openapi,
+    Agent: identity::agent,
+    UserId: card::user_id,
+    CreateUser: card::create_user,
+    AgentCard: card::card,
+    ImportCard: card::import_card,
+    ExportKeys: card::export,
+    ImportKeys: card::import,
+    Introduction: card::introduction,
+    RevokeIdentity: card::revoke,
+    Revocations: contacts::all_revocations,
+    Contacts: contacts::list,
+    AddContact: contacts::add,
+    SetTrust: contacts::set_trust,
+    UpdateContact: contacts::update,
+    RemoveContact: contacts::remove,
+    RevokeContact: contacts::revoke,
+    ContactRevocations: contacts::contact_revocations,
+    ContactMachines: contacts::machines,
+    AddMachine: contacts::add_machine,
+    RemoveMachine: contacts::remove_machine,
+    PinMachine: contacts::pin,
+    UnpinMachine: contacts::unpin,
+    EvaluateTrust: contacts::evaluate,
+    Announce: identity::announce,
+    Peers: network::peers,
+    NetworkStatus: network::status,
+    GossipDiagnostics: gossip::diagnostics,
+    DiscoveredAgents: discovery::list,
+    DiscoveredAgent: discovery::get,
+    Reachability: machines::reachability,
+    AgentMachine: machines::of_agent,
+    DiscoveredMachines: machines::list,
+    DiscoveredMachine: machines::get,
+    UserAgents: machines::user_agents,
+    UserMachines: machines::user_machines,
+    FindAgent: presence::find_agent,
+    Presence: presence::all,
+    PresenceOnline: presence::online,
+    PresenceStatus: presence::status,
+    PresenceFind: presence::find,
+    PresenceFoaf: presence::foaf,
+    PresenceEvents: presence::events,
+    Publish: pubsub::publish,
+    Subscribe: pubsub::subscribe,
+    Unsubscribe: pubsub::unsubscribe,
+    Events: pubsub::events,
+    Connect: direct::connect,
+    ConnectMachine: direct::connect_machine,
+    DirectSend: direct::send,
+    DirectConnections: direct::connections,
+    DirectEvents: direct::events,
+    DirectRequest: direct::request,
+    DirectStatus: direct::status,
+    DirectCancel: direct::cancel,
+    DirectReceipts: direct::receipts,
+    Inbox: inbox::peek,
+    InboxWait: inbox::wait,
+    InboxClaim: inbox::claim,
+    InboxAck: inbox::ack,
+    InboxRelease: inbox::release,
+    InboxSeek: inbox::seek,
+    InboxConsumers: inbox::consumers,
+    InboxCreateConsumer: inbox::create_consumer,
+    InboxRemoveConsumer: inbox::remove_consumer,
+    History: inbox::history,
+    SendFile: files::send,
+    Transfers: files::list,
+    Transfer: files::show,
+    AcceptFile: files::accept,
+    RejectFile: files::reject,
+    CancelFile: files::cancel,
+    PauseFile: files::pause,
+    ResumeFile: files::resume,
+    FileEvents: files::events,
+    Ws: websocket::general,
+    WsDirect: websocket::direct,
+    WsSessions: websocket::sessions,
 }
 
 fn route<H: Handler<T, Arc<App>>, T: 'static>(

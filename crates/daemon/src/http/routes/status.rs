@@ -32,7 +32,14 @@ pub(super) async fn health(State(app): State<Arc<App>>) -> Json<HealthResponse> 
         version: VERSION.to_owned(),
         peers: app.peers(),
         uptime_secs: app.uptime().as_secs(),
+        problems: problems(&app),
     })
+}
+
+/// What needs attention, without a word that only the owner may read.
+fn problems(app: &App) -> Vec<String> {
+    let damaged = app.agent.databases_damaged() > 0;
+    damaged.then(|| "database_damaged".to_owned()).into_iter().collect()
 }
 
 pub(super) async fn status(State(app): State<Arc<App>>) -> Answer<StatusResponse> {
@@ -65,6 +72,13 @@ pub(super) async fn status(State(app): State<Arc<App>>) -> Answer<StatusResponse
 
 fn warnings(app: &App) -> Vec<String> {
     let mut warnings = Vec::new();
+    if app.agent.databases_damaged() > 0 {
+        warnings.push(
+            "The database was damaged and is set aside beside the new one as x0x.db.corrupt-*; \
+             what was in it is not available."
+                .to_owned(),
+        );
+    }
     match app.agent.trust().loaded() {
         Loaded::FromBackup { damaged } => {
             let where_to = damaged.as_ref().map(|path| format!(" ({})", path.display()));

@@ -36,6 +36,7 @@ pub(crate) fn open(
     app: Arc<App>,
     upgrade: WebSocketUpgrade,
     receives_direct: bool,
+    after: Option<u64>,
 ) -> Result<Response, ApiError> {
     let entry = app.sessions.open(receives_direct)?.ok_or_else(|| {
         let text = format!("limit reached: WebSocket sessions (at most {MAX_SESSIONS})");
@@ -50,7 +51,7 @@ pub(crate) fn open(
         .max_message_size(MAX_COMMAND)
         .max_frame_size(MAX_COMMAND);
     Ok(upgrade.on_upgrade(move |socket| async move {
-        Box::pin(session::run(app, entry, socket)).await;
+        Box::pin(session::run(app, entry, after, socket)).await;
         drop(running);
     }))
 }

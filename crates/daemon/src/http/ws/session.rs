@@ -3,22 +3,23 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, close_code};
+use bytes::Bytes;
 use futures_util::{
     SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
 };
 use tokio::task::JoinHandle;
-use x0x_agent::{Accepted, Agent, AgentPublishError, PublishError};
+use x0x_agent::{Accepted, Agent, AgentPublishError, PublishError, Terms};
 use x0x_api::{
     Base64, ErrorCode,
     limits::WS_KEEP_ALIVE,
-    types,
+    types::{self, DirectClass},
     ws::{ClientFrame, FrameId, ServerFrame},
 };
 use x0x_core::AgentId;
 
 use super::{
-    direct::{self, Sends},
+    direct::{self, Sends, Sent},
     outbox::{self, Outbox},
     publishes::{self, Publishes, Refusal},
     registry::Entry,
@@ -63,15 +64,15 @@ impl Drop for Task {
 }
 
 /// Runs a session to its end.
-pub(super) async fn run(app: Arc<App>, entry: Entry, socket: WebSocket) {
+pub(super) async fn run(app: Arc<App>, entry: Entry, after: Option<u64>, socket: WebSocket) {
     let (mut sink, mut stream) = socket.split();
     let outbox = Arc::new(Outbox::new());
     let session_id = entry.session_id.clone();
     let connected = ServerFrame::Connected { session_id, agent_id: app.agent.agent_id() };
     outbox.push_all([connected, ServerFrame::Pong].map(|frame| outbox::text(&frame))).await;
-    let _mail = entry
-        .receives_direct
-        .then(|| Task(tokio::spawn(direct::receive(app.agent.clone(), Arc::clone(&outbox)))));
+    let _mail = entry.receives_direct.then(|| {
+        Task(tokio::spawn(direct::receive(app.agent.clone(), after, Arc::clone(&outbox))))
+    });
     let mut reader = Reader::new(Arc::clone(&app), entry, Arc::clone(&outbox));
     let end = tokio::select! {
         () = app.stop.cancelled() => End::Stopping,
@@ -158,8 +159,8 @@ impl Reader {
             let frame = tokio::select! {
                 biased;
                 frame = stream.next() => frame,
-                failure = self.sends.failure() => {
-                    self.outbox.push(&failure).await;
+                answers = self.sends.answers() => {
+                    self.outbox.push_all(answers.iter().map(outbox::text)).await;
                     continue;
                 }
                 frames = self.publishes.settled() => {
@@ -190,8 +191,13 @@ impl Reader {
             Ok(ClientFrame::Publish { topic, payload, retention, id, ack }) => {
                 self.publish((&topic, retention), &payload, id, ack).await;
             }
-            Ok(ClientFrame::SendDirect { agent_id, payload, id }) => {
-                self.send_direct(&agent_id, &payload, id).await;
+            Ok(ClientFrame::SendDirect { agent_id, payload, id, ack, class, reply_to }) => {
+                match sent(&agent_id, &payload, class, reply_to.as_deref()) {
+                    Ok((to, payload, terms)) => {
+                        self.sends.start(Sent { to, payload, terms, id, ack }).await;
+                    }
+                    Err(error) => self.outbox.push(&direct::failed(&error, id)).await,
+                }
             }
             Ok(ClientFrame::Subscribe { topics, since }) => {
                 self.topics.subscribe(topics, &since, &self.entry).await;
@@ -232,15 +238,18 @@ impl Reader {
         self.app.metrics.ws_publishes_refused.add(self.publishes.take_refused());
         self.outbox.push_all(frames.iter().map(outbox::text)).await;
     }
+}
 
-    async fn send_direct(&mut self, to: &str, payload: &str, id: Option<FrameId>) {
-        let parsed = to.parse::<AgentId>().map_err(ApiError::from);
-        let parsed = parsed.and_then(|to| Ok((to, Base64::decode(payload)?)));
-        match parsed {
-            Ok((to, payload)) => self.sends.start(to, payload, id).await,
-            Err(error) => self.outbox.push(&direct::failed(&error, id)).await,
-        }
-    }
+/// The parts of a direct message.
+fn sent(
+    to: &str,
+    payload: &str,
+    class: DirectClass,
+    reply_to: Option<&str>,
+) -> Result<(AgentId, Bytes, Terms), ApiError> {
+    let (to, payload) = (to.parse::<AgentId>()?, Base64::decode(payload)?);
+    let reply_to = reply_to.map(convert::message_id).transpose()?;
+    Ok((to, payload, Terms { kind: convert::kind(class), reply_to, ..Terms::default() }))
 }
 
 /// Publishes; what is to be waited for, if the client asked to be told.

@@ -1,0 +1,378 @@
+//! Named readers of the mail, each with a place of its own that survives a restart.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::sync::Mutex;
+use x0x_core::{Clock, WallTime};
+use x0x_direct::{
+    DirectMessage,
+    mail::{Consumer, ConsumerError, MailChange, MailError, is_consumer_name},
+};
+
+use crate::{Agent, letters::ReadNotes, mailbox::Mailbox, trust::Gate};
+
+/// Most consumers; the caller drops one to make another.
+pub const MAX_CONSUMERS: usize = 64;
+/// Most messages that one call hands out.
+pub const MAX_TAKEN: usize = 256;
+/// Payload bytes after which one call hands out no more.
+const MAX_TAKEN_BYTES: u64 = 8 * 1024 * 1024;
+/// Messages that are read from the store at once.
+const PAGE: usize = 256;
+/// Pages that one call looks through for messages that are not claimed.
+const MAX_PAGES: usize = 16;
+/// The shortest and the longest time for which messages are claimed.
+const LEASES: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+
+/// Where a new consumer begins.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Begin {
+    /// With the oldest mail that is kept.
+    #[default]
+    Oldest,
+    /// With the oldest mail that nobody has read.
+    Unread,
+    /// With what comes from now on.
+    Latest,
+    /// After this number.
+    After(u64),
+}
+
+/// What a consumer is to acknowledge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ack {
+    /// Single messages.
+    Numbers(Vec<u64>),
+    /// Everything up to this number.
+    Through(u64),
+}
+
+/// How far a consumer has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConsumerStatus {
+    /// Its name.
+    pub name: String,
+    /// Everything up to this number is acknowledged.
+    pub cursor: u64,
+    /// Messages that somebody works on.
+    pub claimed: usize,
+    /// Messages that it has not acknowledged.
+    pub waiting: u64,
+    /// When it was made.
+    pub created_at: WallTime,
+}
+
+/// What a consumer gets.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Taken {
+    /// Messages, by number.
+    pub messages: Vec<DirectMessage>,
+    /// Messages that the consumer had not acknowledged and that are not kept any more, since it was
+    /// told last.
+    pub missed: u64,
+    /// Everything up to this number is acknowledged.
+    pub cursor: u64,
+}
+
+/// A consumer did not get what it asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InboxError {
+    /// The caller's name for a consumer.
+    #[error("a consumer's name has 1 to 64 letters, digits, `-`, `_` and `.`")]
+    Name,
+    /// There is no consumer of this name.
+    #[error("consumer not found")]
+    NotFound,
+    /// There are too many.
+    #[error("limit reached: consumers (at most {MAX_CONSUMERS})")]
+    TooManyConsumers,
+    /// The caller has to acknowledge something first.
+    #[error(transparent)]
+    Consumer(#[from] ConsumerError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] MailError),
+}
+
+/// All consumers.
+#[derive(Debug)]
+pub(crate) struct Consumers {
+    known: Mutex<BTreeMap<String, Consumer>>,
+    mailbox: Mailbox,
+    clock: Arc<dyn Clock>,
+}
+
+impl Consumers {
+    /// Those of an earlier run; one whose record is damaged begins anew when it is next used.
+    pub(crate) fn new(
+        mailbox: Mailbox,
+        records: Vec<(String, Bytes)>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let known = records.into_iter().filter_map(|(name, record)| {
+            let consumer = Consumer::decode(record);
+            if consumer.is_none() {
+                tracing::warn!(name, "the record of a consumer is damaged");
+            }
+            Some((name, consumer?))
+        });
+        Self { known: Mutex::new(known.take(MAX_CONSUMERS).collect()), mailbox, clock }
+    }
+
+    fn begin(&self, begin: Begin) -> u64 {
+        match begin {
+            Begin::Oldest => 0,
+            Begin::Unread => self.mailbox.seen(),
+            Begin::Latest => self.mailbox.last(),
+            Begin::After(number) => number.min(self.mailbox.last()),
+        }
+    }
+
+    async fn create(&self, name: &str, begin: Begin) -> Result<(), InboxError> {
+        if !is_consumer_name(name) {
+            return Err(InboxError::Name);
+        }
+        let mut known = self.known.lock().await;
+        if known.contains_key(name) {
+            return Ok(());
+        }
+        if known.len() >= MAX_CONSUMERS {
+            return Err(InboxError::TooManyConsumers);
+        }
+        let consumer = Consumer::new(self.begin(begin), self.clock.wall());
+        self.store(name, &consumer).await?;
+        known.insert(name.to_owned(), consumer);
+        Ok(())
+    }
+
+    async fn remove(&self, name: &str) -> Result<(), InboxError> {
+        let mut known = self.known.lock().await;
+        if !known.contains_key(name) {
+            return Err(InboxError::NotFound);
+        }
+        self.mailbox.store().commit(vec![MailChange::DropConsumer(name.to_owned())]).await?;
+        known.remove(name);
+        Ok(())
+    }
+
+    async fn list(&self) -> Vec<ConsumerStatus> {
+        let (known, now, last) = (self.known.lock().await, self.clock.wall(), self.mailbox.last());
+        let status = |(name, consumer): (&String, &Consumer)| ConsumerStatus {
+            name: name.clone(),
+            cursor: consumer.cursor(),
+            claimed: consumer.claimed(now),
+            waiting: last
+                .saturating_sub(consumer.cursor())
+                .saturating_sub(consumer.acked_beyond() as u64),
+            created_at: consumer.created_at(),
+        };
+        known.iter().map(status).collect()
+    }
+
+    async fn store(&self, name: &str, consumer: &Consumer) -> Result<(), MailError> {
+        let change = MailChange::Consumer { name: name.to_owned(), record: consumer.encode() };
+        self.mailbox.store().commit(vec![change]).await.map(|_| ())
+    }
+
+    /// Changes a consumer: stored first, so that what is told holds.
+    async fn change<T>(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut Consumer) -> Result<T, InboxError>,
+    ) -> Result<T, InboxError> {
+        let mut known = self.known.lock().await;
+        let consumer = known.get_mut(name).ok_or(InboxError::NotFound)?;
+        let mut changed = consumer.clone();
+        let result = change(&mut changed)?;
+        if changed != *consumer {
+            self.store(name, &changed).await?;
+            *consumer = changed;
+        }
+        Ok(result)
+    }
+
+    /// What waits for a consumer, claimed for a while if a lease is given.
+    async fn take(
+        &self,
+        name: &str,
+        limit: usize,
+        lease: Option<Duration>,
+        gate: &Gate,
+    ) -> Result<Taken, InboxError> {
+        let limit = limit.clamp(1, MAX_TAKEN);
+        let mut known = self.known.lock().await;
+        let consumer = known.get_mut(name).ok_or(InboxError::NotFound)?;
+        let (mut changed, now) = (consumer.clone(), self.clock.wall());
+        let (mut messages, mut bytes, mut missed) = (Vec::new(), 0, 0);
+        let mut after = changed.cursor();
+        for _ in 0..MAX_PAGES {
+            let page = self.mailbox.store().mail(after, PAGE, MAX_TAKEN_BYTES).await?;
+            let Some(last) = page.last().map(|message| message.number) else { break };
+            for message in page {
+                // What is behind the cursor and not kept any more.
+                if changed.cursor() == after && message.number > after + 1 {
+                    missed += changed.skip_to(message.number - 1);
+                }
+                after = message.number;
+                let full = messages.len() >= limit || bytes >= MAX_TAKEN_BYTES;
+                if !full && changed.wants(message.number, now) {
+                    if gate.lets_read(&message) {
+                        bytes += message.payload.len() as u64;
+                        messages.push(message);
+                    } else {
+                        // Whoever was blocked since is not heard, and not waited for.
+                        changed.ack(&[message.number], last)?;
+                    }
+                }
+            }
+            after = last;
+            if messages.len() >= limit || bytes >= MAX_TAKEN_BYTES {
+                break;
+            }
+        }
+        if let Some(lease) = lease {
+            let lease = lease.clamp(*LEASES.start(), *LEASES.end());
+            let numbers: Vec<u64> = messages.iter().map(|message| message.number).collect();
+            changed.claim(&numbers, now, lease)?;
+        }
+        if changed != *consumer {
+            self.store(name, &changed).await?;
+            *consumer = changed;
+        }
+        if let Some(last) = messages.last() {
+            self.mailbox.note_seen(last.number);
+        }
+        Ok(Taken { messages, missed, cursor: consumer.cursor() })
+    }
+
+    /// Acknowledges; returns the numbers for which that is news to every consumer.
+    async fn ack(&self, name: &str, ack: &Ack) -> Result<Vec<u64>, InboxError> {
+        let last = self.mailbox.last();
+        let fresh = self.change(name, |consumer| match ack {
+            Ack::Numbers(numbers) => Ok(consumer.ack(numbers, last)?),
+            Ack::Through(number) => {
+                let before = consumer.ack_through(*number, last);
+                let newest = consumer.cursor();
+                // Who sent what longer ago than this is not told.
+                Ok((before.max(newest.saturating_sub(PAGE as u64)) + 1..=newest).collect())
+            }
+        });
+        let fresh = fresh.await?;
+        let (known, now) = (self.known.lock().await, self.clock.wall());
+        let others: Vec<&Consumer> =
+            known.iter().filter(|(other, _)| *other != name).map(|(_, other)| other).collect();
+        let is_news = |number: &u64| {
+            // A claim of another one does not count as read.
+            others
+                .iter()
+                .all(|other| other.cursor() < *number && other.wants(*number, now + *LEASES.end()))
+        };
+        Ok(fresh.into_iter().filter(is_news).collect())
+    }
+}
+
+impl Agent {
+    /// The consumers of this agent's mail, by name.
+    pub async fn consumers(&self) -> Vec<ConsumerStatus> {
+        self.inner.mail.consumers.list().await
+    }
+
+    /// Makes a consumer, unless there is one of this name.
+    ///
+    /// # Errors
+    /// [`InboxError`].
+    pub async fn create_consumer(&self, name: &str, begin: Begin) -> Result<(), InboxError> {
+        self.inner.mail.consumers.create(name, begin).await
+    }
+
+    /// Forgets a consumer and its place.
+    ///
+    /// # Errors
+    /// [`InboxError`].
+    pub async fn remove_consumer(&self, name: &str) -> Result<(), InboxError> {
+        self.inner.mail.consumers.remove(name).await
+    }
+
+    /// Mail that a consumer has not acknowledged and nobody works on, up to `limit` messages, as soon
+    /// as there is some, or none after `patience`. With a lease it is claimed: nobody else gets it
+    /// before that is over. A consumer that is not there is made, and begins with the oldest mail.
+    ///
+    /// # Errors
+    /// [`InboxError`].
+    pub async fn take_mail(
+        &self,
+        name: &str,
+        limit: usize,
+        patience: Duration,
+        lease: Option<Duration>,
+    ) -> Result<Taken, InboxError> {
+        let (consumers, gate) = (&self.inner.mail.consumers, self.gate());
+        self.create_consumer(name, Begin::Oldest).await?;
+        let deadline = tokio::time::Instant::now() + patience;
+        loop {
+            let last = self.inner.mail.mailbox.last();
+            let taken = consumers.take(name, limit, lease, &gate).await?;
+            if !taken.messages.is_empty() || taken.missed > 0 {
+                return Ok(taken);
+            }
+            // A claim that runs out is looked for in between.
+            let wait = tokio::time::Instant::now() + CLAIM_CHECK;
+            let arrival = self.inner.mail.mailbox.arrival_after(last);
+            let arrival = tokio::time::timeout_at(deadline.min(wait), arrival).await;
+            let ended = arrival == Ok(false);
+            if ended || (arrival.is_err() && tokio::time::Instant::now() >= deadline) {
+                return Ok(taken);
+            }
+        }
+    }
+
+    /// Acknowledges mail for a consumer; senders who want to know are told that it was read.
+    ///
+    /// # Errors
+    /// [`InboxError`].
+    pub async fn ack_mail(&self, name: &str, ack: Ack) -> Result<(), InboxError> {
+        let news = self.inner.mail.consumers.ack(name, &ack).await?;
+        if !news.is_empty() {
+            let read = self.inner.mail.mailbox.store().mail_by_number(news).await?;
+            ReadNotes::of(read).post(self).await;
+        }
+        Ok(())
+    }
+
+    /// Gives claimed mail back.
+    ///
+    /// # Errors
+    /// [`InboxError`].
+    pub async fn release_mail(&self, name: &str, numbers: &[u64]) -> Result<(), InboxError> {
+        let released = self.inner.mail.consumers.change(name, |consumer| {
+            consumer.release(numbers);
+            Ok(())
+        });
+        released.await
+    }
+
+    /// Puts a consumer to another place, so that mail is handed out again, or skipped.
+    ///
+    /// # Errors
+    /// [`InboxError`].
+    pub async fn seek_mail(&self, name: &str, begin: Begin) -> Result<(), InboxError> {
+        let consumers = &self.inner.mail.consumers;
+        let (to, last) = (consumers.begin(begin), self.inner.mail.mailbox.last());
+        consumers
+            .change(name, |consumer| {
+                consumer.seek(to, last);
+                Ok(())
+            })
+            .await
+    }
+}
+
+/// How often claims that ran out are looked for while nothing comes.
+const CLAIM_CHECK: Duration = Duration::from_secs(1);

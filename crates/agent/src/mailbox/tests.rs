@@ -1,0 +1,162 @@
+//! Readers over a store in memory.
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use x0x_core::{MachineId, SystemClock, WallTime};
+use x0x_direct::{
+    Quotas, Standing, Standings,
+    mail::{MailChange, MailOutcome, MemoryMailStore, Retention},
+};
+use x0x_trust::Trust;
+
+use super::*;
+
+#[derive(Debug)]
+struct Everybody;
+
+impl Standings for Everybody {
+    fn standing(&self, _: &AgentId, _: &MachineId) -> Standing {
+        Standing::Contact
+    }
+}
+
+struct Desk {
+    mailbox: Mailbox,
+    gate: Gate,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let admittance = Admittance::new(Arc::new(Everybody), Quotas::default());
+        let mailbox = Mailbox::new(Arc::new(MemoryMailStore::default()), admittance, 0);
+        let trust = Trust::in_memory(Arc::new(SystemClock::new()));
+        Self { mailbox, gate: Gate::new(trust, AgentId::new([9; 32]), 0) }
+    }
+
+    fn reader(&self) -> DirectEvents {
+        self.mailbox.reader(self.gate.clone())
+    }
+
+    /// A message comes: stored, or passing by.
+    async fn comes(&self, n: u64, stored: bool, len: usize) {
+        let mut message = DirectMessage {
+            id: u128::from(n).to_be_bytes(),
+            from: AgentId::new([1; 32]),
+            to: AgentId::new([2; 32]),
+            machine: MachineId::new([3; 32]),
+            payload: Bytes::from(vec![0; len]),
+            received_at: WallTime::default(),
+            number: 0,
+            reply_to: None,
+            wants_read: false,
+        };
+        if stored {
+            let change = MailChange::Receive(message.clone());
+            let outcomes = self.mailbox.store().commit(vec![change]).await.expect("it is stored");
+            let [MailOutcome::Stored(number)] = outcomes[..] else { panic!("{outcomes:?}") };
+            message.number = number;
+        }
+        self.mailbox.push(message);
+    }
+}
+
+async fn take(reader: &mut DirectEvents) -> u128 {
+    match reader.next().await {
+        Some(DirectEvent::Message(message)) => u128::from_be_bytes(message.id),
+        other => panic!("expected a message, got {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_reader_sees_what_nobody_has_read_and_then_what_comes() {
+    let desk = Desk::new();
+    let many = MAX_MAILBOX_MESSAGES as u64 + 500;
+    for n in 1..=many {
+        desk.comes(n, true, 10).await;
+    }
+    let mut reader = desk.reader();
+    for n in 1..=many {
+        assert_eq!(take(&mut reader).await, u128::from(n), "from the store, then from memory");
+    }
+    assert!(reader.next().now_or_never().is_none());
+    desk.comes(many + 1, true, 10).await;
+    assert_eq!(take(&mut reader).await, u128::from(many + 1));
+    assert!(desk.reader().next().now_or_never().is_none(), "all of it was read");
+    let mut resumed = desk.reader().resume_after(many - 2);
+    assert_eq!(take(&mut resumed).await, u128::from(many - 1));
+    desk.mailbox.close();
+    assert!(reader.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_slow_reader_goes_on_in_the_store_and_is_told_what_was_never_there() {
+    let desk = Desk::new();
+    let mut reader = desk.reader();
+    desk.comes(1, true, 10).await;
+    desk.comes(2, false, 10).await;
+    assert_eq!((take(&mut reader).await, take(&mut reader).await), (1, 2));
+    assert!(desk.reader().next().now_or_never().is_none(), "somebody has had both");
+    for n in 3..13 {
+        desk.comes(n, false, 10).await;
+    }
+    for n in 13..13 + MAX_MAILBOX_MESSAGES as u64 {
+        desk.comes(n, true, 10).await;
+    }
+    for n in 13..13 + MAX_MAILBOX_MESSAGES as u64 {
+        match reader.next().await {
+            Some(DirectEvent::Lagged { missed }) => {
+                assert_eq!(missed, 10, "the ones that were never stored");
+                assert_eq!(take(&mut reader).await, u128::from(n));
+            }
+            Some(DirectEvent::Message(message)) => {
+                assert_eq!(message.id, u128::from(n).to_be_bytes());
+            }
+            None => panic!("the mailbox is open"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_pruned_is_counted() {
+    let desk = Desk::new();
+    for n in 1..=100 {
+        desk.comes(n, true, 10).await;
+    }
+    let mut retention = Retention::default();
+    retention.messages = 30;
+    let prune = MailChange::Prune { retention, now: WallTime::default() };
+    desk.mailbox.store().commit(vec![prune]).await.expect("it is pruned");
+    // As after a restart: nothing is in memory.
+    let store = Arc::clone(desk.mailbox.store());
+    let admittance = Admittance::new(Arc::new(Everybody), Quotas::default());
+    let desk = Desk { mailbox: Mailbox::new(store, admittance, 100), gate: desk.gate };
+    let mut reader = desk.reader().resume_after(20);
+    assert!(matches!(reader.next().await, Some(DirectEvent::Lagged { missed: 50 })));
+    for n in 71..=100 {
+        assert_eq!(take(&mut reader).await, n);
+    }
+    let mut stranger = desk.reader().resume_after(5000);
+    assert!(matches!(stranger.next().await, Some(DirectEvent::Lagged { missed: 70 })));
+}
+
+#[tokio::test]
+async fn an_answer_comes_to_who_asked_and_from_nobody_else() {
+    let desk = Desk::new();
+    let asked = 7_u128.to_be_bytes();
+    let answer = desk.mailbox.answer_to(asked, AgentId::new([1; 32])).expect("room");
+    assert!(desk.mailbox.answer_to(asked, AgentId::new([1; 32])).is_none(), "asked twice");
+    let message = |from: u8| DirectMessage {
+        id: [from; 16],
+        from: AgentId::new([from; 32]),
+        to: AgentId::new([2; 32]),
+        machine: MachineId::new([3; 32]),
+        payload: Bytes::new(),
+        received_at: WallTime::default(),
+        number: 0,
+        reply_to: Some(asked),
+        wants_read: false,
+    };
+    desk.mailbox.push(message(5));
+    desk.mailbox.push(message(1));
+    assert_eq!(answer.await.expect("it is answered").id, [1; 16]);
+}

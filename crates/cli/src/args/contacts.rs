@@ -1,0 +1,97 @@
+//! Grammar of contacts and trust.
+
+use clap::Subcommand;
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum ContactsCommand {
+    List,
+    Add {
+        /// The agent's id
+        agent: String,
+        /// blocked, unknown, known or trusted
+        #[arg(long, value_name = "LEVEL")]
+        trust: Option<String>,
+        /// A name for it
+        #[arg(long)]
+        label: Option<String>,
+    },
+    Update {
+        /// The agent's id
+        agent: String,
+        /// blocked, unknown, known or trusted
+        #[arg(long, value_name = "LEVEL")]
+        trust: Option<String>,
+        /// anonymous, known, trusted or pinned
+        #[arg(long, value_name = "TYPE")]
+        identity_type: Option<String>,
+    },
+    Remove {
+        /// The agent's id
+        agent: String,
+    },
+    Revoke {
+        /// The agent's id
+        agent: String,
+        /// Why
+        #[arg(long)]
+        reason: String,
+    },
+    Revocations {
+        /// The agent's id
+        agent: String,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum MachinesCommand {
+    List {
+        /// The contact's agent id
+        agent: String,
+    },
+    Add {
+        /// The contact's agent id
+        agent: String,
+        /// The machine's id
+        machine: String,
+        /// A name for it
+        #[arg(long)]
+        label: Option<String>,
+        /// Also pin the contact to it
+        #[arg(long)]
+        pin: bool,
+    },
+    Remove {
+        /// The contact's agent id
+        agent: String,
+        /// The machine's id
+        machine: String,
+    },
+    Pin {
+        /// The contact's agent id
+        agent: String,
+        /// The machine's id
+        machine: String,
+    },
+    Unpin {
+        /// The contact's agent id
+        agent: String,
+        /// The machine's id
+        machine: String,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum TrustCommand {
+    Set {
+        /// The agent's id
+        agent: String,
+        /// blocked, unknown, known or trusted
+        level: String,
+    },
+    Evaluate {
+        /// The agent's id
+        agent: String,
+        /// The machine's id
+        machine: String,
+    },
+}

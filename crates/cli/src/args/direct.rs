@@ -1,0 +1,67 @@
+//! Grammar of private messages.
+
+use clap::{Args, Subcommand};
+
+use super::Limit;
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum DirectCommand {
+    Connect {
+        /// The agent's id
+        agent: String,
+    },
+    ConnectMachine {
+        /// The machine's id
+        machine: String,
+    },
+    Send(SendArguments),
+    Request {
+        /// The recipient's id
+        agent: String,
+        /// The message
+        message: String,
+        /// How long to wait for the answer
+        #[arg(long, value_name = "N", default_value_t = 30_000)]
+        timeout_ms: u64,
+    },
+    Status {
+        /// The message's id
+        id: String,
+    },
+    Cancel {
+        /// The message's id
+        id: String,
+    },
+    Receipts(Limit),
+    Connections,
+    Events(Limit),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct SendArguments {
+    /// The recipient's id
+    pub(crate) agent: String,
+    /// The message
+    pub(crate) message: String,
+    /// Also measure the round trip, waiting this long
+    #[arg(long, value_name = "N")]
+    pub(crate) require_ack_ms: Option<u64>,
+    /// Keep it here until the recipient can be reached
+    #[arg(long)]
+    pub(crate) queue: bool,
+    /// Be told when it was read; for queued messages
+    #[arg(long, requires = "queue")]
+    pub(crate) read_receipt: bool,
+    /// How long a queued message is tried
+    #[arg(long, value_name = "SECS", requires = "queue")]
+    pub(crate) lifetime: Option<u64>,
+    /// The message that it answers
+    #[arg(long, value_name = "ID")]
+    pub(crate) reply_to: Option<String>,
+    /// Names it, so that sending it again delivers it once
+    #[arg(long, value_name = "HEX")]
+    pub(crate) id: Option<String>,
+    /// Never store it at the recipient
+    #[arg(long, conflicts_with = "queue")]
+    pub(crate) session: bool,
+}
