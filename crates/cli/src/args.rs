@@ -27,8 +27,7 @@ pub(crate) use self::files::{AcceptFileArguments, ReceiveFileArguments, SendFile
 pub(crate) use self::identity::{AgentCommand, IdentityCommand, Revoked, UserIdCommand};
 pub(crate) use self::inbox::{HistoryArguments, InboxCommand, Reader, WatchArguments};
 pub(crate) use self::network::{
-    AgentsCommand, DiagnosticsCommand, DiscoveredMachinesCommand, NetworkCommand, PresenceCommand,
-    UsersCommand,
+    AgentsCommand, DiagnosticsCommand, NetworkCommand, PresenceCommand, UsersCommand,
 };
 pub(crate) use self::pubsub::{Keep, Limit};
 
@@ -119,7 +118,7 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Option<ContactsCommand>,
     },
-    /// The machines of contacts
+    /// The machines of contacts, and those that announced agents are on
     #[command(subcommand)]
     Machines(MachinesCommand),
     /// How much other agents are trusted
@@ -148,11 +147,6 @@ pub(crate) enum Command {
     Agents {
         #[command(subcommand)]
         command: Option<AgentsCommand>,
-    },
-    /// Machines of the agents that announced themselves
-    Machines {
-        #[command(subcommand)]
-        command: Option<DiscoveredMachinesCommand>,
     },
     /// What users have certified
     #[command(subcommand)]

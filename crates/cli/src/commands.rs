@@ -56,7 +56,6 @@ pub(crate) fn run(arguments: Arguments, output: &mut Output) -> Result<()> {
             show(&client()?, &Call::new(Operation::GossipDiagnostics), output)
         }
         Command::Agents { command } => agents::run(&client()?, command, output),
-        Command::Machines { command } => agents::machines(&client()?, command, output),
         Command::Users(command) => agents::users(&client()?, command, output),
         Command::Find { agent } => presence::find(&client()?, &agent, output),
         Command::Presence { command } => presence::run(&client()?, command, output),

@@ -122,7 +122,7 @@ fn network_and_topics_are_tables_or_json() {
 #[test]
 fn every_call_goes_where_the_table_says_with_the_token() {
     let id = "cd".repeat(32);
-    let calls: [(&[&str], &str, Value); 15] = [
+    let calls: [(&[&str], &str, Value); 27] = [
         (&["status"], "GET /status", Value::Null),
         (&["agent"], "GET /agent", Value::Null),
         (

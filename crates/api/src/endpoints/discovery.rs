@@ -58,7 +58,7 @@ pub(super) const TABLE: &[Endpoint] = &[
         CATEGORY,
         json::<DiscoveredMachinesResponse>(),
     )
-    .cli("machines list")
+    .cli("machines discovered")
     .says("Machines of the agents that announced themselves lately.")
     .query(&[Parameter::new("unfiltered", "boolean", "Also those of agents whose announcement expired.")]),
     get(

@@ -44,6 +44,18 @@ pub(crate) enum ContactsCommand {
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum MachinesCommand {
+    Discovered {
+        /// Also those of agents whose announcement expired
+        #[arg(long)]
+        unfiltered: bool,
+    },
+    Get {
+        /// The machine's id
+        machine: String,
+        /// Wait this many seconds for an agent on it to show
+        #[arg(long, value_name = "SECS")]
+        wait: Option<u64>,
+    },
     List {
         /// The contact's agent id
         agent: String,

@@ -39,22 +39,6 @@ pub(crate) enum AgentsCommand {
 }
 
 #[derive(Subcommand, Debug)]
-pub(crate) enum DiscoveredMachinesCommand {
-    List {
-        /// Also those of agents whose announcement expired
-        #[arg(long)]
-        unfiltered: bool,
-    },
-    Get {
-        /// The machine's id
-        machine: String,
-        /// Wait this many seconds for an agent on it to show
-        #[arg(long, value_name = "SECS")]
-        wait: Option<u64>,
-    },
-}
-
-#[derive(Subcommand, Debug)]
 pub(crate) enum UsersCommand {
     Agents {
         /// The user's id

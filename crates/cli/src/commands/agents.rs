@@ -5,7 +5,7 @@ use std::time::Duration;
 use x0x_api::Operation;
 
 use super::show;
-use crate::args::{AgentsCommand, DiscoveredMachinesCommand, UsersCommand};
+use crate::args::{AgentsCommand, UsersCommand};
 use crate::client::{Call, Client};
 use crate::error::Result;
 use crate::output::Output;
@@ -38,34 +38,13 @@ pub(super) fn run(
 }
 
 /// Waits as long as the user does.
-fn waiting(call: Call, wait: Option<u64>) -> Call {
+pub(super) fn waiting(call: Call, wait: Option<u64>) -> Call {
     match wait {
         Some(seconds) => {
             call.query("wait", seconds.to_string()).patient(Duration::from_secs(seconds))
         }
         None => call,
     }
-}
-
-/// Runs the commands of `machines`; without a word, `machines list`.
-pub(super) fn machines(
-    client: &Client,
-    command: Option<DiscoveredMachinesCommand>,
-    output: &mut Output,
-) -> Result<()> {
-    let call = match command {
-        None | Some(DiscoveredMachinesCommand::List { unfiltered: false }) => {
-            Call::new(Operation::DiscoveredMachines)
-        }
-        Some(DiscoveredMachinesCommand::List { unfiltered: true }) => {
-            Call::new(Operation::DiscoveredMachines).query("unfiltered", true.to_string())
-        }
-        Some(DiscoveredMachinesCommand::Get { machine, wait }) => {
-            let call = Call::new(Operation::DiscoveredMachine).parameter("machine_id", &machine);
-            waiting(call, wait)
-        }
-    };
-    show(client, &call, output)
 }
 
 /// Runs the commands of `users`.

@@ -6,7 +6,7 @@ use x0x_api::types::{
     UpdateContactRequest,
 };
 
-use super::show;
+use super::{agents::waiting, show};
 use crate::args::{ContactsCommand, MachinesCommand, TrustCommand};
 use crate::client::{Call, Client};
 use crate::error::Result;
@@ -49,6 +49,16 @@ pub(super) fn machines(
         of(operation, agent).parameter("machine_id", machine)
     };
     let call = match command {
+        MachinesCommand::Discovered { unfiltered: false } => {
+            Call::new(Operation::DiscoveredMachines)
+        }
+        MachinesCommand::Discovered { unfiltered: true } => {
+            Call::new(Operation::DiscoveredMachines).query("unfiltered", true.to_string())
+        }
+        MachinesCommand::Get { machine, wait } => {
+            let call = Call::new(Operation::DiscoveredMachine).parameter("machine_id", &machine);
+            waiting(call, wait)
+        }
         MachinesCommand::List { agent } => of(Operation::ContactMachines, &agent),
         MachinesCommand::Add { agent, machine, label, pin } => {
             let body = AddMachineRequest { machine_id: machine, label, pinned: pin };

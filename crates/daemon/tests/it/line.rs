@@ -94,7 +94,7 @@ async fn agents_are_shown_by_machine() {
     assert_eq!(of_agent["machine"]["agent_ids"], json!([other]));
     let one = nodes[0].cli(&["machines", "get", &machine]).await;
     assert_eq!(one["machine"]["agent_ids"], json!([other]), "{one}");
-    let listed = nodes[0].cli(&["machines"]).await;
+    let listed = nodes[0].cli(&["machines", "discovered"]).await;
     let listed = listed["machines"].as_array().expect("a list");
     assert!(listed.iter().any(|known| known["machine_id"] == machine), "{listed:?}");
     let reach = nodes[0].cli(&["agents", "reachability", &other]).await;

@@ -307,7 +307,8 @@ impl Finder {
         let slow = search.candidates.values();
         let slow = slow.filter_map(|known| known.progress.holds_up(now, &self.config));
         let slow = slow.map(|left| now + left);
-        search.next = deadlines.chain(walk).chain(slow).chain([search.until]).min().unwrap_or(search.until);
+        search.next =
+            deadlines.chain(walk).chain(slow).chain([search.until]).min().unwrap_or(search.until);
         self.searches.insert(id, search);
     }
 
