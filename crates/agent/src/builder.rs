@@ -6,11 +6,12 @@ use bytes::Bytes;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use x0x_core::{AgentId, Clock, MachineId, SeededRng, SystemClock, UserId};
+use x0x_files::Seeks;
 use x0x_gossip_membership::{Membership, MembershipConfig};
 use x0x_gossip_pubsub::{Gossip, GossipConfig, LogStore};
 use x0x_identity::{Identity, IdentityStore, SecretKey, SignedBinding};
 use x0x_presence::Presence;
-use x0x_rendezvous::{Discovery, DiscoveryConfig, LocalAgent};
+use x0x_rendezvous::{Discovery, DiscoveryConfig, Finding, LocalAgent};
 use x0x_store::{SqliteStore, StoreConfig};
 use x0x_transport::{
     LocalHello, Node, Transport,
@@ -93,21 +94,12 @@ impl AgentBuilder {
         let agent = &identity.agent;
         let below =
             Below { node: &node, membership: &membership, agent, gate: &gate, clock: &clock, seed };
-        let presence = start_presence(&below)?;
-        // An endpoint bound to loopback can only have peers on this machine.
-        let finding = start_finding(&below, identity.generation, config.bind.ip().is_loopback())?;
-        let discovery = start_discovery(&config, &identity, &gossip, &below).await?;
+        let (presence, finding, discovery) =
+            start_seeing(&config, &identity, &gossip, &below).await?;
         let kem_public = identity.agent_kem.public_key().as_bytes().to_vec();
         let standing = standing(&config, keys, identity, &gossip, &gate, &clock);
-        let discovery = discovery.with_finding(finding.clone());
-        let mail::Started { direct, mail, itself, mut tasks } = started;
-        tasks.extend([
-            tokio::spawn(effects(&gate, &node, &discovery, &presence, changes).run(stop.clone())),
-            renew_bindings(&node, Arc::clone(&standing), Arc::clone(&clock), stop.clone()),
-            tokio::spawn(standing.notices.clone().run(Arc::clone(&standing), stop.clone())),
-            watch_contacts(presence.clone(), trust.clone(), stop.clone()),
-            keep_linked(Arc::clone(&gossip), finding.clone(), Arc::clone(&clock), stop.clone()),
-        ]);
+        let effects = effects(&gate, &node, &discovery, &presence, changes);
+        let mail::Started { direct, mail, itself, tasks } = started;
         let agent = Agent {
             inner: Arc::new(Inner {
                 agent_id,
@@ -136,10 +128,42 @@ impl AgentBuilder {
         };
         // Nobody else sets it.
         let _ = itself.set(Arc::downgrade(&agent.inner));
-        let seeking = seek(agent.clone(), seeks, agent.inner.stop.clone());
-        agent.inner.tasks.lock().await.push(tokio::spawn(seeking));
+        start_tasks(&agent, effects, seeks).await;
         Ok(agent)
     }
+}
+
+/// What goes on beside the layers, until the agent stops.
+async fn start_tasks(agent: &Agent, effects: Effects, seeks: Seeks) {
+    let inner = &agent.inner;
+    let (standing, clock, stop) = (&inner.standing, &inner.clock, &inner.stop);
+    inner.tasks.lock().await.extend([
+        tokio::spawn(effects.run(stop.clone())),
+        renew_bindings(&inner.node, Arc::clone(standing), Arc::clone(clock), stop.clone()),
+        tokio::spawn(standing.notices.clone().run(Arc::clone(standing), stop.clone())),
+        watch_contacts(inner.presence.clone(), inner.trust.clone(), stop.clone()),
+        keep_linked(
+            Arc::clone(&inner.gossip),
+            inner.finding.clone(),
+            Arc::clone(clock),
+            stop.clone(),
+        ),
+        tokio::spawn(seek(agent.clone(), seeks, stop.clone())),
+    ]);
+}
+
+/// What sees others, and is seen by them.
+async fn start_seeing(
+    config: &AgentConfig,
+    identity: &Identity,
+    gossip: &Arc<Gossip>,
+    below: &Below<'_>,
+) -> Result<(Presence, Finding, Discovery), StartError> {
+    let presence = start_presence(below)?;
+    // An endpoint bound to loopback can only have peers on this machine.
+    let finding = start_finding(below, identity.generation, config.bind.ip().is_loopback())?;
+    let discovery = start_discovery(config, identity, gossip, below).await?;
+    Ok((presence, finding.clone(), discovery.with_finding(finding)))
 }
 
 /// Who this is.
