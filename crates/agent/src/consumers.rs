@@ -227,8 +227,9 @@ impl Consumers {
                         bytes += message.payload.len() as u64;
                         messages.push(message);
                     } else {
-                        // Whoever was blocked since is not heard, and not waited for.
-                        changed.ack(&[message.number], last)?;
+                        // Whoever was blocked since is not heard, and not waited for. Without
+                        // room to note it, it is passed over again.
+                        let _ = changed.ack(&[message.number], last);
                     }
                 }
             }
@@ -254,7 +255,8 @@ impl Consumers {
 
     /// Acknowledges; returns the numbers for which that is news to every consumer.
     async fn ack(&self, name: &str, ack: &Ack) -> Result<Vec<u64>, InboxError> {
-        let last = self.mailbox.last();
+        // What was handed out may be ahead of what the mailbox was told of.
+        let last = self.mailbox.last().max(self.mailbox.seen());
         let fresh = self.change(name, |consumer| match ack {
             Ack::Numbers(numbers) => Ok(consumer.ack(numbers, last)?),
             Ack::Through(number) => {

@@ -217,12 +217,13 @@ impl Publisher {
     }
 
     /// Tells that the signer waits until so many entries wait; 0 when it waits for none.
-    pub(crate) const fn wait_for(&mut self, entries: usize) {
+    pub const fn wait_for(&mut self, entries: usize) {
         self.awaited = entries;
     }
 
     /// Whether the entry accepted last is the one that the signer waits for.
-    pub(crate) const fn has_awaited(&self) -> bool {
+    #[must_use]
+    pub const fn has_awaited(&self) -> bool {
         self.entries == self.awaited
     }
 

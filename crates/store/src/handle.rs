@@ -83,7 +83,7 @@ impl SqliteStore {
         &self,
         read: impl FnOnce(&Connection, &StoreMetrics) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, MailError> {
-        self.read(read).await.map_err(mail_error)
+        self.read(false, read).await.map_err(mail_error)
     }
 
     async fn ask<T>(
@@ -124,9 +124,10 @@ impl SqliteStore {
     /// Reads with a connection of its own, one reader at a time.
     async fn read<T: Send + 'static>(
         &self,
+        tail: bool,
         read: impl FnOnce(&Connection, &StoreMetrics) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let file = self.ask(Command::Barrier).await?;
+        let file = self.ask(|reply| Command::Barrier { tail, reply }).await?;
         let alone = Arc::clone(&self.loading).lock_owned().await;
         let (config, metrics) = (Arc::clone(&self.config), Arc::clone(&self.metrics));
         let task = tokio::task::spawn_blocking(move || {
@@ -153,7 +154,9 @@ impl LogStore for SqliteStore {
         topic: TopicId,
         limits: LoadLimits,
     ) -> BoxFuture<'_, Result<Option<StoredTopic>, StoreError>> {
-        Box::pin(self.read(move |connection, metrics| load(connection, topic, limits, metrics)))
+        Box::pin(
+            self.read(true, move |connection, metrics| load(connection, topic, limits, metrics)),
+        )
     }
 
     fn commit(&self, changes: Vec<LogChange>) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -59,6 +59,11 @@ struct State {
     through: usize,
     /// The writer could not apply what is here. Nothing more is taken in until it could.
     stuck: bool,
+    /// A file could not be cut: nothing is taken in until both are emptied, since half a record would
+    /// hide what follows it.
+    spoiled: bool,
+    /// Which file the last process wrote to first.
+    older: usize,
     /// Writes were slow: not used before.
     rests: Option<Instant>,
     /// Authors whose keys are in the active file.
@@ -107,6 +112,8 @@ impl Tail {
             max_bytes: (config.cap() / 4).min(MAX_TAIL_BYTES),
             through: 0,
             stuck: false,
+            spoiled: false,
+            older: 0,
             rests: None,
             authors: BTreeSet::new(),
             buffer: Vec::new(),
@@ -160,8 +167,10 @@ impl Tail {
     /// What was read at the opening is in the tables.
     pub(crate) fn replayed(&self) {
         let mut state = self.state();
-        state.empty(0);
-        state.empty(1);
+        // The older first: the newer alone may be applied once more, the older alone not.
+        let older = state.older;
+        state.empty(older);
+        state.empty(older ^ 1);
         // A flush for each commit is what the other durability is about.
         state.takes = state.durability == Durability::Process;
     }
@@ -192,6 +201,8 @@ impl State {
         for file in &mut files {
             found.push(record::read_all(&file.read()?));
         }
+        self.older =
+            usize::from(found.first().map(|(first, _)| first) > found.last().map(|(last, _)| last));
         found.sort_by_key(|(generation, _)| *generation);
         self.generation = found.last().map_or(0, |(generation, _)| *generation) + 1;
         self.files = Some(files);
@@ -199,7 +210,7 @@ impl State {
     }
 
     fn append(&mut self, changes: &[LogChange]) -> Option<Appended> {
-        if !self.takes || self.stuck || self.through > 0 {
+        if !self.takes || self.stuck || self.spoiled || self.through > 0 {
             return None;
         }
         if self.rests.is_some_and(|until| Instant::now() < until) {
@@ -221,6 +232,7 @@ impl State {
         let began = Instant::now();
         if let Err(error) = file.append(&self.buffer) {
             tracing::debug!(%error, "the tail takes nothing");
+            self.spoiled = file.cut(file.len).is_err();
             self.authors.clear();
             return None;
         }
@@ -238,10 +250,14 @@ impl State {
 
     fn take(&mut self) -> Option<Pending> {
         if self.pending.changes.is_empty() {
+            if std::mem::take(&mut self.spoiled) {
+                self.empty(self.active ^ 1);
+                self.empty(self.active);
+            }
             return None;
         }
         // While the other file holds what could not be applied, nothing is appended.
-        if !self.stuck {
+        if !self.stuck && !self.spoiled {
             self.active ^= 1;
             self.generation += 1;
             self.authors.clear();
@@ -250,18 +266,19 @@ impl State {
     }
 
     fn applied(&mut self) {
+        let both = std::mem::take(&mut self.stuck) | std::mem::take(&mut self.spoiled);
         self.empty(self.active ^ 1);
-        if std::mem::take(&mut self.stuck) {
+        if both {
             self.empty(self.active);
         }
     }
 
-    /// Empties a file. One that cannot be emptied is used no more: at the worst it is applied again.
+    /// Empties a file. Nothing is taken in until one that cannot be emptied is.
     fn empty(&mut self, index: usize) {
         let Some(file) = self.files.as_mut().and_then(|files| files.get_mut(index)) else { return };
         if let Err(error) = file.cut(0) {
-            tracing::warn!(%error, "the tail cannot be emptied; commits are slower from now on");
-            self.files = None;
+            tracing::warn!(%error, "the tail cannot be emptied; commits are slower until it can");
+            self.spoiled = true;
         }
     }
 }
@@ -282,25 +299,15 @@ impl TailFile {
         Ok(bytes)
     }
 
-    /// Appends all or nothing.
+    /// Appends. After an error half of it may be there, until it is cut.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self.file.write_all(bytes) {
-            Ok(()) => {
-                self.len += bytes.len() as u64;
-                Ok(())
-            }
-            Err(error) => {
-                // Half a record would hide what follows it.
-                self.cut(self.len)?;
-                Err(error)
-            }
-        }
+        self.file.write_all(bytes)?;
+        self.len += bytes.len() as u64;
+        Ok(())
     }
 
     fn cut(&mut self, len: u64) -> io::Result<()> {
-        if self.len > len || len > 0 {
-            self.file.set_len(len)?;
-        }
+        self.file.set_len(len)?;
         self.file.seek(io::SeekFrom::Start(len))?;
         self.len = len;
         Ok(())

@@ -43,7 +43,11 @@ pub(crate) enum Command {
     /// Put what is in the tail into the tables.
     Apply,
     /// Answers once everything before it is committed, with the number of the file.
-    Barrier(oneshot::Sender<Result<u64, StoreError>>),
+    Barrier {
+        /// The tail has to be in the tables, too. Mail does not go through it.
+        tail: bool,
+        reply: oneshot::Sender<Result<u64, StoreError>>,
+    },
     /// A reader found the file of this number damaged.
     Damaged(u64, Arc<str>),
     Close(oneshot::Sender<Result<(), StoreError>>),
@@ -78,7 +82,7 @@ pub(crate) struct Writer {
     metrics: Arc<StoreMetrics>,
     tail: Tail,
     /// What a crash left in the tail, until it is in the tables.
-    left: Vec<Replayed>,
+    left: Option<Vec<Replayed>>,
     /// None when a new file could not be opened in place of a damaged one; tried again.
     connection: Option<Connection>,
     /// Counts files: a damaged one is followed by a new one.
@@ -109,7 +113,7 @@ impl Writer {
             commands,
             metrics,
             tail: tail.clone(),
-            left,
+            left: Some(left),
             connection: None,
             file: 0,
             tables: LogTables::default(),
@@ -122,7 +126,7 @@ impl Writer {
         };
         let result = writer.open().map(|()| {
             // What fails now is tried again before anything else is applied.
-            let _ = writer.replay();
+            let _ = writer.replay_left();
             tail
         });
         let failed = result.is_err();
@@ -152,8 +156,9 @@ impl Writer {
                     // It stays in the tail, and is tried again.
                     let _ = self.apply_tail();
                 }
-                Command::Barrier(reply) => {
-                    let result = self.connect().and_then(|()| self.apply_tail());
+                Command::Barrier { tail, reply } => {
+                    let applied = self.connect().and_then(|()| self.apply_tail());
+                    let result = if tail { applied } else { self.connect() };
                     drop(reply.send(result.map(|()| self.file)));
                 }
                 Command::Damaged(file, reason) if file == self.file => self.replace(&reason),
@@ -221,9 +226,7 @@ impl Writer {
     /// Puts what is in the tail into the tables. What was committed is not given up because the
     /// file is: it goes into the new one.
     fn apply_tail(&mut self) -> Result<(), StoreError> {
-        if !self.left.is_empty() {
-            self.connect().and_then(|()| self.replay())?;
-        }
+        self.replay_left()?;
         let Some(pending) = self.tail.take() else { return Ok(()) };
         let changes: Vec<&LogChange> = pending.changes.iter().collect();
         let mut result = self.connect().and_then(|()| self.apply(&changes));
@@ -240,10 +243,21 @@ impl Writer {
         result
     }
 
-    /// Puts what a crash left in the tail into the tables.
+    /// Puts what a crash left in the tail into the tables, into those of a new file if this one is
+    /// damaged.
+    fn replay_left(&mut self) -> Result<(), StoreError> {
+        if self.left.is_none() {
+            return Ok(());
+        }
+        let result = self.connect().and_then(|()| self.replay());
+        let Err(StoreError::Corrupt(reason)) = &result else { return result };
+        self.replace(reason);
+        self.connect().and_then(|()| self.replay())
+    }
+
     fn replay(&mut self) -> Result<(), StoreError> {
         let Some(connection) = &self.connection else { return Err(StoreError::Closed) };
-        let (tables, left) = (&mut self.tables, &self.left);
+        let (tables, left) = (&mut self.tables, self.left.as_deref().unwrap_or_default());
         let result = transaction(connection, |connection| {
             for change in left {
                 match change {
@@ -259,7 +273,7 @@ impl Writer {
             return Err(store_error(&error));
         }
         self.metrics.replayed.add(left.len() as u64);
-        self.left = Vec::new();
+        self.left = None;
         self.tail.replayed();
         Ok(())
     }

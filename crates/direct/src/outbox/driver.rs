@@ -92,10 +92,11 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn take(&self, bytes: u64) -> bool {
+    /// Makes room for a letter, where so many may wait.
+    fn take(&self, bytes: u64, most: u64) -> bool {
         let letters = self.letters.fetch_add(1, Ordering::Relaxed);
         let held = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        if letters < MAX_OUTBOX_LETTERS && held + bytes <= MAX_OUTBOX_BYTES {
+        if letters < most && held + bytes <= MAX_OUTBOX_BYTES {
             return true;
         }
         self.give_back(bytes);
@@ -152,14 +153,25 @@ impl Outbox {
     /// Posts a letter: returns once it is stored. It is sent as soon as its recipient can be
     /// reached, behind those that were posted to the same recipient before.
     ///
+    /// A caller that goes away withdraws nothing.
+    ///
     /// # Errors
     /// [`PostError`]; nothing is sent then.
-    pub async fn post(&self, mut letter: Letter) -> Result<u64, PostError> {
+    pub async fn post(&self, letter: Letter) -> Result<u64, PostError> {
+        // A task of its own: a letter that is stored has to be sent, whoever still waits for it.
+        let outbox = self.clone();
+        let posting = tokio::spawn(async move { outbox.post_whole(letter).await });
+        posting.await.unwrap_or(Err(PostError::Store(MailError::Closed)))
+    }
+
+    async fn post_whole(&self, mut letter: Letter) -> Result<u64, PostError> {
         let bytes = letter.payload.len() as u64;
         if letter.payload.len() > MAX_PAYLOAD {
             return Err(PostError::TooLarge(letter.payload.len()));
         }
-        if !self.waiting.take(bytes) {
+        // Others cause notes, and must not fill what this agent's own letters need.
+        let share = if letter.is_read_note { 4 } else { 1 };
+        if !self.waiting.take(bytes, MAX_OUTBOX_LETTERS / share) {
             return Err(PostError::Full);
         }
         (letter.state, letter.changed_at) = (LetterState::Queued, letter.posted_at);
