@@ -29,7 +29,7 @@
 //! }
 //! .encode(&binding);
 //!
-//! let news = Announcement::decode(&sent)?.verify(agent_id, wall)?;
+//! let (news, _binding) = Announcement::decode(&sent)?.verify(agent_id, wall)?;
 //! let mut cache = DiscoveryCache::new(Duration::from_secs(900));
 //! assert_eq!(cache.announced(Tick::ZERO, wall, news.clone()), Outcome::Kept);
 //! assert_eq!(cache.announced(Tick::ZERO, wall, news), Outcome::Replay);
