@@ -48,7 +48,7 @@ struct State {
     /// Commits are taken in. Else each goes through the writer.
     takes: bool,
     durability: Durability,
-    /// Where the next record goes.
+    /// Where the next record goes; what the other file holds is older.
     active: usize,
     /// Generation of the active file, greater than the other's.
     generation: u64,
@@ -62,8 +62,6 @@ struct State {
     /// A file could not be cut: nothing is taken in until both are emptied, since half a record would
     /// hide what follows it.
     spoiled: bool,
-    /// Which file the last process wrote to first.
-    older: usize,
     /// Writes were slow: not used before.
     rests: Option<Instant>,
     /// Authors whose keys are in the active file.
@@ -113,7 +111,6 @@ impl Tail {
             through: 0,
             stuck: false,
             spoiled: false,
-            older: 0,
             rests: None,
             authors: BTreeSet::new(),
             buffer: Vec::new(),
@@ -167,10 +164,7 @@ impl Tail {
     /// What was read at the opening is in the tables.
     pub(crate) fn replayed(&self) {
         let mut state = self.state();
-        // The older first: the newer alone may be applied once more, the older alone not.
-        let older = state.older;
-        state.empty(older);
-        state.empty(older ^ 1);
+        state.empty_both();
         // A flush for each commit is what the other durability is about.
         state.takes = state.durability == Durability::Process;
     }
@@ -201,8 +195,8 @@ impl State {
         for file in &mut files {
             found.push(record::read_all(&file.read()?));
         }
-        self.older =
-            usize::from(found.first().map(|(first, _)| first) > found.last().map(|(last, _)| last));
+        let generation = |index| found.get(index).map_or(0, |(generation, _)| *generation);
+        self.active = usize::from(generation(1) > generation(0));
         found.sort_by_key(|(generation, _)| *generation);
         self.generation = found.last().map_or(0, |(generation, _)| *generation) + 1;
         self.files = Some(files);
@@ -251,12 +245,12 @@ impl State {
     fn take(&mut self) -> Option<Pending> {
         if self.pending.changes.is_empty() {
             if std::mem::take(&mut self.spoiled) {
-                self.empty(self.active ^ 1);
-                self.empty(self.active);
+                self.empty_both();
             }
             return None;
         }
-        // While the other file holds what could not be applied, nothing is appended.
+        // While the other file holds what could not be applied, or may not be empty, nothing is
+        // appended.
         if !self.stuck && !self.spoiled {
             self.active ^= 1;
             self.generation += 1;
@@ -266,9 +260,19 @@ impl State {
     }
 
     fn applied(&mut self) {
-        let both = std::mem::take(&mut self.stuck) | std::mem::take(&mut self.spoiled);
+        if std::mem::take(&mut self.stuck) {
+            // Nothing was appended meanwhile.
+            self.empty_both();
+        } else {
+            // The active one may hold what was appended since.
+            self.empty(self.active ^ 1);
+        }
+    }
+
+    /// The older first: the newer alone may be applied once more, the older alone not.
+    fn empty_both(&mut self) {
         self.empty(self.active ^ 1);
-        if both {
+        if !self.spoiled {
             self.empty(self.active);
         }
     }

@@ -157,8 +157,9 @@ impl Writer {
                     let _ = self.apply_tail();
                 }
                 Command::Barrier { tail, reply } => {
-                    let applied = self.connect().and_then(|()| self.apply_tail());
-                    let result = if tail { applied } else { self.connect() };
+                    let result = self.connect();
+                    let result =
+                        if tail { result.and_then(|()| self.apply_tail()) } else { result };
                     drop(reply.send(result.map(|()| self.file)));
                 }
                 Command::Damaged(file, reason) if file == self.file => self.replace(&reason),

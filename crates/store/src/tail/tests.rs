@@ -172,3 +172,44 @@ fn a_second_process_and_the_safer_durability_do_without() {
     drop(tail);
     assert!(Tail::open(&power).1.is_empty(), "and only once");
 }
+
+/// Makes a file one that cannot be cut or written.
+fn spoil(tail: &Tail, path: &Path, spoiled: bool) {
+    let file = OpenOptions::new().read(true).write(!spoiled).open(path).unwrap();
+    let mut state = tail.state();
+    let active = state.active;
+    let files = state.files.as_mut().unwrap();
+    let len = files[active].len;
+    files[active].file = file;
+    if !spoiled {
+        files[active].cut(len).unwrap();
+    }
+}
+
+#[test]
+fn what_is_in_a_spoiled_file_outlives_the_batch_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let tail = opened(&dir);
+    tail.append(&[change(1)]).unwrap();
+    tail.take().unwrap();
+    tail.append(&[change(2)]).unwrap();
+    let path = &paths(&dir)[1];
+    spoil(&tail, path, true);
+    assert_eq!(tail.append(&[change(3)]), None, "goes through the writer");
+    tail.applied();
+    let held = |path: &PathBuf| positions(&record::read_all(&fs::read(path).unwrap()).1);
+    assert_eq!(held(path), [2], "not in the tables yet");
+
+    assert_eq!(tail.take().unwrap().changes.len(), 1);
+    tail.applied();
+    tail.done_through(1);
+    assert_eq!(tail.append(&[change(4)]), None, "until the file can be emptied");
+    tail.done_through(1);
+    assert!(tail.take().is_none());
+    assert_eq!(tail.append(&[change(4)]), None);
+    tail.done_through(1);
+    spoil(&tail, path, false);
+    assert!(tail.take().is_none());
+    assert_eq!(tail.append(&[change(5)]), Some(Appended::First));
+    assert_eq!(held(path), [5]);
+}
