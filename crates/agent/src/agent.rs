@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::task::JoinHandle;
 use x0x_core::{AgentId, Clock, MachineId, Metric, Tick, UserId};
-use x0x_direct::{Direct, mail::MailChange};
+use x0x_direct::{Direct, letters::Letters, mail::MailChange};
 use x0x_files::Files;
 use x0x_gossip_membership::Membership;
 use x0x_gossip_pubsub::{Gossip, LinkSnapshot, PubSubMetrics, Snapshot, TopicSnapshot};
@@ -14,7 +14,7 @@ use x0x_store::SqliteStore;
 use x0x_transport::{Node, SessionInfo, Transport};
 use x0x_trust::Trust;
 
-use crate::{AgentBuilder, identity::Standing, mail::Mail, topics::TopicNames};
+use crate::{AgentBuilder, Role, identity::Standing, mail::Mail, topics::TopicNames};
 
 /// An agent on the x0x network: an identity, its sessions, and everything that runs over them.
 ///
@@ -48,6 +48,7 @@ pub(crate) struct Inner {
     pub(crate) user_id: Option<UserId>,
     pub(crate) kem_public: Vec<u8>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) role: Role,
     pub(crate) started: Tick,
     pub(crate) node: Arc<Node>,
     pub(crate) engine_metrics: Arc<x0x_transport::quic::QuicMetrics>,
@@ -55,6 +56,7 @@ pub(crate) struct Inner {
     pub(crate) gossip: Arc<Gossip>,
     pub(crate) store: Option<SqliteStore>,
     pub(crate) direct: Direct,
+    pub(crate) letters: Letters,
     pub(crate) files: Files,
     pub(crate) presence: Presence,
     pub(crate) finding: Finding,
@@ -165,6 +167,7 @@ impl Agent {
             metrics.extend(store.metrics().snapshot());
         }
         metrics.extend(inner.direct.metrics().snapshot());
+        metrics.extend(inner.letters.metrics().snapshot());
         metrics.extend(inner.files.metrics().snapshot());
         metrics.extend(inner.presence.metrics().snapshot());
         metrics.extend(inner.finding.metrics().snapshot());
@@ -187,6 +190,7 @@ impl Agent {
         inner.discovery.shutdown().await;
         inner.gossip.shutdown().await;
         inner.files.shutdown().await;
+        inner.letters.shutdown().await;
         inner.mail.outbox.close();
         inner.direct.close();
         let seen = MailChange::Seen(inner.mail.mailing.admittance().seen_through());

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use x0x_core::{AgentId, Clock, MachineId, SeededRng, SystemClock, UserId};
+use x0x_direct::outbox::Outbox;
 use x0x_files::Seeks;
 use x0x_gossip_membership::{Membership, MembershipConfig};
 use x0x_gossip_pubsub::{Gossip, GossipConfig, LogStore};
@@ -26,8 +27,9 @@ use crate::{
     files::{seek, start_files},
     identity::{Hints, Standing},
     mail,
-    presence::{Below, start_finding, start_presence, watch_contacts},
+    presence::{Below, reach_suspects, start_finding, start_presence, watch_contacts},
     proofs::{Keeper, PROOFS},
+    sealed_letters::{Over, start_letters},
     topic_peers::keep_linked,
     topics::TopicNames,
     trust::{Gate, Notices},
@@ -96,10 +98,22 @@ impl AgentBuilder {
             Below { node: &node, membership: &membership, agent, gate: &gate, clock: &clock, seed };
         let (presence, finding, discovery) =
             start_seeing(&config, &identity, &gossip, &below).await?;
+        let mail::Started { direct, mail, letters, itself, tasks } = started;
+        let over = Over {
+            identity: &identity,
+            gate: &gate,
+            node: &node,
+            membership: &membership,
+            direct: &direct,
+            mail: &mail,
+            store: letters,
+            itself: &itself,
+            clock: &clock,
+        };
+        let letters = start_letters(&config, over).await?;
         let kem_public = identity.agent_kem.public_key().as_bytes().to_vec();
         let standing = standing(&config, keys, identity, &gossip, &gate, &clock);
-        let effects = effects(&gate, &node, &discovery, &presence, changes);
-        let mail::Started { direct, mail, itself, tasks } = started;
+        let effects = effects(&gate, &node, &discovery, &presence, &mail.outbox, changes);
         let agent = Agent {
             inner: Arc::new(Inner {
                 agent_id,
@@ -108,12 +122,14 @@ impl AgentBuilder {
                 kem_public,
                 started: clock.now(),
                 clock,
+                role: config.role,
                 node,
                 engine_metrics,
                 membership,
                 gossip,
                 store,
                 direct,
+                letters,
                 files,
                 presence,
                 finding,
@@ -142,6 +158,7 @@ async fn start_tasks(agent: &Agent, effects: Effects, seeks: Seeks) {
         renew_bindings(&inner.node, Arc::clone(standing), Arc::clone(clock), stop.clone()),
         tokio::spawn(standing.notices.clone().run(Arc::clone(standing), stop.clone())),
         watch_contacts(inner.presence.clone(), inner.trust.clone(), stop.clone()),
+        tokio::spawn(reach_suspects(agent.clone(), stop.clone())),
         keep_linked(
             Arc::clone(&inner.gossip),
             inner.finding.clone(),
@@ -161,7 +178,8 @@ async fn start_seeing(
 ) -> Result<(Presence, Finding, Discovery), StartError> {
     let presence = start_presence(below)?;
     // An endpoint bound to loopback can only have peers on this machine.
-    let finding = start_finding(below, identity.generation, config.bind.ip().is_loopback())?;
+    let finding =
+        start_finding(below, identity.generation, config.role, config.bind.ip().is_loopback())?;
     let discovery = start_discovery(config, identity, gossip, below).await?;
     Ok((presence, finding.clone(), discovery.with_finding(finding)))
 }
@@ -179,10 +197,12 @@ fn effects(
     node: &Arc<Node>,
     discovery: &Discovery,
     presence: &Presence,
+    outbox: &Outbox,
     events: TrustEvents,
 ) -> Effects {
     let (gate, node) = (gate.clone(), Arc::clone(node));
-    Effects { gate, node, discovery: discovery.clone(), presence: presence.clone(), events }
+    let (discovery, presence) = (discovery.clone(), presence.clone());
+    Effects { gate, node, discovery, presence, outbox: outbox.clone(), events }
 }
 
 /// Key files are read and written on a blocking thread. A user certifies the agent here, when there

@@ -6,10 +6,12 @@ use std::{
     time::Duration,
 };
 
-use x0x_direct::{Quotas, mail::Retention};
+use x0x_direct::{Quotas, letters::LettersConfig, mail::Retention};
 use x0x_files::AcceptRule;
 use x0x_gossip_pubsub::Limits as GossipLimits;
 use x0x_transport::SessionConfig;
+
+use crate::Role;
 
 /// Where topic logs are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,6 +38,8 @@ pub struct AgentConfig {
     pub data_dir: PathBuf,
     /// Where the QUIC endpoint listens. Default `[::]:0`: any interface, any free port.
     pub bind: SocketAddr,
+    /// What this node is for.
+    pub role: Role,
     /// First-contact hints. Default none: known peers are found through the peer cache.
     pub bootstrap: Vec<SocketAddr>,
     /// Machines of different networks refuse each other. Default `x0x`.
@@ -52,6 +56,8 @@ pub struct AgentConfig {
     pub mail_quotas: Quotas,
     /// What is kept of mail and letters.
     pub mail_retention: Retention,
+    /// Sealed letters: whether and how much is kept for others, and when own messages are left with them.
+    pub letters: LettersConfig,
     /// Where received files go; made 0700. Default `downloads` in the data folder.
     pub downloads: Option<PathBuf>,
     /// Which offered files are accepted without a question. Default none.
@@ -75,6 +81,7 @@ impl AgentConfig {
             user_key: None,
             data_dir: data_dir.into(),
             bind: SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0),
+            role: Role::default(),
             bootstrap: Vec::new(),
             network: "x0x".to_owned(),
             pure_pq: false,
@@ -86,6 +93,7 @@ impl AgentConfig {
             files_keep_free: 64 * 1024 * 1024,
             mail_quotas: Quotas::default(),
             mail_retention: Retention::default(),
+            letters: LettersConfig::default(),
             gossip: GossipLimits::default(),
             heartbeat: Duration::from_secs(300),
             announcement_ttl: Duration::from_secs(900),

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::sync::Mutex;
+use tokio::{
+    sync::{Mutex, Notify},
+    time::{Instant, sleep_until},
+};
 use x0x_core::{Clock, WallTime};
 use x0x_direct::{
     DirectMessage,
@@ -105,6 +108,8 @@ pub enum InboxError {
 #[derive(Debug)]
 pub(crate) struct Consumers {
     known: Mutex<BTreeMap<String, Consumer>>,
+    /// What was with somebody waits again. Other changes give no message to those who wait.
+    freed: Notify,
     mailbox: Mailbox,
     clock: Arc<dyn Clock>,
 }
@@ -123,7 +128,8 @@ impl Consumers {
             }
             Some((name, consumer?))
         });
-        Self { known: Mutex::new(known.take(MAX_CONSUMERS).collect()), mailbox, clock }
+        let known = Mutex::new(known.take(MAX_CONSUMERS).collect());
+        Self { known, freed: Notify::new(), mailbox, clock }
     }
 
     fn begin(&self, begin: Begin) -> u64 {
@@ -196,6 +202,12 @@ impl Consumers {
             *consumer = changed;
         }
         Ok(result)
+    }
+
+    /// How long it is from now until the first claim of a consumer runs out.
+    async fn first_claim(&self, name: &str, now: WallTime) -> Option<Duration> {
+        let ends = self.known.lock().await.get(name)?.first_claim(now)?;
+        Some(Duration::from_millis(ends.as_millis().saturating_sub(now.as_millis()).max(1)))
     }
 
     /// What waits for a consumer, claimed for a while if a lease is given.
@@ -317,20 +329,30 @@ impl Agent {
     ) -> Result<Taken, InboxError> {
         let (consumers, gate) = (&self.inner.mail.consumers, self.gate());
         self.create_consumer(name, Begin::Oldest).await?;
-        let deadline = tokio::time::Instant::now() + patience;
+        let mailbox = &self.inner.mail.mailbox;
+        let deadline = Instant::now() + patience;
         loop {
-            let last = self.inner.mail.mailbox.last();
+            let last = mailbox.last();
+            let freed = consumers.freed.notified();
+            tokio::pin!(freed);
+            // Registered before looking, so that nothing that is freed between is missed.
+            freed.as_mut().enable();
+            let now = consumers.clock.wall();
             let taken = consumers.take(name, limit, lease, &gate).await?;
             if !taken.messages.is_empty() || taken.missed > 0 {
                 return Ok(taken);
             }
-            // A claim that runs out is looked for in between.
-            let wait = tokio::time::Instant::now() + CLAIM_CHECK;
-            let arrival = self.inner.mail.mailbox.arrival_after(last);
-            let arrival = tokio::time::timeout_at(deadline.min(wait), arrival).await;
-            let ended = arrival == Ok(false);
-            if ended || (arrival.is_err() && tokio::time::Instant::now() >= deadline) {
-                return Ok(taken);
+            // One that ran out since then is looked for at once.
+            let claim = consumers.first_claim(name, now).await.map(|wait| Instant::now() + wait);
+            let until = claim.map_or(deadline, |at| at.min(deadline));
+            tokio::select! {
+                open = mailbox.arrival_after(last) => if !open {
+                    return Ok(taken);
+                },
+                () = freed => {}
+                () = sleep_until(until) => if Instant::now() >= deadline {
+                    return Ok(taken);
+                },
             }
         }
     }
@@ -357,7 +379,9 @@ impl Agent {
             consumer.release(numbers);
             Ok(())
         });
-        released.await
+        released.await?;
+        self.inner.mail.consumers.freed.notify_waiters();
+        Ok(())
     }
 
     /// Puts a consumer to another place, so that mail is handed out again, or skipped.
@@ -372,9 +396,8 @@ impl Agent {
                 consumer.seek(to, last);
                 Ok(())
             })
-            .await
+            .await?;
+        consumers.freed.notify_waiters();
+        Ok(())
     }
 }
-
-/// How often claims that ran out are looked for while nothing comes.
-const CLAIM_CHECK: Duration = Duration::from_secs(1);

@@ -1,6 +1,8 @@
 //! What a change of trust leads to, at once: sessions of those who are refused end, and what was learned
 //! from them is forgotten.
 //!
+//! Letters that wait for somebody who is blocked now are settled as blocked.
+//!
 //! A blocked agent keeps its session: it could tell by its end that it is blocked, and it may carry what
 //! others say. Nothing that it says itself gets further than the policy.
 
@@ -8,6 +10,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 use x0x_core::{AgentId, MachineId};
+use x0x_direct::outbox::Outbox;
 use x0x_identity::{BindingPolicy, Subject};
 use x0x_presence::Presence;
 use x0x_rendezvous::Discovery;
@@ -26,6 +29,7 @@ pub(crate) struct Effects {
     pub(crate) node: Arc<Node>,
     pub(crate) discovery: Discovery,
     pub(crate) presence: Presence,
+    pub(crate) outbox: Outbox,
     pub(crate) events: TrustEvents,
 }
 
@@ -70,6 +74,12 @@ impl Effects {
     /// Ends what an agent, or any, must not have any more.
     async fn enforce(&self, agent: Option<AgentId>) {
         self.expel(agent);
+        // Without an agent's name, the next attempt to send finds out.
+        if let Some(agent) = agent
+            && !self.gate.allows(&agent, None, Action::DirectSend)
+        {
+            self.outbox.forbid(agent).await;
+        }
         let known = match agent {
             Some(agent) => self.discovery.agent(&agent).await.into_iter().collect(),
             None => self.discovery.agents(true).await,

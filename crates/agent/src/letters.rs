@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio::{
-    sync::{broadcast, mpsc},
+    sync::{Notify, broadcast, mpsc},
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
@@ -76,6 +76,8 @@ impl Agent {
         let id = options.id.unwrap_or_else(|| self.inner.direct.new_id());
         let letter = self.letter(id, to, payload, &options);
         self.inner.mail.outbox.post(letter).await?;
+        self.inner.mail.recorder.posted();
+        self.inner.letters.posted(to);
         Ok(id)
     }
 
@@ -173,27 +175,32 @@ const RECORD_BATCH: usize = 256;
 /// Records messages that were sent at once, beside the sending: nobody waits for it, and what a crash
 /// takes from it is only missing in the history.
 #[derive(Debug, Clone)]
-pub(crate) struct Recorder(mpsc::Sender<Letter>);
+pub(crate) struct Recorder {
+    letters: mpsc::Sender<Letter>,
+    /// Tells whoever prunes that there is more.
+    stirred: Arc<Notify>,
+}
 
 impl Recorder {
     /// Ends when it is stopped, with what was handed to it recorded.
     pub(crate) fn start(
         store: Arc<dyn MailStore>,
+        stirred: Arc<Notify>,
         stop: CancellationToken,
     ) -> (Self, JoinHandle<()>) {
-        let (sender, mut letters) = mpsc::channel(MAX_RECORDS);
+        let (sender, mut receiver) = mpsc::channel(MAX_RECORDS);
         let task = tokio::spawn(async move {
             let mut batch = Vec::with_capacity(RECORD_BATCH);
             loop {
                 tokio::select! {
                     biased;
-                    taken = letters.recv_many(&mut batch, RECORD_BATCH) => {
+                    taken = receiver.recv_many(&mut batch, RECORD_BATCH) => {
                         if taken == 0 {
                             return;
                         }
                     }
-                    () = stop.cancelled(), if !letters.is_closed() => {
-                        letters.close();
+                    () = stop.cancelled(), if !receiver.is_closed() => {
+                        receiver.close();
                         continue;
                     }
                 }
@@ -203,14 +210,20 @@ impl Recorder {
                 }
             }
         });
-        (Self(sender), task)
+        (Self { letters: sender, stirred }, task)
     }
 
     /// The recipient's machine has the message.
     pub(crate) fn record(&self, mut letter: Letter) {
         letter.state = LetterState::Received;
         // A history that cannot keep up must not slow the sending down.
-        let _ = self.0.try_send(letter);
+        let _ = self.letters.try_send(letter);
+        self.stirred.notify_one();
+    }
+
+    /// A letter was posted.
+    fn posted(&self) {
+        self.stirred.notify_one();
     }
 }
 
@@ -232,12 +245,17 @@ impl Courier for Carrier {
 
 impl Agent {
     async fn carry(&self, to: AgentId, letters: Vec<Letter>) -> Vec<(u64, Outcome)> {
+        if to != self.agent_id() && self.inner.direct.machine_of(to).is_none() {
+            // Others may keep the letters meanwhile, unless a session comes about soon.
+            self.inner.letters.unreachable(to);
+        }
         let machine = match self.machine_for(to).await {
             Ok(machine) => machine,
             Err(error) => {
                 tracing::debug!(agent = %to.short(), %error, "letters wait");
-                let forbidden = matches!(error, SendDirectError::Forbidden(_));
-                let outcome = if forbidden { Outcome::Never } else { Outcome::Again };
+                // A machine that is refused may not be the agent's only one.
+                let forbidden = self.check_recipient(to).is_err();
+                let outcome = if forbidden { Outcome::Forbidden } else { Outcome::Again };
                 return letters.iter().map(|letter| (letter.number, outcome)).collect();
             }
         };

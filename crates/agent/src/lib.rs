@@ -31,6 +31,8 @@ mod mailbox;
 mod messaging;
 mod presence;
 mod proofs;
+mod role;
+mod sealed_letters;
 mod topic_peers;
 mod topics;
 pub mod trust;
@@ -50,11 +52,13 @@ pub use messaging::{
     QueuedDirect, TopicNameError,
 };
 
+pub use role::Role;
 pub use topics::MAX_TOPIC_NAMES;
 pub use trust::Subscription;
 pub use x0x_core::{AgentId, MachineId, Metric, MetricKind, UserId, WallTime};
 pub use x0x_direct::{
     DirectError, DirectMessage, Kind, LetterEvent, MessageId, Quotas, RefuseReason, Share, Terms,
+    letters::{Gap as LetterGap, LettersConfig, LettersStatus},
     mail::{
         HistoryEntry, HistoryQuery, Letter, LetterState, MailError, Retention as MailRetention,
     },

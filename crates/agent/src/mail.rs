@@ -5,11 +5,16 @@ use std::{
     time::Duration,
 };
 
-use tokio::task::JoinHandle;
+use tokio::{
+    sync::Notify,
+    task::JoinHandle,
+    time::{Instant, sleep, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 use x0x_core::Clock;
 use x0x_direct::{
     Admittance, Direct, DirectConfig, Inbox, Mailing,
+    letters::{LetterStore, MemoryLetterStore},
     mail::{MailChange, MailStore, MemoryMailStore, Retention},
     outbox::Outbox,
 };
@@ -26,11 +31,13 @@ use crate::{
     trust::Gate,
 };
 
-/// How often it is recorded how far mail was read: what a crash forgets is offered once more to
+/// How long after mail was read that is recorded: what a crash forgets is offered once more to
 /// readers that do not say where they were.
-const SEEN_INTERVAL: Duration = Duration::from_secs(1);
-/// How often mail that is not kept any more is let go.
+const SEEN_DELAY: Duration = Duration::from_secs(1);
+/// How often mail that is not kept any more is let go while some comes or goes.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
+/// The same while nothing does: mail only grows old then.
+const IDLE_PRUNE_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// Mail that comes, and letters that go.
 #[derive(Debug)]
@@ -46,6 +53,8 @@ pub(crate) struct Mail {
 pub(crate) struct Started {
     pub(crate) direct: Direct,
     pub(crate) mail: Mail,
+    /// Where sealed letters are kept.
+    pub(crate) letters: Arc<dyn LetterStore>,
     /// The agent itself, for its letters, once it is built.
     pub(crate) itself: Arc<OnceLock<Weak<Inner>>>,
     pub(crate) tasks: Vec<JoinHandle<()>>,
@@ -60,9 +69,12 @@ pub(crate) async fn start(
     clock: &Arc<dyn Clock>,
     stop: &CancellationToken,
 ) -> Result<Started, StartError> {
-    let store: Arc<dyn MailStore> = match store {
-        Some(store) => Arc::new(store.clone()),
-        None => Arc::new(MemoryMailStore::default()),
+    let (store, sealed): (Arc<dyn MailStore>, Arc<dyn LetterStore>) = match store {
+        Some(store) => (Arc::new(store.clone()), Arc::new(store.clone())),
+        None => {
+            let mail = Arc::new(MemoryMailStore::default());
+            (Arc::clone(&mail) as _, Arc::new(MemoryLetterStore::new(mail)))
+        }
     };
     let stored = store.load().await.map_err(layer("direct"))?;
     let admittance = Admittance::new(Arc::new(gate.clone()), config.mail_quotas);
@@ -72,17 +84,24 @@ pub(crate) async fn start(
     let at = Arc::clone(clock);
     let (direct, inbox) = Direct::start_with_mail(transport, settings, at, mailing.clone())
         .map_err(layer("direct"))?;
-    let mailbox = Mailbox::new(Arc::clone(&store), admittance, stored.last);
+    let stirred = Arc::<Notify>::default();
+    let mailbox = Mailbox::new(Arc::clone(&store), admittance, stored.last, Arc::clone(&stirred));
     let consumers = Consumers::new(mailbox.clone(), stored.consumers, Arc::clone(clock));
     let carrier = Carrier::default();
     let itself = Arc::clone(&carrier.0);
     let (letters, at) = (stored.pending, Arc::clone(clock));
     let outbox = Outbox::start(mailing.clone(), Arc::new(carrier), letters, at);
-    let (recorder, recording) = Recorder::start(store, stop.clone());
-    let tending = tend(mailing.clone(), config.mail_retention, Arc::clone(clock), stop.clone());
+    let (recorder, recording) = Recorder::start(store, Arc::clone(&stirred), stop.clone());
+    let tending = tokio::spawn(tend(
+        mailing.clone(),
+        stirred,
+        config.mail_retention,
+        Arc::clone(clock),
+        stop.clone(),
+    ));
     let tasks = vec![deliver(inbox, mailbox.clone()), recording, tending];
     let mail = Mail { mailing, mailbox, consumers, outbox, recorder };
-    Ok(Started { direct, mail, itself, tasks })
+    Ok(Started { direct, mail, letters: sealed, itself, tasks })
 }
 
 /// Moves messages from the direct layer's inbox into the mailbox; ends with the direct layer.
@@ -94,32 +113,46 @@ fn deliver(mut inbox: Inbox, mailbox: Mailbox) -> JoinHandle<()> {
     })
 }
 
-/// Records how far mail was read, and lets go what is not kept, now and then.
-fn tend(
+/// Records how far mail was read, and lets go what is not kept, after something came, went or was
+/// read. Sleeps while nothing does.
+async fn tend(
     mailing: Mailing,
+    stirred: Arc<Notify>,
     retention: Retention,
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
-) -> JoinHandle<()> {
-    tokio::spawn(async move {
-        let mut recorded = mailing.admittance().seen_through();
-        let mut seen = tokio::time::interval(SEEN_INTERVAL);
-        let mut prune = tokio::time::interval(PRUNE_INTERVAL);
-        loop {
-            let change = tokio::select! {
-                () = stop.cancelled() => return,
-                _ = seen.tick() => {
-                    let now = mailing.admittance().seen_through();
-                    if std::mem::replace(&mut recorded, now) == now {
-                        continue;
-                    }
-                    MailChange::Seen(now)
+) {
+    let mut recorded = mailing.admittance().seen_through();
+    let mut pruned = Instant::now();
+    let mut prune_at = pruned + PRUNE_INTERVAL;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = stirred.notified() => {
+                prune_at = prune_at.min(pruned + PRUNE_INTERVAL);
+                // What happens meanwhile shares the commit.
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = sleep(SEEN_DELAY) => {}
                 }
-                _ = prune.tick() => MailChange::Prune { retention, now: clock.wall() },
-            };
-            if let Err(error) = mailing.store().commit(vec![change]).await {
-                tracing::debug!(%error, "mail is not tended");
             }
+            () = sleep_until(prune_at) => {}
         }
-    })
+        let mut changes = Vec::new();
+        let seen = mailing.admittance().seen_through();
+        if std::mem::replace(&mut recorded, seen) != seen {
+            changes.push(MailChange::Seen(seen));
+        }
+        if Instant::now() >= prune_at {
+            changes.push(MailChange::Prune { retention, now: clock.wall() });
+            pruned = Instant::now();
+            prune_at = pruned + IDLE_PRUNE_INTERVAL;
+        }
+        if changes.is_empty() {
+            continue;
+        }
+        if let Err(error) = mailing.store().commit(changes).await {
+            tracing::debug!(%error, "mail is not tended");
+        }
+    }
 }

@@ -7,11 +7,18 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use tokio::sync::{Notify, oneshot};
+use tokio::{
+    sync::{Notify, oneshot},
+    time::{Instant, sleep_until},
+};
 use x0x_core::{AgentId, Counter, MachineId, Metric, MetricKind};
-use x0x_direct::{Admittance, DirectMessage, MessageId, Standing, Standings, mail::MailStore};
+use x0x_direct::{
+    Admittance, DirectMessage, MessageId, Standing, Standings,
+    mail::{MailError, MailStore},
+};
 use x0x_trust::{Action, Assessment, Level};
 
 use crate::trust::Gate;
@@ -28,6 +35,10 @@ const MESSAGE_OVERHEAD: usize = 256;
 const PAGE: usize = 64;
 /// Payload bytes after which a page ends.
 const PAGE_BYTES: u64 = 1024 * 1024;
+/// How often a page that cannot be read is tried again before a gap is told.
+const READ_RETRIES: u32 = 4;
+/// The first pause before that; it doubles each time.
+const READ_PAUSE: Duration = Duration::from_millis(500);
 /// A longer gap between two numbers is no count of messages: the numbers of a database that was lost
 /// are followed by ones far above.
 const MAX_COUNTED_GAP: u64 = 1 << 30;
@@ -74,6 +85,8 @@ struct State {
 struct Shared {
     state: Mutex<State>,
     arrived: Notify,
+    /// Something came or was read.
+    stirred: Arc<Notify>,
     store: Arc<dyn MailStore>,
     admittance: Admittance,
     lagged: Counter,
@@ -83,6 +96,12 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn note_seen(&self, number: u64) {
+        if self.admittance.seen(number) {
+            self.stirred.notify_one();
+        }
+    }
 }
 
 /// The mailbox. Cheap to clone; all clones are the same mailbox.
@@ -90,8 +109,13 @@ impl Shared {
 pub(crate) struct Mailbox(Arc<Shared>);
 
 impl Mailbox {
-    /// Over a store whose mail has numbers up to `last`.
-    pub(crate) fn new(store: Arc<dyn MailStore>, admittance: Admittance, last: u64) -> Self {
+    /// Over a store whose mail has numbers up to `last`. Tells when something came or was read.
+    pub(crate) fn new(
+        store: Arc<dyn MailStore>,
+        admittance: Admittance,
+        last: u64,
+        stirred: Arc<Notify>,
+    ) -> Self {
         Self(Arc::new(Shared {
             state: Mutex::new(State {
                 entries: VecDeque::new(),
@@ -104,6 +128,7 @@ impl Mailbox {
                 closed: false,
             }),
             arrived: Notify::new(),
+            stirred,
             store,
             admittance,
             lagged: Counter::default(),
@@ -132,9 +157,13 @@ impl Mailbox {
         state.passing += u64::from(message.number == 0);
         state.bytes += bytes;
         let passing = state.passing;
+        let is_stored = message.number > 0;
         state.entries.push_back(Entry { message, passing });
         drop(state);
         self.0.arrived.notify_waiters();
+        if is_stored {
+            self.0.stirred.notify_one();
+        }
     }
 
     /// Waits for the answer to a message of this id by an agent; `None` when too many are waited for.
@@ -167,6 +196,8 @@ impl Mailbox {
             passing,
             place: Place::Stored(VecDeque::new()),
             skipped: 0,
+            failures: 0,
+            retry_at: None,
             gate,
         }
     }
@@ -208,7 +239,7 @@ impl Mailbox {
 
     /// Mail up to this number is handed to somebody.
     pub(crate) fn note_seen(&self, number: u64) {
-        self.0.admittance.seen(number);
+        self.0.note_seen(number);
     }
 
     /// Ends every reader once it has read what is there.
@@ -271,6 +302,9 @@ pub struct DirectEvents {
     place: Place,
     /// Mail that was skipped and not told yet.
     skipped: u64,
+    /// How often the store could not be read since it last could, and when it is tried again.
+    failures: u32,
+    retry_at: Option<Instant>,
     /// Asked again at reading: an agent may have been blocked since its message came.
     gate: Gate,
 }
@@ -303,22 +337,50 @@ impl DirectEvents {
                 Step::Event(event) => return Some(event),
                 Step::End => return None,
                 Step::Wait => arrived.await,
-                Step::Read(last) => self.read_page(last).await,
+                Step::Read(last) => {
+                    if !self.read_page(last).await {
+                        return None;
+                    }
+                }
             }
         }
     }
 
-    /// Takes some more from the store, which has mail up to `last`.
-    async fn read_page(&mut self, last: u64) {
+    /// Takes some more from the store, which has mail up to `last`. False once the store is closed.
+    async fn read_page(&mut self, last: u64) -> bool {
+        if let Some(at) = self.retry_at {
+            sleep_until(at).await;
+            self.retry_at = None;
+        }
         match self.shared.store.mail(self.after, PAGE, PAGE_BYTES).await {
-            Ok(page) if page.is_empty() => self.skip_to(last),
-            Ok(page) => self.place = Place::Stored(page.into()),
+            Ok(page) => {
+                self.failures = 0;
+                if page.is_empty() {
+                    self.skip_to(last);
+                } else {
+                    self.place = Place::Stored(page.into());
+                }
+            }
+            // What is left is for the next run.
+            Err(MailError::Closed) => return false,
+            Err(error) if self.failures < READ_RETRIES => {
+                tracing::debug!(%error, "mail cannot be read now");
+                self.retry_at = Some(Instant::now() + READ_PAUSE * (1 << self.failures));
+                self.failures += 1;
+            }
             Err(error) => {
                 tracing::debug!(%error, "mail cannot be read");
-                // Readers go on with what is in memory, rather than wait for a disk that fails.
-                self.skip_to(last);
+                self.failures = 0;
+                // Readers are told, and go on with what is in memory, rather than wait for a disk
+                // that fails.
+                let state = self.shared.lock();
+                let numbers = state.entries.iter().map(|entry| entry.message.number);
+                let kept = numbers.filter(|number| *number > self.after).min();
+                drop(state);
+                self.skip_to(kept.map_or(last, |number| number - 1));
             }
         }
+        true
     }
 
     const fn skip_to(&mut self, last: u64) {
@@ -330,7 +392,7 @@ impl DirectEvents {
         let number = message.number;
         if number > 0 {
             self.after = number;
-            self.shared.admittance.seen(number);
+            self.shared.note_seen(number);
         }
         Step::Event(DirectEvent::Message(message))
     }

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use x0x_core::{AgentId, Clock, PeerAddr};
 use x0x_gossip_membership::{Membership, Peer};
@@ -14,7 +14,10 @@ use x0x_rendezvous::{Candidates, FinderConfig, Finding, FindingParts};
 use x0x_transport::{BoxFuture, Node, ReachClass, SessionInfo, Transport};
 use x0x_trust::{Level, Trust};
 
-use crate::{Agent, StartError, builder::layer, trust::Gate};
+use crate::{Agent, Role, StartError, builder::layer, trust::Gate};
+
+/// Contacts that are tried to reach at once.
+const MAX_REACHED: usize = 8;
 
 /// Whom membership and the sessions know: they may hold records of others.
 #[derive(Clone)]
@@ -68,6 +71,7 @@ pub(crate) fn start_presence(below: &Below<'_>) -> Result<Presence, StartError> 
 pub(crate) fn start_finding(
     below: &Below<'_>,
     generation: u64,
+    role: Role,
     loopback: bool,
 ) -> Result<Finding, StartError> {
     let (node, membership) = (Arc::clone(below.node), below.membership.clone());
@@ -79,7 +83,11 @@ pub(crate) fn start_finding(
         addresses: Box::new(move || addresses.local_addresses()),
         candidates: Arc::new(KnownPeers { membership, node }),
         clock: Arc::clone(below.clock),
-        config: FinderConfig { allow_loopback: loopback, ..FinderConfig::default() },
+        config: FinderConfig {
+            allow_loopback: loopback,
+            held_bytes: role.held_bytes(FinderConfig::default().held_bytes),
+            ..FinderConfig::default()
+        },
         seed: below.seed,
     };
     Finding::start(Arc::<Node>::clone(below.node), parts).map_err(layer("rendezvous"))
@@ -104,6 +112,25 @@ pub(crate) fn watch_contacts(
             }
         }
     })
+}
+
+/// Tries to reach contacts that seem to be gone, before they are taken for it.
+pub(crate) async fn reach_suspects(agent: Agent, stop: CancellationToken) {
+    let (mut suspects, mut tasks) = (agent.inner.presence.suspects(), JoinSet::new());
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            Some(_) = tasks.join_next() => {}
+            suspect = suspects.next(), if tasks.len() < MAX_REACHED => {
+                let Some(suspect) = suspect else { return };
+                let agent = agent.clone();
+                tasks.spawn(async move {
+                    let outcome = agent.connect(suspect).await;
+                    tracing::debug!(agent = %suspect.short(), kind = ?outcome.kind, "overdue");
+                });
+            }
+        }
+    }
 }
 
 impl Agent {

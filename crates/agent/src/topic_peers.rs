@@ -14,8 +14,10 @@ use x0x_gossip_pubsub::{Gossip, topic_id};
 use x0x_identity::NOTICE_TOPIC;
 use x0x_rendezvous::{ANNOUNCE_TOPIC, Finding};
 
-/// How often the topics are looked at.
+/// How often it is looked whether there is anything to do.
 const INTERVAL: Duration = Duration::from_secs(10);
+/// How often topics that had enough links are looked at, and all topics when nothing seems to have changed.
+const CHECK: Duration = Duration::from_secs(60);
 /// Links of a topic below which others are looked for: as many as pubsub itself wants.
 const ENOUGH: usize = 3;
 /// Topics that are looked for in one turn.
@@ -43,11 +45,20 @@ pub(crate) fn keep_linked(
     tokio::spawn(async move {
         let common = [ANNOUNCE_TOPIC, NOTICE_TOPIC].map(topic_id);
         let mut turns: BTreeMap<TopicId, Turn> = BTreeMap::new();
+        let (mut counted, mut check_at) = (0, clock.now());
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(INTERVAL) => {}
             }
+            // Looking at the topics costs far more than seeing that there is nothing new.
+            let now = clock.now();
+            let count = gossip.metrics().subscriptions.value();
+            let is_due = check_at <= now || turns.values().any(|turn| turn.at <= now);
+            if std::mem::replace(&mut counted, count) == count && !is_due {
+                continue;
+            }
+            check_at = now + CHECK;
             let topics = gossip.snapshot().await.topics.into_iter();
             let subscribed: BTreeMap<TopicId, usize> = topics
                 .filter(|topic| topic.subscriptions > 0 && !common.contains(&topic.topic))
@@ -56,15 +67,20 @@ pub(crate) fn keep_linked(
             for (gone, _) in turns.extract_if(.., |topic, _| !subscribed.contains_key(topic)) {
                 finding.withdraw(gone).await;
             }
-            let now = clock.now();
             let mut due = Vec::new();
             for (topic, links) in subscribed {
                 if let Entry::Vacant(turn) = turns.entry(topic) {
                     turn.insert(Turn { at: now, pause: FIRST_PAUSE });
                     finding.offer(topic).await;
                 }
-                let turn = turns.get(&topic).filter(|turn| turn.at <= now && links < ENOUGH);
-                due.extend(turn.map(|turn| (turn.at, topic)));
+                let Some(turn) = turns.get_mut(&topic).filter(|turn| turn.at <= now) else {
+                    continue;
+                };
+                if links < ENOUGH {
+                    due.push((turn.at, topic));
+                } else {
+                    turn.at = now + CHECK;
+                }
             }
             due.sort_unstable();
             for (_, topic) in due.into_iter().take(MAX_SEARCHED) {

@@ -41,6 +41,8 @@ pub const DIRECT_MESSAGE: &str = "direct_message";
 pub const MESSAGE: &str = "message";
 /// SSE event name of a [`PresenceChange`].
 pub const PRESENCE: &str = "presence";
+/// SSE event name of a [`PeerChange`].
+pub const PEER_LIFECYCLE: &str = "peer-lifecycle";
 /// SSE event name of a [`FileOffer`].
 pub const FILE_OFFER: &str = "file:offer";
 /// SSE event name of a [`FileComplete`].
@@ -107,6 +109,43 @@ pub struct PresenceChange {
     /// Whether there is a session with it; absent when it is gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reachable: Option<bool>,
+}
+
+/// What became of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[non_exhaustive]
+pub enum PeerEventKind {
+    /// It begins.
+    Established,
+    /// A new session took its place.
+    Replaced,
+    /// It ended.
+    Closed,
+}
+
+impl PeerEventKind {
+    /// As in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Established => "Established",
+            Self::Replaced => "Replaced",
+            Self::Closed => "Closed",
+        }
+    }
+}
+
+/// A session began or ended. A stream begins with an `Established` for each that is live. Of a session that
+/// lasted less than half a second nothing may be said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PeerChange {
+    /// The machine at the other end.
+    #[schema(value_type = Hex64)]
+    pub peer_id: MachineId,
+    /// What happened.
+    pub event: PeerEventKind,
+    /// When it was noticed, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
 }
 
 /// How far an author is trusted.

@@ -88,6 +88,10 @@ operations! {
     Peers = "peers";
     /// `GET /network/status`
     NetworkStatus = "networkStatus";
+    /// `GET /peers/events`
+    PeerEvents = "peerEvents";
+    /// `GET /diagnostics/connectivity`
+    Connectivity = "connectivity";
     /// `GET /diagnostics/gossip`
     GossipDiagnostics = "gossipDiagnostics";
     /// `GET /agents/discovered`
@@ -166,6 +170,8 @@ operations! {
     InboxRemoveConsumer = "inboxRemoveConsumer";
     /// `GET /history`
     History = "history";
+    /// `GET /letters`
+    Letters = "letters";
     /// `POST /files/send`
     SendFile = "sendFile";
     /// `GET /files/transfers`

@@ -16,7 +16,7 @@ use crate::{
     encoding::{Base64, Hex16, Hex32, Hex64},
     error::ErrorCode,
     event::{DirectMessageEvent, hex_epoch, is_zero},
-    types::{DirectClass, Retention},
+    types::{DirectClass, Retention, Transfer},
 };
 
 /// Largest message that a client may send over a WebSocket, in bytes. A session that sends a larger
@@ -92,6 +92,9 @@ pub enum ClientFrame {
         #[schema(value_type = Option<Hex32>)]
         reply_to: Option<String>,
     },
+    /// Adds what happens to transfers of files to the session: each that has not ended, then each change
+    /// as a `transfer` frame.
+    WatchTransfers,
     /// Asks for a `pong`.
     Ping,
 }
@@ -163,6 +166,14 @@ pub enum ServerFrame {
         /// Names the message.
         #[schema(value_type = Hex32)]
         request_id: String,
+    },
+    /// How a transfer of a file stands; to sessions that watch transfers.
+    Transfer(Box<Transfer>),
+    /// Changes of transfers were missed because the session reads too slowly: `GET /files/transfers` says
+    /// how they stand.
+    TransfersLagged {
+        /// How many.
+        missed: u64,
     },
     /// Messages are missing at this place: the session reads too slowly, resumed too late, or nobody
     /// has them any more.

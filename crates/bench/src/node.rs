@@ -20,6 +20,10 @@ use crate::process::{self, Memory};
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often a starting daemon is looked at: well below the time that is measured.
 const POLL: Duration = Duration::from_micros(250);
+/// Bytes a second that a daemon at rest may send, three times what it does.
+const QUIET: u64 = 1024;
+/// How long daemons that have just met may take to come to rest.
+const SETTLED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Variables that would change what is measured.
 const INHERITED: [&str; 6] =
@@ -194,6 +198,21 @@ impl Cluster {
             bytes += node.network_bytes().await?;
         }
         Ok(bytes)
+    }
+
+    /// Waits until the daemons send little of themselves: those that have just met introduce one
+    /// another, which is no part of what a message costs.
+    pub(crate) async fn settle(&self) -> Result<()> {
+        let deadline = Instant::now() + SETTLED_WITHIN;
+        let quiet = QUIET * self.nodes.len() as u64;
+        while Instant::now() < deadline {
+            let before = self.network_bytes().await?;
+            sleep(Duration::from_secs(1)).await;
+            if self.network_bytes().await? - before <= quiet {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -1,8 +1,10 @@
 //! The figures, one file for each group, in the order of the design's table.
 
+mod clients;
 mod direct;
 mod direct_ws;
 mod files;
+mod flood;
 mod publish;
 mod resources;
 
@@ -35,6 +37,8 @@ pub(crate) struct Scale {
     /// Sizes of files in MiB.
     files: &'static [u64],
     starts: usize,
+    /// Clients of the local API that wait.
+    clients: usize,
     idle: Duration,
     /// How long after the last send deliveries are waited for.
     patience: Duration,
@@ -52,6 +56,7 @@ impl Scale {
         direct_parallel: 10_000,
         files: &[16, 256, 1024],
         starts: 11,
+        clients: 900,
         idle: Duration::from_secs(30),
         patience: Duration::from_secs(30),
     };
@@ -67,6 +72,7 @@ impl Scale {
         direct_parallel: 1_000,
         files: &[16, 64],
         starts: 3,
+        clients: 200,
         idle: Duration::from_secs(5),
         patience: Duration::from_secs(10),
     };
@@ -81,6 +87,10 @@ pub(crate) enum Group {
     Idle,
     /// Two daemons: publish burst, direct messages, memory after load
     Pair,
+    /// Memory of clients that wait, and what one that stalls does to others
+    Clients,
+    /// A stranger's flood beside a contact's direct messages
+    Flood,
     /// Files between two daemons
     Files,
     /// Publish bursts over WebSocket to more daemons
@@ -108,8 +118,9 @@ pub(crate) async fn run(
 
 async fn measure(group: Group, daemon: &Path, scale: Scale, report: &mut Report) -> Result<()> {
     let sizes: &[usize] = match group {
-        Group::Start => &[],
+        Group::Start | Group::Clients => &[],
         Group::Pair | Group::Files => &[2],
+        Group::Flood => &[4],
         Group::Burst => scale.more_burst_nodes,
         Group::Rest => scale.rest_nodes,
         Group::Idle | Group::Paced => scale.small_and_large,
@@ -118,10 +129,13 @@ async fn measure(group: Group, daemon: &Path, scale: Scale, report: &mut Report)
         resources::binary_size(daemon, report)?;
         resources::start(daemon, scale, report).await?;
     }
+    if group == Group::Clients {
+        clients::measure(daemon, scale, report).await?;
+    }
     for &nodes in sizes {
         let cluster = Cluster::start(daemon, nodes).await?;
         match group {
-            Group::Start => {}
+            Group::Start | Group::Clients => {}
             Group::Idle => resources::idle(&cluster, scale, report).await?,
             Group::Pair => {
                 publish::burst(&cluster, scale, report).await?;
@@ -129,6 +143,7 @@ async fn measure(group: Group, daemon: &Path, scale: Scale, report: &mut Report)
                 resources::after_load(&cluster, report)?;
             }
             Group::Files => files::measure(&cluster, scale, report).await?,
+            Group::Flood => flood::measure(&cluster, scale, report).await?,
             Group::Burst => publish::burst(&cluster, scale, report).await?,
             Group::Rest => publish::rest_burst(&cluster, scale, report).await?,
             Group::Paced => publish::paced(&cluster, scale, report).await?,

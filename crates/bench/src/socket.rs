@@ -163,6 +163,22 @@ pub(crate) struct Subscriber {
 impl Subscriber {
     /// Subscribes to a topic.
     pub(crate) async fn to_topic(node: &Node, topic: &str) -> Result<Self> {
+        let (sink, stream) = Self::subscribed(node, topic).await?;
+        Ok(Self::listen(sink, stream))
+    }
+
+    /// Subscribes to a topic, and reads nothing more.
+    pub(crate) async fn that_stalls(
+        node: &Node,
+        topic: &str,
+    ) -> Result<(SplitSink<Stream, Message>, SplitStream<Stream>)> {
+        Self::subscribed(node, topic).await
+    }
+
+    async fn subscribed(
+        node: &Node,
+        topic: &str,
+    ) -> Result<(SplitSink<Stream, Message>, SplitStream<Stream>)> {
         let (mut sink, mut stream) = connect(node, Operation::Ws).await?.split();
         let frame =
             ClientFrame::Subscribe { topics: vec![topic.to_owned()], since: BTreeMap::new() };
@@ -175,7 +191,7 @@ impl Subscriber {
                 None => bail!("the daemon closed the socket"),
             }
         }
-        Ok(Self::listen(sink, stream))
+        Ok((sink, stream))
     }
 
     /// Receives the direct messages of a node.

@@ -27,7 +27,7 @@ pub(crate) use self::files::{AcceptFileArguments, ReceiveFileArguments, SendFile
 pub(crate) use self::identity::{AgentCommand, IdentityCommand, Revoked, UserIdCommand};
 pub(crate) use self::inbox::{HistoryArguments, InboxCommand, Reader, WatchArguments};
 pub(crate) use self::network::{
-    AgentsCommand, DiagnosticsCommand, NetworkCommand, PresenceCommand, UsersCommand,
+    AgentsCommand, DiagnosticsCommand, NetworkCommand, PeersCommand, PresenceCommand, UsersCommand,
 };
 pub(crate) use self::pubsub::{Keep, Limit};
 
@@ -132,7 +132,11 @@ pub(crate) enum Command {
         #[arg(long)]
         consent: bool,
     },
-    Peers,
+    /// Machines with a live session
+    Peers {
+        #[command(subcommand)]
+        command: Option<PeersCommand>,
+    },
     /// The network as this daemon sees it
     Network {
         #[command(subcommand)]
@@ -192,6 +196,7 @@ pub(crate) enum Command {
         command: Option<InboxCommand>,
     },
     History(HistoryArguments),
+    Letters,
     /// Run a command for each direct message, once
     Watch(WatchArguments),
     SendFile(SendFileArguments),

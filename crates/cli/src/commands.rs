@@ -17,7 +17,9 @@ use serde_json::{Value, json};
 use x0x_api::types::{AnnounceRequest, PublishRequest, SubscribeRequest};
 use x0x_api::{Base64, Operation};
 
-use crate::args::{Arguments, Command, DiagnosticsCommand, Keep, NetworkCommand, WsCommand};
+use crate::args::{
+    Arguments, Command, DiagnosticsCommand, Keep, NetworkCommand, PeersCommand, WsCommand,
+};
 use crate::client::{Call, Client};
 use crate::discover::Target;
 use crate::error::Result;
@@ -46,12 +48,18 @@ pub(crate) fn run(arguments: Arguments, output: &mut Output) -> Result<()> {
         Command::Announce { include_user, consent } => {
             show(&client()?, &announce(include_user, consent)?, output)
         }
-        Command::Peers => show(&client()?, &Call::new(Operation::Peers), output),
+        Command::Peers { command: None } => show(&client()?, &Call::new(Operation::Peers), output),
+        Command::Peers { command: Some(PeersCommand::Events(limit)) } => {
+            network::peer_events(&client()?, limit, output)
+        }
         Command::Network { command: None } => network::overview(&client()?, output),
         Command::Network { command: Some(NetworkCommand::Status) } => {
             show(&client()?, &Call::new(Operation::NetworkStatus), output)
         }
         Command::Topics => network::topics(&client()?, output),
+        Command::Diagnostics(DiagnosticsCommand::Connectivity) => {
+            show(&client()?, &Call::new(Operation::Connectivity), output)
+        }
         Command::Diagnostics(DiagnosticsCommand::Gossip) => {
             show(&client()?, &Call::new(Operation::GossipDiagnostics), output)
         }
@@ -87,6 +95,7 @@ pub(crate) fn run(arguments: Arguments, output: &mut Output) -> Result<()> {
         }
         Command::Inbox { command } => inbox::run(&client()?, command, output),
         Command::History(arguments) => inbox::history(&client()?, arguments, output),
+        Command::Letters => show(&client()?, &Call::new(Operation::Letters), output),
         Command::Watch(arguments) => watch::run(client, arguments),
         Command::Ws(command) => ws(&client()?, &command, output),
     }

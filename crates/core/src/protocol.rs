@@ -22,6 +22,8 @@ pub enum Protocol {
     Files = 6,
     /// The content of files (`/x0x/files/1`).
     FileContent = 7,
+    /// Sealed letters for those who are not there, kept by others (`/x0x/letters/1`).
+    Letters = 8,
 }
 
 /// Streams of one session, by urgency. A class has its own stream, queue and priority, so that a
@@ -65,7 +67,7 @@ impl StreamClass {
 
 impl Protocol {
     /// All protocols of this build, in order of their wire numbers.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Control,
         Self::Membership,
         Self::Pubsub,
@@ -74,6 +76,7 @@ impl Protocol {
         Self::Rendezvous,
         Self::Files,
         Self::FileContent,
+        Self::Letters,
     ];
 
     /// The protocol with this wire number.
@@ -89,7 +92,7 @@ impl Protocol {
             Self::Control | Self::Membership => StreamClass::Control,
             Self::Pubsub | Self::Presence | Self::Rendezvous => StreamClass::Gossip,
             Self::Direct | Self::Files => StreamClass::Direct,
-            Self::FileContent => StreamClass::Bulk,
+            Self::FileContent | Self::Letters => StreamClass::Bulk,
         }
     }
 }

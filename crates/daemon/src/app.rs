@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use x0x_agent::Agent;
+use x0x_agent::{Agent, Role};
 use x0x_core::{Clock, SystemClock, Tick};
 
 use crate::{
@@ -71,6 +71,11 @@ impl App {
     /// Time since the API was set up.
     pub(crate) fn uptime(&self) -> Duration {
         Duration::from_micros(self.clock.now().as_micros())
+    }
+
+    /// Whether this node is a first contact of others.
+    pub(crate) fn is_bootstrap(&self) -> bool {
+        self.agent.role() == Role::Bootstrap
     }
 
     /// Live QUIC sessions.

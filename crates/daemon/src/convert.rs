@@ -75,6 +75,7 @@ pub(crate) const fn letter_state(state: LetterState) -> types::DirectState {
         LetterState::Read => types::DirectState::Read,
         LetterState::Expired => types::DirectState::Expired,
         LetterState::Cancelled => types::DirectState::Cancelled,
+        LetterState::Blocked => types::DirectState::Blocked,
         _ => types::DirectState::Failed,
     }
 }
@@ -249,6 +250,7 @@ const fn transfer_state(
         (_, Some(TransferWaiting::Peer)) => State::WaitingForPeer,
         (_, Some(TransferWaiting::PeerPaused)) => State::PeerPaused,
         (_, Some(TransferWaiting::Space)) => State::WaitingForSpace,
+        (_, Some(TransferWaiting::Disk)) => State::WaitingForDisk,
         (_, Some(TransferWaiting::Turn)) => State::WaitingForTurn,
         (_, _) => State::Active,
     }

@@ -8,7 +8,7 @@ use x0x_agent::{Agent, AgentConfig, private_file::make_folder};
 
 use crate::{
     app::App,
-    config::Config,
+    config::{Config, RoleName},
     error::StartError,
     files::{ApiToken, InstanceLock, PortFile},
     http::{auth::Guard, router, server},
@@ -127,14 +127,18 @@ fn agent_config(config: &Config) -> AgentConfig {
     let mut agent = AgentConfig::new(&config.identity_dir, &config.data_dir);
     agent.user_key.clone_from(&config.user_key_path);
     agent.bind = config.bind_address;
+    agent.role = config.role.into();
     agent.bootstrap.clone_from(&config.bootstrap_peers);
     agent.sessions.max_sessions = config.max_sessions;
     agent.sessions.max_sessions_per_network = config.max_sessions_per_network;
     agent.gossip.clone_from(&config.gossip);
     agent.store_bytes = config.store_bytes;
     agent.mail_retention = config.mail.retention;
+    agent.letters.clone_from(&config.letters);
     agent.downloads.clone_from(&config.files.folder);
-    agent.accept_files = config.files.rules();
+    if config.role == RoleName::Agent {
+        agent.accept_files = config.files.rules();
+    }
     agent.files_keep_free = config.files.keep_free;
     agent.heartbeat = config.heartbeat;
     agent.announcement_ttl = config.identity_ttl;

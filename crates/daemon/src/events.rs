@@ -19,7 +19,7 @@ use x0x_core::Counter;
 /// Most bytes of events kept; one larger event is kept alone.
 const MAX_RING_BYTES: usize = 16 * 1024 * 1024;
 /// Most clients at once.
-pub(crate) const MAX_CLIENTS: usize = 256;
+pub(crate) const MAX_CLIENTS: usize = 1024;
 /// How long a publisher waits for a slow client.
 const PATIENCE: Duration = Duration::from_secs(1);
 

@@ -29,6 +29,7 @@ mod files;
 mod http;
 pub mod instances;
 pub mod logging;
+pub mod open_files;
 pub mod signals;
 mod subscriptions;
 mod transfers;
@@ -38,7 +39,7 @@ pub use args::Args;
 pub use config::{
     Config, ConfigError, DEFAULT_API_PORT, DEFAULT_HEARTBEAT, DEFAULT_IDENTITY_TTL,
     DEFAULT_QUIC_PORT, FileRule, FilesSettings, LogFormat, LogLevel, MailSettings, Overrides,
-    Paths, Webhook,
+    Paths, RoleName, Webhook,
 };
 pub use daemon::Daemon;
 pub use error::StartError;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use x0x_daemon::{Args, Config, Daemon, Paths, instances, logging, signals};
+use x0x_daemon::{Args, Config, Daemon, Paths, instances, logging, open_files, signals};
 
 fn main() -> ExitCode {
     match run(&Args::parse()) {
@@ -52,6 +52,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         return Ok(());
     }
     logging::start(&config)?;
+    open_files::raise();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(config))
 }

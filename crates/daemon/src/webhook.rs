@@ -16,7 +16,7 @@ use crate::{config::Webhook, convert};
 /// The consumer whose place it is.
 const CONSUMER: &str = "webhook";
 /// How long to wait for a message at once.
-const WAIT: Duration = Duration::from_secs(60);
+const WAIT: Duration = Duration::from_secs(3600);
 /// How long the server may take for its answer.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
 /// The first pause after a failure; it doubles each time.

@@ -6,9 +6,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use x0x_core::{AgentId, MachineId};
+use x0x_core::{AgentId, MachineId, Tick};
 
-use crate::wire::{Kind, MAX_PAYLOAD, Verified};
+mod notes;
+
+pub use self::notes::MAX_NOTE_SENDERS;
+use self::notes::Notes;
+use crate::wire::{Kind, MAX_PAYLOAD, MAX_READ_IDS, Verified};
 
 /// What is to be done with a message whose turn it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -24,8 +28,8 @@ pub enum Admit {
 
 /// Asked once for each message, before anything is stored. Answers at once.
 pub trait Admission: Send + Sync + fmt::Debug {
-    /// What is to be done with a message of a machine.
-    fn admit(&self, message: &Verified, machine: MachineId) -> Admit;
+    /// What is to be done with a message of a machine whose turn it is now.
+    fn admit(&self, now: Tick, message: &Verified, machine: MachineId) -> Admit;
 }
 
 /// Takes everything.
@@ -33,7 +37,7 @@ pub trait Admission: Send + Sync + fmt::Debug {
 pub(crate) struct Open;
 
 impl Admission for Open {
-    fn admit(&self, _: &Verified, _: MachineId) -> Admit {
+    fn admit(&self, _: Tick, _: &Verified, _: MachineId) -> Admit {
         Admit::Take
     }
 }
@@ -111,6 +115,20 @@ impl Share {
     }
 }
 
+/// Mail that nobody has read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "stores make them")]
+pub struct Unread {
+    /// Its number.
+    pub number: u64,
+    /// Its sender.
+    pub from: AgentId,
+    /// The machine it came from.
+    pub machine: MachineId,
+    /// Payload bytes.
+    pub bytes: u64,
+}
+
 /// What counts against a sender.
 #[derive(Debug, Clone, Copy)]
 struct Charge {
@@ -130,6 +148,7 @@ struct Held {
     /// What is stored, by number.
     unread: VecDeque<(u64, Charge)>,
     seen: u64,
+    notes: Notes,
 }
 
 impl Held {
@@ -174,14 +193,14 @@ impl Admittance {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes over what an earlier run left unread: number, sender and payload bytes of each, in
-    /// order, and the number up to which all was seen.
-    pub fn restore(&self, seen: u64, unread: impl IntoIterator<Item = (u64, AgentId, u64)>) {
+    /// Takes over what an earlier run left unread, in order, and the number up to which all was seen.
+    /// It counts against its senders as they stand now.
+    pub fn restore(&self, seen: u64, unread: impl IntoIterator<Item = Unread>) {
         let mut held = self.lock();
         held.seen = seen;
-        for (number, from, bytes) in unread {
-            // Whoever it was then counts as a contact; it was admitted already.
-            let charge = Charge { from, bytes, stranger: false };
+        for Unread { number, from, machine, bytes } in unread {
+            let stranger = self.standings.standing(&from, &machine) == Standing::Stranger;
+            let charge = Charge { from, bytes, stranger };
             held.charge(charge);
             held.unread.push_back((number, charge));
         }
@@ -227,19 +246,26 @@ impl Admittance {
 }
 
 impl Admission for Admittance {
-    fn admit(&self, message: &Verified, machine: MachineId) -> Admit {
+    fn admit(&self, now: Tick, message: &Verified, machine: MachineId) -> Admit {
         let from = message.from();
         let standing = self.standings.standing(&from, &machine);
         if standing == Standing::Unwanted {
             return Admit::Ignore;
         }
-        if message.terms().kind != Kind::Mail {
+        let stranger = standing == Standing::Stranger;
+        let kind = message.terms().kind;
+        if kind == Kind::Session {
             // Nothing of it stays.
             return Admit::Take;
         }
-        let bytes = message.payload().len().min(MAX_PAYLOAD) as u64;
-        let stranger = standing == Standing::Stranger;
         let mut held = self.lock();
+        if kind == Kind::Read {
+            let ids = (message.payload().len() / 16).clamp(1, MAX_READ_IDS);
+            let ids = u32::try_from(ids).unwrap_or(u32::MAX);
+            let admitted = held.notes.admit(now, from, stranger, ids);
+            return if admitted { Admit::Take } else { Admit::Refuse };
+        }
+        let bytes = message.payload().len().min(MAX_PAYLOAD) as u64;
         let share = held.senders.get(&from).copied().unwrap_or_default();
         let quotas = &self.quotas;
         let of_one = if stranger { quotas.stranger } else { quotas.contact };
@@ -296,7 +322,7 @@ mod tests {
     }
 
     fn admit(admittance: &Admittance, from: u8, len: usize) -> Admit {
-        admittance.admit(&mail(from, len, Kind::Mail), MachineId::new([1; 32]))
+        admittance.admit(Tick::ZERO, &mail(from, len, Kind::Mail), MachineId::new([1; 32]))
     }
 
     #[test]
@@ -317,7 +343,38 @@ mod tests {
         );
         assert_eq!(admit(&held, 1, 1), Admit::Refuse);
         let session = mail(22, 1, Kind::Session);
-        assert_eq!(held.admit(&session, MachineId::new([1; 32])), Admit::Take, "it is not kept");
+        let machine = MachineId::new([1; 32]);
+        assert_eq!(held.admit(Tick::ZERO, &session, machine), Admit::Take, "it is not kept");
+    }
+
+    #[test]
+    fn notes_are_asked_of_trust_and_have_a_rate() {
+        let held = admittance();
+        let machine = MachineId::new([1; 32]);
+        let note = |from| held.admit(Tick::ZERO, &mail(from, 64 * 16, Kind::Read), machine);
+        assert_eq!(note(0), Admit::Ignore);
+        assert_eq!((0..100).filter(|_| note(20) == Admit::Take).count(), 8);
+        assert_eq!(note(20), Admit::Refuse);
+        assert_eq!((0..100).filter(|_| note(1) == Admit::Take).count(), 64);
+        assert_eq!(held.unread(), Share::default(), "nothing of them stays");
+    }
+
+    #[test]
+    fn what_strangers_left_before_a_restart_still_counts() {
+        let held = admittance();
+        let unread = |number, from| {
+            let (from, machine) = (AgentId::new([from; 32]), MachineId::new([1; 32]));
+            Unread { number, from, machine, bytes: 10 }
+        };
+        held.restore(4, [unread(5, 20), unread(6, 21), unread(7, 21)]);
+        assert_eq!((held.seen_through(), held.unread().messages), (4, 3));
+        assert_eq!(admit(&held, 22, 1), Admit::Refuse, "strangers together");
+        assert_eq!(admit(&held, 1, 1), Admit::Take);
+        assert!(held.seen(5));
+        assert_eq!(admit(&held, 21, 1), Admit::Refuse, "its share is full");
+        assert_eq!(admit(&held, 22, 1), Admit::Take);
+        assert!(held.seen(7));
+        assert_eq!(held.unread().messages, 2, "what came since");
     }
 
     #[test]
@@ -334,10 +391,5 @@ mod tests {
         assert_eq!(held.unread().messages, 1);
         assert!(held.seen(9));
         assert_eq!(held.unread(), Share::default());
-        let after = admittance();
-        after.restore(4, [(5, AgentId::new([20; 32]), 10)]);
-        assert_eq!((after.seen_through(), after.unread().messages), (4, 1));
-        after.seen(5);
-        assert_eq!(after.unread(), Share::default());
     }
 }

@@ -1,13 +1,13 @@
 //! One task that owns the machine and carries its outputs out.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     pin::{Pin, pin},
     sync::Arc,
 };
 
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     time::{Instant, Sleep, sleep},
 };
 use tokio_util::sync::CancellationToken;
@@ -15,20 +15,25 @@ use x0x_core::{Clock, Machine, MachineId, Protocol, Tick, WallTime};
 use x0x_transport::{BoxFuture, Inbound, InboundEvent, Transport, error::InboundTaken};
 
 use crate::{
+    admission::{Admission, Admit},
     config::DirectConfig,
     error::RefuseReason,
-    handle::{Command, Waiting},
+    handle::{Accepted, Arrival, Command, Waiting},
     inbox::{DirectMessage, Inbox, InboxSender, inbox},
     mail::{LetterState, MailChange, MailError, MailOutcome},
     mailing::{LetterEvent, Mailing},
     metrics::DirectMetrics,
     routes::Routes,
     state::{DirectMachine, Input, Output, Room, SendRequest, Taken},
-    wire::{Kind, Verified, read_ids},
+    wire::{Kind, MAX_READ_IDS, Verified, read_ids},
 };
 
 /// Commands and events taken in one turn; their acknowledgements travel together.
 const BATCH: usize = 256;
+/// Changes of the store that one commit makes, so that no note of what was read keeps mail waiting
+/// for long.
+const MAX_COMMIT_CHANGES: usize = 1024;
+const _: () = assert!(MAX_READ_IDS <= MAX_COMMIT_CHANGES);
 
 /// What the driver is made of.
 pub(crate) struct Parts {
@@ -38,13 +43,15 @@ pub(crate) struct Parts {
     pub(crate) metrics: Arc<DirectMetrics>,
     pub(crate) routes: Arc<Routes>,
     pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) arrivals: mpsc::Receiver<Arrival>,
     pub(crate) stop: CancellationToken,
     pub(crate) mailing: Option<Mailing>,
 }
 
 /// Starts the task. It ends when told to, when all handles are gone, or with the transport.
 pub(crate) fn spawn(parts: Parts) -> Result<Inbox, InboundTaken> {
-    let Parts { transport, config, clock, metrics, routes, commands, stop, mailing } = parts;
+    let Parts { transport, config, clock, metrics, routes, commands, arrivals, stop, mailing } =
+        parts;
     let inbound = transport.inbound(Protocol::Direct)?;
     let (sender, inbox) = inbox(&config);
     let local = transport.local_id();
@@ -61,13 +68,14 @@ pub(crate) fn spawn(parts: Parts) -> Result<Inbox, InboundTaken> {
         clock,
         routes,
         commands,
+        arrivals,
         inbound,
         inbox: sender,
         inbox_open: true,
         waiting: HashMap::new(),
         tickets: 0,
         mailing,
-        handed: Vec::new(),
+        handed: VecDeque::new(),
         committing: None,
         in_commit: Vec::new(),
         deliveries: Vec::new(),
@@ -82,6 +90,8 @@ struct Driver {
     clock: Arc<dyn Clock>,
     routes: Arc<Routes>,
     commands: mpsc::Receiver<Command>,
+    /// Messages that came on another way.
+    arrivals: mpsc::Receiver<Arrival>,
     inbound: Inbound,
     inbox: InboxSender,
     inbox_open: bool,
@@ -89,8 +99,8 @@ struct Driver {
     waiting: HashMap<u64, Waiting>,
     tickets: u64,
     mailing: Option<Mailing>,
-    /// Messages whose turn it was, which the next commit takes.
-    handed: Vec<Handed>,
+    /// Messages whose turn it was, which the next commits take.
+    handed: VecDeque<Handed>,
     committing: Option<Committing>,
     /// What that commit is of.
     in_commit: Vec<Handed>,
@@ -100,13 +110,17 @@ struct Driver {
 /// A message that the machine handed out, to be settled.
 enum Handed {
     Message(Kind, DirectMessage),
+    /// One that came on another way, of which the machine knows nothing, and who waits for its end.
+    Arrived(Kind, DirectMessage, oneshot::Sender<Accepted>),
     Ignored,
 }
 
 impl Handed {
     fn room(&self) -> Room {
         match self {
-            Self::Message(_, message) => Room { messages: 1, bytes: message.payload.len() },
+            Self::Message(_, message) | Self::Arrived(_, message, _) => {
+                Room { messages: 1, bytes: message.payload.len() }
+            }
             Self::Ignored => Room::default(),
         }
     }
@@ -133,13 +147,14 @@ impl Driver {
         let mut timer = pin!(sleep(std::time::Duration::ZERO));
         let mut armed: Option<Tick> = None;
         loop {
-            let mut outcome = None;
+            let (mut outcome, mut arrival) = (None, None);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
                 result = committed(&mut self.committing) => outcome = Some(result),
                 taken = self.commands.recv_many(&mut commands, BATCH) => if taken == 0 { return },
                 taken = self.inbound.recv_many(&mut events, BATCH) => if taken == 0 { return },
+                Some(arrived) = self.arrivals.recv() => arrival = Some(arrived),
                 () = self.inbox.drained(), if self.machine.is_holding() => {}
                 () = &mut timer, if armed.is_some() => armed = None,
             }
@@ -156,7 +171,35 @@ impl Driver {
                 events.push(event);
             }
             self.carry_out(now, &mut events);
+            if let Some(arrival) = arrival {
+                self.arrived(now, arrival);
+            }
             self.arm(now, &mut armed, timer.as_mut());
+        }
+    }
+
+    /// Takes a message that came on another way, under the same rules as any other. No output of the
+    /// machine waits now, so that what is admitted and what is handed out keep the same order.
+    fn arrived(&mut self, now: Tick, arrival: Arrival) {
+        let Arrival { machine, message, reply } = arrival;
+        let unsettled = self.handed.iter().chain(&self.in_commit).map(Handed::room);
+        let room = self.inbox.snapshot().map(|it| unsettled.fold(it.room, Room::less));
+        let fits =
+            room.is_some_and(|room| room.messages > 0 && room.bytes >= message.payload().len());
+        let admitted = match &self.mailing {
+            Some(mailing) if fits => mailing.admittance.admit(now, &message, machine),
+            Some(_) | None => Admit::Refuse,
+        };
+        match admitted {
+            Admit::Take => {
+                let kind = message.terms().kind;
+                let message = direct_message(&message, machine, self.clock.wall());
+                self.handed.push_back(Handed::Arrived(kind, message, reply));
+                self.poll_outputs(now);
+            }
+            // Who waits may be gone.
+            Admit::Ignore => drop(reply.send(Accepted::Unwanted)),
+            Admit::Refuse => drop(reply.send(Accepted::Busy)),
         }
     }
 
@@ -242,9 +285,9 @@ impl Driver {
                     Output::Deliver { machine, message } => {
                         let kind = message.terms().kind;
                         let message = direct_message(&message, machine, wall);
-                        self.handed.push(Handed::Message(kind, message));
+                        self.handed.push_back(Handed::Message(kind, message));
                     }
-                    Output::Ignore => self.handed.push(Handed::Ignored),
+                    Output::Ignore => self.handed.push_back(Handed::Ignored),
                     Output::Transmit { peer, frame } => {
                         let taken = self.transport.try_send(peer, Protocol::Direct, frame.clone());
                         // Busy: it will be writable. Not connected: the session's end is on its
@@ -272,13 +315,10 @@ impl Driver {
         }
     }
 
-    /// Stores what was handed out, all that waits as one, and settles at once what needs no store.
+    /// Stores what was handed out, as much of what waits as one commit takes, and settles at once what
+    /// needs no store.
     fn commit(&mut self, now: Tick) {
-        self.in_commit = std::mem::take(&mut self.handed);
-        let changes: Vec<MailChange> = match &self.mailing {
-            None => Vec::new(),
-            Some(_) => self.in_commit.iter().flat_map(changes).collect(),
-        };
+        let changes = self.take_commit();
         match &self.mailing {
             Some(mailing) if !changes.is_empty() => {
                 let store = Arc::clone(&mailing.store);
@@ -286,6 +326,20 @@ impl Driver {
             }
             _ => self.finish(now, Ok(Vec::new())),
         }
+    }
+
+    /// What the next commit changes.
+    fn take_commit(&mut self) -> Vec<MailChange> {
+        let mut taken = Vec::new();
+        while let Some(next) = self.handed.front() {
+            let mut of_next = if self.mailing.is_some() { changes(next) } else { Vec::new() };
+            if taken.len() + of_next.len() > MAX_COMMIT_CHANGES {
+                break;
+            }
+            taken.append(&mut of_next);
+            self.in_commit.extend(self.handed.pop_front());
+        }
+        taken
     }
 
     /// A commit came to an end: what it stored is delivered, and answered.
@@ -299,7 +353,7 @@ impl Driver {
             Ok(outcomes) => {
                 let mut outcomes = outcomes.into_iter();
                 for handed in in_commit {
-                    settled.push(self.stored(handed, &mut outcomes));
+                    settled.extend(self.stored(handed, &mut outcomes));
                 }
                 self.inbox.push(&mut self.deliveries);
             }
@@ -307,19 +361,25 @@ impl Driver {
                 // What comes behind must not be taken before what was refused.
                 let waiting = std::mem::take(&mut self.handed);
                 for handed in in_commit.into_iter().chain(waiting) {
-                    settled.push(self.not_stored(&handed));
+                    settled.extend(self.not_stored(handed));
                 }
             }
         }
         self.machine.handle(now, Input::Settled(settled));
     }
 
+    /// What the machine is told of it, if it is one of the machine's.
     fn stored(
         &mut self,
         handed: Handed,
         outcomes: &mut impl Iterator<Item = MailOutcome>,
-    ) -> Taken {
-        let Handed::Message(kind, mut message) = handed else { return Ok(()) };
+    ) -> Option<Taken> {
+        let (kind, mut message, reply) = match handed {
+            Handed::Message(kind, message) => (kind, message, None),
+            Handed::Arrived(kind, message, reply) => (kind, message, Some(reply)),
+            Handed::Ignored => return Some(Ok(())),
+        };
+        let mut accepted = Accepted::Stored;
         match (kind, &self.mailing) {
             (Kind::Mail, Some(mailing)) => {
                 let number = match outcomes.next() {
@@ -327,9 +387,12 @@ impl Driver {
                     _ => None,
                 };
                 mailing.admittance.settle(number);
-                if let Some(number) = number {
-                    message.number = number;
-                    self.deliveries.push(message);
+                match number {
+                    Some(number) => {
+                        message.number = number;
+                        self.deliveries.push(message);
+                    }
+                    None => accepted = Accepted::Duplicate,
                 }
             }
             (Kind::Read, Some(mailing)) => {
@@ -344,17 +407,31 @@ impl Driver {
             (Kind::Read, None) => {}
             (Kind::Mail, None) | (Kind::Session, _) => self.deliveries.push(message),
         }
-        Ok(())
+        match reply {
+            Some(reply) => {
+                // Who waits may be gone.
+                let _ = reply.send(accepted);
+                None
+            }
+            None => Some(Ok(())),
+        }
     }
 
-    fn not_stored(&self, handed: &Handed) -> Taken {
-        match (handed, &self.mailing) {
-            (Handed::Message(Kind::Mail, _), Some(mailing)) => {
-                mailing.admittance.settle(None);
-                Err(RefuseReason::NotStored)
+    fn not_stored(&self, handed: Handed) -> Option<Taken> {
+        let (kind, reply) = match handed {
+            Handed::Message(kind, _) => (kind, None),
+            Handed::Arrived(kind, _, reply) => (kind, Some(reply)),
+            Handed::Ignored => return Some(Ok(())),
+        };
+        if let (Kind::Mail, Some(mailing)) = (kind, &self.mailing) {
+            mailing.admittance.settle(None);
+        }
+        match reply {
+            Some(reply) => {
+                let _ = reply.send(Accepted::Busy);
+                None
             }
-            (Handed::Message(..), _) => Err(RefuseReason::NotStored),
-            (Handed::Ignored, _) => Ok(()),
+            None => Some(Err(RefuseReason::NotStored)),
         }
     }
 
@@ -386,13 +463,17 @@ fn direct_message(message: &Verified, machine: MachineId, received_at: WallTime)
 /// What a message changes in the store.
 fn changes(handed: &Handed) -> Vec<MailChange> {
     match handed {
-        Handed::Message(Kind::Mail, message) => vec![MailChange::Receive(message.clone())],
-        Handed::Message(Kind::Read, message) => {
+        Handed::Message(Kind::Mail, message) | Handed::Arrived(Kind::Mail, message, _) => {
+            vec![MailChange::Receive(message.clone())]
+        }
+        Handed::Message(Kind::Read, message) | Handed::Arrived(Kind::Read, message, _) => {
             let (by, at) = (Some(message.from), message.received_at);
             let ids = read_ids(&message.payload).unwrap_or_default();
             let state = LetterState::Read;
             ids.into_iter().map(|id| MailChange::Advance { id, by, state, at }).collect()
         }
-        Handed::Message(Kind::Session, _) | Handed::Ignored => Vec::new(),
+        Handed::Message(Kind::Session, _)
+        | Handed::Arrived(Kind::Session, ..)
+        | Handed::Ignored => Vec::new(),
     }
 }

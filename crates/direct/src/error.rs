@@ -62,6 +62,10 @@ pub enum DirectError {
         /// The cap.
         max: usize,
     },
+    /// An earlier message of the same lane failed; nothing was sent. The sender begins the lane again
+    /// with that one.
+    #[error("behind a message of its lane that was not taken")]
+    Behind,
     /// The service was shut down; the receiver may or may not have the message.
     #[error("direct messaging is closed")]
     Closed,

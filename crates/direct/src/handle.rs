@@ -23,11 +23,13 @@ use crate::{
     mailing::Mailing,
     metrics::DirectMetrics,
     routes::Routes,
-    wire::{MAX_PAYLOAD, MessageId, Terms},
+    wire::{MAX_PAYLOAD, MessageId, MessageIn, Terms, Verified},
 };
 
 /// Commands on their way to the driver.
 const MAX_COMMANDS: usize = 1024;
+/// Messages on another way to the driver.
+const MAX_ARRIVALS: usize = 16;
 /// Machines whose gate is kept while nobody sends to them; past it, idle gates are dropped.
 const MAX_IDLE_GATES: usize = 1024;
 
@@ -57,6 +59,27 @@ pub(crate) struct Waiting {
     _permit: OwnedSemaphorePermit,
 }
 
+/// What became of a message that came on another way than a session with its sender.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Accepted {
+    /// The inbox has it.
+    Stored,
+    /// The inbox has or had it already.
+    Duplicate,
+    /// Its sender is not wanted.
+    Unwanted,
+    /// There is no room for it now, or the disk did not take it.
+    Busy,
+}
+
+/// A message on another way, for the driver.
+pub(crate) struct Arrival {
+    pub(crate) machine: MachineId,
+    pub(crate) message: Verified,
+    pub(crate) reply: oneshot::Sender<Accepted>,
+}
+
 /// Sends messages to agents on other machines, and on this one. Cheap to clone; the service ends
 /// when the last clone is dropped.
 #[derive(Clone)]
@@ -64,6 +87,7 @@ pub struct Direct(Arc<Shared>);
 
 struct Shared {
     commands: mpsc::Sender<Command>,
+    arrivals: mpsc::Sender<Arrival>,
     gates: Mutex<HashMap<MachineId, Arc<Semaphore>>>,
     ids: Mutex<SeededRng>,
     config: DirectConfig,
@@ -111,6 +135,7 @@ impl Direct {
         let routes = Arc::new(Routes::default());
         let stop = CancellationToken::new();
         let (commands, receiver) = mpsc::channel(MAX_COMMANDS);
+        let (arrivals, arrived) = mpsc::channel(MAX_ARRIVALS);
         let inbox = driver::spawn(driver::Parts {
             transport,
             config: config.clone(),
@@ -118,6 +143,7 @@ impl Direct {
             metrics: metrics.clone(),
             routes: routes.clone(),
             commands: receiver,
+            arrivals: arrived,
             stop: stop.clone(),
             mailing,
         })?;
@@ -129,6 +155,7 @@ impl Direct {
         }
         let shared = Shared {
             commands,
+            arrivals,
             gates: Mutex::default(),
             ids: Mutex::new(SeededRng::from_seed(seed)),
             config,
@@ -227,6 +254,29 @@ impl Direct {
         let command = Command { id, peer, from, to, payload, terms, deadline, waiting };
         shared.commands.send(command).await.map_err(|_| DirectError::Closed)?;
         Ok(Sending { id, outcome })
+    }
+
+    /// Takes a message of an agent on a machine, both proven by whoever calls this, that did not come
+    /// over a session with it: trust, quotas and order are those of any other message. It is busy where
+    /// nothing is stored.
+    pub async fn accept(
+        &self,
+        id: MessageId,
+        (from, machine): (AgentId, MachineId),
+        to: AgentId,
+        payload: Bytes,
+        terms: Terms,
+    ) -> Accepted {
+        let message = MessageIn { epoch: 0, seq: 1, id, from, to, payload, terms };
+        let Ok(message) = message.verify(&[from], &self.0.config.local_agents) else {
+            return Accepted::Unwanted;
+        };
+        let (reply, accepted) = oneshot::channel();
+        let arrival = Arrival { machine, message, reply };
+        if self.0.arrivals.send(arrival).await.is_err() {
+            return Accepted::Busy;
+        }
+        accepted.await.unwrap_or(Accepted::Busy)
     }
 
     /// A machine whose session proved this agent, from an index over the sessions. One that began or

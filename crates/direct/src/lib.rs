@@ -9,7 +9,7 @@
 //! the same id delivers the message at most once.
 //!
 //! [`Direct`] sends and an [`Inbox`] receives; an [outbox] keeps letters until their recipients can be
-//! reached. The protocol is [`state::DirectMachine`], a pure
+//! reached, and leaves sealed [letters] with others meanwhile. The protocol is [`state::DirectMachine`], a pure
 //! machine; [`wire`] has its frames and limits, which `docs/protocol/direct.md` explains.
 //!
 #![cfg_attr(feature = "tokio", doc = "```")]
@@ -42,6 +42,7 @@ mod error;
 mod handle;
 #[cfg(feature = "tokio")]
 mod inbox;
+pub mod letters;
 #[cfg(feature = "tokio")]
 pub mod mail;
 #[cfg(feature = "tokio")]
@@ -55,11 +56,13 @@ pub mod state;
 pub mod testing;
 pub mod wire;
 
-pub use admission::{Admission, Admit, Admittance, Quotas, Share, Standing, Standings};
+pub use admission::{
+    Admission, Admit, Admittance, MAX_NOTE_SENDERS, Quotas, Share, Standing, Standings, Unread,
+};
 pub use config::DirectConfig;
 pub use error::{DirectError, RefuseReason};
 #[cfg(feature = "tokio")]
-pub use handle::{Direct, Receipt, Sending};
+pub use handle::{Accepted, Direct, Receipt, Sending};
 #[cfg(feature = "tokio")]
 pub use inbox::{DirectMessage, Inbox};
 #[cfg(feature = "tokio")]

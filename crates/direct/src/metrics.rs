@@ -38,6 +38,8 @@ metrics! {
     unconfirmed: Counter = "direct_sends_unconfirmed",
     /// Sends without an acknowledgement in time.
     timed_out: Counter = "direct_sends_timed_out",
+    /// Sends that failed here because an earlier one of their lane did.
+    behind: Counter = "direct_sends_behind",
     /// Frames that the transport could not take at once.
     blocked: Counter = "direct_frames_blocked",
     /// Acknowledgement frames sent.
@@ -56,6 +58,8 @@ metrics! {
     refused_inbox_closed: Counter = "direct_refused_inbox_closed",
     /// Messages refused: as much is held as may be.
     refused_busy: Counter = "direct_refused_busy",
+    /// Notes of what was read refused: their sender posts too many.
+    refused_notes: Counter = "direct_refused_notes",
     /// Messages refused: they could not be stored.
     refused_not_stored: Counter = "direct_refused_not_stored",
     /// Messages refused: an earlier one of their lane was.

@@ -179,8 +179,8 @@ pub struct Terms {
     pub wants_read: bool,
 }
 
-/// Most ids that one [`Kind::Read`] names.
-pub const MAX_READ_IDS: usize = 256;
+/// Most ids that one [`Kind::Read`] names: each is a write at the receiver.
+pub const MAX_READ_IDS: usize = 64;
 
 /// The ids that a [`Kind::Read`] names; `None` when its payload is not a list of ids.
 #[must_use]

@@ -52,6 +52,8 @@ struct Sender {
     /// The batch on its way: letters by ticket, and what became of them.
     batch: BTreeMap<u64, u64>,
     outcomes: Vec<(u64, Outcome)>,
+    /// Sends on their way to the machine.
+    commands: VecDeque<SendRequest>,
     generation: u64,
 }
 
@@ -84,7 +86,8 @@ impl Sender {
             outbox.handle(now, outbox::Input::Post(entry(*number)));
         }
         let (batch, outcomes) = (BTreeMap::new(), Vec::new());
-        Self { machine: machine(0), outbox, tickets: 0, batch, outcomes, generation: 0 }
+        let (commands, generation) = (VecDeque::new(), 0);
+        Self { machine: machine(0), outbox, tickets: 0, batch, outcomes, commands, generation }
     }
 }
 
@@ -118,7 +121,7 @@ impl World {
     }
 
     fn step(&mut self) {
-        match self.rng.below(12) {
+        match self.rng.below(14) {
             0..3 => self.post(),
             3..5 => self.carry_there(),
             5..7 => self.carry_back(),
@@ -126,10 +129,19 @@ impl World {
             8 => self.connect(),
             9 => self.now = self.now + Duration::from_millis(self.rng.range(1, 2000)),
             10 => self.commit(),
+            11..13 => self.command(),
             _ if self.rng.chance(0.2) => self.disconnect(),
             _ => {}
         }
         self.turn();
+    }
+
+    /// A send reaches the machine, in whichever session there is then.
+    fn command(&mut self) {
+        if let Some(request) = self.sender.commands.pop_front() {
+            let request = SendRequest { connected: self.connected, ..request };
+            self.sender.machine.handle(self.now, Input::Send(request));
+        }
     }
 
     /// A letter is stored, which is when it counts as posted.
@@ -295,10 +307,11 @@ impl World {
                 to: agent(1),
                 payload: Bytes::from_static(b"0123456789"),
                 terms,
-                deadline: self.now + Duration::from_secs(30),
-                connected: self.connected,
+                // Some give up while they wait, those behind them not.
+                deadline: self.now + Duration::from_millis(self.rng.range(500, 20_000)),
+                connected: false,
             };
-            self.sender.machine.handle(self.now, Input::Send(request));
+            self.sender.commands.push_back(request);
         }
     }
 
@@ -315,6 +328,9 @@ impl World {
                 self.carry_back();
             }
             self.commit();
+            while !self.sender.commands.is_empty() {
+                self.command();
+            }
             self.turn();
             if round > 100 && self.sender.outbox.is_empty() && self.receiver.committing.is_none() {
                 return;

@@ -17,18 +17,25 @@ pub const MAX_OFFERS_PER_STRANGER: usize = 4;
 pub const MAX_OFFERS_OF_STRANGERS: usize = 64;
 /// Most transfers that ended and are remembered; the one that ended first is forgotten.
 pub const MAX_HISTORY: usize = 512;
-/// Most files that are received at once; further ones wait for their turn.
+/// Most files that are received at once; further ones wait for their turn, and take it from those that
+/// do not move.
 pub const MAX_RECEIVING: usize = 16;
+/// Most transfers of one agent that rules accept and that have not ended: half of the places. Its further
+/// offers are accepted when these have ended.
+pub const MAX_ACCEPTED_BY_RULE: usize = 8;
 /// Groups asked for and not stored yet, all transfers together: 12 MiB of memory.
 pub const MAX_WINDOW: u64 = 96;
 /// The most of these that one transfer may have, and the least.
 pub const WINDOW: std::ops::RangeInclusive<u64> = 4..=48;
 /// Groups that one job reads and sends.
 pub const JOB_GROUPS: u64 = 8;
-/// Jobs at work for one machine: one reads while the other is sent.
+/// Jobs given out for one machine, which are done in order: the next one is there when one is done.
 pub const JOBS_PER_PEER: usize = 2;
-/// Jobs at work for all machines: 8 MiB of memory.
-pub const MAX_JOBS: usize = 8;
+/// Groups read and not taken by the transport yet, for all machines together: 16 MiB of memory. Those for
+/// a machine that takes nothing are dropped after [`TAKE_DEADLINE`], and a slow one is read for one by one.
+pub const MAX_READ: usize = 128;
+/// How long a machine may take no content before what was read for it is dropped.
+pub const TAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// Groups that a machine may want of one file at a time; what it asks for beyond that is left out.
 pub const MAX_WANTED: u64 = 1024;
 /// Groups that nobody asked for which a machine may send in a session.
@@ -85,7 +92,8 @@ pub struct FilesConfig {
     pub keep_free: u64,
     /// How long an offer waits for an answer. Default a week.
     pub offer_ttl: Duration,
-    /// How often a full disk is looked at again. Default 5 s.
+    /// How often a full disk is looked at again, and how long after a failure of the disk it is tried
+    /// again, which doubles with each time. Default 5 s.
     pub space_interval: Duration,
     /// How long nothing may arrive of what was asked for before it is asked for again; doubles with
     /// each time. Default 20 s.

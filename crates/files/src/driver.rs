@@ -1,6 +1,7 @@
 //! One task that owns the machine and carries its outputs out; what blocks runs on threads for that.
 
 mod journal;
+mod lane;
 mod work;
 
 use std::{
@@ -19,10 +20,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use x0x_core::{AgentId, Clock, Machine, MachineId, Protocol, Tick};
 use x0x_transport::{Inbound, InboundEvent, Transport, error::SendError};
 
-use self::journal::{Answer, Journal};
+use self::{
+    journal::{Answer, Journal},
+    lane::{Job, Lanes},
+};
 use crate::{
+    config::MAX_READ,
     error::{ChangeTransferError, SendFileError},
     id::TransferId,
+    io::Room,
     metrics::FilesMetrics,
     record::{FileEvent, Record, TransferInfo},
     state::{Change, Changed, FilesMachine, Input, Output},
@@ -38,6 +44,8 @@ const MAX_RESULTS: usize = 256;
 const MAX_BACKLOG: usize = 256;
 /// Files that are read for their hashes at once.
 const MAX_PREPARING: usize = 2;
+/// Files whose content is verified at once when they are opened.
+const MAX_OPENING: usize = 2;
 /// How long the end waits for work that is still going on.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -103,7 +111,11 @@ struct Shared {
     results: mpsc::Sender<Input>,
     tasks: TaskTracker,
     stop: CancellationToken,
-    keep_free: u64,
+    room: Arc<Room>,
+    opening: Arc<Semaphore>,
+    unsynced: work::Unsynced,
+    /// Groups that may be read and not sent yet.
+    memory: Arc<Semaphore>,
 }
 
 /// Work that goes on beside the driver.
@@ -113,7 +125,8 @@ struct Work {
     /// Gives up reading a file that is not to be sent any more.
     prepares: BTreeMap<TransferId, CancellationToken>,
     /// The tasks that store what arrives.
-    writers: BTreeMap<TransferId, mpsc::Sender<work::Job>>,
+    writers: BTreeMap<TransferId, work::Writer>,
+    lanes: Lanes,
 }
 
 /// Starts the task.
@@ -126,7 +139,10 @@ pub(crate) fn spawn(parts: Parts) {
         results,
         tasks: tasks.clone(),
         stop: parts.stop.clone(),
-        keep_free: parts.keep_free,
+        room: Arc::new(Room::new(parts.keep_free)),
+        opening: Arc::new(Semaphore::new(MAX_OPENING)),
+        unsynced: work::Unsynced::default(),
+        memory: Arc::new(Semaphore::new(MAX_READ)),
     };
     let driver = Driver {
         machine: parts.machine,
@@ -145,6 +161,7 @@ pub(crate) fn spawn(parts: Parts) {
             preparing: Arc::new(Semaphore::new(MAX_PREPARING)),
             prepares: BTreeMap::new(),
             writers: BTreeMap::new(),
+            lanes: Lanes::default(),
         },
         answers: HashMap::new(),
         tickets: 0,
@@ -184,6 +201,7 @@ impl Driver {
                 InboundEvent::Message { peer, message } => {
                     Some(Input::Content { peer, frame: message })
                 }
+                InboundEvent::Writable(peer) => Some(Input::Writable(peer)),
                 _ => None,
             });
             inputs.extend(frames);
@@ -251,6 +269,7 @@ impl Driver {
                 InboundEvent::Writable(peer) => self.send_backlog(peer),
                 InboundEvent::Down(peer) => {
                     self.backlog.remove(&peer);
+                    self.work.lanes.close(peer);
                     inputs.push(Input::Down(peer));
                 }
                 _ => {}
@@ -296,7 +315,8 @@ impl Driver {
             }
             Output::Prepare(record) => self.work.prepare(*record),
             Output::Serve { peer, session, record, groups } => {
-                self.work.serve(peer, session, *record, groups);
+                let job = Job { record: *record, groups };
+                self.work.lanes.put(&self.work.shared, peer, session, job);
             }
             Output::LookForSpace { id, folder } => self.work.look_for_space(id, folder),
             Output::Open(record) => self.work.open(*record),
@@ -331,6 +351,7 @@ impl Driver {
     /// What was told to be kept is still kept; everything else is taken up in the next run.
     async fn shut_down(mut self) {
         self.work.writers.clear();
+        self.work.lanes = Lanes::default();
         let journal = async {
             self.journal.start();
             while self.journal.is_busy() {

@@ -85,9 +85,15 @@ pub enum WorkError {
     /// The SHA-256 of the whole file is another one than was stated.
     #[error("the SHA-256 does not match")]
     BadSha256,
-    /// The session ended.
+    /// The session ended, or the work is not wanted any more.
     #[error("the session ended")]
     Disconnected,
+    /// The peer takes no content.
+    #[error("the peer takes nothing")]
+    Stalled,
+    /// The disk took bytes and did not make them durable.
+    #[error("the disk does not keep what it was given")]
+    Unsynced,
     /// The disk failed.
     #[error("{0}")]
     Disk(String),

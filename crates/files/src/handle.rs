@@ -176,6 +176,7 @@ impl Files {
             id: self.new_id(),
             direction: Direction::Sending,
             peer: file.to,
+            machine: None,
             local: inner.local.ok_or(SendFileError::Closed)?,
             name,
             size,

@@ -38,7 +38,7 @@ metrics! {
     offers: Counter = "files_offers",
     /// Offers accepted by a rule.
     accepted_by_rule: Counter = "files_offers_accepted_by_rule",
-    /// Offers dropped: the agent is blocked or revoked, or not where it may be.
+    /// Frames dropped, and transfers ended: the agent is blocked or revoked, or not where it may be.
     refused_trust: Counter = "files_offers_refused_trust",
     /// Offers refused: the agent was not proven in the session.
     refused_not_proven: Counter = "files_offers_refused_not_proven",
@@ -58,6 +58,8 @@ metrics! {
     refused_wants: Counter = "files_requests_refused",
     /// Frames about transfers of somebody else, or of none.
     refused_stranger: Counter = "files_frames_refused_stranger",
+    /// Frames about transfers that another machine of the agent carries on.
+    refused_machine: Counter = "files_frames_refused_machine",
     /// Frames ignored because their kind is not known.
     unknown: Counter = "files_frames_unknown",
     /// Frames dropped because the peer does not take them; they are made again later.
@@ -68,6 +70,12 @@ metrics! {
     broken_unasked: Counter = "files_sessions_broken_unasked",
     /// Times that nothing came of what was asked for, and it was asked for again.
     stalled: Counter = "files_stalls",
+    /// Times that a peer took no content, and what was read for it was dropped.
+    peer_stalled: Counter = "files_peer_stalls",
+    /// Times that a transfer stopped because the disk failed.
+    disk_failed: Counter = "files_disk_failures",
+    /// Times that a transfer gave its place to one that can move.
+    gave_way: Counter = "files_gave_way",
     /// Times that a transfer stopped for want of space on the disk.
     no_space: Counter = "files_waits_for_space",
     /// Records of transfers that the disk did not take at once.

@@ -3,7 +3,7 @@
 use std::{fmt, path::PathBuf};
 
 use prost::Message;
-use x0x_core::{AgentId, DecodeError, WallTime, decode_bounded, fixed_bytes};
+use x0x_core::{AgentId, DecodeError, MachineId, WallTime, decode_bounded, fixed_bytes};
 
 use crate::{id::TransferId, tree::Value};
 
@@ -87,6 +87,9 @@ pub struct Record {
     pub direction: Direction,
     /// The agent at the other end.
     pub peer: AgentId,
+    /// The machine of that agent which offered the file, or which accepted it, once known. What other
+    /// machines of the agent say about the transfer does not count.
+    pub machine: Option<MachineId>,
     /// The agent at this end.
     pub local: AgentId,
     /// The file's name: as it is on this machine, or made [safe](crate::safe_name).
@@ -101,7 +104,8 @@ pub struct Record {
     pub media_type: String,
     /// How far the transfer is.
     pub phase: Phase,
-    /// Why it ended, for people; of a peer's word at most, with nothing in it that steers a terminal.
+    /// Why it ended, or what its disk said last, for people; of a peer's word at most, with nothing in it
+    /// that steers a terminal.
     pub reason: Option<String>,
     /// When it was offered.
     pub started: WallTime,
@@ -127,6 +131,8 @@ pub enum Waiting {
     PeerPaused,
     /// The disk is full.
     Space,
+    /// The disk failed; it is tried again.
+    Disk,
     /// As many files as may be are received already.
     Turn,
 }
@@ -137,6 +143,7 @@ impl fmt::Display for Waiting {
             Self::Peer => "peer",
             Self::PeerPaused => "peer_paused",
             Self::Space => "space",
+            Self::Disk => "disk",
             Self::Turn => "turn",
         })
     }
@@ -215,6 +222,8 @@ struct Saved {
     folder: Option<String>,
     #[prost(string, optional, tag = "17")]
     output: Option<String>,
+    #[prost(bytes = "vec", optional, tag = "18")]
+    machine: Option<Vec<u8>>,
 }
 
 fn text(path: Option<&PathBuf>) -> Option<String> {
@@ -243,6 +252,7 @@ impl Record {
             modified: self.modified,
             folder: text(self.folder.as_ref()),
             output: text(self.output.as_ref()),
+            machine: self.machine.map(|machine| machine.as_bytes().to_vec()),
         };
         saved.encode_to_vec()
     }
@@ -259,6 +269,7 @@ impl Record {
             id: TransferId::new(fixed_bytes(&saved.id, "id")?),
             direction: if saved.receiving { Direction::Receiving } else { Direction::Sending },
             peer: AgentId::new(fixed_bytes(&saved.peer, "peer")?),
+            machine: hash(saved.machine, "machine")?.map(MachineId::new),
             local: AgentId::new(fixed_bytes(&saved.local, "local")?),
             name: saved.name,
             size: saved.size,
@@ -287,6 +298,7 @@ mod tests {
             id: TransferId::new([7; 16]),
             direction: Direction::Receiving,
             peer: AgentId::new([1; 32]),
+            machine: Some(MachineId::new([4; 32])),
             local: AgentId::new([2; 32]),
             name: "a.txt".into(),
             size: u64::MAX,

@@ -15,6 +15,8 @@ pub enum Part {
     Content,
     /// The verified values of its groups.
     Values,
+    /// Which name a received file is given, where its file system cannot tell.
+    Name,
     /// The hash tree of a file that is sent.
     Tree,
 }
@@ -64,6 +66,15 @@ pub trait FileStore: Send + Sync + fmt::Debug + 'static {
     /// [`WorkError`] when the disk fails.
     fn publish(&self, record: &Record) -> Result<PathBuf, WorkError>;
 
+    /// Where the content is that [`publish`](Self::publish) has named before, if it is in its part no more: a
+    /// crash came before the record knew. It may not be the same content by now.
+    ///
+    /// # Errors
+    /// [`WorkError`] when the disk fails.
+    fn named(&self, _: &Record) -> Result<Option<PathBuf>, WorkError> {
+        Ok(None)
+    }
+
     /// Bytes free in a folder, or in the usual one.
     ///
     /// # Errors
@@ -90,6 +101,12 @@ pub trait Blob: Send + fmt::Debug {
     /// # Errors
     /// [`WorkError::NoSpace`] when the disk is full; a part of them may be there then.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), WorkError>;
+
+    /// The same bytes again, so that they can be made durable while more are written.
+    ///
+    /// # Errors
+    /// [`WorkError`] when the disk fails.
+    fn twin(&self) -> Result<Box<dyn Blob>, WorkError>;
 
     /// Waits until everything is durable.
     ///

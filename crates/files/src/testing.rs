@@ -34,6 +34,7 @@ struct Disk {
     /// Writes until one fails, and how.
     fail: Option<(u64, Fault)>,
     dead: bool,
+    failing_syncs: u32,
     on_crash: Option<Hook>,
     clock: u64,
 }
@@ -51,6 +52,7 @@ impl fmt::Debug for Hook {
 struct File {
     bytes: Vec<u8>,
     modified: u64,
+    synced: bool,
 }
 
 /// What happens to a write.
@@ -78,7 +80,7 @@ impl MemoryStore {
     pub fn put(&self, path: impl AsRef<Path>, bytes: impl Into<Vec<u8>>) {
         let mut disk = self.lock();
         disk.clock += 1;
-        let file = File { bytes: bytes.into(), modified: disk.clock };
+        let file = File { bytes: bytes.into(), modified: disk.clock, synced: false };
         disk.files.insert(path.as_ref().to_owned(), file);
     }
 
@@ -94,6 +96,14 @@ impl MemoryStore {
         self.lock().files.keys().cloned().collect()
     }
 
+    /// The paths of files that are not durable.
+    #[must_use]
+    pub fn unsynced(&self) -> Vec<PathBuf> {
+        let disk = self.lock();
+        let unsynced = disk.files.iter().filter(|(_, file)| !file.synced);
+        unsynced.map(|(path, _)| path.clone()).collect()
+    }
+
     /// How many bytes all files together may have.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.lock().capacity = bytes;
@@ -102,6 +112,12 @@ impl MemoryStore {
     /// Lets the write after `writes` others fail.
     pub fn fail_after(&self, writes: u64, fault: Fault) {
         self.lock().fail = Some((writes, fault));
+    }
+
+    /// Lets the next so many attempts to make a file durable fail. As with a real disk, what was written
+    /// before is only durable when it is written again.
+    pub fn fail_syncs(&self, count: u32) {
+        self.lock().failing_syncs = count;
     }
 
     /// Does something at a [`Fault::Crash`], before anybody learns of it: such as to cut the machine off,
@@ -158,6 +174,16 @@ impl Disk {
         }
     }
 
+    fn sync(&mut self) -> Result<(), WorkError> {
+        match self.failing_syncs.checked_sub(1) {
+            Some(left) => {
+                self.failing_syncs = left;
+                Err(crashed())
+            }
+            None => Ok(()),
+        }
+    }
+
     fn free(&self) -> u64 {
         let used: u64 = self.files.values().map(|file| file.bytes.len() as u64).sum();
         self.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(used))
@@ -169,6 +195,7 @@ fn part_path(record: &Record, part: Part) -> PathBuf {
     match part {
         Part::Content => folder.join(format!(".{}.part", record.id)),
         Part::Values => folder.join(format!(".{}.values", record.id)),
+        Part::Name => folder.join(format!(".{}.name", record.id)),
         Part::Tree => PathBuf::from(format!("/state/{}.tree", record.id)),
     }
 }
@@ -277,10 +304,19 @@ impl Blob for MemoryBlob {
             file.bytes.resize(start + done, 0);
         }
         file.bytes[start..start + done].copy_from_slice(&bytes[..done]);
+        file.synced = false;
         result
     }
 
+    fn twin(&self) -> Result<Box<dyn Blob>, WorkError> {
+        Ok(Box::new(Self { disk: self.disk.clone(), path: self.path.clone() }))
+    }
+
     fn sync(&self) -> Result<(), WorkError> {
+        self.disk.lock().sync()?;
+        if let Some(file) = self.disk.lock().files.get_mut(&self.path) {
+            file.synced = true;
+        }
         Ok(())
     }
 }

@@ -4,14 +4,14 @@
 use std::{
     fs,
     os::unix::fs::{PermissionsExt, symlink},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use x0x_files::{
-    Change, DiskStore, FileStore, Files, FilesConfig, Phase, SendFile, SendFileError, TransferId,
-    WorkError,
+    Blob, Change, DiskStore, FileStore, Files, FilesConfig, Part, Phase, Record, SendFile,
+    SendFileError, TransferId, WorkError,
     testing::{MemoryStore, agent, connect, peer},
     tree::GROUP_LEN,
 };
@@ -22,17 +22,67 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).expect("it is there").permissions().mode() & 0o777
 }
 
-/// A file comes to a real disk, in real time since files are no part of a paused clock.
+/// A disk that does not keep that a file is complete.
+#[derive(Debug)]
+struct Unrecorded(DiskStore);
+
+impl FileStore for Unrecorded {
+    fn load(&self) -> Result<Vec<Record>, WorkError> {
+        self.0.load()
+    }
+
+    fn save(&self, record: &Record) -> Result<(), WorkError> {
+        match record.phase {
+            Phase::Complete => Err(WorkError::Disk("the process was killed".into())),
+            _ => self.0.save(record),
+        }
+    }
+
+    fn forget(&self, record: &Record) -> Result<(), WorkError> {
+        self.0.forget(record)
+    }
+
+    fn discard(&self, record: &Record) -> Result<(), WorkError> {
+        self.0.discard(record)
+    }
+
+    fn source(&self, path: &Path) -> Result<Box<dyn Blob>, WorkError> {
+        self.0.source(path)
+    }
+
+    fn part(&self, record: &Record, part: Part) -> Result<Box<dyn Blob>, WorkError> {
+        self.0.part(record, part)
+    }
+
+    fn publish(&self, record: &Record) -> Result<PathBuf, WorkError> {
+        self.0.publish(record)
+    }
+
+    fn named(&self, record: &Record) -> Result<Option<PathBuf>, WorkError> {
+        self.0.named(record)
+    }
+
+    fn free(&self, folder: Option<&Path>) -> Result<u64, WorkError> {
+        self.0.free(folder)
+    }
+}
+
 async fn received(folder: &Path, name: &str, bytes: &[u8]) -> (DiskStore, TransferId, Files) {
+    let store = DiskStore::new(folder.join("state"), folder.join("downloads"));
+    let (id, files) = received_by(store.clone(), name, bytes).await;
+    (store, id, files)
+}
+
+/// A file comes to a real disk, in real time since files are no part of a paused clock.
+async fn received_by(store: impl FileStore, name: &str, bytes: &[u8]) -> (TransferId, Files) {
     let network = MemoryNetwork::new(1, LinkModel::default());
     let alice = peer(&network, 1, MemoryStore::new()).await;
-    let store = DiskStore::new(folder.join("state"), folder.join("downloads"));
     let mut config = FilesConfig::new(vec![agent(2)]);
     config.keep_free = 0;
     let bob = node(&network, 2);
     let (files, _seeks) = Files::start(
         Arc::new(bob),
-        Arc::new(store.clone()),
+        Arc::new(store),
         Arc::new(FakePolicy::new()),
         Arc::new(TokioClock::new()),
         config,
@@ -55,7 +105,7 @@ async fn received(folder: &Path, name: &str, bytes: &[u8]) -> (DiskStore, Transf
     phase(Phase::Offered).await;
     files.change(id, Change::Accept { folder: None }).await.expect("accepted");
     phase(Phase::Complete).await;
-    (store, id, files)
+    (id, files)
 }
 
 #[tokio::test]
@@ -145,4 +195,51 @@ fn damaged_records_and_open_folders_are_refused() {
     let error = store.free(Some(&shared)).expect_err("others may write there");
     assert!(error.to_string().contains("chmod"), "{error}");
     assert!(store.free(None).is_ok_and(|free| free > 0));
+}
+
+#[tokio::test]
+async fn a_file_gets_its_name_without_links_too() {
+    let temp = tempfile::tempdir().expect("a folder");
+    let downloads = temp.path().join("downloads");
+    let store = DiskStore::new(temp.path().join("state"), &downloads).without_links();
+    let bytes = vec![7; GROUP_LEN + 5];
+    for expected in ["f", "f (2)"] {
+        let (_, files) = received_by(store.clone(), "f", &bytes).await;
+        assert_eq!(fs::read(downloads.join(expected)).expect("it is there"), bytes);
+        files.shutdown().await;
+    }
+    assert_eq!(fs::read_dir(&downloads).expect("a folder").count(), 2, "nothing else stays");
+}
+
+#[tokio::test]
+async fn a_crash_between_name_and_record_neither_loses_nor_repeats_a_file() {
+    for links in [true, false] {
+        let temp = tempfile::tempdir().expect("a folder");
+        let downloads = temp.path().join("downloads");
+        let store = DiskStore::new(temp.path().join("state"), &downloads);
+        let store = if links { store } else { store.without_links() };
+        let bytes = vec![7; GROUP_LEN + 5];
+        // The file has its name, and the record does not know.
+        let (id, files) = received_by(Unrecorded(store.clone()), "f", &bytes).await;
+        files.shutdown().await;
+        // A new process finds all of it, without its sender.
+        let network = MemoryNetwork::new(2, LinkModel::default());
+        let started = Files::start(
+            Arc::new(node(&network, 2)),
+            Arc::new(store),
+            Arc::new(FakePolicy::new()),
+            Arc::new(TokioClock::new()),
+            FilesConfig::new(vec![agent(2)]),
+        );
+        let (files, _seeks) = started.await.expect("it starts");
+        let whole = async {
+            while files.transfer(id).await.is_none_or(|info| info.record.phase != Phase::Complete) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), whole).await.expect("complete in time");
+        files.shutdown().await;
+        assert_eq!(fs::read(downloads.join("f")).expect("there"), bytes, "links: {links}");
+        assert_eq!(fs::read_dir(&downloads).expect("a folder").count(), 1, "links: {links}");
+    }
 }

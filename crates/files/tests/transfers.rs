@@ -296,7 +296,7 @@ async fn many_files_share_the_way_and_nothing_waits_for_ever() {
     }
     let mut ids = Vec::new();
     for n in 0..20 {
-        alice.disk.put(format!("/f{n}"), content(40, n));
+        alice.disk.put(format!("/f{n}"), content(12, n));
         for to in [&bob, &carol] {
             let id =
                 alice.files.send(SendFile::new(to.agent, format!("/f{n}"))).await.expect("sent");
@@ -312,8 +312,53 @@ async fn many_files_share_the_way_and_nothing_waits_for_ever() {
     }
     for to in [&bob, &carol] {
         for n in 0..20 {
-            assert_eq!(to.disk.get(format!("/downloads/f{n}")), Some(content(40, n)));
+            assert_eq!(to.disk.get(format!("/downloads/f{n}")), Some(content(12, n)));
         }
         assert_eq!(to.files.metrics().unasked.value(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn writes_that_fail_are_tried_again_and_nothing_is_sent_twice() {
+    for write in [0, 1, 2, 7, 40] {
+        let (alice, bob) = pair(10 + write).await;
+        alice.disk.put("/f", content(30, 7));
+        let id = alice.files.send(SendFile::new(bob.agent, "/f")).await.expect("sent");
+        offered(&bob, id).await;
+        bob.files.change(id, ACCEPT).await.expect("accepted");
+        bob.disk.fail_after(write, Fault::Short);
+        complete(&bob, id).await;
+        complete(&alice, id).await;
+        assert_eq!(bob.disk.get("/downloads/f"), Some(content(30, 7)));
+        assert!(bob.files.metrics().bytes_stored.value() <= 30 * GROUP + 7, "write {write}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_offer_is_made_when_its_tree_is_durable() {
+    let (alice, bob) = pair(16).await;
+    alice.disk.put("/f", content(300, 0));
+    let id = alice.files.send(SendFile::new(bob.agent, "/f")).await.expect("sent");
+    offered(&bob, id).await;
+    let unsynced = alice.disk.unsynced();
+    assert!(unsynced.iter().all(|path| !path.starts_with("/state")), "{unsynced:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_disk_does_not_make_durable_is_written_again() {
+    for failing in [1, 3] {
+        let (alice, bob) = pair(20).await;
+        alice.disk.put("/f", content(80, 7));
+        let id = alice.files.send(SendFile::new(bob.agent, "/f")).await.expect("sent");
+        offered(&bob, id).await;
+        bob.disk.fail_syncs(failing);
+        bob.files.change(id, ACCEPT).await.expect("accepted");
+        complete(&bob, id).await;
+        complete(&alice, id).await;
+        assert_eq!(bob.disk.get("/downloads/f"), Some(content(80, 7)));
+        let unsynced = bob.disk.unsynced();
+        assert!(unsynced.iter().all(|path| !path.ends_with("f")), "{unsynced:?}");
+        assert!(bob.files.metrics().disk_failed.value() > 0);
+        assert!(bob.files.metrics().bytes_stored.value() <= 80 * GROUP + 7, "nothing came twice");
     }
 }

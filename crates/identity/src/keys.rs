@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     error::{BadSignature, KeyError},
+    mailbox::Mailboxes,
     random::random,
     sign::{Backend, DefaultBackend, framed},
 };
@@ -105,6 +106,12 @@ impl SecretKey {
     #[must_use]
     pub fn public_key(&self) -> &PublicKey {
         &self.0.public
+    }
+
+    /// The mailboxes of the agent that holds this key.
+    #[must_use]
+    pub fn mailboxes(&self) -> Mailboxes {
+        Mailboxes::of_seed(&self.0.seed)
     }
 
     /// Signs a message for one purpose. A signature made for one domain does not verify in another.

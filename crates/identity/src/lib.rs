@@ -5,7 +5,8 @@
 //! it. A [`SignedBinding`] proves that an agent runs on a machine, a [`SignedCertificate`] that a user
 //! stands behind it, and a [`SignedRevocation`] ends the trust in any of the three for ever. A
 //! [`SignedCard`] or a short [`AgentLink`] is what people hand one another. A sealed box
-//! ([`KemPublic::seal`]) encrypts to an agent that is not online.
+//! ([`KemPublic::seal`]) encrypts to an agent that is not online; [`Mailboxes`] are where such boxes wait
+//! for it at others.
 //!
 //! Signing and verifying go through one seam, [`sign::Backend`], with two implementations that are
 //! checked against each other: aws-lc-rs (feature `aws-lc`, the default) and pure Rust.
@@ -36,6 +37,7 @@ mod error;
 mod export;
 mod keys;
 mod link;
+mod mailbox;
 mod notice;
 mod policy;
 #[cfg(feature = "fs")]
@@ -75,6 +77,9 @@ pub use keys::{
     PKCS8_LEN, PUBLIC_KEY_LEN, PublicKey, SEED_LEN, SIGNATURE_LEN, SPKI_LEN, SecretKey, Signature,
 };
 pub use link::{AgentLink, LINK_PREFIX, Link, MAX_LINK, MAX_LINK_ADDRESSES};
+pub use mailbox::{
+    MAILBOX_PERIOD, MailboxSecret, Mailboxes, Pickup, Tag, mailbox_period, mailbox_period_end,
+};
 pub use notice::{AgentNoticeIn, MAX_NOTICE, NOTICE_TOPIC, Notice, NoticeIn};
 pub use policy::{AcceptAll, BindingPolicy, Shown};
 pub use revocation::{

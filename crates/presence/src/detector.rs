@@ -38,13 +38,18 @@ impl Detector {
     pub(crate) fn heard(&mut self, now: Tick) {
         if let Some(last) = self.last {
             // What was longer than the bound says nothing of the intervals while the sender is there.
-            let interval = now.since(last).min(self.period * 4);
+            let interval = now.since(last).min(self.longest());
             if self.intervals.len() == WINDOW {
                 self.intervals.pop_front();
             }
             self.intervals.push_back(interval.as_secs_f64());
         }
         self.last = Some(now);
+    }
+
+    /// The longest silence that may mean nothing.
+    pub(crate) fn longest(&self) -> Duration {
+        self.period * 4
     }
 
     /// The silence after which the sender is suspected, and that after which it is taken for gone: from

@@ -50,6 +50,7 @@ pub(crate) struct Driver {
     pub(crate) inbound: Inbound,
     pub(crate) neighbors: Option<mpsc::Receiver<NeighborEvent>>,
     pub(crate) events: broadcast::Sender<Status>,
+    pub(crate) suspects: broadcast::Sender<AgentId>,
     pub(crate) stop: CancellationToken,
     pub(crate) callers: BTreeMap<u64, Caller>,
     pub(crate) tickets: u64,
@@ -202,6 +203,9 @@ impl Driver {
                 // Nobody may be listening.
                 Output::Changed(status) => {
                     let _ = self.events.send(status);
+                }
+                Output::Suspect(agent) => {
+                    let _ = self.suspects.send(agent);
                 }
                 Output::Renew => self.renew(),
                 Output::Ask(targets) => {

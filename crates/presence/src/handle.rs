@@ -22,6 +22,8 @@ use crate::{
 const COMMAND_QUEUE: usize = 64;
 /// Events kept for a listener that lags; it is told how many it missed.
 const MAX_EVENTS: usize = 256;
+/// Suspects kept for a listener that lags; further ones are not tried to reach.
+const MAX_SUSPECTS: usize = 64;
 
 /// Who is there: the narrow trait for what stands above.
 pub trait PresenceView: Send + Sync + fmt::Debug + 'static {
@@ -61,6 +63,24 @@ impl Events {
     }
 }
 
+/// Watched agents that seem to be gone. Whoever can should try to open a session with them: when one begins,
+/// presence sees it.
+#[derive(Debug)]
+pub struct Suspects(broadcast::Receiver<AgentId>);
+
+impl Suspects {
+    /// The next one; none once presence is closed.
+    pub async fn next(&mut self) -> Option<AgentId> {
+        loop {
+            match self.0.recv().await {
+                Ok(agent) => return Some(agent),
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    }
+}
+
 /// What presence is started with, beside the transport.
 #[derive(Debug)]
 pub struct PresenceParts {
@@ -84,6 +104,7 @@ pub struct PresenceParts {
 pub struct Presence {
     commands: mpsc::Sender<Command>,
     events: broadcast::WeakSender<Status>,
+    suspects: broadcast::WeakSender<AgentId>,
     metrics: Arc<PresenceMetrics>,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -104,7 +125,8 @@ impl Presence {
         let (sender, commands) = mpsc::channel(COMMAND_QUEUE);
         let (events, _) = broadcast::channel(MAX_EVENTS);
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let weak = events.downgrade();
+        let (suspects, _) = broadcast::channel(MAX_SUSPECTS);
+        let (weak, weak_suspects) = (events.downgrade(), suspects.downgrade());
         let driver = Driver {
             machine,
             transport,
@@ -116,6 +138,7 @@ impl Presence {
             inbound,
             neighbors: neighbors.map(|neighbors| neighbors.events()),
             events,
+            suspects,
             stop: stop.clone(),
             callers: BTreeMap::new(),
             tickets: 0,
@@ -123,7 +146,7 @@ impl Presence {
         };
         tasks.spawn(driver.run());
         tasks.close();
-        Ok(Self { commands: sender, events: weak, metrics, stop, tasks })
+        Ok(Self { commands: sender, events: weak, suspects: weak_suspects, metrics, stop, tasks })
     }
 
     /// The agents of interest from now on, such as contacts and members of groups: at most
@@ -170,6 +193,16 @@ impl Presence {
     ) -> Result<Vec<Status>, FindError> {
         let found = self.ask(|reply| Command::Find { targets, ttl, patience, reply }).await;
         found.unwrap_or(Err(FindError::Closed))
+    }
+
+    /// Watched agents that seem to be gone, from now on.
+    #[must_use]
+    pub fn suspects(&self) -> Suspects {
+        match self.suspects.upgrade() {
+            Some(suspects) => Suspects(suspects.subscribe()),
+            // Closed: a receiver without a sender.
+            None => Suspects(broadcast::channel(1).1),
+        }
     }
 
     /// The counters.

@@ -57,7 +57,7 @@ pub use error::VerifyError;
 #[cfg(feature = "tokio")]
 pub use error::{FindError, StartError};
 #[cfg(feature = "tokio")]
-pub use handle::{Events, Presence, PresenceEvent, PresenceParts, PresenceView};
+pub use handle::{Events, Presence, PresenceEvent, PresenceParts, PresenceView, Suspects};
 pub use metrics::PresenceMetrics;
 pub use query::{
     MAX_QUERY, MAX_TARGETS, QUERY_DOMAIN, QUERY_VALIDITY, Query, QueryIn, SignedQuery, WalkId,

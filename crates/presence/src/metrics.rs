@@ -45,6 +45,8 @@ metrics! {
         records_accepted,
         /// Walks begun here.
         walks_started,
+        /// Watched agents that were tried to reach before they were taken for gone.
+        suspected,
         /// Walks of others passed on or answered.
         walks_served,
         /// Sightings that walks of this node brought.

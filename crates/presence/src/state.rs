@@ -25,7 +25,7 @@ use walk::{Pending, Walk};
 use crate::{
     config::{MAX_LINKS, MAX_ORIGINS, MAX_SUBJECTS, MAX_WALKS, MAX_WATCHED, PresenceConfig},
     metrics::PresenceMetrics,
-    query::{SignedQuery, WalkId},
+    query::{MAX_TARGETS, SignedQuery, WalkId},
     session::{LocalSession, SessionId},
     visibility::Visibility,
     wire::{Beacon, Frame},
@@ -35,6 +35,8 @@ use crate::{
 const SLEPT: Duration = Duration::from_secs(2);
 /// How soon what changed for a link is told: several changes make one frame.
 const SOON: Duration = Duration::from_millis(200);
+/// Shortest time between two attempts to confirm that an agent is gone.
+const PROBE_PAUSE: Duration = Duration::from_secs(60);
 /// How often the agents that are not seen are asked for at other neighbours.
 const ROUND: Duration = Duration::from_secs(120);
 
@@ -107,6 +109,9 @@ pub enum Output {
     Renew,
     /// Sign a query for these agents and hand it in, without a ticket.
     Ask(Vec<AgentId>),
+    /// A watched agent was not heard of, or a session with it ended: try to open one. A session that begins
+    /// is told by [`Input::Up`] as any other; a failure need not be told.
+    Suspect(AgentId),
     /// A walk found an agent.
     Found {
         /// Of the caller.
@@ -156,6 +161,8 @@ pub struct PresenceMachine {
     /// The last turn: the time since is the longest that this node can have slept.
     turn: Tick,
     round: u64,
+    /// Since the turn began.
+    suspects: Vec<AgentId>,
     outputs: VecDeque<Output>,
 }
 
@@ -205,6 +212,7 @@ impl PresenceMachine {
             round_at: now + ROUND,
             turn: now,
             round: 0,
+            suspects: Vec::new(),
             outputs: VecDeque::new(),
             config,
         }
@@ -277,6 +285,13 @@ impl PresenceMachine {
             subject.due = due;
         }
         let moved = std::mem::replace(&mut subject.state, state) != state;
+        // Silence of those who tell is not its silence: others, and it itself, are asked before it is gone.
+        let pause = subject.probed.is_none_or(|at| now.since(at) >= PROBE_PAUSE);
+        let suspect = moved && pause && state == PresenceState::Away && subject.links.is_empty();
+        if suspect && self.watched.contains(&agent) {
+            subject.probed = Some(now);
+            self.suspects.push(agent);
+        }
         // To the application an agent that must not be seen is one that nothing is known of.
         let told = if visible { subject.status() } else { Status::unknown(agent) };
         if std::mem::replace(&mut subject.told, told.state) != told.state {
@@ -327,6 +342,17 @@ impl PresenceMachine {
             } else if self.subjects.get(&agent).is_none_or(|who| !who.links.contains(&peer)) {
                 self.subject(agent).linked(peer, wall);
             }
+        }
+    }
+
+    /// Asks after those who turned suspect in this turn.
+    fn confirm(&mut self) {
+        let suspects = std::mem::take(&mut self.suspects);
+        self.metrics.suspected.add(suspects.len() as u64);
+        self.outputs.extend(suspects.iter().copied().map(Output::Suspect));
+        let asked: Vec<AgentId> = suspects.into_iter().take(MAX_TARGETS).collect();
+        if !asked.is_empty() && !self.links.is_empty() {
+            self.outputs.push_back(Output::Ask(asked));
         }
     }
 
@@ -487,6 +513,7 @@ impl Machine for PresenceMachine {
             Input::Reconsider(agent) => self.reconsider(now, agent),
             Input::Leave => self.leave(),
         }
+        self.confirm();
     }
 
     fn handle_timeout(&mut self, now: Tick) {
@@ -518,6 +545,7 @@ impl Machine for PresenceMachine {
             // A verdict that did not move must not be looked at for ever.
             self.due.remove(&(at, agent));
         }
+        self.confirm();
     }
 
     fn poll_output(&mut self) -> Option<Output> {

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use crate::key::Subject;
-
 /// Most agents in the discovery cache. When it is full, the one seen longest ago makes room, of those
 /// that only announced themselves first.
 pub const MAX_DISCOVERED: usize = 4096;
@@ -50,10 +48,13 @@ pub const RECORD_VALIDITY: Duration = Duration::from_secs(2 * 3600);
 pub const MAX_PER_KEY: usize = 8;
 /// Records that one machine may file here. The one that expires first makes room.
 pub const MAX_PER_PROVIDER: usize = 64;
-/// Bytes of records kept for others. When they are full, whoever filed most gives up the record that
-/// expires first.
-pub const MAX_HELD_BYTES: usize = 8 * 1024 * 1024;
-/// Most machines known that may hold records. When full, one that failed makes room, else any.
+/// Most bytes of records kept for others, whatever is configured. When they are full, whoever filed most gives
+/// up the record that expires first.
+pub const MAX_HELD_BYTES: usize = 64 * 1024 * 1024;
+/// The same by default.
+const DEFAULT_HELD_BYTES: usize = 8 * 1024 * 1024;
+/// Most machines known that may hold records. When full, one of those that share as many bits with the local
+/// id as most of them do makes room: one that failed, one that was never met, or the one met longest ago.
 pub const MAX_VOLUNTEERS: usize = 512;
 /// Most sessions that finding speaks on.
 pub const MAX_LINKS: usize = 1024;
@@ -66,13 +67,15 @@ pub const MAX_WALKS: usize = 1024;
 /// Misses remembered; the one least asked for is forgotten.
 pub const MAX_MISSES: usize = 1024;
 /// Holders that a record is filed with.
-pub const COPIES: usize = 8;
+pub const COPIES: usize = 12;
 
 /// Settings of finding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FinderConfig {
-    /// Whether this node keeps records of others. All do by default: 8 MiB at most.
+    /// Whether this node keeps records of others. All do by default.
     pub holds: bool,
+    /// Bytes of records kept for others: at most, and where that is more, [`MAX_HELD_BYTES`]. 8 MiB.
+    pub held_bytes: usize,
     /// Loopback addresses are told and believed: for nodes that share one machine.
     pub allow_loopback: bool,
     /// How long a holder may take to answer before the next one is asked beside it. 400 ms: twice the
@@ -83,26 +86,17 @@ pub struct FinderConfig {
     /// How long who was not found is not looked for again. 5 s: an agent that just started is found
     /// soon, and a caller who asks in a loop costs the network little.
     pub miss: Duration,
-    /// Time between filings of a topic: half of the validity, so that one may fail. The record of the
-    /// agent itself, of which there is one, is filed six times as often: where a tenth of the machines
-    /// goes in a minute, a third of its holders is left by then.
+    /// Longest time between filings: half of the validity, so that one may fail. It begins with a
+    /// fifteenth of it, grows by half where at least three quarters of the holders still had the record, and
+    /// halves, to no less than a thirtieth, where not even half had.
     pub refresh: Duration,
-}
-
-impl FinderConfig {
-    /// Time between filings under a subject.
-    pub(crate) fn refresh_of(&self, subject: &Subject) -> Duration {
-        match subject {
-            Subject::Agent(_) => self.refresh / 6,
-            Subject::Topic(_) => self.refresh,
-        }
-    }
 }
 
 impl Default for FinderConfig {
     fn default() -> Self {
         Self {
             holds: true,
+            held_bytes: DEFAULT_HELD_BYTES,
             allow_loopback: false,
             ask_timeout: Duration::from_millis(400),
             dial_timeout: Duration::from_millis(800),

@@ -1,11 +1,14 @@
 //! Finding by id as a pure machine: keeping records for others, filing the own ones with those who suit
 //! their keys best, and asking there.
 //!
-//! Every node knows some others that may hold records. A search asks those of them that suit the key
-//! best, and learns from each of better ones: it climbs to the same few machines from wherever it
-//! starts, with no table of the whole network anywhere. The publisher climbs in the same way.
+//! Every node knows some others that may hold records, and those near its own id best. A search asks those
+//! of them that are nearest to the key, and learns from each of nearer ones: it climbs to the same few
+//! machines from wherever it starts, in a few steps, with no table of the whole network anywhere. The
+//! publisher climbs in the same way.
 
+mod climb;
 mod holder;
+mod offers;
 mod search;
 mod volunteers;
 
@@ -24,13 +27,14 @@ use x0x_core::{
 use x0x_identity::{BindingPolicy, MAX_CLOCK_SKEW};
 
 use holder::Holder;
+use offers::Offer;
 use search::{Search, Ticket};
 use volunteers::Volunteers;
 
 use crate::{
-    config::{COPIES, FinderConfig, MAX_LINKS, MAX_MISSES, MAX_OFFERS, MAX_WALKS},
+    config::{FinderConfig, MAX_LINKS, MAX_MISSES, MAX_WALKS},
     frame::{Frame, MAX_FOUND, MAX_HOPS, MAX_REFERRALS},
-    key::{LookupKey, Subject, epoch, seal},
+    key::{LookupKey, Subject, epoch},
     metrics::FinderMetrics,
     record::SignedRecord,
 };
@@ -45,12 +49,6 @@ const FAN_OUT: usize = 3;
 const MAX_ANSWERS: u8 = 4;
 /// How long a lookup is on its way.
 const WALK_TIMEOUT: Duration = Duration::from_secs(10);
-/// First pause after a filing that reached too few holders; doubles up to the refresh.
-const RETRY: Duration = Duration::from_secs(5);
-/// Holders below which a filing is tried again soon.
-const FEW: usize = 3;
-/// First pause after a filing that reached enough holders, but not all that there might be.
-const GROWS: Duration = Duration::from_secs(60);
 
 /// What the world tells the machine.
 #[derive(Debug, Clone)]
@@ -156,32 +154,6 @@ struct Walk {
     until: Tick,
 }
 
-/// An own record as it is filed for a day, sealed.
-#[derive(Debug, Clone)]
-struct Filed {
-    key: LookupKey,
-    /// With all addresses, for this site.
-    near: Bytes,
-    /// With addresses of global scope.
-    far: Bytes,
-}
-
-impl Filed {
-    fn sealed(&self, path: Scope) -> Bytes {
-        if path < Scope::Global { self.near.clone() } else { self.far.clone() }
-    }
-}
-
-/// A subject of the local agent.
-#[derive(Debug)]
-struct Offer {
-    filed: Vec<Filed>,
-    due: Tick,
-    pause: Duration,
-    /// Its signature was asked for.
-    signing: bool,
-}
-
 /// See the module documentation.
 #[derive(Debug)]
 pub struct Finder {
@@ -196,6 +168,8 @@ pub struct Finder {
     volunteers: Volunteers,
     holder: Holder,
     offers: BTreeMap<Subject, Offer>,
+    /// When the machines near the local id were last looked for.
+    settled: Option<Tick>,
     searches: BTreeMap<u64, Search>,
     tickets: BTreeMap<u64, Ticket>,
     walks: LruCache<u64, Walk>,
@@ -217,6 +191,7 @@ impl Finder {
         policy: Arc<dyn BindingPolicy>,
         seed: [u8; 32],
     ) -> Self {
+        let holder = Holder::new(config.held_bytes);
         Self {
             local,
             config,
@@ -225,9 +200,10 @@ impl Finder {
             rng: SeededRng::from_seed(seed),
             wall: (Tick::ZERO, WallTime::default()),
             links: BTreeMap::new(),
-            volunteers: Volunteers::default(),
-            holder: Holder::default(),
+            volunteers: Volunteers::new(local),
+            holder,
             offers: BTreeMap::new(),
+            settled: None,
             searches: BTreeMap::new(),
             tickets: BTreeMap::new(),
             walks: LruCache::new(capacity(MAX_WALKS)),
@@ -258,7 +234,8 @@ impl Finder {
 
     fn up(&mut self, now: Tick, peer: MachineId, link: Link, address: &PeerAddr) {
         let path = link.path;
-        self.volunteers.met(peer, address, path, self.config.allow_loopback, &mut self.rng);
+        let loopback = self.config.allow_loopback;
+        self.volunteers.met(now, peer, address, path, loopback, &mut self.rng);
         if self.links.len() < MAX_LINKS || self.links.contains_key(&peer) {
             self.links.insert(peer, link);
         }
@@ -395,64 +372,6 @@ impl Finder {
         self.metrics.held_bytes.set(self.holder.bytes() as u64);
         true
     }
-
-    fn offer(&mut self, now: Tick, subject: Subject) {
-        if self.offers.len() >= MAX_OFFERS && !self.offers.contains_key(&subject) {
-            return self.metrics.refused_offers.inc();
-        }
-        let fresh = Offer { filed: Vec::new(), due: now, pause: RETRY, signing: false };
-        self.offers.entry(subject).or_insert(fresh).due = now;
-        self.sign(now);
-    }
-
-    /// Asks for the signatures that are due.
-    fn sign(&mut self, now: Tick) {
-        for (subject, offer) in &mut self.offers {
-            if offer.due <= now && !offer.signing {
-                offer.signing = true;
-                self.outputs.push_back(FinderOutput::Sign(*subject));
-            }
-        }
-    }
-
-    fn publish(&mut self, now: Tick, subject: Subject, near: &SignedRecord, far: &SignedRecord) {
-        let refresh = self.config.refresh_of(&subject);
-        let Some(offer) = self.offers.get_mut(&subject) else { return };
-        offer.signing = false;
-        let tenth = u64::try_from((refresh / 10).as_micros()).unwrap_or(u64::MAX);
-        offer.due = now + (refresh - Duration::from_micros(self.rng.range(0, tenth)));
-        // Whoever looks after midnight, before the next filing, looks under the next day's key.
-        let wall = self.wall.1 + now.since(self.wall.0);
-        let mut days = vec![epoch(wall), epoch(wall + refresh + MAX_CLOCK_SKEW)];
-        days.dedup();
-        let filed = |day: &u64| {
-            let far_sealed = seal(&subject, *day, &far.encode());
-            let same = near == far;
-            let near = if same { far_sealed.clone() } else { seal(&subject, *day, &near.encode()) };
-            Filed { key: LookupKey::of(&subject, *day), near, far: far_sealed }
-        };
-        offer.filed = days.iter().map(filed).collect();
-        for day in days {
-            self.begin_filing(now, subject, day);
-        }
-    }
-
-    /// A filing reached so many holders.
-    fn filed(&mut self, now: Tick, subject: &Subject, copies: usize) {
-        self.metrics.filings.inc();
-        let refresh = self.config.refresh_of(subject);
-        let Some(offer) = self.offers.get_mut(subject) else { return };
-        if copies >= COPIES {
-            offer.pause = RETRY;
-            return;
-        }
-        if copies >= FEW {
-            // Enough for now; in a network that grows there are more soon.
-            offer.pause = offer.pause.max(GROWS);
-        }
-        offer.due = offer.due.min(now + offer.pause);
-        offer.pause = (offer.pause * 2).min(refresh);
-    }
 }
 
 /// The days whose keys somebody may use at a time, clocks being what they are.
@@ -484,7 +403,13 @@ impl Machine for Finder {
                 let loopback = self.config.allow_loopback;
                 for address in peers {
                     if let Some(peer) = address.id.filter(|peer| *peer != self.local) {
-                        self.volunteers.told(peer, &address.addresses, loopback, &mut self.rng);
+                        self.volunteers.told(
+                            now,
+                            peer,
+                            &address.addresses,
+                            loopback,
+                            &mut self.rng,
+                        );
                     }
                 }
             }
@@ -518,7 +443,7 @@ impl Machine for Finder {
 
     fn poll_timeout(&self) -> Option<Tick> {
         let offers = self.offers.values().filter(|offer| !offer.signing).map(|offer| offer.due);
-        let searches = self.searches.values().map(Search::next);
+        let searches = self.searches.values().map(|search| search.next);
         offers.chain(searches).chain(self.holder.next()).min()
     }
 }

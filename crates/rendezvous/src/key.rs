@@ -22,7 +22,6 @@ const SALT_LEN: usize = 16;
 const TAG_LEN: usize = 16;
 const KEY_CONTEXT: &str = "x0x rendezvous lookup key 1";
 const SEAL_CONTEXT: &str = "x0x rendezvous seal 1";
-const RANK_CONTEXT: &str = "x0x rendezvous rank 1";
 
 /// What is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,27 +78,28 @@ impl LookupKey {
         &self.0
     }
 
-    /// How well a machine suits to hold the record: the higher the better. D. Thaler, C. Ravishankar,
-    /// *Using name-based mappings to increase hit rates*, IEEE/ACM ToN 6(1), 1998.
+    /// How far a machine is from the key: the nearer, the better it suits to hold the record. P. Maymounkov,
+    /// D. Mazières, *Kademlia*, IPTPS 2002, §2.1: what is near to a key is near to each other, so that
+    /// whoever is near knows who is nearer.
     #[must_use]
-    pub fn rank(&self, machine: &MachineId) -> u64 {
-        self.ranker().rank(machine)
-    }
-
-    /// Ranks many machines, hashing the key once.
-    pub(crate) fn ranker(&self) -> Ranker {
-        Ranker(blake3::derive_key(RANK_CONTEXT, &self.0))
+    pub fn distance(&self, machine: &MachineId) -> Distance {
+        Distance::between(&self.0, machine.as_bytes())
     }
 }
 
-/// The ranks of one key.
-#[derive(Debug)]
-pub(crate) struct Ranker([u8; 32]);
+/// The bitwise difference of two places in the space of keys and machine ids, read as a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Distance([u8; 32]);
 
-impl Ranker {
-    pub(crate) fn rank(&self, machine: &MachineId) -> u64 {
-        let hash = blake3::keyed_hash(&self.0, machine.as_bytes());
-        u64::from_be_bytes(hash.as_bytes().first_chunk().copied().unwrap_or_default())
+impl Distance {
+    pub(crate) fn between(a: &[u8; 32], b: &[u8; 32]) -> Self {
+        Self(std::array::from_fn(|at| a[at] ^ b[at]))
+    }
+
+    /// The bits that both places begin with.
+    pub(crate) fn shared_bits(&self) -> usize {
+        let equal = self.0.iter().take_while(|byte| **byte == 0).count();
+        equal * 8 + self.0.get(equal).map_or(0, |byte| byte.leading_zeros() as usize)
     }
 }
 
@@ -150,10 +150,20 @@ mod tests {
         let keys = [(AGENT, 1), (AGENT, 2), (TOPIC, 1)].map(|(of, day)| LookupKey::of(&of, day));
         assert!(keys[0] != keys[1] && keys[0] != keys[2] && keys[1] != keys[2]);
         let (a, b) = (MachineId::new([1; 32]), MachineId::new([2; 32]));
-        assert_ne!(keys[0].rank(&a), keys[0].rank(&b));
-        assert_ne!(keys[0].rank(&a), keys[1].rank(&a));
-        assert_eq!(keys[0].ranker().rank(&a), keys[0].rank(&a));
+        assert_ne!(keys[0].distance(&a), keys[0].distance(&b));
+        assert_ne!(keys[0].distance(&a), keys[1].distance(&a));
         assert_eq!(epoch(WallTime::from_millis(86_400_000 * 7 + 5)), 7);
+    }
+
+    #[test]
+    fn near_places_share_bits() {
+        let shared = |n: u8| {
+            let mut id = [1; 32];
+            id[1] ^= n;
+            LookupKey::new([1; 32]).distance(&MachineId::new(id))
+        };
+        assert_eq!([0, 1, 0x80].map(|n| shared(n).shared_bits()), [256, 15, 8]);
+        assert!(shared(0) < shared(1) && shared(1) < shared(2) && shared(3) < shared(4));
     }
 
     #[test]

@@ -53,6 +53,8 @@ mod key;
 mod metrics;
 mod record;
 mod state;
+#[cfg(any(test, feature = "test-util"))]
+pub mod testing;
 mod wire;
 
 pub use addresses::{believable_addresses, usable_addresses};
@@ -72,7 +74,7 @@ pub use frame::{
 };
 #[cfg(feature = "tokio")]
 pub use handle::Discovery;
-pub use key::{EPOCH, LookupKey, SEAL_OVERHEAD, Subject, epoch, open, seal};
+pub use key::{Distance, EPOCH, LookupKey, SEAL_OVERHEAD, Subject, epoch, open, seal};
 pub use metrics::{DiscoveryMetrics, FinderMetrics};
 pub use record::{MAX_RECORD, RECORD_DOMAIN, Record, RecordIn, SignedRecord};
 pub use state::{DiscoveredAgent, Discoverer, DiscoveryCache, Input, Outcome, Output};

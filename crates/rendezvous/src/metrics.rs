@@ -106,6 +106,8 @@ finder_metrics! {
         misses,
         /// Filings of own records that ended.
         filings,
+        /// Times that the machines near the local id were looked for and met.
+        settled,
         /// Copies of own records that holders kept.
         copies_kept,
         /// Copies of own records that holders declined.

@@ -206,10 +206,10 @@ fn keys_and_seals_are_as_documented() {
     input.extend_from_slice(&20_833_u64.to_be_bytes());
     let key = blake3::derive_key("x0x rendezvous lookup key 1", &input);
     assert_eq!(LookupKey::of(&subject, 20_833), LookupKey::new(key));
-    let rank_key = blake3::derive_key("x0x rendezvous rank 1", &key);
-    let rank = blake3::keyed_hash(&rank_key, &[8; 32]);
-    let rank = u64::from_be_bytes(*rank.as_bytes().first_chunk().expect("32 bytes"));
-    assert_eq!(LookupKey::new(key).rank(&MachineId::new([8; 32])), rank);
+    // The bytes of the distance are those of the key where the other id is all zeros.
+    let (near, far) = (MachineId::new(key), MachineId::new(key.map(|byte| !byte)));
+    let distance = |machine| LookupKey::new(key).distance(&machine);
+    assert!(distance(near) < distance(MachineId::new([0; 32])) && distance(far) > distance(near));
     let seal_key = blake3::derive_key("x0x rendezvous seal 1", &input);
     let salt = blake3::keyed_hash(&seal_key, b"text");
     assert_eq!(seal(&subject, 20_833, b"text")[..16], salt.as_bytes()[..16]);

@@ -79,14 +79,14 @@ impl SqliteStore {
         &self.metrics
     }
 
-    async fn read_mail<T: Send + 'static>(
+    pub(crate) async fn read_mail<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Connection, &StoreMetrics) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, MailError> {
         self.read(false, read).await.map_err(mail_error)
     }
 
-    async fn ask<T>(
+    pub(crate) async fn ask<T>(
         &self,
         command: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Command,
     ) -> Result<T, StoreError> {
@@ -100,7 +100,7 @@ impl SqliteStore {
             return Err(StoreError::Closed);
         }
         let Some(appended) = self.tail.append(&changes) else {
-            return self.ask(|reply| Command::Commit(Commit { changes, reply })).await;
+            return self.hold_through(changes).await;
         };
         self.metrics.commits.inc();
         match appended {
@@ -119,6 +119,16 @@ impl SqliteStore {
             Appended::More => {}
         }
         Ok(())
+    }
+
+    /// Makes changes hold by a transaction, since the tail does not take them.
+    async fn hold_through(&self, changes: Vec<LogChange>) -> Result<(), StoreError> {
+        let through = Through(Some(&self.tail));
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Commit(Commit { changes, reply });
+        self.commands.send(command).await.map_err(|_| StoreError::Closed)?;
+        through.sent();
+        answer.await.map_err(|_| StoreError::Closed)?
     }
 
     /// Reads with a connection of its own, one reader at a time.
@@ -145,6 +155,25 @@ impl SqliteStore {
             drop(self.commands.send(Command::Damaged(file, Arc::clone(reason))).await);
         }
         Err(error)
+    }
+}
+
+/// A commit that goes through the writer and is not there yet. Whose caller goes away before is
+/// withdrawn, and nothing waits for it.
+struct Through<'a>(Option<&'a Tail>);
+
+impl Through<'_> {
+    /// The writer has it, and says when it is done.
+    fn sent(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Through<'_> {
+    fn drop(&mut self) {
+        if let Some(tail) = self.0 {
+            tail.done_through(1);
+        }
     }
 }
 
@@ -220,10 +249,59 @@ impl MailStore for SqliteStore {
     }
 }
 
-fn mail_error(error: StoreError) -> MailError {
+pub(crate) fn mail_error(error: StoreError) -> MailError {
     match error {
         StoreError::Full => MailError::Full,
         StoreError::Closed => MailError::Closed,
         other => MailError::Failed(other.to_string().into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::poll_fn,
+        pin::Pin,
+        task::{Context, Poll},
+    };
+
+    use x0x_core::TopicId;
+
+    use super::*;
+
+    fn change(position: u64) -> LogChange {
+        LogChange::Reach { topic: TopicId::new([7; 32]), incarnation: 1, position }
+    }
+
+    async fn is_done<T>(future: &mut Pin<Box<dyn Future<Output = T> + '_>>) -> bool {
+        let poll = |cx: &mut Context<'_>| Poll::Ready(future.as_mut().poll(cx).is_ready());
+        poll_fn(poll).await
+    }
+
+    #[tokio::test]
+    async fn a_commit_that_is_dropped_before_the_writer_has_it_is_not_waited_for() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let config = StoreConfig::at(dir.path().join("x0x.db"));
+        let (tail, _) = Tail::open(&config);
+        // A writer that is busy: nothing is taken from its commands.
+        let (commands, mut waiting) = mpsc::channel(1);
+        let store = SqliteStore {
+            commands,
+            tail: tail.clone(),
+            config: Arc::new(config),
+            loading: Arc::default(),
+            metrics: Arc::default(),
+        };
+        let commit = |position| -> Pin<Box<dyn Future<Output = _> + '_>> {
+            Box::pin(store.hold(vec![change(position)]))
+        };
+        let (mut first, mut second) = (commit(1), commit(2));
+        assert!(!is_done(&mut first).await, "nothing was replayed, so it goes through");
+        assert!(!is_done(&mut second).await, "the commands are full");
+        drop((first, second));
+        assert!(matches!(waiting.try_recv(), Ok(Command::Commit(_))));
+        tail.done_through(1);
+        tail.replayed(0);
+        assert_eq!(tail.append(&[change(3)]), Some(Appended::First), "nothing is waited for");
     }
 }

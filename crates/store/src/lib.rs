@@ -7,7 +7,7 @@
 //!
 //! | where | what |
 //! |---|---|
-//! | [`SqliteStore`] | the handle; implements [`x0x_gossip_pubsub::LogStore`] and [`x0x_direct::mail::MailStore`] |
+//! | [`SqliteStore`] | the handle; implements [`x0x_gossip_pubsub::LogStore`], [`x0x_direct::mail::MailStore`] and [`x0x_direct::letters::LetterStore`] |
 //! | [`StoreConfig`], [`Durability`] | where, how safe, how large |
 //! | [`OpenError`] | why a file is refused; a damaged one is set aside, not refused |
 //! | [`StoreMetrics`] | what is counted |
@@ -52,6 +52,7 @@ mod error;
 mod file;
 mod handle;
 mod journal;
+mod letters;
 mod load;
 mod logs;
 mod mail;

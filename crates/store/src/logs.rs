@@ -29,8 +29,11 @@ const SET_CHAIN: &str = "INSERT INTO chain (topic, author, epoch, head, hash, ti
 /// Runs that are past their time, the oldest first.
 const EXPIRE_RUNS: &str = "DELETE FROM run WHERE id IN
     (SELECT id FROM run WHERE time < ?1 ORDER BY time LIMIT ?2)";
-/// The runs that arrived first.
-const EVICT_RUNS: &str = "DELETE FROM run WHERE id IN (SELECT id FROM run ORDER BY id LIMIT ?1)";
+/// The runs that arrived first, so many or just above so many bytes.
+const EVICT_RUNS: &str = "DELETE FROM run WHERE id IN (SELECT id FROM
+    (SELECT id, SUM(bytes) OVER (ORDER BY id) - bytes AS before FROM
+        (SELECT id, length(data) AS bytes FROM run ORDER BY id LIMIT ?1))
+    WHERE before < ?2)";
 
 /// What remains without a chain, once chains are gone.
 const SWEEP: [&str; 2] = [
@@ -335,10 +338,11 @@ impl LogTables {
     }
 }
 
-/// Deletes some of the runs that arrived first. Returns how many.
-pub(crate) fn evict(connection: &Connection) -> Result<usize> {
+/// Deletes some of the runs that arrived first, about so many bytes at most. Returns how many.
+pub(crate) fn evict(connection: &Connection, bytes: u64) -> Result<usize> {
     let limit = i64::try_from(STEP_RUNS).unwrap_or(i64::MAX);
-    connection.prepare_cached(EVICT_RUNS)?.execute([limit])
+    let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+    connection.prepare_cached(EVICT_RUNS)?.execute([limit, bytes])
 }
 
 fn add_run(

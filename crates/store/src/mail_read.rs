@@ -4,7 +4,7 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, Result, Row, params, types::ValueRef};
 use x0x_core::{AgentId, MachineId, WallTime};
 use x0x_direct::{
-    DirectMessage, MAX_PAYLOAD, MessageId,
+    DirectMessage, MAX_PAYLOAD, MessageId, Unread,
     mail::{HistoryEntry, HistoryQuery, Letter, LetterState, PendingLetter, StoredMail},
 };
 
@@ -26,13 +26,15 @@ pub(crate) fn load(connection: &Connection) -> Result<StoredMail> {
     let mut stored = StoredMail::new();
     (stored.last, stored.floor, stored.seen) = (totals.last, totals.floor, totals.seen);
     let mut statement = connection.prepare(
-        "SELECT number, sender, length(payload) FROM mail
+        "SELECT number, sender, machine, length(payload) FROM mail
          WHERE number > ?1 AND payload IS NOT NULL ORDER BY number LIMIT ?2",
     )?;
     let mut rows = statement.query(params![totals.seen.cast_signed(), MAX_UNREAD])?;
     while let Some(row) = rows.next()? {
-        if let Some(from) = id(row, 1)? {
-            stored.unread.push((unsigned(row, 0)?, AgentId::new(from), unsigned(row, 2)?));
+        if let (Some(from), Some(machine)) = (id(row, 1)?, id(row, 2)?) {
+            let (from, machine) = (AgentId::new(from), MachineId::new(machine));
+            let (number, bytes) = (unsigned(row, 0)?, unsigned(row, 3)?);
+            stored.unread.push(Unread { number, from, machine, bytes });
         }
     }
     let mut statement = connection.prepare(

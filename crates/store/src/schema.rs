@@ -24,7 +24,7 @@ const STATEMENTS: usize = 24;
 ///
 /// `run.id` is the order of arrival, in which runs are evicted; `run_time` is for expiry. Numbers
 /// that are unsigned in the program are stored as the signed number of the same bits.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 4] = [
     "
     CREATE TABLE topic (
         id INTEGER PRIMARY KEY,
@@ -118,6 +118,39 @@ const MIGRATIONS: [&str; 2] = [
         letters_indexed INTEGER NOT NULL
     );
     INSERT INTO mail_state VALUES (1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+",
+    "
+    CREATE TABLE tail_state (
+        id INTEGER PRIMARY KEY,
+        applied INTEGER NOT NULL
+    );
+    INSERT INTO tail_state VALUES (1, 0);
+",
+    "
+    CREATE TABLE held (
+        tag BLOB NOT NULL,
+        digest BLOB NOT NULL,
+        bytes INTEGER NOT NULL,
+        expires INTEGER NOT NULL,
+        stranger INTEGER NOT NULL,
+        sealed BLOB NOT NULL
+    );
+    CREATE UNIQUE INDEX held_name ON held (tag, digest);
+    CREATE TABLE mailbox (
+        agent BLOB PRIMARY KEY,
+        record BLOB NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE correspondent (
+        agent BLOB PRIMARY KEY,
+        met INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE letter_copy (
+        id BLOB NOT NULL,
+        holder BLOB NOT NULL,
+        recipient BLOB NOT NULL,
+        digest BLOB NOT NULL,
+        PRIMARY KEY (id, holder)
+    ) WITHOUT ROWID;
 ",
 ];
 

@@ -3,8 +3,11 @@
 //! A transaction for each small commit would cost a dozen page writes and two changes of thread.
 //! What outlives the process only has to leave it, so a commit is one write to one of two plain
 //! files, made by whoever commits; the writer applies what gathered at once and empties the file.
-//! What a crash leaves in them is applied when the store is opened next. Every change may be
-//! applied twice, so it does not matter how far the writer got.
+//! What a crash leaves in them is applied when the store is opened next.
+//!
+//! Each use of a file has a number, its generation. The transaction that applies one records it, so
+//! that a file which is in the tables and could not be emptied is not applied again later, over what
+//! came since.
 
 use std::{
     collections::BTreeSet,
@@ -15,6 +18,7 @@ use std::{
     time::Duration,
 };
 
+use rusqlite::{Connection, OptionalExtension as _};
 use tokio::time::Instant;
 use x0x_core::AgentId;
 use x0x_gossip_pubsub::LogChange;
@@ -69,12 +73,39 @@ struct State {
     buffer: Vec<u8>,
 }
 
+/// The generation up to which the tables have everything.
+pub(crate) fn applied(connection: &Connection) -> rusqlite::Result<u64> {
+    let applied: Option<i64> = connection
+        .query_row("SELECT applied FROM tail_state WHERE id = 1", [], |row| row.get(0))
+        .optional()?;
+    Ok(applied.map_or(0, i64::cast_unsigned))
+}
+
+/// Records that, in the transaction that applies it.
+pub(crate) fn set_applied(connection: &Connection, generation: u64) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("UPDATE tail_state SET applied = ?1 WHERE id = 1")?
+        .execute([generation.cast_signed()])
+        .map(drop)
+}
+
 /// Changes that are in the files but not in the tables.
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
     pub(crate) changes: Vec<LogChange>,
     /// Bytes of their records.
     pub(crate) bytes: u64,
+    /// The last generation that they are of.
+    pub(crate) generation: u64,
+}
+
+/// What a crash left in one file.
+#[derive(Debug)]
+pub(crate) struct Left {
+    /// The file's generation.
+    pub(crate) generation: u64,
+    /// Its changes.
+    pub(crate) changes: Vec<Replayed>,
 }
 
 /// What an append asks of the writer.
@@ -99,7 +130,7 @@ impl Tail {
     /// taken in before that is [`replayed`](Self::replayed).
     ///
     /// Without them, which is so when another process has them, every commit is a transaction.
-    pub(crate) fn open(config: &StoreConfig) -> (Self, Vec<Replayed>) {
+    pub(crate) fn open(config: &StoreConfig) -> (Self, Vec<Left>) {
         let mut state = State {
             files: None,
             takes: false,
@@ -115,14 +146,14 @@ impl Tail {
             authors: BTreeSet::new(),
             buffer: Vec::new(),
         };
-        let replayed = match state.open(config) {
-            Ok(replayed) => replayed,
+        let left = match state.open(config) {
+            Ok(left) => left,
             Err(error) => {
                 tracing::warn!(%error, path = %config.path.display(), "no tail beside the database");
                 Vec::new()
             }
         };
-        (Self(Arc::new(Mutex::new(state))), replayed)
+        (Self(Arc::new(Mutex::new(state))), left)
     }
 
     /// Makes changes hold. Gives nothing when they have to go through the writer instead, which is
@@ -161,10 +192,11 @@ impl Tail {
         state.pending.bytes += since.bytes;
     }
 
-    /// What was read at the opening is in the tables.
-    pub(crate) fn replayed(&self) {
+    /// What was read at the opening is in the tables, which have everything up to a generation.
+    pub(crate) fn replayed(&self, applied: u64) {
         let mut state = self.state();
         state.empty_both();
+        state.generation = state.generation.max(applied + 1);
         // A flush for each commit is what the other durability is about.
         state.takes = state.durability == Durability::Process;
     }
@@ -186,7 +218,7 @@ impl Tail {
 }
 
 impl State {
-    fn open(&mut self, config: &StoreConfig) -> io::Result<Vec<Replayed>> {
+    fn open(&mut self, config: &StoreConfig) -> io::Result<Vec<Left>> {
         let mut files = [
             TailFile::open(&file::with_suffix(&config.path, SUFFIXES[0]))?,
             TailFile::open(&file::with_suffix(&config.path, SUFFIXES[1]))?,
@@ -200,7 +232,8 @@ impl State {
         found.sort_by_key(|(generation, _)| *generation);
         self.generation = found.last().map_or(0, |(generation, _)| *generation) + 1;
         self.files = Some(files);
-        Ok(found.into_iter().flat_map(|(_, replayed)| replayed).collect())
+        let left = found.into_iter().map(|(generation, changes)| Left { generation, changes });
+        Ok(left.filter(|left| !left.changes.is_empty()).collect())
     }
 
     fn append(&mut self, changes: &[LogChange]) -> Option<Appended> {
@@ -249,14 +282,17 @@ impl State {
             }
             return None;
         }
+        let mut taken = std::mem::take(&mut self.pending);
+        taken.generation = self.generation;
         // While the other file holds what could not be applied, or may not be empty, nothing is
         // appended.
         if !self.stuck && !self.spoiled {
             self.active ^= 1;
-            self.generation += 1;
             self.authors.clear();
         }
-        Some(std::mem::take(&mut self.pending))
+        // What is appended from now on is not of what is taken, whichever file it goes to.
+        self.generation += 1;
+        Some(taken)
     }
 
     fn applied(&mut self) {

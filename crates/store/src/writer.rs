@@ -20,15 +20,20 @@ use crate::{
     mail::{self, MailTables},
     metrics::StoreMetrics,
     schema,
-    tail::{Replayed, Tail},
+    tail::{self, Left, Replayed, Tail},
 };
 
+mod commit_letters;
 mod commit_mail;
 
-pub(crate) use self::commit_mail::MailCommit;
+pub(crate) use self::{commit_letters::LettersCommit, commit_mail::MailCommit};
 
 /// Bytes appended after which the size of the file is looked at.
 const LOOK_AFTER: u64 = 1024 * 1024;
+
+/// The part of the file's cap that one step of eviction may free, so that a few large runs too many
+/// do not cost all of them.
+const EVICTED_PART: u64 = 16;
 
 /// How the writer's opening went.
 pub(crate) type Opened = Result<Tail, OpenError>;
@@ -38,6 +43,7 @@ pub(crate) type Opened = Result<Tail, OpenError>;
 pub(crate) enum Command {
     Commit(Commit),
     Mail(MailCommit),
+    Letters(LettersCommit),
     /// Lets some more mail be searched; answers whether there is more of it.
     Index(oneshot::Sender<Result<bool, StoreError>>),
     /// Put what is in the tail into the tables.
@@ -82,7 +88,7 @@ pub(crate) struct Writer {
     metrics: Arc<StoreMetrics>,
     tail: Tail,
     /// What a crash left in the tail, until it is in the tables.
-    left: Option<Vec<Replayed>>,
+    left: Option<Vec<Left>>,
     /// None when a new file could not be opened in place of a damaged one; tried again.
     connection: Option<Connection>,
     /// Counts files: a damaged one is followed by a new one.
@@ -147,6 +153,7 @@ impl Writer {
                     self.commit(group);
                 }
                 Command::Mail(first) => next = self.commit_mail(first),
+                Command::Letters(commit) => self.commit_letters(commit),
                 Command::Index(reply) => {
                     let result = self.index_mail();
                     // A caller that is gone does not want to know.
@@ -210,7 +217,7 @@ impl Writer {
         if result.is_ok() {
             let changes: Vec<&LogChange> =
                 group.iter().flat_map(|commit| &commit.changes).collect();
-            result = self.apply(&changes);
+            result = self.apply(&changes, None);
         }
         match &result {
             Ok(()) => self.metrics.commits.add(group.len() as u64),
@@ -230,9 +237,10 @@ impl Writer {
         self.replay_left()?;
         let Some(pending) = self.tail.take() else { return Ok(()) };
         let changes: Vec<&LogChange> = pending.changes.iter().collect();
-        let mut result = self.connect().and_then(|()| self.apply(&changes));
+        let generation = Some(pending.generation);
+        let mut result = self.connect().and_then(|()| self.apply(&changes, generation));
         if matches!(result, Err(StoreError::Corrupt(_))) {
-            result = self.connect().and_then(|()| self.apply(&changes));
+            result = self.connect().and_then(|()| self.apply(&changes, generation));
         }
         match &result {
             Ok(()) => self.tail.applied(),
@@ -260,31 +268,46 @@ impl Writer {
         let Some(connection) = &self.connection else { return Err(StoreError::Closed) };
         let (tables, left) = (&mut self.tables, self.left.as_deref().unwrap_or_default());
         let result = transaction(connection, |connection| {
-            for change in left {
+            let applied = tail::applied(connection)?;
+            // What is in the tables already lies in a file that could not be emptied.
+            let left = left.iter().filter(|left| left.generation > applied);
+            let mut count = 0;
+            for change in left.clone().flat_map(|left| &left.changes) {
                 match change {
                     Replayed::Append(run) => tables.append(connection, run)?,
                     Replayed::Other(change) => tables.apply(connection, change)?,
                 }
+                count += 1;
             }
-            tables.finish(connection)
+            tables.finish(connection)?;
+            let last = left.map(|left| left.generation).max();
+            if let Some(last) = last {
+                tail::set_applied(connection, last)?;
+            }
+            Ok((count, last.unwrap_or(applied)))
         });
-        if let Err(error) = result {
-            tables.forget();
-            tracing::warn!(%error, "what a crash left in the tail cannot be applied now");
-            return Err(store_error(&error));
+        match result {
+            Ok((count, applied)) => {
+                self.metrics.replayed.add(count);
+                self.left = None;
+                self.tail.replayed(applied);
+                Ok(())
+            }
+            Err(error) => {
+                tables.forget();
+                tracing::warn!(%error, "what a crash left in the tail cannot be applied now");
+                Err(store_error(&error))
+            }
         }
-        self.metrics.replayed.add(left.len() as u64);
-        self.left = None;
-        self.tail.replayed();
-        Ok(())
     }
 
-    /// Applies changes in one transaction, after making room for them where that helps.
-    fn apply(&mut self, changes: &[&LogChange]) -> Result<(), StoreError> {
+    /// Applies changes in one transaction, after making room for them where that helps; with the
+    /// generation of the tail that they are of.
+    fn apply(&mut self, changes: &[&LogChange], generation: Option<u64>) -> Result<(), StoreError> {
         let size = changes.iter().map(|change| bytes(change)).sum();
-        let mut result = self.try_apply(changes);
+        let mut result = self.try_apply(changes, generation);
         if matches!(result, Err(StoreError::Full)) && self.make_room(size) {
-            result = self.try_apply(changes);
+            result = self.try_apply(changes, generation);
         }
         match &result {
             Ok(()) => {
@@ -307,7 +330,11 @@ impl Writer {
         result
     }
 
-    fn try_apply(&mut self, changes: &[&LogChange]) -> Result<(), StoreError> {
+    fn try_apply(
+        &mut self,
+        changes: &[&LogChange],
+        generation: Option<u64>,
+    ) -> Result<(), StoreError> {
         let Some(connection) = &self.connection else { return Err(StoreError::Closed) };
         let tables = &mut self.tables;
         let mut expiring = self.expiring;
@@ -323,7 +350,8 @@ impl Writer {
                     tables.apply(connection, change)?;
                 }
             }
-            tables.finish(connection)
+            tables.finish(connection)?;
+            generation.map_or(Ok(()), |generation| tail::set_applied(connection, generation))
         });
         match result {
             Ok(()) => self.expiring = expiring,
@@ -361,7 +389,9 @@ impl Writer {
     /// Deletes some of the oldest runs. Returns whether there were any.
     fn evict(&mut self) -> bool {
         let Some(connection) = &self.connection else { return false };
-        let evicted = transaction(connection, logs::evict).unwrap_or_else(|error| {
+        let bytes = self.config.cap() / EVICTED_PART;
+        let evict = |connection: &_| logs::evict(connection, bytes);
+        let evicted = transaction(connection, evict).unwrap_or_else(|error| {
             tracing::debug!(%error, "evicting failed");
             0
         });

@@ -131,16 +131,32 @@ fn flip(path: &Path, rng: &mut SeededRng, length: u64) -> u64 {
     at
 }
 
+/// Overwrites all but the first page, with the header and the schema.
+fn destroy(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[4096..].fill(0xff);
+    fs::write(path, bytes).unwrap();
+}
+
+#[tokio::test]
+async fn a_file_whose_pages_are_damaged_is_set_aside_when_it_is_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x0x.db");
+    let author = written(&path, 50).await;
+    destroy(&path);
+    let store = open(&path).await;
+    assert_eq!(held(&store, author.topic()).await, None);
+    assert_eq!(damaged_files(dir.path()), ["x0x.db.corrupt-1"]);
+    assert_eq!(count(&store, "store_files_damaged"), 1);
+}
+
 #[tokio::test]
 async fn a_file_found_damaged_while_it_is_open_is_set_aside() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x0x.db");
     let author = written(&path, 50).await;
-    // The first page, with the header and the schema, stays.
-    let mut bytes = fs::read(&path).unwrap();
-    bytes[4096..].fill(0xff);
-    fs::write(&path, bytes).unwrap();
     let store = open(&path).await;
+    destroy(&path);
     let loaded = store.load(author.topic(), support::ALL).await;
     assert!(matches!(loaded, Err(StoreError::Corrupt(_))), "{loaded:?}");
     let mut next = Author::new(2, "b");
@@ -152,10 +168,8 @@ async fn a_file_found_damaged_while_it_is_open_is_set_aside() {
 
     // The same when it is a commit that finds it.
     store.close().await.unwrap();
-    let mut bytes = fs::read(&path).unwrap();
-    bytes[4096..].fill(0xff);
-    fs::write(&path, bytes).unwrap();
     let store = open(&path).await;
+    destroy(&path);
     store.commit(vec![next.append(&[b"2"])]).await.unwrap();
     store.commit(vec![next.append(&[b"3"])]).await.unwrap();
     // What was committed holds, in the new file.

@@ -7,7 +7,7 @@ use std::{path::Path, time::Duration};
 use bytes::Bytes;
 use x0x_core::{AgentId, MachineId, WallTime};
 use x0x_direct::{
-    DirectMessage,
+    DirectMessage, Unread,
     mail::{
         HistoryEntry, HistoryQuery, Letter, LetterState, MailChange, MailError, MailOutcome,
         MailStore as _, Retention,
@@ -89,7 +89,11 @@ async fn mail_is_kept_once_and_in_order() {
     let store = open(&path).await;
     let stored = x0x_direct::mail::MailStore::load(&store).await.unwrap();
     assert_eq!((stored.last, stored.floor, stored.seen), (4, 0, 2));
-    assert_eq!(stored.unread, [(3, agent(1), 6), (4, agent(1), 4)]);
+    let unread = |number, bytes| {
+        let (from, machine) = (agent(1), MachineId::new([3; 32]));
+        Unread { number, from, machine, bytes }
+    };
+    assert_eq!(stored.unread, [unread(3, 6), unread(4, 4)]);
     assert_eq!(stored.consumers, [("a".to_owned(), Bytes::from_static(b"record"))]);
     let mail = store.mail(1, 10, u64::MAX).await.unwrap();
     let expected: Vec<DirectMessage> = [(2, "text 2"), (3, "text 3"), (4, "four")]

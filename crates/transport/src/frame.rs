@@ -16,6 +16,10 @@ use x0x_core::{Protocol, StreamClass};
 const MAX_VARINT: usize = 4;
 /// How far memory for a message may run ahead of the bytes that arrived, next to a quarter of these.
 const READ_AHEAD: usize = 64 * 1024;
+/// The same for bulk messages: a group of a file and its proof, so that it never has to move.
+const BULK_READ_AHEAD: usize = 136 * 1024;
+/// A message of which this much is missing is read where it belongs, and not copied from elsewhere.
+const MIN_FILL: usize = 4 * 1024;
 /// Messages up to this size are copied next to their header: one chunk costs the stream below less
 /// than two. Larger ones are handed on as they are.
 const MAX_COPIED: usize = 1024;
@@ -81,8 +85,15 @@ pub struct FrameDecoder {
 #[derive(Debug)]
 enum State {
     Header(HeaderIn),
-    Message { protocol: Protocol, remaining: usize, partial: Vec<u8> },
-    Skip { remaining: usize },
+    /// `len` is the length that the peer announced.
+    Message {
+        protocol: Protocol,
+        len: usize,
+        partial: Vec<u8>,
+    },
+    Skip {
+        remaining: usize,
+    },
 }
 
 /// The header bytes seen so far.
@@ -99,6 +110,12 @@ impl FrameDecoder {
     #[must_use]
     pub fn new(class: StreamClass) -> Self {
         Self { class, chunk: Bytes::new(), state: State::Header(HeaderIn::default()), skipped: 0 }
+    }
+
+    /// Which class of stream it takes apart.
+    #[must_use]
+    pub const fn class(&self) -> StreamClass {
+        self.class
     }
 
     /// Frames skipped since the last call, because their protocol is unknown to this build.
@@ -142,9 +159,10 @@ impl FrameDecoder {
                     self.skipped += 1;
                     self.state = State::Header(HeaderIn::default());
                 }
-                State::Message { protocol, remaining, partial } => {
+                State::Message { protocol, len, partial } => {
                     let protocol = *protocol;
-                    let Some(message) = take_message(&mut self.chunk, remaining, partial) else {
+                    let ahead = read_ahead(self.class);
+                    let Some(message) = take_message(&mut self.chunk, *len, partial, ahead) else {
                         return Ok(None);
                     };
                     self.state = State::Header(HeaderIn::default());
@@ -158,9 +176,25 @@ impl FrameDecoder {
     #[must_use]
     pub fn assembling(&self) -> Option<Assembling> {
         match &self.state {
-            State::Message { remaining, partial, .. } if partial.len() > FREE_ASSEMBLY => {
-                let arrived = partial.len();
-                Some(Assembling { len: arrived + remaining, arrived })
+            State::Message { len, partial, .. } if partial.len() > FREE_ASSEMBLY => {
+                Some(Assembling { len: *len, arrived: partial.len() })
+            }
+            _ => None,
+        }
+    }
+
+    /// Where the next bytes of a large message belong, and how many there is room for, so that they can be
+    /// put there instead of being [pushed](Self::push). [`next_frame`](Self::next_frame) comes after it.
+    pub fn fill(&mut self) -> Option<(&mut Vec<u8>, usize)> {
+        let ahead = read_ahead(self.class);
+        match &mut self.state {
+            State::Message { len, partial, .. }
+                if !self.chunk.has_remaining() && *len - partial.len() >= MIN_FILL =>
+            {
+                let remaining = *len - partial.len();
+                grow(partial, remaining, ahead);
+                let room = (partial.capacity() - partial.len()).min(remaining);
+                Some((partial, room))
             }
             _ => None,
         }
@@ -173,7 +207,7 @@ impl FrameDecoder {
         if protocol.class() != class {
             return Err(FrameError::WrongClass { protocol, class });
         }
-        Ok(State::Message { protocol, remaining: length, partial: Vec::new() })
+        Ok(State::Message { protocol, len: length, partial: Vec::new() })
     }
 }
 
@@ -189,23 +223,40 @@ impl HeaderIn {
     }
 }
 
+const fn read_ahead(class: StreamClass) -> usize {
+    match class {
+        StreamClass::Bulk => BULK_READ_AHEAD,
+        _ => READ_AHEAD,
+    }
+}
+
+/// Makes room for more of a message of which some is missing, if there is none.
+fn grow(partial: &mut Vec<u8>, remaining: usize, ahead: usize) {
+    if partial.len() == partial.capacity() {
+        partial.reserve_exact((ahead + partial.len() / 4).min(remaining));
+    }
+}
+
 /// Takes the rest of a message from the chunk: a slice when all of it is there, else its copy in
 /// `partial` goes on.
-fn take_message(chunk: &mut Bytes, remaining: &mut usize, partial: &mut Vec<u8>) -> Option<Bytes> {
-    if partial.is_empty() && chunk.len() >= *remaining {
-        return Some(chunk.split_to(*remaining));
+fn take_message(
+    chunk: &mut Bytes,
+    len: usize,
+    partial: &mut Vec<u8>,
+    ahead: usize,
+) -> Option<Bytes> {
+    if partial.is_empty() && chunk.len() >= len {
+        return Some(chunk.split_to(len));
     }
-    while *remaining > 0 && chunk.has_remaining() {
-        if partial.len() == partial.capacity() {
-            partial.reserve_exact((READ_AHEAD + partial.len() / 4).min(*remaining));
-        }
+    while partial.len() < len && chunk.has_remaining() {
+        let remaining = len - partial.len();
+        grow(partial, remaining, ahead);
         let room = partial.capacity() - partial.len();
-        let step = chunk.len().min(*remaining).min(room);
+        let step = chunk.len().min(remaining).min(room);
         partial.extend_from_slice(&chunk[..step]);
         chunk.advance(step);
-        *remaining -= step;
     }
-    (*remaining == 0).then(|| std::mem::take(partial).into())
+    (partial.len() == len).then(|| std::mem::take(partial).into())
 }
 
 /// Puts frames together for one write: small messages are gathered with their headers, large ones
@@ -366,6 +417,32 @@ mod tests {
         let misplaced =
             FrameError::WrongClass { protocol: Protocol::Direct, class: StreamClass::Gossip };
         assert_eq!(decode(StreamClass::Gossip, &encode(&[known]), || 64), Err(misplaced));
+    }
+
+    #[test]
+    fn large_messages_are_read_where_they_belong() {
+        for class in [StreamClass::Direct, StreamClass::Bulk] {
+            let protocol = Protocol::ALL.into_iter().find(|p| p.class() == class);
+            let protocol = protocol.expect("each class has one");
+            let message: Bytes = (0..300_000_u32).map(|n| (n % 251) as u8).collect();
+            let frame = Frame { protocol, message };
+            let mut stream = encode(&[frame.clone(), frame.clone()]);
+            let mut decoder = FrameDecoder::new(class);
+            let mut found = Vec::new();
+            while !stream.is_empty() {
+                if let Some((partial, room)) = decoder.fill() {
+                    assert!(room > 0 && partial.capacity() <= MAX_PARTIAL);
+                    let step = room.min(stream.len()).min(45_000);
+                    partial.extend_from_slice(&stream.split_to(step));
+                } else {
+                    decoder.push(stream.split_to(stream.len().min(3000)));
+                }
+                while let Some(frame) = decoder.next_frame().expect("valid") {
+                    found.push(frame);
+                }
+            }
+            assert_eq!(found, [frame.clone(), frame]);
+        }
     }
 
     #[test]

@@ -112,6 +112,20 @@ pub trait RecvStream: Send + fmt::Debug + 'static {
     /// The next at most `max` bytes in order; `None` at the end of the stream. Dropping the future
     /// loses nothing.
     fn read(&mut self, max: usize) -> BoxFuture<'_, Result<Option<Bytes>, LinkClosed>>;
+
+    /// Appends the next at most `max` bytes in order to a buffer: for parts of something large, which are
+    /// not copied a second time. False at the end of the stream. Dropping the future loses nothing.
+    fn read_onto<'a>(
+        &'a mut self,
+        buffer: &'a mut Vec<u8>,
+        max: usize,
+    ) -> BoxFuture<'a, Result<bool, LinkClosed>> {
+        Box::pin(async move {
+            let bytes = self.read(max).await?;
+            bytes.iter().for_each(|bytes| buffer.extend_from_slice(bytes));
+            Ok(bytes.is_some())
+        })
+    }
 }
 
 /// Why a link ended.

@@ -1,12 +1,18 @@
 //! Readers over a store in memory.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use bytes::Bytes;
 use futures_util::FutureExt;
 use x0x_core::{MachineId, SystemClock, WallTime};
 use x0x_direct::{
     Quotas, Standing, Standings,
-    mail::{MailChange, MailOutcome, MemoryMailStore, Retention},
+    mail::{
+        HistoryEntry, HistoryQuery, Letter, MailChange, MailOutcome, MemoryMailStore, Retention,
+        StoredMail,
+    },
 };
+use x0x_transport::BoxFuture;
 use x0x_trust::Trust;
 
 use super::*;
@@ -20,6 +26,10 @@ impl Standings for Everybody {
     }
 }
 
+fn mailbox(store: Arc<dyn MailStore>, admittance: Admittance, last: u64) -> Mailbox {
+    Mailbox::new(store, admittance, last, Arc::default())
+}
+
 struct Desk {
     mailbox: Mailbox,
     gate: Gate,
@@ -28,7 +38,7 @@ struct Desk {
 impl Desk {
     fn new() -> Self {
         let admittance = Admittance::new(Arc::new(Everybody), Quotas::default());
-        let mailbox = Mailbox::new(Arc::new(MemoryMailStore::default()), admittance, 0);
+        let mailbox = mailbox(Arc::new(MemoryMailStore::default()), admittance, 0);
         let trust = Trust::in_memory(Arc::new(SystemClock::new()));
         Self { mailbox, gate: Gate::new(trust, AgentId::new([9; 32]), 0) }
     }
@@ -129,7 +139,7 @@ async fn what_was_pruned_is_counted() {
     // As after a restart: nothing is in memory.
     let store = Arc::clone(desk.mailbox.store());
     let admittance = Admittance::new(Arc::new(Everybody), Quotas::default());
-    let desk = Desk { mailbox: Mailbox::new(store, admittance, 100), gate: desk.gate };
+    let desk = Desk { mailbox: mailbox(store, admittance, 100), gate: desk.gate };
     let mut reader = desk.reader().resume_after(20);
     assert!(matches!(reader.next().await, Some(DirectEvent::Lagged { missed: 50 })));
     for n in 71..=100 {
@@ -159,4 +169,96 @@ async fn an_answer_comes_to_who_asked_and_from_nobody_else() {
     desk.mailbox.push(message(5));
     desk.mailbox.push(message(1));
     assert_eq!(answer.await.expect("it is answered").id, [1; 16]);
+}
+
+/// A store whose pages cannot be read so many times.
+#[derive(Debug)]
+struct Failing {
+    inner: MemoryMailStore,
+    failures: AtomicU32,
+}
+
+impl MailStore for Failing {
+    fn load(&self) -> BoxFuture<'_, Result<StoredMail, MailError>> {
+        self.inner.load()
+    }
+
+    fn commit(
+        &self,
+        changes: Vec<MailChange>,
+    ) -> BoxFuture<'_, Result<Vec<MailOutcome>, MailError>> {
+        self.inner.commit(changes)
+    }
+
+    fn mail(
+        &self,
+        after: u64,
+        limit: usize,
+        bytes: u64,
+    ) -> BoxFuture<'_, Result<Vec<DirectMessage>, MailError>> {
+        let left = self.failures.load(Ordering::Relaxed);
+        if left > 0 {
+            self.failures.store(left - 1, Ordering::Relaxed);
+            return Box::pin(std::future::ready(Err(MailError::Failed("a bad sector".into()))));
+        }
+        self.inner.mail(after, limit, bytes)
+    }
+
+    fn mail_by_number(
+        &self,
+        numbers: Vec<u64>,
+    ) -> BoxFuture<'_, Result<Vec<DirectMessage>, MailError>> {
+        self.inner.mail_by_number(numbers)
+    }
+
+    fn letters(&self, numbers: Vec<u64>) -> BoxFuture<'_, Result<Vec<Letter>, MailError>> {
+        self.inner.letters(numbers)
+    }
+
+    fn letter(&self, id: MessageId) -> BoxFuture<'_, Result<Option<Letter>, MailError>> {
+        self.inner.letter(id)
+    }
+
+    fn history(&self, query: HistoryQuery) -> BoxFuture<'_, Result<Vec<HistoryEntry>, MailError>> {
+        self.inner.history(query)
+    }
+}
+
+/// More mail than memory keeps, in a store that fails so many times, and a reader at its beginning.
+async fn failing(failures: u32, count: u64) -> (Desk, DirectEvents) {
+    let failures = AtomicU32::new(failures);
+    let store = Arc::new(Failing { inner: MemoryMailStore::default(), failures });
+    let admittance = Admittance::new(Arc::new(Everybody), Quotas::default());
+    let desk = Desk { mailbox: mailbox(store, admittance, 0), gate: Desk::new().gate };
+    for n in 1..=count {
+        desk.comes(n, true, 10).await;
+    }
+    let reader = desk.reader();
+    (desk, reader)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_that_cannot_be_read_is_tried_again() {
+    let many = MAX_MAILBOX_MESSAGES as u64 + 100;
+    let (_desk, mut reader) = failing(READ_RETRIES, many).await;
+    // As a stream does that sends signs of life: what it waits for is dropped and begun anew.
+    let mut first = None;
+    while first.is_none() {
+        let next = tokio::time::timeout(READ_PAUSE / 3, reader.next());
+        first = next.await.ok().flatten();
+    }
+    assert!(matches!(first, Some(DirectEvent::Message(message)) if message.number == 1));
+    for n in 2..=many {
+        assert_eq!(take(&mut reader).await, u128::from(n), "nothing is skipped");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_stays_unreadable_is_told_and_what_memory_has_is_not_skipped() {
+    let many = MAX_MAILBOX_MESSAGES as u64 + 100;
+    let (_desk, mut reader) = failing(READ_RETRIES + 1, many).await;
+    assert!(matches!(reader.next().await, Some(DirectEvent::Lagged { missed: 100 })));
+    for n in 101..=many {
+        assert_eq!(take(&mut reader).await, u128::from(n));
+    }
 }

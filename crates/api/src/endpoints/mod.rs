@@ -7,6 +7,7 @@ mod discovery;
 mod files;
 mod identity;
 mod inbox;
+mod letters;
 mod network;
 mod presence;
 mod pubsub;
@@ -29,6 +30,7 @@ const TABLES: &[&[Endpoint]] = &[
     pubsub::TABLE,
     direct::TABLE,
     inbox::TABLE,
+    letters::TABLE,
     files::TABLE,
     websocket::TABLE,
 ];

@@ -1,10 +1,13 @@
 //! Rows of sessions and gossip.
 
-use super::row::{get, json};
+use super::row::{get, json, stream};
 use crate::{
-    endpoint::Endpoint,
+    endpoint::{Answer, Endpoint, SchemaOf},
+    event::PeerChange,
     operation::Operation,
-    types::{GossipDiagnosticsResponse, NetworkStatusResponse, PeersResponse},
+    types::{
+        ConnectivityResponse, GossipDiagnosticsResponse, NetworkStatusResponse, PeersResponse,
+    },
 };
 
 const CATEGORY: &str = "Network";
@@ -13,9 +16,25 @@ pub(super) const TABLE: &[Endpoint] = &[
     get(Operation::Peers, "/peers", CATEGORY, json::<PeersResponse>())
         .cli("peers")
         .says("Machines with a live session."),
+    stream(
+        Operation::PeerEvents,
+        "/peers/events",
+        CATEGORY,
+        Answer::Events(SchemaOf::new::<PeerChange>()),
+    )
+    .cli("peers events")
+    .says("Sessions that begin and end, as server-sent events; those that are live come first."),
     get(Operation::NetworkStatus, "/network/status", CATEGORY, json::<NetworkStatusResponse>())
         .cli("network status")
         .says("Addresses, sessions and round-trip time."),
+    get(
+        Operation::Connectivity,
+        "/diagnostics/connectivity",
+        CATEGORY,
+        json::<ConnectivityResponse>(),
+    )
+    .cli("diagnostics connectivity")
+    .says("How this machine is reached, and what it does for others."),
     get(
         Operation::GossipDiagnostics,
         "/diagnostics/gossip",

@@ -84,6 +84,8 @@ pub enum DirectState {
     Queued,
     /// It is on its way.
     Sent,
+    /// Others keep a sealed copy for the recipient, which cannot be reached; it is still tried.
+    Held,
     /// The recipient's daemon has it.
     Received,
     /// A consumer of the recipient has acknowledged it.
@@ -94,6 +96,8 @@ pub enum DirectState {
     Expired,
     /// It was taken back.
     Cancelled,
+    /// Its recipient was blocked or revoked here before it was received.
+    Blocked,
 }
 
 /// Body of `POST /direct/send`.
@@ -213,6 +217,9 @@ pub struct DirectStatusResponse {
     pub agent_id: AgentId,
     /// How far it came.
     pub state: DirectState,
+    /// How many others keep a sealed copy for the recipient.
+    #[serde(default)]
+    pub holders: u64,
     /// Since when, milliseconds since the Unix epoch.
     pub since: u64,
     /// When it was queued, milliseconds since the Unix epoch.

@@ -126,6 +126,8 @@ pub enum TransferState {
     WaitingForPeer,
     /// The disk is full; it goes on when there is room.
     WaitingForSpace,
+    /// The disk failed, as `error` says; it is tried again, and nothing is lost.
+    WaitingForDisk,
     /// As many files as may be are received already.
     WaitingForTurn,
     /// The recipient has the file, verified.
@@ -165,7 +167,7 @@ pub struct Transfer {
     pub sha256: String,
     /// Its BLAKE3 hash, to which every piece is held; empty while it is not known.
     pub blake3: String,
-    /// Why it ended, when it failed.
+    /// Why it ended, when it failed, or what its disk said last.
     #[schema(required = true)]
     pub error: Option<String>,
     /// When it was offered, seconds since the Unix epoch.

@@ -1,4 +1,4 @@
-//! `/peers` and `/network/status`.
+//! `/peers`, `/network/status` and `/diagnostics/connectivity`.
 
 use std::net::SocketAddr;
 
@@ -66,4 +66,112 @@ pub struct NetworkStatusResponse {
     pub avg_rtt_ms: u64,
     /// Whole seconds since the daemon started.
     pub uptime_secs: u64,
+}
+
+/// Answer of `GET /diagnostics/connectivity`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ConnectivityResponse {
+    /// Always true.
+    pub ok: True,
+    /// This machine's id.
+    #[schema(value_type = Hex64)]
+    pub peer_id: MachineId,
+    /// Where the QUIC endpoint listens; null when it has no address yet.
+    #[schema(value_type = Option<Address>, required = true)]
+    pub local_addr: Option<SocketAddr>,
+    /// Addresses as peers see this machine.
+    #[schema(value_type = Vec<Address>)]
+    pub external_addrs: Vec<SocketAddr>,
+    /// Kind of address translation in front of this machine, `Unknown` until it is found out.
+    pub nat_type: String,
+    /// Whether peers can dial this machine; null until one did.
+    #[schema(required = true)]
+    pub can_receive_direct: Option<bool>,
+    /// From how far away peers have dialled it: `global`, `local` or `none`.
+    pub direct_reachability_scope: String,
+    /// Whether one of the addresses is globally routable.
+    pub has_global_address: bool,
+    /// What a gateway forwards.
+    pub port_mapping: PortMapping,
+    /// Discovery on the local network.
+    pub mdns: LocalDiscovery,
+    /// What this machine does for others.
+    pub services: Services,
+    /// Live sessions.
+    pub connections: Connections,
+    /// What it relays.
+    pub relay: Relaying,
+    /// What it coordinates.
+    pub coordinator: Coordinating,
+    /// Mean smoothed round-trip time of the sessions.
+    pub avg_rtt_ms: u64,
+    /// Whole seconds since the daemon started.
+    pub uptime_s: u64,
+}
+
+/// What a gateway forwards to this machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PortMapping {
+    /// Whether it does.
+    pub active: bool,
+    /// To which of its own addresses; null when it does not.
+    #[schema(value_type = Option<Address>, required = true)]
+    pub external_addr: Option<SocketAddr>,
+}
+
+/// Discovery on the local network.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LocalDiscovery {
+    /// Whether others are looked for.
+    pub browsing: bool,
+    /// Whether this machine is announced.
+    pub advertising: bool,
+    /// Machines found.
+    pub discovered_peers: u64,
+}
+
+/// What this machine does for others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Services {
+    /// It passes packets on.
+    pub relay_enabled: bool,
+    /// It coordinates hole punches.
+    pub coordinator_enabled: bool,
+    /// Its role is that of a bootstrap node.
+    pub bootstrap_enabled: bool,
+}
+
+/// Live sessions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Connections {
+    /// Machines with one.
+    pub connected_peers: u64,
+    /// Sessions.
+    pub active: u64,
+    /// Of these on a direct path.
+    pub direct: u64,
+    /// Through a relay.
+    pub relayed: u64,
+    /// Share of hole punches that worked, 0 to 1.
+    pub hole_punch_success_rate: f64,
+}
+
+/// What this machine relays.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Relaying {
+    /// Whether it relays for others.
+    pub is_relaying: bool,
+    /// Sessions that it relays.
+    pub sessions: u64,
+    /// Bytes that it passed on.
+    pub bytes_forwarded: u64,
+}
+
+/// What this machine coordinates.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Coordinating {
+    /// Whether it coordinates hole punches for others.
+    pub is_coordinating: bool,
+    /// Punches that it coordinates now.
+    pub sessions: u64,
 }

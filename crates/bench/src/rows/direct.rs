@@ -28,11 +28,7 @@ pub(super) async fn measure(cluster: &Cluster, scale: Scale, report: &mut Report
     let recipient = cluster.nodes[1].agent_id().await?;
     let mut inbox = Subscriber::to_direct(&cluster.nodes[1]).await?;
     let mut http = sender.http().await?;
-    let search = format!("/agents/discovered/{recipient}?wait={SEARCH_SECS}");
-    let found = http.send("GET", &search, b"").await?;
-    if found.status != 200 {
-        bail!("the sender does not know the recipient: HTTP {}", found.status);
-    }
+    find(&mut http, &recipient).await?;
     send(&mut http, &recipient, 0).await?;
 
     let run = begin("direct, one at a time", 2);
@@ -86,7 +82,18 @@ pub(super) async fn measure(cluster: &Cluster, scale: Scale, report: &mut Report
     Ok(())
 }
 
-async fn send(http: &mut Http, recipient: &str, number: u64) -> Result<()> {
+/// Waits until a daemon knows of an agent.
+pub(super) async fn find(http: &mut Http, agent: &str) -> Result<()> {
+    let search = format!("/agents/discovered/{agent}?wait={SEARCH_SECS}");
+    let found = http.send("GET", &search, b"").await?;
+    if found.status != 200 {
+        bail!("the sender does not know the recipient: HTTP {}", found.status);
+    }
+    Ok(())
+}
+
+/// Sends a message and waits until the recipient has it.
+pub(super) async fn send(http: &mut Http, recipient: &str, number: u64) -> Result<()> {
     let body = DirectSendRequest {
         agent_id: recipient.to_owned(),
         payload: Base64::encode(&payload(number, SIZE)),

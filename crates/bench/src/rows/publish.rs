@@ -117,6 +117,7 @@ pub(super) async fn paced(cluster: &Cluster, scale: Scale, report: &mut Report) 
     let run = begin("publish every 10 ms", cluster.nodes.len());
     let mut listeners = Listeners::start(cluster).await?;
     let mut publisher = listeners.warm_up(cluster).await?;
+    cluster.settle().await?;
     let before = Spent::now(cluster).await?;
     let mut ticks = interval(PACE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -11,7 +11,13 @@ pub(crate) enum NetworkCommand {
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum DiagnosticsCommand {
+    Connectivity,
     Gossip,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum PeersCommand {
+    Events(Limit),
 }
 
 #[derive(Subcommand, Debug)]

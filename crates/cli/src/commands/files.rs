@@ -7,7 +7,7 @@ use anyhow::{Context, anyhow};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::json;
 use x0x_api::Operation;
-use x0x_api::event::TRANSFER;
+use x0x_api::event::{LAGGED, TRANSFER};
 use x0x_api::types::{
     AcceptFileRequest, RejectFileRequest, SendFileRequest, SendFileResponse, Transfer,
     TransferDirection, TransferResponse, TransferState, TransferStatus, TransfersResponse,
@@ -48,7 +48,7 @@ pub(super) fn send(
     // Listened to before there is anything to hear.
     let events = client.stream(Operation::FileEvents)?;
     let sent: SendFileResponse = client.fetch(&call)?;
-    follow(client, events, vec![sent.transfer_id], output)
+    follow(look_at(client), events, vec![sent.transfer_id], output)
 }
 
 fn text(path: &Path) -> Result<String> {
@@ -110,7 +110,7 @@ pub(super) fn accept(
     }
     let events = client.stream(Operation::FileEvents)?;
     client.call(&call)?;
-    follow(client, events, vec![id], output)
+    follow(look_at(client), events, vec![id], output)
 }
 
 fn accept_call(id: &str, output_dir: Option<&Path>) -> Result<Call> {
@@ -150,7 +150,7 @@ pub(super) fn receive(
         client.call(&accept_call(&transfer.transfer_id, output_dir.as_deref())?)?;
     }
     let ids = waiting.into_iter().map(|transfer| transfer.transfer_id).collect();
-    follow(client, events, ids, output)
+    follow(look_at(client), events, ids, output)
 }
 
 /// Refuses an offered file.
@@ -169,21 +169,32 @@ pub(super) fn status(client: &Client, id: &str, output: &mut Output) -> Result<(
     show(client, &Call::new(Operation::Transfer).parameter("id", id), output)
 }
 
+/// How a transfer stands.
+fn look_at(client: &Client) -> impl FnMut(&str) -> Result<Transfer> {
+    |id| {
+        let answer: TransferResponse =
+            client.fetch(&Call::new(Operation::Transfer).parameter("id", id))?;
+        Ok(answer.transfer)
+    }
+}
+
 /// Shows the progress of transfers until each has ended.
 fn follow(
-    client: &Client,
+    mut look: impl FnMut(&str) -> Result<Transfer>,
     mut events: EventReader,
     mut ids: Vec<String>,
     output: &mut Output,
 ) -> Result<()> {
     let bars = Bars::new(&ids)?;
-    // What ended before the stream was open is not told on it.
-    for id in ids.clone() {
-        let call = Call::new(Operation::Transfer).parameter("id", &id);
-        let answer: TransferResponse = client.fetch(&call)?;
-        note(&bars, &answer.transfer, &mut ids, output)?;
-    }
+    // What ended before the stream was open, or while it was not read in time, is not told on it.
+    let mut missed = true;
     while !ids.is_empty() {
+        if std::mem::take(&mut missed) {
+            for id in ids.clone() {
+                note(&bars, &look(&id)?, &mut ids, output)?;
+            }
+            continue;
+        }
         let event = events.next().context("the stream of events broke off")?;
         let event =
             event.ok_or_else(|| anyhow!("the daemon ended; the transfer goes on when it runs"))?;
@@ -191,6 +202,7 @@ fn follow(
             let transfer: Transfer = serde_json::from_str(&event.data)?;
             note(&bars, &transfer, &mut ids, output)?;
         }
+        missed = event.name == LAGGED;
     }
     Ok(())
 }
@@ -249,5 +261,30 @@ impl Bars {
         ) {
             bar.abandon();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn transfer(status: &str) -> Transfer {
+        serde_json::from_value(json!({
+            "transfer_id": "1", "direction": "Receiving", "remote_agent_id": "00".repeat(32),
+            "filename": "f", "total_size": 1, "bytes_transferred": 0, "status": status,
+            "state": "active", "sha256": "", "blake3": "", "error": null, "started_at": 0,
+            "started_at_unix_ms": 0, "chunk_size": 1, "total_chunks": 1,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn an_end_among_missed_events_is_seen() {
+        let mut answers = ["InProgress", "Complete"].into_iter();
+        let look = |_: &str| Ok(transfer(answers.next().unwrap()));
+        let events = EventReader::new("event: lagged\ndata: {\"missed\":9}\n\n".as_bytes());
+        let mut output = Output::to_stdout(true, None);
+        assert!(follow(look, events, vec!["1".to_owned()], &mut output).is_ok());
+        assert_eq!(answers.next(), None);
     }
 }

@@ -2,9 +2,11 @@
 
 use serde_json::json;
 use x0x_api::Operation;
+use x0x_api::event::{PEER_LIFECYCLE, PeerChange};
 use x0x_api::types::{GossipDiagnosticsResponse, GossipLink, GossipTopic, NetworkStatusResponse};
 
-use super::pubsub::short;
+use super::pubsub::{Printed, follow, short};
+use crate::args::Limit;
 use crate::client::{Call, Client};
 use crate::error::Result;
 use crate::output::{Output, table};
@@ -33,6 +35,24 @@ pub(super) fn overview(client: &Client, output: &mut Output) -> Result<()> {
         text.push_str(&table(&rows));
     }
     output.report(&text, &answer)
+}
+
+/// Shows sessions as they begin and end.
+pub(super) fn peer_events(client: &Client, limit: Limit, output: &mut Output) -> Result<()> {
+    let mut events = client.stream(Operation::PeerEvents)?;
+    eprintln!("listening; Ctrl-C ends");
+    follow(&mut events, limit, |event| {
+        if event.name != PEER_LIFECYCLE {
+            return Ok(Printed::Notice);
+        }
+        if output.is_json() {
+            output.json_line(&event.data)?;
+            return Ok(Printed::Message);
+        }
+        let change: PeerChange = serde_json::from_str(&event.data)?;
+        output.line(&format!("{} {}", change.event.as_str(), change.peer_id))?;
+        Ok(Printed::Message)
+    })
 }
 
 /// Shows the topics.

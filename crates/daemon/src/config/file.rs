@@ -10,9 +10,9 @@ use std::{
 };
 
 use serde::Deserialize;
-use x0x_agent::SessionConfig;
+use x0x_agent::{Role, SessionConfig};
 
-use super::{Config, files::FilesTable, mail::MailTable};
+use super::{Config, files::FilesTable, letters::LettersTable, mail::MailTable};
 
 /// Largest configuration file that is read.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -127,6 +127,35 @@ impl fmt::Display for LogFormat {
     }
 }
 
+/// What a daemon is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum RoleName {
+    /// Its agent.
+    Agent,
+    /// A first contact of others: it keeps more records for them, and accepts no files by rule.
+    Bootstrap,
+}
+
+impl From<RoleName> for Role {
+    fn from(name: RoleName) -> Self {
+        match name {
+            RoleName::Agent => Self::Agent,
+            RoleName::Bootstrap => Self::Bootstrap,
+        }
+    }
+}
+
+impl fmt::Display for RoleName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Agent => "agent",
+            Self::Bootstrap => "bootstrap",
+        })
+    }
+}
+
 macro_rules! table {
     ($(#[$doc:meta])* $name:ident { $($key:ident: $kind:ty,)+ }) => {
         $(#[$doc])*
@@ -190,6 +219,7 @@ table! {
         data_dir: PathBuf,
         identity_dir: PathBuf,
         user_key_path: PathBuf,
+        role: RoleName,
         bootstrap_peers: Vec<SocketAddr>,
         network: String,
         heartbeat_interval_secs: u64,
@@ -200,6 +230,7 @@ table! {
         gossip: GossipTable,
         files: FilesTable,
         mail: MailTable,
+        letters: LettersTable,
     }
 }
 
@@ -225,6 +256,7 @@ impl Ignored {
                     "gossip" => (GossipTable::KEYS, GOSSIP_WITHOUT_EFFECT),
                     "files" => (FilesTable::KEYS, &[][..]),
                     "mail" => (MailTable::KEYS, &[][..]),
+                    "letters" => (LettersTable::KEYS, &[][..]),
                     _ => (SessionsTable::KEYS, &[][..]),
                 };
                 for inner in inner.keys().filter(|key| !known.contains(&key.as_str())) {
@@ -284,6 +316,7 @@ impl FileConfig {
         set(&mut config.data_dir, self.data_dir);
         set(&mut config.identity_dir, self.identity_dir);
         config.user_key_path = self.user_key_path.or_else(|| config.user_key_path.take());
+        set(&mut config.role, self.role);
         set(&mut config.bootstrap_peers, self.bootstrap_peers);
         set(&mut config.log_level, self.log_level);
         set(&mut config.log_format, self.log_format);
@@ -298,6 +331,9 @@ impl FileConfig {
         }
         if let Some(mail) = self.mail {
             mail.apply(&mut config.mail)?;
+        }
+        if let Some(letters) = self.letters {
+            letters.apply(&mut config.letters)?;
         }
         if let Some(network) = self.network {
             config.network = Some(network_name(network)?);

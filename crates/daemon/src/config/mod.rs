@@ -2,6 +2,7 @@
 
 mod file;
 mod files;
+mod letters;
 mod mail;
 mod paths;
 
@@ -12,13 +13,13 @@ use std::{
     time::Duration,
 };
 
-pub use file::{ConfigError, LogFormat, LogLevel};
+pub use file::{ConfigError, LogFormat, LogLevel, RoleName};
 pub use files::{FileRule, FilesSettings};
 pub use mail::{MailSettings, Webhook};
 pub use paths::Paths;
 
 use file::FileConfig;
-use x0x_agent::{GossipLimits, SessionConfig};
+use x0x_agent::{GossipLimits, LettersConfig, SessionConfig};
 use x0x_api::instance::is_name;
 
 /// Most bootstrap peers.
@@ -71,6 +72,8 @@ pub struct Config {
     pub identity_dir: PathBuf,
     /// The user's key, where it is not `user.key` there. It must exist: it is never made silently.
     pub user_key_path: Option<PathBuf>,
+    /// What this daemon is for.
+    pub role: RoleName,
     /// Machines to contact first.
     pub bootstrap_peers: Vec<SocketAddr>,
     /// Name of the network; machines of different networks do not talk.
@@ -88,6 +91,8 @@ pub struct Config {
     pub files: FilesSettings,
     /// How direct messages are kept.
     pub mail: MailSettings,
+    /// Sealed letters kept for others, and left with others.
+    pub letters: LettersConfig,
     /// Time between announcements.
     pub heartbeat: Duration,
     /// How long an announcement counts.
@@ -156,6 +161,7 @@ impl Config {
             data_dir: paths.data_dir(name.as_deref()),
             identity_dir: paths.identity_dir(name.as_deref()),
             user_key_path: None,
+            role: RoleName::Agent,
             bootstrap_peers: Vec::new(),
             network: None,
             max_sessions: sessions.max_sessions,
@@ -164,6 +170,7 @@ impl Config {
             store_bytes: DEFAULT_STORE_BYTES,
             files: FilesSettings::default(),
             mail: MailSettings::default(),
+            letters: LettersConfig::default(),
             heartbeat: DEFAULT_HEARTBEAT,
             identity_ttl: DEFAULT_IDENTITY_TTL,
             log_level: LogLevel::Warn,
@@ -238,6 +245,7 @@ impl fmt::Display for Config {
         if let Some(path) = &self.user_key_path {
             writeln!(f, "user_key_path = {}", path_value(path))?;
         }
+        writeln!(f, "role = \"{}\"", self.role)?;
         writeln!(f, "bootstrap_peers = [{}]", peers.join(", "))?;
         writeln!(f, "heartbeat_interval_secs = {}", self.heartbeat.as_secs())?;
         writeln!(f, "identity_ttl_secs = {}", self.identity_ttl.as_secs())?;
@@ -250,7 +258,7 @@ impl fmt::Display for Config {
         writeln!(f, "topic_entries = {}", self.gossip.topic_entries)?;
         writeln!(f, "log_bytes = {}", self.gossip.log_bytes)?;
         writeln!(f, "store_bytes = {}", self.store_bytes)?;
-        write!(f, "\n{}\n{}", self.mail, self.files)
+        write!(f, "\n{}\n{}\n{}", self.mail, letters::Shown(&self.letters), self.files)
     }
 }
 

@@ -21,10 +21,11 @@ use x0x_core::Tick;
 
 /// Most connections at once that are not proven, guests included.
 const MAX_UNPROVEN: usize = 256;
-/// Most that are.
-const MAX_PROVEN: usize = 768;
-/// Most connections at once.
-pub(crate) const MAX_CONNECTIONS: usize = MAX_UNPROVEN + MAX_PROVEN;
+/// Most that are: a stream of events and a WebSocket session for each of a thousand clients, and room
+/// for requests. Fewer where the process may not open so many files.
+const MAX_PROVEN: usize = 2304;
+/// Fewest that are, whatever the process may open.
+const MIN_PROVEN: usize = 64;
 /// How long a connection has to present the token before it may be closed for a newer one. Meanwhile
 /// new ones wait to be taken.
 const GRACE: Duration = Duration::from_secs(1);
@@ -44,10 +45,11 @@ struct Table {
     next: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     table: Mutex<Table>,
     freed: Notify,
+    max_proven: usize,
 }
 
 /// What becomes of a new connection.
@@ -64,10 +66,31 @@ pub(crate) enum Admission {
 }
 
 /// The open connections. Cheap to clone; all clones are the same table.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Connections(Arc<Shared>);
 
+impl Default for Connections {
+    fn default() -> Self {
+        Self::within(None)
+    }
+}
+
 impl Connections {
+    /// As many as fit so many open files, where there is a limit.
+    pub(crate) fn within(files: Option<u64>) -> Self {
+        let fit = |files: u64| {
+            let left = usize::try_from(files).unwrap_or(usize::MAX).saturating_sub(MAX_UNPROVEN);
+            left.clamp(MIN_PROVEN, MAX_PROVEN)
+        };
+        let max_proven = files.map_or(MAX_PROVEN, fit);
+        Self(Arc::new(Shared { table: Mutex::default(), freed: Notify::new(), max_proven }))
+    }
+
+    /// Most connections at once.
+    pub(crate) fn max(&self) -> usize {
+        MAX_UNPROVEN + self.0.max_proven
+    }
+
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -164,7 +187,7 @@ impl Pass {
             // Too late: it is being closed.
             return Standing::Guest;
         }
-        if table.proven.len() >= MAX_PROVEN {
+        if table.proven.len() >= self.connections.0.max_proven {
             table.guests.insert(self.number);
             return Standing::Guest;
         }
@@ -218,6 +241,14 @@ mod tests {
         assert!(connections.freed().now_or_never().is_some());
         let table = connections.lock();
         assert!(table.unproven.is_empty() && table.proven.is_empty());
+    }
+
+    #[test]
+    fn there_are_no_more_than_files_may_be_opened() {
+        assert_eq!(Connections::within(None).max(), MAX_UNPROVEN + MAX_PROVEN);
+        assert_eq!(Connections::within(Some(1_000_000)).max(), MAX_UNPROVEN + MAX_PROVEN);
+        assert_eq!(Connections::within(Some(1024)).max(), 1024);
+        assert_eq!(Connections::within(Some(10)).max(), MAX_UNPROVEN + MIN_PROVEN);
     }
 
     #[test]

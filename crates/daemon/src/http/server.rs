@@ -28,11 +28,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    admission::{Admission, Connections, MAX_CONNECTIONS, Pass, Seat},
+    admission::{Admission, Connections, Pass, Seat},
     metrics::ApiMetrics,
     refusal::{self, Watched},
 };
-use crate::app::App;
+use crate::{app::App, open_files};
 
 /// Most connections besides, which were told to make room and are about to end. While there are more,
 /// new ones wait to be taken.
@@ -51,8 +51,10 @@ pub(crate) async fn serve(
     app: Arc<App>,
     kill: CancellationToken,
 ) {
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS + MAX_ENDING));
-    let connections = Connections::default();
+    let files = open_files::limit();
+    let spare = open_files::RESERVED + MAX_ENDING as u64;
+    let connections = Connections::within(files.map(|files| files.saturating_sub(spare)));
+    let room = Arc::new(Semaphore::new(connections.max() + MAX_ENDING));
     loop {
         let accept = async {
             // The semaphore is never closed.

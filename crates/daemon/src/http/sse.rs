@@ -31,8 +31,8 @@ use crate::{
     events::{Client, Encoded, Taken},
 };
 
-/// Most streams at once.
-pub(crate) const MAX_STREAMS: usize = 256;
+/// Most streams at once; one that is idle takes less than 20 KiB.
+pub(crate) const MAX_STREAMS: usize = 1024;
 /// Bytes that are sent at once, unless one event is larger.
 const MAX_CHUNK: usize = 64 * 1024;
 /// Direct messages that are sent at once.

@@ -9,7 +9,7 @@ use x0x_daemon::Config;
 
 use crate::{
     lifecycle::Process,
-    support::{Api, EventStream, Node, eventually, stop},
+    support::{Api, EventStream, Node, Ws, eventually, stop},
 };
 
 const MIB: usize = 1024 * 1024;
@@ -301,4 +301,28 @@ async fn a_full_disk_is_told_and_waited_for() {
     state(&bob.api, &id, "complete").await;
     assert_eq!(fs::read(folder.join("fits.bin")).expect("there"), content(8 * MIB, 2));
     stop(vec![alice, bob]).await;
+}
+
+#[tokio::test]
+async fn a_web_socket_session_watches_transfers() {
+    let nodes = Node::cluster(2).await;
+    let (alice, bob) = (&nodes[0], &nodes[1]);
+    let path = alice.directory.path().join("f");
+    fs::write(&path, b"hello").expect("written");
+    let mut early = Ws::open(&bob.api, "/ws").await;
+    early.send(&json!({"type": "watch_transfers"})).await;
+    early.send(&json!({"type": "ping"})).await;
+    assert_eq!(early.next().await, json!({"type": "pong"}));
+    let id = send(&alice.api, &bob.agent_id(), &path).await;
+    let offered = early.next().await;
+    assert_eq!((&offered["type"], &offered["state"]), (&json!("transfer"), &json!("offered")));
+    assert_eq!((&offered["transfer_id"], &offered["total_size"]), (&json!(id), &json!(5)));
+    let mut late = Ws::open(&bob.api, "/ws").await;
+    late.send(&json!({"type": "watch_transfers"})).await;
+    assert_eq!(late.next().await, offered, "what has not ended comes first");
+    accept(&bob.api, &id).await;
+    for session in [&mut early, &mut late] {
+        while session.next().await["state"] != "complete" {}
+    }
+    stop(nodes).await;
 }

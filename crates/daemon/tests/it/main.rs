@@ -2,16 +2,20 @@
 
 mod abuse;
 mod api;
+mod clients;
 mod cluster;
 mod events;
 mod files;
 mod floods;
+mod hostile;
+mod letters;
 mod lifecycle;
 mod limits;
 mod line;
 mod mail;
 mod nine;
 mod resume;
+mod strangers;
 mod support;
 mod survive;
 mod trust;

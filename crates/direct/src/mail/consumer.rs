@@ -101,6 +101,16 @@ impl Consumer {
         self.marks.values().filter(|mark| matches!(mark, Mark::Claimed(at) if *at > now)).count()
     }
 
+    /// When the first of them is handed out again.
+    #[must_use]
+    pub fn first_claim(&self, now: WallTime) -> Option<WallTime> {
+        let claims = self.marks.values().filter_map(|mark| match mark {
+            Mark::Claimed(until) if *until > now => Some(*until),
+            _ => None,
+        });
+        claims.min()
+    }
+
     /// Messages beyond the cursor that are acknowledged.
     #[must_use]
     pub fn acked_beyond(&self) -> usize {

@@ -13,7 +13,7 @@ use super::store::{
     HistoryEntry, HistoryQuery, Letter, MailChange, MailError, MailOutcome, MailStore, Retention,
     StoredMail,
 };
-use crate::{inbox::DirectMessage, wire::MessageId};
+use crate::{admission::Unread, inbox::DirectMessage, wire::MessageId};
 
 /// Payload bytes of each list kept in memory; the oldest mail goes.
 pub const MAX_MEMORY_BYTES: u64 = 32 * 1024 * 1024;
@@ -42,6 +42,11 @@ struct State {
 impl MemoryMailStore {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a message of a machine is or was here.
+    pub(crate) fn has(&self, machine: MachineId, id: MessageId) -> bool {
+        self.lock().ids.contains_key(&(machine, id))
     }
 
     /// What [`MailStore::commit`] does, at once.
@@ -155,9 +160,7 @@ impl State {
             last: self.last,
             floor: self.floor,
             seen: self.seen,
-            unread: above
-                .map(|(number, message)| (*number, message.from, message.payload.len() as u64))
-                .collect(),
+            unread: above.map(|(number, message)| unread(*number, message)).collect(),
             pending: pending.map(Letter::pending).collect(),
             consumers: self.consumers.clone().into_iter().collect(),
         }
@@ -243,6 +246,11 @@ impl MailStore for MemoryMailStore {
     }
 }
 
+const fn unread(number: u64, message: &DirectMessage) -> Unread {
+    let DirectMessage { from, machine, payload, .. } = message;
+    Unread { number, from: *from, machine: *machine, bytes: payload.len() as u64 }
+}
+
 fn ready<T: Send + 'static>(value: T) -> BoxFuture<'static, T> {
     Box::pin(std::future::ready(value))
 }
@@ -253,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_letters_state_never_goes_back() {
-        let states = (0..=6).filter_map(LetterState::from_number);
+        let states = (0..=7).filter_map(LetterState::from_number);
         for state in states.clone() {
             for other in states.clone() {
                 assert!(!(state.may_follow(other) && other.may_follow(state)));

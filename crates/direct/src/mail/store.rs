@@ -6,7 +6,7 @@ use bytes::Bytes;
 use x0x_core::{AgentId, WallTime};
 use x0x_transport::BoxFuture;
 
-use crate::{inbox::DirectMessage, wire::MessageId};
+use crate::{admission::Unread, inbox::DirectMessage, wire::MessageId};
 
 /// Keeps mail. `x0x-store` implements it on disk, [`MemoryMailStore`](super::MemoryMailStore) in
 /// memory.
@@ -153,8 +153,8 @@ pub struct StoredMail {
     pub floor: u64,
     /// All mail up to this number was handed to somebody.
     pub seen: u64,
-    /// Number, sender and payload bytes of mail above it.
-    pub unread: Vec<(u64, AgentId, u64)>,
+    /// Mail above it.
+    pub unread: Vec<Unread>,
     /// Letters that are not settled, by number.
     pub pending: Vec<PendingLetter>,
     /// Consumers and their records, by name.
@@ -229,7 +229,7 @@ impl Letter {
     }
 }
 
-/// How far a letter came. A later state is greater; of the last four, only one is reached.
+/// How far a letter came. A later state is greater; of the last five, only one is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 #[non_exhaustive]
@@ -248,6 +248,8 @@ pub enum LetterState {
     Expired = 5,
     /// Its sender took it back; the recipient may have it all the same.
     Cancelled = 6,
+    /// Its recipient was blocked or revoked here before it was received.
+    Blocked = 7,
 }
 
 impl LetterState {
@@ -262,6 +264,7 @@ impl LetterState {
             4 => Self::Failed,
             5 => Self::Expired,
             6 => Self::Cancelled,
+            7 => Self::Blocked,
             _ => return None,
         })
     }
@@ -278,7 +281,9 @@ impl LetterState {
         match other {
             Self::Queued | Self::Sent => self > other,
             // Whoever reads it has it.
-            Self::Received | Self::Failed | Self::Expired | Self::Cancelled => self == Self::Read,
+            Self::Received | Self::Failed | Self::Expired | Self::Cancelled | Self::Blocked => {
+                self == Self::Read
+            }
             Self::Read => false,
         }
     }
@@ -294,6 +299,7 @@ impl LetterState {
             Self::Failed => "failed",
             Self::Expired => "expired",
             Self::Cancelled => "cancelled",
+            Self::Blocked => "blocked",
         }
     }
 }

@@ -81,7 +81,9 @@ pub enum CancelError {
 enum Command {
     Posted(PendingLetter),
     Cancelled(AgentId, u64),
+    Forbidden(AgentId),
     IsSending(AgentId, u64, oneshot::Sender<bool>),
+    Pending(AgentId, oneshot::Sender<Vec<PendingLetter>>),
 }
 
 /// Letters and payload bytes that wait.
@@ -217,6 +219,13 @@ impl Outbox {
         }
     }
 
+    /// Nothing may be sent to an agent any more: what waits for it is settled as
+    /// [blocked](LetterState::Blocked), unless it turns out to have been received.
+    pub async fn forbid(&self, to: AgentId) {
+        // A task that is gone leaves it to the next run, which may not send it either.
+        let _ = self.commands.send(Command::Forbidden(to)).await;
+    }
+
     /// A letter as it is now.
     ///
     /// # Errors
@@ -231,6 +240,15 @@ impl Outbox {
             }
         }
         Ok(Some(letter))
+    }
+
+    /// What waits for a recipient or is on its way, in order; nothing once closed.
+    pub async fn pending(&self, to: AgentId) -> Vec<PendingLetter> {
+        let (reply, pending) = oneshot::channel();
+        if self.commands.send(Command::Pending(to, reply)).await.is_err() {
+            return Vec::new();
+        }
+        pending.await.unwrap_or_default()
     }
 
     /// Letters that wait or are on their way.
@@ -255,7 +273,7 @@ struct Driver {
     commands: mpsc::Receiver<Command>,
     waiting: Arc<Waiting>,
     clock: Arc<dyn Clock>,
-    /// One for each recipient at most.
+    /// One for each recipient at most, and no more than the machine allows.
     batches: FuturesUnordered<Batch>,
     /// Settled and not recorded yet. A letter whose record is lost is sent again after a restart,
     /// and known to the recipient by its id.
@@ -301,6 +319,19 @@ impl Driver {
             Command::Cancelled(to, number) => {
                 self.machine.handle(now, Input::Cancel { to, number });
             }
+            Command::Forbidden(to) => self.machine.handle(now, Input::Forbid(to)),
+            Command::Pending(to, reply) => {
+                let wall = self.clock.wall();
+                let pending = self.machine.pending(&to).map(|entry| PendingLetter {
+                    number: entry.number,
+                    id: entry.id,
+                    to,
+                    bytes: entry.bytes,
+                    expires_at: wall + entry.expires.since(now),
+                });
+                // Who asked may be gone.
+                let _ = reply.send(pending.collect());
+            }
             Command::IsSending(to, number, reply) => {
                 // Who asked may be gone.
                 let _ = reply.send(self.machine.is_sending(&to, number));
@@ -325,6 +356,7 @@ impl Driver {
                     self.waiting.give_back(entry.bytes);
                     let state = match outcome {
                         Some(Outcome::Received) => LetterState::Received,
+                        Some(Outcome::Forbidden) => LetterState::Blocked,
                         Some(_) => LetterState::Failed,
                         None => LetterState::Expired,
                     };

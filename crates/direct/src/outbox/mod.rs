@@ -13,5 +13,6 @@ pub use self::driver::{
     CancelError, Courier, MAX_OUTBOX_BYTES, MAX_OUTBOX_LETTERS, Outbox, PostError,
 };
 pub use self::state::{
-    Entry, Input, MAX_BATCH_BYTES, MAX_BATCH_LETTERS, OutboxMachine, Outcome, Output,
+    Entry, Input, MAX_BATCH_BYTES, MAX_BATCH_LETTERS, MAX_BATCHES, MAX_REPEATED_BATCHES,
+    MAX_SENDING_BYTES, OutboxMachine, Outcome, Output,
 };

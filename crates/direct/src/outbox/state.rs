@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    ops::RangeBounds,
     time::Duration,
 };
 
@@ -13,6 +14,13 @@ use crate::wire::MessageId;
 pub const MAX_BATCH_LETTERS: usize = 64;
 /// Payload bytes after which no further letter joins those.
 pub const MAX_BATCH_BYTES: u64 = 8 * 1024 * 1024;
+/// Most recipients to whom letters are on their way at once; the others wait for their turn.
+pub const MAX_BATCHES: usize = 64;
+/// Of those, who could not be reached before: each attempt may take as long as a dial, and must not
+/// keep those waiting who can be reached.
+pub const MAX_REPEATED_BATCHES: usize = 32;
+/// Payload bytes on their way after which no further recipient joins.
+pub const MAX_SENDING_BYTES: u64 = 32 * 1024 * 1024;
 
 /// The first pause after a recipient could not be reached or had no room; it doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -45,6 +53,8 @@ pub enum Outcome {
     Again,
     /// The recipient will never take it.
     Never,
+    /// Nothing may be sent to the recipient any more.
+    Forbidden,
 }
 
 /// What the world tells the machine.
@@ -69,6 +79,9 @@ pub enum Input {
         /// Its number.
         number: u64,
     },
+    /// Nothing may be sent to this agent any more: what waits for it is settled, and what is on its
+    /// way once it is known whether it was received.
+    Forbid(AgentId),
 }
 
 /// What the machine asks of the world.
@@ -93,14 +106,80 @@ pub enum Output {
     },
 }
 
+/// Letters on their way to one recipient.
+#[derive(Debug, Clone, Copy)]
+struct OnWay {
+    /// The highest of their numbers.
+    through: u64,
+    /// Payload bytes.
+    bytes: u64,
+    /// The attempt before this one failed.
+    repeated: bool,
+}
+
+/// Whether a lane waits for its turn, and with whom.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Turn {
+    #[default]
+    None,
+    New,
+    Repeated,
+}
+
 #[derive(Debug, Default)]
 struct Lane {
     letters: BTreeMap<u64, Entry>,
-    /// Some are on their way.
-    sending: bool,
+    on_way: Option<OnWay>,
+    turn: Turn,
+    /// What is on its way is not to be sent again.
+    forbidden: bool,
     /// When the next attempt is made, after one that failed.
     retry_at: Option<Tick>,
     failures: u32,
+}
+
+impl Lane {
+    /// What is sent next, and its payload bytes.
+    fn batch(&self) -> (Vec<u64>, u64) {
+        let (mut numbers, mut bytes) = (Vec::new(), 0);
+        for entry in self.letters.values().take(MAX_BATCH_LETTERS) {
+            if bytes + entry.bytes > MAX_BATCH_BYTES && !numbers.is_empty() {
+                break;
+            }
+            bytes += entry.bytes;
+            numbers.push(entry.number);
+        }
+        (numbers, bytes)
+    }
+}
+
+/// What is on its way to all recipients.
+#[derive(Debug, Default)]
+struct Sending {
+    batches: usize,
+    repeated: usize,
+    bytes: u64,
+}
+
+impl Sending {
+    const fn has_room(&self, bytes: u64, repeated: bool) -> bool {
+        self.batches == 0
+            || (self.batches < MAX_BATCHES
+                && self.bytes + bytes <= MAX_SENDING_BYTES
+                && !(repeated && self.repeated >= MAX_REPEATED_BATCHES))
+    }
+
+    const fn add(&mut self, batch: OnWay) {
+        self.batches += 1;
+        self.repeated += batch.repeated as usize;
+        self.bytes += batch.bytes;
+    }
+
+    const fn remove(&mut self, batch: OnWay) {
+        self.batches -= 1;
+        self.repeated -= batch.repeated as usize;
+        self.bytes -= batch.bytes;
+    }
 }
 
 /// The letters that wait, by recipient. As large as what was posted, which the driver bounds.
@@ -109,6 +188,10 @@ pub struct OutboxMachine {
     lanes: BTreeMap<AgentId, Lane>,
     expiries: BTreeSet<(Tick, AgentId, u64)>,
     retries: BTreeSet<(Tick, AgentId)>,
+    /// Recipients that wait for their turn, those first whose last attempt did not fail.
+    new: VecDeque<AgentId>,
+    repeated: VecDeque<AgentId>,
+    sending: Sending,
     outputs: VecDeque<Output>,
 }
 
@@ -116,9 +199,13 @@ impl OutboxMachine {
     /// Whether a letter is on its way.
     #[must_use]
     pub fn is_sending(&self, to: &AgentId, number: u64) -> bool {
-        self.lanes.get(to).is_some_and(|lane| {
-            lane.sending && lane.letters.range(..=number).count() <= MAX_BATCH_LETTERS
-        })
+        let on_way = self.lanes.get(to).and_then(|lane| lane.on_way);
+        on_way.is_some_and(|batch| number <= batch.through)
+    }
+
+    /// What waits for a recipient or is on its way, in order.
+    pub fn pending(&self, to: &AgentId) -> impl Iterator<Item = &Entry> {
+        self.lanes.get(to).into_iter().flat_map(|lane| lane.letters.values())
     }
 
     /// Letters that wait or are on their way.
@@ -133,32 +220,60 @@ impl OutboxMachine {
         self.expiries.is_empty()
     }
 
-    /// Sends what is next, if nothing forbids it.
+    /// Lets a recipient wait for its turn, if nothing forbids it, and sends what has its turn.
     fn send(&mut self, to: AgentId) {
         let Some(lane) = self.lanes.get_mut(&to) else { return };
-        if lane.sending || lane.retry_at.is_some() {
+        if lane.on_way.is_some() || lane.retry_at.is_some() {
             return;
         }
-        let (mut numbers, mut bytes) = (Vec::new(), 0);
-        for entry in lane.letters.values().take(MAX_BATCH_LETTERS) {
-            if bytes + entry.bytes > MAX_BATCH_BYTES && !numbers.is_empty() {
-                break;
+        let turn = if lane.failures > 0 { Turn::Repeated } else { Turn::New };
+        if lane.turn == Turn::Repeated && turn == Turn::New {
+            self.repeated.retain(|other| *other != to);
+            lane.turn = Turn::None;
+        }
+        if lane.turn == Turn::None {
+            lane.turn = turn;
+            if turn == Turn::New { &mut self.new } else { &mut self.repeated }.push_back(to);
+        }
+        self.take_turns();
+    }
+
+    fn take_turns(&mut self) {
+        loop {
+            let (to, repeated) = match (self.new.front(), self.repeated.front()) {
+                (Some(to), _) => (*to, false),
+                (None, Some(to)) => (*to, true),
+                (None, None) => return,
+            };
+            if let Some(lane) = self.lanes.get_mut(&to) {
+                let (numbers, bytes) = lane.batch();
+                if let Some(through) = numbers.last().copied() {
+                    // Nobody overtakes, so that a large letter has its turn, too.
+                    if !self.sending.has_room(bytes, repeated) {
+                        return;
+                    }
+                    let batch = OnWay { through, bytes, repeated };
+                    self.sending.add(batch);
+                    (lane.on_way, lane.turn) = (Some(batch), Turn::None);
+                    self.outputs.push_back(Output::Send { to, numbers });
+                } else {
+                    self.lanes.remove(&to);
+                }
             }
-            bytes += entry.bytes;
-            numbers.push(entry.number);
+            if repeated { &mut self.repeated } else { &mut self.new }.pop_front();
         }
-        if numbers.is_empty() {
-            self.lanes.remove(&to);
-            return;
-        }
-        lane.sending = true;
-        self.outputs.push_back(Output::Send { to, numbers });
     }
 
     fn take(&mut self, to: &AgentId, number: u64) -> Option<Entry> {
         let entry = self.lanes.get_mut(to)?.letters.remove(&number)?;
         self.expiries.remove(&(entry.expires, *to, number));
         Some(entry)
+    }
+
+    fn settle(&mut self, to: &AgentId, number: u64, outcome: Outcome) {
+        if let Some(entry) = self.take(to, number) {
+            self.outputs.push_back(Output::Settled { entry, outcome: Some(outcome) });
+        }
     }
 
     fn done(&mut self, now: Tick, to: AgentId, outcomes: Vec<(u64, Outcome)>) {
@@ -168,12 +283,13 @@ impl OutboxMachine {
                 continue;
             }
             progress = true;
-            if let Some(entry) = self.take(&to, number) {
-                self.outputs.push_back(Output::Settled { entry, outcome: Some(outcome) });
-            }
+            self.settle(&to, number, outcome);
         }
         let Some(lane) = self.lanes.get_mut(&to) else { return };
-        lane.sending = false;
+        let batch = lane.on_way.take();
+        if let Some(batch) = batch {
+            self.sending.remove(batch);
+        }
         if progress {
             lane.failures = 0;
         } else {
@@ -182,7 +298,32 @@ impl OutboxMachine {
             lane.retry_at = Some(now + pause);
             self.retries.insert((now + pause, to));
         }
+        if std::mem::take(&mut lane.forbidden)
+            && let Some(batch) = batch
+        {
+            self.forbid_letters(&to, ..=batch.through);
+        }
         self.send(to);
+        self.take_turns();
+    }
+
+    fn forbid(&mut self, to: &AgentId) {
+        let Some(lane) = self.lanes.get_mut(to) else { return };
+        match lane.on_way {
+            Some(batch) => {
+                lane.forbidden = true;
+                self.forbid_letters(to, batch.through + 1..);
+            }
+            None => self.forbid_letters(to, ..),
+        }
+    }
+
+    fn forbid_letters(&mut self, to: &AgentId, which: impl RangeBounds<u64>) {
+        let Some(lane) = self.lanes.get(to) else { return };
+        let numbers: Vec<u64> = lane.letters.range(which).map(|(number, _)| *number).collect();
+        for number in numbers {
+            self.settle(to, number, Outcome::Forbidden);
+        }
     }
 
     fn retry(&mut self, to: AgentId) {
@@ -217,6 +358,7 @@ impl Machine for OutboxMachine {
                     self.outputs.push_back(Output::Cancelled(entry));
                 }
             }
+            Input::Forbid(to) => self.forbid(&to),
         }
     }
 
@@ -249,117 +391,4 @@ impl Machine for OutboxMachine {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn agent(n: u8) -> AgentId {
-        AgentId::new([n; 32])
-    }
-
-    fn at(secs: u64) -> Tick {
-        Tick::from_millis(secs * 1000)
-    }
-
-    fn entry(number: u64, to: u8, expires: u64) -> Entry {
-        let id = u128::from(number).to_be_bytes();
-        Entry { number, id, to: agent(to), bytes: 10, expires: at(expires) }
-    }
-
-    fn outputs(machine: &mut OutboxMachine) -> Vec<Output> {
-        std::iter::from_fn(|| machine.poll_output()).collect()
-    }
-
-    #[test]
-    fn a_recipient_that_cannot_be_reached_is_tried_again_and_at_once_when_it_comes() {
-        let mut machine = OutboxMachine::default();
-        machine.handle(at(0), Input::Post(entry(1, 1, 1000)));
-        machine.handle(at(0), Input::Post(entry(2, 1, 1000)));
-        let send = |numbers: &[u64]| Output::Send { to: agent(1), numbers: numbers.to_vec() };
-        assert_eq!(outputs(&mut machine), [send(&[1])]);
-        let again = |number| Input::Done { to: agent(1), outcomes: vec![(number, Outcome::Again)] };
-        machine.handle(at(0), again(1));
-        assert_eq!(outputs(&mut machine), []);
-        assert_eq!(machine.poll_timeout(), Some(Tick::from_millis(500)));
-        machine.handle_timeout(at(1));
-        assert_eq!(outputs(&mut machine), [send(&[1, 2])]);
-        machine.handle(at(1), again(1));
-        machine.handle(at(1), Input::Reachable(agent(1)));
-        assert_eq!(outputs(&mut machine), [send(&[1, 2])]);
-        let outcomes = vec![(1, Outcome::Received), (2, Outcome::Never)];
-        machine.handle(at(2), Input::Done { to: agent(1), outcomes });
-        assert_eq!(outputs(&mut machine).len(), 2);
-        assert!(machine.is_empty() && machine.lanes.is_empty() && machine.retries.is_empty());
-    }
-
-    #[test]
-    fn what_expires_or_is_cancelled_goes() {
-        let mut machine = OutboxMachine::default();
-        machine.handle(at(0), Input::Post(entry(1, 1, 5)));
-        machine.handle(at(0), Input::Post(entry(2, 1, 900)));
-        outputs(&mut machine);
-        machine.handle(at(0), Input::Done { to: agent(1), outcomes: Vec::new() });
-        machine.handle(at(1), Input::Cancel { to: agent(1), number: 2 });
-        machine.handle_timeout(at(5));
-        let expired = |output: &Output| matches!(output, Output::Settled { outcome: None, .. });
-        assert_eq!(outputs(&mut machine).iter().filter(|output| expired(output)).count(), 1);
-        assert_eq!((machine.len(), machine.poll_timeout()), (0, None));
-    }
-
-    proptest! {
-        #[test]
-        fn letters_are_settled_once_and_sent_in_order(
-            ops in prop::collection::vec((0_u8..6, 1_u8..4, any::<u8>()), 1..300)
-        ) {
-            let mut machine = OutboxMachine::default();
-            let (mut posted, mut gone) = (0, BTreeSet::new());
-            let mut on_way: BTreeMap<AgentId, Vec<u64>> = BTreeMap::new();
-            let mut last: BTreeMap<AgentId, u64> = BTreeMap::new();
-            for (now, (op, to, choice)) in (0..).zip(ops) {
-                machine.handle_timeout(at(now));
-                match op {
-                    0..3 => {
-                        posted += 1;
-                        let entry = entry(posted, to, now + 1 + u64::from(choice));
-                        machine.handle(at(now), Input::Post(entry));
-                    }
-                    3 => machine.handle(at(now), Input::Reachable(agent(to))),
-                    4 => {
-                        let number = u64::from(choice) % (posted + 1);
-                        let known = machine.lanes.get(&agent(to));
-                        let known = known.is_some_and(|lane| lane.letters.contains_key(&number));
-                        if known {
-                            gone.insert(number);
-                        }
-                        machine.handle(at(now), Input::Cancel { to: agent(to), number });
-                    }
-                    _ => if let Some(numbers) = on_way.remove(&agent(to)) {
-                        // A prefix arrives, as the lanes of the wire keep it.
-                        let prefix = usize::from(choice) % (numbers.len() + 1);
-                        let outcomes = numbers.iter().enumerate().map(|(n, number)| {
-                            (*number, if n < prefix { Outcome::Received } else { Outcome::Again })
-                        });
-                        if prefix > 0 {
-                            let before = last.insert(agent(to), numbers[prefix - 1]);
-                            prop_assert!(before.is_none_or(|before| before < numbers[0]));
-                        }
-                        let outcomes = outcomes.collect();
-                        machine.handle(at(now), Input::Done { to: agent(to), outcomes });
-                    },
-                }
-                for output in outputs(&mut machine) {
-                    match output {
-                        Output::Send { to, numbers } => {
-                            prop_assert!(numbers.is_sorted() && !numbers.is_empty());
-                            prop_assert!(on_way.insert(to, numbers).is_none(), "one at a time");
-                        }
-                        Output::Cancelled(entry) => prop_assert!(gone.contains(&entry.number)),
-                        Output::Settled { entry, .. } => prop_assert!(gone.insert(entry.number)),
-                    }
-                }
-                prop_assert_eq!(machine.len() + gone.len(), usize::try_from(posted).expect("few"));
-            }
-        }
-    }
-}
+mod tests;

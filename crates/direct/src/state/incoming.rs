@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use x0x_core::AgentId;
 
-use super::Room;
+use super::{Room, lanes::LaneKey};
 use crate::{
     error::RefuseReason,
     wire::{
@@ -94,9 +94,6 @@ struct Handed {
     header: Retry,
     retry: bool,
 }
-
-/// Sender and recipient.
-type LaneKey = (AgentId, AgentId);
 
 /// Lanes remembered as closed, of one machine; past it all are forgotten, and only the sender's own
 /// order suffers.

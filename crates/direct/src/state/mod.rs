@@ -6,7 +6,9 @@
 mod dedup;
 mod event;
 mod incoming;
+mod lanes;
 mod outgoing;
+mod peer;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -18,19 +20,22 @@ use x0x_core::{AgentId, Machine, MachineId, Tick};
 
 use self::{
     dedup::Dedup,
-    incoming::{Incoming, Place, Retry, Waiting},
-    outgoing::{Outgoing, Pending, Settled, Window},
+    incoming::{Place, Retry, Waiting},
+    lanes::OpenLanes,
+    outgoing::{Pending, Settled, Window},
+    peer::{Peer, Session},
 };
 pub use self::{
     dedup::{MAX_ABSENT_PEERS, MAX_IDS, MAX_IDS_PER_PEER, MIN_IDS_PER_PEER},
     event::{Input, Output, Room, SendRequest, Taken},
+    lanes::MAX_OPEN_LANES,
 };
 use crate::{
     admission::{Admission, Admit, Open},
     config::DirectConfig,
     error::{DirectError, RefuseReason},
     metrics::DirectMetrics,
-    wire::{Ack, FrameIn, MAX_PAYLOAD, MessageId, MessageIn, Verified},
+    wire::{Ack, FrameIn, Kind, Lane, MAX_PAYLOAD, MessageId, MessageIn, Verified},
 };
 
 /// Undelivered messages of all machines together: as many as 16 full windows. Past the share of a
@@ -38,51 +43,6 @@ use crate::{
 pub const MAX_HELD_MESSAGES: usize = 16 * 1024;
 /// Undelivered payload bytes of all machines together, shared as [`MAX_HELD_MESSAGES`].
 pub const MAX_HELD_BYTES: usize = 64 * 1024 * 1024;
-
-#[derive(Debug)]
-struct Session {
-    generation: u64,
-    agents: Vec<AgentId>,
-    /// The transport takes nothing until it says so.
-    blocked: bool,
-    /// What it did not take.
-    unsent: Option<Bytes>,
-    /// The peer broke the protocol; nothing more is believed or said.
-    broken: bool,
-}
-
-#[derive(Debug)]
-struct Peer {
-    session: Option<Session>,
-    outgoing: Outgoing,
-    incoming: Incoming,
-    /// Listed in `ready`.
-    ready: bool,
-    /// Listed in `holding`.
-    holding: bool,
-}
-
-impl Peer {
-    fn new() -> Self {
-        Self {
-            session: None,
-            outgoing: Outgoing::new(),
-            incoming: Incoming::default(),
-            ready: false,
-            holding: false,
-        }
-    }
-
-    fn is_idle(&self) -> bool {
-        self.session.is_none() && self.outgoing.is_empty() && self.incoming.is_empty()
-    }
-}
-
-impl Session {
-    const fn new(generation: u64, agents: Vec<AgentId>) -> Self {
-        Self { generation, agents, blocked: false, unsent: None, broken: false }
-    }
-}
 
 /// Something to send, encoded or not.
 enum Next {
@@ -113,6 +73,10 @@ pub struct DirectMachine {
     inbox_closed: bool,
     dedup: Dedup,
     deadlines: BTreeSet<(Tick, u64, MachineId)>,
+    /// Lanes in which this machine may send on.
+    lanes: OpenLanes,
+    /// When the input that is handled came.
+    now: Tick,
     outputs: VecDeque<Output>,
 }
 
@@ -149,6 +113,8 @@ impl DirectMachine {
             inbox_closed: false,
             dedup: Dedup::default(),
             deadlines: BTreeSet::new(),
+            lanes: OpenLanes::default(),
+            now: Tick::ZERO,
             outputs: VecDeque::new(),
         }
     }
@@ -187,6 +153,7 @@ impl DirectMachine {
         peer.incoming.reset();
         let mut settled = Vec::new();
         peer.outgoing.fail(&mut settled);
+        self.lanes.close_all(id);
         self.dedup.left(id);
         self.resolve(id, settled);
         self.forget_if_idle(id);
@@ -206,7 +173,10 @@ impl DirectMachine {
         } = request;
         let window = self.window();
         let known = self.peers.get(&to_peer);
-        let refused = if payload.len() > MAX_PAYLOAD {
+        let lane = (from, to);
+        let refused = if terms.lane == Lane::Next && !self.lanes.is_open(to_peer, lane) {
+            Some(DirectError::Behind)
+        } else if payload.len() > MAX_PAYLOAD {
             Some(DirectError::TooLarge { len: payload.len(), max: MAX_PAYLOAD })
         } else if deadline <= now {
             Some(DirectError::Timeout)
@@ -219,8 +189,14 @@ impl DirectMachine {
             None
         };
         if let Some(error) = refused {
+            if terms.lane != Lane::None {
+                self.lanes.close(to_peer, lane);
+            }
             self.settle(ticket, Err(error));
             return;
+        }
+        if terms.lane == Lane::First {
+            self.lanes.open(to_peer, lane);
         }
         let peer = self.peers.entry(to_peer).or_insert_with(Peer::new);
         peer.outgoing.push(Pending { ticket, id, from, to, payload, terms, deadline });
@@ -368,10 +344,13 @@ impl DirectMachine {
             self.metrics.refused_behind.inc();
             Admit::Refuse
         } else {
-            let admit = self.admission.admit(&message, id);
+            let admit = self.admission.admit(self.now, &message, id);
             match admit {
                 Admit::Take => {}
                 Admit::Ignore => self.metrics.unwanted.inc(),
+                Admit::Refuse if message.terms().kind == Kind::Read => {
+                    self.metrics.refused_notes.inc();
+                }
                 Admit::Refuse => self.metrics.refused_busy.inc(),
             }
             admit
@@ -473,6 +452,10 @@ impl DirectMachine {
     }
 
     fn resolve(&mut self, peer: MachineId, settled: Vec<Settled>) {
+        let closed = self.peers.get_mut(&peer).map(|peer| peer.outgoing.take_closed());
+        for lane in closed.unwrap_or_default() {
+            self.lanes.close(peer, lane);
+        }
         for Settled { ticket, id, deadline, result } in settled {
             self.deadlines.remove(&(deadline, ticket, peer));
             self.settle(ticket, result.map(|()| id));
@@ -487,6 +470,7 @@ impl DirectMachine {
             Err(DirectError::Refused(_)) => &self.metrics.refused_by_peer,
             Err(DirectError::Timeout) => &self.metrics.timed_out,
             Err(DirectError::Limit { .. }) => &self.metrics.over_limit,
+            Err(DirectError::Behind) => &self.metrics.behind,
             Err(DirectError::Unconfirmed | DirectError::Closed) => &self.metrics.unconfirmed,
         };
         counter.inc();
@@ -499,6 +483,7 @@ impl Machine for DirectMachine {
     type Output = Output;
 
     fn handle(&mut self, now: Tick, input: Input) {
+        self.now = now;
         match input {
             Input::Up { peer, generation, agents } => self.up(peer, generation, agents),
             Input::Down(peer) => self.down(peer),
@@ -529,14 +514,17 @@ impl Machine for DirectMachine {
     }
 
     fn handle_timeout(&mut self, now: Tick) {
+        self.now = now;
         while let Some((deadline, ticket, id)) = self.deadlines.first().copied()
             && deadline <= now
         {
             self.deadlines.pop_first();
-            if self.peers.get_mut(&id).is_some_and(|peer| peer.outgoing.expire(ticket)) {
-                self.settle(ticket, Err(DirectError::Timeout));
-                self.forget_if_idle(id);
+            let mut settled = Vec::new();
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.outgoing.expire(ticket, &mut settled);
             }
+            self.resolve(id, settled);
+            self.forget_if_idle(id);
         }
     }
 

@@ -5,9 +5,10 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use x0x_core::{AgentId, Tick};
 
+use super::lanes::LaneKey;
 use crate::{
     error::DirectError,
-    wire::{Ack, MessageId, Terms},
+    wire::{Ack, Lane, MessageId, Terms},
 };
 
 /// A message that was not sent yet.
@@ -22,6 +23,17 @@ pub(super) struct Pending {
     pub(super) deadline: Tick,
 }
 
+impl Pending {
+    fn lane(&self) -> Option<LaneKey> {
+        (self.terms.lane != Lane::None).then_some((self.from, self.to))
+    }
+
+    fn failed(self, error: DirectError) -> Settled {
+        let Self { ticket, id, deadline, .. } = self;
+        Settled { ticket, id, deadline, result: Err(error) }
+    }
+}
+
 /// A message that the transport has, until the peer answers or the session ends.
 #[derive(Debug)]
 struct InFlight {
@@ -29,6 +41,9 @@ struct InFlight {
     id: MessageId,
     deadline: Tick,
     len: usize,
+    lane: Option<LaneKey>,
+    /// Its lane begins with it.
+    first: bool,
     /// Its caller still waits. A message past its deadline keeps its place in the window, since the
     /// peer may still hold it.
     open: bool,
@@ -62,6 +77,8 @@ pub(super) struct Outgoing {
     flight_bytes: usize,
     /// Sequence number of the first message in flight, or of the next message when there is none.
     first_seq: u64,
+    /// Lanes of which a message failed, and that did not begin again behind it.
+    closed: Vec<LaneKey>,
 }
 
 impl Outgoing {
@@ -72,6 +89,7 @@ impl Outgoing {
             in_flight: VecDeque::new(),
             flight_bytes: 0,
             first_seq: 1,
+            closed: Vec::new(),
         }
     }
 
@@ -102,7 +120,9 @@ impl Outgoing {
         self.flight_bytes += len;
         let seq = self.first_seq + self.in_flight.len() as u64;
         let Pending { ticket, id, deadline, .. } = pending;
-        self.in_flight.push_back(InFlight { ticket, id, deadline, len, open: true });
+        let (lane, first) = (pending.lane(), pending.terms.lane == Lane::First);
+        let entry = InFlight { ticket, id, deadline, len, lane, first, open: true };
+        self.in_flight.push_back(entry);
         Some((seq, pending))
     }
 
@@ -119,8 +139,11 @@ impl Outgoing {
         }
         for refusal in &ack.refusals {
             let index = refusal.seq.checked_sub(self.first_seq).map(|index| index as usize);
-            if let Some(entry) = index.and_then(|index| self.in_flight.get_mut(index)) {
-                entry.settle(Err(DirectError::Refused(refusal.reason)), settled);
+            let Some(index) = index.filter(|index| *index < self.in_flight.len()) else { continue };
+            let entry = &mut self.in_flight[index];
+            entry.settle(Err(DirectError::Refused(refusal.reason)), settled);
+            if let Some(lane) = entry.lane {
+                self.break_lane(lane, index + 1, settled);
             }
         }
         while self.first_seq <= ack.through_seq
@@ -140,24 +163,62 @@ impl Outgoing {
         }
         self.flight_bytes = 0;
         self.first_seq = 1;
-        for Pending { ticket, id, deadline, .. } in self.queue.drain(..) {
-            settled.push(Settled { ticket, id, deadline, result: Err(DirectError::NotConnected) });
-        }
+        settled.extend(self.queue.drain(..).map(|it| it.failed(DirectError::NotConnected)));
         self.queued_bytes = 0;
     }
 
-    /// The deadline of a send passed; false when it was settled before.
-    pub(super) fn expire(&mut self, ticket: u64) -> bool {
+    /// The deadline of a send passed, which may have been settled before.
+    pub(super) fn expire(&mut self, ticket: u64, settled: &mut Vec<Settled>) {
         // Tickets grow, so both lists are in order.
         if let Ok(index) = self.in_flight.binary_search_by_key(&ticket, |entry| entry.ticket) {
-            return std::mem::replace(&mut self.in_flight[index].open, false);
+            // It keeps its place, so that its lane keeps its order.
+            return self.in_flight[index].settle(Err(DirectError::Timeout), settled);
         }
         let found = self.queue.binary_search_by_key(&ticket, |pending| pending.ticket);
-        let Some(pending) = found.ok().and_then(|index| self.queue.remove(index)) else {
-            return false;
-        };
+        let Ok(index) = found else { return };
+        let Some(pending) = self.queue.remove(index) else { return };
         self.queued_bytes -= pending.payload.len();
-        true
+        let lane = pending.lane();
+        settled.push(pending.failed(DirectError::Timeout));
+        if let Some(lane) = lane
+            && !self.fail_behind(lane, index, settled)
+        {
+            self.closed.push(lane);
+        }
+    }
+
+    /// Lanes to be closed to what comes.
+    pub(super) fn take_closed(&mut self) -> Vec<LaneKey> {
+        std::mem::take(&mut self.closed)
+    }
+
+    /// The peer refused a message of a lane, and refuses what follows it in flight; what waits here
+    /// must not reach it in another session.
+    fn break_lane(&mut self, lane: LaneKey, behind: usize, settled: &mut Vec<Settled>) {
+        let begins = |entry: &InFlight| entry.first && entry.lane == Some(lane);
+        if self.closed.contains(&lane) || self.in_flight.range(behind..).any(begins) {
+            return;
+        }
+        if !self.fail_behind(lane, 0, settled) {
+            self.closed.push(lane);
+        }
+    }
+
+    /// Fails what waits of a lane from a place on, up to where the lane begins again. Returns whether
+    /// it does.
+    fn fail_behind(&mut self, lane: LaneKey, from: usize, settled: &mut Vec<Settled>) -> bool {
+        let mut index = from;
+        while let Some(pending) = self.queue.get(index) {
+            if pending.lane() != Some(lane) {
+                index += 1;
+            } else if pending.terms.lane == Lane::First {
+                return true;
+            } else if let Some(pending) = self.queue.remove(index) {
+                self.queued_bytes -= pending.payload.len();
+                settled.push(pending.failed(DirectError::Behind));
+            }
+        }
+        false
     }
 }
 
@@ -214,11 +275,13 @@ mod tests {
         let reason = RefuseReason::UnknownRecipient;
         let ack = Ack { refusals: vec![Refusal { seq: 2, reason }; 2], ..Ack::default() };
         out.acknowledge(&ack, &mut settled).expect("known");
-        assert!(out.expire(1) && !out.expire(1), "a deadline settles too");
+        out.expire(1, &mut settled);
+        out.expire(1, &mut settled);
         let ack = Ack { through_seq: 3, ..Ack::default() };
         out.acknowledge(&ack, &mut settled).expect("known");
         out.acknowledge(&ack, &mut settled).expect("a repeated answer is harmless");
-        let expected = [(2, Err(DirectError::Refused(reason))), (3, Ok(()))];
+        let refused = Err(DirectError::Refused(reason));
+        let expected = [(2, refused), (1, Err(DirectError::Timeout)), (3, Ok(()))];
         assert_eq!(tickets(&settled), expected);
         let ack = Ack { through_seq: 4, ..Ack::default() };
         assert_eq!(out.acknowledge(&ack, &mut settled), Err(UnknownSeq));
@@ -230,13 +293,48 @@ mod tests {
         let mut out = Outgoing::new();
         (1..=4).for_each(|n| out.push(pending(n, 1)));
         out.next(WINDOW).expect("window is open");
-        assert!(out.expire(3), "a waiting message expires");
         let mut settled = Vec::new();
+        out.expire(3, &mut settled);
+        assert_eq!(tickets(&std::mem::take(&mut settled)), [(3, Err(DirectError::Timeout))]);
         out.fail(&mut settled);
         let lost = Err(DirectError::NotConnected);
         let expected = [(1, Err(DirectError::Unconfirmed)), (2, lost), (4, lost)];
         assert_eq!(tickets(&settled), expected);
         out.push(pending(5, 1));
         assert_eq!(out.next(WINDOW).map(|(seq, _)| seq), Some(1), "numbers start again");
+    }
+
+    fn in_lane(ticket: u64, lane: Lane) -> Pending {
+        Pending { terms: Terms { lane, ..Terms::default() }, ..pending(ticket, 1) }
+    }
+
+    #[test]
+    fn what_waits_behind_a_message_that_failed_fails_up_to_the_next_beginning() {
+        let lanes = [Lane::First, Lane::Next, Lane::None, Lane::Next, Lane::First, Lane::Next];
+        let filled = || {
+            let mut out = Outgoing::new();
+            lanes.into_iter().zip(1..).for_each(|(lane, n)| out.push(in_lane(n, lane)));
+            out
+        };
+        let behind = Err(DirectError::Behind);
+        let (mut out, mut settled) = (filled(), Vec::new());
+        out.expire(1, &mut settled);
+        let expected = [(1, Err(DirectError::Timeout)), (2, behind), (4, behind)];
+        assert_eq!(tickets(&settled), expected);
+        assert!(out.take_closed().is_empty(), "it begins again");
+        settled.clear();
+        out.expire(5, &mut settled);
+        assert_eq!(tickets(&settled), [(5, Err(DirectError::Timeout)), (6, behind)]);
+        assert_eq!((out.take_closed().len(), out.queue.len(), out.queued_bytes), (1, 1, 1));
+
+        let (mut out, mut settled) = (filled(), Vec::new());
+        out.next(WINDOW).expect("window is open");
+        let reason = RefuseReason::Busy;
+        let refusals = vec![Refusal { seq: 1, reason }];
+        let ack = Ack { through_seq: 1, refusals, ..Ack::default() };
+        out.acknowledge(&ack, &mut settled).expect("known");
+        let refused = (1, Err(DirectError::Refused(reason)));
+        assert_eq!(tickets(&settled), [refused, (2, behind), (4, behind)]);
+        assert!(out.take_closed().is_empty());
     }
 }

@@ -22,12 +22,13 @@ pub(super) enum Answer {
     Change(TransferId, ChangeReply),
 }
 
-/// What is to be done about one transfer; of several records the last one.
+/// What is to be done about one transfer, in this order; of several records the last one. An id that was
+/// forgotten may be a new transfer's.
 #[derive(Default)]
 struct Entry {
+    forget: Option<Record>,
     save: Option<Record>,
     discard: Option<Record>,
-    forget: Option<Record>,
 }
 
 /// Answers that wait until the records before them are kept.
@@ -156,7 +157,11 @@ impl Journal {
 /// Carries a batch out, and names those whose record the disk did not take.
 fn write(store: &dyn FileStore, entries: BTreeMap<TransferId, Entry>) -> BTreeSet<TransferId> {
     let mut failed = BTreeSet::new();
-    for (id, Entry { save, discard, forget }) in entries {
+    for (id, Entry { forget, save, discard }) in entries {
+        // What is left behind takes room and does no other harm.
+        if let Some(Err(error)) = forget.map(|record| store.forget(&record)) {
+            log_leftover(id, &error);
+        }
         let saved = save.as_ref().map_or(Ok(()), |record| store.save(record));
         if let Err(error) = saved {
             tracing::warn!(%id, %error, "the record of a transfer is not kept");
@@ -164,9 +169,7 @@ fn write(store: &dyn FileStore, entries: BTreeMap<TransferId, Entry>) -> BTreeSe
             continue;
         }
         let dropped = discard.as_ref().map_or(Ok(()), |record| store.discard(record));
-        let forgotten = forget.as_ref().map_or(Ok(()), |record| store.forget(record));
-        // What is left behind takes room and does no other harm.
-        if let Err(error) = dropped.and(forgotten) {
+        if let Err(error) = dropped {
             log_leftover(id, &error);
         }
     }
@@ -175,4 +178,46 @@ fn write(store: &dyn FileStore, entries: BTreeMap<TransferId, Entry>) -> BTreeSe
 
 fn log_leftover(id: TransferId, error: &WorkError) {
     tracing::warn!(%id, %error, "files of a transfer are left behind");
+}
+
+#[cfg(all(test, feature = "test-util"))]
+mod tests {
+    use x0x_core::{AgentId, WallTime};
+
+    use super::*;
+    use crate::{
+        record::{Direction, Phase},
+        testing::MemoryStore,
+    };
+
+    #[test]
+    fn what_is_saved_after_it_was_forgotten_is_kept() {
+        let id = TransferId::new([1; 16]);
+        let record = Record {
+            id,
+            direction: Direction::Receiving,
+            peer: AgentId::new([1; 32]),
+            machine: None,
+            local: AgentId::new([2; 32]),
+            name: "f".into(),
+            size: 0,
+            root: None,
+            sha256: None,
+            media_type: String::new(),
+            phase: Phase::Offered,
+            reason: None,
+            started: WallTime::from_millis(0),
+            ended: None,
+            source: None,
+            modified: 0,
+            folder: None,
+            output: None,
+        };
+        let store = MemoryStore::new();
+        store.save(&record).expect("saved");
+        let entry =
+            Entry { forget: Some(record.clone()), save: Some(record.clone()), discard: None };
+        assert!(write(&store, BTreeMap::from([(id, entry)])).is_empty());
+        assert_eq!(store.load(), Ok(vec![record]));
+    }
 }

@@ -1,7 +1,7 @@
 //! The real disk: records in a private folder, received files beside their parts.
 
 use std::{
-    fs::{self, File, Metadata, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, ErrorKind},
     path::{Path, PathBuf},
     time::UNIX_EPOCH,
@@ -9,16 +9,14 @@ use std::{
 
 use x0x_identity::private_file::{self, Access, FileError};
 
+use super::publish::Publish;
 use crate::{
     error::WorkError,
     id::TransferId,
-    name::numbered,
     record::{Direction, MAX_RECORD, Record},
     store::{Blob, FileStore, Part},
 };
 
-/// Most names that are tried for a file.
-const MAX_NUMBER: u32 = 10_000;
 /// Most records that are looked at; there are never as many unless somebody else put them there.
 const MAX_RECORDS: usize = 4096;
 const RECORD: &str = "transfer";
@@ -32,16 +30,18 @@ const RECORD: &str = "transfer";
 pub struct DiskStore {
     state: PathBuf,
     downloads: PathBuf,
+    /// Whether second links to a file may be tried.
+    links: bool,
 }
 
-fn failed(error: &io::Error) -> WorkError {
+pub(super) fn failed(error: &io::Error) -> WorkError {
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => WorkError::NoSpace,
         _ => WorkError::Disk(error.to_string()),
     }
 }
 
-fn failed_file(error: FileError) -> WorkError {
+pub(super) fn failed_file(error: FileError) -> WorkError {
     match error {
         FileError::Io { source, .. } if failed(&source) == WorkError::NoSpace => WorkError::NoSpace,
         other => WorkError::Disk(other.to_string()),
@@ -52,7 +52,15 @@ impl DiskStore {
     /// Over a folder for records and one for received files; both are made when they are first used.
     #[must_use]
     pub fn new(state: impl Into<PathBuf>, downloads: impl Into<PathBuf>) -> Self {
-        Self { state: state.into(), downloads: downloads.into() }
+        Self { state: state.into(), downloads: downloads.into(), links: true }
+    }
+
+    /// The same on a file system without hard links.
+    #[cfg(feature = "test-util")]
+    #[must_use]
+    pub fn without_links(mut self) -> Self {
+        self.links = false;
+        self
     }
 
     /// Where received files go.
@@ -74,14 +82,25 @@ impl DiskStore {
         match part {
             Part::Content => folder.join(format!(".x0x-{}.part", record.id)),
             Part::Values => folder.join(format!(".x0x-{}.values", record.id)),
+            Part::Name => folder.join(format!(".x0x-{}.name", record.id)),
             Part::Tree => self.state.join(format!("{}.tree", record.id)),
+        }
+    }
+
+    fn publishing<'a>(&'a self, record: &'a Record) -> Publish<'a> {
+        Publish {
+            record,
+            folder: self.folder(record.folder.as_deref()),
+            part: self.part_path(record, Part::Content),
+            note: self.part_path(record, Part::Name),
+            links: self.links,
         }
     }
 
     fn parts(record: &Record) -> &'static [Part] {
         match record.direction {
             Direction::Sending => &[Part::Tree],
-            Direction::Receiving => &[Part::Values, Part::Content],
+            Direction::Receiving => &[Part::Values, Part::Content, Part::Name],
         }
     }
 }
@@ -123,17 +142,24 @@ impl FileStore for DiskStore {
     }
 
     fn source(&self, path: &Path) -> Result<Box<dyn Blob>, WorkError> {
-        let gone = |error: io::Error| WorkError::SourceGone(error.to_string());
+        // One that is not there is not sent; a disk or a process at its limit may be well again later.
+        let gone = |error: io::Error| match error.kind() {
+            ErrorKind::NotFound | ErrorKind::PermissionDenied | ErrorKind::NotADirectory => {
+                WorkError::SourceGone(error.to_string())
+            }
+            _ => failed(&error),
+        };
+        let regular = |found: &fs::Metadata| match found.is_file() {
+            true => Ok(()),
+            false => Err(WorkError::SourceGone(crate::handle::NOT_A_FILE.into())),
+        };
         let mut options = OpenOptions::new();
         options.read(true);
         safely(&mut options);
         // Looked at before it is opened as well: opening alone may have an effect on a device.
-        let found = fs::symlink_metadata(path).map_err(gone)?;
+        regular(&fs::symlink_metadata(path).map_err(gone)?)?;
         let file = options.open(path).map_err(gone)?;
-        let opened = file.metadata().map_err(gone)?;
-        if !found.is_file() || !opened.is_file() {
-            return Err(WorkError::SourceGone(crate::handle::NOT_A_FILE.into()));
-        }
+        regular(&file.metadata().map_err(gone)?)?;
         Ok(Box::new(DiskBlob(file)))
     }
 
@@ -155,35 +181,11 @@ impl FileStore for DiskStore {
     }
 
     fn publish(&self, record: &Record) -> Result<PathBuf, WorkError> {
-        let part = self.part_path(record, Part::Content);
-        let folder = self.folder(record.folder.as_deref());
-        let own = fs::symlink_metadata(&part).map_err(|error| failed(&error))?;
-        for number in 1..=MAX_NUMBER {
-            let name = match number {
-                1 => record.name.clone(),
-                n => numbered(&record.name, n),
-            };
-            let path = folder.join(name);
-            match fs::hard_link(&part, &path) {
-                Ok(()) => return sync_folder(folder).map(|()| path),
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                    // A crash came after the name was given and before that was noted.
-                    if fs::symlink_metadata(&path).is_ok_and(|found| same(&found, &own)) {
-                        return Ok(path);
-                    }
-                }
-                Err(error) if failed(&error) == WorkError::NoSpace => {
-                    return Err(WorkError::NoSpace);
-                }
-                Err(_) => {
-                    if claim(&path).map_err(|error| failed(&error))? {
-                        fs::rename(&part, &path).map_err(|error| failed(&error))?;
-                        return sync_folder(folder).map(|()| path);
-                    }
-                }
-            }
-        }
-        Err(WorkError::Disk("every name for the file is taken".into()))
+        self.publishing(record).run()
+    }
+
+    fn named(&self, record: &Record) -> Result<Option<PathBuf>, WorkError> {
+        self.publishing(record).named()
     }
 
     fn free(&self, folder: Option<&Path>) -> Result<u64, WorkError> {
@@ -200,22 +202,13 @@ fn remove(path: &Path) -> Result<(), WorkError> {
     }
 }
 
-/// Takes a name with an empty file, on file systems without hard links; false when it is taken.
-fn claim(path: &Path) -> io::Result<bool> {
-    match OpenOptions::new().write(true).create_new(true).open(path) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
 #[cfg(unix)]
-fn sync_folder(folder: &Path) -> Result<(), WorkError> {
+pub(super) fn sync_folder(folder: &Path) -> Result<(), WorkError> {
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| failed(&error))
 }
 
 #[cfg(not(unix))]
-fn sync_folder(_: &Path) -> Result<(), WorkError> {
+pub(super) fn sync_folder(_: &Path) -> Result<(), WorkError> {
     Ok(())
 }
 
@@ -229,17 +222,6 @@ fn safely(options: &mut OpenOptions) {
 
 #[cfg(not(unix))]
 fn safely(_: &mut OpenOptions) {}
-
-#[cfg(unix)]
-fn same(one: &Metadata, other: &Metadata) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    (one.dev(), one.ino()) == (other.dev(), other.ino())
-}
-
-#[cfg(not(unix))]
-fn same(_: &Metadata, _: &Metadata) -> bool {
-    false
-}
 
 #[cfg(unix)]
 fn free_bytes(folder: &Path) -> io::Result<u64> {
@@ -288,6 +270,11 @@ impl Blob for DiskBlob {
             }
         }
         Ok(())
+    }
+
+    fn twin(&self) -> Result<Box<dyn Blob>, WorkError> {
+        let twin = self.0.try_clone().map_err(|error| failed(&error))?;
+        Ok(Box::new(Self(twin)))
     }
 
     fn sync(&self) -> Result<(), WorkError> {

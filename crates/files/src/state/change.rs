@@ -4,7 +4,7 @@ use x0x_core::Tick;
 
 use super::{
     Change, Changed, FilesMachine, Output,
-    transfer::{Incoming, Side, Stage},
+    transfer::{Incoming, Side, Stage, Transfer},
 };
 use crate::{
     error::ChangeTransferError,
@@ -30,6 +30,13 @@ impl FilesMachine {
                     Change::Reject { reason } if phase == Phase::Offered => {
                         Ok(self.end(id, Phase::Rejected, Some(reason), true))
                     }
+                    Change::Cancel if self.is_finishing(&id) => {
+                        match self.cancel_finishing(id, ticket) {
+                            // The answer comes when it is known which came first.
+                            Ok(()) => return,
+                            Err(error) => Err(error),
+                        }
+                    }
                     Change::Cancel => {
                         Ok(self.end(id, Phase::Cancelled, Some("cancelled here".into()), true))
                     }
@@ -39,9 +46,23 @@ impl FilesMachine {
                 }
             }
         };
-        self.open_waiting();
         let result = result.map(|told| Changed { told });
         self.outputs.push_back(Output::Changed { ticket, result });
+    }
+
+    fn is_finishing(&self, id: &TransferId) -> bool {
+        self.live.get(id).is_some_and(Transfer::is_finishing)
+    }
+
+    /// The file is getting its name: either that is stopped, or the file is there.
+    fn cancel_finishing(&mut self, id: TransferId, ticket: u64) -> Result<(), ChangeTransferError> {
+        let incoming = self.live.get_mut(&id).and_then(Transfer::incoming);
+        let Some(incoming) = incoming.filter(|incoming| incoming.cancelling.is_none()) else {
+            return Err(ChangeTransferError::NotPossible(Phase::Active));
+        };
+        incoming.cancelling = Some(ticket);
+        self.outputs.push_back(Output::Close(id));
+        Ok(())
     }
 
     fn pause(
@@ -67,8 +88,13 @@ impl FilesMachine {
                     self.outputs.push_back(Output::Close(id));
                 }
                 incoming.shut();
+                incoming.held = None;
+                self.turn_due = true;
             }
-            Side::Out(outgoing) => outgoing.wanted.clear(),
+            Side::Out(outgoing) => {
+                outgoing.wanted.clear();
+                outgoing.held = false;
+            }
         }
         transfer.record.phase = Phase::Paused;
         transfer.due = None;
@@ -88,10 +114,11 @@ impl FilesMachine {
         };
         let (record, verified) = (transfer.record.clone(), transfer.verified);
         self.save(id);
+        self.queue(id);
         self.show(id);
         self.schedule(now, id);
         match direction {
-            Direction::Sending => self.offer(id),
+            Direction::Sending => self.offer_around(id),
             Direction::Receiving => self.tell(&record, verified),
         }
     }

@@ -118,8 +118,14 @@ pub enum Input {
         /// Of which transfer.
         id: TransferId,
         /// Bytes handed to the transport.
-        result: Result<u64, WorkError>,
+        sent: u64,
+        /// Groups that were not.
+        left: Range<u64>,
+        /// Why not.
+        result: Result<(), WorkError>,
     },
+    /// A machine that took no content takes some again.
+    Writable(MachineId),
     /// Answers [`Output::LookForSpace`].
     Space {
         /// For which transfer.
@@ -197,7 +203,10 @@ pub enum Output {
     Store(SliceIn),
     /// Give a file its name, after its SHA-256 was checked: [`Input::Finished`].
     Finish(TransferId),
-    /// Nothing more is stored for a transfer for now.
+    /// Nothing more is stored for a transfer for now; what goes on for it is stopped. A [`Finish`] that was
+    /// asked for is answered all the same.
+    ///
+    /// [`Finish`]: Self::Finish
     Close(TransferId),
     /// An agent without a session is needed.
     Seek(AgentId),

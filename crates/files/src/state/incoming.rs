@@ -7,14 +7,16 @@ use x0x_core::{MachineId, Tick};
 use x0x_trust::{Action, Reason};
 
 use super::{
-    Changed, FilesMachine, Output, status_of,
-    transfer::{Accepting, Incoming, Side, Stage, Transfer},
+    Changed, FilesMachine, Output,
+    peers::Claim,
+    status_of,
+    transfer::{Accepting, Held, Side, Stage, Transfer},
     verified_of,
 };
 use crate::{
     config::{
         MAX_LIVE, MAX_OFFERS_OF_STRANGERS, MAX_OFFERS_PER_CONTACT, MAX_OFFERS_PER_STRANGER,
-        MAX_RECEIVING, MAX_RULES, MAX_UNASKED, MAX_WINDOW, WINDOW,
+        MAX_UNASKED, MAX_WINDOW, WINDOW,
     },
     error::{ChangeTransferError, WorkError},
     id::TransferId,
@@ -52,6 +54,7 @@ impl FilesMachine {
             // The sender is back, and learns how it stands.
             let (id, status) = (offer.id, status_of(record, verified));
             self.send_status(peer, status);
+            self.offered_by(id, peer);
             return self.peer_goes_on(now, id);
         }
         if !session_takes(self.sessions.get_mut(&peer), now) {
@@ -62,7 +65,20 @@ impl FilesMachine {
             self.metrics.refused_limit.inc();
             return self.refuse(peer, offer.id, "too many offers");
         }
-        self.take_offer(now, peer, offer, decision.reason);
+        self.take_offer(now, peer, offer);
+    }
+
+    /// A transfer belongs to the machine that offered it last.
+    fn offered_by(&mut self, id: TransferId, peer: MachineId) {
+        let Some(transfer) = self.live.get_mut(&id) else { return };
+        if transfer.record.machine.replace(peer) == Some(peer) {
+            return;
+        }
+        if let Some(incoming) = transfer.incoming() {
+            incoming.give_up_asked();
+        }
+        self.save(id);
+        self.turn_due = true;
     }
 
     fn refuse(&mut self, peer: MachineId, id: TransferId, reason: &str) {
@@ -83,18 +99,20 @@ impl FilesMachine {
             return of_peer < MAX_OFFERS_PER_CONTACT;
         }
         let is_stranger = |t: &&Transfer| {
-            self.policy.decide(&t.record.peer, None, Action::FileOffer).reason == Reason::Unknown
+            let machine = t.record.machine.as_ref();
+            self.policy.decide(&t.record.peer, machine, Action::FileOffer).reason == Reason::Unknown
         };
         let of_strangers = self.live.values().filter(is_open).filter(is_stranger).count();
         of_peer < MAX_OFFERS_PER_STRANGER && of_strangers < MAX_OFFERS_OF_STRANGERS
     }
 
-    fn take_offer(&mut self, now: Tick, peer: MachineId, offer: OfferIn, reason: Reason) {
+    fn take_offer(&mut self, now: Tick, peer: MachineId, offer: OfferIn) {
         let id = offer.id;
         let record = Record {
             id,
             direction: Direction::Receiving,
             peer: offer.from,
+            machine: Some(peer),
             local: offer.to,
             name: offer.name,
             size: offer.size,
@@ -111,19 +129,13 @@ impl FilesMachine {
             output: None,
         };
         self.send_status(peer, status_of(&record, 0));
-        let size = record.size;
         self.live.insert(id, Transfer::new(record));
         self.metrics.offers.inc();
         self.gauge();
         self.save(id);
         self.show_offer(id);
         self.schedule(now, id);
-        let rules = self.config.accept.iter().take(MAX_RULES);
-        if let Some(rule) = rules.into_iter().find(|rule| rule.holds(reason, size)) {
-            let folder = rule.folder.clone();
-            // An offer that came this moment can be accepted.
-            let _ = self.accept(id, Phase::Offered, Direction::Receiving, None, folder);
-        }
+        self.turn_due = true;
     }
 
     /// Begins to accept: a look at the disk comes first.
@@ -166,13 +178,11 @@ impl FilesMachine {
             self.accepted_or_not(now, id, accepting, result);
             return;
         }
-        if incoming.no_space {
-            incoming.no_space = !usable.is_ok_and(|free| free >= remaining);
-            if !incoming.no_space {
+        if incoming.held == Some(Held::Space) {
+            if usable.is_ok_and(|free| free >= remaining) {
+                incoming.held = None;
                 transfer.tries = 0;
-                if transfer.incoming().is_some_and(|incoming| incoming.stage == Stage::Shut) {
-                    self.open_waiting();
-                }
+                self.turn_due = true;
                 self.complete_or_ask(now, id);
                 self.show(id);
             }
@@ -189,6 +199,9 @@ impl FilesMachine {
     ) {
         let Some(transfer) = self.live.get_mut(&id) else { return };
         let mut told = false;
+        if let Some(incoming) = transfer.incoming() {
+            incoming.left_to_user = accepting.ticket.is_none() && result.is_err();
+        }
         if result.is_ok() {
             transfer.record.phase = Phase::Active;
             transfer.record.folder = accepting.folder;
@@ -198,7 +211,7 @@ impl FilesMachine {
             if accepting.ticket.is_none() {
                 self.metrics.accepted_by_rule.inc();
             }
-            self.open_waiting();
+            self.queue(id);
             self.schedule(now, id);
             self.show(id);
         }
@@ -206,29 +219,6 @@ impl FilesMachine {
             let result = result.map(|()| Changed { told });
             self.outputs.push_back(Output::Changed { ticket, result });
         }
-    }
-
-    /// Opens the accepted files that wait for their turn, as far as there is room.
-    pub(super) fn open_waiting(&mut self) {
-        let receiving = self.live.values().filter(|transfer| transfer.is_receiving()).count();
-        let free = MAX_RECEIVING.saturating_sub(receiving);
-        let waits = |transfer: &&mut Transfer| {
-            transfer.record.phase == Phase::Active
-                && matches!(
-                    &transfer.side,
-                    Side::In(Incoming { stage: Stage::Shut, no_space: false, .. })
-                )
-        };
-        let mut waiting: Vec<_> = self.live.values_mut().filter(waits).collect();
-        waiting.sort_by_key(|transfer| (transfer.record.started, transfer.record.id));
-        let mut opened = Vec::new();
-        for transfer in waiting.into_iter().take(free) {
-            opened.push(Output::Open(Box::new(transfer.record.clone())));
-            if let Some(incoming) = transfer.incoming() {
-                incoming.stage = Stage::Opening;
-            }
-        }
-        self.outputs.extend(opened);
     }
 
     pub(super) fn on_opened(
@@ -249,27 +239,34 @@ impl FilesMachine {
                 incoming.missing = RangeSet::of(0..total);
                 there.iter().for_each(|range| incoming.missing.remove(range));
                 transfer.verified = transfer.bytes_of(&there);
+                transfer.record.reason = None;
                 self.metrics.bytes_resumed.add(transfer.verified);
                 self.complete_or_ask(now, id);
             }
             Err(WorkError::NoSpace) => self.out_of_space(now, id, Stage::Shut),
-            Err(error) => self.fail(id, &error),
+            Err(error) => self.work_failed(now, id, &error),
         }
     }
 
-    fn fail(&mut self, id: TransferId, error: &WorkError) {
-        self.end(id, Phase::Failed, Some(error.to_string()), true);
-        self.open_waiting();
+    /// Only content that is wrong ends a transfer; a disk that fails may be well again later.
+    fn work_failed(&mut self, now: Tick, id: TransferId, error: &WorkError) {
+        match error {
+            WorkError::BadContent | WorkError::BadSha256 => {
+                self.end(id, Phase::Failed, Some(error.to_string()), true);
+            }
+            _ => self.disk_failed(now, id, error),
+        }
     }
 
     fn out_of_space(&mut self, now: Tick, id: TransferId, stage: Stage) {
         let Some(incoming) = self.live.get_mut(&id).and_then(Transfer::incoming) else { return };
         incoming.stage = stage;
         incoming.give_up_asked();
-        if !std::mem::replace(&mut incoming.no_space, true) {
+        if incoming.held.replace(Held::Space) != Some(Held::Space) {
             self.metrics.no_space.inc();
             self.show(id);
         }
+        self.turn_due = true;
         self.schedule(now, id);
     }
 
@@ -296,20 +293,16 @@ impl FilesMachine {
         let idle = transfer.record.phase != Phase::Active
             || incoming.stage != Stage::Open
             || incoming.peer_paused
-            || incoming.no_space
+            || incoming.held.is_some()
             || incoming.missing.is_empty()
             || on_the_way > window / 2;
         if idle {
             return false;
         }
-        let agent = transfer.record.peer;
-        let via = incoming.via.filter(|via| self.owns(*via, &transfer.record));
-        let Some(peer) = via.or_else(|| self.route(&agent)) else { return false };
-        if !self.policy.decide(&agent, Some(&peer), Action::FileOffer).allowed() {
-            self.metrics.refused_trust.inc();
-            self.end(id, Phase::Failed, Some("the sender is blocked".into()), true);
+        let Some(peer) = self.route(&transfer.record) else {
+            self.end_denied(id);
             return false;
-        }
+        };
         let Some(transfer) = self.live.get_mut(&id) else { return false };
         let verified = transfer.verified;
         let Some(incoming) = transfer.incoming() else { return false };
@@ -334,9 +327,13 @@ impl FilesMachine {
             self.outputs.push_back(Output::Disconnect(peer));
             return;
         };
-        let owned = self.live.get(&slice.id).is_some_and(|t| self.owns(peer, &t.record));
-        let incoming = self.live.get_mut(&slice.id).filter(|_| owned).and_then(Transfer::incoming);
+        let known = self.live.contains_key(&slice.id);
+        if known && self.claim(peer, &slice.id) == Claim::Denied {
+            return self.metrics.refused_trust.inc();
+        }
+        let incoming = self.live.get_mut(&slice.id).and_then(Transfer::incoming);
         if let Some(incoming) = incoming
+            && incoming.via == Some(peer)
             && incoming.asked.contains(slice.group)
         {
             incoming.asked.remove(slice.group..slice.group + 1);
@@ -384,7 +381,7 @@ impl FilesMachine {
                 if error == WorkError::BadContent {
                     self.metrics.refused_content.inc();
                 }
-                self.fail(id, &error);
+                self.work_failed(now, id, &error);
             }
         }
     }
@@ -394,7 +391,7 @@ impl FilesMachine {
         let whole = incoming.missing.is_empty()
             && incoming.asked.is_empty()
             && incoming.writing.is_empty()
-            && !incoming.no_space;
+            && incoming.held.is_none();
         if incoming.stage == Stage::Open && whole {
             incoming.stage = Stage::Finishing;
             self.outputs.push_back(Output::Finish(id));
@@ -411,22 +408,29 @@ impl FilesMachine {
         result: Result<PathBuf, WorkError>,
     ) {
         let Some(transfer) = self.live.get_mut(&id) else { return };
+        let Some(incoming) = transfer.incoming() else { return };
+        let cancelled = incoming.cancelling.is_some();
         match result {
             Ok(path) => {
                 transfer.record.output = Some(path);
                 self.metrics.received.inc();
                 self.end(id, Phase::Complete, None, true);
-                self.open_waiting();
+            }
+            Err(_) if cancelled => {
+                self.end(id, Phase::Cancelled, Some("cancelled here".into()), true);
             }
             Err(WorkError::NoSpace) => self.out_of_space(now, id, Stage::Open),
-            Err(error) => self.fail(id, &error),
+            Err(error) => self.work_failed(now, id, &error),
         }
     }
 
     /// The sender is there and does not pause.
     fn peer_goes_on(&mut self, now: Tick, id: TransferId) {
         if let Some(incoming) = self.live.get_mut(&id).and_then(Transfer::incoming) {
-            incoming.peer_paused = false;
+            if std::mem::take(&mut incoming.peer_paused) {
+                self.turn_due = true;
+                self.show_progress(now, id);
+            }
             self.ask(now, id);
             self.schedule(now, id);
         }
@@ -434,32 +438,37 @@ impl FilesMachine {
 
     pub(super) fn heard_of_incoming(&mut self, now: Tick, status: Status) {
         let id = status.id;
+        let Some(transfer) = self.live.get_mut(&id).filter(|t| !t.is_finishing()) else { return };
+        let Some(incoming) = transfer.incoming() else { return };
         let reason = (!status.reason.is_empty()).then_some(status.reason);
         match status.standing {
             Standing::Offered | Standing::Active => self.peer_goes_on(now, id),
             Standing::Paused => {
-                if let Some(incoming) = self.live.get_mut(&id).and_then(Transfer::incoming) {
-                    incoming.peer_paused = true;
+                if !std::mem::replace(&mut incoming.peer_paused, true) {
                     incoming.give_up_asked();
+                    self.turn_due = true;
                     self.schedule(now, id);
-                    self.show(id);
+                    self.show_progress(now, id);
                 }
             }
-            Standing::Failed => self.ended_there(id, Phase::Failed, reason),
+            Standing::Failed => drop(self.end(id, Phase::Failed, reason, false)),
             Standing::Cancelled | Standing::Rejected => {
-                self.ended_there(id, Phase::Cancelled, reason);
+                self.end(id, Phase::Cancelled, reason, false);
             }
             Standing::Unknown => {
                 let reason = Some("the sender does not know the transfer any more".into());
-                self.ended_there(id, Phase::Cancelled, reason);
+                self.end(id, Phase::Cancelled, reason, false);
+            }
+            // Nothing more will come. Before the file is open it is not known whether more is needed.
+            Standing::Complete
+                if incoming.stage == Stage::Open
+                    && !(incoming.missing.is_empty() && incoming.asked.is_empty()) =>
+            {
+                let reason = Some("the sender counts the transfer as complete".into());
+                self.end(id, Phase::Failed, reason, false);
             }
             Standing::Complete => {}
         }
-    }
-
-    fn ended_there(&mut self, id: TransferId, phase: Phase, reason: Option<String>) {
-        self.end(id, phase, reason, false);
-        self.open_waiting();
     }
 }
 

@@ -9,9 +9,11 @@ mod change;
 mod event;
 mod incoming;
 mod outgoing;
+mod peers;
 #[cfg(test)]
 mod tests;
 mod transfer;
+mod turns;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -24,7 +26,10 @@ use x0x_core::{AgentId, Machine, MachineId, Tick, TokenBucket, WallTime};
 use x0x_trust::Policy;
 
 pub use self::event::{Change, Changed, Input, Output, Prepared};
-use self::transfer::{Incoming, Side, Stage, Transfer};
+use self::{
+    peers::Claim,
+    transfer::{Held, Incoming, Outgoing, Side, Stage, Transfer},
+};
 use crate::{
     config::{FilesConfig, MAX_HISTORY, MAX_LIVE},
     error::ChangeTransferError,
@@ -52,6 +57,8 @@ struct Session {
     /// Content frames that nobody asked for.
     unasked: u32,
     jobs: usize,
+    /// Takes no content for now.
+    stalled: bool,
     /// Which transfer was served last.
     turn: Option<TransferId>,
 }
@@ -68,10 +75,11 @@ pub struct FilesMachine {
     live: BTreeMap<TransferId, Transfer>,
     history: BTreeMap<TransferId, Record>,
     unsaved: BTreeMap<TransferId, Tick>,
-    /// Jobs at work, those of ended sessions included.
-    jobs: usize,
-    /// Which machine was served last.
-    turn: Option<MachineId>,
+    /// Somebody may be served who could not be before.
+    serve_due: bool,
+    /// The same for files that wait to be opened, and offers that wait for a rule.
+    turn_due: bool,
+    next_turn: u64,
     outputs: VecDeque<Output>,
 }
 
@@ -93,8 +101,9 @@ impl FilesMachine {
             live: BTreeMap::new(),
             history: BTreeMap::new(),
             unsaved: BTreeMap::new(),
-            jobs: 0,
-            turn: None,
+            serve_due: false,
+            turn_due: false,
+            next_turn: 0,
             outputs: VecDeque::new(),
         }
     }
@@ -121,11 +130,14 @@ impl FilesMachine {
     }
 
     fn describe(&self, transfer: &Transfer) -> TransferInfo {
-        let routed = self.route(&transfer.record.peer).is_some();
+        let routed = self.route(&transfer.record).is_some();
         let waiting = match &transfer.side {
             _ if transfer.record.phase != Phase::Active => None,
-            Side::In(incoming) if incoming.no_space => Some(Waiting::Space),
+            Side::In(Incoming { held: Some(Held::Space), .. }) => Some(Waiting::Space),
+            Side::In(Incoming { held: Some(Held::Disk), .. })
+            | Side::Out(Outgoing { held: true, .. }) => Some(Waiting::Disk),
             Side::In(Incoming { stage: Stage::Finishing, .. }) => None,
+            Side::In(Incoming { stage: Stage::Shut, .. }) if !routed => Some(Waiting::Peer),
             Side::In(Incoming { stage: Stage::Shut, .. }) => Some(Waiting::Turn),
             Side::In(incoming) if incoming.peer_paused => Some(Waiting::PeerPaused),
             Side::Out(outgoing) if outgoing.peer_paused => Some(Waiting::PeerPaused),
@@ -133,17 +145,6 @@ impl FilesMachine {
         };
         let (record, verified) = (transfer.record.clone(), transfer.verified);
         TransferInfo { record, verified, waiting }
-    }
-
-    /// A machine whose session proved an agent.
-    fn route(&self, agent: &AgentId) -> Option<MachineId> {
-        let proven = |session: &Session| session.agents.contains(agent);
-        self.sessions.iter().find(|(_, session)| proven(session)).map(|(peer, _)| *peer)
-    }
-
-    /// Whether a transfer that has not ended is one of the agents of this session.
-    fn owns(&self, peer: MachineId, record: &Record) -> bool {
-        self.sessions.get(&peer).is_some_and(|session| session.agents.contains(&record.peer))
     }
 
     fn transmit(&mut self, peer: MachineId, frame: FrameIn) {
@@ -154,13 +155,6 @@ impl FilesMachine {
         self.transmit(peer, FrameIn::Status(status));
     }
 
-    /// Tells the other end of a transfer how it stands here; false when it cannot be told now.
-    fn tell(&mut self, record: &Record, verified: u64) -> bool {
-        let Some(peer) = self.route(&record.peer) else { return false };
-        self.send_status(peer, status_of(record, verified));
-        true
-    }
-
     fn save(&mut self, id: TransferId) {
         let live = self.live.get(&id).map(|transfer| &transfer.record);
         if let Some(record) = live.or_else(|| self.history.get(&id)) {
@@ -168,20 +162,26 @@ impl FilesMachine {
         }
     }
 
-    /// Shows that something changed.
+    /// Shows that something changed here.
     fn show(&mut self, id: TransferId) {
+        if let Some(transfer) = self.live.get_mut(&id) {
+            transfer.show_at = None;
+        }
         if let Some(info) = self.info(&id) {
             self.outputs.push_back(Output::Event(Box::new(FileEvent::Progress(info))));
         }
     }
 
-    /// Shows progress, but not too often.
+    /// Shows what the peer changed, however often it does: at once or soon.
     fn show_progress(&mut self, now: Tick, id: TransferId) {
         let interval = self.config.progress_interval;
         let Some(transfer) = self.live.get_mut(&id) else { return };
-        if transfer.shown.is_none_or(|shown| now.since(shown) >= interval) {
-            transfer.shown = Some(now);
-            self.show(id);
+        match transfer.shown.map(|shown| shown + interval) {
+            Some(next) if next > now => transfer.show_at = Some(next),
+            _ => {
+                transfer.shown = Some(now);
+                self.show(id);
+            }
         }
     }
 
@@ -200,12 +200,17 @@ impl FilesMachine {
             _ => {}
         }
         let told = tell && self.tell(&record, verified);
-        if let Side::In(Incoming { stage, accepting, .. }) = side {
+        if let Side::In(Incoming { stage, accepting, cancelling, .. }) = side {
             if stage != Stage::Shut {
                 self.outputs.push_back(Output::Close(id));
             }
+            let failed = Err(ChangeTransferError::NotPossible(phase));
             if let Some(ticket) = accepting.and_then(|accepting| accepting.ticket) {
-                let result = Err(ChangeTransferError::NotPossible(phase));
+                self.outputs.push_back(Output::Changed { ticket, result: failed.clone() });
+            }
+            if let Some(ticket) = cancelling {
+                let done = phase == Phase::Cancelled;
+                let result = if done { Ok(Changed { told }) } else { failed };
                 self.outputs.push_back(Output::Changed { ticket, result });
             }
         }
@@ -226,6 +231,7 @@ impl FilesMachine {
         }
         self.outputs.push_back(Output::Event(Box::new(event)));
         self.gauge();
+        self.turn_due = true;
         told
     }
 
@@ -245,7 +251,8 @@ impl FilesMachine {
         self.metrics.live.set(self.live.len() as u64);
     }
 
-    fn load(&mut self, now: Tick, records: Vec<Record>) {
+    fn load(&mut self, now: Tick, mut records: Vec<Record>) {
+        records.sort_by_key(|record| (record.started, record.id));
         for record in records {
             let id = record.id;
             if record.phase.ended() {
@@ -260,10 +267,11 @@ impl FilesMachine {
                 self.outputs.push_back(Output::Prepare(Box::new(record.clone())));
             }
             self.live.insert(id, Transfer::new(record));
+            self.queue(id);
             self.schedule(now, id);
         }
         self.gauge();
-        self.open_waiting();
+        self.turn_due = true;
     }
 
     fn up(&mut self, now: Tick, peer: MachineId, agents: &[AgentId]) {
@@ -274,30 +282,37 @@ impl FilesMachine {
             offers: TokenBucket::new(OFFER_BURST, OFFER_EVERY, now),
             unasked: 0,
             jobs: 0,
+            stalled: false,
             turn: None,
         };
         self.sessions.insert(peer, session);
-        let ours = |transfer: &&mut Transfer| agents.contains(&transfer.record.peer);
-        let mut ids = Vec::new();
-        for transfer in self.live.values_mut().filter(ours) {
+        let ours = |transfer: &Transfer| {
+            self.owns(peer, &transfer.record) && !self.is_elsewhere(peer, &transfer.record)
+        };
+        let ids: Vec<_> =
+            self.live.values().filter(|transfer| ours(transfer)).map(|t| t.record.id).collect();
+        for id in ids {
+            self.meet(now, peer, id);
+        }
+        self.turn_due = true;
+    }
+
+    /// Says to a machine that came up how a transfer of its agent stands.
+    fn meet(&mut self, now: Tick, peer: MachineId, id: TransferId) {
+        let Some(transfer) = self.live.get_mut(&id) else { return };
+        // What the disk lets wait does not depend on the peer.
+        if !matches!(&transfer.side, Side::In(Incoming { held: Some(_), .. })) {
             transfer.tries = 0;
-            ids.push((transfer.record.id, transfer.record.direction));
         }
-        for (id, direction) in ids {
-            match direction {
-                Direction::Sending => {
-                    self.offer(id);
-                }
-                Direction::Receiving => {
-                    if let Some(transfer) = self.live.get(&id) {
-                        let status = status_of(&transfer.record, transfer.verified);
-                        self.send_status(peer, status);
-                    }
-                    self.ask(now, id);
-                }
+        match transfer.record.direction {
+            Direction::Sending => self.offer(id, peer),
+            Direction::Receiving => {
+                let status = status_of(&transfer.record, transfer.verified);
+                self.send_status(peer, status);
+                self.ask(now, id);
             }
-            self.schedule(now, id);
         }
+        self.schedule(now, id);
     }
 
     fn down(&mut self, now: Tick, peer: MachineId) {
@@ -316,10 +331,16 @@ impl FilesMachine {
             ids.push(*id);
         }
         for id in ids {
-            // Another session may serve it as well.
-            self.ask(now, id);
+            // Another machine of the agent may go on with it.
+            let sending =
+                self.live.get(&id).is_some_and(|t| t.record.direction == Direction::Sending);
+            if sending {
+                self.offer_around(id);
+            }
             self.schedule(now, id);
         }
+        self.serve_due = true;
+        self.turn_due = true;
     }
 
     fn frame(&mut self, now: Tick, peer: MachineId, frame: Bytes) {
@@ -342,22 +363,29 @@ impl FilesMachine {
         let id = status.id;
         let pending =
             matches!(status.standing, Standing::Offered | Standing::Active | Standing::Paused);
-        let live = self.live.get(&id).filter(|transfer| self.owns(peer, &transfer.record));
-        match live.map(|transfer| transfer.record.direction) {
-            Some(Direction::Sending) => self.heard_of_outgoing(now, status),
-            Some(Direction::Receiving) => self.heard_of_incoming(now, status),
-            None => {
-                let ended = self.history.get(&id).filter(|record| self.owns(peer, record));
-                let answer = match ended {
-                    Some(record) => status_of(record, verified_of(record)),
-                    None => {
-                        self.metrics.refused_stranger.inc();
-                        unknown(id)
-                    }
-                };
-                // Whoever waits for something hears that it is over. Nobody answers an end.
+        // Whoever waits for something hears that it is over. Nobody answers an end.
+        match self.claim(peer, &id) {
+            Claim::Denied => self.metrics.refused_trust.inc(),
+            Claim::Stranger => {
+                self.metrics.refused_stranger.inc();
                 if pending {
-                    self.send_status(peer, answer);
+                    self.send_status(peer, unknown(id));
+                }
+            }
+            Claim::Own => {
+                let live = self.live.get(&id).map(|transfer| &transfer.record);
+                let elsewhere = live.is_some_and(|record| self.is_elsewhere(peer, record));
+                match live.map(|record| record.direction) {
+                    Some(direction) if elsewhere => {
+                        self.metrics.refused_machine.inc();
+                        if pending && direction == Direction::Sending {
+                            self.answer_elsewhere(peer, id);
+                        }
+                    }
+                    Some(Direction::Sending) => self.heard_of_outgoing(now, peer, status),
+                    Some(Direction::Receiving) => self.heard_of_incoming(now, status),
+                    None if pending => self.answer_ended(peer, &id),
+                    None => {}
                 }
             }
         }
@@ -367,10 +395,12 @@ impl FilesMachine {
     fn schedule(&mut self, now: Tick, id: TransferId) {
         let Some(transfer) = self.live.get(&id) else { return };
         let config = &self.config;
-        let routed = self.route(&transfer.record.peer).is_some();
+        let routed = self.route(&transfer.record).is_some();
         let again = |first: Duration| first * (1 << transfer.tries.min(MAX_DOUBLINGS));
         let pause = match &transfer.side {
-            Side::In(incoming) if incoming.no_space => Some(config.space_interval),
+            Side::In(Incoming { held: Some(Held::Space), .. }) => Some(config.space_interval),
+            Side::In(Incoming { held: Some(Held::Disk), .. })
+            | Side::Out(Outgoing { held: true, .. }) => Some(again(config.space_interval)),
             Side::In(_) if transfer.record.phase == Phase::Offered => {
                 let age = self.wall.as_millis().saturating_sub(transfer.record.started.as_millis());
                 Some(config.offer_ttl.saturating_sub(Duration::from_millis(age)))
@@ -389,26 +419,52 @@ impl FilesMachine {
         let Some(transfer) = self.live.get_mut(&id) else { return };
         transfer.due = None;
         transfer.tries += 1;
-        let (agent, folder) = (transfer.record.peer, transfer.record.folder.clone());
-        let phase = transfer.record.phase;
-        let routed = self.route(&agent).is_some();
+        let record = transfer.record.clone();
+        let routed = self.route(&record).is_some();
         match self.live.get_mut(&id).map(|transfer| &mut transfer.side) {
-            Some(Side::In(incoming)) if incoming.no_space => {
+            Some(Side::In(Incoming { held: Some(Held::Space), .. })) => {
+                let folder = record.folder;
                 self.outputs.push_back(Output::LookForSpace { id, folder });
             }
-            Some(Side::In(_)) if phase == Phase::Offered => {
+            Some(Side::In(incoming)) if incoming.held.is_some() => {
+                incoming.held = None;
+                self.turn_due = true;
+            }
+            Some(Side::Out(outgoing)) if outgoing.held => {
+                outgoing.held = false;
+                self.serve_due = true;
+            }
+            Some(Side::In(_)) if record.phase == Phase::Offered => {
                 self.end(id, Phase::Rejected, Some("nobody answered".into()), true);
                 return;
             }
-            Some(_) if !routed => self.outputs.push_back(Output::Seek(agent)),
+            Some(_) if !routed => {
+                if self.end_denied(id) {
+                    return;
+                }
+                self.outputs.push_back(Output::Seek(record.peer));
+            }
             Some(Side::In(incoming)) => {
                 self.metrics.stalled.inc();
                 incoming.give_up_asked();
                 self.ask_again(id);
+                // Another may have its place meanwhile.
+                self.turn_due = true;
             }
             _ => {}
         }
         self.schedule(now, id);
+    }
+
+    /// What a turn leaves to be done.
+    fn settle(&mut self) {
+        if std::mem::take(&mut self.turn_due) {
+            self.accept_by_rules();
+            self.open_waiting();
+        }
+        if std::mem::take(&mut self.serve_due) {
+            self.serve();
+        }
     }
 }
 
@@ -459,9 +515,11 @@ impl Machine for FilesMachine {
             Input::Frame { peer, frame } => self.frame(now, peer, frame),
             Input::Content { peer, frame } => self.on_content(peer, frame),
             Input::Prepared { id, result } => self.on_prepared(now, id, result),
-            Input::Served { peer, session, id, result } => {
-                self.on_served(peer, session, id, result);
+            Input::Served { peer, session, id, sent, left, result } => {
+                self.metrics.bytes_sent.add(sent);
+                self.on_served(now, (peer, session), id, left, result);
             }
+            Input::Writable(peer) => self.on_writable(peer),
             Input::Space { id, free } => self.on_space(now, id, free),
             Input::Opened { id, result } => self.on_opened(now, id, result),
             Input::Stored { id, group, result } => self.on_stored(now, id, group, result),
@@ -471,7 +529,7 @@ impl Machine for FilesMachine {
                 self.unsaved.insert(id, now + SAVE_AGAIN);
             }
         }
-        self.serve();
+        self.settle();
     }
 
     fn handle_timeout(&mut self, now: Tick) {
@@ -483,6 +541,13 @@ impl Machine for FilesMachine {
             .map(|(id, _)| *id)
             .collect();
         due.into_iter().for_each(|id| self.due(now, id));
+        let shown: Vec<_> = self
+            .live
+            .iter()
+            .filter(|(_, transfer)| transfer.show_at.as_ref().is_some_and(is_due))
+            .map(|(id, _)| *id)
+            .collect();
+        shown.into_iter().for_each(|id| self.show_progress(now, id));
         let unsaved: Vec<_> =
             self.unsaved.iter().filter(|(_, due)| is_due(due)).map(|(id, _)| *id).collect();
         for id in unsaved {
@@ -492,7 +557,7 @@ impl Machine for FilesMachine {
                 self.outputs.push_back(Output::Discard(Box::new(record.clone())));
             }
         }
-        self.serve();
+        self.settle();
     }
 
     fn poll_output(&mut self) -> Option<Output> {
@@ -500,7 +565,7 @@ impl Machine for FilesMachine {
     }
 
     fn poll_timeout(&self) -> Option<Tick> {
-        let transfers = self.live.values().filter_map(|transfer| transfer.due);
+        let transfers = self.live.values().flat_map(|t| [t.due, t.show_at]).flatten();
         transfers.chain(self.unsaved.values().copied()).min()
     }
 }

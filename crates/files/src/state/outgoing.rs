@@ -1,13 +1,22 @@
 //! Sending: the offer, and who is served next.
 
-use std::ops::Bound;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::{Bound, Range},
+};
 
 use x0x_core::{MachineId, Tick};
 use x0x_trust::Action;
 
-use super::{FilesMachine, Output, Prepared, status_of, transfer::Transfer, unknown};
+use super::{
+    FilesMachine, Output, Prepared,
+    peers::Claim,
+    status_of,
+    transfer::{Side, Transfer},
+    unknown,
+};
 use crate::{
-    config::{JOB_GROUPS, JOBS_PER_PEER, MAX_JOBS, MAX_LIVE, MAX_OUTGOING, MAX_WANTED},
+    config::{JOB_GROUPS, JOBS_PER_PEER, MAX_LIVE, MAX_OUTGOING, MAX_WANTED},
     error::{SendFileError, WorkError},
     id::TransferId,
     record::{Direction, FileEvent, Phase, Record},
@@ -68,22 +77,30 @@ impl FilesMachine {
         record.phase = Phase::Offered;
         let agent = record.peer;
         self.save(id);
-        if !self.offer(id) {
+        if !self.offer_around(id) {
             self.outputs.push_back(Output::Seek(agent));
         }
         self.show(id);
         self.schedule(now, id);
     }
 
-    /// Offers a file to whoever is there; false when nobody is.
-    pub(super) fn offer(&mut self, id: TransferId) -> bool {
-        let Some(transfer) = self.live.get(&id) else { return false };
-        let record = &transfer.record;
-        let offered = !matches!(record.phase, Phase::Preparing);
-        let (Some(peer), Some(root)) = (self.route(&record.peer).filter(|_| offered), record.root)
-        else {
+    /// Offers a file to the machine that has accepted it, or to all of the agent; false when none is there.
+    pub(super) fn offer_around(&mut self, id: TransferId) -> bool {
+        let Some(record) = self.live.get(&id).map(|transfer| &transfer.record) else {
             return false;
         };
+        let here = |peer: &MachineId| self.owns(*peer, record) && !self.is_elsewhere(*peer, record);
+        let peers: Vec<_> = self.sessions.keys().copied().filter(here).collect();
+        peers.iter().for_each(|peer| self.offer(id, *peer));
+        !peers.is_empty()
+    }
+
+    /// Offers a file, once it is prepared.
+    pub(super) fn offer(&mut self, id: TransferId, peer: MachineId) {
+        let Some(transfer) = self.live.get(&id) else { return };
+        let record = &transfer.record;
+        let prepared = record.root.filter(|_| record.phase != Phase::Preparing);
+        let Some(root) = prepared else { return };
         let offer = OfferIn {
             id,
             from: record.local,
@@ -99,34 +116,41 @@ impl FilesMachine {
         if let Some(status) = paused {
             self.send_status(peer, status);
         }
-        true
     }
 
     pub(super) fn on_want(&mut self, now: Tick, peer: MachineId, want: Want) {
         let id = want.id;
-        let record = self.live.get(&id).map(|transfer| &transfer.record);
-        let record = record.filter(|record| {
-            record.direction == Direction::Sending
-                && self.owns(peer, record)
-                && record.root.is_some()
+        let known = match self.claim(peer, &id) {
+            Claim::Denied => {
+                self.metrics.refused_trust.inc();
+                self.end_denied(id);
+                return;
+            }
+            claim => claim == Claim::Own,
+        };
+        if known && self.history.contains_key(&id) {
+            return self.answer_ended(peer, &id);
+        }
+        let record = self.live.get(&id).map(|transfer| &transfer.record).filter(|record| {
+            known && record.direction == Direction::Sending && record.root.is_some()
         });
         let Some(record) = record else {
-            let ended = self.history.get(&id).filter(|record| self.owns(peer, record));
-            let answer = ended.map_or_else(|| unknown(id), |record| status_of(record, 0));
             self.metrics.refused_stranger.inc();
-            self.send_status(peer, answer);
-            return;
+            return self.send_status(peer, unknown(id));
         };
+        if self.is_elsewhere(peer, record) {
+            self.metrics.refused_machine.inc();
+            return self.answer_elsewhere(peer, id);
+        }
         if record.phase == Phase::Paused {
             let status = status_of(record, 0);
-            self.send_status(peer, status);
-            return;
+            return self.send_status(peer, status);
         }
-        if !self.policy.decide(&record.peer, Some(&peer), Action::DirectSend).allowed() {
-            self.metrics.refused_trust.inc();
-            return;
+        self.accepted(now, peer, id, want.verified);
+        if let Some(session) = self.sessions.get_mut(&peer) {
+            session.stalled = false;
         }
-        self.accepted(now, id, want.verified);
+        self.serve_due = true;
         let Some(transfer) = self.live.get_mut(&id) else { return };
         let end = groups(transfer.record.size);
         let Some(outgoing) = transfer.outgoing() else { return };
@@ -148,19 +172,23 @@ impl FilesMachine {
         self.show_progress(now, id);
     }
 
-    /// The recipient has accepted, if that was not known, and has this much.
-    fn accepted(&mut self, now: Tick, id: TransferId, verified: u64) {
+    /// The recipient has accepted on some machine, if that was not known, and has this much.
+    fn accepted(&mut self, now: Tick, peer: MachineId, id: TransferId, verified: u64) {
         let Some(transfer) = self.live.get_mut(&id) else { return };
         transfer.verified = verified.min(transfer.record.size);
-        if transfer.record.phase == Phase::Offered {
+        let moved = transfer.record.machine.replace(peer) != Some(peer);
+        let first = transfer.record.phase == Phase::Offered;
+        if first {
             transfer.record.phase = Phase::Active;
+        }
+        if first || moved {
             self.save(id);
             self.show(id);
             self.schedule(now, id);
         }
     }
 
-    pub(super) fn heard_of_outgoing(&mut self, now: Tick, status: Status) {
+    pub(super) fn heard_of_outgoing(&mut self, now: Tick, peer: MachineId, status: Status) {
         let id = status.id;
         let Some(transfer) = self.live.get_mut(&id) else { return };
         let prepared = transfer.record.root.is_some();
@@ -168,16 +196,21 @@ impl FilesMachine {
         let reason = (!status.reason.is_empty()).then_some(status.reason);
         match status.standing {
             Standing::Active | Standing::Paused if prepared => {
+                let paused = status.standing == Standing::Paused;
+                let verified = status.verified.min(transfer.record.size);
+                let mut news = transfer.verified != verified;
                 if let Some(outgoing) = transfer.outgoing() {
-                    outgoing.peer_paused = status.standing == Standing::Paused;
-                    if outgoing.peer_paused {
+                    news |= std::mem::replace(&mut outgoing.peer_paused, paused) != paused;
+                    if paused {
                         outgoing.wanted.clear();
                     }
                 }
                 if paused_here {
-                    transfer.verified = status.verified.min(transfer.record.size);
+                    transfer.verified = verified;
                 } else {
-                    self.accepted(now, id, status.verified);
+                    self.accepted(now, peer, id, verified);
+                }
+                if news {
                     self.show_progress(now, id);
                 }
             }
@@ -198,76 +231,100 @@ impl FilesMachine {
         }
     }
 
+    /// A job is done, or not, for a session that may be over.
     pub(super) fn on_served(
         &mut self,
-        peer: MachineId,
-        number: u64,
+        now: Tick,
+        (peer, number): (MachineId, u64),
         id: TransferId,
-        result: Result<u64, WorkError>,
+        left: Range<u64>,
+        result: Result<(), WorkError>,
     ) {
-        self.jobs = self.jobs.saturating_sub(1);
-        if let Some(session) = self.sessions.get_mut(&peer)
-            && session.number == number
-        {
+        self.serve_due = true;
+        let session = self.sessions.get_mut(&peer).filter(|session| session.number == number);
+        let in_session = session.is_some();
+        if let Some(session) = session {
             session.jobs = session.jobs.saturating_sub(1);
+            session.stalled |= result == Err(WorkError::Stalled);
+        }
+        let Some(transfer) = self.live.get_mut(&id) else { return };
+        let active = transfer.record.phase == Phase::Active;
+        let Some(outgoing) = transfer.outgoing() else { return };
+        // What did not go is still wanted, unless that end asks again anyhow.
+        if active && in_session && outgoing.via == Some(peer) && !outgoing.peer_paused {
+            outgoing.wanted.insert(left);
         }
         match result {
-            Ok(bytes) => self.metrics.bytes_sent.add(bytes),
-            // What did not go is asked for again.
+            Ok(()) => {
+                transfer.tries = 0;
+                transfer.record.reason = None;
+            }
+            Err(WorkError::Stalled) => self.metrics.peer_stalled.inc(),
             Err(WorkError::Disconnected) => {}
-            Err(error) => {
+            Err(error @ (WorkError::SourceChanged | WorkError::SourceGone(_))) => {
                 self.end(id, Phase::Failed, Some(error.to_string()), true);
+            }
+            Err(error) => {
+                let again = std::mem::replace(&mut outgoing.held, true);
+                transfer.record.reason = Some(error.to_string());
+                self.metrics.disk_failed.inc();
+                if !again {
+                    self.show(id);
+                }
+                self.schedule(now, id);
             }
         }
     }
 
-    /// Gives work to the jobs that are free: to the machines in turn, and to each machine's transfers
-    /// in turn.
-    pub(super) fn serve(&mut self) {
-        while self.jobs < MAX_JOBS
-            && let Some(peer) = self.next_peer()
-        {
-            self.turn = Some(peer);
-            let Some(id) = self.next_transfer(peer) else { return };
-            let Some(transfer) = self.live.get_mut(&id) else { return };
-            let record = Box::new(transfer.record.clone());
-            let wanted = transfer.outgoing().and_then(|out| out.wanted.take_first(JOB_GROUPS));
-            let (Some(groups), Some(session)) = (wanted, self.sessions.get_mut(&peer)) else {
-                return;
-            };
-            session.turn = Some(id);
-            session.jobs += 1;
-            self.jobs += 1;
-            let session = session.number;
-            self.outputs.push_back(Output::Serve { peer, session, record, groups });
+    pub(super) fn on_writable(&mut self, peer: MachineId) {
+        if let Some(session) = self.sessions.get_mut(&peer) {
+            session.stalled = false;
+            self.serve_due = true;
         }
     }
 
-    /// The machine after the one served last that can be served.
-    fn next_peer(&self) -> Option<MachineId> {
-        let ready = |peer: &&MachineId| {
-            self.sessions.get(*peer).is_some_and(|session| session.jobs < JOBS_PER_PEER)
-                && self.next_transfer(**peer).is_some()
-        };
-        let after = self.turn.map_or(Bound::Unbounded, Bound::Excluded);
-        let rest = self.sessions.range((after, Bound::Unbounded));
-        let all = rest.chain(self.sessions.iter());
-        all.map(|(peer, _)| peer).find(ready).copied()
+    /// Gives out jobs to every machine that wants something, of its transfers in turn. What is read for one
+    /// that is slow does not hinder another.
+    pub(super) fn serve(&mut self) {
+        let mut wanted: BTreeMap<MachineId, BTreeSet<TransferId>> = BTreeMap::new();
+        for (id, transfer) in &self.live {
+            if let Side::Out(outgoing) = &transfer.side
+                && transfer.record.phase == Phase::Active
+                && !outgoing.held
+                && !outgoing.wanted.is_empty()
+                && let Some(peer) = outgoing.via
+            {
+                wanted.entry(peer).or_default().insert(*id);
+            }
+        }
+        for (peer, ids) in wanted {
+            self.serve_peer(peer, ids);
+        }
     }
 
-    /// The transfer after the one served last of which the machine wants something.
-    fn next_transfer(&self, peer: MachineId) -> Option<TransferId> {
-        let ready = |transfer: &Transfer| {
-            let super::Side::Out(outgoing) = &transfer.side else { return false };
-            transfer.record.phase == Phase::Active
-                && outgoing.via == Some(peer)
-                && !outgoing.wanted.is_empty()
+    fn serve_peer(&mut self, peer: MachineId, mut ids: BTreeSet<TransferId>) {
+        let Some(session) = self.sessions.get_mut(&peer).filter(|session| !session.stalled) else {
+            return;
         };
-        let turn = self.sessions.get(&peer)?.turn;
-        let after = turn.map_or(Bound::Unbounded, Bound::Excluded);
-        let rest = self.live.range((after, Bound::Unbounded));
-        let all = rest.chain(self.live.iter());
-        all.filter(|(_, transfer)| ready(transfer)).map(|(id, _)| *id).next()
+        while session.jobs < JOBS_PER_PEER {
+            let after = session.turn.map_or(Bound::Unbounded, Bound::Excluded);
+            let next = ids.range((after, Bound::Unbounded)).next().or_else(|| ids.first());
+            let Some(id) = next.copied() else { return };
+            let transfer = self.live.get_mut(&id);
+            let job = transfer.and_then(|transfer| {
+                let record = Box::new(transfer.record.clone());
+                let groups = transfer.outgoing()?.wanted.take_first(JOB_GROUPS)?;
+                Some((record, groups))
+            });
+            let Some((record, groups)) = job else {
+                ids.remove(&id);
+                continue;
+            };
+            session.turn = Some(id);
+            session.jobs += 1;
+            let session = session.number;
+            self.outputs.push_back(Output::Serve { peer, session, record, groups });
+        }
     }
 }
 

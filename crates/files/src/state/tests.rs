@@ -11,6 +11,9 @@ use proptest::prelude::*;
 use x0x_core::{AgentId, Machine, MachineId, Tick, WallTime};
 use x0x_trust::{Reason, testing::FakePolicy};
 
+mod trust;
+mod turns;
+
 use super::{Change, FilesMachine, Input, Output, Prepared};
 use crate::{
     config::{FilesConfig, MAX_HISTORY, MAX_OFFERS_PER_STRANGER, MAX_UNASKED, MAX_WINDOW},
@@ -53,6 +56,7 @@ fn outgoing(id: u8, from: usize, to: usize) -> Record {
         id: TransferId::new([id; 16]),
         direction: Direction::Sending,
         peer: agent(to),
+        machine: None,
         local: agent(from),
         name: format!("file {id}"),
         size: 0,
@@ -194,7 +198,9 @@ impl World {
                     peer,
                     session,
                     id: record.id,
-                    result: Ok(bytes),
+                    sent: bytes,
+                    left: 0..0,
+                    result: Ok(()),
                 });
             }
             Output::LookForSpace { id, .. } => {

@@ -20,8 +20,9 @@ pub(super) struct Transfer {
     /// When something is to be done about it, and how often that was done in vain.
     pub(super) due: Option<Tick>,
     pub(super) tries: u32,
-    /// When its progress was last shown.
+    /// When its progress was last shown, and when it is to be shown again.
     pub(super) shown: Option<Tick>,
+    pub(super) show_at: Option<Tick>,
 }
 
 /// What the two directions keep.
@@ -38,6 +39,8 @@ pub(super) struct Outgoing {
     /// Who asked.
     pub(super) via: Option<MachineId>,
     pub(super) peer_paused: bool,
+    /// The file cannot be read for now.
+    pub(super) held: bool,
 }
 
 #[derive(Debug, Default)]
@@ -51,8 +54,23 @@ pub(super) struct Incoming {
     /// Who was asked.
     pub(super) via: Option<MachineId>,
     pub(super) peer_paused: bool,
-    pub(super) no_space: bool,
+    pub(super) held: Option<Held>,
     pub(super) accepting: Option<Accepting>,
+    /// A rule would accept it, and the disk did not let it: it is left to the user.
+    pub(super) left_to_user: bool,
+    /// Its place among those that wait to be opened.
+    pub(super) turn: u64,
+    /// Who cancelled it while it got its name: which of the two came first is not known yet.
+    pub(super) cancelling: Option<u64>,
+}
+
+/// What of the disk an incoming transfer waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Held {
+    /// It is full.
+    Space,
+    /// It failed.
+    Disk,
 }
 
 /// An acceptance that waits for a look at the disk.
@@ -83,7 +101,7 @@ impl Transfer {
             Direction::Sending => Side::Out(Outgoing::default()),
             Direction::Receiving => Side::In(Incoming::default()),
         };
-        Self { record, verified: 0, side, due: None, tries: 0, shown: None }
+        Self { record, verified: 0, side, due: None, tries: 0, shown: None, show_at: None }
     }
 
     pub(super) const fn incoming(&mut self) -> Option<&mut Incoming> {
@@ -105,11 +123,16 @@ impl Transfer {
         matches!(&self.side, Side::In(incoming) if !matches!(incoming.stage, Stage::Shut))
     }
 
+    /// Whether the whole file is there and gets its name: nothing but its disk can stop it now.
+    pub(super) const fn is_finishing(&self) -> bool {
+        matches!(&self.side, Side::In(Incoming { stage: Stage::Finishing, .. }))
+    }
+
     /// Whether the other end is needed to go on.
     pub(super) const fn needs_peer(&self) -> bool {
         match &self.side {
             Side::Out(_) => matches!(self.record.phase, Phase::Offered | Phase::Active),
-            Side::In(_) => matches!(self.record.phase, Phase::Active),
+            Side::In(_) => matches!(self.record.phase, Phase::Active) && !self.is_finishing(),
         }
     }
 
@@ -143,6 +166,7 @@ impl Incoming {
 
     /// Forgets what the file has, which is looked at anew when it is opened.
     pub(super) fn shut(&mut self) {
-        *self = Self { peer_paused: self.peer_paused, ..Self::default() };
+        let Self { peer_paused, held, turn, .. } = *self;
+        *self = Self { peer_paused, held, turn, ..Self::default() };
     }
 }

@@ -8,14 +8,23 @@ use std::time::Duration;
 
 use x0x_core::{Tick, TopicId};
 
-/// Longest wait for callers that were answered. They return within a fraction of it, unless the
-/// machine is busy with what they sent.
-const WAIT: Duration = Duration::from_millis(2);
+/// Longest wait for callers that were answered. Those who come again end it, so its length costs only
+/// those who wait for somebody who left.
+const LONGEST: Duration = Duration::from_millis(8);
+
+/// Shortest wait, after callers who did not come again. They return within a fraction of it, unless
+/// the machine is busy with what they sent.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// How long after an answer a publisher counts as busy.
+const REST: Duration = Duration::from_millis(2);
 
 /// Whom the signer waits for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Gather {
     last: Option<Answered>,
+    /// Doubled when all who were awaited came, halved when the time ran out.
+    wait: Duration,
 }
 
 #[derive(Debug)]
@@ -24,13 +33,21 @@ struct Answered {
     /// Entries of the run that was answered, and those that waited at that moment: as many may soon
     /// wait together.
     entries: usize,
+    at: Tick,
     until: Tick,
+}
+
+impl Default for Gather {
+    fn default() -> Self {
+        Self { last: None, wait: LONGEST }
+    }
 }
 
 impl Gather {
     /// The callers of a run were answered while others waited.
     pub(crate) fn answered(&mut self, now: Tick, topic: TopicId, run: usize, waiting: usize) {
-        self.last = Some(Answered { topic, entries: run + waiting, until: now + WAIT });
+        let (entries, until) = (run + waiting, now + self.wait);
+        self.last = Some(Answered { topic, entries, at: now, until });
     }
 
     /// Whether a topic's entries may be signed now, or should wait for more.
@@ -39,9 +56,17 @@ impl Gather {
         last.topic != *topic || entries >= last.entries || now >= last.until
     }
 
+    /// So many entries of a topic are signed now: whether those who were awaited came decides how long
+    /// the next wait may be.
+    pub(crate) fn begins(&mut self, topic: &TopicId, entries: usize) {
+        let Some(last) = self.last.as_ref().filter(|last| last.topic == *topic) else { return };
+        let all = entries >= last.entries;
+        self.wait = if all { self.wait * 2 } else { self.wait / 2 }.clamp(SHORTEST, LONGEST);
+    }
+
     /// Whether nobody was answered lately: what waits now is likely to be all for a while.
     pub(crate) fn is_at_rest(&self, now: Tick) -> bool {
-        self.last.as_ref().is_none_or(|last| now >= last.until)
+        self.last.as_ref().is_none_or(|last| now.since(last.at) >= REST)
     }
 
     /// How many entries end the wait before its time; 0 without a wait.
@@ -68,7 +93,7 @@ mod tests {
         assert!(gather.is_at_rest(Tick::ZERO) && gather.is_enough(Tick::ZERO, &A, 1));
         gather.answered(Tick::ZERO, A, 1, 0);
         assert!(!gather.is_at_rest(Tick::ZERO) && gather.is_enough(Tick::ZERO, &A, 1));
-        assert!(gather.is_at_rest(Tick::ZERO + WAIT));
+        assert!(gather.is_at_rest(Tick::ZERO + REST));
     }
 
     #[test]
@@ -78,9 +103,25 @@ mod tests {
         assert!(!gather.is_enough(Tick::ZERO, &A, 7));
         assert!(gather.is_enough(Tick::ZERO, &A, 8));
         assert!(gather.is_enough(Tick::ZERO, &B, 1), "another topic does not wait");
-        assert_eq!((gather.awaited(Tick::ZERO), gather.awaited(Tick::ZERO + WAIT)), (8, 0));
-        assert_eq!(gather.until(Tick::ZERO), Some(Tick::ZERO + WAIT));
-        assert!(gather.is_enough(Tick::ZERO + WAIT, &A, 1), "those who left hold nobody up");
-        assert_eq!(gather.until(Tick::ZERO + WAIT), None);
+        assert_eq!((gather.awaited(Tick::ZERO), gather.awaited(Tick::ZERO + LONGEST)), (8, 0));
+        assert_eq!(gather.until(Tick::ZERO), Some(Tick::ZERO + LONGEST));
+        assert!(gather.is_enough(Tick::ZERO + LONGEST, &A, 1), "those who left hold nobody up");
+        assert_eq!(gather.until(Tick::ZERO + LONGEST), None);
+    }
+
+    #[test]
+    fn callers_that_stay_away_are_waited_for_ever_shorter() {
+        let mut gather = Gather::default();
+        let wait = |gather: &mut Gather| {
+            gather.answered(Tick::ZERO, A, 2, 0);
+            gather.until(Tick::ZERO).unwrap().since(Tick::ZERO)
+        };
+        let mut waits = Vec::new();
+        for came in [2, 1, 1, 1, 1, 2, 2] {
+            waits.push(wait(&mut gather).as_millis());
+            gather.begins(&B, 1);
+            gather.begins(&A, came);
+        }
+        assert_eq!(waits, [8, 8, 4, 2, 1, 1, 2]);
     }
 }

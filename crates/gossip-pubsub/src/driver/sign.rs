@@ -6,7 +6,11 @@ use tokio::task::JoinHandle;
 use x0x_core::{Machine as _, Tick};
 
 use crate::{
-    config::MAX_RUN_ENTRIES, error::VerifyError, retention::Retention, run::Run, state::Input,
+    config::MAX_RUN_ENTRIES,
+    error::VerifyError,
+    retention::Retention,
+    run::{Run, UnsignedRun},
+    state::Input,
     store::follow::Follower,
 };
 
@@ -53,7 +57,7 @@ impl Driver {
     /// Signs at once on this thread: two changes of thread take as long as the signature, and there
     /// is nothing that could overlap with it.
     fn sign_here(&mut self, now: Tick) {
-        let Some(run) = self.shared.publisher().next_run() else { return };
+        let Some(run) = self.next_run() else { return };
         match run.sign(&self.key) {
             Ok(run) => self.signed(now, run),
             Err(error) => {
@@ -63,12 +67,18 @@ impl Driver {
         }
     }
 
+    fn next_run(&mut self) -> Option<UnsignedRun> {
+        let run = self.shared.publisher().next_run()?;
+        self.gather.begins(&run.0.topic(), run.0.entries.len());
+        Some(run)
+    }
+
     /// Gives the signer the next run, if it is free.
     pub(super) fn sign(&mut self) {
         if self.signing.is_some() {
             return;
         }
-        let Some(run) = self.shared.publisher().next_run() else { return };
+        let Some(run) = self.next_run() else { return };
         self.shared.room.notify_waiters();
         let key = Arc::clone(&self.key);
         self.signing = Some(tokio::task::spawn_blocking(move || run.sign(&key)));

@@ -105,6 +105,8 @@ pub(super) struct Subject {
     pub(super) heard: Option<Tick>,
     /// That came as an answer to a walk; nobody near goes on telling.
     pub(super) glimpsed: bool,
+    /// When it was last tried to reach it, lest it be taken for gone wrongly.
+    pub(super) probed: Option<Tick>,
     /// When the last session with it ended.
     pub(super) lost: Option<Tick>,
     /// Who brought the last sign of life.
@@ -128,6 +130,7 @@ impl Subject {
             detector: Detector::new(period),
             heard: None,
             glimpsed: false,
+            probed: None,
             lost: None,
             via: None,
             left: false,
@@ -203,8 +206,10 @@ impl Subject {
         }
         let (suspect, mut condemn) = self.detector.bounds();
         if self.glimpsed {
-            // The next walk may see it again; silence until then says nothing.
-            condemn = condemn.max(config.walk_interval * 2);
+            // The next walk may see it again; silence until then says nothing, unless it was looked for.
+            let sought = self.probed.is_some() && self.probed >= self.heard;
+            let patience = if sought { self.detector.longest() } else { config.walk_interval * 2 };
+            condemn = condemn.max(patience);
         }
         match (self.links.is_empty(), self.heard, self.lost) {
             (false, None, _) => (Online, None),

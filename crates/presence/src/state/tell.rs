@@ -58,7 +58,8 @@ impl PresenceMachine {
     /// here, or one that may ask did.
     fn is_audience(&self, peer: MachineId, link: &Link) -> bool {
         let needs = link.neighbor || link.agents.iter().any(|agent| self.watched.contains(agent));
-        let asked = link.interest.contains(&tag(&self.local, &peer, &self.machine));
+        let asked = !link.interest.is_empty()
+            && link.interest.contains(&tag(&self.local, &peer, &self.machine));
         let entitled = needs || (asked && link.agents.iter().any(|it| self.visibility.may_ask(it)));
         entitled && self.may_tell_any(peer, link, &self.local)
     }
@@ -67,10 +68,11 @@ impl PresenceMachine {
     pub(super) fn own_news(&self, peer: MachineId, link: &Link) -> Option<Beacon> {
         let own = self.own.as_ref()?;
         let session = own.signed().id();
-        if self.index == 0 || link.told.get(&session) == Some(&self.index) {
+        let told = self.index == 0 || link.told.get(&session) == Some(&self.index);
+        if told || !self.is_audience(peer, link) {
             return None;
         }
-        let value = own.reveal(self.index).filter(|_| self.is_audience(peer, link))?;
+        let value = own.reveal(self.index)?;
         Some(Beacon { session, index: self.index, value })
     }
 
@@ -182,7 +184,8 @@ impl PresenceMachine {
     /// An agent is known from now on: who asked for it?
     pub(super) fn resolve_interest(&mut self, agent: AgentId) {
         for (peer, link) in &mut self.links {
-            if link.interest.contains(&tag(&agent, peer, &self.machine)) {
+            let asks = !link.interest.is_empty();
+            if asks && link.interest.contains(&tag(&agent, peer, &self.machine)) {
                 link.wanted.insert(agent);
             }
         }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use x0x_presence::PresenceState::{Offline, Online};
 
-use crate::world::{World, secs};
+use crate::world::{World, agent, secs};
 
 /// The transport notices a dead peer within 15 s; then it may come back for 10 s.
 const BOUND_WITH_SESSION: u64 = 25;
@@ -53,6 +53,28 @@ fn a_node_that_slept_blames_nobody() {
     world.run(secs(700));
     assert!(!world.states(0, 2).contains(&Offline), "{:?}", world.states(0, 2));
     assert_eq!(world.state(0, 2), Online);
+}
+
+#[test]
+fn who_seems_gone_is_asked_after_first() {
+    let mut world = World::new(3);
+    world.neighbors(0, 1);
+    world.neighbors(1, 2);
+    world.watch(0, [2]);
+    world.run(secs(100));
+    assert_eq!((world.state(0, 2), world.nodes[0].suspects.len()), (Online, 0));
+    // Nobody is left who tells of it.
+    world.kill(1);
+    world.run(secs(75));
+    assert_eq!(world.nodes[0].suspects, [agent(2)]);
+    world.link(0, 2);
+    world.run(secs(120));
+    assert_eq!(world.state(0, 2), Online);
+    assert!(!world.states(0, 2).contains(&Offline), "{:?}", world.states(0, 2));
+    // Asked after in vain it does not stay for long.
+    world.kill(2);
+    world.run(secs(40));
+    assert_eq!((world.state(0, 2), world.nodes[0].suspects.len()), (Offline, 2));
 }
 
 proptest! {

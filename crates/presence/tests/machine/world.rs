@@ -52,6 +52,8 @@ pub(crate) struct Node {
     pub(crate) changes: Vec<(Tick, Status)>,
     pub(crate) found: Vec<Status>,
     pub(crate) done: Vec<u64>,
+    /// Whom it asked to be connected to.
+    pub(crate) suspects: Vec<AgentId>,
     pub(crate) bytes_out: usize,
     pub(crate) bytes_in: usize,
 }
@@ -101,6 +103,7 @@ impl World {
                 changes: Vec::new(),
                 found: Vec::new(),
                 done: Vec::new(),
+                suspects: Vec::new(),
                 bytes_out: 0,
                 bytes_in: 0,
             }
@@ -167,6 +170,7 @@ impl World {
                 }
                 Output::Found { status, .. } => self.nodes[n].found.push(status),
                 Output::Done { ticket } => self.nodes[n].done.push(ticket),
+                Output::Suspect(agent) => self.nodes[n].suspects.push(agent),
                 _ => {}
             }
         }

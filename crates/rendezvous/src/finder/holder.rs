@@ -25,8 +25,10 @@ struct Held {
 }
 
 /// Records by key and by who filed them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Holder {
+    /// Most bytes.
+    room: usize,
     records: BTreeMap<(LookupKey, MachineId), Held>,
     by_provider: BTreeMap<MachineId, BTreeSet<(Tick, LookupKey)>>,
     by_expiry: BTreeSet<(Tick, LookupKey, MachineId)>,
@@ -34,6 +36,16 @@ pub(super) struct Holder {
 }
 
 impl Holder {
+    pub(super) fn new(room: usize) -> Self {
+        Self {
+            room: room.min(MAX_HELD_BYTES),
+            records: BTreeMap::new(),
+            by_provider: BTreeMap::new(),
+            by_expiry: BTreeSet::new(),
+            bytes: 0,
+        }
+    }
+
     pub(super) const fn bytes(&self) -> usize {
         self.bytes
     }
@@ -93,7 +105,7 @@ impl Holder {
         {
             self.remove(key, from);
         }
-        while self.bytes + bytes > MAX_HELD_BYTES {
+        while self.bytes + bytes > self.room {
             let most = self.by_provider.iter().max_by_key(|(_, own)| own.len());
             let Some((machine, (_, key))) = most.and_then(|(m, own)| Some((*m, *own.first()?)))
             else {
@@ -130,6 +142,7 @@ mod tests {
         LookupKey::new(*machine(n).as_bytes())
     }
 
+    const ROOM: usize = 8 * 1024 * 1024;
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn keep(holder: &mut Holder, now: Tick, from: u64, k: u64, size: usize) {
@@ -138,7 +151,7 @@ mod tests {
 
     #[test]
     fn records_are_replaced_and_expire() {
-        let (mut holder, now) = (Holder::default(), Tick::ZERO);
+        let (mut holder, now) = (Holder::new(ROOM), Tick::ZERO);
         keep(&mut holder, now, 1, 1, 100);
         keep(&mut holder, now, 1, 1, 200);
         keep(&mut holder, now, 2, 1, 300);
@@ -158,7 +171,7 @@ mod tests {
 
     #[test]
     fn nobody_takes_the_place_of_all() {
-        let (mut holder, mut now) = (Holder::default(), Tick::ZERO);
+        let (mut holder, mut now) = (Holder::new(ROOM), Tick::ZERO);
         keep(&mut holder, now, 7, 1, 100);
         for n in 0..10_000_u64 {
             now = now + Duration::from_millis(1);
@@ -168,7 +181,7 @@ mod tests {
         for n in 0..10_000_u64 {
             keep(&mut holder, now, 1000 + n / 32, 100_000 + n, 6000);
         }
-        assert!(holder.bytes() <= MAX_HELD_BYTES);
+        assert!(holder.bytes() <= ROOM);
         assert_eq!(holder.records(now, &key(1), false).len(), 1, "one record never makes room");
         for n in 0..100 {
             keep(&mut holder, now, n, 5, 10);

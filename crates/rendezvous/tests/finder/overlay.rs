@@ -12,8 +12,8 @@ use bytes::Bytes;
 use x0x_core::{AgentId, Machine, MachineId, PeerAddr, Scope, SeededRng, Tick, WallTime};
 use x0x_identity::{AcceptAll, SecretKey, testing::key};
 use x0x_rendezvous::{
-    Finder, FinderConfig, FinderInput, FinderOutput, Frame, LookupKey, Record, Referral,
-    SignedRecord, Stamp, Subject,
+    Finder, FinderConfig, FinderInput, FinderOutput, Frame, Record, SignedRecord, Stamp, Subject,
+    testing::{invented, random_machine},
 };
 
 pub(crate) const START: WallTime = WallTime::from_millis(1_800_000_000_000);
@@ -61,10 +61,9 @@ pub(crate) struct Overlay {
     pub(crate) dials: u64,
 }
 
+/// Spread evenly, as hashes are.
 pub(crate) fn machine(n: usize) -> MachineId {
-    let mut id = [0x5a; 32];
-    id[..8].copy_from_slice(&(n as u64).to_be_bytes());
-    MachineId::new(id)
+    random_machine(&mut SeededRng::from_number(n as u64))
 }
 
 /// Each machine in a network of its own.
@@ -139,6 +138,23 @@ impl Overlay {
         }
     }
 
+    /// Its finder starts anew, with nothing but its links and a few addresses.
+    pub(crate) fn restart(&mut self, n: usize, known: usize) {
+        let seed = [self.rng.below(256) as u8; 32];
+        let finder = Finder::new(machine(n), FinderConfig::default(), Arc::new(AcceptAll), seed);
+        self.nodes[n].finder = finder;
+        let count = self.nodes.len();
+        let others = (0..known).map(|_| address(self.rng.below(count))).collect();
+        self.input(n, FinderInput::Volunteers(others));
+        let peers: Vec<usize> =
+            self.links.iter().filter(|(from, _)| *from == n).map(|(_, to)| *to).collect();
+        for peer in peers {
+            let (agents, address) = (vec![self.agent(peer)], address(peer));
+            let (peer, path) = (machine(peer), Scope::Global);
+            self.input(n, FinderInput::Up { peer, agents, address, path });
+        }
+    }
+
     /// The transport closes what is idle: all but the neighbours.
     pub(crate) fn close_idle(&mut self) {
         let idle: Vec<_> = self
@@ -180,8 +196,10 @@ impl Overlay {
         match Frame::decode(frame) {
             Ok(Frame::Lookup { .. }) if silent => {}
             Ok(Frame::Lookup { key, id, .. }) => {
-                let referrals = self.invented(&key);
-                let sealed = vec![vec![0xab; 5600].into()];
+                let referrals = invented(&mut self.rng, &key);
+                let record = || vec![0xab; 5600].into();
+                // Every other answer tells no record, which would give it away.
+                let sealed = (0..self.rng.below(2)).map(|_| record()).collect();
                 let answer = Frame::Found { key, id, sealed, referrals, holds: true };
                 self.send(n, peer, answer.encode());
             }
@@ -191,26 +209,6 @@ impl Overlay {
             _ => return false,
         }
         true
-    }
-
-    /// Machines that do not exist, of which the ones that suit the key best.
-    fn invented(&mut self, key: &LookupKey) -> Vec<Referral> {
-        let mut ids: Vec<MachineId> = (0..100)
-            .map(|_| {
-                let mut id = [0xee; 32];
-                id[..8].copy_from_slice(&self.rng.next_u64().to_be_bytes());
-                MachineId::new(id)
-            })
-            .collect();
-        ids.sort_by_key(|id| Reverse(key.rank(id)));
-        ids.truncate(8);
-        ids.into_iter()
-            .map(|machine| {
-                let word = self.rng.next_u64().to_be_bytes();
-                let ip = [30 + word[0] % 20, word[1], word[2], 1];
-                Referral { machine, addresses: vec![SocketAddr::from((ip, 9))] }
-            })
-            .collect()
     }
 
     fn carry_out(&mut self, n: usize) {

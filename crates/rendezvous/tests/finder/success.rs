@@ -126,6 +126,28 @@ fn subscribers_of_a_topic_find_each_other() {
     assert_eq!(overlay.nodes[100].done.len(), 1);
 }
 
+/// Filings in two hours, with restarts of all others so often.
+fn filings(restarts: Option<u64>) -> u64 {
+    let mut overlay = Overlay::new(60, 40, 6);
+    let subject = Subject::Agent(overlay.agent(1));
+    overlay.input(1, FinderInput::Offer(subject));
+    for minute in 1..=120 {
+        overlay.run(Duration::from_secs(60));
+        overlay.close_idle();
+        if restarts.is_some_and(|every| minute % every == 0) {
+            (0..60).filter(|n| *n != 1).for_each(|n| overlay.restart(n, 40));
+        }
+    }
+    overlay.nodes[1].finder.metrics().filings.value()
+}
+
+#[test]
+fn records_are_filed_as_often_as_their_holders_forget() {
+    let (calm, busy) = (filings(None), filings(Some(3)));
+    assert!((5..=9).contains(&calm), "{calm}");
+    assert!((35..=70).contains(&busy), "{busy}");
+}
+
 #[test]
 fn records_are_filed_again_before_they_end_and_for_the_next_day() {
     let mut overlay = Overlay::new(60, 40, 5);

@@ -22,8 +22,12 @@ fn paths(dir: &tempfile::TempDir) -> [PathBuf; 2] {
 fn opened(dir: &tempfile::TempDir) -> Tail {
     let (tail, replayed) = Tail::open(&config(dir));
     assert!(replayed.is_empty());
-    tail.replayed();
+    tail.replayed(0);
     tail
+}
+
+fn left(left: &[Left]) -> Vec<u64> {
+    left.iter().flat_map(|left| positions(&left.changes)).collect()
 }
 
 fn positions(replayed: &[Replayed]) -> Vec<u64> {
@@ -46,13 +50,14 @@ fn what_was_not_applied_comes_back_in_order() {
     drop(tail);
     // The first file was never emptied: it is read before the second, whichever is which.
     let (tail, replayed) = Tail::open(&config(&dir));
-    assert_eq!(positions(&replayed), [1, 2, 3, 4]);
+    assert_eq!(left(&replayed), [1, 2, 3, 4]);
+    assert!(replayed[0].generation < replayed[1].generation);
     assert_eq!(tail.append(&[change(5)]), None, "what was left goes first");
     tail.done_through(1);
-    tail.replayed();
+    tail.replayed(0);
     assert_eq!(tail.append(&[change(5)]), Some(Appended::First));
     drop(tail);
-    assert_eq!(positions(&Tail::open(&config(&dir)).1), [5]);
+    assert_eq!(left(&Tail::open(&config(&dir)).1), [5]);
 }
 
 #[test]
@@ -88,7 +93,7 @@ fn what_cannot_be_applied_stays_and_stops_the_tail() {
     tail.applied();
     assert_eq!(tail.append(&[change(4)]), Some(Appended::First));
     drop(tail);
-    assert_eq!(positions(&Tail::open(&config(&dir)).1), [4]);
+    assert_eq!(left(&Tail::open(&config(&dir)).1), [4]);
 }
 
 #[test]
@@ -161,13 +166,13 @@ fn a_second_process_and_the_safer_durability_do_without() {
     tail.append(&[change(1)]).unwrap();
     let (second, replayed) = Tail::open(&config(&dir));
     assert!(replayed.is_empty());
-    second.replayed();
+    second.replayed(0);
     assert_eq!(second.append(&[change(2)]), None);
     drop((tail, second));
     let power = StoreConfig { durability: Durability::Power, ..config(&dir) };
     let (tail, replayed) = Tail::open(&power);
-    assert_eq!(positions(&replayed), [1], "what was left is still read");
-    tail.replayed();
+    assert_eq!(left(&replayed), [1], "what was left is still read");
+    tail.replayed(0);
     assert_eq!(tail.append(&[change(2)]), None);
     drop(tail);
     assert!(Tail::open(&power).1.is_empty(), "and only once");
@@ -212,4 +217,34 @@ fn what_is_in_a_spoiled_file_outlives_the_batch_before_it() {
     assert!(tail.take().is_none());
     assert_eq!(tail.append(&[change(5)]), Some(Appended::First));
     assert_eq!(held(path), [5]);
+}
+
+#[test]
+fn no_two_batches_are_of_one_generation() {
+    let dir = tempfile::tempdir().unwrap();
+    let tail = opened(&dir);
+    let mut last = 0;
+    let mut take = |tail: &Tail| {
+        let taken = tail.take().unwrap();
+        assert!(taken.generation > last, "{} after {last}", taken.generation);
+        last = taken.generation;
+        taken
+    };
+    tail.append(&[change(1)]).unwrap();
+    let first = take(&tail);
+    tail.append(&[change(2)]).unwrap();
+    tail.put_back(first);
+    take(&tail);
+    tail.applied();
+    tail.append(&[change(3)]).unwrap();
+    let third = take(&tail);
+    assert_eq!(third.changes.len(), 1);
+    tail.applied();
+    drop(tail);
+    // The files are empty: only the tables know how far the numbers were.
+    let (tail, replayed) = Tail::open(&config(&dir));
+    assert!(replayed.is_empty());
+    tail.replayed(third.generation);
+    tail.append(&[change(4)]).unwrap();
+    take(&tail);
 }

@@ -23,6 +23,8 @@ use crate::{
 
 /// Most bytes taken from a stream at once.
 const READ_CHUNK: usize = 64 * 1024;
+/// The same where messages are large: about their headers, since the rest is read where it belongs.
+const BULK_READ_CHUNK: usize = 1024;
 
 /// A stream that the peer opened, with what was read of it already.
 #[derive(Debug)]
@@ -34,7 +36,15 @@ pub(super) struct Incoming {
 impl Incoming {
     /// Reads until the decoder has something to take apart; `None` at the end of the stream.
     pub(super) async fn read(&mut self) -> Result<Option<()>, LinkClosed> {
-        let chunk = self.stream.read(READ_CHUNK).await?;
+        if let Some((partial, room)) = self.decoder.fill() {
+            let more = self.stream.read_onto(partial, room).await?;
+            return Ok(more.then_some(()));
+        }
+        let max = match self.decoder.class() {
+            StreamClass::Bulk => BULK_READ_CHUNK,
+            _ => READ_CHUNK,
+        };
+        let chunk = self.stream.read(max).await?;
         Ok(chunk.map(|chunk| self.decoder.push(chunk)))
     }
 }

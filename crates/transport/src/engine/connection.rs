@@ -20,6 +20,8 @@ use crate::{
 
 /// Packets' worth of stream bytes that one read takes at most, about 45 KB.
 const READ_PACKETS: usize = 32;
+/// Stream bytes of a packet, at least.
+const PACKET: usize = 1100;
 const STOPPED: &str = "the peer stopped reading it";
 
 /// The QUIC error code of a close code.
@@ -126,6 +128,9 @@ impl SendStream for QuicSend {
     }
 }
 
+/// Packets' worth of stream bytes, and how many of them there are.
+type Packets = ([Bytes; READ_PACKETS], usize);
+
 /// Joins what arrived in several packets. That makes few large reads of many small ones, and what
 /// a reader keeps is a slice of stream bytes, not of a whole receive buffer.
 #[derive(Debug)]
@@ -136,11 +141,16 @@ struct QuicRecv {
 }
 
 impl QuicRecv {
-    async fn fill(&mut self) -> Result<bool, ReadError> {
+    /// Takes what arrived, about `max` bytes of it; none at the end of the stream. Cancel safe.
+    async fn take(&mut self, max: usize) -> Result<Option<Packets>, LinkClosed> {
         let mut packets = [const { Bytes::new() }; READ_PACKETS];
-        let Some(count) = self.stream.read_chunks(&mut packets).await? else { return Ok(false) };
-        self.rest = packets[..count].concat().into();
-        Ok(true)
+        let most = (max / PACKET + 1).min(READ_PACKETS);
+        match self.stream.read_chunks(&mut packets[..most]).await {
+            Ok(count) => Ok(count.map(|count| (packets, count))),
+            Err(ReadError::ConnectionLost(e)) => Err(link_closed(&e)),
+            Err(ReadError::Reset(_)) => Err(LinkClosed::Stream("the peer reset it")),
+            Err(_) => Err(already_closed()),
+        }
     }
 }
 
@@ -148,17 +158,34 @@ impl RecvStream for QuicRecv {
     fn read(&mut self, max: usize) -> BoxFuture<'_, Result<Option<Bytes>, LinkClosed>> {
         Box::pin(async move {
             while self.rest.is_empty() {
-                match self.fill().await {
-                    Ok(true) => {}
-                    Ok(false) => return Ok(None),
-                    Err(ReadError::ConnectionLost(e)) => return Err(link_closed(&e)),
-                    Err(ReadError::Reset(_)) => {
-                        return Err(LinkClosed::Stream("the peer reset it"));
-                    }
-                    Err(_) => return Err(already_closed()),
-                }
+                let Some((packets, count)) = self.take(max).await? else { return Ok(None) };
+                self.rest = packets[..count].concat().into();
             }
             Ok(Some(self.rest.split_to(max.min(self.rest.len()))))
+        })
+    }
+
+    fn read_onto<'a>(
+        &'a mut self,
+        buffer: &'a mut Vec<u8>,
+        max: usize,
+    ) -> BoxFuture<'a, Result<bool, LinkClosed>> {
+        Box::pin(async move {
+            if !self.rest.is_empty() {
+                buffer.extend_from_slice(&self.rest.split_to(max.min(self.rest.len())));
+                return Ok(true);
+            }
+            let Some((packets, count)) = self.take(max).await? else { return Ok(false) };
+            let mut room = max;
+            let mut behind = Vec::new();
+            for packet in &packets[..count] {
+                let (here, rest) = packet.split_at(packet.len().min(room));
+                buffer.extend_from_slice(here);
+                behind.extend_from_slice(rest);
+                room -= here.len();
+            }
+            self.rest = behind.into();
+            Ok(true)
         })
     }
 }

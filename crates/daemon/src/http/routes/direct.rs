@@ -149,11 +149,17 @@ pub(super) async fn status(
     let letter = app.agent.letter_status(id).await?;
     let missing = || ApiError::new(ErrorCode::NotFound, "message not found");
     let letter = letter.filter(|letter| !letter.is_read_note).ok_or_else(missing)?;
+    let holders = app.agent.letter_holders(id).await;
+    let state = match convert::letter_state(letter.state) {
+        DirectState::Queued | DirectState::Sent if holders > 0 => DirectState::Held,
+        state => state,
+    };
     Ok(Json(DirectStatusResponse {
         ok: True::default(),
         request_id: HEXLOWER.encode(&letter.id),
         agent_id: letter.to,
-        state: convert::letter_state(letter.state),
+        state,
+        holders: holders as u64,
         since: letter.changed_at.as_millis(),
         queued_at: letter.posted_at.as_millis(),
         expires_at: letter.expires_at.as_millis(),

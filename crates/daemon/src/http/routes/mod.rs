@@ -8,6 +8,7 @@ mod files;
 mod gossip;
 mod identity;
 mod inbox;
+mod letters;
 mod machines;
 mod network;
 mod presence;
@@ -73,6 +74,8 @@ handlers! {
     Announce: identity::announce,
     Peers: network::peers,
     NetworkStatus: network::status,
+    PeerEvents: network::events,
+    Connectivity: network::connectivity,
     GossipDiagnostics: gossip::diagnostics,
     DiscoveredAgents: discovery::list,
     DiscoveredAgent: discovery::get,
@@ -112,6 +115,7 @@ handlers! {
     InboxCreateConsumer: inbox::create_consumer,
     InboxRemoveConsumer: inbox::remove_consumer,
     History: inbox::history,
+    Letters: letters::status,
     SendFile: files::send,
     Transfers: files::list,
     Transfer: files::show,

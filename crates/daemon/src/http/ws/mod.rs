@@ -11,6 +11,7 @@ mod publishes;
 mod registry;
 mod session;
 mod topics;
+mod transfers;
 
 use std::sync::Arc;
 
@@ -23,8 +24,8 @@ use super::error::ApiError;
 use crate::app::App;
 use registry::MAX_SESSIONS;
 
-/// Buffer for reading from the socket.
-const READ_BUFFER: usize = 32 * 1024;
+/// Buffer for reading from the socket, which every session has: twenty small publishes.
+const READ_BUFFER: usize = 8 * 1024;
 /// Frames are written to the socket when this much is buffered, and at the end of each batch.
 const WRITE_BUFFER: usize = 64 * 1024;
 /// Most bytes that are buffered for the socket: the largest frame behind a full buffer, and answers

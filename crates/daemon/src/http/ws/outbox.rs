@@ -14,6 +14,9 @@ use x0x_core::{BoundedQueue, QueueFull};
 const MAX_FRAMES: usize = 1024;
 /// Most bytes that wait; one larger frame waits alone.
 const MAX_BYTES: usize = 4 * 1024 * 1024;
+/// What the first sessions have together; further ones have the share that this leaves to so many, so
+/// that a thousand sessions that do not read hold less than four times this.
+const SHARED_BYTES: usize = 256 * 1024 * 1024;
 /// Bytes that are taken at once, unless one frame is larger.
 const MAX_BATCH: usize = 256 * 1024;
 
@@ -35,9 +38,11 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    pub(super) fn new() -> Self {
+    /// For a session that is one of so many.
+    pub(super) fn new(sessions: usize) -> Self {
+        let bytes = (SHARED_BYTES / sessions.max(1)).min(MAX_BYTES);
         Self {
-            queue: Mutex::new(BoundedQueue::new(MAX_FRAMES, MAX_BYTES)),
+            queue: Mutex::new(BoundedQueue::new(MAX_FRAMES, bytes)),
             filled: Notify::new(),
             emptied: Notify::new(),
             flush_wanted: AtomicBool::new(false),
@@ -154,7 +159,7 @@ mod tests {
 
     #[tokio::test]
     async fn order_is_kept_and_writers_wait() {
-        let outbox = std::sync::Arc::new(Outbox::new());
+        let outbox = std::sync::Arc::new(Outbox::new(1));
         let total = MAX_FRAMES * 3;
         assert!(outbox.take().now_or_never().is_none());
         let writer = tokio::spawn({
@@ -173,7 +178,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_flush_is_waited_for() {
-        let outbox = Outbox::new();
+        let outbox = Outbox::new(1);
         outbox.note_flushed();
         let flush = outbox.flush();
         tokio::pin!(flush);
@@ -186,7 +191,7 @@ mod tests {
 
     #[tokio::test]
     async fn bytes_are_bounded_and_a_large_frame_passes_alone() {
-        let outbox = Outbox::new();
+        let outbox = Outbox::new(1);
         let large = || Utf8Bytes::from("x".repeat(MAX_BYTES + 1));
         outbox.push_all([large()]).await;
         assert!(outbox.push_all([large()]).now_or_never().is_none());

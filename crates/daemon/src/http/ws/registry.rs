@@ -12,8 +12,8 @@ use x0x_api::{
 
 use crate::http::error::ApiError;
 
-/// Most sessions at once.
-pub(crate) const MAX_SESSIONS: usize = 256;
+/// Most sessions at once; one that is idle takes less than 20 KiB.
+pub(crate) const MAX_SESSIONS: usize = 1024;
 
 #[derive(Debug)]
 struct Row {
@@ -48,7 +48,10 @@ impl Sessions {
         table.next += 1;
         let row = Row { session_id: session_id.clone(), topics: BTreeSet::new(), receives_direct };
         table.rows.insert(number, row);
-        Ok(Some(Entry { sessions: self.clone(), number, session_id, receives_direct }))
+        let opened_as = table.rows.len();
+        drop(table);
+        let sessions = self.clone();
+        Ok(Some(Entry { sessions, number, session_id, receives_direct, opened_as }))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -80,6 +83,8 @@ pub(super) struct Entry {
     number: u64,
     pub(super) session_id: String,
     pub(super) receives_direct: bool,
+    /// Open sessions when it was opened, with itself.
+    pub(super) opened_as: usize,
 }
 
 impl Entry {

@@ -24,6 +24,7 @@ use super::{
     publishes::{self, Publishes, Refusal},
     registry::Entry,
     topics::Topics,
+    transfers,
 };
 use crate::{
     app::App,
@@ -66,7 +67,7 @@ impl Drop for Task {
 /// Runs a session to its end.
 pub(super) async fn run(app: Arc<App>, entry: Entry, after: Option<u64>, socket: WebSocket) {
     let (mut sink, mut stream) = socket.split();
-    let outbox = Arc::new(Outbox::new());
+    let outbox = Arc::new(Outbox::new(entry.opened_as));
     let session_id = entry.session_id.clone();
     let connected = ServerFrame::Connected { session_id, agent_id: app.agent.agent_id() };
     outbox.push_all([connected, ServerFrame::Pong].map(|frame| outbox::text(&frame))).await;
@@ -130,6 +131,8 @@ struct Reader {
     topics: Topics,
     sends: Sends,
     publishes: Publishes,
+    /// Watches transfers, if the client asked for that.
+    transfers: Option<Task>,
     /// Publishes since their clients were last told of some.
     untold: u64,
 }
@@ -143,6 +146,7 @@ impl Reader {
             entry,
             outbox,
             publishes: Publishes::default(),
+            transfers: None,
             untold: 0,
         }
     }
@@ -204,6 +208,12 @@ impl Reader {
             }
             Ok(ClientFrame::Unsubscribe { topics }) => {
                 self.topics.unsubscribe(topics, &self.entry).await;
+            }
+            Ok(ClientFrame::WatchTransfers) => {
+                self.transfers.get_or_insert_with(|| {
+                    let (agent, outbox) = (self.app.agent.clone(), Arc::clone(&self.outbox));
+                    Task(tokio::spawn(transfers::receive(agent, outbox)))
+                });
             }
             Ok(ClientFrame::Ping) => self.outbox.push(&ServerFrame::Pong).await,
             Ok(_) => self.invalid("not a command of this version").await,

@@ -1,0 +1,314 @@
+//! A daemon among hostile peers, which are made of the layers themselves: whoever is blocked, revoked or on
+//! a machine that is not its own reaches the application by no path, and what is forged, replayed or
+//! ended is refused and counted.
+
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use x0x_agent::{Agent, AgentConfig, AgentId, RevokeWhat, SendFile, WallTime};
+use x0x_core::{Clock, PeerAddr, SystemClock};
+use x0x_gossip_membership::{Membership, MembershipConfig};
+use x0x_gossip_pubsub::{Gossip, GossipConfig, PubSub, topic_id};
+use x0x_identity::{NOTICE_TOPIC, Notice, SignedBinding, SignedCertificate, testing::key};
+use x0x_rendezvous::{ANNOUNCE_TOPIC, Announcement, Stamp};
+use x0x_transport::{
+    LocalHello, Node as Machine, SessionConfig, Transport,
+    quic::{QuicConfig, QuicEngine},
+};
+
+use crate::support::{Api, EventStream, Node, eventually, payload, stop, within};
+
+const TOPIC: &str = "news";
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+fn now() -> WallTime {
+    SystemClock::new().wall()
+}
+
+fn loopback() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+fn agent(n: u64) -> AgentId {
+    key(n).public_key().agent_id()
+}
+
+fn binding(n: u64) -> SignedBinding {
+    SignedBinding::issue(&key(n), key(100 + n).public_key().machine_id(), now(), DAY)
+}
+
+/// A machine with key `100 + n` that shows these bindings.
+fn machine(n: u64, bindings: Vec<Bytes>) -> Machine {
+    let engine = QuicEngine::bind(QuicConfig::new(loopback(), key(100 + n))).expect("a socket");
+    let hello = LocalHello::new("x0x", [n as u8; 16], bindings);
+    Machine::start(engine, SessionConfig::default(), hello, Arc::new(SystemClock::new()))
+}
+
+/// Agent `n`, which says on gossip what it likes.
+struct Mallory {
+    machine: Machine,
+    membership: Membership,
+    gossip: Gossip,
+}
+
+impl Mallory {
+    fn start(n: u64, bootstrap: Vec<SocketAddr>) -> Self {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let machine = machine(n, vec![binding(n).encode()]);
+        let transport: Arc<dyn Transport> = Arc::new(machine.clone());
+        let settings = MembershipConfig { bootstrap, ..MembershipConfig::default() };
+        let membership =
+            Membership::start(transport.clone(), settings, clock.clone(), [n as u8; 32])
+                .expect("starts");
+        let mut settings = GossipConfig::new("x0x", n);
+        settings.neighbors = Some(Arc::new(membership.clone()));
+        let gossip = Gossip::start(transport, Arc::new(key(n)), settings, clock).expect("starts");
+        Self { machine, membership, gossip }
+    }
+
+    /// Says something that must be counted as refused.
+    async fn refused(&self, api: &Api, topic: &str, what: Bytes, counter: &str) {
+        let before = api.metric(counter).await;
+        self.gossip.publish(topic_id(topic), what).await.expect("published");
+        eventually(counter, || async { api.metric(counter).await > before }).await;
+    }
+
+    async fn stop(self) {
+        self.gossip.shutdown().await;
+        self.membership.shutdown().await;
+        self.machine.shutdown().await;
+    }
+}
+
+fn announcement(of: u64, at: WallTime, counter: u64) -> Announcement {
+    Announcement {
+        agent: agent(of),
+        machine: key(100 + of).public_key().machine_id(),
+        user: None,
+        addresses: vec![SocketAddr::from(([127, 0, 0, 1], 9))],
+        stamp: Stamp { announced_at: at, counter },
+    }
+}
+
+async fn knows(node: &Node, agent: AgentId) -> bool {
+    node.api.get(&format!("/agents/discovered/{agent}")).await.status == 200
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn forged_replayed_and_ended_announcements_name_nobody() {
+    let victim = Node::start(&[]).await;
+    let mallory = Mallory::start(1, victim.daemon.agent().local_addresses());
+    eventually("it has joined", || async { victim.api.peers().await >= 1 }).await;
+    let refused = async |what: Bytes, counter: &str| {
+        mallory.refused(&victim.api, ANNOUNCE_TOPIC, what, counter).await;
+    };
+    let (author, proof) = ("discovery_refused_author_total", "discovery_refused_binding_total");
+    refused(announcement(2, now(), 1).encode(&binding(2)), author).await;
+    let theirs = Announcement { agent: agent(1), ..announcement(2, now(), 1) };
+    refused(theirs.encode(&binding(2)), proof).await;
+    let past = WallTime::from_millis(now().as_millis() - 3 * DAY.as_millis() as u64);
+    let ended = SignedBinding::issue(&key(1), key(101).public_key().machine_id(), past, DAY);
+    refused(announcement(1, now(), 2).encode(&ended), proof).await;
+    refused(announcement(1, now() + DAY, 3).encode(&binding(1)), "discovery_refused_future_total")
+        .await;
+    refused(Bytes::from_static(b"nonsense"), "discovery_refused_malformed_total").await;
+    let mut altered = announcement(1, now(), 4).encode(&binding(1)).to_vec();
+    let last = altered.len() - 1;
+    altered[last] ^= 1;
+    refused(altered.into(), proof).await;
+    assert!(!knows(&victim, agent(2)).await);
+
+    let honest = announcement(1, now(), 5).encode(&binding(1));
+    mallory.gossip.publish(topic_id(ANNOUNCE_TOPIC), honest.clone()).await.expect("published");
+    eventually("the truth is believed", || knows(&victim, agent(1))).await;
+    refused(honest, "discovery_replayed_total").await;
+    mallory.stop().await;
+    stop(vec![victim]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hellos_and_certificates_that_prove_nothing_are_refused() {
+    let victim = Node::start(&[]).await;
+    let past = WallTime::from_millis(now().as_millis() - 9 * DAY.as_millis() as u64);
+    let at = |n: u64, since| {
+        SignedBinding::issue(&key(3), key(n).public_key().machine_id(), since, DAY).encode()
+    };
+    let mut altered = at(123, now()).to_vec();
+    let last = altered.len() - 1;
+    altered[last] ^= 1;
+    for (n, hello, counter) in [
+        (3, at(103, past), "transport_hellos_refused_expired_total"),
+        (13, at(103, now()), "transport_hellos_refused_binding_total"),
+        (23, altered.into(), "transport_hellos_refused_binding_total"),
+    ] {
+        let before = victim.api.metric(counter).await;
+        let peer = machine(n, vec![hello]);
+        let target = PeerAddr::known(
+            victim.daemon.agent().machine_id(),
+            victim.daemon.agent().local_addresses(),
+        );
+        drop(peer.connect(target).await);
+        eventually(counter, || async { victim.api.metric(counter).await > before }).await;
+        let direct = victim.api.get("/direct/connections").await.json().to_string();
+        assert!(!direct.contains(&agent(3).to_string()), "{direct}");
+        peer.shutdown().await;
+    }
+
+    let mallory = Mallory::start(5, victim.daemon.agent().local_addresses());
+    eventually("it has joined", || async { victim.api.peers().await >= 1 }).await;
+    let honest = announcement(5, now(), 1).encode(&binding(5));
+    mallory.gossip.publish(topic_id(ANNOUNCE_TOPIC), honest).await.expect("published");
+    eventually("it is known", || knows(&victim, agent(5))).await;
+    let user = key(60);
+    let standing = |certificate| {
+        Notice::Agent { binding: binding(5), certificate: Some(certificate) }.encode()
+    };
+    let of_another = SignedCertificate::issue(&user, agent(6), now(), DAY);
+    let ended = SignedCertificate::issue(&user, agent(5), past, DAY);
+    for certificate in [of_another, ended] {
+        let counter = "agent_notices_refused_total";
+        mallory.refused(&victim.api, NOTICE_TOPIC, standing(certificate), counter).await;
+        let path = format!("/agents/discovered/{}", agent(5));
+        assert_eq!(victim.api.get(&path).await.json()["agent"]["user_id"], Value::Null);
+        let agents =
+            victim.api.get(&format!("/users/{}/agents", user.public_key().user_id())).await;
+        assert_eq!(agents.json()["agents"], json!([]), "{agents:?}");
+    }
+    mallory.stop().await;
+    stop(vec![victim]).await;
+}
+
+async fn peer(folder: &Path, name: &str, victim: &Node) -> Agent {
+    let dir = folder.join(name);
+    let mut config = AgentConfig::new(dir.join("keys"), dir.join("data"));
+    config.bind = loopback();
+    config.bootstrap = victim.daemon.agent().local_addresses();
+    let peer = within("the peer starts", Agent::builder(config).start()).await.expect("it starts");
+    let id = peer.agent_id();
+    eventually("it is known", || knows(victim, id)).await;
+    peer
+}
+
+/// By every path that an agent has: what comes of it does not matter.
+async fn tries(peer: &Agent, victim: AgentId, file: &Path) {
+    let text = || Bytes::copy_from_slice(peer.agent_id().to_string().as_bytes());
+    // Who reads a topic carries it: nobody's word depends on a link with the victim.
+    let reader = peer.subscribe(TOPIC).await;
+    drop(peer.publish(TOPIC, text()).await);
+    let sent = tokio::time::timeout(Duration::from_secs(3), peer.send_direct(victim, text())).await;
+    drop(sent);
+    drop(peer.send_file(SendFile::new(victim, file)).await);
+    let _ = peer.announce().await;
+    drop(reader);
+}
+
+/// Reads messages until one is from this agent; gives the texts before it.
+async fn texts_until(stream: &mut EventStream, last: AgentId) -> Vec<String> {
+    let mut texts = Vec::new();
+    loop {
+        let event = stream.next().await.expect("open");
+        if event.name.starts_with("file:")
+            || event.data["payload"].is_null() && event.data["data"]["payload"].is_null()
+        {
+            continue;
+        }
+        let data = if event.data["data"].is_object() { &event.data["data"] } else { &event.data };
+        let text = String::from_utf8(payload(data)).expect("text");
+        if text == last.to_string() {
+            return texts;
+        }
+        texts.push(text);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_blocked_the_revoked_and_the_misplaced_come_through_on_no_path() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("file.txt");
+    std::fs::write(&file, b"contents").expect("written");
+    let victim = Node::start(&[]).await;
+    let to = victim.daemon.agent().agent_id();
+    let [blocked, revoked, misplaced, honest] = [
+        peer(folder.path(), "blocked", &victim).await,
+        peer(folder.path(), "revoked", &victim).await,
+        peer(folder.path(), "misplaced", &victim).await,
+        peer(folder.path(), "honest", &victim).await,
+    ];
+    let api = &victim.api;
+    let level = json!({"agent_id": blocked.agent_id(), "level": "blocked"});
+    assert_eq!(api.post("/contacts/trust", &level).await.status, 200);
+    let pin = json!({"machine_id": "ab".repeat(32), "pinned": true});
+    let machines = format!("/contacts/{}/machines", misplaced.agent_id());
+    assert_eq!(api.post(&machines, &pin).await.status, 201);
+    revoked.revoke(RevokeWhat::Agent, "stolen").await.expect("told");
+    let revocations = format!("/contacts/{}/revocations", revoked.agent_id());
+    eventually("the revocation is heard", || async {
+        api.get(&revocations).await.json()["revocations"][0]["reason"] == "stolen"
+    })
+    .await;
+
+    api.post("/subscribe", &json!({"topic": TOPIC})).await;
+    let mut gossip = EventStream::open(api, "/events", None).await;
+    let mut direct = EventStream::open(api, "/direct/events", None).await;
+    for bad in [&blocked, &revoked, &misplaced] {
+        tries(bad, to, &file).await;
+    }
+    tries(&honest, to, &file).await;
+    assert_eq!(texts_until(&mut direct, honest.agent_id()).await, [""; 0], "direct messages");
+    // Gossip comes without a machine, so that a pin says nothing of it.
+    let heard = texts_until(&mut gossip, honest.agent_id()).await;
+    let misplaced_id = misplaced.agent_id().to_string();
+    assert!(heard.iter().all(|text| *text == misplaced_id), "{heard:?}");
+    let offered =
+        |transfers: &Value, of: &Agent| transfers.to_string().contains(&of.agent_id().to_string());
+    eventually("the honest offer is there", || async {
+        offered(&api.get("/files/transfers").await.json(), &honest)
+    })
+    .await;
+    let transfers = api.get("/files/transfers").await.json();
+    for bad in [&blocked, &revoked, &misplaced] {
+        let id = bad.agent_id();
+        assert!(!offered(&transfers, bad), "a file of {id}: {transfers}");
+        for path in
+            ["/agents/discovered?unfiltered=true", "/presence/online", "/direct/connections"]
+        {
+            let shown = api.get(path).await.json().to_string();
+            assert!(!shown.contains(&id.to_string()), "{path}: {shown}");
+        }
+        let found = api.get(&format!("/presence/find/{id}?timeout_ms=300")).await;
+        assert_eq!(found.json()["agent"], Value::Null, "{found:?}");
+    }
+    for bad in [&blocked, &revoked] {
+        let message = json!({"agent_id": bad.agent_id(), "payload": "aGk="});
+        assert_eq!(api.post("/direct/send", &message).await.status, 403);
+    }
+    for agent in [blocked, revoked, misplaced, honest] {
+        within("the peer stops", agent.shutdown()).await;
+    }
+    stop(vec![victim]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_are_told_as_they_begin_and_end() {
+    let first = Node::start(&[]).await;
+    let mut events = EventStream::open(&first.api, "/peers/events", None).await;
+    let second = Node::start(&first.daemon.agent().local_addresses()).await;
+    let id = second.daemon.agent().machine_id().to_string();
+    let event = events.next().await.expect("open");
+    assert_eq!(event.name, "peer-lifecycle");
+    assert_eq!((&event.data["peer_id"], &event.data["event"]), (&json!(id), &json!("Established")));
+    let shown = first.cli(&["diagnostics", "connectivity"]).await;
+    assert_eq!(shown["connections"]["connected_peers"], 1, "{shown}");
+    assert_eq!(shown["direct_reachability_scope"], "local");
+    assert_eq!(shown["services"]["bootstrap_enabled"], false);
+    let listed = first.cli(&["peers"]).await;
+    assert_eq!(listed["peers"][0]["id"], json!(id));
+    stop(vec![second]).await;
+    let mut last = events.next().await.expect("open");
+    while last.data["event"] != "Closed" {
+        last = events.next().await.expect("open");
+    }
+    assert_eq!(last.data["peer_id"], json!(id));
+    stop(vec![first]).await;
+}

@@ -1,0 +1,140 @@
+//! What goes into the machine and what comes out.
+
+use x0x_core::{AgentId, MachineId, WallTime};
+
+use super::super::{
+    letter::After,
+    wire::{Digest, Outcome},
+};
+use crate::{admission::Standing, wire::MessageId};
+
+/// A message that waits for its recipient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "the driver makes them")]
+pub struct PendingEntry {
+    /// Its number in the outbox.
+    pub number: u64,
+    /// Its id.
+    pub id: MessageId,
+    /// Payload bytes.
+    pub bytes: u64,
+    /// When it is given up.
+    pub expires_at: WallTime,
+}
+
+/// What the world tells the machine.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum DepositorInput {
+    /// A copy that an earlier run left with a holder.
+    Restore {
+        /// Of which message.
+        id: MessageId,
+        /// For whom.
+        to: AgentId,
+        /// With whom.
+        holder: MachineId,
+        /// Which letter.
+        digest: Digest,
+    },
+    /// An agent for which messages wait cannot be reached.
+    Unreachable(AgentId),
+    /// A session with an agent begins.
+    Reachable(AgentId),
+    /// A message was posted to an agent.
+    Posted(AgentId),
+    /// What waits for an agent, in order: the answer to [`DepositorOutput::Look`].
+    Pending {
+        /// The agent.
+        to: AgentId,
+        /// What waits.
+        letters: Vec<PendingEntry>,
+        /// By what holders are ranked; none when the agent gave no mailbox.
+        places: Option<[u8; 32]>,
+    },
+    /// The answer to [`DepositorOutput::Seal`]: none when there is no such message any more.
+    Sealed {
+        /// For whom.
+        to: AgentId,
+        /// Of which message.
+        id: MessageId,
+        /// Which letter.
+        digest: Option<Digest>,
+    },
+    /// A session with a machine that may hold letters begins.
+    Up {
+        /// Which.
+        peer: MachineId,
+        /// How the agents on it stand here.
+        standing: Standing,
+    },
+    /// It ended.
+    Down(MachineId),
+    /// A holder's answer.
+    Deposited {
+        /// Whose.
+        peer: MachineId,
+        /// Of which letter.
+        digest: Digest,
+        /// What became of it.
+        outcome: Outcome,
+    },
+    /// A message was received, or its time is over.
+    Settled(MessageId),
+    /// A message will not be sent any more, and was not received.
+    Cancelled(MessageId),
+}
+
+/// What the machine asks of the world.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DepositorOutput {
+    /// Tell what waits for an agent: [`DepositorInput::Pending`].
+    Look(AgentId),
+    /// Sign and seal a message, and keep the letter until [`DepositorOutput::Release`].
+    Seal {
+        /// For whom.
+        to: AgentId,
+        /// Which message.
+        id: MessageId,
+        /// Its number in the outbox.
+        number: u64,
+        /// What goes before it.
+        after: Option<After>,
+    },
+    /// Leave a sealed letter with a machine.
+    Deposit {
+        /// With whom.
+        peer: MachineId,
+        /// For whom.
+        to: AgentId,
+        /// Which letter.
+        digest: Digest,
+    },
+    /// A sealed letter is not needed any more.
+    Release(Digest),
+    /// Record that a holder has a copy.
+    Note {
+        /// Of which message.
+        id: MessageId,
+        /// For whom.
+        to: AgentId,
+        /// Who.
+        holder: MachineId,
+        /// Which letter.
+        digest: Digest,
+    },
+    /// Nothing need be recorded of a message any more.
+    Forget(MessageId),
+    /// Tell a holder that a copy is not needed any more.
+    Withdraw {
+        /// Whom.
+        peer: MachineId,
+        /// For whom the letter was.
+        to: AgentId,
+        /// Which letter.
+        digest: Digest,
+    },
+    /// There are too few holders: find machines that suit a mailbox.
+    Seek(AgentId),
+}

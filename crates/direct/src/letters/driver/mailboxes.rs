@@ -1,0 +1,240 @@
+//! The mailboxes that this agent gave, and those that it was given.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use x0x_core::{AgentId, MachineId, WallTime};
+use x0x_identity::{
+    KemSecret, Mailboxes, Pickup, SecretKey, SignedBinding, Tag, mailbox_period, mailbox_period_end,
+};
+
+use super::super::{
+    config::{MAX_CORRESPONDENTS, MAX_GRANTS},
+    letter::{OpenLetterError, Opened, open},
+    store::LetterChange,
+    wire::{Digest, Grant, Listed},
+};
+
+/// How long a letter may be on its way: a period's mailboxes are looked into so long after the last
+/// letter was sealed to them.
+const LONGEST_WAY: Duration = Duration::from_secs(8 * 24 * 3600);
+/// How long the binding in letters holds, and how soon it is made anew.
+const BINDING_VALIDITY: Duration = Duration::from_secs(9 * 24 * 3600);
+const BINDING_RENEWAL: Duration = Duration::from_secs(24 * 3600);
+/// Mailboxes that are asked for at least, so that few correspondents look like some.
+const MIN_ASKED: usize = 16;
+/// How exactly it is recorded when an agent was met.
+const MET_INTERVAL: Duration = Duration::from_secs(24 * 3600);
+
+pub(super) struct Boxes {
+    key: SecretKey,
+    generation: u64,
+    machine: MachineId,
+    own: Mailboxes,
+    kems: BTreeMap<u64, KemSecret>,
+    period: Option<u64>,
+    /// See [`MAX_GRANTS`].
+    grants: BTreeMap<AgentId, Grant>,
+    /// See [`MAX_CORRESPONDENTS`].
+    met: BTreeMap<AgentId, WallTime>,
+    binding: Option<(WallTime, Arc<SignedBinding>)>,
+}
+
+impl Boxes {
+    pub(super) fn new(
+        key: SecretKey,
+        generation: u64,
+        machine: MachineId,
+        grants: Vec<Grant>,
+        met: Vec<(AgentId, WallTime)>,
+    ) -> Self {
+        let grants = grants.into_iter().take(MAX_GRANTS);
+        Self {
+            own: key.mailboxes(),
+            key,
+            generation,
+            machine,
+            kems: BTreeMap::new(),
+            period: None,
+            grants: grants.map(|grant| (grant.owner, grant)).collect(),
+            met: met.into_iter().take(MAX_CORRESPONDENTS).collect(),
+            binding: None,
+        }
+    }
+
+    pub(super) fn local(&self) -> AgentId {
+        self.key.public_key().agent_id()
+    }
+
+    pub(super) fn grants(&self) -> usize {
+        self.grants.len()
+    }
+
+    /// Whether another period began since this was asked last.
+    pub(super) fn new_period(&mut self, wall: WallTime) -> bool {
+        let period = mailbox_period(wall);
+        self.period.replace(period).is_some_and(|before| before != period)
+    }
+
+    /// The periods in whose mailboxes there may be letters: this one, the one before, whose grants
+    /// still count, and the one before that while letters of its end are on their way.
+    fn periods(wall: WallTime) -> impl Iterator<Item = u64> + Clone {
+        let now = mailbox_period(wall);
+        let late = now > 1 && wall < mailbox_period_end(now - 1) + LONGEST_WAY;
+        (now.saturating_sub(1 + u64::from(late))..=now).rev()
+    }
+
+    fn kem(&mut self, period: u64) -> &KemSecret {
+        while self.kems.len() > 3 {
+            self.kems.pop_first();
+        }
+        self.kems.entry(period).or_insert_with(|| self.own.kem(period))
+    }
+
+    /// What an agent is given now; nothing for this one itself.
+    pub(super) fn grant(&mut self, to: AgentId, wall: WallTime) -> Option<Grant> {
+        let owner = self.local();
+        if to == owner {
+            return None;
+        }
+        let period = mailbox_period(wall);
+        Some(Grant {
+            owner,
+            correspondent: to,
+            period,
+            kem: self.kem(period).public_key().clone(),
+            secret: self.own.secret(&to, period),
+            places: self.own.places(period),
+        })
+    }
+
+    /// An agent was given a mailbox. What is to be recorded.
+    pub(super) fn met(
+        &mut self,
+        agent: AgentId,
+        wall: WallTime,
+        is_contact: impl Fn(&AgentId) -> bool,
+    ) -> Vec<LetterChange> {
+        let fresh = |at: &WallTime| wall < *at + MET_INTERVAL;
+        if self.met.get(&agent).is_some_and(fresh) {
+            return Vec::new();
+        }
+        let mut changes = vec![LetterChange::Met { agent, at: wall }];
+        if self.met.len() >= MAX_CORRESPONDENTS && !self.met.contains_key(&agent) {
+            let oldest = self.met.iter().min_by_key(|(agent, at)| (is_contact(agent), **at));
+            if let Some(oldest) = oldest.map(|(agent, _)| *agent) {
+                self.met.remove(&oldest);
+                changes.push(LetterChange::DropMet(oldest));
+            }
+        }
+        self.met.insert(agent, wall);
+        changes
+    }
+
+    /// An agent gave a mailbox. What is to be recorded.
+    pub(super) fn granted(&mut self, grant: Grant) -> Vec<LetterChange> {
+        if self
+            .grants
+            .get(&grant.owner)
+            .is_some_and(|known| *known == grant || known.period > grant.period)
+        {
+            return Vec::new();
+        }
+        let mut changes = vec![LetterChange::Grant(grant.clone())];
+        if self.grants.len() >= MAX_GRANTS && !self.grants.contains_key(&grant.owner) {
+            let oldest = self.grants.values().min_by_key(|known| known.period);
+            if let Some(oldest) = oldest.map(|known| known.owner) {
+                self.grants.remove(&oldest);
+                changes.push(LetterChange::DropGrant(oldest));
+            }
+        }
+        self.grants.insert(grant.owner, grant);
+        changes
+    }
+
+    /// The mailbox that an agent gave, unless it is so old that the agent looks into it no more.
+    pub(super) fn grant_of(&self, agent: &AgentId, wall: WallTime) -> Option<&Grant> {
+        let timely = |grant: &&Grant| grant.period + 1 >= mailbox_period(wall);
+        self.grants.get(agent).filter(timely)
+    }
+
+    /// Who signs letters, and the proof of where it runs.
+    pub(super) fn signer(&mut self, wall: WallTime) -> (SecretKey, Arc<SignedBinding>) {
+        if let Some((made, binding)) = &self.binding
+            && *made <= wall
+            && wall < *made + BINDING_RENEWAL
+        {
+            return (self.key.clone(), Arc::clone(binding));
+        }
+        let (machine, generation) = (self.machine, self.generation);
+        let signed =
+            SignedBinding::issue_moved(&self.key, machine, generation, wall, BINDING_VALIDITY);
+        let signed = Arc::new(signed);
+        self.binding = Some((wall, Arc::clone(&signed)));
+        (self.key.clone(), signed)
+    }
+
+    /// By what holders of letters for this agent are ranked.
+    pub(super) fn places(&self, wall: WallTime) -> Vec<[u8; 32]> {
+        Self::periods(wall).map(|period| self.own.places(period)).collect()
+    }
+
+    /// What opens a mailbox of this agent at a holder.
+    pub(super) fn pickup(&self, from: &AgentId, period: u64, holder: &MachineId) -> Pickup {
+        self.own.secret(from, period).pickup(holder)
+    }
+
+    /// All of them, among others that open nothing: who is asked does not learn how many there are.
+    pub(super) fn pickups(&self, holder: &MachineId, wall: WallTime) -> Vec<Pickup> {
+        let periods = Self::periods(wall);
+        let of = |agent| periods.clone().map(move |period| self.pickup(agent, period, holder));
+        let mut pickups: Vec<Pickup> = self.met.keys().flat_map(of).collect();
+        if pickups.is_empty() {
+            return pickups;
+        }
+        let padded = pickups.len().next_power_of_two().max(MIN_ASKED);
+        for number in pickups.len()..padded {
+            let mut nobody = [0xff; 32];
+            nobody[..8].copy_from_slice(&(number as u64).to_be_bytes());
+            pickups.push(self.pickup(&AgentId::new(nobody), mailbox_period(wall), holder));
+        }
+        pickups.sort_unstable_by_key(|pickup| *pickup.as_bytes());
+        pickups
+    }
+
+    /// Whose letters a holder lists, and whether they are wanted. What was not asked for is left out.
+    pub(super) fn senders(
+        &self,
+        holder: &MachineId,
+        letters: &[Listed],
+        wall: WallTime,
+        wanted: impl Fn(&AgentId) -> bool,
+    ) -> Vec<(AgentId, u64, Digest, bool)> {
+        if letters.is_empty() {
+            return Vec::new();
+        }
+        let periods = Self::periods(wall);
+        let of = |agent: &AgentId| {
+            let agent = *agent;
+            let tag = move |period| (self.pickup(&agent, period, holder).tag(), (agent, period));
+            periods.clone().map(tag)
+        };
+        let tags: BTreeMap<Tag, (AgentId, u64)> = self.met.keys().flat_map(of).collect();
+        let sender = |letter: &Listed| {
+            let (agent, period) = *tags.get(&letter.tag)?;
+            Some((agent, period, letter.digest, wanted(&agent)))
+        };
+        letters.iter().filter_map(sender).collect()
+    }
+
+    /// Opens a letter that lay in a mailbox of this agent.
+    pub(super) fn open(
+        &mut self,
+        sealed: &[u8],
+        from: AgentId,
+        period: u64,
+        wall: WallTime,
+    ) -> Result<Opened, OpenLetterError> {
+        let local = self.local();
+        open(sealed, self.kem(period), (&from, &local), wall)
+    }
+}

@@ -1,0 +1,145 @@
+//! What goes on beside the driver: reading, storing and sealing.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use x0x_core::{AgentId, MachineId, WallTime};
+use x0x_identity::{SecretKey, SignedBinding, Tag};
+
+use super::{
+    super::{
+        collector::{CollectorInput, Taken},
+        depositor::{DepositorInput, PendingEntry},
+        holder::{Held, HolderInput},
+        letter::{After, Draft, Opened, seal as seal_letter},
+        store::LetterChange,
+        wire::{Digest, Grant},
+    },
+    Shared, Work,
+};
+use crate::{
+    handle::Accepted,
+    mail::{Letter, MailError},
+    wire::{Kind, MessageId, Terms},
+};
+
+/// How long after a failure the outbox's store is asked again.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+
+/// What came of it.
+pub(super) enum Done {
+    Holder(HolderInput),
+    Collector(CollectorInput),
+    Depositor(DepositorInput),
+    Sealed { to: AgentId, id: MessageId, sealed: Option<(Bytes, WallTime)> },
+    Recorded(Result<(), MailError>),
+    Met,
+}
+
+pub(super) fn store(shared: Shared, peer: MachineId, held: Held, sealed: Bytes) -> Work {
+    Box::pin(async move {
+        let stored = shared.store.commit(vec![LetterChange::Hold { held, sealed }]).await;
+        if let Err(error) = &stored {
+            tracing::debug!(%error, "a letter of others is not stored");
+        }
+        Done::Holder(HolderInput::Stored { peer, held, kept: stored.is_ok() })
+    })
+}
+
+pub(super) fn load(shared: Shared, peer: MachineId, tag: Tag, digest: Digest) -> Work {
+    Box::pin(async move {
+        let sealed = shared.store.sealed(tag, digest).await.unwrap_or_else(|error| {
+            tracing::debug!(%error, "a letter of others cannot be read");
+            None
+        });
+        Done::Holder(HolderInput::Loaded { peer, digest, sealed })
+    })
+}
+
+pub(super) fn look(shared: Shared, to: AgentId, places: Option<[u8; 32]>) -> Work {
+    Box::pin(async move {
+        let waiting = shared.outbox.pending(to).await;
+        let letters = waiting.into_iter().map(|letter| PendingEntry {
+            number: letter.number,
+            id: letter.id,
+            bytes: letter.bytes,
+            expires_at: letter.expires_at,
+        });
+        Done::Depositor(DepositorInput::Pending { to, letters: letters.collect(), places })
+    })
+}
+
+pub(super) fn seal(
+    shared: Shared,
+    (key, binding): (SecretKey, Arc<SignedBinding>),
+    grant: Option<Grant>,
+    to: AgentId,
+    id: MessageId,
+    number: u64,
+    after: Option<After>,
+) -> Work {
+    Box::pin(async move {
+        let none = Done::Sealed { to, id, sealed: None };
+        let Some(grant) = grant else { return none };
+        let letters = match shared.mailing.store().letters(vec![number]).await {
+            Ok(letters) => letters,
+            Err(error) => {
+                tracing::debug!(%error, "a message that waits cannot be read");
+                tokio::time::sleep(STORE_PAUSE).await;
+                return none;
+            }
+        };
+        let letter =
+            letters.into_iter().find(|letter| letter.id == id && letter.state.is_pending());
+        // A note of what was read has no place in the inbox by which a later letter could be known to
+        // follow it, and can wait.
+        let Some(letter) = letter.filter(|letter| !letter.is_read_note) else { return none };
+        let expires_at = letter.expires_at;
+        let sealed = seal_letter(&draft(letter, after), &key, &binding, &grant.kem);
+        match sealed {
+            Ok(sealed) => Done::Sealed { to, id, sealed: Some((sealed, expires_at)) },
+            Err(error) => {
+                tracing::debug!(%error, "a message is not sealed");
+                none
+            }
+        }
+    })
+}
+
+fn draft(letter: Letter, after: Option<After>) -> Draft {
+    let Letter { id, to, payload, reply_to, wants_read, .. } = letter;
+    Draft {
+        id,
+        to,
+        kind: Kind::Mail,
+        reply_to,
+        wants_read,
+        sent_at: letter.posted_at,
+        expires_at: letter.expires_at,
+        after,
+        payload,
+    }
+}
+
+pub(super) fn knows(shared: Shared, from: (AgentId, MachineId), id: MessageId) -> Work {
+    Box::pin(async move {
+        let known = shared.store.has_mail(from.1, id).await.unwrap_or(false);
+        Done::Collector(CollectorInput::Known { from, id, known })
+    })
+}
+
+pub(super) fn deliver(shared: Shared, letter: Box<Opened>, local: AgentId) -> Work {
+    Box::pin(async move {
+        let from = (letter.from(), letter.machine());
+        let Draft { id, kind, reply_to, wants_read, payload, .. } = letter.draft;
+        let terms = Terms { kind, reply_to, wants_read, ..Terms::default() };
+        let accepted = shared.direct.accept(id, from, local, payload, terms).await;
+        let taken = match accepted {
+            Accepted::Stored => Taken::Stored,
+            Accepted::Duplicate => Taken::Duplicate,
+            Accepted::Unwanted => Taken::Unwanted,
+            Accepted::Busy => Taken::Busy,
+        };
+        Done::Collector(CollectorInput::Delivered { from, id, taken })
+    })
+}

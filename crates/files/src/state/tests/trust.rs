@@ -1,0 +1,261 @@
+//! Who may say what about a transfer: machines, trust, and what is answered.
+
+use std::{collections::BTreeSet, sync::Mutex};
+
+use x0x_trust::{Action, Decision, Policy};
+
+use super::*;
+
+/// Denies some agents, on one machine or on all.
+#[derive(Debug, Clone, Default)]
+struct Denies(Arc<Mutex<BTreeSet<Denied>>>);
+
+type Denied = (AgentId, Option<MachineId>);
+
+impl Denies {
+    fn deny(&self, agent: AgentId, machine: Option<MachineId>) {
+        self.0.lock().expect("no panic").insert((agent, machine));
+    }
+}
+
+impl Policy for Denies {
+    fn decide(&self, agent: &AgentId, machine: Option<&MachineId>, action: Action) -> Decision {
+        let denied = self.0.lock().expect("no panic");
+        let reason = if denied.contains(&(*agent, None)) {
+            Reason::Blocked
+        } else if machine.is_some_and(|machine| denied.contains(&(*agent, Some(*machine)))) {
+            Reason::WrongMachine
+        } else {
+            Reason::Known
+        };
+        Decision::of(reason, action)
+    }
+}
+
+/// A machine under test, of agent 0.
+struct End {
+    machine: FilesMachine,
+    policy: Denies,
+    now: Tick,
+}
+
+const ID: TransferId = TransferId::new([1; 16]);
+
+fn status(standing: Standing) -> FrameIn {
+    FrameIn::Status(Status { id: ID, standing, verified: 0, reason: String::new() })
+}
+
+fn offer(size: u64) -> FrameIn {
+    FrameIn::Offer(OfferIn {
+        id: ID,
+        from: agent(1),
+        to: agent(0),
+        name: "x".into(),
+        size,
+        root: [1; 32],
+        sha256: None,
+        media_type: String::new(),
+    })
+}
+
+impl End {
+    fn new() -> Self {
+        let policy = Denies::default();
+        let metrics = Arc::new(FilesMetrics::default());
+        let machine = FilesMachine::new(config(0), Arc::new(policy.clone()), metrics);
+        Self { machine, policy, now: Tick::ZERO }
+    }
+
+    fn handle(&mut self, input: Input) -> Vec<Output> {
+        self.machine.handle(self.now, input);
+        std::iter::from_fn(|| self.machine.poll_output()).collect()
+    }
+
+    fn up(&mut self, machine: usize, agents: &[usize]) -> Vec<Output> {
+        let agents = agents.iter().map(|n| agent(*n)).collect();
+        self.handle(Input::Up { peer: host(machine), agents })
+    }
+
+    /// What is answered to a frame of a machine.
+    fn frame(&mut self, machine: usize, frame: FrameIn) -> Vec<(MachineId, FrameIn)> {
+        let outputs = self.handle(Input::Frame { peer: host(machine), frame: frame.encode() });
+        frames(&outputs)
+    }
+
+    fn phase(&self) -> Option<Phase> {
+        self.machine.info(&ID).map(|info| info.record.phase)
+    }
+
+    /// Agent 1 sends from machine 1 and everything was asked for.
+    fn receiving(&mut self) {
+        self.up(1, &[1]);
+        self.frame(1, offer(5 * GROUP));
+        self.handle(Input::Change { ticket: 1, id: ID, change: Change::Accept { folder: None } });
+        self.handle(Input::Space { id: ID, free: Ok(u64::MAX) });
+        let outputs = self.handle(Input::Opened { id: ID, result: Ok(RangeSet::new()) });
+        assert!(matches!(frames(&outputs)[..], [(_, FrameIn::Want(_))]));
+    }
+
+    /// A file for agent 1 was prepared.
+    fn sending(&mut self) -> Vec<Output> {
+        let record = outgoing(1, 0, 1);
+        self.handle(Input::Send { ticket: 1, record: Box::new(record) });
+        let prepared = Prepared { size: 5 * GROUP, root: [7; 32], sha256: [8; 32], modified: 1 };
+        self.handle(Input::Prepared { id: ID, result: Ok(prepared) })
+    }
+
+    fn later(&mut self, time: Duration) -> Vec<Output> {
+        self.now = self.now + time;
+        self.machine.handle_timeout(self.now);
+        std::iter::from_fn(|| self.machine.poll_output()).collect()
+    }
+}
+
+fn frames(outputs: &[Output]) -> Vec<(MachineId, FrameIn)> {
+    let sent = outputs.iter().filter_map(|output| match output {
+        Output::Transmit { peer, frame } => {
+            Some((*peer, FrameIn::decode(frame.clone()).expect("well formed")))
+        }
+        _ => None,
+    });
+    sent.collect()
+}
+
+fn want() -> FrameIn {
+    FrameIn::Want(Want { id: ID, ranges: vec![(0, 5)], verified: 0 })
+}
+
+#[test]
+fn a_machine_that_the_agent_is_not_pinned_to_changes_nothing() {
+    for standing in [Standing::Cancelled, Standing::Failed, Standing::Unknown, Standing::Paused] {
+        let mut end = End::new();
+        end.policy.deny(agent(1), Some(host(2)));
+        end.receiving();
+        assert_eq!(end.up(2, &[1]), vec![], "it learns of no transfer");
+        assert_eq!(end.frame(2, status(standing)), vec![]);
+        assert_eq!(end.frame(2, status(Standing::Active)), vec![]);
+        assert_eq!(end.phase(), Some(Phase::Active), "{standing:?}");
+        let mut end = End::new();
+        end.policy.deny(agent(1), Some(host(2)));
+        end.up(1, &[1]);
+        end.sending();
+        assert_eq!(end.up(2, &[1]), vec![], "nothing is offered to it");
+        assert_eq!(end.frame(2, status(Standing::Rejected)), vec![]);
+        assert_eq!(end.frame(2, want()), vec![]);
+        assert_eq!(end.phase(), Some(Phase::Offered));
+        end.frame(1, want());
+        assert_eq!(end.phase(), Some(Phase::Active));
+    }
+}
+
+#[test]
+fn blocked_agents_meet_silence() {
+    let mut end = End::new();
+    end.receiving();
+    end.policy.deny(agent(1), None);
+    for frame in [status(Standing::Active), want(), offer(5 * GROUP)] {
+        assert_eq!(end.frame(1, frame), vec![]);
+    }
+    let slice = SliceIn { id: ID, group: 0, proof: Bytes::new(), content: Bytes::new() };
+    let outputs = end.handle(Input::Content { peer: host(1), frame: slice.encode() });
+    assert_eq!(outputs, vec![], "what was asked for before is not stored");
+    let unknown = Status {
+        id: TransferId::new([9; 16]),
+        standing: Standing::Active,
+        verified: 0,
+        reason: String::new(),
+    };
+    assert_eq!(end.frame(1, FrameIn::Status(unknown.clone())), vec![]);
+    end.up(3, &[3]);
+    let answers = end.frame(3, FrameIn::Status(unknown.clone()));
+    assert_eq!(answers.len(), 1, "others hear that a transfer is not known: {answers:?}");
+    end.handle(Input::Down(host(1)));
+    assert_eq!(end.up(1, &[1]), vec![]);
+    let outputs = end.later(Duration::from_secs(300));
+    assert_eq!(end.phase(), Some(Phase::Failed), "it ends of itself");
+    assert_eq!(frames(&outputs), vec![], "without a word to the other end");
+    // A session that another agent has proven too is answered for that one only.
+    end.up(4, &[1, 3]);
+    assert_eq!(end.frame(4, status(Standing::Active)), vec![]);
+    assert_eq!(end.frame(4, FrameIn::Status(unknown)).len(), 1);
+}
+
+#[test]
+fn an_agent_blocked_while_it_is_sent_to_gets_nothing_more() {
+    let mut end = End::new();
+    end.up(1, &[1]);
+    end.sending();
+    end.policy.deny(agent(1), None);
+    assert_eq!(end.frame(1, want()), vec![]);
+    let info = end.machine.info(&ID).expect("known");
+    assert_eq!(info.record.phase, Phase::Failed);
+    assert_eq!(info.record.reason.as_deref(), Some("the agent is blocked"));
+}
+
+#[test]
+fn only_the_machine_that_offered_can_say_that_there_is_nothing() {
+    let mut end = End::new();
+    end.receiving();
+    end.up(2, &[1]);
+    end.frame(2, status(Standing::Unknown));
+    assert_eq!(end.phase(), Some(Phase::Active));
+    let slice = SliceIn { id: ID, group: 0, proof: Bytes::new(), content: Bytes::new() };
+    let slice = |n| Input::Content { peer: host(n), frame: slice.clone().encode() };
+    assert_eq!(end.handle(slice(2)), vec![], "nor is its content taken");
+    assert!(matches!(end.handle(slice(1))[..], [Output::Store(_)]));
+    // The agent moves there with its transfers.
+    end.handle(Input::Down(host(1)));
+    end.frame(2, offer(5 * GROUP));
+    assert_eq!(end.machine.info(&ID).and_then(|info| info.record.machine), Some(host(2)));
+    end.frame(2, status(Standing::Unknown));
+    assert_eq!(end.phase(), Some(Phase::Cancelled));
+}
+
+#[test]
+fn an_offer_goes_to_the_machine_that_came_up_until_one_accepts() {
+    let mut end = End::new();
+    end.up(1, &[1]);
+    end.sending();
+    let offered = frames(&end.up(2, &[1]));
+    assert!(matches!(offered[..], [(peer, FrameIn::Offer(_))] if peer == host(2)), "{offered:?}");
+    end.frame(1, want());
+    let told = end.frame(2, want());
+    let [(peer, FrameIn::Status(told))] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((*peer, told.standing), (host(2), Standing::Cancelled));
+    assert_eq!(end.frame(2, status(Standing::Rejected)), vec![]);
+    assert_eq!(end.phase(), Some(Phase::Active), "it is the other one's by now");
+    // When that one is gone, another may go on.
+    let offered = frames(&end.handle(Input::Down(host(1))));
+    assert!(matches!(offered[..], [(peer, FrameIn::Offer(_))] if peer == host(2)), "{offered:?}");
+    let outputs = end.handle(Input::Frame { peer: host(2), frame: want().encode() });
+    assert!(outputs.iter().any(|output| matches!(output, Output::Serve { .. })), "{outputs:?}");
+}
+
+#[test]
+fn a_peer_that_changes_its_mind_often_is_not_shown_as_often() {
+    let mut end = End::new();
+    end.receiving();
+    let mut events = 0;
+    for n in 0..1000 {
+        let standing = if n % 2 < 1 { Standing::Paused } else { Standing::Active };
+        let frame = status(if n < 500 { Standing::Paused } else { standing }).encode();
+        let outputs = end.handle(Input::Frame { peer: host(1), frame });
+        events += outputs.iter().filter(|output| matches!(output, Output::Event(_))).count();
+    }
+    assert!(events <= 2, "{events} events");
+    end.frame(1, status(Standing::Paused));
+    let outputs = end.later(Duration::from_secs(1));
+    let shown = outputs.iter().find_map(|output| match output {
+        Output::Event(event) => event.info().waiting,
+        _ => None,
+    });
+    assert_eq!(shown, Some(crate::Waiting::PeerPaused), "but how it stands in the end is");
+}
+
+#[test]
+fn a_sender_that_counts_it_as_complete_does_not_leave_it_waiting() {
+    let mut end = End::new();
+    end.receiving();
+    end.frame(1, status(Standing::Complete));
+    assert_eq!(end.phase(), Some(Phase::Failed));
+}

@@ -1,0 +1,304 @@
+//! How the finder runs its searches.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use bytes::Bytes;
+use x0x_core::{MachineId, PeerAddr, Tick};
+use x0x_identity::{MAX_CLOCK_SKEW, Shown};
+
+use super::{
+    Finder, FinderOutput, SEARCH_HOPS,
+    search::{Answer, Progress, Purpose, SEEDS, Search, Ticket},
+};
+use crate::{
+    addresses::usable_addresses,
+    config::MAX_SEARCHES,
+    error::RecordError,
+    frame::{Frame, Referral},
+    key::{LookupKey, Subject, epoch, open},
+    record::SignedRecord,
+};
+
+/// Records of one topic that a search brings.
+const ENOUGH: usize = 8;
+/// A search without holders to ask still waits this long for those whom its links ask.
+const WALK: Duration = Duration::from_millis(1200);
+/// How long a filing may take.
+const FILING: Duration = Duration::from_secs(30);
+
+/// What came of the sealed records in an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Opened {
+    /// They are true, or there is nothing to blame the sender for.
+    Fine,
+    Lies,
+}
+
+impl Finder {
+    pub(super) fn find(&mut self, now: Tick, ticket: u64, subject: Subject, deadline: Tick) {
+        let missed = self.misses.get(&subject).is_some_and(|until| now < *until);
+        let full = self.searches.len() >= MAX_SEARCHES;
+        if missed || full || deadline <= now {
+            if full {
+                self.metrics.refused_searches.inc();
+            }
+            return self.outputs.push_back(FinderOutput::Done { ticket });
+        }
+        self.metrics.searches.inc();
+        let mut searches = BTreeSet::new();
+        let wall = self.wall_at(now);
+        let mut days = vec![epoch(wall), epoch(wall + MAX_CLOCK_SKEW)];
+        days.dedup();
+        for day in days {
+            let key = LookupKey::of(&subject, day);
+            let purpose = Purpose::Find(ticket);
+            let id = self.begin(now, Search::new(subject, day, key, purpose, now, deadline));
+            let walked = self.spread(key, id, SEARCH_HOPS, None);
+            if let Some(search) = self.searches.get_mut(&id) {
+                search.walked = walked;
+            }
+            searches.insert(id);
+        }
+        let ids: Vec<u64> = searches.iter().copied().collect();
+        self.tickets.insert(ticket, Ticket { subject, searches, found: BTreeSet::new() });
+        for id in ids {
+            self.step(now, id);
+        }
+    }
+
+    pub(super) fn begin_filing(&mut self, now: Tick, subject: Subject, day: u64) {
+        if self.searches.len() < MAX_SEARCHES {
+            let key = LookupKey::of(&subject, day);
+            let search = Search::new(subject, day, key, Purpose::File, now, now + FILING);
+            let id = self.begin(now, search);
+            self.step(now, id);
+        } else {
+            self.filed(now, &subject, 0, None);
+        }
+    }
+
+    /// Climbs to the local id: those near it are met, and come to know this node.
+    pub(super) fn begin_settling(&mut self, now: Tick, subject: Subject) {
+        if self.searches.len() < MAX_SEARCHES {
+            let key = LookupKey::new(*self.local.as_bytes());
+            let day = epoch(self.wall_at(now));
+            let search = Search::new(subject, day, key, Purpose::Settle, now, now + FILING);
+            let id = self.begin(now, search);
+            self.step(now, id);
+        }
+    }
+
+    fn begin(&mut self, now: Tick, mut search: Search) -> u64 {
+        let id = self.rng.next_u64();
+        let best = self.volunteers.best(now, &search.key, SEEDS).into_iter();
+        search.seed(best.map(|peer| (peer, self.volunteers.addresses(&peer).to_vec())));
+        self.searches.insert(id, search);
+        id
+    }
+
+    pub(super) fn cancel(&mut self, ticket: u64) {
+        if let Some(ticket) = self.tickets.remove(&ticket) {
+            self.searches.retain(|id, _| !ticket.searches.contains(id));
+        }
+    }
+
+    /// Asks on, or ends the search.
+    fn step(&mut self, now: Tick, id: u64) {
+        let Some(mut search) = self.searches.remove(&id) else { return };
+        search.expire(now);
+        self.engage(now, id, &mut search);
+        let waits = matches!(search.purpose, Purpose::Find(_)) && now < search.begun + WALK;
+        if now >= search.until || (search.is_exhausted() && !waits) {
+            return self.end(now, id, &search);
+        }
+        let walk = Some(search.begun + WALK).filter(|_| waits);
+        let next = walk.into_iter().chain(search.next_deadline(now, &self.config));
+        search.next = next.fold(search.until, Ord::min);
+        self.searches.insert(id, search);
+    }
+
+    /// Turns to the best candidates that were not asked yet.
+    fn engage(&mut self, now: Tick, id: u64, search: &mut Search) {
+        while let Some(peer) = search.fresh(now, &self.config) {
+            if self.links.contains_key(&peer) {
+                self.send(peer, &Frame::Lookup { key: search.key, id, hops: 1 });
+                search.set(peer, Progress::Asked(now + self.config.ask_timeout));
+            } else if let Some(addresses) = search.dial(peer, now + self.config.dial_timeout) {
+                self.metrics.dials.inc();
+                let address = PeerAddr::known(peer, addresses.iter().copied());
+                self.outputs.push_back(FinderOutput::Dial(address));
+            }
+        }
+    }
+
+    /// The end of a search: a filing hands its record out, a caller is told.
+    fn end(&mut self, now: Tick, id: u64, search: &Search) {
+        let (answers, had) = search.answers();
+        match search.purpose {
+            Purpose::File => {
+                let holders = search.holders();
+                self.hand_out(search, &holders);
+                let known_before = self.was_filed(&search.subject, &search.key);
+                self.filed(now, &search.subject, holders.len(), known_before.then_some(had));
+            }
+            Purpose::Settle if answers > 0 => {
+                self.settled = Some(now);
+                self.metrics.settled.inc();
+            }
+            Purpose::Settle => {}
+            Purpose::Find(ticket) => {
+                let Some(caller) = self.tickets.get_mut(&ticket) else { return };
+                caller.searches.remove(&id);
+                if caller.searches.is_empty() {
+                    if caller.found.is_empty() {
+                        self.misses.put(caller.subject, now + self.config.miss);
+                        self.metrics.misses.inc();
+                    }
+                    self.tickets.remove(&ticket);
+                    self.outputs.push_back(FinderOutput::Done { ticket });
+                }
+            }
+        }
+    }
+
+    /// A session with a machine that a search may have dialled began.
+    pub(super) fn link_came(&mut self, now: Tick, peer: MachineId) {
+        let until = now + self.config.ask_timeout;
+        let mut ask = Vec::new();
+        for (id, search) in &mut self.searches {
+            // One that came too late for its time is asked all the same.
+            if let Some(Progress::Dialling(_) | Progress::Failed) = search.progress(peer) {
+                search.set(peer, Progress::Asked(until));
+                search.next = search.next.min(until);
+                ask.push(Frame::Lookup { key: search.key, id: *id, hops: 1 });
+            }
+        }
+        for frame in ask {
+            self.send(peer, &frame);
+        }
+    }
+
+    /// A candidate cannot be reached, or its session ended.
+    pub(super) fn candidate_lost(&mut self, now: Tick, peer: MachineId) {
+        let mut touched = Vec::new();
+        for (id, search) in &mut self.searches {
+            if let Some(Progress::Dialling(_) | Progress::Asked(_)) = search.progress(peer) {
+                search.failed(peer);
+                touched.push(*id);
+            }
+        }
+        for id in touched {
+            self.step(now, id);
+        }
+    }
+
+    pub(super) fn run_searches(&mut self, now: Tick) {
+        let due = self.searches.iter().filter(|(_, search)| search.next <= now);
+        let due: Vec<u64> = due.map(|(id, _)| *id).collect();
+        for id in due {
+            self.step(now, id);
+        }
+    }
+
+    /// A peer answered a search of this node.
+    pub(super) fn answered(
+        &mut self,
+        now: Tick,
+        peer: MachineId,
+        id: u64,
+        key: LookupKey,
+        answer: &Answer,
+    ) {
+        let Some(search) = self.searches.get(&id) else { return };
+        let asked = matches!(search.progress(peer), Some(Progress::Asked(_) | Progress::Silent));
+        if key != search.key || !(asked || search.walked.contains(&peer)) {
+            return self.metrics.refused_unasked.inc();
+        }
+        let (subject, holds) = (search.subject, answer.holds);
+        let had =
+            search.purpose == Purpose::File && self.is_earlier(&subject, &key, &answer.sealed);
+        let opened = self.open_all(now, peer, id, &answer.sealed);
+        let Some(search) = self.searches.get_mut(&id) else { return };
+        match opened {
+            // Whoever lies about records does so about machines.
+            Opened::Lies if asked => search.set(peer, Progress::Failed),
+            Opened::Fine if asked => {
+                search.set(peer, Progress::Answered { holds, had });
+                for referral in &answer.referrals {
+                    self.refer(now, peer, id, referral);
+                }
+            }
+            _ => {}
+        }
+        self.step(now, id);
+    }
+
+    /// A peer names a machine. It is a candidate of this search and no more until somebody meets it: what
+    /// a liar invents is not passed on.
+    fn refer(&mut self, now: Tick, peer: MachineId, id: u64, referral: &Referral) {
+        let Some(path) = self.links.get(&peer).map(|link| link.path) else { return };
+        let machine = referral.machine;
+        if machine == self.local || self.volunteers.is_shunned(now, &machine) {
+            return;
+        }
+        let named = referral.addresses.iter().copied().filter(|address| path.may_name(*address));
+        let named = usable_addresses(named, self.config.allow_loopback);
+        let mut addresses = self.volunteers.addresses(&machine).to_vec();
+        addresses.extend(named);
+        let addresses = usable_addresses(addresses, self.config.allow_loopback);
+        if let Some(search) = self.searches.get_mut(&id) {
+            search.named(machine, peer, addresses);
+        }
+    }
+
+    /// Opens and verifies what came; lies are remembered.
+    fn open_all(&mut self, now: Tick, peer: MachineId, id: u64, sealed: &[Bytes]) -> Opened {
+        let wall = self.wall_at(now);
+        let mut result = Opened::Fine;
+        for sealed in sealed {
+            let Some(search) = self.searches.get(&id) else { break };
+            let Purpose::Find(ticket) = search.purpose else { break };
+            let opened = open(&search.subject, search.day, sealed);
+            let record = opened.and_then(|record| SignedRecord::decode(&record).ok());
+            let verified = record.map(|record| record.verify(&search.subject, wall));
+            // Of a topic anybody may file anything; and passed back by a link it may be another's lie.
+            let is_blamed =
+                matches!(search.subject, Subject::Agent(_)) && !search.walked.contains(&peer);
+            match verified {
+                Some(Ok(record)) => self.found(ticket, record),
+                // A record that ended on its way is no lie.
+                Some(Err(RecordError::Expired)) => self.metrics.refused_expired.inc(),
+                None | Some(Err(_)) => {
+                    self.metrics.refused_records.inc();
+                    if is_blamed {
+                        self.volunteers.lied(now, peer, &mut self.rng);
+                        result = Opened::Lies;
+                    }
+                }
+            }
+        }
+        result
+    }
+
+    fn found(&mut self, ticket: u64, record: SignedRecord) {
+        let Some(caller) = self.tickets.get_mut(&ticket) else { return };
+        let stated = record.record();
+        if stated.machine == self.local || caller.found.contains(&(stated.agent, stated.machine)) {
+            return;
+        }
+        if !self.policy.accepts(&stated.binding(), Shown::Record) {
+            return self.metrics.refused_policy.inc();
+        }
+        caller.found.insert((stated.agent, stated.machine));
+        self.metrics.found.inc();
+        let enough = match caller.subject {
+            Subject::Agent(_) => true,
+            Subject::Topic(_) => caller.found.len() >= ENOUGH,
+        };
+        self.outputs.push_back(FinderOutput::Found { ticket, record });
+        if enough {
+            self.cancel(ticket);
+            self.outputs.push_back(FinderOutput::Done { ticket });
+        }
+    }
+}
