@@ -29,7 +29,7 @@ use crate::{
     mail,
     presence::{Below, reach_suspects, start_finding, start_presence, watch_contacts},
     proofs::{Keeper, PROOFS},
-    sealed_letters::{Over, start_letters},
+    sealed_letters::start_letters,
     topic_peers::keep_linked,
     topics::TopicNames,
     trust::{Gate, Notices},
@@ -98,19 +98,8 @@ impl AgentBuilder {
             Below { node: &node, membership: &membership, agent, gate: &gate, clock: &clock, seed };
         let (presence, finding, discovery) =
             start_seeing(&config, &identity, &gossip, &below).await?;
-        let mail::Started { direct, mail, letters, itself, tasks } = started;
-        let over = Over {
-            identity: &identity,
-            gate: &gate,
-            node: &node,
-            membership: &membership,
-            direct: &direct,
-            mail: &mail,
-            store: letters,
-            itself: &itself,
-            clock: &clock,
-        };
-        let letters = start_letters(&config, over).await?;
+        let letters = start_letters(&config, &identity, &started, &below).await?;
+        let mail::Started { direct, mail, itself, tasks, .. } = started;
         let kem_public = identity.agent_kem.public_key().as_bytes().to_vec();
         let standing = standing(&config, keys, identity, &gossip, &gate, &clock);
         let effects = effects(&gate, &node, &discovery, &presence, &mail.outbox, changes);

@@ -6,13 +6,10 @@ use std::{
     time::Duration,
 };
 
-use x0x_core::{AgentId, Clock, MachineId, PeerAddr};
+use x0x_core::{AgentId, MachineId, PeerAddr};
 use x0x_direct::{
-    Direct, MessageId, Standing,
-    letters::{
-        LetterStore, Letters, LettersParts, LettersStatus, Places, StoredLetters, Trusts,
-        place_rank,
-    },
+    MessageId, Standing,
+    letters::{Letters, LettersParts, LettersStatus, Places, StoredLetters, Trusts, place_rank},
 };
 use x0x_gossip_membership::{Membership, Peer};
 use x0x_identity::Identity;
@@ -20,7 +17,8 @@ use x0x_transport::{BoxFuture, Node, ReachClass, Transport};
 use x0x_trust::{Action, Level};
 
 use crate::{
-    Agent, AgentConfig, StartError, agent::Inner, builder::layer, mail::Mail, trust::Gate,
+    Agent, AgentConfig, StartError, agent::Inner, builder::layer, mail, presence::Below,
+    trust::Gate,
 };
 
 /// Machines that suit a mailbox best and are met for it.
@@ -121,29 +119,18 @@ impl Agent {
     }
 }
 
-/// What letters are started over.
-pub(crate) struct Over<'a> {
-    pub(crate) identity: &'a Identity,
-    pub(crate) gate: &'a Gate,
-    pub(crate) node: &'a Arc<Node>,
-    pub(crate) membership: &'a Membership,
-    pub(crate) direct: &'a Direct,
-    pub(crate) mail: &'a Mail,
-    pub(crate) store: Arc<dyn LetterStore>,
-    pub(crate) itself: &'a Arc<OnceLock<Weak<Inner>>>,
-    pub(crate) clock: &'a Arc<dyn Clock>,
-}
-
 /// Starts letters, with what an earlier run left.
 pub(crate) async fn start_letters(
     config: &AgentConfig,
-    over: Over<'_>,
+    identity: &Identity,
+    started: &mail::Started,
+    below: &Below<'_>,
 ) -> Result<Letters, StartError> {
-    let Over { identity, gate, node, membership, direct, mail, store, itself, clock } = over;
+    let mail::Started { direct, mail, letters: store, itself, .. } = started;
     let stored: StoredLetters = store.load().await.map_err(layer("direct"))?;
     let meeting = Meeting {
-        membership: membership.clone(),
-        node: Arc::clone(node),
+        membership: below.membership.clone(),
+        node: Arc::clone(below.node),
         itself: Arc::clone(itself),
     };
     let parts = LettersParts {
@@ -152,12 +139,12 @@ pub(crate) async fn start_letters(
         direct: direct.clone(),
         outbox: mail.outbox.clone(),
         mailing: mail.mailing.clone(),
-        store,
+        store: Arc::clone(store),
         stored,
-        trusts: Arc::new(gate.clone()),
+        trusts: Arc::new(below.gate.clone()),
         places: Arc::new(meeting),
-        clock: Arc::clone(clock),
+        clock: Arc::clone(below.clock),
         config: config.letters.clone(),
     };
-    Letters::start(Arc::<Node>::clone(node), parts).map_err(layer("direct"))
+    Letters::start(Arc::<Node>::clone(below.node), parts).map_err(layer("direct"))
 }

@@ -17,9 +17,7 @@ use serde_json::{Value, json};
 use x0x_api::types::{AnnounceRequest, PublishRequest, SubscribeRequest};
 use x0x_api::{Base64, Operation};
 
-use crate::args::{
-    Arguments, Command, DiagnosticsCommand, Keep, NetworkCommand, PeersCommand, WsCommand,
-};
+use crate::args::{Arguments, Command, Keep, WsCommand};
 use crate::client::{Call, Client};
 use crate::discover::Target;
 use crate::error::Result;
@@ -48,21 +46,10 @@ pub(crate) fn run(arguments: Arguments, output: &mut Output) -> Result<()> {
         Command::Announce { include_user, consent } => {
             show(&client()?, &announce(include_user, consent)?, output)
         }
-        Command::Peers { command: None } => show(&client()?, &Call::new(Operation::Peers), output),
-        Command::Peers { command: Some(PeersCommand::Events(limit)) } => {
-            network::peer_events(&client()?, limit, output)
-        }
-        Command::Network { command: None } => network::overview(&client()?, output),
-        Command::Network { command: Some(NetworkCommand::Status) } => {
-            show(&client()?, &Call::new(Operation::NetworkStatus), output)
-        }
+        Command::Peers { command } => network::peers(&client()?, command, output),
+        Command::Network { command } => network::run(&client()?, command, output),
         Command::Topics => network::topics(&client()?, output),
-        Command::Diagnostics(DiagnosticsCommand::Connectivity) => {
-            show(&client()?, &Call::new(Operation::Connectivity), output)
-        }
-        Command::Diagnostics(DiagnosticsCommand::Gossip) => {
-            show(&client()?, &Call::new(Operation::GossipDiagnostics), output)
-        }
+        Command::Diagnostics(command) => network::diagnose(&client()?, &command, output),
         Command::Agents { command } => agents::run(&client()?, command, output),
         Command::Users(command) => agents::users(&client()?, command, output),
         Command::Find { agent } => presence::find(&client()?, &agent, output),

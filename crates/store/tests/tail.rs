@@ -1,6 +1,5 @@
 //! A file of the tail that is in the tables and could not be emptied.
 
-
 mod support;
 
 use std::{fs, path::PathBuf};

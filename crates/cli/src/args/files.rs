@@ -26,6 +26,9 @@ pub(crate) struct ReceiveFileArguments {
     /// Accept the files that this agent offers, and show their progress
     #[arg(long, value_name = "AGENT")]
     pub(crate) accept_from: Option<String>,
+    /// Wait for an offer when there is none yet
+    #[arg(long, requires = "accept_from")]
+    pub(crate) wait: bool,
     /// Where they go, if not into the daemon's folder of received files
     #[arg(long, value_name = "DIR", requires = "accept_from")]
     pub(crate) output_dir: Option<PathBuf>,

@@ -19,7 +19,7 @@ use crate::args::{AcceptFileArguments, ReceiveFileArguments, SendFileArguments};
 use crate::client::{Call, Client};
 use crate::error::{Failure, Result};
 use crate::escape::escape;
-use crate::events::EventReader;
+use crate::events::{EventReader, ServerEvent};
 use crate::output::{Output, table};
 
 const BAR: &str = "{prefix} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta} {msg}";
@@ -124,14 +124,10 @@ pub(super) fn receive(
     arguments: ReceiveFileArguments,
     output: &mut Output,
 ) -> Result<()> {
-    let ReceiveFileArguments { accept_from, output_dir } = arguments;
-    let events = client.stream(Operation::FileEvents)?;
-    let answer: TransfersResponse = client.fetch(&Call::new(Operation::Transfers))?;
-    let mut waiting = answer.transfers;
-    waiting.retain(|transfer| {
-        transfer.state == TransferState::Offered
-            && transfer.direction == TransferDirection::Receiving
-    });
+    let ReceiveFileArguments { accept_from, wait, output_dir } = arguments;
+    // Listened to before there is anything to hear.
+    let mut events = client.stream(Operation::FileEvents)?;
+    let mut waiting = offers(client, accept_from.as_deref())?;
     let Some(agent) = accept_from else {
         let mut rows = vec![["ID", "FROM", "SIZE", "NAME"].map(str::to_owned).to_vec()];
         rows.extend(waiting.iter().map(|transfer| {
@@ -142,15 +138,39 @@ pub(super) fn receive(
         let answer = json!({ "ok": true, "transfers": waiting });
         return output.report(&table(&rows), &answer);
     };
-    waiting.retain(|transfer| transfer.remote_agent_id.to_string() == agent.to_lowercase());
     if waiting.is_empty() {
-        return Err(Failure::Other(anyhow!("{agent} offers no file")));
+        if !wait {
+            return Err(Failure::Other(anyhow!("{agent} offers no file; --wait waits for one")));
+        }
+        eprintln!("waiting for a file; Ctrl-C ends");
+    }
+    while waiting.is_empty() {
+        next_event(&mut events)?;
+        waiting = offers(client, Some(&agent))?;
     }
     for transfer in &waiting {
         client.call(&accept_call(&transfer.transfer_id, output_dir.as_deref())?)?;
     }
     let ids = waiting.into_iter().map(|transfer| transfer.transfer_id).collect();
     follow(look_at(client), events, ids, output)
+}
+
+/// The files that are offered, by anyone or by one agent.
+fn offers(client: &Client, agent: Option<&str>) -> Result<Vec<Transfer>> {
+    let answer: TransfersResponse = client.fetch(&Call::new(Operation::Transfers))?;
+    let mut offers = answer.transfers;
+    let by = agent.map(str::to_lowercase);
+    offers.retain(|transfer| {
+        transfer.state == TransferState::Offered
+            && transfer.direction == TransferDirection::Receiving
+            && by.as_ref().is_none_or(|by| transfer.remote_agent_id.to_string() == *by)
+    });
+    Ok(offers)
+}
+
+fn next_event(events: &mut EventReader) -> Result<ServerEvent> {
+    let event = events.next().context("the stream of events broke off")?;
+    Ok(event.ok_or_else(|| anyhow!("the daemon ended; transfers go on when it runs"))?)
 }
 
 /// Refuses an offered file.
@@ -195,9 +215,7 @@ fn follow(
             }
             continue;
         }
-        let event = events.next().context("the stream of events broke off")?;
-        let event =
-            event.ok_or_else(|| anyhow!("the daemon ended; the transfer goes on when it runs"))?;
+        let event = next_event(&mut events)?;
         if event.name == TRANSFER {
             let transfer: Transfer = serde_json::from_str(&event.data)?;
             note(&bars, &transfer, &mut ids, output)?;

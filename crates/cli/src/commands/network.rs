@@ -5,14 +5,54 @@ use x0x_api::Operation;
 use x0x_api::event::{PEER_LIFECYCLE, PeerChange};
 use x0x_api::types::{GossipDiagnosticsResponse, GossipLink, GossipTopic, NetworkStatusResponse};
 
-use super::pubsub::{Printed, follow, short};
-use crate::args::Limit;
+use super::{
+    pubsub::{Printed, follow, short},
+    show,
+};
+use crate::args::{DiagnosticsCommand, Limit, NetworkCommand, PeersCommand};
 use crate::client::{Call, Client};
 use crate::error::Result;
 use crate::output::{Output, table};
 
+/// Runs a command of `x0x network`.
+pub(super) fn run(
+    client: &Client,
+    command: Option<NetworkCommand>,
+    output: &mut Output,
+) -> Result<()> {
+    match command {
+        None => overview(client, output),
+        Some(NetworkCommand::Status) => show(client, &Call::new(Operation::NetworkStatus), output),
+    }
+}
+
+/// Runs a command of `x0x peers`.
+pub(super) fn peers(
+    client: &Client,
+    command: Option<PeersCommand>,
+    output: &mut Output,
+) -> Result<()> {
+    match command {
+        None => show(client, &Call::new(Operation::Peers), output),
+        Some(PeersCommand::Events(limit)) => peer_events(client, limit, output),
+    }
+}
+
+/// Runs a command of `x0x diagnostics`.
+pub(super) fn diagnose(
+    client: &Client,
+    command: &DiagnosticsCommand,
+    output: &mut Output,
+) -> Result<()> {
+    let operation = match command {
+        DiagnosticsCommand::Connectivity => Operation::Connectivity,
+        DiagnosticsCommand::Gossip => Operation::GossipDiagnostics,
+    };
+    show(client, &Call::new(operation), output)
+}
+
 /// Shows the links of this machine, and what stands behind them.
-pub(super) fn overview(client: &Client, output: &mut Output) -> Result<()> {
+fn overview(client: &Client, output: &mut Output) -> Result<()> {
     let status: NetworkStatusResponse = client.fetch(&Call::new(Operation::NetworkStatus))?;
     let gossip = diagnostics(client)?;
     let answer = json!({
@@ -38,7 +78,7 @@ pub(super) fn overview(client: &Client, output: &mut Output) -> Result<()> {
 }
 
 /// Shows sessions as they begin and end.
-pub(super) fn peer_events(client: &Client, limit: Limit, output: &mut Output) -> Result<()> {
+fn peer_events(client: &Client, limit: Limit, output: &mut Output) -> Result<()> {
     let mut events = client.stream(Operation::PeerEvents)?;
     eprintln!("listening; Ctrl-C ends");
     follow(&mut events, limit, |event| {

@@ -23,9 +23,10 @@ const SEND_WINDOW: u64 = 4 << 20;
 /// First guess of the round trip. The standard's 333 ms makes the first retransmission wait for
 /// a second, which a handshake of eleven datagrams feels at any loss.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
-/// Packets that the peer acknowledges together, or after the usual delay of 25 ms at most. A signed
-/// message takes three: with QUIC's usual two it would cost two acknowledgements, each of which wakes
-/// the sender for nothing (draft-ietf-quic-ack-frequency).
+/// Packets of the dialler that are acknowledged together, or after the usual delay of 25 ms at most. A
+/// signed message takes three: with QUIC's usual two it would cost two acknowledgements, each of which
+/// wakes the sender for nothing (draft-ietf-quic-ack-frequency). For an acceptor that wished the same,
+/// the frame that says so would not fit into its first flight.
 const ACK_EVERY: u32 = 8;
 /// Largest UDP payload that is probed for: an Ethernet frame with IPv6 and some tunnel overhead.
 /// Jumbo settings were seen to hang a transfer.
@@ -85,11 +86,13 @@ impl QuicConfig {
     pub(crate) fn transport(&self, side: Side) -> Option<TransportConfig> {
         let mut mtu = MtuDiscoveryConfig::default();
         mtu.upper_bound(MAX_UDP_PAYLOAD);
-        let mut acknowledgements = AckFrequencyConfig::default();
-        acknowledgements.ack_eliciting_threshold(VarInt::from_u32(ACK_EVERY - 1));
         let mut transport = TransportConfig::default();
+        if side == Side::Dialer {
+            let mut acknowledgements = AckFrequencyConfig::default();
+            acknowledgements.ack_eliciting_threshold(VarInt::from_u32(ACK_EVERY - 1));
+            transport.ack_frequency_config(Some(acknowledgements));
+        }
         transport
-            .ack_frequency_config(Some(acknowledgements))
             .max_concurrent_bidi_streams(VarInt::from_u32(0))
             .max_concurrent_uni_streams(VarInt::from_u32(MAX_STREAMS))
             .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
