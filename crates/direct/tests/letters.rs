@@ -340,6 +340,8 @@ enum Way {
     Floods,
     /// Gives out old letters again.
     Replays,
+    /// Lists them in all mailboxes but their own.
+    Mislabels,
 }
 
 impl Hostile {
@@ -390,6 +392,15 @@ impl Hostile {
                             bytes: 1,
                         }));
                     }
+                    Way::Mislabels => {
+                        let elsewhere = |letter: &Listed| {
+                            let Listed { tag: own, digest, bytes } = *letter;
+                            let others = tags.iter().filter(move |tag| **tag != own);
+                            let listed = others.map(move |tag| Listed { tag: *tag, digest, bytes });
+                            listed.collect::<Vec<_>>()
+                        };
+                        letters = letters.iter().flat_map(elsewhere).collect();
+                    }
                     _ => {}
                 }
                 vec![Frame::Listing { letters, more: self.way == Way::Floods }]
@@ -413,6 +424,10 @@ impl Hostile {
             Way::Tampers => whole.as_ref().map(changed),
             Way::Floods => Some("what never was".into()),
             Way::Hides | Way::Replays => whole,
+            Way::Mislabels => {
+                let mut kept = self.kept.iter();
+                kept.find(|((_, name), _)| *name == digest).map(|(_, sealed)| sealed.clone())
+            }
         };
         let answer = Frame::Fetched { digest, sealed };
         vec![answer.clone(), answer]
@@ -421,7 +436,15 @@ impl Hostile {
 
 #[tokio::test(start_paused = true)]
 async fn one_honest_holder_among_hostile_ones_is_enough() {
-    let ways = [Way::Tampers, Way::Withholds, Way::Hides, Way::Silent, Way::Floods, Way::Replays];
+    let ways = [
+        Way::Tampers,
+        Way::Withholds,
+        Way::Hides,
+        Way::Silent,
+        Way::Floods,
+        Way::Replays,
+        Way::Mislabels,
+    ];
     for (way, first) in ways.into_iter().zip((20..).step_by(10)) {
         let world = World::new();
         let (recipient, sender) = world.pair().await;
@@ -445,6 +468,7 @@ async fn one_honest_holder_among_hostile_ones_is_enough() {
         match way {
             Way::Tampers | Way::Floods => assert!(metrics.tampered.value() > 0, "{way:?}"),
             Way::Withholds => assert!(metrics.withheld.value() > 0, "{way:?}"),
+            Way::Mislabels => assert!(metrics.refused_letters.value() > 0, "{way:?}"),
             _ => {}
         }
         eventually("the honest one forgets", async || honest.letters.status().await.held == 0)

@@ -358,6 +358,11 @@ impl Finder {
         if !self.config.holds || sealed.is_empty() {
             return false;
         }
+        // A topic's records, which anybody may file, take no place of an agent's.
+        if topic != key.is_topic() {
+            self.metrics.refused_kind.inc();
+            return false;
+        }
         // Nobody fills the place of an agent that it does not run.
         let own = |agent: &AgentId| {
             let subject = Subject::Agent(*agent);

@@ -140,7 +140,8 @@ pub enum Frame {
     Store {
         /// The key.
         key: LookupKey,
-        /// Whether it is a topic's: an agent's must be of an agent that the sender proved.
+        /// Whether it is a topic's, as [`LookupKey::is_topic`] says: an agent's must be of an agent that
+        /// the sender proved.
         topic: bool,
         /// The record; at most [`MAX_SEALED`] bytes.
         sealed: Bytes,

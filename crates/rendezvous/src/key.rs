@@ -2,7 +2,8 @@
 //!
 //! A key is a hash of the id and the day, so that whoever sees a lookup learns nothing of an id that it
 //! does not know already, and the keys of two days cannot be put together. From the id follows, in
-//! another way, the key that opens the record: holders keep what they cannot read.
+//! another way, the key that opens the record: holders keep what they cannot read. The last bit of a key tells its
+//! kind, so that nothing is filed in an agent's place under another name.
 
 use std::{fmt, time::Duration};
 
@@ -22,6 +23,8 @@ const SALT_LEN: usize = 16;
 const TAG_LEN: usize = 16;
 const KEY_CONTEXT: &str = "x0x rendezvous lookup key 1";
 const SEAL_CONTEXT: &str = "x0x rendezvous seal 1";
+/// Of the last byte of a key: set in those of topics, and not in those of agents.
+const TOPIC_BIT: u8 = 1;
 
 /// What is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,6 +37,10 @@ pub enum Subject {
 }
 
 impl Subject {
+    const fn is_topic(&self) -> bool {
+        matches!(self, Self::Topic(_))
+    }
+
     const fn parts(&self) -> (u8, &[u8; 32]) {
         match self {
             Self::Agent(agent) => (1, agent.as_bytes()),
@@ -63,7 +70,15 @@ impl LookupKey {
     /// That of a subject in an epoch.
     #[must_use]
     pub fn of(subject: &Subject, epoch: u64) -> Self {
-        Self(subject.derive(KEY_CONTEXT, epoch))
+        let mut key = subject.derive(KEY_CONTEXT, epoch);
+        key[31] = key[31] & !TOPIC_BIT | if subject.is_topic() { TOPIC_BIT } else { 0 };
+        Self(key)
+    }
+
+    /// Whether topics have such keys; agents have the others.
+    #[must_use]
+    pub const fn is_topic(&self) -> bool {
+        self.0[31] & TOPIC_BIT != 0
     }
 
     /// As received.
@@ -153,6 +168,14 @@ mod tests {
         assert_ne!(keys[0].distance(&a), keys[0].distance(&b));
         assert_ne!(keys[0].distance(&a), keys[1].distance(&a));
         assert_eq!(epoch(WallTime::from_millis(86_400_000 * 7 + 5)), 7);
+    }
+
+    #[test]
+    fn a_key_tells_its_kind() {
+        for day in 0..64 {
+            assert!(!LookupKey::of(&AGENT, day).is_topic(), "day {day}");
+            assert!(LookupKey::of(&TOPIC, day).is_topic(), "day {day}");
+        }
     }
 
     #[test]

@@ -126,6 +126,8 @@ finder_metrics! {
         refused_stores,
         /// Refused: a record of an agent that its sender does not run.
         refused_foreign,
+        /// Refused: a record filed as of another kind than its key is.
+        refused_kind,
         /// Refused: answers that nobody asked for.
         refused_unasked,
         /// Refused: records that are not of their subject or not signed by it.

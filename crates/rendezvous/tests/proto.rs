@@ -204,8 +204,14 @@ fn keys_and_seals_are_as_documented() {
     let mut input = vec![1];
     input.extend_from_slice(&[7; 32]);
     input.extend_from_slice(&20_833_u64.to_be_bytes());
-    let key = blake3::derive_key("x0x rendezvous lookup key 1", &input);
+    let mut key = blake3::derive_key("x0x rendezvous lookup key 1", &input);
+    key[31] &= 0xfe;
     assert_eq!(LookupKey::of(&subject, 20_833), LookupKey::new(key));
+    let topic = [&[2], &input[1..]].concat();
+    let mut topic_key = blake3::derive_key("x0x rendezvous lookup key 1", &topic);
+    topic_key[31] |= 1;
+    let topic = Subject::Topic([7; 32].into());
+    assert_eq!(LookupKey::of(&topic, 20_833), LookupKey::new(topic_key));
     // The bytes of the distance are those of the key where the other id is all zeros.
     let (near, far) = (MachineId::new(key), MachineId::new(key.map(|byte| !byte)));
     let distance = |machine| LookupKey::new(key).distance(&machine);

@@ -4,7 +4,11 @@
 //! A letter names the one before it. It is delivered after that one, however it came, and when nobody
 //! brings it in time, with a [`Gap`] to tell. A holder that gives something else than it listed has
 //! changed it; the letter is fetched elsewhere, and a holder that does so again is asked no more.
+//!
+//! What a holder lists proves nothing, not even whose mailbox a letter lay in. So a letter is known by
+//! mailbox and digest: who lists it in a wrong mailbox does not touch the one in the right mailbox.
 
+mod blame;
 mod event;
 mod lane;
 
@@ -17,7 +21,10 @@ use std::{
 use x0x_core::{AgentId, Machine, MachineId, Tick, WallTime};
 
 pub use self::event::{CollectorInput, CollectorOutput, Gap, Taken};
-use self::lane::{Lane, Next};
+use self::{
+    blame::MAX_BROKEN,
+    lane::{Lane, Next},
+};
 use super::{
     config::LettersConfig,
     letter::Opened,
@@ -37,9 +44,10 @@ pub const MAX_WAITING_BYTES: usize = 32 * 1024 * 1024;
 const FETCH_WINDOW: usize = 4;
 /// How long a holder may take to give a letter.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(20);
-/// After so many changed letters a holder is not asked any more, for this time.
-const MAX_LIES: u32 = 3;
-const SHUNNED_FOR: Duration = Duration::from_secs(3600);
+/// Letters of one holder that are not settled; it lists the others when it is asked again.
+const MAX_OPEN: usize = 512;
+/// How soon a holder that has more is asked again.
+const MORE_PAUSE: Duration = Duration::from_secs(5);
 /// How soon a machine that does not answer is asked again, and how often.
 const ASK_AGAIN: Duration = Duration::from_secs(15);
 const MAX_ASKED_AGAIN: u32 = 3;
@@ -47,6 +55,11 @@ const MAX_ASKED_AGAIN: u32 = 3;
 const MAX_ASKED_HOLDERS: usize = 1024;
 /// Gaps remembered; the oldest goes.
 const MAX_GAPS: usize = 64;
+
+/// The sender of letters and the period of the mailbox that they lie in.
+type Mailbox = (AgentId, u64);
+/// A letter in a mailbox.
+type Key = (Mailbox, Digest);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
@@ -60,7 +73,6 @@ enum Stage {
 
 #[derive(Debug)]
 struct Item {
-    mailbox: (AgentId, u64),
     holders: BTreeSet<MachineId>,
     stage: Stage,
 }
@@ -73,10 +85,18 @@ struct Holding {
     unanswered: u32,
     ask_at: Option<Tick>,
     fetching: usize,
+    /// Lists that it owes.
+    expected: usize,
     lies: u32,
+    /// Listed letters that it had not, since it was asked.
+    missing: u32,
+    /// Letters that did not open; as many mailboxes as `MAX_BLAMED`.
+    broken: BTreeMap<Mailbox, u32>,
     shunned_until: Option<Tick>,
-    /// It has more than it listed.
+    /// It has more than it listed, or than it gave in time.
     more: bool,
+    /// Something of it was settled since it was asked.
+    settled: bool,
 }
 
 /// See the module documentation.
@@ -87,8 +107,11 @@ pub struct Collector {
     /// Wall time at some tick.
     wall: (Tick, WallTime),
     holders: BTreeMap<MachineId, Holding>,
-    items: BTreeMap<Digest, Item>,
-    done: VecDeque<Digest>,
+    items: BTreeMap<Key, Item>,
+    /// What is asked of whom: a digest of one machine in one mailbox at a time, for its answer names
+    /// no mailbox.
+    fetching: BTreeMap<(MachineId, Digest), Mailbox>,
+    done: VecDeque<Key>,
     lanes: BTreeMap<(AgentId, MachineId), Lane>,
     waiting_bytes: usize,
     gaps: VecDeque<Gap>,
@@ -105,6 +128,7 @@ impl Collector {
             wall: (Tick::ZERO, WallTime::from_millis(0)),
             holders: BTreeMap::new(),
             items: BTreeMap::new(),
+            fetching: BTreeMap::new(),
             done: VecDeque::new(),
             lanes: BTreeMap::new(),
             waiting_bytes: 0,
@@ -118,10 +142,10 @@ impl Collector {
         self.gaps.iter()
     }
 
-    /// The sender of a letter that is known to be somewhere, and the period of its mailbox.
+    /// The sender of a letter that is being fetched from a machine, and the period of its mailbox.
     #[must_use]
-    pub fn mailbox(&self, digest: &Digest) -> Option<(AgentId, u64)> {
-        self.items.get(digest).map(|item| item.mailbox)
+    pub fn fetching(&self, peer: MachineId, digest: Digest) -> Option<(AgentId, u64)> {
+        self.fetching.get(&(peer, digest)).copied()
     }
 
     /// Letters that are known to be somewhere, and not delivered yet.
@@ -154,18 +178,21 @@ impl Collector {
     fn down(&mut self, now: Tick, peer: MachineId) {
         let Some(holder) = self.holders.get_mut(&peer) else { return };
         (holder.connected, holder.ask_at, holder.fetching) = (false, None, 0);
+        (holder.expected, holder.more, holder.settled) = (0, false, false);
+        holder.broken.clear();
+        self.fetching.retain(|(from, _), _| *from != peer);
         let mut gone = Vec::new();
-        for (digest, item) in &mut self.items {
+        for (key, item) in &mut self.items {
             item.holders.remove(&peer);
             if matches!(item.stage, Stage::Fetching(from, _) if from == peer) {
                 item.stage = Stage::Listed;
             }
             if item.stage == Stage::Listed && item.holders.is_empty() {
-                gone.push(*digest);
+                gone.push(*key);
             }
         }
-        for digest in gone {
-            self.items.remove(&digest);
+        for key in gone {
+            self.items.remove(&key);
         }
         self.fetch(now);
     }
@@ -178,7 +205,7 @@ impl Collector {
                 holder.unanswered += 1;
                 let again = holder.unanswered <= MAX_ASKED_AGAIN;
                 holder.ask_at = Some(now + if again { ASK_AGAIN } else { interval });
-                holder.more = false;
+                (holder.more, holder.settled, holder.missing) = (false, false, 0);
                 self.outputs.push_back(CollectorOutput::Ask(*peer));
             }
         }
@@ -192,6 +219,10 @@ impl Collector {
         more: bool,
     ) {
         let Some(holder) = self.holders.get_mut(&peer) else { return };
+        if holder.expected == 0 {
+            return self.metrics.refused_unsolicited.inc();
+        }
+        holder.expected -= 1;
         if !holder.connected || holder.shunned_until.is_some_and(|until| until > now) {
             return;
         }
@@ -199,10 +230,30 @@ impl Collector {
         if std::mem::take(&mut holder.unanswered) > 0 {
             holder.ask_at = holder.asked.map(|asked| asked + self.config.ask_interval);
         }
-        let mut delete: BTreeMap<(AgentId, u64), Vec<Digest>> = BTreeMap::new();
+        for (mailbox, digests) in self.sort(peer, letters) {
+            self.delete(peer, mailbox, &digests);
+            if let Some(holder) = self.holders.get_mut(&peer) {
+                holder.settled = true;
+            }
+        }
+        self.fetch(now);
+        self.ask_for_more(now, peer);
+    }
+
+    /// Remembers who has which letter. What of them is to be deleted.
+    fn sort(
+        &mut self,
+        peer: MachineId,
+        letters: Vec<(AgentId, u64, Digest, bool)>,
+    ) -> BTreeMap<Mailbox, Vec<Digest>> {
+        let mut delete: BTreeMap<Mailbox, Vec<Digest>> = BTreeMap::new();
+        let mut open = self.open_at(peer).count();
         for (from, period, digest, wanted) in letters {
             let mailbox = (from, period);
-            if let Some(item) = self.items.get_mut(&digest) {
+            let key = (mailbox, digest);
+            if let Some(item) = self.items.get_mut(&key)
+                && (item.stage == Stage::Done || item.holders.contains(&peer))
+            {
                 item.holders.insert(peer);
                 if item.stage == Stage::Done {
                     delete.entry(mailbox).or_default().push(digest);
@@ -214,18 +265,29 @@ impl Collector {
                 delete.entry(mailbox).or_default().push(digest);
                 continue;
             }
-            if !self.has_room() {
+            let Some(holder) = self.holders.get_mut(&peer) else { break };
+            if holder.broken.get(&mailbox).is_some_and(|broken| *broken >= MAX_BROKEN) {
+                continue;
+            }
+            if open >= MAX_OPEN {
+                holder.more = true;
+                continue;
+            }
+            if !self.items.contains_key(&key) && !self.has_room() {
                 // It is listed again, to who asks again.
                 break;
             }
-            let holders = BTreeSet::from([peer]);
-            self.items.insert(digest, Item { mailbox, holders, stage: Stage::Listed });
+            open += 1;
+            let fresh = || Item { holders: BTreeSet::new(), stage: Stage::Listed };
+            self.items.entry(key).or_insert_with(fresh).holders.insert(peer);
         }
-        for (mailbox, digests) in delete {
-            self.delete(peer, mailbox, &digests);
-        }
-        self.fetch(now);
-        self.ask_for_more(now, peer);
+        delete
+    }
+
+    /// What a holder has that is not settled.
+    fn open_at(&self, peer: MachineId) -> impl Iterator<Item = &Item> {
+        let open = move |item: &&Item| item.stage != Stage::Done && item.holders.contains(&peer);
+        self.items.values().filter(open)
     }
 
     /// Makes room for one more letter by forgetting one that was settled.
@@ -237,19 +299,22 @@ impl Collector {
         true
     }
 
-    fn delete(&mut self, peer: MachineId, mailbox: (AgentId, u64), digests: &[Digest]) {
+    fn delete(&mut self, peer: MachineId, mailbox: Mailbox, digests: &[Digest]) {
         for digests in digests.chunks(MAX_DELETED) {
             let digests = digests.to_vec();
             self.outputs.push_back(CollectorOutput::Delete { peer, mailbox, digests });
         }
     }
 
-    /// Asks a holder again that had more, once all that it listed is settled.
+    /// Asks a holder again that had more, once all that it listed is settled, if anything was.
     fn ask_for_more(&mut self, now: Tick, peer: MachineId) {
-        let Some(holder) = self.holders.get_mut(&peer).filter(|holder| holder.more) else { return };
-        let open = |item: &Item| item.stage != Stage::Done && item.holders.contains(&peer);
-        if !self.items.values().any(open) {
-            holder.ask_at = Some(now);
+        let wanted = |holder: &Holding| holder.connected && holder.more && holder.settled;
+        if !self.holders.get(&peer).is_some_and(wanted) || self.open_at(peer).next().is_some() {
+            return;
+        }
+        if let Some(holder) = self.holders.get_mut(&peer) {
+            let pace = holder.asked.map_or(now, |asked| asked + MORE_PAUSE).max(now);
+            holder.ask_at = Some(holder.shunned_until.map_or(pace, |until| until.max(pace)));
         }
     }
 
@@ -258,106 +323,85 @@ impl Collector {
         if self.waiting_bytes >= MAX_WAITING_BYTES {
             return;
         }
-        for (digest, item) in &mut self.items {
+        for ((mailbox, digest), item) in &mut self.items {
             if item.stage != Stage::Listed {
                 continue;
             }
             let ready = |peer: &&MachineId| {
                 let holder = self.holders.get(*peer);
                 holder.is_some_and(|holder| holder.connected && holder.fetching < FETCH_WINDOW)
+                    && !self.fetching.contains_key(&(**peer, *digest))
             };
             let Some(peer) = item.holders.iter().find(ready).copied() else { continue };
             if let Some(holder) = self.holders.get_mut(&peer) {
                 holder.fetching += 1;
             }
             item.stage = Stage::Fetching(peer, now + FETCH_TIMEOUT);
-            let (mailbox, digest) = (item.mailbox, *digest);
+            let (mailbox, digest) = (*mailbox, *digest);
+            self.fetching.insert((peer, digest), mailbox);
             self.outputs.push_back(CollectorOutput::Fetch { peer, mailbox, digest });
         }
     }
 
-    /// Ends a fetch; false when the letter was not being fetched from that machine.
-    fn fetched(&mut self, peer: MachineId, digest: &Digest) -> bool {
-        let Some(item) = self.items.get_mut(digest) else { return false };
-        if !matches!(item.stage, Stage::Fetching(from, _) if from == peer) {
-            return false;
-        }
-        item.stage = Stage::Listed;
+    /// Ends a fetch; none when the letter was not being fetched from that machine.
+    fn fetched(&mut self, peer: MachineId, digest: Digest) -> Option<Key> {
+        let key = (self.fetching.remove(&(peer, digest))?, digest);
         if let Some(holder) = self.holders.get_mut(&peer) {
             holder.fetching = holder.fetching.saturating_sub(1);
         }
-        true
+        self.items.get_mut(&key)?.stage = Stage::Listed;
+        Some(key)
     }
 
     fn opened(&mut self, now: Tick, peer: MachineId, digest: Digest, letter: Box<Opened>) {
-        if !self.fetched(peer, &digest) {
-            return;
-        }
+        let Some(key) = self.fetched(peer, digest) else { return };
         self.metrics.opened.inc();
         let from = (letter.from(), letter.machine());
         let lane = self.lanes.entry(from).or_default();
         let len = letter.draft.payload.len();
-        if lane.add(now, digest, letter) {
+        if lane.add(now, key, letter) {
             self.waiting_bytes += len;
-            if let Some(item) = self.items.get_mut(&digest) {
+            if let Some(item) = self.items.get_mut(&key) {
                 item.stage = Stage::Opened;
             }
         } else {
             // The same message in another cover.
             self.metrics.duplicates.inc();
-            self.settle(digest);
+            self.settle(now, key);
         }
         self.advance(now, from);
         self.fetch(now);
     }
 
-    /// The letter is not needed any more, at whichever holder.
-    fn settle(&mut self, digest: Digest) {
-        let Some(item) = self.items.get_mut(&digest) else { return };
-        item.stage = Stage::Done;
-        let (mailbox, holders) = (item.mailbox, item.holders.clone());
-        self.done.push_back(digest);
+    /// The letter is not needed any more in this mailbox, at whichever holder.
+    fn settle(&mut self, now: Tick, key: Key) {
+        let Some(item) = self.items.get_mut(&key) else { return };
+        if std::mem::replace(&mut item.stage, Stage::Done) == Stage::Done {
+            return;
+        }
+        let holders = item.holders.clone();
+        self.done.push_back(key);
+        let (mailbox, digest) = key;
         for peer in holders {
-            if self.holders.get(&peer).is_some_and(|holder| holder.connected) {
-                self.delete(peer, mailbox, &[digest]);
-            }
+            let Some(holder) = self.holders.get_mut(&peer).filter(|holder| holder.connected) else {
+                continue;
+            };
+            holder.settled = true;
+            self.delete(peer, mailbox, &[digest]);
+            self.ask_for_more(now, peer);
         }
     }
 
     /// A holder does not have what it listed, or not as it was.
-    fn lost(&mut self, now: Tick, peer: MachineId, digest: Digest) {
-        if let Some(item) = self.items.get_mut(&digest) {
+    fn lost(&mut self, now: Tick, peer: MachineId, key: Key) {
+        if let Some(item) = self.items.get_mut(&key) {
             item.holders.remove(&peer);
             if item.holders.is_empty() {
-                self.items.remove(&digest);
+                self.items.remove(&key);
             }
         }
         self.fetch(now);
         self.ask_for_more(now, peer);
-    }
-
-    fn tampered(&mut self, now: Tick, peer: MachineId, digest: Digest) {
-        if !self.fetched(peer, &digest) {
-            return;
-        }
-        self.metrics.tampered.inc();
-        if let Some(holder) = self.holders.get_mut(&peer) {
-            holder.lies += 1;
-            if holder.lies >= MAX_LIES {
-                holder.shunned_until = Some(now + SHUNNED_FOR);
-                holder.ask_at = Some(now + SHUNNED_FOR);
-                (holder.lies, holder.more) = (0, false);
-                self.items.retain(|_, item| {
-                    let fetching = matches!(item.stage, Stage::Fetching(from, _) if from == peer);
-                    let others = item.holders.iter().any(|holder| *holder != peer);
-                    item.stage == Stage::Done || item.stage == Stage::Opened || others || fetching
-                });
-                for item in self.items.values_mut() {
-                    item.holders.remove(&peer);
-                }
-            }
-        }
-        self.lost(now, peer, digest);
     }
 
     fn advance(&mut self, now: Tick, from: (AgentId, MachineId)) {
@@ -390,13 +434,9 @@ impl Collector {
             Taken::Busy => &self.metrics.busy,
         };
         counter.inc();
-        if let Some((digest, len)) = lane.delivered(now, id, taken != Taken::Busy) {
+        if let Some((key, len)) = lane.delivered(now, id, taken != Taken::Busy) {
             self.waiting_bytes = self.waiting_bytes.saturating_sub(len);
-            self.settle(digest);
-            let peers: Vec<MachineId> = self.holders.keys().copied().collect();
-            for peer in peers {
-                self.ask_for_more(now, peer);
-            }
+            self.settle(now, key);
         }
         self.advance(now, from);
         if self.lanes.get(&from).is_some_and(Lane::is_empty) {
@@ -418,6 +458,11 @@ impl Machine for Collector {
                 self.ask(now);
             }
             CollectorInput::Down(peer) => self.down(now, peer),
+            CollectorInput::Asked { peer, frames } => {
+                if let Some(holder) = self.holders.get_mut(&peer) {
+                    holder.expected = frames;
+                }
+            }
             CollectorInput::Listed { peer, letters, more } => {
                 self.listed(now, peer, letters, more);
                 self.ask(now);
@@ -425,20 +470,10 @@ impl Machine for Collector {
             CollectorInput::Opened { peer, digest, letter } => {
                 self.opened(now, peer, digest, letter);
             }
-            CollectorInput::Broken { peer, digest } => {
-                if self.fetched(peer, &digest) {
-                    self.metrics.refused_letters.inc();
-                    self.settle(digest);
-                    self.fetch(now);
-                }
-            }
+            CollectorInput::Broken { peer, digest } => self.broken(now, peer, digest),
+            CollectorInput::Untimely { peer, digest } => self.untimely(now, peer, digest),
             CollectorInput::Tampered { peer, digest } => self.tampered(now, peer, digest),
-            CollectorInput::Missing { peer, digest } => {
-                if self.fetched(peer, &digest) {
-                    self.metrics.withheld.inc();
-                    self.lost(now, peer, digest);
-                }
-            }
+            CollectorInput::Missing { peer, digest } => self.missing(now, peer, digest),
             CollectorInput::Known { from, id, known } => {
                 if let Some(lane) = self.lanes.get_mut(&from) {
                     lane.answered(now, id, known);
@@ -456,13 +491,13 @@ impl Machine for Collector {
         let late: Vec<_> = self
             .items
             .iter()
-            .filter_map(|(digest, item)| match item.stage {
+            .filter_map(|((_, digest), item)| match item.stage {
                 Stage::Fetching(peer, until) if until <= now => Some((peer, *digest)),
                 _ => None,
             })
             .collect();
         for (peer, digest) in late {
-            self.handle(now, CollectorInput::Missing { peer, digest });
+            self.late(now, peer, digest);
         }
         let due = |lane: &Lane| lane.due(self.config.hole_patience).is_some_and(|at| at <= now);
         let lanes: Vec<_> =
@@ -483,7 +518,8 @@ impl Machine for Collector {
             _ => None,
         });
         let lanes = self.lanes.values().filter_map(|lane| lane.due(self.config.hole_patience));
-        let asks = self.holders.values().filter_map(|holder| holder.ask_at);
+        let connected = self.holders.values().filter(|holder| holder.connected);
+        let asks = connected.filter_map(|holder| holder.ask_at);
         fetches.chain(lanes).chain(asks).min()
     }
 }

@@ -33,6 +33,9 @@ pub const MAX_LANES: usize = 1024;
 const MAX_WORKING: usize = 4;
 /// How long a holder may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Mailboxes that are full at some holder, as far as it is remembered; of more, the one that may be tried
+/// again first is forgotten.
+const MAX_FULL_TAGS: usize = 4096;
 /// How long a holder that refused is not asked.
 const REFUSED_FOR: Duration = Duration::from_secs(600);
 /// The first pause after letters found too few holders; it doubles each time.
@@ -80,6 +83,8 @@ struct Work {
     current: Option<Current>,
     /// Some letter has fewer holders than it should.
     lacking: bool,
+    /// Some letter could not be sealed.
+    unsealed: bool,
 }
 
 #[derive(Debug)]
@@ -93,6 +98,10 @@ enum Stage {
 struct Lane {
     stage: Stage,
     failures: u32,
+    /// When to look again at the latest, since something was posted while letters were being left.
+    posted: Option<Tick>,
+    /// It looks sooner than its failures would have it.
+    hurried: bool,
 }
 
 /// See the module documentation.
@@ -102,6 +111,9 @@ pub struct Depositor {
     metrics: Arc<LettersMetrics>,
     lanes: BTreeMap<AgentId, Lane>,
     peers: BTreeMap<MachineId, Known>,
+    /// Holders that take no more for some recipient, and until when they are not asked: see
+    /// [`MAX_FULL_TAGS`].
+    full_tags: BTreeMap<(AgentId, MachineId), Tick>,
     /// As large as the outbox.
     held_out: BTreeMap<MessageId, HeldOut>,
     outputs: VecDeque<DepositorOutput>,
@@ -116,6 +128,7 @@ impl Depositor {
             metrics,
             lanes: BTreeMap::new(),
             peers: BTreeMap::new(),
+            full_tags: BTreeMap::new(),
             held_out: BTreeMap::new(),
             outputs: VecDeque::new(),
         }
@@ -138,14 +151,22 @@ impl Depositor {
             return;
         }
         let due = now + self.config.deposit_after;
-        let fresh = Lane { stage: Stage::Waiting(due), failures: 0 };
+        let stage = Stage::Waiting(due);
+        let fresh = Lane { stage, failures: 0, posted: None, hurried: false };
         self.lanes.entry(to).or_insert(fresh);
     }
 
-    /// Looks at a lane that waits no later than this.
+    /// Looks at a lane no later than this, or as soon as what goes on is done.
     fn hurry(&mut self, to: AgentId, at: Tick) {
-        if let Some(Lane { stage: Stage::Waiting(due), .. }) = self.lanes.get_mut(&to) {
-            *due = (*due).min(at);
+        let Some(lane) = self.lanes.get_mut(&to) else { return };
+        match &mut lane.stage {
+            Stage::Waiting(due) => {
+                lane.hurried |= at < *due;
+                *due = (*due).min(at);
+            }
+            Stage::Looking | Stage::Working(_) => {
+                lane.posted = Some(lane.posted.map_or(at, |posted| posted.min(at)));
+            }
         }
     }
 
@@ -187,17 +208,25 @@ impl Depositor {
             return;
         };
         let letters = letters.into();
-        let work = Work { letters, before: None, places, current: None, lacking: false };
+        let (lacking, unsealed) = (false, false);
+        let work = Work { letters, before: None, places, current: None, lacking, unsealed };
         lane.stage = Stage::Working(work);
         self.step(now, to);
     }
 
     /// Who may be asked to hold a message, the best first.
-    fn candidates(&self, now: Tick, id: &MessageId, places: &[u8; 32]) -> Vec<MachineId> {
+    fn candidates(
+        &self,
+        now: Tick,
+        to: AgentId,
+        id: &MessageId,
+        places: &[u8; 32],
+    ) -> Vec<MachineId> {
         let holders = self.held_out.get(id);
         let willing = |peer: &MachineId, known: &Known| {
             known.standing != Standing::Unwanted
                 && known.refused_until.is_none_or(|until| until <= now)
+                && self.full_tags.get(&(to, *peer)).is_none_or(|until| *until <= now)
                 && holders.is_none_or(|held| !held.copies.contains_key(peer))
         };
         let mut found: Vec<_> = self
@@ -228,7 +257,7 @@ impl Depositor {
             }
             let lacks = held < self.config.copies;
             let candidates = match lacks {
-                true => self.candidates(now, &letter.id, &work.places),
+                true => self.candidates(now, to, &letter.id, &work.places),
                 false => Vec::new(),
             };
             let Some(Lane { stage: Stage::Working(work), .. }) = self.lanes.get_mut(&to) else {
@@ -252,20 +281,31 @@ impl Depositor {
         }
     }
 
-    /// Waits until there is something new, or for another try.
+    /// Waits until there is something new, or for another try. A look that came early since there was
+    /// something new is no further failure.
     fn finish(&mut self, now: Tick, to: AgentId) {
         let Some(lane) = self.lanes.get_mut(&to) else { return };
-        let lacking = matches!(&lane.stage, Stage::Working(work) if work.lacking);
-        let pause = if lacking {
-            self.outputs.push_back(DepositorOutput::Seek(to));
-            let pause = FIRST_PAUSE.saturating_mul(1 << lane.failures.min(16));
-            lane.failures = lane.failures.saturating_add(1);
-            pause.min(LAST_PAUSE)
+        let (lacking, unsealed) = match &lane.stage {
+            Stage::Working(work) => (work.lacking, work.unsealed),
+            Stage::Waiting(_) | Stage::Looking => (false, false),
+        };
+        let early = std::mem::take(&mut lane.hurried) && lane.failures > 0;
+        let pause = if lacking || unsealed {
+            let failures = lane.failures.saturating_sub(u32::from(early));
+            if !early {
+                if lacking {
+                    self.outputs.push_back(DepositorOutput::Seek(to));
+                }
+                lane.failures = lane.failures.saturating_add(1);
+            }
+            FIRST_PAUSE.saturating_mul(1 << failures.min(16)).min(LAST_PAUSE)
         } else {
             lane.failures = 0;
             LAST_PAUSE
         };
-        lane.stage = Stage::Waiting(now + pause);
+        let again = lane.posted.take();
+        lane.hurried = again.is_some();
+        lane.stage = Stage::Waiting(again.map_or(now + pause, |at| at.max(now).min(now + pause)));
     }
 
     fn sealed(&mut self, now: Tick, to: AgentId, id: MessageId, digest: Option<Digest>) {
@@ -295,6 +335,18 @@ impl Depositor {
         self.ask_more(now, to);
     }
 
+    /// A message cannot be sealed now: it is tried again, and nothing behind it is left before.
+    fn unsealed(&mut self, now: Tick, to: AgentId, id: &MessageId) {
+        let Some(Lane { stage: Stage::Working(work), .. }) = self.lanes.get_mut(&to) else {
+            return;
+        };
+        let awaited = work.letters.front().is_some_and(|letter| letter.id == *id);
+        if awaited && work.current.as_ref().is_some_and(|current| current.digest.is_none()) {
+            work.unsealed = true;
+            self.finish(now, to);
+        }
+    }
+
     /// Asks as many holders as the current letter lacks, and goes on when nobody is left to wait for.
     fn ask_more(&mut self, now: Tick, to: AgentId) {
         let Some(Lane { stage: Stage::Working(work), .. }) = self.lanes.get(&to) else { return };
@@ -304,7 +356,7 @@ impl Depositor {
         let Some(digest) = current.digest else { return };
         let open = self.holders(&letter.id) + current.asked.len();
         let lacks = self.config.copies.saturating_sub(open);
-        let mut chosen = self.candidates(now, &letter.id, &work.places);
+        let mut chosen = self.candidates(now, to, &letter.id, &work.places);
         chosen.retain(|peer| !current.asked.contains(peer));
         chosen.truncate(lacks);
         let held = self.holders(&letter.id);
@@ -360,7 +412,11 @@ impl Depositor {
             self.outputs.push_back(DepositorOutput::Note { id, to, holder: peer, digest });
         } else {
             self.metrics.copies_refused.inc();
-            self.refused(now, peer);
+            match outcome {
+                // It may be this mailbox alone that has its share.
+                Outcome::TooMuch => self.full_tag(now, to, peer),
+                _ => self.refused(now, peer),
+            }
         }
         self.ask_more(now, to);
     }
@@ -384,6 +440,18 @@ impl Depositor {
         }
     }
 
+    /// A holder takes no more for a recipient.
+    fn full_tag(&mut self, now: Tick, to: AgentId, peer: MachineId) {
+        self.full_tags.retain(|_, until| *until > now);
+        if self.full_tags.len() >= MAX_FULL_TAGS
+            && let Some(first) = self.full_tags.iter().min_by_key(|(_, until)| **until)
+        {
+            let first = *first.0;
+            self.full_tags.remove(&first);
+        }
+        self.full_tags.insert((to, peer), now + REFUSED_FOR);
+    }
+
     fn up(&mut self, now: Tick, peer: MachineId, standing: Standing) {
         self.peers.insert(peer, Known { standing, refused_until: None });
         if standing == Standing::Unwanted {
@@ -398,6 +466,7 @@ impl Depositor {
 
     fn down(&mut self, now: Tick, peer: MachineId) {
         self.peers.remove(&peer);
+        self.full_tags.retain(|(_, holder), _| *holder != peer);
         let waits = |lane: &Lane| match &lane.stage {
             Stage::Working(work) => {
                 work.current.as_ref().is_some_and(|current| current.asked.contains(&peer))
@@ -464,11 +533,14 @@ impl Machine for Depositor {
             }
             DepositorInput::Unreachable(to) => self.unreachable(now, to),
             DepositorInput::Reachable(to) => self.reachable(&to),
-            DepositorInput::Posted(to) => self.hurry(to, now + self.config.deposit_after),
+            DepositorInput::Posted(to) => {
+                self.hurry(to, now + self.config.deposit_after.max(SOON));
+            }
             DepositorInput::Pending { to, letters, places } => {
                 self.pending(now, to, letters, places);
             }
             DepositorInput::Sealed { to, id, digest } => self.sealed(now, to, id, digest),
+            DepositorInput::Unsealed { to, id } => self.unsealed(now, to, &id),
             DepositorInput::Up { peer, standing } => self.up(now, peer, standing),
             DepositorInput::Down(peer) => self.down(now, peer),
             DepositorInput::Deposited { peer, digest, outcome } => {

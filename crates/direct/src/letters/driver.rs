@@ -1,6 +1,7 @@
 //! The task that owns the three machines: it carries their outputs out, seals and opens letters, and
 //! hands out mailboxes.
 
+mod backlog;
 mod mailboxes;
 mod outputs;
 mod work;
@@ -17,15 +18,17 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::{broadcast::error::RecvError, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use x0x_core::{AgentId, Clock, Machine, MachineId, Protocol, Tick};
+use x0x_identity::BindingError;
 use x0x_transport::{Inbound, InboundEvent, SessionInfo, Transport, error::SendError};
 
-use self::{mailboxes::Boxes, work::Done};
+use self::{backlog::Backlog, mailboxes::Boxes, work::Done};
 use super::{
     collector::{Collector, CollectorInput},
     config::LettersConfig,
     depositor::{Depositor, DepositorInput},
     handle::{LettersParts, LettersStatus, Places, Trusts},
     holder::{Holder, HolderInput},
+    letter::{MAX_SEALED, OpenLetterError},
     metrics::LettersMetrics,
     store::{Deposit, LetterChange, LetterStore, StoredLetters},
     wire::{Digest, Frame},
@@ -40,9 +43,6 @@ use crate::{
 
 /// Events taken in one turn.
 const BATCH: usize = 64;
-/// Frames that wait for a machine that takes none; further ones are dropped, for whoever asked asks
-/// again.
-const MAX_BACKLOG: usize = 512;
 /// Records that wait for the store; those beyond it are made again, or only missed.
 const MAX_RECORDS: usize = 4096;
 /// Records that one commit makes.
@@ -89,7 +89,7 @@ pub(super) struct Driver {
     sessions: BTreeMap<MachineId, Vec<AgentId>>,
     /// Those whose grant was answered with the own one: they hear now, and may not have before.
     answered: BTreeSet<MachineId>,
-    backlog: BTreeMap<MachineId, VecDeque<Bytes>>,
+    backlog: Backlog,
     /// Sealed letters that are being left.
     sealed: BTreeMap<Digest, (Bytes, x0x_core::WallTime)>,
     work: FuturesUnordered<Work>,
@@ -130,7 +130,7 @@ impl Driver {
             boxes,
             sessions: BTreeMap::new(),
             answered: BTreeSet::new(),
-            backlog: BTreeMap::new(),
+            backlog: Backlog::default(),
             sealed: BTreeMap::new(),
             work: FuturesUnordered::new(),
             records: VecDeque::new(),
@@ -162,7 +162,8 @@ impl Driver {
         let mut settled = self.shared.mailing.letter_events();
         let mut arrivals = self.shared.mailing.arrivals.subscribe();
         loop {
-            self.tell_time();
+            // Frames may come without a pause, and the timer is the last that is looked at.
+            self.timeout();
             self.carry_out();
             let pause = self.pause();
             let timer = pin!(tokio::time::sleep(pause));
@@ -191,7 +192,7 @@ impl Driver {
                     self.tell_time();
                     events.drain(..).for_each(|event| self.event(event));
                 }
-                () = timer => self.timeout(),
+                () = timer => {}
             }
         }
     }
@@ -235,9 +236,16 @@ impl Driver {
     fn timeout(&mut self) {
         self.tell_time();
         let now = self.now();
-        self.holder.handle_timeout(now);
-        self.depositor.handle_timeout(now);
-        self.collector.handle_timeout(now);
+        let is_due = |at: Option<Tick>| at.is_some_and(|at| at <= now);
+        if is_due(self.holder.poll_timeout()) {
+            self.holder.handle_timeout(now);
+        }
+        if is_due(self.depositor.poll_timeout()) {
+            self.depositor.handle_timeout(now);
+        }
+        if is_due(self.collector.poll_timeout()) {
+            self.collector.handle_timeout(now);
+        }
         if self.tend_at <= now {
             self.tend(now);
         }
@@ -385,7 +393,10 @@ impl Driver {
                 match verified {
                     Some(grant) => {
                         self.metrics.grants_taken.inc();
-                        let changes = self.boxes.granted(grant);
+                        let trusts = &self.trusts;
+                        let is_contact =
+                            |agent: &AgentId| trusts.standing(agent, None) == Standing::Contact;
+                        let changes = self.boxes.granted(grant, is_contact);
                         self.record(changes);
                     }
                     None => self.metrics.refused_grants.inc(),
@@ -407,12 +418,18 @@ impl Driver {
             }
             Frame::Fetched { digest, sealed } => self.fetched(peer, digest, sealed),
             Frame::Unknown => {}
+            Frame::Fetch { .. } if !self.may_fetch(&peer) => self.metrics.refused_fetches.inc(),
             frame => {
                 let standing = self.standing(&peer);
                 self.holder.handle(now, HolderInput::Frame { peer, standing, frame });
             }
         }
         self.carry_out();
+    }
+
+    /// Whether a letter, even the largest, has room beside what a machine has not taken yet.
+    fn may_fetch(&self, peer: &MachineId) -> bool {
+        self.backlog.has_room(peer, self.holder.loading(peer) + MAX_SEALED)
     }
 
     fn fetched(&mut self, peer: MachineId, digest: Digest, sealed: Option<Bytes>) {
@@ -423,10 +440,14 @@ impl Driver {
                 CollectorInput::Tampered { peer, digest }
             }
             Some(sealed) => {
-                let Some((from, period)) = self.collector.mailbox(&digest) else { return };
+                let Some((from, period)) = self.collector.fetching(peer, digest) else { return };
                 let wall = self.shared.clock.wall();
                 match self.boxes.open(&sealed, from, period, wall) {
                     Ok(letter) => CollectorInput::Opened { peer, digest, letter: Box::new(letter) },
+                    Err(error) if depends_on_clock(&error) => {
+                        tracing::debug!(%error, "a letter is set aside");
+                        CollectorInput::Untimely { peer, digest }
+                    }
                     Err(error) => {
                         tracing::debug!(%error, "a letter is refused");
                         CollectorInput::Broken { peer, digest }
@@ -439,32 +460,23 @@ impl Driver {
 
     fn send(&mut self, peer: MachineId, frame: &Frame) {
         let frame = frame.encode();
-        let waiting = self.backlog.get(&peer).is_some_and(|queue| !queue.is_empty());
-        let refused = waiting
+        let waits = self.backlog.waits(&peer);
+        let refused = waits
             || matches!(
                 self.shared.transport.try_send(peer, Protocol::Letters, frame.clone()),
                 Err(SendError::Busy)
             );
-        if !refused {
-            return;
+        if refused && self.sessions.contains_key(&peer) && !self.backlog.push(peer, frame) {
+            self.metrics.sends_refused.inc();
         }
-        let queue = self.backlog.entry(peer).or_default();
-        if queue.len() >= MAX_BACKLOG {
-            return self.metrics.sends_refused.inc();
-        }
-        queue.push_back(frame);
     }
 
     fn flush(&mut self, peer: MachineId) {
-        let Some(queue) = self.backlog.get_mut(&peer) else { return };
-        while let Some(frame) = queue.front() {
-            let taken = self.shared.transport.try_send(peer, Protocol::Letters, frame.clone());
-            if matches!(taken, Err(SendError::Busy)) {
-                return;
-            }
-            queue.pop_front();
-        }
-        self.backlog.remove(&peer);
+        let transport = &self.shared.transport;
+        self.backlog.flush(peer, |frame| {
+            let taken = transport.try_send(peer, Protocol::Letters, frame.clone());
+            !matches!(taken, Err(SendError::Busy))
+        });
     }
 
     fn carry_out(&mut self) {
@@ -523,5 +535,32 @@ impl Driver {
             let result: Result<(), MailError> = store.commit(changes).await;
             Done::Recorded(result)
         }));
+    }
+}
+
+/// Whether a clock that goes right might open a letter.
+const fn depends_on_clock(error: &OpenLetterError) -> bool {
+    matches!(
+        error,
+        OpenLetterError::Time
+            | OpenLetterError::Binding(BindingError::NotYetValid | BindingError::Expired)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_clock_condemns_no_letter() {
+        let early = OpenLetterError::Binding(BindingError::NotYetValid);
+        let late = OpenLetterError::Binding(BindingError::Expired);
+        for error in [OpenLetterError::Time, early, late] {
+            assert!(depends_on_clock(&error), "{error}");
+        }
+        let forged = OpenLetterError::Binding(BindingError::WrongAgent);
+        for error in [OpenLetterError::WrongSender, OpenLetterError::WrongRecipient, forged] {
+            assert!(!depends_on_clock(&error), "{error}");
+        }
     }
 }

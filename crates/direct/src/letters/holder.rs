@@ -28,6 +28,10 @@ mod tests;
 pub const MAX_DEPOSITORS: usize = 1024;
 /// Letters of one machine that are being read from the store for it.
 const MAX_LOADS: usize = 16;
+/// Their bytes.
+const MAX_LOADING: usize = 1024 * 1024;
+/// Bytes of letters that are being read for all machines.
+const MAX_LOADING_ALL: usize = 16 * 1024 * 1024;
 /// Questions of one machine: a burst, then one in five seconds.
 const ASKS: (u32, Duration) = (64, Duration::from_secs(5));
 /// Letters that one machine fetches: a burst, then fifty a second.
@@ -140,7 +144,14 @@ struct Kept {
 struct Peer {
     asks: TokenBucket,
     fetches: TokenBucket,
-    loads: usize,
+    /// Letters that are being read, with their bytes.
+    loads: BTreeMap<Digest, usize>,
+}
+
+impl Peer {
+    fn loading(&self) -> usize {
+        self.loads.values().sum()
+    }
 }
 
 /// Bytes that a machine left since the beginning of its day.
@@ -162,6 +173,8 @@ pub struct Holder {
     bytes: u64,
     stranger_bytes: u64,
     peers: BTreeMap<MachineId, Peer>,
+    /// Bytes of letters that are being read for them.
+    loading: usize,
     daily: BTreeMap<MachineId, Daily>,
     outputs: VecDeque<HolderOutput>,
 }
@@ -179,6 +192,7 @@ impl Holder {
             bytes: 0,
             stranger_bytes: 0,
             peers: BTreeMap::new(),
+            loading: 0,
             daily: BTreeMap::new(),
             outputs: VecDeque::new(),
         }
@@ -188,6 +202,12 @@ impl Holder {
     #[must_use]
     pub fn held(&self) -> (usize, u64) {
         (self.letters.len(), self.bytes)
+    }
+
+    /// Bytes of letters that are being read for a machine.
+    #[must_use]
+    pub fn loading(&self, peer: &MachineId) -> usize {
+        self.peers.get(peer).map_or(0, Peer::loading)
     }
 
     fn wall_at(&self, now: Tick) -> WallTime {
@@ -327,7 +347,7 @@ impl Holder {
         self.peers.entry(peer).or_insert_with(|| Peer {
             asks: TokenBucket::new(ASKS.0, ASKS.1, now),
             fetches: TokenBucket::new(FETCHES.0, FETCHES.1, now),
-            loads: 0,
+            loads: BTreeMap::new(),
         })
     }
 
@@ -358,14 +378,23 @@ impl Holder {
 
     fn fetch(&mut self, now: Tick, peer: MachineId, pickup: Pickup, digest: Digest) {
         let tag = pickup.tag();
-        let there = self.letters.get(&(tag, digest)).is_some_and(|kept| kept.stored);
+        let stored = self.letters.get(&(tag, digest)).filter(|kept| kept.stored);
+        let bytes = stored.map(|kept| kept.held.bytes as usize);
+        let all = self.loading;
         let state = self.peer(now, peer);
-        if state.loads >= MAX_LOADS || !state.fetches.take(now) {
+        let full = |bytes| {
+            state.loads.len() >= MAX_LOADS
+                || state.loads.contains_key(&digest)
+                || state.loading() + bytes > MAX_LOADING
+                || all + bytes > MAX_LOADING_ALL
+        };
+        if bytes.is_some_and(full) || !state.fetches.take(now) {
             // It is asked for again: a holder that is busy is no holder that withholds.
             return self.metrics.refused_fetches.inc();
         }
-        if there {
-            state.loads += 1;
+        if let Some(bytes) = bytes {
+            state.loads.insert(digest, bytes);
+            self.loading += bytes;
             return self.outputs.push_back(HolderOutput::Load { peer, tag, digest });
         }
         let frame = Frame::Fetched { digest, sealed: None };
@@ -374,7 +403,7 @@ impl Holder {
 
     fn loaded(&mut self, peer: MachineId, digest: Digest, sealed: Option<Bytes>) {
         if let Some(state) = self.peers.get_mut(&peer) {
-            state.loads = state.loads.saturating_sub(1);
+            self.loading -= state.loads.remove(&digest).unwrap_or_default();
         }
         if sealed.is_some() {
             self.metrics.letters_served.inc();
@@ -424,7 +453,10 @@ impl Machine for Holder {
             HolderInput::Frame { peer, standing, frame } => self.frame(now, peer, standing, frame),
             HolderInput::Stored { peer, held, kept } => self.stored(peer, held, kept),
             HolderInput::Loaded { peer, digest, sealed } => self.loaded(peer, digest, sealed),
-            HolderInput::Down(peer) => drop(self.peers.remove(&peer)),
+            HolderInput::Down(peer) => {
+                let loading = self.peers.remove(&peer).map(|peer| peer.loading());
+                self.loading -= loading.unwrap_or_default();
+            }
         }
     }
 

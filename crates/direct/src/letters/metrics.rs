@@ -80,6 +80,10 @@ metrics! {
     tampered: Counter = "letters_tampered",
     /// Letters that do not open or verify, whoever made them.
     refused_letters: Counter = "letters_refused",
+    /// Own letters set aside: expired or of the future, by the clock here.
+    untimely: Counter = "letters_untimely",
+    /// Lists of letters refused: nobody asked for them.
+    refused_unsolicited: Counter = "letters_refused_unsolicited",
     /// Letters that a holder listed and did not give.
     withheld: Counter = "letters_withheld",
     /// Letters delivered although the one before them never came.

@@ -193,6 +193,12 @@ impl FilesMachine {
         let Some(transfer) = self.live.get_mut(&id) else { return };
         let prepared = transfer.record.root.is_some();
         let paused_here = transfer.record.phase == Phase::Paused;
+        let is_over =
+            matches!(status.standing, Standing::Rejected | Standing::Cancelled | Standing::Failed);
+        if is_over && transfer.record.machine.is_some_and(|machine| machine != peer) {
+            // It was over for that machine when another one took the file, which is only away for now.
+            return self.metrics.refused_machine.inc();
+        }
         let reason = (!status.reason.is_empty()).then_some(status.reason);
         match status.standing {
             Standing::Active | Standing::Paused if prepared => {

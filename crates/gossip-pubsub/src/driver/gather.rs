@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use x0x_core::{Tick, TopicId};
 
+use crate::config::MAX_RUN_ENTRIES;
+
 /// Longest wait for callers that were answered. Those who come again end it, so its length costs only
 /// those who wait for somebody who left.
 const LONGEST: Duration = Duration::from_millis(8);
@@ -60,7 +62,7 @@ impl Gather {
     /// the next wait may be.
     pub(crate) fn begins(&mut self, topic: &TopicId, entries: usize) {
         let Some(last) = self.last.as_ref().filter(|last| last.topic == *topic) else { return };
-        let all = entries >= last.entries;
+        let all = entries >= last.entries.min(MAX_RUN_ENTRIES);
         self.wait = if all { self.wait * 2 } else { self.wait / 2 }.clamp(SHORTEST, LONGEST);
     }
 
@@ -123,5 +125,8 @@ mod tests {
             gather.begins(&A, came);
         }
         assert_eq!(waits, [8, 8, 4, 2, 1, 1, 2]);
+        gather.answered(Tick::ZERO, A, MAX_RUN_ENTRIES, MAX_RUN_ENTRIES);
+        gather.begins(&A, MAX_RUN_ENTRIES);
+        assert_eq!(wait(&mut gather).as_millis(), 8, "a full run is all that can be had");
     }
 }

@@ -26,14 +26,6 @@ const WALK: Duration = Duration::from_millis(1200);
 /// How long a filing may take.
 const FILING: Duration = Duration::from_secs(30);
 
-/// What came of the sealed records in an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Opened {
-    /// They are true, or there is nothing to blame the sender for.
-    Fine,
-    Lies,
-}
-
 impl Finder {
     pub(super) fn find(&mut self, now: Tick, ticket: u64, subject: Subject, deadline: Tick) {
         let missed = self.misses.get(&subject).is_some_and(|until| now < *until);
@@ -217,18 +209,13 @@ impl Finder {
         let (subject, holds) = (search.subject, answer.holds);
         let had =
             search.purpose == Purpose::File && self.is_earlier(&subject, &key, &answer.sealed);
-        let opened = self.open_all(now, peer, id, &answer.sealed);
+        self.open_all(now, id, &answer.sealed);
         let Some(search) = self.searches.get_mut(&id) else { return };
-        match opened {
-            // Whoever lies about records does so about machines.
-            Opened::Lies if asked => search.set(peer, Progress::Failed),
-            Opened::Fine if asked => {
-                search.set(peer, Progress::Answered { holds, had });
-                for referral in &answer.referrals {
-                    self.refer(now, peer, id, referral);
-                }
+        if asked {
+            search.set(peer, Progress::Answered { holds, had });
+            for referral in &answer.referrals {
+                self.refer(now, peer, id, referral);
             }
-            _ => {}
         }
         self.step(now, id);
     }
@@ -251,33 +238,22 @@ impl Finder {
         }
     }
 
-    /// Opens and verifies what came; lies are remembered.
-    fn open_all(&mut self, now: Tick, peer: MachineId, id: u64, sealed: &[Bytes]) -> Opened {
+    /// Opens and verifies what came. What is no record of the subject counts as if it were not there, and
+    /// against nobody: a holder cannot open what it keeps, so that whoever filed it may have lied.
+    fn open_all(&mut self, now: Tick, id: u64, sealed: &[Bytes]) {
         let wall = self.wall_at(now);
-        let mut result = Opened::Fine;
         for sealed in sealed {
             let Some(search) = self.searches.get(&id) else { break };
             let Purpose::Find(ticket) = search.purpose else { break };
             let opened = open(&search.subject, search.day, sealed);
             let record = opened.and_then(|record| SignedRecord::decode(&record).ok());
             let verified = record.map(|record| record.verify(&search.subject, wall));
-            // Of a topic anybody may file anything; and passed back by a link it may be another's lie.
-            let is_blamed =
-                matches!(search.subject, Subject::Agent(_)) && !search.walked.contains(&peer);
             match verified {
                 Some(Ok(record)) => self.found(ticket, record),
-                // A record that ended on its way is no lie.
                 Some(Err(RecordError::Expired)) => self.metrics.refused_expired.inc(),
-                None | Some(Err(_)) => {
-                    self.metrics.refused_records.inc();
-                    if is_blamed {
-                        self.volunteers.lied(now, peer, &mut self.rng);
-                        result = Opened::Lies;
-                    }
-                }
+                None | Some(Err(_)) => self.metrics.refused_records.inc(),
             }
         }
-        result
     }
 
     fn found(&mut self, ticket: u64, record: SignedRecord) {

@@ -53,7 +53,10 @@ pub(super) enum Progress {
         /// It had the record that is about to be replaced.
         had: bool,
     },
+    /// It could not be reached, or its session ended.
     Failed,
+    /// Not tried, for whoever named it is not believed.
+    Disbelieved,
 }
 
 impl Progress {
@@ -254,7 +257,7 @@ impl Search {
             let Some(by) = candidate.by else { continue };
             let (failed, reached) = tried.entry(by).or_default();
             match candidate.progress {
-                Progress::Failed => *failed += 1,
+                Progress::Failed | Progress::Disbelieved => *failed += 1,
                 Progress::Answered { .. } | Progress::Asked(_) => *reached += 1,
                 _ => {}
             }
@@ -263,7 +266,7 @@ impl Search {
         for candidate in self.candidates.values_mut() {
             let blamed = candidate.by.is_some_and(|by| tried.contains_key(&by));
             if blamed && candidate.progress == Progress::New {
-                candidate.progress = Progress::Failed;
+                candidate.progress = Progress::Disbelieved;
             }
         }
     }
@@ -298,7 +301,7 @@ impl Search {
     fn front(&self, path: usize) -> Vec<&Candidate> {
         let file = self.purpose == Purpose::File;
         let matters = |known: &&Candidate| match known.progress {
-            Progress::Failed | Progress::Silent => false,
+            Progress::Failed | Progress::Disbelieved | Progress::Silent => false,
             Progress::Answered { holds, .. } => holds || !file,
             _ => true,
         };

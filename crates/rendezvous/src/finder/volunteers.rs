@@ -22,8 +22,6 @@ use crate::{
 
 /// How long a machine that could not be reached is not tried.
 const UNREACHABLE: Duration = Duration::from_secs(120);
-/// How long a machine that told lies is not asked.
-const LIAR: Duration = Duration::from_secs(3600);
 /// How long a machine that was met keeps its place against those of hearsay.
 const FRESH: Duration = Duration::from_secs(15 * 60);
 /// Addresses kept of a machine.
@@ -201,13 +199,6 @@ impl Volunteers {
     pub(super) fn failed(&mut self, now: Tick, peer: MachineId) {
         if let Some(known) = self.known.get_mut(&peer) {
             known.shunned_until = Some(now + UNREACHABLE);
-        }
-    }
-
-    /// A machine with which there is a session told lies.
-    pub(super) fn lied(&mut self, now: Tick, peer: MachineId, rng: &mut SeededRng) {
-        if let Some(known) = self.entry(now, peer, None, true, rng) {
-            known.shunned_until = Some(now + LIAR);
         }
     }
 

@@ -1,15 +1,17 @@
 //! What a peer with a valid session may try.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use x0x_core::Machine;
+use x0x_core::{Machine, MachineId, Scope, Tick};
+use x0x_identity::AcceptAll;
 use x0x_rendezvous::{
-    FinderInput, Frame, LookupKey, MAX_HELD_BYTES, RECORD_VALIDITY, Subject, epoch, seal,
+    Finder, FinderConfig, FinderInput, FinderOutput, Frame, LookupKey, MAX_HELD_BYTES,
+    RECORD_VALIDITY, Referral, Subject, epoch, seal,
 };
 
-use crate::overlay::{Overlay, START, machine};
+use crate::overlay::{Overlay, START, address, machine};
 
 fn pair() -> Overlay {
     let mut overlay = Overlay::new(2, 2, 1);
@@ -33,6 +35,12 @@ fn nobody_files_under_an_agent_that_it_does_not_run() {
     let key = |subject| LookupKey::of(subject, epoch(START));
     message(&mut overlay, &store(key(&other), false, vec![1; 100].into()));
     assert_eq!((metrics.refused_foreign.value(), overlay.nodes[0].finder.held_bytes()), (1, 0));
+    // Nor as if it were a topic, or a topic's record as if it were an agent's.
+    message(&mut overlay, &store(key(&other), true, vec![1; 100].into()));
+    message(&mut overlay, &store(key(&own), true, vec![1; 100].into()));
+    let topic = Subject::Topic([3; 32].into());
+    message(&mut overlay, &store(key(&topic), false, vec![1; 100].into()));
+    assert_eq!((metrics.refused_kind.value(), overlay.nodes[0].finder.held_bytes()), (3, 0));
     message(&mut overlay, &store(key(&own), false, vec![1; 100].into()));
     assert!(overlay.nodes[0].finder.held_bytes() > 100);
     overlay.run(RECORD_VALIDITY + Duration::from_secs(60));
@@ -46,6 +54,7 @@ fn floods_are_bounded() {
     for n in 0..20_000_u64 {
         let mut key = [0; 32];
         key[..8].copy_from_slice(&n.to_be_bytes());
+        key[31] = 1;
         let key = LookupKey::new(key);
         message(&mut overlay, &store(key, true, vec![2; 6000].into()));
         message(&mut overlay, &Frame::Lookup { key, id: n, hops: 3 });
@@ -81,7 +90,7 @@ fn answers_count_only_when_asked_for_and_when_they_hold() {
     finder.handle(overlay.now, FinderInput::Find { ticket: 1, subject, deadline });
     let mut id = None;
     while let Some(output) = finder.poll_output() {
-        if let x0x_rendezvous::FinderOutput::Send { frame, .. } = output
+        if let FinderOutput::Send { frame, .. } = output
             && let Ok(Frame::Lookup { id: asked, .. }) = Frame::decode(&frame)
         {
             id = Some(asked);
@@ -90,6 +99,84 @@ fn answers_count_only_when_asked_for_and_when_they_hold() {
     message(&mut overlay, &found(id.expect("asked"), sealed));
     assert_eq!(metrics.refused_records.value(), 1);
     assert!(overlay.nodes[0].found.is_empty());
+}
+
+/// What one finder puts out, at one time.
+fn handle(finder: &mut Finder, input: FinderInput) -> Vec<FinderOutput> {
+    finder.handle(Tick::ZERO, input);
+    std::iter::from_fn(|| finder.poll_output()).collect()
+}
+
+fn find(ticket: u64, agent: u8) -> FinderInput {
+    let deadline = Tick::ZERO + Duration::from_secs(5);
+    FinderInput::Find { ticket, subject: Subject::Agent([agent; 32].into()), deadline }
+}
+
+fn up(n: usize) -> FinderInput {
+    let (agents, address, path) = (Vec::new(), address(n), Scope::Global);
+    FinderInput::Up { peer: machine(n), agents, address, path }
+}
+
+/// Machines that are asked as holders, with the key and the number of the question.
+fn asked(outputs: &[FinderOutput]) -> Vec<(MachineId, LookupKey, u64)> {
+    let lookup = |output: &FinderOutput| {
+        let FinderOutput::Send { peer, frame } = output else { return None };
+        match Frame::decode(frame) {
+            Ok(Frame::Lookup { key, id, hops: 1 }) => Some((*peer, key, id)),
+            _ => None,
+        }
+    };
+    outputs.iter().filter_map(lookup).collect()
+}
+
+fn dialled(outputs: &[FinderOutput]) -> Vec<MachineId> {
+    let dialled = |output: &FinderOutput| match output {
+        FinderOutput::Dial(address) => address.id,
+        _ => None,
+    };
+    outputs.iter().filter_map(dialled).collect()
+}
+
+/// A finder that asked machine 1, which answers with a record and names these.
+fn answered(sealed: &[Bytes], named: &[usize]) -> (Finder, Vec<FinderOutput>) {
+    let config = FinderConfig::default();
+    let mut finder = Finder::new(machine(0), config, Arc::new(AcceptAll), [7; 32]);
+    handle(&mut finder, FinderInput::Wall(START));
+    handle(&mut finder, FinderInput::Volunteers(vec![address(1)]));
+    assert_eq!(dialled(&handle(&mut finder, find(1, 5))), [machine(1)]);
+    let outputs = handle(&mut finder, up(1));
+    let [(peer, key, id)] = asked(&outputs)[..] else { panic!("{outputs:?}") };
+    let named = named.iter().map(|n| (machine(*n), address(*n).addresses));
+    let referrals = named.map(|(machine, addresses)| Referral { machine, addresses }).collect();
+    let frame = Frame::Found { key, id, sealed: sealed.to_vec(), referrals, holds: true }.encode();
+    let outputs = handle(&mut finder, FinderInput::Message { peer, frame });
+    (finder, outputs)
+}
+
+#[test]
+fn garbage_that_somebody_filed_is_not_its_holders_lie() {
+    let (mut finder, outputs) = answered(&[vec![1; 50].into()], &[2]);
+    assert_eq!(finder.metrics().refused_records.value(), 1);
+    assert_eq!(dialled(&outputs), [machine(2)], "whom it names is asked too");
+    let outputs = handle(&mut finder, find(2, 6));
+    let peers: Vec<MachineId> = asked(&outputs).iter().map(|(peer, ..)| *peer).collect();
+    assert_eq!(peers, [machine(1)], "and it itself the next time");
+}
+
+#[test]
+fn a_session_revives_who_was_not_reached_and_nobody_who_is_not_believed() {
+    let named = [2, 3, 4, 5, 6, 7];
+    let (mut finder, outputs) = answered(&[], &named);
+    let mut tried = dialled(&outputs);
+    for n in 0..2 {
+        let failed = FinderInput::DialFailed(tried[n]);
+        tried.extend(dialled(&handle(&mut finder, failed)));
+    }
+    assert!(tried.len() < named.len(), "the rest is not believed: {tried:?}");
+    for n in named {
+        let questions = asked(&handle(&mut finder, up(n))).len();
+        assert_eq!(questions, usize::from(tried.contains(&machine(n))), "machine {n}");
+    }
 }
 
 proptest! {

@@ -43,6 +43,13 @@ pub enum CollectorInput {
     Up(MachineId),
     /// It ended.
     Down(MachineId),
+    /// A machine was asked, after [`CollectorOutput::Ask`]: it owes so many lists.
+    Asked {
+        /// Who.
+        peer: MachineId,
+        /// Frames that were sent to it.
+        frames: usize,
+    },
     /// A holder's list: sender, period of the mailbox, letter, and whether the sender is wanted.
     Listed {
         /// Whose.
@@ -63,6 +70,13 @@ pub enum CollectorInput {
     },
     /// A holder gave a letter that is the one it listed, and does not open or verify.
     Broken {
+        /// Who.
+        peer: MachineId,
+        /// Which letter.
+        digest: Digest,
+    },
+    /// A holder gave a letter that the clock here takes for expired or for one of the future.
+    Untimely {
         /// Who.
         peer: MachineId,
         /// Which letter.

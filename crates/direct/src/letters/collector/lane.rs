@@ -7,7 +7,7 @@ use std::{
 
 use x0x_core::{Tick, WallTime};
 
-use super::super::{letter::Opened, wire::Digest};
+use super::{super::letter::Opened, Key};
 use crate::wire::MessageId;
 
 /// Messages remembered as delivered; what is older is asked of the inbox.
@@ -38,7 +38,7 @@ enum Before {
 
 #[derive(Debug)]
 struct Waiting {
-    digest: Digest,
+    key: Key,
     letter: Box<Opened>,
     since: Tick,
     before: Before,
@@ -55,7 +55,7 @@ pub(super) struct Lane {
 
 impl Lane {
     /// Adds a letter; false when its message is here already.
-    pub(super) fn add(&mut self, now: Tick, digest: Digest, letter: Box<Opened>) -> bool {
+    pub(super) fn add(&mut self, now: Tick, key: Key, letter: Box<Opened>) -> bool {
         let id = letter.draft.id;
         if self.waiting.contains_key(&id) || self.delivered.contains(&id) {
             return false;
@@ -65,7 +65,7 @@ impl Lane {
             Some(after) if self.delivered.contains(&after.id) => Before::Settled,
             Some(_) => Before::Unknown(now),
         };
-        self.waiting.insert(id, Waiting { digest, letter, since: now, before });
+        self.waiting.insert(id, Waiting { key, letter, since: now, before });
         true
     }
 
@@ -155,7 +155,7 @@ impl Lane {
         now: Tick,
         id: MessageId,
         settled: bool,
-    ) -> Option<(Digest, usize)> {
+    ) -> Option<(Key, usize)> {
         if self.delivering != Some(id) {
             return None;
         }
@@ -173,8 +173,8 @@ impl Lane {
         }
         self.delivered.push_back(id);
         self.answered(now, id, true);
-        let Waiting { digest, letter, .. } = self.waiting.remove(&id)?;
-        Some((digest, letter.draft.payload.len()))
+        let Waiting { key, letter, .. } = self.waiting.remove(&id)?;
+        Some((key, letter.draft.payload.len()))
     }
 
     /// When something may be to do.

@@ -5,6 +5,7 @@ use x0x_identity::{AgentBinding, SignedBinding, testing::key};
 
 use super::{
     super::letter::{After, Draft},
+    blame::MAX_LIES,
     *,
 };
 use crate::wire::Kind;
@@ -70,8 +71,20 @@ fn outputs(collector: &mut Collector) -> Vec<CollectorOutput> {
 
 fn list(collector: &mut Collector, now: Tick, peer: u8, letters: impl IntoIterator<Item = u64>) {
     let letters = letters.into_iter().map(|n| (sender().0, 3, digest(n), true)).collect();
+    listing(collector, now, peer, letters, false);
+}
+
+/// A list that was asked for.
+fn listing(
+    collector: &mut Collector,
+    now: Tick,
+    peer: u8,
+    letters: Vec<(AgentId, u64, Digest, bool)>,
+    more: bool,
+) {
     let peer = machine(peer);
-    collector.handle(now, CollectorInput::Listed { peer, letters, more: false });
+    collector.handle(now, CollectorInput::Asked { peer, frames: 1 });
+    collector.handle(now, CollectorInput::Listed { peer, letters, more });
 }
 
 /// How a holder behaves towards fetches.
@@ -298,7 +311,7 @@ fn the_unwanted_is_deleted_unread_and_the_broken_too() {
     outputs(&mut collector);
     let (peer, mailbox) = (machine(1), (sender().0, 3));
     let letters = vec![(sender().0, 3, digest(1), false), (sender().0, 3, digest(2), true)];
-    collector.handle(at(0), CollectorInput::Listed { peer, letters, more: false });
+    listing(&mut collector, at(0), 1, letters, false);
     let expected = [
         CollectorOutput::Delete { peer, mailbox, digests: vec![digest(1)] },
         CollectorOutput::Fetch { peer, mailbox, digest: digest(2) },
@@ -308,6 +321,117 @@ fn the_unwanted_is_deleted_unread_and_the_broken_too() {
     let expected = [CollectorOutput::Delete { peer, mailbox, digests: vec![digest(2)] }];
     assert_eq!(outputs(&mut collector), expected);
     assert_eq!(collector.metrics.refused_letters.value(), 1);
+}
+
+#[test]
+fn a_letter_listed_in_a_wrong_mailbox_is_still_fetched_from_the_right_one() {
+    let mut collector = collector();
+    up(&mut collector, at(0), 1);
+    up(&mut collector, at(0), 2);
+    outputs(&mut collector);
+    let (wrong, right) = ((AgentId::new([0; 32]), 3), (sender().0, 3));
+    let in_wrong = |n| (wrong.0, wrong.1, digest(n), true);
+    // One that lies is first, and lists the true mailbox, too.
+    let both = vec![in_wrong(1), (right.0, right.1, digest(1), true)];
+    listing(&mut collector, at(0), 1, both, false);
+    list(&mut collector, at(0), 2, [1]);
+    let fetch = |peer, mailbox| {
+        let peer = machine(peer);
+        CollectorOutput::Fetch { peer, mailbox, digest: digest(1) }
+    };
+    assert_eq!(outputs(&mut collector), [fetch(1, wrong), fetch(2, right)]);
+    let peer = machine(1);
+    collector.handle(at(0), CollectorInput::Broken { peer, digest: digest(1) });
+    let delete = CollectorOutput::Delete { peer, mailbox: wrong, digests: vec![digest(1)] };
+    assert_eq!(outputs(&mut collector), [delete], "at the liar only");
+    assert_eq!(collector.fetching(machine(2), digest(1)), Some(right));
+    let letter = chained(1);
+    collector.handle(at(0), CollectorInput::Opened { peer: machine(2), digest: digest(1), letter });
+    assert_eq!(run(&mut collector, at(0), |_, _| Way::Honest, &mut Vec::new(), 1), [1]);
+    // What breaks too often in one mailbox ends that mailbox there, and no other.
+    listing(&mut collector, at(1), 1, (2..=20).map(in_wrong).collect(), false);
+    for n in (2..=20).cycle().take(200) {
+        collector.handle(at(1), CollectorInput::Broken { peer, digest: digest(n) });
+    }
+    assert!(collector.metrics.refused_letters.value() < 10);
+    list(&mut collector, at(2), 1, [30]);
+    assert_eq!(collector.fetching(peer, digest(30)), Some(right));
+}
+
+#[test]
+fn lists_that_nobody_asked_for_are_dropped_and_the_rest_is_bounded() {
+    let mut collector = collector();
+    up(&mut collector, at(0), 1);
+    let peer = machine(1);
+    let of = |n| (sender().0, 3, digest(n), true);
+    collector.handle(at(0), CollectorInput::Asked { peer, frames: 2 });
+    for n in 0..5 {
+        let letters = (n * 400..n * 400 + 400).map(of).collect();
+        collector.handle(at(0), CollectorInput::Listed { peer, letters, more: false });
+    }
+    assert_eq!(collector.metrics.refused_unsolicited.value(), 3);
+    assert_eq!(collector.outstanding(), MAX_OPEN);
+    // It has none of them: it is asked no more.
+    let way = |_, _| Way::Withholds;
+    run(&mut collector, at(0), way, &mut Vec::new(), 1000);
+    assert!(collector.metrics.withheld.value() < 40);
+    assert_eq!(collector.outstanding(), 0);
+    collector.handle_timeout(at(700));
+    assert_eq!(outputs(&mut collector), []);
+}
+
+#[test]
+fn who_has_more_is_asked_again_with_a_pause_and_only_for_progress() {
+    let mut collector = collector();
+    up(&mut collector, at(0), 1);
+    outputs(&mut collector);
+    let of = |n| (sender().0, 3, digest(n), true);
+    for round in 0..3 {
+        let now = at(round * 5);
+        listing(&mut collector, now, 1, vec![of(round + 1)], true);
+        let taken = run(&mut collector, now, |_, _| Way::Honest, &mut vec![round], 9);
+        assert_eq!(taken, [round + 1]);
+        assert_eq!(collector.poll_timeout(), Some(at(round * 5 + 5)));
+        collector.handle_timeout(at(round * 5 + 5));
+        assert_eq!(outputs(&mut collector), [CollectorOutput::Ask(machine(1))]);
+    }
+    listing(&mut collector, at(15), 1, vec![of(8)], true);
+    run(&mut collector, at(15), |_, _| Way::Withholds, &mut Vec::new(), 9);
+    assert_eq!(collector.poll_timeout(), Some(at(615)), "nothing came of it");
+}
+
+#[test]
+fn a_holder_that_is_gone_is_not_waited_for() {
+    let mut collector = collector();
+    up(&mut collector, at(0), 1);
+    outputs(&mut collector);
+    listing(&mut collector, at(0), 1, vec![(sender().0, 3, digest(1), true)], true);
+    assert!(matches!(outputs(&mut collector)[..], [CollectorOutput::Fetch { .. }]));
+    let (peer, letter) = (machine(1), chained(1));
+    collector.handle(at(0), CollectorInput::Opened { peer, digest: digest(1), letter });
+    collector.handle(at(0), CollectorInput::Down(peer));
+    // It is delivered only now.
+    assert_eq!(run(&mut collector, at(1), |_, _| Way::Honest, &mut Vec::new(), 1), [1]);
+    assert_eq!(collector.poll_timeout(), None);
+    collector.handle_timeout(at(1000));
+    assert_eq!((outputs(&mut collector), collector.poll_timeout()), (vec![], None));
+}
+
+#[test]
+fn what_the_clock_forbids_is_set_aside_and_deleted_nowhere() {
+    let mut collector = collector();
+    for peer in [1, 2] {
+        up(&mut collector, at(0), peer);
+        list(&mut collector, at(0), peer, [1]);
+    }
+    outputs(&mut collector);
+    let peer = machine(1);
+    collector.handle(at(0), CollectorInput::Untimely { peer, digest: digest(1) });
+    assert_eq!((outputs(&mut collector), collector.outstanding()), (vec![], 0));
+    assert_eq!(collector.metrics.untimely.value(), 1);
+    // The clock was set right.
+    list(&mut collector, at(600), 1, [1]);
+    assert_eq!(run(&mut collector, at(600), |_, _| Way::Honest, &mut Vec::new(), 1), [1]);
 }
 
 #[test]

@@ -52,7 +52,7 @@ pub enum DepositorInput {
         /// By what holders are ranked; none when the agent gave no mailbox.
         places: Option<[u8; 32]>,
     },
-    /// The answer to [`DepositorOutput::Seal`]: none when there is no such message any more.
+    /// The answer to [`DepositorOutput::Seal`]: none when there is no such message to be left any more.
     Sealed {
         /// For whom.
         to: AgentId,
@@ -60,6 +60,13 @@ pub enum DepositorInput {
         id: MessageId,
         /// Which letter.
         digest: Option<Digest>,
+    },
+    /// The other answer to [`DepositorOutput::Seal`]: the message waits still, and cannot be sealed now.
+    Unsealed {
+        /// For whom.
+        to: AgentId,
+        /// Which message.
+        id: MessageId,
     },
     /// A session with a machine that may hold letters begins.
     Up {

@@ -90,6 +90,27 @@ fn run(
 }
 
 #[test]
+fn what_is_posted_while_letters_are_left_is_looked_at_next_and_is_no_failure() {
+    let mut depositor = depositor(&[(1, Standing::Stranger)]);
+    look(&mut depositor, &[entry(1, 10)], Some([7; 32]));
+    let places = Some([7; 32]);
+    for number in 2..=20 {
+        let now = at(5 * number);
+        // Of three holders there is one: the lane has something to do, and lacks some.
+        depositor.handle(at(5 * (number - 1)), DepositorInput::Posted(agent(1)));
+        let sealed = run(&mut depositor, at(5 * (number - 1)), |_, _| Some(Outcome::Kept));
+        assert_eq!(sealed.len(), 1, "{number}");
+        assert_eq!(depositor.poll_timeout(), Some(now), "{number}");
+        depositor.handle_timeout(now);
+        assert_eq!(outputs(&mut depositor), [DepositorOutput::Look(agent(1))]);
+        let letters = (1..=number).map(|number| entry(number, 10)).collect();
+        depositor.handle(now, DepositorInput::Pending { to: agent(1), letters, places });
+    }
+    run(&mut depositor, at(100), |_, _| Some(Outcome::Kept));
+    assert!(depositor.poll_timeout() <= Some(at(100) + 2 * FIRST_PAUSE), "one failure, not twenty");
+}
+
+#[test]
 fn letters_are_left_in_order_each_naming_the_one_before() {
     let strangers = [1, 2, 3, 4].map(|n| (n, Standing::Stranger));
     let mut depositor = depositor(&strangers);
@@ -173,6 +194,74 @@ fn nothing_overtakes_a_message_that_cannot_be_left() {
     let sealed = run(&mut depositor, at(5), |_, _| Some(Outcome::TooMuch));
     assert_eq!(sealed, [(1, None)]);
     assert_eq!(depositor.holders(&id(1)), 0);
+}
+
+#[test]
+fn nothing_overtakes_a_message_that_cannot_be_sealed_now() {
+    let mut depositor = depositor(&[(1, Standing::Stranger)]);
+    let letters = [entry(1, 10), entry(2, 10), entry(3, 10)];
+    look(&mut depositor, &letters, Some([7; 32]));
+    assert!(matches!(depositor.poll_output(), Some(DepositorOutput::Seal { number: 1, .. })));
+    let unsealed = |number| DepositorInput::Unsealed { to: agent(1), id: id(number) };
+    depositor.handle(at(5), unsealed(2));
+    assert_eq!(depositor.poll_timeout(), None, "that was not asked for");
+    depositor.handle(at(5), unsealed(1));
+    let outputs = outputs(&mut depositor);
+    let seals = |output: &DepositorOutput| matches!(output, DepositorOutput::Seal { .. });
+    assert!(!outputs.iter().any(seals), "{outputs:?}");
+    assert_eq!(depositor.poll_timeout(), Some(at(5) + FIRST_PAUSE), "it is tried again");
+    depositor.handle_timeout(at(15));
+    assert_eq!(depositor.poll_output(), Some(DepositorOutput::Look(agent(1))));
+    let (letters, places) = (letters.to_vec(), Some([7; 32]));
+    depositor.handle(at(15), DepositorInput::Pending { to: agent(1), letters, places });
+    // A settled one is passed over.
+    assert!(matches!(depositor.poll_output(), Some(DepositorOutput::Seal { number: 1, .. })));
+    let settled = DepositorInput::Sealed { to: agent(1), id: id(1), digest: None };
+    depositor.handle(at(15), settled);
+    let sealed = run(&mut depositor, at(15), |_, _| Some(Outcome::Kept));
+    assert_eq!(sealed, [(2, None), (3, Some(id(2)))]);
+}
+
+#[test]
+fn a_mailbox_that_is_full_at_a_holder_hinders_no_other() {
+    let mut depositor = depositor(&[(1, Standing::Stranger)]);
+    look(&mut depositor, &[entry(1, 10)], Some([7; 32]));
+    run(&mut depositor, at(5), |_, _| Some(Outcome::TooMuch));
+    assert_eq!(depositor.holders(&id(1)), 0);
+    depositor.handle(at(5), DepositorInput::Unreachable(agent(2)));
+    depositor.handle_timeout(at(10));
+    assert_eq!(outputs(&mut depositor), [DepositorOutput::Look(agent(2))]);
+    let pending = |to, number| {
+        let (letters, places) = (vec![entry(number, 10)], Some([8; 32]));
+        DepositorInput::Pending { to, letters, places }
+    };
+    depositor.handle(at(10), pending(agent(2), 2));
+    run(&mut depositor, at(10), |_, _| Some(Outcome::Kept));
+    assert_eq!(depositor.holders(&id(2)), 1);
+    // It is not asked for the first one again, until some time later.
+    depositor.handle_timeout(at(15));
+    assert_eq!(outputs(&mut depositor), [DepositorOutput::Look(agent(1))]);
+    depositor.handle(at(15), pending(agent(1), 1));
+    assert_eq!(run(&mut depositor, at(15), |_, _| Some(Outcome::Kept)), []);
+    let later = at(15) + REFUSED_FOR;
+    depositor.handle_timeout(later);
+    depositor.handle(later, pending(agent(1), 1));
+    run(&mut depositor, later, |_, _| Some(Outcome::Kept));
+    assert_eq!(depositor.holders(&id(1)), 1);
+}
+
+#[test]
+fn as_many_full_mailboxes_are_remembered_as_there_is_room_for() {
+    let mut depositor = depositor(&[]);
+    for n in 0..=MAX_FULL_TAGS as u64 {
+        let mut to = [0; 32];
+        to[..8].copy_from_slice(&n.to_be_bytes());
+        depositor.full_tag(Tick::from_millis(n), AgentId::new(to), machine(1));
+    }
+    assert_eq!(depositor.full_tags.len(), MAX_FULL_TAGS);
+    assert!(!depositor.full_tags.contains_key(&(AgentId::new([0; 32]), machine(1))), "the first");
+    depositor.handle(at(5), DepositorInput::Down(machine(1)));
+    assert!(depositor.full_tags.is_empty());
 }
 
 #[test]

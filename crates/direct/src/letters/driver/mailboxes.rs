@@ -130,8 +130,12 @@ impl Boxes {
         changes
     }
 
-    /// An agent gave a mailbox. What is to be recorded.
-    pub(super) fn granted(&mut self, grant: Grant) -> Vec<LetterChange> {
+    /// An agent gave a mailbox. What is to be recorded. Strangers do not push out contacts.
+    pub(super) fn granted(
+        &mut self,
+        grant: Grant,
+        is_contact: impl Fn(&AgentId) -> bool,
+    ) -> Vec<LetterChange> {
         if self
             .grants
             .get(&grant.owner)
@@ -141,8 +145,15 @@ impl Boxes {
         }
         let mut changes = vec![LetterChange::Grant(grant.clone())];
         if self.grants.len() >= MAX_GRANTS && !self.grants.contains_key(&grant.owner) {
-            let oldest = self.grants.values().min_by_key(|known| known.period);
-            if let Some(oldest) = oldest.map(|known| known.owner) {
+            let oldest = self
+                .grants
+                .values()
+                .map(|known| (is_contact(&known.owner), known))
+                .min_by_key(|(contact, known)| (*contact, known.period));
+            if let Some((contact, oldest)) = oldest.map(|(contact, known)| (contact, known.owner)) {
+                if contact && !is_contact(&grant.owner) {
+                    return Vec::new();
+                }
                 self.grants.remove(&oldest);
                 changes.push(LetterChange::DropGrant(oldest));
             }
@@ -236,5 +247,42 @@ impl Boxes {
     ) -> Result<Opened, OpenLetterError> {
         let local = self.local();
         open(sealed, self.kem(period), (&from, &local), wall)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use x0x_identity::testing::key;
+
+    use super::*;
+
+    #[test]
+    fn strangers_do_not_push_out_the_mailboxes_of_contacts() {
+        let wall = WallTime::from_millis(1_800_000_000_000);
+        let agent = |n: u64| {
+            let mut id = [0; 32];
+            id[..8].copy_from_slice(&n.to_be_bytes());
+            AgentId::new(id)
+        };
+        let boxes = |n| Boxes::new(key(n), 0, MachineId::new([1; 32]), Vec::new(), Vec::new());
+        let given = boxes(2).grant(boxes(1).local(), wall).expect("to another");
+        let of =
+            |n, later| Grant { owner: agent(n), period: given.period + later, ..given.clone() };
+        let mut boxes = boxes(1);
+        let known = 10;
+        let is_contact = |who: &AgentId| (0..known).any(|n| agent(n) == *who);
+        for n in 0..known {
+            assert_eq!(boxes.granted(of(n, 0), is_contact).len(), 1);
+        }
+        for n in known..known + 2 * MAX_GRANTS as u64 {
+            boxes.granted(of(n, 1), is_contact);
+        }
+        assert_eq!(boxes.grants(), MAX_GRANTS);
+        assert!((0..known).all(|n| boxes.grant_of(&agent(n), wall).is_some()));
+        // When there are only contacts, a stranger's is not taken, and a contact's is.
+        let changes = boxes.granted(of(9_999, 1), |who| *who != agent(9_999));
+        assert_eq!((changes.len(), boxes.grants()), (0, MAX_GRANTS));
+        let changes = boxes.granted(of(9_999, 1), |_| true);
+        assert_eq!((changes.len(), boxes.grants()), (2, MAX_GRANTS));
     }
 }

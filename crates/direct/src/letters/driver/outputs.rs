@@ -1,8 +1,10 @@
 //! What the machines ask of the world.
 
+use x0x_core::Machine;
+
 use super::{
     super::{
-        collector::CollectorOutput,
+        collector::{CollectorInput, CollectorOutput},
         depositor::DepositorOutput,
         holder::HolderOutput,
         store::{Deposit, LetterChange},
@@ -91,6 +93,9 @@ impl Driver {
         match output {
             CollectorOutput::Ask(peer) => {
                 let pickups = self.boxes.pickups(&peer, self.shared.clock.wall());
+                let frames = pickups.len().div_ceil(MAX_ASKED);
+                let now = self.now();
+                self.collector.handle(now, CollectorInput::Asked { peer, frames });
                 for pickups in pickups.chunks(MAX_ASKED) {
                     self.send(peer, &Frame::Ask(pickups.to_vec()));
                 }

@@ -1,6 +1,6 @@
 //! What goes on beside the driver: reading, storing and sealing.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use x0x_core::{AgentId, MachineId, WallTime};
@@ -22,9 +22,6 @@ use crate::{
     mail::{Letter, MailError},
     wire::{Kind, MessageId, Terms},
 };
-
-/// How long after a failure the outbox's store is asked again.
-const STORE_PAUSE: Duration = Duration::from_secs(1);
 
 /// What came of it.
 pub(super) enum Done {
@@ -79,28 +76,30 @@ pub(super) fn seal(
     after: Option<After>,
 ) -> Work {
     Box::pin(async move {
-        let none = Done::Sealed { to, id, sealed: None };
-        let Some(grant) = grant else { return none };
+        // What may be sealed later is not passed over: what comes next would not name it.
+        let later = Done::Depositor(DepositorInput::Unsealed { to, id });
+        let Some(grant) = grant else { return later };
         let letters = match shared.mailing.store().letters(vec![number]).await {
             Ok(letters) => letters,
             Err(error) => {
                 tracing::debug!(%error, "a message that waits cannot be read");
-                tokio::time::sleep(STORE_PAUSE).await;
-                return none;
+                return later;
             }
         };
         let letter =
             letters.into_iter().find(|letter| letter.id == id && letter.state.is_pending());
         // A note of what was read has no place in the inbox by which a later letter could be known to
         // follow it, and can wait.
-        let Some(letter) = letter.filter(|letter| !letter.is_read_note) else { return none };
+        let Some(letter) = letter.filter(|letter| !letter.is_read_note) else {
+            return Done::Sealed { to, id, sealed: None };
+        };
         let expires_at = letter.expires_at;
         let sealed = seal_letter(&draft(letter, after), &key, &binding, &grant.kem);
         match sealed {
             Ok(sealed) => Done::Sealed { to, id, sealed: Some((sealed, expires_at)) },
             Err(error) => {
                 tracing::debug!(%error, "a message is not sealed");
-                none
+                later
             }
         }
     })

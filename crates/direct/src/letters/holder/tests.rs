@@ -229,6 +229,41 @@ fn an_asker_has_a_rate_and_long_lists_are_told_in_parts() {
 }
 
 #[test]
+fn letters_being_read_are_bounded_in_bytes() {
+    const LARGE: usize = 384 * 1024;
+    let config = LettersConfig { tag_letters: 512, ..LettersConfig::default() };
+    let mut holder = holder(config);
+    let (pickup, name) = (pickup(1), |n: u64| Digest::of(&n.to_be_bytes()));
+    for n in 0..20 {
+        let (tag, expires_at) = (pickup.tag(), WALL + WEEK);
+        let bytes = LARGE as u32;
+        let held = Held { tag, digest: name(n), bytes, expires_at, stranger: true };
+        holder.handle(at(0), HolderInput::Restore(held));
+    }
+    let fetch = |digest| Frame::Fetch { pickup, digest };
+    // The same letter again and again is read once.
+    for _ in 0..512 {
+        frame(&mut holder, at(0), 9, Standing::Stranger, fetch(name(0)));
+    }
+    assert_eq!((outputs(&mut holder).len(), holder.loading(&machine(9))), (1, LARGE));
+    assert_eq!(holder.metrics.refused_fetches.value(), 511);
+    for peer in 9..100 {
+        for n in 0..20 {
+            frame(&mut holder, at(0), peer, Standing::Stranger, fetch(name(n)));
+        }
+        assert!(holder.loading(&machine(peer)) <= MAX_LOADING);
+    }
+    assert!(holder.loading <= MAX_LOADING_ALL && holder.loading + LARGE > MAX_LOADING_ALL);
+    let sealed = Some(sealed(1, LARGE));
+    let loaded = HolderInput::Loaded { peer: machine(9), digest: name(0), sealed };
+    holder.handle(at(0), loaded);
+    for peer in 9..100 {
+        holder.handle(at(0), HolderInput::Down(machine(peer)));
+    }
+    assert_eq!(holder.loading, 0);
+}
+
+#[test]
 fn machines_whose_share_is_counted_are_bounded() {
     let mut holder = holder(LettersConfig::default());
     for n in 0..MAX_DEPOSITORS as u64 + 5 {

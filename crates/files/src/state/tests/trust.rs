@@ -224,11 +224,53 @@ fn an_offer_goes_to_the_machine_that_came_up_until_one_accepts() {
     assert_eq!((*peer, told.standing), (host(2), Standing::Cancelled));
     assert_eq!(end.frame(2, status(Standing::Rejected)), vec![]);
     assert_eq!(end.phase(), Some(Phase::Active), "it is the other one's by now");
-    // When that one is gone, another may go on.
+    // When that one is gone, another may go on. One that heard of the end answers an offer with that.
     let offered = frames(&end.handle(Input::Down(host(1))));
     assert!(matches!(offered[..], [(peer, FrameIn::Offer(_))] if peer == host(2)), "{offered:?}");
-    let outputs = end.handle(Input::Frame { peer: host(2), frame: want().encode() });
+    for standing in [Standing::Cancelled, Standing::Rejected, Standing::Failed] {
+        assert_eq!(end.frame(2, status(standing)), vec![]);
+        assert_eq!(end.phase(), Some(Phase::Active), "{standing:?} of one that does not have it");
+    }
+    let offered = frames(&end.up(3, &[1]));
+    assert!(matches!(offered[..], [(peer, FrameIn::Offer(_))] if peer == host(3)), "{offered:?}");
+    let outputs = end.handle(Input::Frame { peer: host(3), frame: want().encode() });
     assert!(outputs.iter().any(|output| matches!(output, Output::Serve { .. })), "{outputs:?}");
+}
+
+#[test]
+fn a_machine_that_was_told_to_leave_it_does_not_end_it_while_the_other_is_away() {
+    // Both machines of the recipient, as they are.
+    let (mut sender, mut other) = (End::new(), End::new());
+    sender.up(1, &[1]);
+    sender.up(2, &[1]);
+    let offers = frames(&sender.sending());
+    let offer = |offers: &[(MachineId, FrameIn)]| {
+        let mut to_other = offers.iter().filter(|(peer, _)| *peer == host(1));
+        let Some((_, FrameIn::Offer(offer))) = to_other.next() else { panic!("{offers:?}") };
+        FrameIn::Offer(OfferIn { from: agent(1), to: agent(0), ..offer.clone() })
+    };
+    other.up(1, &[1]);
+    other.frame(1, offer(&offers));
+    other.handle(Input::Change { ticket: 1, id: ID, change: Change::Accept { folder: None } });
+    other.handle(Input::Space { id: ID, free: Ok(u64::MAX) });
+    other.handle(Input::Opened { id: ID, result: Ok(RangeSet::new()) });
+    sender.frame(2, want());
+    let told = sender.frame(1, want());
+    let [(_, told)] = &told[..] else { panic!("{told:?}") };
+    other.frame(1, told.clone());
+    assert_eq!(other.phase(), Some(Phase::Cancelled));
+    // A session blips.
+    let again = frames(&sender.handle(Input::Down(host(2))));
+    let answers = other.frame(1, offer(&again));
+    let [(_, answer @ FrameIn::Status(over))] = &answers[..] else { panic!("{answers:?}") };
+    assert_eq!(over.standing, Standing::Cancelled);
+    sender.frame(1, answer.clone());
+    assert_eq!(sender.phase(), Some(Phase::Active));
+    sender.up(2, &[1]);
+    let outputs = sender.handle(Input::Frame { peer: host(2), frame: want().encode() });
+    assert!(outputs.iter().any(|output| matches!(output, Output::Serve { .. })), "{outputs:?}");
+    sender.frame(2, status(Standing::Cancelled));
+    assert_eq!(sender.phase(), Some(Phase::Cancelled), "that one may end it");
 }
 
 #[test]

@@ -73,12 +73,18 @@ fn one_network_does_not_fill_a_bucket() {
 }
 
 #[test]
-fn liars_are_shunned_and_counted() {
+fn the_unreachable_are_shunned_until_they_are_met() {
     let (mut rng, mut known) = (SeededRng::from_number(4), Volunteers::new(LOCAL));
+    let (now, key) = (Tick::ZERO, LookupKey::new([0; 32]));
     let peers: Vec<MachineId> = (0..2 * MAX_VOLUNTEERS).map(|_| place(&mut rng, 0)).collect();
-    for peer in &peers {
-        known.lied(Tick::ZERO, *peer, &mut rng);
+    for (n, peer) in peers.iter().enumerate() {
+        known.met(now, *peer, &at(n), Scope::Global, false, &mut rng);
+        known.failed(now, *peer);
     }
     assert_eq!(known.len(), MAX_VOLUNTEERS);
-    assert!(known.best(Tick::ZERO, &LookupKey::new([0; 32]), 9).is_empty());
+    assert!(known.best(now, &key, 9).is_empty());
+    let last = peers[peers.len() - 1];
+    known.met(now, last, &at(1), Scope::Global, false, &mut rng);
+    assert_eq!(known.best(now, &key, 9), [last]);
+    assert_eq!(known.best(now + UNREACHABLE, &key, 9).len(), 9, "not for ever");
 }
