@@ -46,8 +46,8 @@ pub(crate) fn run(arguments: Arguments, output: &mut Output) -> Result<()> {
         Command::Announce { include_user, consent } => {
             show(&client()?, &announce(include_user, consent)?, output)
         }
-        Command::Peers { command } => network::peers(&client()?, command, output),
-        Command::Network { command } => network::run(&client()?, command, output),
+        Command::Peers { command } => network::peers(&client()?, command.as_ref(), output),
+        Command::Network { command } => network::run(&client()?, command.as_ref(), output),
         Command::Topics => network::topics(&client()?, output),
         Command::Diagnostics(command) => network::diagnose(&client()?, &command, output),
         Command::Agents { command } => agents::run(&client()?, command, output),

@@ -25,7 +25,7 @@ const EVERY: Duration = Duration::from_secs(20);
 const KILLED: usize = 4;
 /// How soon its contacts are to see it offline, as the documentation of presence says, and how long is
 /// waited for that.
-const OFFLINE: Duration = Duration::from_secs(25);
+const OFFLINE: Duration = Duration::from_secs(33);
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at everybody.
 const POLL: Duration = Duration::from_millis(250);

@@ -17,7 +17,7 @@ use crate::output::{Output, table};
 /// Runs a command of `x0x network`.
 pub(super) fn run(
     client: &Client,
-    command: Option<NetworkCommand>,
+    command: Option<&NetworkCommand>,
     output: &mut Output,
 ) -> Result<()> {
     match command {
@@ -29,12 +29,12 @@ pub(super) fn run(
 /// Runs a command of `x0x peers`.
 pub(super) fn peers(
     client: &Client,
-    command: Option<PeersCommand>,
+    command: Option<&PeersCommand>,
     output: &mut Output,
 ) -> Result<()> {
     match command {
         None => show(client, &Call::new(Operation::Peers), output),
-        Some(PeersCommand::Events(limit)) => peer_events(client, limit, output),
+        Some(PeersCommand::Events(limit)) => peer_events(client, *limit, output),
     }
 }
 
