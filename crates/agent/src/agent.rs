@@ -14,7 +14,7 @@ use x0x_store::SqliteStore;
 use x0x_transport::{Node, SessionInfo, Transport};
 use x0x_trust::Trust;
 
-use crate::{AgentBuilder, Role, identity::Standing, mail::Mail, topics::TopicNames};
+use crate::{AgentBuilder, Role, identity::Standing, mail::Mail, sought::Sought, topics::TopicNames};
 
 /// An agent on the x0x network: an identity, its sessions, and everything that runs over them.
 ///
@@ -64,6 +64,7 @@ pub(crate) struct Inner {
     pub(crate) mail: Mail,
     pub(crate) trust: Trust,
     pub(crate) standing: Arc<Standing>,
+    pub(crate) sought: Sought,
     pub(crate) topics: TopicNames,
     pub(crate) tasks: tokio::sync::Mutex<Vec<JoinHandle<()>>>,
     pub(crate) stop: tokio_util::sync::CancellationToken,

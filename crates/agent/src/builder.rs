@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use x0x_core::{AgentId, Clock, MachineId, SeededRng, SystemClock, UserId};
 use x0x_direct::outbox::Outbox;
-use x0x_files::Seeks;
+use x0x_files::{Files, Seeks};
 use x0x_gossip_membership::{Membership, MembershipConfig};
 use x0x_gossip_pubsub::{Gossip, GossipConfig, LogStore};
 use x0x_identity::{Identity, IdentityStore, SecretKey, SignedBinding};
@@ -30,6 +30,7 @@ use crate::{
     presence::{Below, reach_suspects, start_finding, start_presence, watch_contacts},
     proofs::{Keeper, PROOFS},
     sealed_letters::start_letters,
+    sought::Sought,
     topic_peers::keep_linked,
     topics::TopicNames,
     trust::{Gate, Notices},
@@ -102,7 +103,7 @@ impl AgentBuilder {
         let mail::Started { direct, mail, itself, tasks, .. } = started;
         let kem_public = identity.agent_kem.public_key().as_bytes().to_vec();
         let standing = standing(&config, keys, identity, &gossip, &gate, &clock);
-        let effects = effects(&gate, &node, &discovery, &presence, &mail.outbox, changes);
+        let effects = effects(&gate, &node, &discovery, &presence, &mail.outbox, &files, changes);
         let agent = Agent {
             inner: Arc::new(Inner {
                 agent_id,
@@ -126,6 +127,7 @@ impl AgentBuilder {
                 mail,
                 trust,
                 standing,
+                sought: Sought::default(),
                 topics: TopicNames::default(),
                 tasks: tokio::sync::Mutex::new(tasks),
                 stop,
@@ -187,11 +189,13 @@ fn effects(
     discovery: &Discovery,
     presence: &Presence,
     outbox: &Outbox,
+    files: &Files,
     events: TrustEvents,
 ) -> Effects {
     let (gate, node) = (gate.clone(), Arc::clone(node));
     let (discovery, presence) = (discovery.clone(), presence.clone());
-    Effects { gate, node, discovery, presence, outbox: outbox.clone(), events }
+    let (outbox, files) = (outbox.clone(), files.clone());
+    Effects { gate, node, discovery, presence, outbox, files, events }
 }
 
 /// Key files are read and written on a blocking thread. A user certifies the agent here, when there

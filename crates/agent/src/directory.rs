@@ -1,13 +1,18 @@
 //! Who is where: connecting to agents, and the agents seen.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, pin::pin, time::Duration};
 
 use x0x_core::{AgentId, MachineId, PeerAddr};
-use x0x_rendezvous::{AnnounceError, DiscoveredAgent};
+use x0x_rendezvous::{AnnounceError, DiscoveredAgent, FindError};
 use x0x_transport::{SessionInfo, Transport};
 use x0x_trust::{Action, Policy};
 
 use crate::Agent;
+
+/// How long an agent that is not where it is known to be is looked for.
+const SEEK: Duration = Duration::from_secs(4);
+/// How long those places may take to answer before it is looked for beside them.
+const HEAD_START: Duration = Duration::from_secs(2);
 
 /// What an attempt to connect to an agent came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,24 +48,75 @@ impl ConnectOutcome {
     fn failed(kind: ConnectKind, reason: impl Into<String>) -> Self {
         Self { kind, addr: None, reason: reason.into() }
     }
+
+    /// Whether there is a session.
+    #[must_use]
+    pub const fn is_connected(&self) -> bool {
+        matches!(self.kind, ConnectKind::Direct | ConnectKind::AlreadyConnected)
+    }
 }
 
 impl Agent {
-    /// Connects to an agent's machine, found through the sessions and the discovery cache.
+    /// Connects to an agent's machine: where a session, an announcement or a card says that it is, and where
+    /// nobody answers there, or nothing is known, where a search finds it. Whoever is told of a session sees
+    /// the agent online.
     pub async fn connect(&self, agent: AgentId) -> ConnectOutcome {
         let decision = self.trust().decide(&agent, None, Action::DirectSend);
         if agent != self.agent_id() && !decision.allowed() {
             let reason = format!("agent is {}", decision.reason);
             return ConnectOutcome::failed(ConnectKind::Unreachable, reason);
         }
-        if let Some(session) = self.session_of(agent) {
-            return ConnectOutcome::connected(ConnectKind::AlreadyConnected, &session);
+        let outcome = match self.session_of(agent) {
+            Some(session) => ConnectOutcome::connected(ConnectKind::AlreadyConnected, &session),
+            None => self.reach(agent).await,
+        };
+        if outcome.is_connected() {
+            self.inner.sought.reached(&agent);
+            self.until_seen(agent).await;
         }
+        outcome
+    }
+
+    async fn reach(&self, agent: AgentId) -> ConnectOutcome {
         let known = self.discovered_agent(&agent).await;
         let known = known.map(|record| PeerAddr::known(record.machine, record.addresses));
         let Some(target) = known.or_else(|| self.hint(&agent)) else {
-            return ConnectOutcome::failed(ConnectKind::NotFound, "agent is not known");
+            return match self.seek(agent, None).await {
+                Some(found) => self.dial(agent, found).await,
+                None => ConnectOutcome::failed(ConnectKind::NotFound, "agent is not known"),
+            };
         };
+        let mut dialled = pin!(self.dial(agent, target.clone()));
+        let mut failed = None;
+        tokio::select! {
+            biased;
+            outcome = &mut dialled => failed = Some(outcome),
+            () = tokio::time::sleep(HEAD_START) => {}
+        }
+        if let Some(outcome) = failed.take_if(|outcome| outcome.is_connected()) {
+            return outcome;
+        }
+        let mut sought = pin!(self.seek(agent, Some(&target)));
+        let found = loop {
+            tokio::select! {
+                biased;
+                outcome = &mut dialled, if failed.is_none() => {
+                    if outcome.is_connected() {
+                        return outcome;
+                    }
+                    failed = Some(outcome);
+                }
+                found = &mut sought => break found,
+            }
+        };
+        match (found, failed) {
+            (Some(found), _) => self.dial(agent, found).await,
+            (None, Some(failed)) => failed,
+            (None, None) => dialled.await,
+        }
+    }
+
+    async fn dial(&self, agent: AgentId, target: PeerAddr) -> ConnectOutcome {
         match self.inner.node.connect(target).await {
             Ok(session) if session.agents.contains(&agent) => {
                 ConnectOutcome::connected(ConnectKind::Direct, &session)
@@ -71,6 +127,25 @@ impl Agent {
             ),
             Err(error) => ConnectOutcome::failed(ConnectKind::Unreachable, error.to_string()),
         }
+    }
+
+    /// Looks for an agent that is not where it was thought to be; nothing when it is found nowhere else, or
+    /// was looked for a moment ago.
+    async fn seek(&self, agent: AgentId, tried: Option<&PeerAddr>) -> Option<PeerAddr> {
+        if !self.inner.sought.take(self.inner.clock.now(), agent) {
+            return None;
+        }
+        // One that is refused for want of room takes place at a later attempt.
+        let found = self.inner.discovery.seek(agent, SEEK).await.ok().flatten()?;
+        if !self.believes(agent, found.machine) || found.addresses.is_empty() {
+            return None;
+        }
+        let found = PeerAddr::known(found.machine, found.addresses);
+        let is_new = |tried: &PeerAddr| {
+            let untried = |address| !tried.addresses.contains(address);
+            tried.id != found.id || found.addresses.iter().any(untried)
+        };
+        tried.is_none_or(is_new).then_some(found)
     }
 
     /// Connects to a machine, found through the sessions and the discovery cache.
@@ -132,14 +207,21 @@ impl Agent {
 
     /// Looks for an agent: in the sessions and the discovery cache, then among neighbours, holders of
     /// records and friends of friends, for up to `patience`.
-    pub async fn find(&self, agent: AgentId, patience: Duration) -> Option<DiscoveredAgent> {
+    ///
+    /// # Errors
+    /// [`FindError`] when nothing is known of the agent, and too many searches go on to look for it.
+    pub async fn find(
+        &self,
+        agent: AgentId,
+        patience: Duration,
+    ) -> Result<Option<DiscoveredAgent>, FindError> {
         self.observe_sessions().await;
         // Whoever is refused wherever it is need not be looked for.
         if !self.gate().allows(&agent, None, Action::AnnounceAccept) {
-            return None;
+            return Ok(None);
         }
-        let found = self.inner.discovery.find(agent, patience).await;
-        found.filter(|found| self.believes(found.agent, found.machine))
+        let found = self.inner.discovery.find(agent, patience).await?;
+        Ok(found.filter(|found| self.believes(found.agent, found.machine)))
     }
 
     /// Announces this agent now, beside the periodic announcements.

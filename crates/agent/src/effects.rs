@@ -1,7 +1,8 @@
 //! What a change of trust leads to, at once: sessions of those who are refused end, and what was learned
 //! from them is forgotten.
 //!
-//! Letters that wait for somebody who is blocked now are settled as blocked.
+//! Letters that wait for somebody who is blocked now are settled as blocked, and transfers of files with them
+//! fail.
 //!
 //! A blocked agent keeps its session: it could tell by its end that it is blocked, and it may carry what
 //! others say. Nothing that it says itself gets further than the policy.
@@ -11,6 +12,7 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 use x0x_core::{AgentId, MachineId};
 use x0x_direct::outbox::Outbox;
+use x0x_files::Files;
 use x0x_identity::{BindingPolicy, Subject};
 use x0x_presence::Presence;
 use x0x_rendezvous::Discovery;
@@ -30,6 +32,7 @@ pub(crate) struct Effects {
     pub(crate) discovery: Discovery,
     pub(crate) presence: Presence,
     pub(crate) outbox: Outbox,
+    pub(crate) files: Files,
     pub(crate) events: TrustEvents,
 }
 
@@ -80,6 +83,7 @@ impl Effects {
         {
             self.outbox.forbid(agent).await;
         }
+        self.files.reconsider(agent).await;
         let known = match agent {
             Some(agent) => self.discovery.agent(&agent).await.into_iter().collect(),
             None => self.discovery.agents(true).await,

@@ -33,6 +33,9 @@ mod presence;
 mod proofs;
 mod role;
 mod sealed_letters;
+mod sought;
+#[cfg(feature = "test-util")]
+pub mod testing;
 mod topic_peers;
 mod topics;
 pub mod trust;
@@ -82,5 +85,5 @@ pub use x0x_presence::{
     Events as PresenceEvents, FindError as WalkError, PresenceEvent, PresenceState,
     Status as PresenceStatus,
 };
-pub use x0x_rendezvous::{AnnounceError, DiscoveredAgent};
+pub use x0x_rendezvous::{AnnounceError, DiscoveredAgent, FindError};
 pub use x0x_transport::{SessionConfig, SessionInfo, Side};

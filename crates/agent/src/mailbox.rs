@@ -279,6 +279,10 @@ impl Standings for Gate {
             Standing::Contact
         }
     }
+
+    fn may_send(&self, agent: &AgentId, machine: &MachineId) -> bool {
+        *agent == self.own || self.allows(agent, Some(machine), Action::DirectSend)
+    }
 }
 
 /// Where a reader takes its next message from.

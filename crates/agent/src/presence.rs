@@ -16,6 +16,8 @@ use x0x_trust::{Level, Trust};
 
 use crate::{Agent, Role, StartError, builder::layer, trust::Gate};
 
+/// Longest wait until presence has taken note of a session; it does so within a turn of its task.
+const NOTED: Duration = Duration::from_secs(2);
 /// Contacts that are tried to reach at once.
 const MAX_REACHED: usize = 8;
 
@@ -144,6 +146,21 @@ impl Agent {
         own.state = PresenceState::Online;
         own.last_seen = self.inner.clock.wall();
         own
+    }
+
+    /// Waits until an agent with a session is seen online.
+    pub(crate) async fn until_seen(&self, agent: AgentId) {
+        let mut events = self.presence_events();
+        let seen = async {
+            while self.presence_of(agent).await.state != PresenceState::Online {
+                if events.next().await.is_none() {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(NOTED, seen).await.is_err() {
+            tracing::debug!(agent = %agent.short(), "connected, and not seen online");
+        }
     }
 
     /// Everybody whose presence is known, by id: the network view.

@@ -1,25 +1,21 @@
 //! A malicious peer made from the layers themselves: what it forges is refused on every path, counted,
 //! and never shown.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use bytes::Bytes;
-use x0x_agent::{Agent, AgentConfig, AgentId, MachineId, UserId, WallTime};
-use x0x_core::{Clock, SystemClock};
-use x0x_gossip_membership::{Membership, MembershipConfig};
-use x0x_gossip_pubsub::{Gossip, GossipConfig, PubSub, topic_id};
+use x0x_agent::{
+    Agent, AgentConfig, UserId, WallTime,
+    testing::{DAY, Mallory, agent, announcement, binding, machine, node, now},
+};
 use x0x_identity::{
     AcceptedCertificate, AgentBinding, NOTICE_TOPIC, Notice, SignedBinding, SignedCertificate,
     SignedRevocation, testing::key,
 };
-use x0x_rendezvous::{ANNOUNCE_TOPIC, Announcement, Stamp};
-use x0x_transport::{
-    LocalHello, Node, SessionConfig, Transport,
-    quic::{QuicConfig, QuicEngine},
-};
+use x0x_rendezvous::{ANNOUNCE_TOPIC, Announcement};
+use x0x_transport::Transport;
 
 const PATIENCE: Duration = Duration::from_secs(30);
-const DAY: Duration = Duration::from_secs(24 * 3600);
 
 async fn start(folder: &Path, name: &str) -> Agent {
     let dir = folder.join(name);
@@ -42,79 +38,11 @@ fn metric(agent: &Agent, name: &str) -> u64 {
     metrics.iter().find(|metric| metric.name == name).unwrap_or_else(|| panic!("{name}")).value
 }
 
-fn agent(n: u64) -> AgentId {
-    key(n).public_key().agent_id()
-}
-
-fn machine(n: u64) -> MachineId {
-    key(n).public_key().machine_id()
-}
-
-fn now() -> WallTime {
-    SystemClock::new().wall()
-}
-
-/// Sessions of a machine with key `100 + n`, with these bindings.
-fn node(n: u64, bindings: Vec<Bytes>) -> Node {
-    let bind = SocketAddr::from(([127, 0, 0, 1], 0));
-    let engine = QuicEngine::bind(QuicConfig::new(bind, key(100 + n))).expect("a socket");
-    let hello = LocalHello::new("x0x", [n as u8; 16], bindings);
-    Node::start(engine, SessionConfig::default(), hello, Arc::new(SystemClock::new()))
-}
-
-fn binding(n: u64) -> SignedBinding {
-    SignedBinding::issue(&key(n), machine(100 + n), now(), DAY)
-}
-
-/// A peer whose agent has key `n`, which says on gossip what it likes.
-struct Mallory {
-    node: Node,
-    membership: Membership,
-    gossip: Gossip,
-}
-
-impl Mallory {
-    fn start(n: u64, victim: &Agent) -> Self {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let node = node(n, vec![binding(n).encode()]);
-        let transport: Arc<dyn Transport> = Arc::new(node.clone());
-        let settings =
-            MembershipConfig { bootstrap: victim.local_addresses(), ..MembershipConfig::default() };
-        let membership =
-            Membership::start(transport.clone(), settings, clock.clone(), [n as u8; 32])
-                .expect("starts");
-        let mut settings = GossipConfig::new("x0x", n);
-        settings.neighbors = Some(Arc::new(membership.clone()));
-        let gossip = Gossip::start(transport, Arc::new(key(n)), settings, clock).expect("starts");
-        Self { node, membership, gossip }
-    }
-
-    async fn say(&self, topic: &str, payload: Bytes) {
-        self.gossip.publish(topic_id(topic), payload).await.expect("published");
-    }
-
-    async fn stop(self) {
-        self.gossip.shutdown().await;
-        self.membership.shutdown().await;
-        self.node.shutdown().await;
-    }
-}
-
-fn news(of: u64, at: WallTime, counter: u64) -> Announcement {
-    Announcement {
-        agent: agent(of),
-        machine: machine(100 + of),
-        user: None,
-        addresses: vec![SocketAddr::from(([127, 0, 0, 1], 9))],
-        stamp: Stamp { announced_at: at, counter },
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn forged_replayed_and_foreign_announcements_are_refused_and_counted() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let victim = start(folder.path(), "victim").await;
-    let mallory = Mallory::start(1, &victim);
+    let mallory = Mallory::start(1, victim.local_addresses());
     until("joined", async || victim.session_of(agent(1)).is_some()).await;
     let refused = async |name: &str, payload: Bytes| {
         let before = metric(&victim, name);
@@ -123,25 +51,25 @@ async fn forged_replayed_and_foreign_announcements_are_refused_and_counted() {
     };
 
     // Somebody else's word, as its own and as theirs.
-    refused("discovery_refused_author", news(2, now(), 1).encode(&binding(2))).await;
-    let theirs = Announcement { agent: agent(1), ..news(2, now(), 1) };
+    refused("discovery_refused_author", announcement(2, now(), 1).encode(&binding(2))).await;
+    let theirs = Announcement { agent: agent(1), ..announcement(2, now(), 1) };
     refused("discovery_refused_binding", theirs.encode(&binding(2))).await;
     // A machine that it does not run on, an altered signature, an ended binding, a false clock.
-    let elsewhere = Announcement { machine: machine(102), ..news(1, now(), 2) };
+    let elsewhere = Announcement { machine: machine(102), ..announcement(1, now(), 2) };
     refused("discovery_refused_binding", elsewhere.encode(&binding(1))).await;
     let past = WallTime::from_millis(now().as_millis() - 3 * DAY.as_millis() as u64);
     let ended = SignedBinding::issue(&key(1), machine(101), past, DAY);
-    refused("discovery_refused_binding", news(1, now(), 3).encode(&ended)).await;
-    refused("discovery_refused_future", news(1, now() + DAY, 4).encode(&binding(1))).await;
+    refused("discovery_refused_binding", announcement(1, now(), 3).encode(&ended)).await;
+    refused("discovery_refused_future", announcement(1, now() + DAY, 4).encode(&binding(1))).await;
     refused("discovery_refused_malformed", Bytes::from_static(b"nonsense")).await;
 
     // The truth, and the truth again.
-    let honest = news(1, now(), 5).encode(&binding(1));
+    let honest = announcement(1, now(), 5).encode(&binding(1));
     mallory.say(ANNOUNCE_TOPIC, honest.clone()).await;
     until("known", async || victim.discovered_agent(&agent(1)).await.is_some()).await;
     refused("discovery_replayed", honest).await;
     let earlier = WallTime::from_millis(now().as_millis() - 60_000);
-    refused("discovery_replayed", news(1, earlier, 99).encode(&binding(1))).await;
+    refused("discovery_replayed", announcement(1, earlier, 99).encode(&binding(1))).await;
     assert!(victim.discovered_agent(&agent(2)).await.is_none());
     mallory.stop().await;
     victim.shutdown().await;
@@ -184,7 +112,7 @@ async fn hellos_that_prove_nothing_are_refused_and_counted() {
 async fn certificates_of_others_and_ended_ones_name_nobody() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let victim = start(folder.path(), "victim").await;
-    let mallory = Mallory::start(5, &victim);
+    let mallory = Mallory::start(5, victim.local_addresses());
     until("joined", async || victim.session_of(agent(5)).is_some()).await;
     let (user, past) =
         (key(60), WallTime::from_millis(now().as_millis() - 9 * DAY.as_millis() as u64));
@@ -230,9 +158,9 @@ async fn certificates_of_others_and_ended_ones_name_nobody() {
 async fn a_superseded_machine_is_not_believed() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let victim = start(folder.path(), "victim").await;
-    let old = Mallory::start(8, &victim);
+    let old = Mallory::start(8, victim.local_addresses());
     until("joined", async || victim.session_of(agent(8)).is_some()).await;
-    old.say(ANNOUNCE_TOPIC, news(8, now(), 1).encode(&binding(8))).await;
+    old.say(ANNOUNCE_TOPIC, announcement(8, now(), 1).encode(&binding(8))).await;
     until("known", async || victim.discovered_agent(&agent(8)).await.is_some()).await;
 
     let (not_before, not_after) = (now(), now() + DAY);
@@ -247,7 +175,7 @@ async fn a_superseded_machine_is_not_believed() {
     })
     .await;
     let before = metric(&victim, "discovery_refused_policy");
-    old.say(ANNOUNCE_TOPIC, news(8, now(), 2).encode(&binding(8))).await;
+    old.say(ANNOUNCE_TOPIC, announcement(8, now(), 2).encode(&binding(8))).await;
     until("refused", async || metric(&victim, "discovery_refused_policy") > before).await;
     assert!(victim.find(agent_id, Duration::from_millis(300)).await.is_none());
     old.stop().await;

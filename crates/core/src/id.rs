@@ -1,6 +1,6 @@
 //! 32-byte identifiers, printed as 64 lowercase hex characters.
 
-use std::{cmp::Ordering, fmt, str::FromStr};
+use std::{fmt, str::FromStr};
 
 use data_encoding::HEXLOWER_PERMISSIVE;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -17,33 +17,14 @@ pub enum ParseIdError {
     Length(usize),
 }
 
-macro_rules! id {
+/// Declares a public name for 32 bytes: made by `new`, read by `as_bytes`, ordered as the bytes are, and
+/// shown in logs by its first four bytes. For what is no secret.
+#[macro_export]
+macro_rules! bytes32 {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, Hash)]
         pub struct $name([u8; 32]);
-
-        /// As the bytes are ordered. Word by word, since the maps of every machine are searched by
-        /// ids and the first word decides almost always.
-        impl Ord for $name {
-            // In each crate that searches by ids, at the optimisation of that crate.
-            #[inline]
-            fn cmp(&self, other: &Self) -> Ordering {
-                let (words, others) = (self.0.as_chunks::<8>().0, other.0.as_chunks::<8>().0);
-                words
-                    .iter()
-                    .zip(others)
-                    .map(|(a, b)| u64::from_be_bytes(*a).cmp(&u64::from_be_bytes(*b)))
-                    .find(|order| order.is_ne())
-                    .unwrap_or(Ordering::Equal)
-            }
-        }
-
-        impl PartialOrd for $name {
-            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-                Some(self.cmp(other))
-            }
-        }
 
         impl $name {
             /// Wraps 32 raw bytes.
@@ -57,7 +38,47 @@ macro_rules! id {
             pub const fn as_bytes(&self) -> &[u8; 32] {
                 &self.0
             }
+        }
 
+        /// As the bytes are ordered. Word by word, since the maps of every machine are searched by
+        /// such names and the first word decides almost always.
+        impl Ord for $name {
+            // In each crate that searches by them, at the optimisation of that crate.
+            #[inline]
+            fn cmp(&self, other: &Self) -> ::core::cmp::Ordering {
+                let (words, others) = (self.0.as_chunks::<8>().0, other.0.as_chunks::<8>().0);
+                words
+                    .iter()
+                    .zip(others)
+                    .map(|(a, b)| u64::from_be_bytes(*a).cmp(&u64::from_be_bytes(*b)))
+                    .find(|order| order.is_ne())
+                    .unwrap_or(::core::cmp::Ordering::Equal)
+            }
+        }
+
+        impl PartialOrd for $name {
+            fn partial_cmp(&self, other: &Self) -> Option<::core::cmp::Ordering> {
+                Some(self.cmp(other))
+            }
+        }
+
+        impl ::core::fmt::Debug for $name {
+            fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                let [a, b, c, d, ..] = self.0;
+                write!(f, "{}({a:02x}{b:02x}{c:02x}{d:02x})", stringify!($name))
+            }
+        }
+    };
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        bytes32! {
+            $(#[$doc])*
+            $name
+        }
+
+        impl $name {
             /// The first eight hex characters, for logs and tables.
             #[must_use]
             pub fn short(&self) -> String {
@@ -68,12 +89,6 @@ macro_rules! id {
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(&HEXLOWER_PERMISSIVE.encode(&self.0))
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{}({})", stringify!($name), self.short())
             }
         }
 

@@ -30,6 +30,9 @@ pub enum Admit {
 pub trait Admission: Send + Sync + fmt::Debug {
     /// What is to be done with a message of a machine whose turn it is now.
     fn admit(&self, now: Tick, message: &Verified, machine: MachineId) -> Admit;
+
+    /// Whether a message may still go to an agent on a machine, now that it is its turn.
+    fn may_send(&self, to: &AgentId, machine: &MachineId) -> bool;
 }
 
 /// Takes everything.
@@ -39,6 +42,10 @@ pub(crate) struct Open;
 impl Admission for Open {
     fn admit(&self, _: Tick, _: &Verified, _: MachineId) -> Admit {
         Admit::Take
+    }
+
+    fn may_send(&self, _: &AgentId, _: &MachineId) -> bool {
+        true
     }
 }
 
@@ -58,6 +65,9 @@ pub enum Standing {
 pub trait Standings: Send + Sync + fmt::Debug {
     /// How an agent on a machine stands now.
     fn standing(&self, agent: &AgentId, machine: &MachineId) -> Standing;
+
+    /// Whether anything may be sent to an agent on a machine now.
+    fn may_send(&self, agent: &AgentId, machine: &MachineId) -> bool;
 }
 
 /// How much mail may lie unread. A sender past its share is refused as busy and tries again later;
@@ -280,6 +290,10 @@ impl Admission for Admittance {
         held.admitted.push_back(charge);
         Admit::Take
     }
+
+    fn may_send(&self, to: &AgentId, machine: &MachineId) -> bool {
+        self.standings.may_send(to, machine)
+    }
 }
 
 #[cfg(test)]
@@ -300,6 +314,10 @@ mod tests {
                 1..10 => Standing::Contact,
                 _ => Standing::Stranger,
             }
+        }
+
+        fn may_send(&self, agent: &AgentId, machine: &MachineId) -> bool {
+            self.standing(agent, machine) != Standing::Unwanted
         }
     }
 

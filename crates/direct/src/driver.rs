@@ -1,5 +1,7 @@
 //! One task that owns the machine and carries its outputs out.
 
+mod queues;
+
 use std::{
     collections::{HashMap, VecDeque},
     pin::{Pin, pin},
@@ -12,8 +14,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use x0x_core::{Clock, Machine, MachineId, Protocol, Tick, WallTime};
-use x0x_transport::{BoxFuture, Inbound, InboundEvent, Transport, error::InboundTaken};
+use x0x_transport::{BoxFuture, InboundEvent, Transport, error::InboundTaken};
 
+use self::queues::{Queues, Taken as Batch};
 use crate::{
     admission::{Admission, Admit},
     config::DirectConfig,
@@ -28,8 +31,6 @@ use crate::{
     wire::{Kind, MAX_READ_IDS, Verified, read_ids},
 };
 
-/// Commands and events taken in one turn; their acknowledgements travel together.
-const BATCH: usize = 256;
 /// Changes of the store that one commit makes, so that no note of what was read keeps mail waiting
 /// for long.
 const MAX_COMMIT_CHANGES: usize = 1024;
@@ -67,9 +68,7 @@ pub(crate) fn spawn(parts: Parts) -> Result<Inbox, InboundTaken> {
         transport,
         clock,
         routes,
-        commands,
-        arrivals,
-        inbound,
+        queues: Queues { commands, inbound, arrivals },
         inbox: sender,
         inbox_open: true,
         waiting: HashMap::new(),
@@ -89,10 +88,7 @@ struct Driver {
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
     routes: Arc<Routes>,
-    commands: mpsc::Receiver<Command>,
-    /// Messages that came on another way.
-    arrivals: mpsc::Receiver<Arrival>,
-    inbound: Inbound,
+    queues: Queues,
     inbox: InboxSender,
     inbox_open: bool,
     /// Callers by ticket; as many as the gates let through.
@@ -142,36 +138,29 @@ async fn committed(committing: &mut Option<Committing>) -> Result<Vec<MailOutcom
 
 impl Driver {
     async fn run(mut self, stop: CancellationToken) {
-        let mut commands = Vec::with_capacity(BATCH);
-        let mut events = Vec::with_capacity(BATCH);
+        let mut taken = Batch::default();
         let mut timer = pin!(sleep(std::time::Duration::ZERO));
         let mut armed: Option<Tick> = None;
         loop {
-            let (mut outcome, mut arrival) = (None, None);
+            let mut outcome = None;
+            // What comes seldom comes first: the queues can be full all the time.
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
                 result = committed(&mut self.committing) => outcome = Some(result),
-                taken = self.commands.recv_many(&mut commands, BATCH) => if taken == 0 { return },
-                taken = self.inbound.recv_many(&mut events, BATCH) => if taken == 0 { return },
-                Some(arrived) = self.arrivals.recv() => arrival = Some(arrived),
                 () = self.inbox.drained(), if self.machine.is_holding() => {}
                 () = &mut timer, if armed.is_some() => armed = None,
+                goes_on = self.queues.next(&mut taken) => if !goes_on { return },
             }
+            self.queues.fill(&mut taken);
             let now = self.clock.now();
             if let Some(outcome) = outcome {
                 self.finish(now, outcome);
             }
             self.machine.handle_timeout(now);
-            self.take_commands(now, &mut commands);
-            // Whichever woke the task, the other side gets its turn too.
-            while events.len() < BATCH
-                && let Ok(event) = self.inbound.try_recv()
-            {
-                events.push(event);
-            }
-            self.carry_out(now, &mut events);
-            if let Some(arrival) = arrival {
+            self.take_commands(now, &mut taken.commands);
+            self.carry_out(now, &mut taken.events);
+            for arrival in taken.arrivals.drain(..) {
                 self.arrived(now, arrival);
             }
             self.arm(now, &mut armed, timer.as_mut());
@@ -204,11 +193,6 @@ impl Driver {
     }
 
     fn take_commands(&mut self, now: Tick, commands: &mut Vec<Command>) {
-        while commands.len() < BATCH
-            && let Ok(command) = self.commands.try_recv()
-        {
-            commands.push(command);
-        }
         for Command { id, peer, from, to, payload, terms, deadline, waiting } in commands.drain(..)
         {
             self.tickets += 1;

@@ -66,6 +66,9 @@ pub enum DirectError {
     /// with that one.
     #[error("behind a message of its lane that was not taken")]
     Behind,
+    /// The recipient was blocked or revoked here while the message waited for its turn; nothing was sent.
+    #[error("nothing may be sent to the agent any more")]
+    Forbidden,
     /// The service was shut down; the receiver may or may not have the message.
     #[error("direct messaging is closed")]
     Closed,

@@ -38,6 +38,8 @@ mod config;
 #[cfg(feature = "tokio")]
 mod driver;
 mod error;
+#[cfg(test)]
+mod fixtures;
 #[cfg(feature = "tokio")]
 mod handle;
 #[cfg(feature = "tokio")]

@@ -40,6 +40,8 @@ metrics! {
     timed_out: Counter = "direct_sends_timed_out",
     /// Sends that failed here because an earlier one of their lane did.
     behind: Counter = "direct_sends_behind",
+    /// Sends that failed here because nothing may be sent to their recipient any more.
+    forbidden: Counter = "direct_sends_forbidden",
     /// Frames that the transport could not take at once.
     blocked: Counter = "direct_frames_blocked",
     /// Acknowledgement frames sent.

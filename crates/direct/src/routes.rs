@@ -56,14 +56,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn agent(n: u8) -> AgentId {
-        AgentId::new([n; 32])
-    }
-
-    fn machine(n: u8) -> MachineId {
-        MachineId::new([n; 32])
-    }
+    use crate::fixtures::{agent, machine};
 
     #[test]
     fn the_index_follows_the_sessions() {

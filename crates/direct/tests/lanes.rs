@@ -1,13 +1,16 @@
 //! The order of a lane, when messages of it fail before they are sent.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use bytes::Bytes;
 use x0x_core::{AgentId, Machine, MachineId, Tick};
 use x0x_direct::{
-    DirectConfig, DirectError, DirectMetrics, Lane, RefuseReason, Terms,
+    Admission, Admit, DirectConfig, DirectError, DirectMetrics, Lane, RefuseReason, Terms,
     state::{DirectMachine, Input, Output, SendRequest},
-    wire::{Ack, FrameIn, Refusal},
+    wire::{Ack, FrameIn, Refusal, Verified},
 };
 
 const PEER: MachineId = MachineId::new([9; 32]);
@@ -153,4 +156,45 @@ fn nothing_overtakes_a_message_for_which_there_was_no_room() {
     assert!(limit(settled[0].1) && settled[1] == (6, BEHIND), "{settled:?}");
     acknowledge(&mut machine, 1, 1, false);
     assert_eq!(happened(&mut machine), (vec![2, 3, 4], vec![(1, Ok(()))]), "they came before");
+}
+
+/// Trust as the test has it: whether anything may be sent.
+#[derive(Debug)]
+struct Sends(AtomicBool);
+
+impl Admission for Sends {
+    fn admit(&self, _: Tick, _: &Verified, _: MachineId) -> Admit {
+        Admit::Take
+    }
+
+    fn may_send(&self, _: &AgentId, _: &MachineId) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[test]
+fn what_waits_for_an_agent_that_is_blocked_is_not_sent() {
+    let sends = Arc::new(Sends(AtomicBool::new(true)));
+    let mut config = DirectConfig::new(vec![agent(1)]);
+    (config.window_messages, config.window_bytes) = (3, PLUG_BYTES);
+    let own = MachineId::new([1; 32]);
+    let metrics = Arc::<DirectMetrics>::default();
+    let mut machine = DirectMachine::with_admission(own, config, metrics.clone(), sends.clone());
+    plug(&mut machine);
+    send(&mut machine, 2, Lane::First, at(60_000));
+    send(&mut machine, 3, Lane::Next, at(60_000));
+    send(&mut machine, 4, Lane::None, at(60_000));
+    sends.0.store(false, Ordering::Relaxed);
+    let ack = Ack { epoch: 1, through_seq: 1, ..Ack::default() };
+    let frame = FrameIn::Ack(ack).encode();
+    machine.handle(at(0), Input::Received { peer: PEER, frame });
+    let forbidden = Err(DirectError::Forbidden);
+    let settled = vec![(1, Ok(())), (2, forbidden), (3, Err(DirectError::Behind)), (4, forbidden)];
+    assert_eq!(happened(&mut machine), (vec![], settled));
+    assert_eq!(metrics.forbidden.value(), 2);
+    // Once it may, the lane begins anew.
+    sends.0.store(true, Ordering::Relaxed);
+    send(&mut machine, 5, Lane::Next, at(60_000));
+    send(&mut machine, 6, Lane::First, at(60_000));
+    assert_eq!(happened(&mut machine), (vec![6], vec![(5, Err(DirectError::Behind))]));
 }

@@ -57,6 +57,10 @@ impl Standings for Opinions {
     fn standing(&self, agent: &AgentId, _: &MachineId) -> Standing {
         self.of(agent)
     }
+
+    fn may_send(&self, agent: &AgentId, _: &MachineId) -> bool {
+        self.of(agent) != Standing::Unwanted
+    }
 }
 
 impl Trusts for Opinions {

@@ -36,6 +36,9 @@ pub const JOBS_PER_PEER: usize = 2;
 pub const MAX_READ: usize = 128;
 /// How long a machine may take no content before what was read for it is dropped.
 pub const TAKE_DEADLINE: Duration = Duration::from_secs(10);
+/// Groups of its other files that a machine may send while one of them gets nothing of what it asked for:
+/// more than two turns of all that may be received at once.
+pub const MAX_AHEAD: u64 = 256;
 /// Groups that a machine may want of one file at a time; what it asks for beyond that is left out.
 pub const MAX_WANTED: u64 = 1024;
 /// Groups that nobody asked for which a machine may send in a session.
@@ -95,8 +98,9 @@ pub struct FilesConfig {
     /// How often a full disk is looked at again, and how long after a failure of the disk it is tried
     /// again, which doubles with each time. Default 5 s.
     pub space_interval: Duration,
-    /// How long nothing may arrive of what was asked for before it is asked for again; doubles with
-    /// each time. Default 20 s.
+    /// How long nothing may arrive of what was asked of a machine before it is asked for again; doubles
+    /// with each time. Its files share a line, so that what comes of one counts for all, up to
+    /// [`MAX_AHEAD`]. Default 20 s.
     pub stall_after: Duration,
     /// First pause before a machine that is away is looked for; doubles up to [`seek_max`](Self::seek_max).
     pub seek_min: Duration,

@@ -2,6 +2,7 @@
 
 mod journal;
 mod lane;
+mod queues;
 mod work;
 
 use std::{
@@ -23,6 +24,7 @@ use x0x_transport::{Inbound, InboundEvent, Transport, error::SendError};
 use self::{
     journal::{Answer, Journal},
     lane::{Job, Lanes},
+    queues::{Queues, Report, Taken},
 };
 use crate::{
     config::MAX_READ,
@@ -35,8 +37,6 @@ use crate::{
     store::FileStore,
 };
 
-/// Commands and events taken in one turn.
-const BATCH: usize = 64;
 /// Results of work on their way to the driver; the threads wait while it is full.
 const MAX_RESULTS: usize = 256;
 /// Control frames that wait for a machine that takes none; further ones are dropped, for they are made
@@ -65,6 +65,7 @@ pub(crate) enum Command {
         id: TransferId,
         reply: oneshot::Sender<Option<TransferInfo>>,
     },
+    Reconsider(Option<AgentId>),
 }
 
 /// What the driver is made of.
@@ -91,10 +92,7 @@ pub(crate) struct Driver {
     metrics: Arc<FilesMetrics>,
     events: broadcast::Sender<FileEvent>,
     seeks: mpsc::Sender<AgentId>,
-    commands: mpsc::Receiver<Command>,
-    control: Inbound,
-    content: Inbound,
-    results: mpsc::Receiver<Input>,
+    queues: Queues,
     journal: Journal,
     work: Work,
     answers: HashMap<u64, Answer>,
@@ -108,12 +106,11 @@ pub(crate) struct Driver {
 struct Shared {
     transport: Arc<dyn Transport>,
     store: Arc<dyn FileStore>,
-    results: mpsc::Sender<Input>,
+    results: mpsc::Sender<Report>,
     tasks: TaskTracker,
     stop: CancellationToken,
     room: Arc<Room>,
     opening: Arc<Semaphore>,
-    unsynced: work::Unsynced,
     /// Groups that may be read and not sent yet.
     memory: Arc<Semaphore>,
 }
@@ -126,6 +123,9 @@ struct Work {
     prepares: BTreeMap<TransferId, CancellationToken>,
     /// The tasks that store what arrives.
     writers: BTreeMap<TransferId, work::Writer>,
+    /// The files that were opened, as they were last; as many as there are transfers.
+    openings: BTreeMap<TransferId, work::Opening>,
+    next_opening: u64,
     lanes: Lanes,
 }
 
@@ -141,7 +141,6 @@ pub(crate) fn spawn(parts: Parts) {
         stop: parts.stop.clone(),
         room: Arc::new(Room::new(parts.keep_free)),
         opening: Arc::new(Semaphore::new(MAX_OPENING)),
-        unsynced: work::Unsynced::default(),
         memory: Arc::new(Semaphore::new(MAX_READ)),
     };
     let driver = Driver {
@@ -151,16 +150,20 @@ pub(crate) fn spawn(parts: Parts) {
         metrics: parts.metrics,
         events: parts.events,
         seeks: parts.seeks,
-        commands: parts.commands,
-        control: parts.control,
-        content: parts.content,
-        results: finished,
+        queues: Queues {
+            commands: parts.commands,
+            results: finished,
+            control: parts.control,
+            content: parts.content,
+        },
         journal: Journal::new(shared.clone()),
         work: Work {
             shared,
             preparing: Arc::new(Semaphore::new(MAX_PREPARING)),
             prepares: BTreeMap::new(),
             writers: BTreeMap::new(),
+            openings: BTreeMap::new(),
+            next_opening: 0,
             lanes: Lanes::default(),
         },
         answers: HashMap::new(),
@@ -173,49 +176,50 @@ pub(crate) fn spawn(parts: Parts) {
 
 impl Driver {
     async fn run(mut self) {
-        let mut events = Vec::with_capacity(BATCH);
-        let mut content = Vec::with_capacity(BATCH);
-        let mut results = Vec::with_capacity(BATCH);
         let mut timer = pin!(sleep(Duration::ZERO));
         let mut armed: Option<Tick> = None;
         let stop = self.stop.clone();
-        self.turn(Vec::new(), &mut armed, timer.as_mut());
+        self.turn(Taken::default(), &mut armed, timer.as_mut());
         loop {
-            let mut inputs = Vec::new();
+            let mut taken = Taken::default();
+            // What comes seldom comes first: the queues can be full all the time.
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                command = self.commands.recv() => match command {
-                    Some(command) => self.command(command),
-                    None => break,
-                },
-                count = self.results.recv_many(&mut results, BATCH) => if count == 0 { break },
-                count = self.control.recv_many(&mut events, BATCH) => if count == 0 { break },
-                count = self.content.recv_many(&mut content, BATCH) => if count == 0 { break },
                 () = self.journal.finished() => {}
                 () = &mut timer, if armed.is_some() => armed = None,
+                next = self.queues.next() => match next {
+                    Some(next) => taken = next,
+                    None => break,
+                },
             }
-            inputs.append(&mut results);
-            self.control_events(&mut events, &mut inputs);
-            let frames = content.drain(..).filter_map(|event| match event {
-                InboundEvent::Message { peer, message } => {
-                    Some(Input::Content { peer, frame: message })
-                }
-                InboundEvent::Writable(peer) => Some(Input::Writable(peer)),
-                _ => None,
-            });
-            inputs.extend(frames);
-            self.turn(inputs, &mut armed, timer.as_mut());
+            self.turn(taken, &mut armed, timer.as_mut());
         }
         self.shut_down().await;
     }
 
-    /// Hands inputs to the machine and carries out what it asks for.
-    fn turn(&mut self, inputs: Vec<Input>, armed: &mut Option<Tick>, timer: Pin<&mut Sleep>) {
+    /// Hands what was taken to the machine and carries out what that asks for.
+    fn turn(&mut self, taken: Taken, armed: &mut Option<Tick>, timer: Pin<&mut Sleep>) {
         let now = self.clock.now();
         self.machine.set_wall(self.clock.wall());
         self.machine.handle_timeout(now);
-        for input in inputs {
+        for command in taken.commands {
+            self.command(now, command);
+        }
+        for Report { opening, input } in taken.results {
+            if self.work.is_current(opening) {
+                self.machine.handle(now, input);
+            }
+        }
+        for event in taken.control {
+            self.control_event(now, event);
+        }
+        for event in taken.content {
+            let input = match event {
+                InboundEvent::Message { peer, message } => Input::Content { peer, frame: message },
+                InboundEvent::Writable(peer) => Input::Writable(peer),
+                _ => continue,
+            };
             self.machine.handle(now, input);
         }
         for input in self.journal.take_results() {
@@ -233,9 +237,7 @@ impl Driver {
         }
     }
 
-    fn command(&mut self, command: Command) {
-        let now = self.clock.now();
-        self.machine.set_wall(self.clock.wall());
+    fn command(&mut self, now: Tick, command: Command) {
         self.tickets += 1;
         let ticket = self.tickets;
         match command {
@@ -254,27 +256,23 @@ impl Driver {
             Command::Show { id, reply } => {
                 let _ = reply.send(self.machine.info(&id));
             }
+            Command::Reconsider(agent) => self.machine.handle(now, Input::Reconsider(agent)),
         }
     }
 
-    fn control_events(&mut self, events: &mut Vec<InboundEvent>, inputs: &mut Vec<Input>) {
-        for event in events.drain(..) {
-            match event {
-                InboundEvent::Up(session) => {
-                    inputs.push(Input::Up { peer: session.peer, agents: session.agents });
-                }
-                InboundEvent::Message { peer, message } => {
-                    inputs.push(Input::Frame { peer, frame: message });
-                }
-                InboundEvent::Writable(peer) => self.send_backlog(peer),
-                InboundEvent::Down(peer) => {
-                    self.backlog.remove(&peer);
-                    self.work.lanes.close(peer);
-                    inputs.push(Input::Down(peer));
-                }
-                _ => {}
+    fn control_event(&mut self, now: Tick, event: InboundEvent) {
+        let input = match event {
+            InboundEvent::Up(session) => Input::Up { peer: session.peer, agents: session.agents },
+            InboundEvent::Message { peer, message } => Input::Frame { peer, frame: message },
+            InboundEvent::Writable(peer) => return self.send_backlog(peer),
+            InboundEvent::Down(peer) => {
+                self.backlog.remove(&peer);
+                self.work.lanes.close(peer);
+                Input::Down(peer)
             }
-        }
+            _ => return,
+        };
+        self.machine.handle(now, input);
     }
 
     fn transmit(&mut self, peer: MachineId, frame: Bytes) {

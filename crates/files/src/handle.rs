@@ -6,10 +6,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use x0x_core::{AgentId, Clock, Machine, Protocol, SeededRng};
-use x0x_transport::{Transport, error::InboundTaken};
+use x0x_transport::{Transport, ask, error::InboundTaken};
 use x0x_trust::Policy;
 
 use crate::{
@@ -192,10 +192,9 @@ impl Files {
             folder: None,
             output: None,
         };
-        let (reply, answer) = oneshot::channel();
-        let command = Command::Send { record: Box::new(record), reply };
-        inner.commands.send(command).await.map_err(|_| SendFileError::Closed)?;
-        answer.await.unwrap_or(Err(SendFileError::Closed))
+        let record = Box::new(record);
+        let sent = ask(&inner.commands, |reply| Command::Send { record, reply }).await;
+        sent.unwrap_or(Err(SendFileError::Closed))
     }
 
     fn new_id(&self) -> TransferId {
@@ -218,25 +217,24 @@ impl Files {
         id: TransferId,
         change: Change,
     ) -> Result<Changed, ChangeTransferError> {
-        let (reply, answer) = oneshot::channel();
-        let command = Command::Change { id, change, reply };
-        self.0.commands.send(command).await.map_err(|_| ChangeTransferError::Closed)?;
-        answer.await.unwrap_or(Err(ChangeTransferError::Closed))
+        let changed = ask(&self.0.commands, |reply| Command::Change { id, change, reply }).await;
+        changed.unwrap_or(Err(ChangeTransferError::Closed))
     }
 
     /// Every transfer that has not ended, and those that ended last, by id; none after the end.
     pub async fn transfers(&self) -> Vec<TransferInfo> {
-        let (reply, answer) = oneshot::channel();
-        // A closed service knows of none.
-        let _ = self.0.commands.send(Command::List(reply)).await;
-        answer.await.unwrap_or_default()
+        ask(&self.0.commands, Command::List).await.unwrap_or_default()
     }
 
     /// One transfer.
     pub async fn transfer(&self, id: TransferId) -> Option<TransferInfo> {
-        let (reply, answer) = oneshot::channel();
-        self.0.commands.send(Command::Show { id, reply }).await.ok()?;
-        answer.await.ok().flatten()
+        ask(&self.0.commands, |reply| Command::Show { id, reply }).await.flatten()
+    }
+
+    /// Trust in an agent changed, or in any: transfers that it does not allow any more end at once.
+    pub async fn reconsider(&self, agent: Option<AgentId>) {
+        // A service that is closed ends them when it starts again.
+        let _ = self.0.commands.send(Command::Reconsider(agent)).await;
     }
 
     /// What happens from now on. A reader that falls behind by [`MAX_UNREAD_EVENTS`] misses the oldest

@@ -46,7 +46,9 @@ metrics! {
     refused_unknown_recipient: Counter = "files_offers_refused_unknown_recipient",
     /// Offers refused: too many of the agent, of strangers, or in all.
     refused_limit: Counter = "files_offers_refused_limit",
-    /// Offers refused: they come too fast.
+    /// Frames dropped: they come too fast.
+    dropped_rate: Counter = "files_frames_dropped_rate",
+    /// Offers refused, or not answered again: they come too fast.
     refused_rate: Counter = "files_offers_refused_rate",
     /// Offers refused: the id belongs to another transfer.
     refused_id: Counter = "files_offers_refused_id",

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
 use x0x_core::{AgentId, MachineId, PeerAddr};
@@ -17,6 +17,7 @@ use x0x_trust::testing::FakePolicy;
 
 use crate::{
     Blob, FileStore, Files, FilesConfig, Part, Record, Seeks, TransferId, WorkError, numbered,
+    ranges::RangeSet,
 };
 
 /// Where received files go on a [`MemoryStore`].
@@ -24,7 +25,14 @@ pub const DOWNLOADS: &str = "/downloads";
 
 /// A disk in memory. Clones are the same disk.
 #[derive(Debug, Clone, Default)]
-pub struct MemoryStore(Arc<Mutex<Disk>>);
+pub struct MemoryStore(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    disk: Mutex<Disk>,
+    /// Whoever is held may go on.
+    released: Condvar,
+}
 
 #[derive(Debug, Default)]
 struct Disk {
@@ -35,8 +43,21 @@ struct Disk {
     fail: Option<(u64, Fault)>,
     dead: bool,
     failing_syncs: u32,
+    /// What does not get on for now, and how many threads wait for that.
+    held: Option<Hold>,
+    waiting: usize,
     on_crash: Option<Hook>,
     clock: u64,
+}
+
+/// What a disk lets wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Hold {
+    /// Reading.
+    Reads,
+    /// Making durable.
+    Syncs,
 }
 
 /// What is done at a crash.
@@ -52,7 +73,21 @@ impl fmt::Debug for Hook {
 struct File {
     bytes: Vec<u8>,
     modified: u64,
-    synced: bool,
+    /// Bytes that are not durable yet.
+    unsynced: RangeSet,
+    /// Bytes that the disk believes to be durable, and that are not.
+    lost: RangeSet,
+}
+
+impl File {
+    fn new(bytes: Vec<u8>, modified: u64) -> Self {
+        let unsynced = RangeSet::of(0..bytes.len() as u64);
+        Self { bytes, modified, unsynced, lost: RangeSet::new() }
+    }
+
+    fn is_durable(&self) -> bool {
+        self.unsynced.is_empty() && self.lost.is_empty()
+    }
 }
 
 /// What happens to a write.
@@ -73,14 +108,38 @@ impl MemoryStore {
     }
 
     fn lock(&self) -> MutexGuard<'_, Disk> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.disk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The disk, once it lets this get on.
+    fn pass(&self, what: Hold) -> MutexGuard<'_, Disk> {
+        let mut disk = self.lock();
+        while disk.held == Some(what) {
+            disk.waiting += 1;
+            disk = self.0.released.wait(disk).unwrap_or_else(PoisonError::into_inner);
+            disk.waiting -= 1;
+        }
+        disk
+    }
+
+    /// Lets everything of a kind wait from now on, or nothing. Whoever waits does so on a thread, while
+    /// which tokio's paused clock stands still.
+    pub fn hold(&self, what: Option<Hold>) {
+        self.lock().held = what;
+        self.0.released.notify_all();
+    }
+
+    /// Whether somebody waits because of [`hold`](Self::hold).
+    #[must_use]
+    pub fn is_waited_for(&self) -> bool {
+        self.lock().waiting > 0
     }
 
     /// Puts a file of the user there.
     pub fn put(&self, path: impl AsRef<Path>, bytes: impl Into<Vec<u8>>) {
         let mut disk = self.lock();
         disk.clock += 1;
-        let file = File { bytes: bytes.into(), modified: disk.clock, synced: false };
+        let file = File::new(bytes.into(), disk.clock);
         disk.files.insert(path.as_ref().to_owned(), file);
     }
 
@@ -100,7 +159,7 @@ impl MemoryStore {
     #[must_use]
     pub fn unsynced(&self) -> Vec<PathBuf> {
         let disk = self.lock();
-        let unsynced = disk.files.iter().filter(|(_, file)| !file.synced);
+        let unsynced = disk.files.iter().filter(|(_, file)| !file.is_durable());
         unsynced.map(|(path, _)| path.clone()).collect()
     }
 
@@ -136,13 +195,14 @@ impl MemoryStore {
     #[must_use]
     pub fn restarted(&self) -> Self {
         let disk = self.lock();
-        Self(Arc::new(Mutex::new(Disk {
+        let disk = Disk {
             records: disk.records.clone(),
             files: disk.files.clone(),
             capacity: disk.capacity,
             clock: disk.clock,
             ..Disk::default()
-        })))
+        };
+        Self(Arc::new(Shared { disk: Mutex::new(disk), released: Condvar::new() }))
     }
 }
 
@@ -222,9 +282,7 @@ impl FileStore for MemoryStore {
 
     fn discard(&self, record: &Record) -> Result<(), WorkError> {
         let mut disk = self.lock();
-        if disk.dead {
-            return Err(crashed());
-        }
+        disk.write(0).1?;
         for part in [Part::Content, Part::Values, Part::Tree] {
             disk.files.remove(&part_path(record, part));
         }
@@ -282,7 +340,7 @@ impl Blob for MemoryBlob {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, WorkError> {
-        let disk = self.disk.lock();
+        let disk = self.disk.pass(Hold::Reads);
         let Some(file) = disk.files.get(&self.path) else { return Ok(0) };
         let start = usize::try_from(offset).unwrap_or(usize::MAX).min(file.bytes.len());
         let count = buffer.len().min(file.bytes.len() - start);
@@ -304,7 +362,9 @@ impl Blob for MemoryBlob {
             file.bytes.resize(start + done, 0);
         }
         file.bytes[start..start + done].copy_from_slice(&bytes[..done]);
-        file.synced = false;
+        let written = start as u64..(start + done) as u64;
+        file.lost.remove(written.clone());
+        file.unsynced.insert(written);
         result
     }
 
@@ -313,11 +373,15 @@ impl Blob for MemoryBlob {
     }
 
     fn sync(&self) -> Result<(), WorkError> {
-        self.disk.lock().sync()?;
-        if let Some(file) = self.disk.lock().files.get_mut(&self.path) {
-            file.synced = true;
+        let mut disk = self.disk.pass(Hold::Syncs);
+        let synced = disk.sync();
+        if let Some(file) = disk.files.get_mut(&self.path) {
+            let unsynced = std::mem::take(&mut file.unsynced);
+            if synced.is_err() {
+                file.lost.extend(&unsynced);
+            }
         }
-        Ok(())
+        synced
     }
 }
 

@@ -1,11 +1,14 @@
 //! Transfers between machines, over real sessions in memory and in virtual time.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use x0x_files::{
     AcceptRule, Change, ChangeTransferError, FilesConfig, Phase, SendFile, SendFileError,
     TransferId, Waiting,
-    testing::{Fault, MemoryStore, Peer, agent, connect, pair, peer, peer_with},
+    testing::{Fault, Hold, MemoryStore, Peer, agent, connect, pair, peer, peer_with},
     tree::GROUP,
 };
 use x0x_transport::{
@@ -102,6 +105,11 @@ async fn a_receiver_killed_at_any_write_goes_on_where_it_was() {
         assert_eq!(bob.disk.get("/downloads/f").as_ref(), Some(&bytes), "killed at write {write}");
         stored += bob.files.metrics().bytes_stored.value();
         assert!(stored <= bytes.len() as u64, "what was stored is not sent again: write {write}");
+        let is_part = |path: &PathBuf| path.to_string_lossy().contains("/.");
+        eventually(&format!("no parts stay after a kill at write {write}"), async || {
+            !bob.disk.paths().iter().any(is_part)
+        })
+        .await;
     }
     assert!(kills > 20, "{kills}");
 }
@@ -361,4 +369,87 @@ async fn what_the_disk_does_not_make_durable_is_written_again() {
         assert!(bob.files.metrics().disk_failed.value() > 0);
         assert!(bob.files.metrics().bytes_stored.value() <= 80 * GROUP + 7, "nothing came twice");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_files_over_a_slow_line_do_not_take_each_others_places() {
+    // 64 KiB in a second: a group takes two.
+    let latency = Duration::from_millis(500)..Duration::from_millis(501);
+    let line = LinkModel { latency, window: 32 * 1024, ..LinkModel::default() };
+    let network = MemoryNetwork::new(30, line);
+    let alice = peer(&network, 1, MemoryStore::new()).await;
+    let bob = peer(&network, 2, MemoryStore::new()).await;
+    connect(&alice, 2).await;
+    bob.policy.set(alice.agent, Reason::Known);
+    let mut ids = Vec::new();
+    for n in 0..20 {
+        alice.disk.put(format!("/f{n}"), content(9, n));
+        let file = SendFile::new(bob.agent, format!("/f{n}"));
+        ids.push(alice.files.send(file).await.expect("sent"));
+    }
+    for id in &ids {
+        offered(&bob, *id).await;
+        bob.files.change(*id, ACCEPT).await.expect("accepted");
+    }
+    let all = async {
+        while bob.files.metrics().received.value() < 20 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(3600), all).await.expect("in time");
+    let metrics = bob.files.metrics();
+    assert_eq!((metrics.stalled.value(), metrics.gave_way.value()), (0, 0));
+    assert_eq!(metrics.unasked.value(), 0, "nothing is sent for nothing");
+}
+
+/// A transfer of 80 groups and a bit that the full disk of its recipient stops at the last of them.
+async fn nearly_there(seed: u64) -> (Peer, Peer, TransferId) {
+    let (alice, bob) = pair(seed).await;
+    alice.disk.put("/f", content(80, 7));
+    let id = alice.files.send(SendFile::new(bob.agent, "/f")).await.expect("sent");
+    offered(&bob, id).await;
+    bob.disk.set_capacity(Some(80 * GROUP + 7));
+    bob.files.change(id, ACCEPT).await.expect("accepted");
+    bob.wait_for(id, "the disk is full", |info| info.waiting == Some(Waiting::Space)).await;
+    bob.files.change(id, Change::Pause).await.expect("paused");
+    bob.disk.set_capacity(None);
+    (alice, bob, id)
+}
+
+// In real time, since a disk is held up.
+#[tokio::test]
+async fn a_pause_while_the_file_is_opened_is_no_failure_of_the_disk() {
+    let (_alice, bob, id) = nearly_there(31).await;
+    bob.disk.hold(Some(Hold::Reads));
+    bob.files.change(id, Change::Resume).await.expect("resumed");
+    eventually("the file is read", async || bob.disk.is_waited_for()).await;
+    bob.files.change(id, Change::Pause).await.expect("paused");
+    bob.files.change(id, Change::Resume).await.expect("resumed");
+    bob.disk.hold(None);
+    complete(&bob, id).await;
+    assert_eq!(bob.disk.get("/downloads/f"), Some(content(80, 7)));
+    assert_eq!(bob.files.metrics().disk_failed.value(), 0);
+}
+
+#[tokio::test]
+async fn what_is_not_made_durable_in_a_pause_is_written_again() {
+    let (alice, bob) = pair(32).await;
+    alice.disk.put("/f", content(80, 7));
+    let id = alice.files.send(SendFile::new(bob.agent, "/f")).await.expect("sent");
+    offered(&bob, id).await;
+    bob.disk.set_capacity(Some(80 * GROUP + 7));
+    bob.disk.hold(Some(Hold::Syncs));
+    bob.files.change(id, ACCEPT).await.expect("accepted");
+    bob.wait_for(id, "the disk is full", |info| info.waiting == Some(Waiting::Space)).await;
+    eventually("a part is to be durable", async || bob.disk.is_waited_for()).await;
+    bob.files.change(id, Change::Pause).await.expect("paused");
+    bob.disk.set_capacity(None);
+    bob.disk.fail_syncs(1);
+    bob.disk.hold(None);
+    eventually("that fails", async || !bob.disk.is_waited_for()).await;
+    bob.files.change(id, Change::Resume).await.expect("resumed");
+    complete(&bob, id).await;
+    let unsynced = bob.disk.unsynced();
+    assert!(unsynced.iter().all(|path| !path.ends_with("f")), "{unsynced:?}");
+    assert!(bob.files.metrics().bytes_stored.value() <= 80 * GROUP + 7, "nothing came twice");
 }

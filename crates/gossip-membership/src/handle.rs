@@ -2,13 +2,10 @@
 
 use std::sync::Arc;
 
-use tokio::{
-    runtime::Handle,
-    sync::{mpsc, oneshot},
-};
+use tokio::{runtime::Handle, sync::mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use x0x_core::{Clock, MachineId, PeerAddr, Protocol};
-use x0x_transport::Transport;
+use x0x_transport::{Transport, ask};
 
 use crate::{
     announce::{Announcer, View},
@@ -94,9 +91,7 @@ impl Membership {
     /// # Errors
     /// [`Closed`] after a shutdown.
     pub async fn passive_view(&self) -> Result<Vec<PeerAddr>, Closed> {
-        let (reply, view) = oneshot::channel();
-        self.0.commands.send(Command::PassiveView(reply)).await.map_err(|_| Closed)?;
-        view.await.map_err(|_| Closed)
+        ask(&self.0.commands, Command::PassiveView).await.ok_or(Closed)
     }
 
     /// Every peer beside the neighbours of which more is known than hearsay, with how it is reached: the
@@ -105,9 +100,7 @@ impl Membership {
     /// # Errors
     /// [`Closed`] after a shutdown.
     pub async fn known(&self) -> Result<Vec<Peer>, Closed> {
-        let (reply, known) = oneshot::channel();
-        self.0.commands.send(Command::Known(reply)).await.map_err(|_| Closed)?;
-        known.await.map_err(|_| Closed)
+        ask(&self.0.commands, Command::Known).await.ok_or(Closed)
     }
 
     /// Counters of this node's overlay.

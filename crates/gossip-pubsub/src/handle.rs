@@ -16,7 +16,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use x0x_core::{AgentId, Clock, PeerAddr, Protocol, SeededRng, TopicId};
 use x0x_gossip_membership::Neighbors;
 use x0x_identity::SecretKey;
-use x0x_transport::{BoxFuture, Transport};
+use x0x_transport::{BoxFuture, Transport, ask};
 
 use crate::{
     config::Limits,
@@ -251,20 +251,12 @@ impl Gossip {
 
     /// Proofs of authors that signed two histories, oldest first; empty once the service is closed.
     pub async fn equivocations(&self) -> Vec<Equivocation> {
-        let (reply, answer) = oneshot::channel();
-        if self.commands.send(Command::Equivocations(reply)).await.is_err() {
-            return Vec::new();
-        }
-        answer.await.unwrap_or_default()
+        ask(&self.commands, Command::Equivocations).await.unwrap_or_default()
     }
 
     /// What the service is like now; empty once it is closed.
     pub async fn snapshot(&self) -> Snapshot {
-        let (reply, answer) = oneshot::channel();
-        if self.commands.send(Command::Snapshot(reply)).await.is_err() {
-            return Snapshot::default();
-        }
-        answer.await.unwrap_or_default()
+        ask(&self.commands, Command::Snapshot).await.unwrap_or_default()
     }
 
     /// Waits until so many links subscribe a topic, and returns how many do: what is published then
@@ -360,10 +352,8 @@ impl PubSub for Gossip {
         start: Start,
     ) -> BoxFuture<'_, Result<Subscription, SubscribeError>> {
         Box::pin(async move {
-            let (reply, answer) = oneshot::channel();
-            let command = Command::Subscribe { topic, start, reply };
-            self.commands.send(command).await.map_err(|_| SubscribeError::Closed)?;
-            answer.await.map_err(|_| SubscribeError::Closed)?
+            let subscribe = |reply| Command::Subscribe { topic, start, reply };
+            ask(&self.commands, subscribe).await.ok_or(SubscribeError::Closed)?
         })
     }
 }

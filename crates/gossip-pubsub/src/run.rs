@@ -4,11 +4,9 @@
 //! what a peer sent, and [`Run`] is what the logs accept: it can be made only by
 //! [`UnsignedRun::sign`] and [`RunIn::verify`].
 
-use std::fmt;
-
 use bytes::Bytes;
 use prost::Message;
-use x0x_core::{AgentId, DecodeError, TopicId, fixed_bytes};
+use x0x_core::{AgentId, DecodeError, TopicId, bytes32, fixed_bytes};
 use x0x_identity::{PublicKey, SIGNATURE_LEN, SecretKey, Signature};
 
 use crate::{
@@ -34,27 +32,16 @@ pub(crate) const RUN_FRAME_BYTES: usize = SIGNATURE_LEN + 4 * 34 + 2 * 11 + 16;
 /// Encoded bytes that an entry adds to its payload, at most.
 pub(crate) const ENTRY_FRAME_BYTES: usize = 4 + 11 + 6 + 6;
 
-/// Separates networks: runs of another network are refused.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct NetworkId([u8; 32]);
+bytes32! {
+    /// Separates networks: runs of another network are refused.
+    NetworkId
+}
 
 impl NetworkId {
     /// The id of a named network.
     #[must_use]
     pub fn from_name(name: &str) -> Self {
         Self(blake3::derive_key("x0x 2026-11 network id v1", name.as_bytes()))
-    }
-
-    /// The raw bytes.
-    #[must_use]
-    pub const fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for NetworkId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "NetworkId({})", blake3::Hash::from_bytes(self.0))
     }
 }
 
@@ -71,31 +58,14 @@ pub fn topic_id(name: &str) -> TopicId {
     TopicId::new(blake3::derive_key("x0x 2026-11 topic id v1", name.as_bytes()))
 }
 
-/// The hash of an entry, which the next entry of its author names.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct EntryHash([u8; 32]);
+bytes32! {
+    /// The hash of an entry, which the next entry of its author names.
+    EntryHash
+}
 
 impl EntryHash {
     /// What the first entry of a log names as its predecessor.
     pub const GENESIS: Self = Self([0; 32]);
-
-    /// The hash with these bytes.
-    #[must_use]
-    pub(crate) const fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-
-    /// The raw bytes.
-    #[must_use]
-    pub const fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for EntryHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "EntryHash({})", blake3::Hash::from_bytes(self.0))
-    }
 }
 
 /// One entry of a run. Its sequence number follows from its place.

@@ -159,26 +159,7 @@ impl fmt::Debug for Pickup {
     }
 }
 
-/// Under which letters lie at a holder.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Tag([u8; 32]);
-
-impl Tag {
-    /// As received.
-    #[must_use]
-    pub const fn new(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-
-    /// The raw bytes.
-    #[must_use]
-    pub const fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Tag {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Tag({:02x}{:02x}..)", self.0[0], self.0[1])
-    }
+x0x_core::bytes32! {
+    /// Under which letters lie at a holder.
+    Tag
 }

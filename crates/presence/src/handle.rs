@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use x0x_core::{AgentId, Clock, Protocol};
 use x0x_gossip_membership::Neighbors;
 use x0x_identity::SecretKey;
-use x0x_transport::{BoxFuture, Transport};
+use x0x_transport::{BoxFuture, Transport, ask};
 
 use crate::{
     config::PresenceConfig,
@@ -165,18 +165,18 @@ impl Presence {
 
     /// What is known of an agent. Unknown once closed.
     pub async fn of(&self, agent: AgentId) -> Status {
-        let asked = self.ask(|reply| Command::Status { agent, reply }).await;
+        let asked = ask(&self.commands, |reply| Command::Status { agent, reply }).await;
         asked.unwrap_or(Status::unknown(agent))
     }
 
     /// Everybody who is known, by id: the network view. Empty once closed.
     pub async fn network(&self) -> Vec<Status> {
-        self.ask(Command::Network).await.unwrap_or_default()
+        ask(&self.commands, Command::Network).await.unwrap_or_default()
     }
 
     /// The watched agents, known or not, by id: the social view. Empty once closed.
     pub async fn social(&self) -> Vec<Status> {
-        self.ask(Command::Social).await.unwrap_or_default()
+        ask(&self.commands, Command::Social).await.unwrap_or_default()
     }
 
     /// Asks friends, and theirs, for agents: those named, at most [`crate::MAX_TARGETS`], or with none
@@ -191,7 +191,7 @@ impl Presence {
         ttl: u32,
         patience: Duration,
     ) -> Result<Vec<Status>, FindError> {
-        let found = self.ask(|reply| Command::Find { targets, ttl, patience, reply }).await;
+        let found = ask(&self.commands, |reply| Command::Find { targets, ttl, patience, reply }).await;
         found.unwrap_or(Err(FindError::Closed))
     }
 
@@ -216,12 +216,6 @@ impl Presence {
     pub async fn shutdown(&self) {
         self.stop.cancel();
         self.tasks.wait().await;
-    }
-
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
-        let (reply, answer) = oneshot::channel();
-        self.commands.send(command(reply)).await.ok()?;
-        answer.await.ok()
     }
 }
 

@@ -58,8 +58,18 @@ const DEFAULT_HELD_BYTES: usize = 8 * 1024 * 1024;
 pub const MAX_VOLUNTEERS: usize = 512;
 /// Most sessions that finding speaks on.
 pub const MAX_LINKS: usize = 1024;
-/// Most searches at once; callers beyond it are refused.
+/// Most searches for callers at once; callers beyond it are refused.
 pub const MAX_SEARCHES: usize = 64;
+/// Most searches at once for holders of own records; further ones wait, and take no place of a caller's.
+pub const MAX_FILINGS: usize = 16;
+/// Most of them that wait: two days of each offer, and the climb to the own id.
+pub const MAX_WAITING_FILINGS: usize = 2 * MAX_OFFERS + 1;
+/// Most machines dialled at once.
+pub const MAX_DIALS: usize = 48;
+/// The same for filings, which leave the rest to callers.
+pub const MAX_FILING_DIALS: usize = 16;
+/// Shortest time between two filings of one subject because the own addresses changed.
+pub const MIN_REFILE: Duration = Duration::from_secs(10);
 /// Most subjects offered by this node: its agent and its topics.
 pub const MAX_OFFERS: usize = 256;
 /// Lookups of others remembered on their way through; the oldest is forgotten, and its answers dropped.
@@ -87,9 +97,18 @@ pub struct FinderConfig {
     /// soon, and a caller who asks in a loop costs the network little.
     pub miss: Duration,
     /// Longest time between filings: half of the validity, so that one may fail. It begins with a
-    /// fifteenth of it, grows by half where at least three quarters of the holders still had the record, and
+    /// sixtieth of it, grows by half where at least three quarters of the holders still had the record, and
     /// halves, to no less than a thirtieth, where not even half had.
     pub refresh: Duration,
+}
+
+impl FinderConfig {
+    /// How long a dial may take: twice the time after which its search gives up on it, so that one that
+    /// comes late still counts, and none that never comes keeps a place for long.
+    #[must_use]
+    pub fn dial_deadline(&self) -> Duration {
+        self.dial_timeout * 2
+    }
 }
 
 impl Default for FinderConfig {

@@ -16,7 +16,7 @@ use crate::{
     metrics::DiscoveryMetrics,
     record::Record,
     state::{DiscoveredAgent, Discoverer, Input, Outcome, Output},
-    wire::Announcement,
+    wire::{Announcement, Stamp},
 };
 
 /// Most callers that wait for one announcement.
@@ -56,6 +56,7 @@ pub(crate) enum Command {
     Announce(oneshot::Sender<Result<(), AnnounceError>>),
     Agents { unfiltered: bool, reply: oneshot::Sender<Vec<DiscoveredAgent>> },
     Agent { agent: AgentId, reply: oneshot::Sender<Option<DiscoveredAgent>> },
+    Stamp { agent: AgentId, reply: oneshot::Sender<Option<Stamp>> },
     Met { agents: Vec<AgentId>, machine: MachineId, addresses: Vec<SocketAddr> },
     Present { agent: AgentId, reply: oneshot::Sender<Option<DiscoveredAgent>> },
     Await { agent: AgentId, reply: oneshot::Sender<DiscoveredAgent> },
@@ -202,6 +203,9 @@ impl Driver {
             }
             Command::Agent { agent, reply } => {
                 let _ = reply.send(self.machine.cache().agent(&agent).cloned());
+            }
+            Command::Stamp { agent, reply } => {
+                let _ = reply.send(self.machine.cache().stamp(&agent));
             }
             Command::Met { agents, machine, addresses } => {
                 let wall = self.clock.wall();

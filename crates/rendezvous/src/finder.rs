@@ -7,6 +7,8 @@
 //! publisher climbs in the same way.
 
 mod climb;
+mod dials;
+mod filings;
 mod holder;
 mod offers;
 mod search;
@@ -26,9 +28,10 @@ use x0x_core::{
 };
 use x0x_identity::{BindingPolicy, MAX_CLOCK_SKEW};
 
+use dials::Dials;
 use holder::Holder;
 use offers::Offer;
-use search::{Search, Ticket};
+use search::{Purpose, Search, Ticket};
 use volunteers::Volunteers;
 
 use crate::{
@@ -37,6 +40,7 @@ use crate::{
     key::{LookupKey, Subject, epoch},
     metrics::FinderMetrics,
     record::SignedRecord,
+    wire::Stamp,
 };
 
 /// Lookups of one peer: a burst, then 20 a second.
@@ -71,7 +75,7 @@ pub enum FinderInput {
     Down(MachineId),
     /// Machines that may hold records, such as those that membership knows.
     Volunteers(Vec<PeerAddr>),
-    /// A dial failed.
+    /// A dial failed, or took longer than [`FinderConfig::dial_deadline`].
     DialFailed(MachineId),
     /// A frame from a peer.
     Message {
@@ -85,6 +89,8 @@ pub enum FinderInput {
     Offer(Subject),
     /// No more.
     Withdraw(Subject),
+    /// The own addresses changed: the records of all offers are filed anew.
+    Moved,
     /// The records of an offer: one for machines on this site, and one without what only they can use.
     Publish {
         /// Of which offer.
@@ -100,6 +106,8 @@ pub enum FinderInput {
         ticket: u64,
         /// What is looked for.
         subject: Subject,
+        /// Records no newer than this do not count: the caller has one of that age.
+        after: Option<Stamp>,
         /// When the caller gives up.
         deadline: Tick,
     },
@@ -131,6 +139,11 @@ pub enum FinderOutput {
     },
     /// The search is over.
     Done {
+        /// Of the caller.
+        ticket: u64,
+    },
+    /// The search does not take place: too many go on.
+    Busy {
         /// Of the caller.
         ticket: u64,
     },
@@ -172,6 +185,9 @@ pub struct Finder {
     settled: Option<Tick>,
     searches: BTreeMap<u64, Search>,
     tickets: BTreeMap<u64, Ticket>,
+    dials: Dials,
+    /// Filings that wait for their turn.
+    filings: VecDeque<(Purpose, Subject, u64)>,
     walks: LruCache<u64, Walk>,
     misses: LruCache<Subject, Tick>,
     outputs: VecDeque<FinderOutput>,
@@ -206,6 +222,8 @@ impl Finder {
             settled: None,
             searches: BTreeMap::new(),
             tickets: BTreeMap::new(),
+            dials: Dials::default(),
+            filings: VecDeque::new(),
             walks: LruCache::new(capacity(MAX_WALKS)),
             misses: LruCache::new(capacity(MAX_MISSES)),
             outputs: VecDeque::new(),
@@ -239,6 +257,7 @@ impl Finder {
         if self.links.len() < MAX_LINKS || self.links.contains_key(&peer) {
             self.links.insert(peer, link);
         }
+        self.dials.end(&peer);
         self.link_came(now, peer);
     }
 
@@ -419,6 +438,7 @@ impl Machine for Finder {
                 }
             }
             FinderInput::DialFailed(peer) => {
+                self.dials.end(&peer);
                 self.volunteers.failed(now, peer);
                 self.candidate_lost(now, peer);
             }
@@ -427,19 +447,23 @@ impl Machine for Finder {
             FinderInput::Withdraw(subject) => {
                 self.offers.remove(&subject);
             }
+            FinderInput::Moved => self.moved(now),
             FinderInput::Publish { subject, near, far } => self.publish(now, subject, &near, &far),
-            FinderInput::Find { ticket, subject, deadline } => {
-                self.find(now, ticket, subject, deadline);
+            FinderInput::Find { ticket, subject, after, deadline } => {
+                self.find(now, ticket, subject, after, deadline);
             }
             FinderInput::Cancel(ticket) => self.cancel(ticket),
         }
+        self.go_on(now);
         self.metrics.volunteers.set(self.volunteers.len() as u64);
     }
 
     fn handle_timeout(&mut self, now: Tick) {
         self.holder.expire(now);
         self.sign(now);
+        self.dials.expire(now);
         self.run_searches(now);
+        self.go_on(now);
     }
 
     fn poll_output(&mut self) -> Option<FinderOutput> {
@@ -449,7 +473,7 @@ impl Machine for Finder {
     fn poll_timeout(&self) -> Option<Tick> {
         let offers = self.offers.values().filter(|offer| !offer.signing).map(|offer| offer.due);
         let searches = self.searches.values().map(|search| search.next);
-        offers.chain(searches).chain(self.holder.next()).min()
+        offers.chain(searches).chain(self.holder.next()).chain(self.dials.next()).min()
     }
 }
 

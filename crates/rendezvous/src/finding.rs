@@ -4,16 +4,16 @@ mod driver;
 
 use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use x0x_core::{AgentId, Clock, PeerAddr, Protocol, TopicId};
 use x0x_identity::{BindingPolicy, SecretKey};
-use x0x_transport::{BoxFuture, Transport, error::InboundTaken};
+use x0x_transport::{BoxFuture, Transport, ask, error::InboundTaken};
 
 use self::driver::{Command, Driver};
 use crate::{
     config::FinderConfig, error::FindError, finder::Finder, key::Subject, metrics::FinderMetrics,
-    record::Record,
+    record::Record, wire::Stamp,
 };
 
 /// Commands that wait for the driver.
@@ -98,17 +98,18 @@ impl Finding {
         let _ = self.commands.send(Command::Withdraw(Subject::Topic(topic))).await;
     }
 
-    /// Looks for an agent at holders and through friends. Its addresses are those of use here. Dropping
-    /// the call ends the search.
+    /// Looks for an agent at holders and through friends; records no newer than `after` do not count. Its
+    /// addresses are those of use here. Dropping the call ends the search.
     ///
     /// # Errors
     /// [`FindError`] when too many searches go on, or after the shutdown.
     pub async fn agent(
         &self,
         agent: AgentId,
+        after: Option<Stamp>,
         patience: Duration,
     ) -> Result<Option<Record>, FindError> {
-        let found = self.find(Subject::Agent(agent), patience).await?;
+        let found = self.find(Subject::Agent(agent), after, patience).await?;
         Ok(found.into_iter().next())
     }
 
@@ -121,14 +122,17 @@ impl Finding {
         topic: TopicId,
         patience: Duration,
     ) -> Result<Vec<Record>, FindError> {
-        self.find(Subject::Topic(topic), patience).await
+        self.find(Subject::Topic(topic), None, patience).await
     }
 
-    async fn find(&self, subject: Subject, patience: Duration) -> Result<Vec<Record>, FindError> {
-        let (reply, answer) = oneshot::channel();
-        let command = Command::Find { subject, patience, reply };
-        self.commands.send(command).await.map_err(|_| FindError::Closed)?;
-        answer.await.unwrap_or(Err(FindError::Closed))
+    async fn find(
+        &self,
+        subject: Subject,
+        after: Option<Stamp>,
+        patience: Duration,
+    ) -> Result<Vec<Record>, FindError> {
+        let find = |reply| Command::Find { subject, after, patience, reply };
+        ask(&self.commands, find).await.unwrap_or(Err(FindError::Closed))
     }
 
     /// The counters.

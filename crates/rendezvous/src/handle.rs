@@ -7,11 +7,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use x0x_core::{AgentId, Clock, MachineId};
 use x0x_gossip_pubsub::{PubSub, Start, SubscribeError, topic_id};
 use x0x_identity::BindingPolicy;
+use x0x_transport::ask;
 
 use crate::{
     config::DiscoveryConfig,
     driver::{Command, Driver, LocalAgent},
-    error::AnnounceError,
+    error::{AnnounceError, FindError},
     finding::Finding,
     metrics::DiscoveryMetrics,
     state::{DiscoveredAgent, Discoverer},
@@ -84,23 +85,36 @@ impl Discovery {
     /// Looks for an agent: in the cache, then among neighbours, holders and their friends while
     /// announcements are listened for. Returns as soon as it is known to be present; what is known of an
     /// absent one, if anything, when the search is over or after `patience`.
-    pub async fn find(&self, agent: AgentId, patience: Duration) -> Option<DiscoveredAgent> {
-        if let Some(known) = self.ask(|reply| Command::Present { agent, reply }).await.flatten() {
-            return Some(known);
+    ///
+    /// # Errors
+    /// [`FindError::Busy`] when nothing is known, and too many searches went on for this one.
+    pub async fn find(
+        &self,
+        agent: AgentId,
+        patience: Duration,
+    ) -> Result<Option<DiscoveredAgent>, FindError> {
+        if let Some(known) = ask(&self.commands, |reply| Command::Present { agent, reply }).await.flatten() {
+            return Ok(Some(known));
         }
         let (present, mut heard) = oneshot::channel();
         let waits = Command::Await { agent, reply: present };
-        self.commands.send(waits).await.ok()?;
+        self.commands.send(waits).await.map_err(|_| FindError::Closed)?;
+        let mut refused = None;
         let search = async {
             match &self.finding {
-                Some(finding) => self.search(finding, agent, patience, &mut heard).await,
+                Some(finding) => {
+                    self.search(finding, agent, patience, &mut heard, &mut refused).await
+                }
                 None => heard.await.ok(),
             }
         };
         let found = tokio::time::timeout(patience, search).await.ok().flatten();
-        match found {
-            Some(known) => Some(known),
-            None => self.agent(&agent).await,
+        match (found, refused) {
+            (Some(known), _) => Ok(Some(known)),
+            (None, refused) => match (self.agent(&agent).await, refused) {
+                (None, Some(FindError::Busy)) => Err(FindError::Busy),
+                (known, _) => Ok(known),
+            },
         }
     }
 
@@ -110,11 +124,12 @@ impl Discovery {
         agent: AgentId,
         patience: Duration,
         heard: &mut oneshot::Receiver<DiscoveredAgent>,
+        refused: &mut Option<FindError>,
     ) -> Option<DiscoveredAgent> {
         let record = tokio::select! {
             biased;
             known = &mut *heard => return known.ok(),
-            record = finding.agent(agent, patience) => record,
+            record = finding.agent(agent, None, patience) => record,
         };
         match record {
             // Nobody who might know has heard of it.
@@ -124,8 +139,29 @@ impl Discovery {
                 heard.await.ok()
             }
             // The search did not take place; the agent may yet announce itself.
-            Err(_) => heard.await.ok(),
+            Err(error) => {
+                *refused = Some(error);
+                heard.await.ok()
+            }
         }
+    }
+
+    /// Looks beyond the cache for an agent that does not answer where it is known to be: records no newer
+    /// than what is known do not count. What is known then, new or not.
+    ///
+    /// # Errors
+    /// [`FindError`] when too many searches go on, or after the shutdown.
+    pub async fn seek(
+        &self,
+        agent: AgentId,
+        patience: Duration,
+    ) -> Result<Option<DiscoveredAgent>, FindError> {
+        let Some(finding) = &self.finding else { return Ok(self.agent(&agent).await) };
+        let known = ask(&self.commands, |reply| Command::Stamp { agent, reply }).await.flatten();
+        if let Some(record) = finding.agent(agent, known, patience).await? {
+            let _ = self.commands.send(Command::Learned(record)).await;
+        }
+        Ok(self.agent(&agent).await)
     }
 
     /// Announces the local agent. Returns once it is published: at once, also when the last
@@ -135,19 +171,19 @@ impl Discovery {
     /// # Errors
     /// [`AnnounceError`] when it could not be published.
     pub async fn announce(&self) -> Result<(), AnnounceError> {
-        self.ask(Command::Announce).await.unwrap_or(Err(AnnounceError::Closed))
+        ask(&self.commands, Command::Announce).await.unwrap_or(Err(AnnounceError::Closed))
     }
 
     /// The agents by id: those seen within [`DiscoveryConfig::freshness`], or all that are known.
     /// The local agent is among them, as its own announcements come back. Empty once closed.
     pub async fn agents(&self, unfiltered: bool) -> Vec<DiscoveredAgent> {
-        self.ask(|reply| Command::Agents { unfiltered, reply }).await.unwrap_or_default()
+        ask(&self.commands, |reply| Command::Agents { unfiltered, reply }).await.unwrap_or_default()
     }
 
     /// What is known of an agent, present or not. Nothing once closed.
     pub async fn agent(&self, agent: &AgentId) -> Option<DiscoveredAgent> {
         let agent = *agent;
-        self.ask(|reply| Command::Agent { agent, reply }).await.flatten()
+        ask(&self.commands, |reply| Command::Agent { agent, reply }).await.flatten()
     }
 
     /// Takes note of the agents that a machine proved in its session hello.
@@ -177,11 +213,5 @@ impl Discovery {
     pub async fn shutdown(&self) {
         self.stop.cancel();
         self.tasks.wait().await;
-    }
-
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
-        let (reply, answer) = oneshot::channel();
-        self.commands.send(command(reply)).await.ok()?;
-        answer.await.ok()
     }
 }

@@ -5,7 +5,7 @@
 //! another way, the key that opens the record: holders keep what they cannot read. The last bit of a key tells its
 //! kind, so that nothing is filed in an agent's place under another name.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use chacha20poly1305::{
@@ -62,9 +62,10 @@ pub const fn epoch(at: WallTime) -> u64 {
     at.as_secs() / EPOCH.as_secs()
 }
 
-/// What a record is filed under for a day.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LookupKey([u8; 32]);
+x0x_core::bytes32! {
+    /// What a record is filed under for a day.
+    LookupKey
+}
 
 impl LookupKey {
     /// That of a subject in an epoch.
@@ -79,18 +80,6 @@ impl LookupKey {
     #[must_use]
     pub const fn is_topic(&self) -> bool {
         self.0[31] & TOPIC_BIT != 0
-    }
-
-    /// As received.
-    #[must_use]
-    pub const fn new(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-
-    /// The raw bytes.
-    #[must_use]
-    pub const fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
     }
 
     /// How far a machine is from the key: the nearer, the better it suits to hold the record. P. Maymounkov,
@@ -115,12 +104,6 @@ impl Distance {
     pub(crate) fn shared_bits(&self) -> usize {
         let equal = self.0.iter().take_while(|byte| **byte == 0).count();
         equal * 8 + self.0.get(equal).map_or(0, |byte| byte.leading_zeros() as usize)
-    }
-}
-
-impl fmt::Debug for LookupKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "LookupKey({})", MachineId::new(self.0).short())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -14,7 +14,7 @@ use x0x_gossip_pubsub::testing::LocalHub;
 use x0x_identity::{AcceptAll, AgentBinding, BindingPolicy, Shown};
 use x0x_rendezvous::{
     Candidates, Discovery, DiscoveryConfig, FindError, FinderConfig, Finding, FindingParts,
-    LocalAgent,
+    LocalAgent, MAX_SEARCHES,
 };
 use x0x_transport::{
     BoxFuture, Node, Transport,
@@ -39,6 +39,8 @@ impl Candidates for Known {
 struct Host {
     node: Arc<Node>,
     finding: Finding,
+    /// It listens at another address now: that of the machine with forty more.
+    moved: Arc<AtomicBool>,
 }
 
 fn agent(n: u64) -> AgentId {
@@ -47,11 +49,15 @@ fn agent(n: u64) -> AgentId {
 
 fn host(network: &MemoryNetwork, n: u64, known: Vec<u64>, policy: Arc<dyn BindingPolicy>) -> Host {
     let node = Arc::new(node(network, n));
+    let moved = Arc::new(AtomicBool::new(false));
+    let is_moved = Arc::clone(&moved);
     let parts = FindingParts {
         key: key(agent_key(n)),
         generation: n,
         policy,
-        addresses: Box::new(move || vec![address(n)]),
+        addresses: Box::new(move || {
+            vec![address(if is_moved.load(Ordering::Relaxed) { n + 40 } else { n })]
+        }),
         candidates: Arc::new(Known(known)),
         clock: Arc::new(TokioClock::new()),
         // The test addresses are private ones, of one site.
@@ -59,7 +65,7 @@ fn host(network: &MemoryNetwork, n: u64, known: Vec<u64>, policy: Arc<dyn Bindin
         seed: [n as u8; 32],
     };
     let finding = Finding::start(Arc::<Node>::clone(&node), parts).expect("starts");
-    Host { node, finding }
+    Host { node, finding, moved }
 }
 
 /// Ten hosts, each of which knows the next two.
@@ -82,7 +88,7 @@ async fn ring_with(policy: &Arc<dyn BindingPolicy>) -> Vec<Host> {
 async fn agents_are_found_by_id() {
     let hosts = ring().await;
     for n in [3, 5, 8] {
-        let found = hosts[0].finding.agent(agent(n), PATIENCE).await.expect("open");
+        let found = hosts[0].finding.agent(agent(n), None, PATIENCE).await.expect("open");
         let record = found.expect("found");
         assert_eq!((record.agent, record.machine), (agent(n), machine(n)));
         assert_eq!(record.addresses, [address(n)]);
@@ -91,10 +97,10 @@ async fn agents_are_found_by_id() {
         assert!(session.agents.contains(&agent(n)));
     }
     let before = Instant::now();
-    assert_eq!(hosts[0].finding.agent(agent(77), PATIENCE).await, Ok(None));
+    assert_eq!(hosts[0].finding.agent(agent(77), None, PATIENCE).await, Ok(None));
     assert!(before.elapsed() <= PATIENCE);
     hosts[0].finding.shutdown().await;
-    let closed = hosts[0].finding.agent(agent(3), PATIENCE).await;
+    let closed = hosts[0].finding.agent(agent(3), None, PATIENCE).await;
     assert_eq!(closed, Err(FindError::Closed));
 }
 
@@ -129,7 +135,7 @@ async fn discovery_finds_whom_it_has_not_heard_of() {
     };
     let discovery = start(0).await.expect("starts").with_finding(hosts[0].finding.clone());
     assert_eq!(discovery.agent(&agent(7)).await, None);
-    let found = discovery.find(agent(7), PATIENCE).await.expect("found");
+    let found = discovery.find(agent(7), PATIENCE).await.expect("open").expect("found");
     assert_eq!((found.machine, &found.addresses[..]), (machine(7), &[address(7)][..]));
     assert_eq!(discovery.agent(&agent(7)).await, Some(found), "kept");
 
@@ -140,10 +146,10 @@ async fn discovery_finds_whom_it_has_not_heard_of() {
     });
     tokio::task::yield_now().await;
     let other = start(50).await.expect("starts");
-    let heard = waits.await.expect("no panic").expect("heard");
+    let heard = waits.await.expect("no panic").expect("open").expect("heard");
     assert_eq!(heard.machine, machine(50));
     let before = Instant::now();
-    assert_eq!(discovery.find(agent(51), PATIENCE).await, None);
+    assert_eq!(discovery.find(agent(51), PATIENCE).await, Ok(None));
     assert!(before.elapsed() <= PATIENCE);
     drop(other);
 
@@ -155,7 +161,7 @@ async fn discovery_finds_whom_it_has_not_heard_of() {
     });
     tokio::time::sleep(Duration::from_secs(1)).await;
     let other = start(52).await.expect("starts");
-    let heard = waits.await.expect("no panic").expect("heard");
+    let heard = waits.await.expect("no panic").expect("open").expect("heard");
     assert_eq!(heard.machine, machine(52));
     drop(other);
 }
@@ -175,10 +181,56 @@ impl BindingPolicy for From {
 async fn records_of_a_machine_that_was_left_are_not_found() {
     let policy = Arc::new(From::default());
     let hosts = ring_with(&(policy.clone() as Arc<dyn BindingPolicy>)).await;
-    let find = async |n| hosts[0].finding.agent(agent(n), PATIENCE).await.expect("open");
+    let find = async |n| hosts[0].finding.agent(agent(n), None, PATIENCE).await.expect("open");
     assert_eq!(find(3).await.map(|record| record.generation), Some(3));
     policy.0.store(6, Ordering::Relaxed);
     assert_eq!(find(4).await, None);
     assert!(hosts[0].finding.metrics().refused_policy.value() > 0);
     assert_eq!(find(7).await.map(|record| record.generation), Some(7));
+}
+
+#[tokio::test(start_paused = true)]
+async fn machines_that_are_gone_do_not_keep_from_those_that_are_there() {
+    let network = MemoryNetwork::new(2, LinkModel::default());
+    let accept = || Arc::new(AcceptAll) as Arc<dyn BindingPolicy>;
+    let (holder, sought) =
+        (host(&network, 1, vec![2], accept()), host(&network, 2, vec![1], accept()));
+    eventually("filed", async || sought.finding.metrics().copies_kept.value() >= 1).await;
+    // One that is there among two dozen that are not, all of which its own filing dials too.
+    let known: Vec<u64> = (100..122).chain([1]).collect();
+    let finder = host(&network, 0, known, accept());
+    eventually("they are known", async || finder.finding.metrics().volunteers.value() > 20).await;
+    let found = finder.finding.agent(agent(2), None, PATIENCE).await.expect("open");
+    assert_eq!(found.map(|record| record.machine), Some(machine(2)));
+    drop(holder);
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_follow_an_address_that_changes() {
+    let hosts = ring().await;
+    hosts[4].moved.store(true, Ordering::Relaxed);
+    let find = async || hosts[0].finding.agent(agent(4), None, PATIENCE).await.expect("open");
+    let there = |record: &x0x_rendezvous::Record| record.addresses == [address(44)];
+    // Looked at every three seconds, and believed the second time.
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    assert!(find().await.as_ref().is_some_and(there));
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_many_searches_are_refused_and_not_answered_with_nothing() {
+    let hosts = ring().await;
+    let many = (0..MAX_SEARCHES as u64 + 10).map(|n| {
+        let finding = hosts[0].finding.clone();
+        tokio::spawn(async move { finding.agent(agent(1000 + n), None, PATIENCE).await })
+    });
+    let many: Vec<_> = many.collect();
+    let mut refused = 0;
+    for search in many {
+        match search.await.expect("no panic") {
+            Err(FindError::Busy) => refused += 1,
+            other => assert_eq!(other, Ok(None)),
+        }
+    }
+    assert_eq!(refused, 10);
+    assert!(hosts[0].finding.agent(agent(5), None, PATIENCE).await.expect("open").is_some());
 }

@@ -13,7 +13,7 @@ use x0x_direct::{
     },
 };
 use x0x_gossip_pubsub::{LoadLimits, LogChange, LogStore, StoreError, StoredTopic};
-use x0x_transport::BoxFuture;
+use x0x_transport::{BoxFuture, ask};
 
 use crate::{
     config::{MAX_COMMANDS, StoreConfig, TAIL_BATCH_TIME},
@@ -90,9 +90,7 @@ impl SqliteStore {
         &self,
         command: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Command,
     ) -> Result<T, StoreError> {
-        let (reply, answer) = oneshot::channel();
-        self.commands.send(command(reply)).await.map_err(|_| StoreError::Closed)?;
-        answer.await.map_err(|_| StoreError::Closed)?
+        ask(&self.commands, command).await.ok_or(StoreError::Closed)?
     }
 
     async fn hold(&self, changes: Vec<LogChange>) -> Result<(), StoreError> {

@@ -32,6 +32,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#[cfg(feature = "tokio")]
+mod ask;
 pub mod config;
 #[cfg(feature = "tokio")]
 mod driver;
@@ -69,6 +71,8 @@ pub mod quic {
     //! The [`Engine`](crate::link::Engine) over QUIC with post-quantum TLS.
     pub use crate::engine::{BindError, QuicConfig, QuicEngine, QuicLimits, QuicMetrics};
 }
+#[cfg(feature = "tokio")]
+pub use ask::ask;
 #[cfg(feature = "tokio")]
 pub use handle::{LocalHello, Node};
 #[cfg(feature = "tokio")]

@@ -24,6 +24,10 @@ impl Standings for Everybody {
     fn standing(&self, _: &AgentId, _: &MachineId) -> Standing {
         Standing::Contact
     }
+
+    fn may_send(&self, _: &AgentId, _: &MachineId) -> bool {
+        true
+    }
 }
 
 fn mailbox(store: Arc<dyn MailStore>, admittance: Admittance, last: u64) -> Mailbox {

@@ -127,10 +127,11 @@ pub struct DirectSendRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Hex32>)]
     pub reply_to: Option<String>,
-    /// Be told when a consumer of the recipient acknowledged it; for queued messages.
+    /// Be told when a consumer of the recipient acknowledged it; for queued messages alone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub read_receipt: bool,
-    /// How long a queued message is tried, in seconds; seven days unless given, thirty at most.
+    /// How long a queued message is tried, in seconds; seven days unless given, thirty at most. Refused
+    /// for others, which are tried once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lifetime_secs: Option<u64>,
 }

@@ -6,7 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use x0x_agent::{
-    AgentPublishError, AgentSubscribeError, AnnounceError, ChangeTransferError, DirectError,
+    AgentPublishError, AgentSubscribeError, AnnounceError, ChangeTransferError, DirectError, FindError,
     IdentityError, ImportCardError, PublishError, SendDirectError, SendFileError, SubscribeError,
     TopicNameError,
     trust::{ChangeError, TrustError},
@@ -93,6 +93,16 @@ impl From<AgentPublishError> for ApiError {
     }
 }
 
+impl From<FindError> for ApiError {
+    fn from(error: FindError) -> Self {
+        let code = match error {
+            FindError::Busy => ErrorCode::Busy,
+            _ => ErrorCode::ShuttingDown,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
 impl From<SendFileError> for ApiError {
     fn from(error: SendFileError) -> Self {
         let code = match &error {
@@ -173,7 +183,7 @@ impl From<AnnounceError> for ApiError {
 
 impl From<SendDirectError> for ApiError {
     fn from(error: SendDirectError) -> Self {
-        if let SendDirectError::Forbidden(_) = error {
+        if let SendDirectError::Forbidden(_) | SendDirectError::Direct(DirectError::Forbidden) = error {
             return Self::new(ErrorCode::Blocked, "agent is blocked");
         }
         let code = match &error {

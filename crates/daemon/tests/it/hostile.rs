@@ -2,93 +2,28 @@
 //! a machine that is not its own reaches the application by no path, and what is forged, replayed or
 //! ended is refused and counted.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use x0x_agent::{Agent, AgentConfig, AgentId, RevokeWhat, SendFile, WallTime};
-use x0x_core::{Clock, PeerAddr, SystemClock};
-use x0x_gossip_membership::{Membership, MembershipConfig};
-use x0x_gossip_pubsub::{Gossip, GossipConfig, PubSub, topic_id};
-use x0x_identity::{NOTICE_TOPIC, Notice, SignedBinding, SignedCertificate, testing::key};
-use x0x_rendezvous::{ANNOUNCE_TOPIC, Announcement, Stamp};
-use x0x_transport::{
-    LocalHello, Node as Machine, SessionConfig, Transport,
-    quic::{QuicConfig, QuicEngine},
+use x0x_agent::{
+    Agent, AgentConfig, AgentId, RevokeWhat, SendFile, WallTime,
+    testing::{DAY, Mallory, agent, announcement, binding, machine, node, now},
 };
+use x0x_core::PeerAddr;
+use x0x_identity::{NOTICE_TOPIC, Notice, SignedBinding, SignedCertificate, testing::key};
+use x0x_rendezvous::{ANNOUNCE_TOPIC, Announcement};
+use x0x_transport::Transport;
 
 use crate::support::{Api, EventStream, Node, eventually, payload, stop, within};
 
 const TOPIC: &str = "news";
-const DAY: Duration = Duration::from_secs(24 * 3600);
 
-fn now() -> WallTime {
-    SystemClock::new().wall()
-}
-
-fn loopback() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], 0))
-}
-
-fn agent(n: u64) -> AgentId {
-    key(n).public_key().agent_id()
-}
-
-fn binding(n: u64) -> SignedBinding {
-    SignedBinding::issue(&key(n), key(100 + n).public_key().machine_id(), now(), DAY)
-}
-
-/// A machine with key `100 + n` that shows these bindings.
-fn machine(n: u64, bindings: Vec<Bytes>) -> Machine {
-    let engine = QuicEngine::bind(QuicConfig::new(loopback(), key(100 + n))).expect("a socket");
-    let hello = LocalHello::new("x0x", [n as u8; 16], bindings);
-    Machine::start(engine, SessionConfig::default(), hello, Arc::new(SystemClock::new()))
-}
-
-/// Agent `n`, which says on gossip what it likes.
-struct Mallory {
-    machine: Machine,
-    membership: Membership,
-    gossip: Gossip,
-}
-
-impl Mallory {
-    fn start(n: u64, bootstrap: Vec<SocketAddr>) -> Self {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let machine = machine(n, vec![binding(n).encode()]);
-        let transport: Arc<dyn Transport> = Arc::new(machine.clone());
-        let settings = MembershipConfig { bootstrap, ..MembershipConfig::default() };
-        let membership =
-            Membership::start(transport.clone(), settings, clock.clone(), [n as u8; 32])
-                .expect("starts");
-        let mut settings = GossipConfig::new("x0x", n);
-        settings.neighbors = Some(Arc::new(membership.clone()));
-        let gossip = Gossip::start(transport, Arc::new(key(n)), settings, clock).expect("starts");
-        Self { machine, membership, gossip }
-    }
-
-    /// Says something that must be counted as refused.
-    async fn refused(&self, api: &Api, topic: &str, what: Bytes, counter: &str) {
-        let before = api.metric(counter).await;
-        self.gossip.publish(topic_id(topic), what).await.expect("published");
-        eventually(counter, || async { api.metric(counter).await > before }).await;
-    }
-
-    async fn stop(self) {
-        self.gossip.shutdown().await;
-        self.membership.shutdown().await;
-        self.machine.shutdown().await;
-    }
-}
-
-fn announcement(of: u64, at: WallTime, counter: u64) -> Announcement {
-    Announcement {
-        agent: agent(of),
-        machine: key(100 + of).public_key().machine_id(),
-        user: None,
-        addresses: vec![SocketAddr::from(([127, 0, 0, 1], 9))],
-        stamp: Stamp { announced_at: at, counter },
-    }
+/// Says something that must be counted as refused.
+async fn refused(mallory: &Mallory, api: &Api, topic: &str, what: Bytes, counter: &str) {
+    let before = api.metric(counter).await;
+    mallory.say(topic, what).await;
+    eventually(counter, || async { api.metric(counter).await > before }).await;
 }
 
 async fn knows(node: &Node, agent: AgentId) -> bool {
@@ -101,14 +36,14 @@ async fn forged_replayed_and_ended_announcements_name_nobody() {
     let mallory = Mallory::start(1, victim.daemon.agent().local_addresses());
     eventually("it has joined", || async { victim.api.peers().await >= 1 }).await;
     let refused = async |what: Bytes, counter: &str| {
-        mallory.refused(&victim.api, ANNOUNCE_TOPIC, what, counter).await;
+        refused(&mallory, &victim.api, ANNOUNCE_TOPIC, what, counter).await;
     };
     let (author, proof) = ("discovery_refused_author_total", "discovery_refused_binding_total");
     refused(announcement(2, now(), 1).encode(&binding(2)), author).await;
     let theirs = Announcement { agent: agent(1), ..announcement(2, now(), 1) };
     refused(theirs.encode(&binding(2)), proof).await;
     let past = WallTime::from_millis(now().as_millis() - 3 * DAY.as_millis() as u64);
-    let ended = SignedBinding::issue(&key(1), key(101).public_key().machine_id(), past, DAY);
+    let ended = SignedBinding::issue(&key(1), machine(101), past, DAY);
     refused(announcement(1, now(), 2).encode(&ended), proof).await;
     refused(announcement(1, now() + DAY, 3).encode(&binding(1)), "discovery_refused_future_total")
         .await;
@@ -120,7 +55,7 @@ async fn forged_replayed_and_ended_announcements_name_nobody() {
     assert!(!knows(&victim, agent(2)).await);
 
     let honest = announcement(1, now(), 5).encode(&binding(1));
-    mallory.gossip.publish(topic_id(ANNOUNCE_TOPIC), honest.clone()).await.expect("published");
+    mallory.say(ANNOUNCE_TOPIC, honest.clone()).await;
     eventually("the truth is believed", || knows(&victim, agent(1))).await;
     refused(honest, "discovery_replayed_total").await;
     mallory.stop().await;
@@ -132,7 +67,7 @@ async fn hellos_and_certificates_that_prove_nothing_are_refused() {
     let victim = Node::start(&[]).await;
     let past = WallTime::from_millis(now().as_millis() - 9 * DAY.as_millis() as u64);
     let at = |n: u64, since| {
-        SignedBinding::issue(&key(3), key(n).public_key().machine_id(), since, DAY).encode()
+        SignedBinding::issue(&key(3), machine(n), since, DAY).encode()
     };
     let mut altered = at(123, now()).to_vec();
     let last = altered.len() - 1;
@@ -143,7 +78,7 @@ async fn hellos_and_certificates_that_prove_nothing_are_refused() {
         (23, altered.into(), "transport_hellos_refused_binding_total"),
     ] {
         let before = victim.api.metric(counter).await;
-        let peer = machine(n, vec![hello]);
+        let peer = node(n, vec![hello]);
         let target = PeerAddr::known(
             victim.daemon.agent().machine_id(),
             victim.daemon.agent().local_addresses(),
@@ -158,7 +93,7 @@ async fn hellos_and_certificates_that_prove_nothing_are_refused() {
     let mallory = Mallory::start(5, victim.daemon.agent().local_addresses());
     eventually("it has joined", || async { victim.api.peers().await >= 1 }).await;
     let honest = announcement(5, now(), 1).encode(&binding(5));
-    mallory.gossip.publish(topic_id(ANNOUNCE_TOPIC), honest).await.expect("published");
+    mallory.say(ANNOUNCE_TOPIC, honest).await;
     eventually("it is known", || knows(&victim, agent(5))).await;
     let user = key(60);
     let standing = |certificate| {
@@ -168,7 +103,7 @@ async fn hellos_and_certificates_that_prove_nothing_are_refused() {
     let ended = SignedCertificate::issue(&user, agent(5), past, DAY);
     for certificate in [of_another, ended] {
         let counter = "agent_notices_refused_total";
-        mallory.refused(&victim.api, NOTICE_TOPIC, standing(certificate), counter).await;
+        refused(&mallory, &victim.api, NOTICE_TOPIC, standing(certificate), counter).await;
         let path = format!("/agents/discovered/{}", agent(5));
         assert_eq!(victim.api.get(&path).await.json()["agent"]["user_id"], Value::Null);
         let agents =
@@ -182,7 +117,7 @@ async fn hellos_and_certificates_that_prove_nothing_are_refused() {
 async fn peer(folder: &Path, name: &str, victim: &Node) -> Agent {
     let dir = folder.join(name);
     let mut config = AgentConfig::new(dir.join("keys"), dir.join("data"));
-    config.bind = loopback();
+    config.bind = SocketAddr::from(([127, 0, 0, 1], 0));
     config.bootstrap = victim.daemon.agent().local_addresses();
     let peer = within("the peer starts", Agent::builder(config).start()).await.expect("it starts");
     let id = peer.agent_id();

@@ -120,6 +120,13 @@ async fn a_letter_waits_for_its_recipient_and_is_followed() {
     let status = one.api.get(&format!("/direct/messages/{id}")).await.json();
     assert_eq!(status["state"], "read");
     assert_eq!(one.api.delete(&format!("/direct/messages/{id}")).await.status, 409);
+    // What is only kept for queued messages is not left out in silence.
+    for field in ["read_receipt", "lifetime_secs"] {
+        let mut body = json!({ "agent_id": to, "payload": base64("hello") });
+        body[field] = if field == "read_receipt" { json!(true) } else { json!(60) };
+        let answer = one.api.post("/direct/send", &body).await;
+        assert_eq!((answer.status, &answer.json()["code"]), (400, &json!("bad_request")), "{field}");
+    }
     // One for an agent that nobody knows can be taken back.
     let nobody = "7".repeat(64);
     let waiting = queue(&one.api, &nobody, "x").await.expect("an id");

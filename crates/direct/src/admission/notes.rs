@@ -62,15 +62,12 @@ impl Notes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures::at;
 
     fn agent(n: u32) -> AgentId {
         let mut bytes = [0; 32];
         bytes[..4].copy_from_slice(&n.to_be_bytes());
         AgentId::new(bytes)
-    }
-
-    fn at(secs: u64) -> Tick {
-        Tick::from_millis(secs * 1000)
     }
 
     #[test]

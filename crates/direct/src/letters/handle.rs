@@ -2,11 +2,11 @@
 
 use std::{fmt, sync::Arc};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use x0x_core::{AgentId, Clock, MachineId, Protocol};
 use x0x_identity::SecretKey;
-use x0x_transport::{BoxFuture, Transport, error::InboundTaken};
+use x0x_transport::{BoxFuture, Transport, ask, error::InboundTaken};
 
 use super::{
     collector::Gap,
@@ -122,12 +122,12 @@ impl Letters {
 
     /// How many holders have a copy of a message; none once closed.
     pub async fn holders(&self, id: MessageId) -> usize {
-        self.ask(|reply| Command::Holders(id, reply)).await.unwrap_or_default()
+        ask(&self.commands, |reply| Command::Holders(id, reply)).await.unwrap_or_default()
     }
 
     /// What becomes of letters now; nothing once closed.
     pub async fn status(&self) -> LettersStatus {
-        self.ask(Command::Status).await.unwrap_or_default()
+        ask(&self.commands, Command::Status).await.unwrap_or_default()
     }
 
     /// The counters.
@@ -140,11 +140,5 @@ impl Letters {
     pub async fn shutdown(&self) {
         self.stop.cancel();
         self.tasks.wait().await;
-    }
-
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
-        let (reply, answer) = oneshot::channel();
-        self.commands.send(command(reply)).await.ok()?;
-        answer.await.ok()
     }
 }

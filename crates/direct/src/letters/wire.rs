@@ -1,10 +1,10 @@
 //! Frames of `/x0x/letters/1` and their limits; `docs/protocol/letters.md` describes the exchange.
 
-use std::{collections::BTreeSet, fmt};
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use prost::Message as _;
-use x0x_core::{AgentId, DecodeError, WallTime, decode_bounded, fixed_bytes};
+use x0x_core::{AgentId, DecodeError, WallTime, bytes32, decode_bounded, fixed_bytes};
 use x0x_identity::{KemPublic, MailboxSecret, Pickup, Tag, mailbox_period};
 
 use super::letter::MAX_SEALED;
@@ -143,33 +143,16 @@ mod proto {
 
 use proto::Kind;
 
-/// BLAKE3 of a sealed letter: its name at every holder.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Digest([u8; 32]);
+bytes32! {
+    /// BLAKE3 of a sealed letter: its name at every holder.
+    Digest
+}
 
 impl Digest {
     /// That of a sealed letter.
     #[must_use]
     pub fn of(sealed: &[u8]) -> Self {
         Self(*blake3::hash(sealed).as_bytes())
-    }
-
-    /// As received.
-    #[must_use]
-    pub const fn new(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-
-    /// The raw bytes.
-    #[must_use]
-    pub const fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Digest({:02x}{:02x}..)", self.0[0], self.0[1])
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use x0x_core::{AgentId, Clock, Machine, WallTime};
-use x0x_transport::BoxFuture;
+use x0x_transport::{BoxFuture, ask};
 
 use super::state::{Entry, Input, OutboxMachine, Outcome, Output};
 use crate::{
@@ -233,9 +233,8 @@ impl Outbox {
     pub async fn letter(&self, id: MessageId) -> Result<Option<Letter>, MailError> {
         let Some(mut letter) = self.mailing.store.letter(id).await? else { return Ok(None) };
         if letter.state == LetterState::Queued {
-            let (reply, answer) = oneshot::channel();
-            let ask = Command::IsSending(letter.to, letter.number, reply);
-            if self.commands.send(ask).await.is_ok() && answer.await.unwrap_or(false) {
+            let sending = |reply| Command::IsSending(letter.to, letter.number, reply);
+            if ask(&self.commands, sending).await.unwrap_or(false) {
                 letter.state = LetterState::Sent;
             }
         }
@@ -244,11 +243,7 @@ impl Outbox {
 
     /// What waits for a recipient or is on its way, in order; nothing once closed.
     pub async fn pending(&self, to: AgentId) -> Vec<PendingLetter> {
-        let (reply, pending) = oneshot::channel();
-        if self.commands.send(Command::Pending(to, reply)).await.is_err() {
-            return Vec::new();
-        }
-        pending.await.unwrap_or_default()
+        ask(&self.commands, |reply| Command::Pending(to, reply)).await.unwrap_or_default()
     }
 
     /// Letters that wait or are on their way.

@@ -61,10 +61,7 @@ impl OpenLanes {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn machine(n: u8) -> MachineId {
-        MachineId::new([n; 32])
-    }
+    use crate::fixtures::machine;
 
     fn lane(n: u32) -> LaneKey {
         let mut to = [0; 32];

@@ -408,7 +408,6 @@ impl DirectMachine {
 
     /// What is sent to a peer next: what the transport did not take, then answers, then messages.
     fn next_frame(&mut self, id: MachineId) -> Option<Next> {
-        let window = self.window();
         let peer = self.peers.get_mut(&id)?;
         let session = peer.session.as_mut()?;
         if session.blocked || session.broken {
@@ -421,9 +420,25 @@ impl DirectMachine {
             self.metrics.acks_sent.inc();
             return Some(Next::Frame(FrameIn::Ack(ack)));
         }
-        let (seq, Pending { id, from, to, payload, terms, .. }) = peer.outgoing.next(window)?;
         let epoch = session.generation;
+        let pending = self.next_message(id)?;
+        let (seq, Pending { id, from, to, payload, terms, .. }) = pending;
         Some(Next::Frame(FrameIn::Message(MessageIn { epoch, seq, id, from, to, payload, terms })))
+    }
+
+    /// The next message that the window allows, and trust still does.
+    fn next_message(&mut self, id: MachineId) -> Option<(u64, Pending)> {
+        let (window, mut settled) = (self.window(), Vec::new());
+        let peer = self.peers.get_mut(&id)?;
+        let is_denied = |to| id != self.local && !self.admission.may_send(&to, &id);
+        while peer.outgoing.next_recipient(window).is_some_and(is_denied) {
+            peer.outgoing.forbid_next(&mut settled);
+        }
+        let next = peer.outgoing.next(window);
+        if !settled.is_empty() {
+            self.resolve(id, settled);
+        }
+        next
     }
 
     fn mark_ready(&mut self, id: MachineId) {
@@ -471,6 +486,7 @@ impl DirectMachine {
             Err(DirectError::Timeout) => &self.metrics.timed_out,
             Err(DirectError::Limit { .. }) => &self.metrics.over_limit,
             Err(DirectError::Behind) => &self.metrics.behind,
+            Err(DirectError::Forbidden) => &self.metrics.forbidden,
             Err(DirectError::Unconfirmed | DirectError::Closed) => &self.metrics.unconfirmed,
         };
         counter.inc();

@@ -108,14 +108,24 @@ impl Outgoing {
         self.queue.push_back(pending);
     }
 
+    /// To whom the next message goes, if the window allows one.
+    pub(super) fn next_recipient(&self, window: Window) -> Option<AgentId> {
+        let next = self.queue.front()?;
+        let bytes = self.flight_bytes + next.payload.len();
+        let over_bytes = !self.in_flight.is_empty() && bytes > window.bytes;
+        (self.in_flight.len() < window.messages && !over_bytes).then_some(next.to)
+    }
+
+    /// The next message must not be sent any more.
+    pub(super) fn forbid_next(&mut self, settled: &mut Vec<Settled>) {
+        self.fail_queued(0, DirectError::Forbidden, settled);
+    }
+
     /// The next message with its sequence number, if the window allows one.
     pub(super) fn next(&mut self, window: Window) -> Option<(u64, Pending)> {
-        let len = self.queue.front()?.payload.len();
-        let over_bytes = !self.in_flight.is_empty() && self.flight_bytes + len > window.bytes;
-        if self.in_flight.len() >= window.messages || over_bytes {
-            return None;
-        }
+        self.next_recipient(window)?;
         let pending = self.queue.pop_front()?;
+        let len = pending.payload.len();
         self.queued_bytes -= len;
         self.flight_bytes += len;
         let seq = self.first_seq + self.in_flight.len() as u64;
@@ -176,10 +186,15 @@ impl Outgoing {
         }
         let found = self.queue.binary_search_by_key(&ticket, |pending| pending.ticket);
         let Ok(index) = found else { return };
+        self.fail_queued(index, DirectError::Timeout, settled);
+    }
+
+    /// Fails a message that waits, and what is behind it in its lane.
+    fn fail_queued(&mut self, index: usize, error: DirectError, settled: &mut Vec<Settled>) {
         let Some(pending) = self.queue.remove(index) else { return };
         self.queued_bytes -= pending.payload.len();
         let lane = pending.lane();
-        settled.push(pending.failed(DirectError::Timeout));
+        settled.push(pending.failed(error));
         if let Some(lane) = lane
             && !self.fail_behind(lane, index, settled)
         {

@@ -1,23 +1,20 @@
 //! Work beside the driver: hashing, reading, sending, storing.
 
-use std::{
-    collections::BTreeSet,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{path::PathBuf, sync::Arc};
 
 use tokio::{
-    sync::mpsc,
+    sync::{Mutex, OwnedMutexGuard, mpsc},
     task::{JoinHandle, spawn_blocking},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Shared, Work};
+use super::{Report, Shared, Work};
 use crate::{
     config::WINDOW,
     error::WorkError,
     id::TransferId,
     io::{self, Receiving},
+    ranges::RangeSet,
     record::Record,
     state::Input,
     store::FileStore,
@@ -42,18 +39,20 @@ pub(super) struct Writer {
     _stop: DropGuard,
 }
 
-/// Files that the disk failed to make durable, and that are written again: no more than there are transfers.
-#[derive(Clone, Default)]
-pub(super) struct Unsynced(Arc<Mutex<BTreeSet<TransferId>>>);
+/// A file as it was opened last.
+#[derive(Clone)]
+pub(super) struct Opening {
+    /// What a task reports of an opening before is no news.
+    number: u64,
+    /// Held by the task that is busy with the file, also after it was told to stop.
+    file: Arc<Mutex<Durability>>,
+}
 
-impl Unsynced {
-    fn note(&self, id: TransferId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
-    }
-
-    pub(super) fn take(&self, id: TransferId) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id)
-    }
+/// What is known of a file beside what can be read of it.
+#[derive(Default)]
+struct Durability {
+    /// The disk failed to make some of it durable, and may believe that it is: it is to be written again.
+    is_lost: bool,
 }
 
 pub(super) fn panicked() -> WorkError {
@@ -87,7 +86,7 @@ impl Work {
     /// A transfer that ended needs no work any more.
     pub(super) fn give_up(&mut self, id: TransferId) {
         self.writers.remove(&id);
-        self.shared.unsynced.take(id);
+        self.openings.remove(&id);
         if let Some(prepare) = self.prepares.remove(&id) {
             prepare.cancel();
         }
@@ -109,7 +108,21 @@ impl Work {
         let stop = self.shared.stop.child_token();
         let writer = Writer { jobs, _stop: stop.clone().drop_guard() };
         self.writers.insert(record.id, writer);
-        self.shared.tasks.spawn(write(self.shared.clone(), record, waiting, stop));
+        self.next_opening += 1;
+        let opening = self
+            .openings
+            .entry(record.id)
+            .or_insert_with(|| Opening { number: 0, file: Arc::default() });
+        opening.number = self.next_opening;
+        let storing = Storing { shared: self.shared.clone(), opening: opening.clone(), stop };
+        self.shared.tasks.spawn(storing.run(record, waiting));
+    }
+
+    /// Whether a report is of the latest opening of its file, if it is of any.
+    pub(super) fn is_current(&self, opening: Option<(TransferId, u64)>) -> bool {
+        opening.is_none_or(|(id, number)| {
+            self.openings.get(&id).is_some_and(|opening| opening.number == number)
+        })
     }
 
     pub(super) fn store(&self, slice: SliceIn) {
@@ -131,71 +144,119 @@ impl Work {
 impl Shared {
     /// Tells the driver; it needs no results any more once it is stopped.
     pub(super) async fn report(&self, input: Input) {
+        self.report_of(None, input).await;
+    }
+
+    async fn report_of(&self, opening: Option<(TransferId, u64)>, input: Input) {
         tokio::select! {
-            _ = self.results.send(input) => {}
+            _ = self.results.send(Report { opening, input }) => {}
             () = self.stop.cancelled() => {}
         }
     }
 }
 
-/// Opens a file when it is its turn and stores what comes, until the driver closes it. What waits is stored
-/// together, on a thread that is free again after it.
-async fn write(
+/// Opens a file when it is its turn and stores what comes, until the driver closes it.
+struct Storing {
     shared: Shared,
-    record: Record,
-    mut jobs: mpsc::Receiver<Job>,
+    opening: Opening,
     stop: CancellationToken,
-) {
-    let id = record.id;
-    let turn = tokio::select! {
-        turn = shared.opening.clone().acquire_owned() => turn,
-        () = stop.cancelled() => return,
-    };
-    let (store, room, stopped) = (shared.store.clone(), shared.room.clone(), stop.clone());
-    let rewrite = shared.unsynced.take(id);
-    let open = move || Receiving::open(&*store, record, room, rewrite, || stopped.is_cancelled());
-    let opened = spawn_blocking(open).await;
-    drop(turn);
-    let (mut file, there) = match opened.unwrap_or_else(|_| Err(panicked())) {
-        Ok(opened) => opened,
-        Err(error) => return shared.report(Input::Opened { id, result: Err(error) }).await,
-    };
-    shared.report(Input::Opened { id, result: Ok(there) }).await;
-    let mut waiting = Vec::with_capacity(STORED_AT_ONCE);
-    let mut syncing: Option<JoinHandle<Result<(), WorkError>>> = None;
-    while jobs.recv_many(&mut waiting, STORED_AT_ONCE).await > 0 {
-        let ends = waiting.iter().any(|job| matches!(job, Job::Finish));
-        if let Some(done) = syncing.take_if(|syncing| ends || syncing.is_finished())
-            && done.await.unwrap_or_else(|_| Err(panicked())).is_err()
-        {
-            shared.unsynced.note(id);
-            let result = Err(WorkError::Unsynced);
-            return shared.report(Input::Finished { id, result }).await;
-        }
-        let (store, stopped) = (shared.store.clone(), stop.clone());
-        let batch = std::mem::take(&mut waiting);
-        let work = spawn_blocking(move || {
-            let run = |job: Job| job.run(id, &mut file, &*store, &stopped);
-            let results: Vec<_> = batch.into_iter().map(run).collect();
-            (file, results)
-        });
-        // A panic there has taken the file along.
-        let Ok((back, results)) = work.await else {
-            return shared.report(Input::Finished { id, result: Err(panicked()) }).await;
+}
+
+/// Making durable what was written so far, while more comes.
+type Syncing = JoinHandle<Result<(), WorkError>>;
+
+impl Storing {
+    async fn run(self, record: Record, jobs: mpsc::Receiver<Job>) {
+        let id = record.id;
+        // The task before this one may still be busy with the file.
+        let mut durability = tokio::select! {
+            durability = self.opening.file.clone().lock_owned() => durability,
+            () = self.stop.cancelled() => return,
         };
-        file = back;
-        if syncing.is_none()
-            && let Some(twin) = file.sync_ahead()
-        {
-            syncing = Some(spawn_blocking(move || twin.sync()));
-        }
-        for input in results {
-            if matches!(input, Input::Finished { result: Err(WorkError::Unsynced), .. }) {
-                shared.unsynced.note(id);
+        let Some(opened) = self.open(record, durability.is_lost).await else { return };
+        let file = match opened {
+            Ok((file, there)) => {
+                durability.is_lost = false;
+                self.report(Input::Opened { id, result: Ok(there) }, id).await;
+                file
             }
-            shared.report(input).await;
+            Err(error) => return self.report(Input::Opened { id, result: Err(error) }, id).await,
+        };
+        let mut syncing = None;
+        let failed = self.store(id, file, jobs, (&mut durability, &mut syncing)).await;
+        if let Err(error) = failed {
+            durability.is_lost |= error == WorkError::Unsynced;
+            self.report(Input::Finished { id, result: Err(error) }, id).await;
+        }
+        // Whoever opens the file next has to know how that ended.
+        if let Some(syncing) = syncing {
+            durability.is_lost |= has_failed(syncing).await;
         }
     }
+
+    async fn report(&self, input: Input, id: TransferId) {
+        self.shared.report_of(Some((id, self.opening.number)), input).await;
+    }
+
+    /// Nothing when it is stopped before its turn.
+    async fn open(
+        &self,
+        record: Record,
+        rewrite: bool,
+    ) -> Option<Result<(Receiving, RangeSet), WorkError>> {
+        let _turn = tokio::select! {
+            turn = self.shared.opening.clone().acquire_owned() => turn,
+            () = self.stop.cancelled() => return None,
+        };
+        let (store, room) = (self.shared.store.clone(), self.shared.room.clone());
+        let stop = self.stop.clone();
+        let open = move || Receiving::open(&*store, record, room, rewrite, || stop.is_cancelled());
+        Some(spawn_blocking(open).await.unwrap_or_else(|_| Err(panicked())))
+    }
+
+    /// Stores what comes. What waits is stored together, on a thread that is free again after it.
+    async fn store(
+        &self,
+        id: TransferId,
+        mut file: Receiving,
+        mut jobs: mpsc::Receiver<Job>,
+        (durability, syncing): (&mut OwnedMutexGuard<Durability>, &mut Option<Syncing>),
+    ) -> Result<(), WorkError> {
+        let mut waiting = Vec::with_capacity(STORED_AT_ONCE);
+        while jobs.recv_many(&mut waiting, STORED_AT_ONCE).await > 0 {
+            let ends = waiting.iter().any(|job| matches!(job, Job::Finish));
+            if let Some(done) = syncing.take_if(|syncing| ends || syncing.is_finished())
+                && has_failed(done).await
+            {
+                return Err(WorkError::Unsynced);
+            }
+            let (store, stopped) = (self.shared.store.clone(), self.stop.clone());
+            let batch = std::mem::take(&mut waiting);
+            let work = spawn_blocking(move || {
+                let run = |job: Job| job.run(id, &mut file, &*store, &stopped);
+                let results: Vec<_> = batch.into_iter().map(run).collect();
+                (file, results)
+            });
+            // A panic there has taken the file along.
+            let (back, results) = work.await.map_err(|_| panicked())?;
+            file = back;
+            if syncing.is_none()
+                && let Some(twin) = file.sync_ahead()
+            {
+                *syncing = Some(spawn_blocking(move || twin.sync()));
+            }
+            for input in results {
+                durability.is_lost |=
+                    matches!(input, Input::Finished { result: Err(WorkError::Unsynced), .. });
+                self.report(input, id).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn has_failed(syncing: Syncing) -> bool {
+    syncing.await.unwrap_or_else(|_| Err(panicked())).is_err()
 }
 
 impl Job {

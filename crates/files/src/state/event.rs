@@ -124,6 +124,8 @@ pub enum Input {
         /// Why not.
         result: Result<(), WorkError>,
     },
+    /// Trust in an agent changed, or in any: what is not allowed any more ends.
+    Reconsider(Option<AgentId>),
     /// A machine that took no content takes some again.
     Writable(MachineId),
     /// Answers [`Output::LookForSpace`].

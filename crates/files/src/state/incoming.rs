@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     config::{
-        MAX_LIVE, MAX_OFFERS_OF_STRANGERS, MAX_OFFERS_PER_CONTACT, MAX_OFFERS_PER_STRANGER,
+        MAX_AHEAD, MAX_LIVE, MAX_OFFERS_OF_STRANGERS, MAX_OFFERS_PER_CONTACT, MAX_OFFERS_PER_STRANGER,
         MAX_UNASKED, MAX_WINDOW, WINDOW,
     },
     error::{ChangeTransferError, WorkError},
@@ -53,11 +53,16 @@ impl FilesMachine {
             }
             // The sender is back, and learns how it stands.
             let (id, status) = (offer.id, status_of(record, verified));
+            let session = self.sessions.get_mut(&peer);
+            if session.is_none_or(|session| !session.repeats.take(now)) {
+                return self.metrics.refused_rate.inc();
+            }
             self.send_status(peer, status);
             self.offered_by(id, peer);
             return self.peer_goes_on(now, id);
         }
-        if !session_takes(self.sessions.get_mut(&peer), now) {
+        let session = self.sessions.get_mut(&peer);
+        if session.is_none_or(|session| !session.offers.take(now)) {
             self.metrics.refused_rate.inc();
             return self.refuse(peer, offer.id, "too many offers");
         }
@@ -307,6 +312,7 @@ impl FilesMachine {
         let verified = transfer.verified;
         let Some(incoming) = transfer.incoming() else { return false };
         incoming.via = Some(peer);
+        incoming.served_at = self.sessions.get(&peer).map_or(0, |session| session.groups);
         let (mut ranges, mut room) = (Vec::new(), window - on_the_way);
         while room > 0
             && ranges.len() < MAX_RANGES
@@ -321,7 +327,21 @@ impl FilesMachine {
         true
     }
 
-    pub(super) fn on_content(&mut self, peer: MachineId, frame: Bytes) {
+    /// Until when a transfer that gets nothing waits for others that share its line: its machine sent some of
+    /// theirs lately, and not more than may be before its turn.
+    pub(super) fn waits_behind(&self, now: Tick, id: TransferId) -> Option<Tick> {
+        let transfer = self.live.get(&id).filter(|transfer| transfer.record.phase == Phase::Active)?;
+        let Side::In(incoming) = &transfer.side else { return None };
+        let session = self.sessions.get(&incoming.via?)?;
+        let until = session.heard? + self.config.stall_after;
+        let waits = until > now
+            && incoming.held.is_none()
+            && !incoming.asked.is_empty()
+            && session.groups.saturating_sub(incoming.served_at) < MAX_AHEAD;
+        waits.then_some(until)
+    }
+
+    pub(super) fn on_content(&mut self, now: Tick, peer: MachineId, frame: Bytes) {
         let Ok(slice) = SliceIn::decode(frame) else {
             self.metrics.broken_malformed.inc();
             self.outputs.push_back(Output::Disconnect(peer));
@@ -338,6 +358,11 @@ impl FilesMachine {
         {
             incoming.asked.remove(slice.group..slice.group + 1);
             incoming.writing.insert(slice.group..slice.group + 1);
+            if let Some(session) = self.sessions.get_mut(&peer) {
+                session.groups += 1;
+                session.heard = Some(now);
+                incoming.served_at = session.groups;
+            }
             self.outputs.push_back(Output::Store(slice));
             return;
         }
@@ -470,8 +495,4 @@ impl FilesMachine {
             Standing::Complete => {}
         }
     }
-}
-
-fn session_takes(session: Option<&mut super::Session>, now: Tick) -> bool {
-    session.is_some_and(|session| session.offers.take(now))
 }

@@ -43,6 +43,13 @@ use crate::{
 /// open, so that only those are refused who withdraw and offer again.
 const OFFER_BURST: u32 = 64;
 const OFFER_EVERY: Duration = Duration::from_secs(1);
+/// The same of offers that are known, which are answered and nothing else: more than a sender may have.
+const REPEAT_BURST: u32 = 512;
+const REPEAT_EVERY: Duration = Duration::from_millis(100);
+/// The same of frames of any kind: more than it takes to ask for the content of all files that are received
+/// at once over a line of 10 Gbit/s.
+const FRAME_BURST: u32 = 4096;
+const FRAME_EVERY: Duration = Duration::from_micros(250);
 /// How often a pause doubles: eight times the first wait for content.
 const MAX_DOUBLINGS: u32 = 3;
 /// Pause before the disk is asked again to take a record.
@@ -53,7 +60,12 @@ const SAVE_AGAIN: Duration = Duration::from_secs(5);
 struct Session {
     number: u64,
     agents: Vec<AgentId>,
+    frames: TokenBucket,
     offers: TokenBucket,
+    repeats: TokenBucket,
+    /// Groups that came as asked for, and when the last one did.
+    groups: u64,
+    heard: Option<Tick>,
     /// Content frames that nobody asked for.
     unasked: u32,
     jobs: usize,
@@ -256,6 +268,8 @@ impl FilesMachine {
         for record in records {
             let id = record.id;
             if record.phase.ended() {
+                // A crash may have come between its end and this.
+                self.outputs.push_back(Output::Discard(Box::new(record.clone())));
                 self.remember(record);
                 continue;
             }
@@ -279,7 +293,11 @@ impl FilesMachine {
         let session = Session {
             number: self.next_session,
             agents: agents.to_vec(),
+            frames: TokenBucket::new(FRAME_BURST, FRAME_EVERY, now),
             offers: TokenBucket::new(OFFER_BURST, OFFER_EVERY, now),
+            repeats: TokenBucket::new(REPEAT_BURST, REPEAT_EVERY, now),
+            groups: 0,
+            heard: None,
             unasked: 0,
             jobs: 0,
             stalled: false,
@@ -344,8 +362,9 @@ impl FilesMachine {
     }
 
     fn frame(&mut self, now: Tick, peer: MachineId, frame: Bytes) {
-        if !self.sessions.contains_key(&peer) {
-            return;
+        let Some(session) = self.sessions.get_mut(&peer) else { return };
+        if !session.frames.take(now) {
+            return self.metrics.dropped_rate.inc();
         }
         match FrameIn::decode(frame) {
             Ok(FrameIn::Offer(offer)) => self.on_offer(now, peer, offer),
@@ -416,8 +435,12 @@ impl FilesMachine {
     }
 
     fn due(&mut self, now: Tick, id: TransferId) {
+        let waits = self.waits_behind(now, id);
         let Some(transfer) = self.live.get_mut(&id) else { return };
-        transfer.due = None;
+        transfer.due = waits;
+        if waits.is_some() {
+            return;
+        }
         transfer.tries += 1;
         let record = transfer.record.clone();
         let routed = self.route(&record).is_some();
@@ -513,12 +536,13 @@ impl Machine for FilesMachine {
             Input::Up { peer, agents } => self.up(now, peer, &agents),
             Input::Down(peer) => self.down(now, peer),
             Input::Frame { peer, frame } => self.frame(now, peer, frame),
-            Input::Content { peer, frame } => self.on_content(peer, frame),
+            Input::Content { peer, frame } => self.on_content(now, peer, frame),
             Input::Prepared { id, result } => self.on_prepared(now, id, result),
             Input::Served { peer, session, id, sent, left, result } => {
                 self.metrics.bytes_sent.add(sent);
                 self.on_served(now, (peer, session), id, left, result);
             }
+            Input::Reconsider(agent) => self.reconsider(agent),
             Input::Writable(peer) => self.on_writable(peer),
             Input::Space { id, free } => self.on_space(now, id, free),
             Input::Opened { id, result } => self.on_opened(now, id, result),

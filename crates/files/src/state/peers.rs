@@ -1,9 +1,13 @@
 //! Who is at the other end: which machine a transfer belongs to, and what trust allows with it.
 
-use x0x_core::MachineId;
+use x0x_core::{AgentId, MachineId};
 use x0x_trust::Action;
 
-use super::{FilesMachine, status_of, verified_of};
+use super::{
+    FilesMachine, status_of,
+    transfer::{Side, Transfer},
+    verified_of,
+};
 use crate::{
     id::TransferId,
     record::{Direction, Phase, Record},
@@ -101,6 +105,34 @@ impl FilesMachine {
     pub(super) fn answer_elsewhere(&mut self, peer: MachineId, id: TransferId) {
         let reason = "another machine of the agent takes the file".to_owned();
         self.send_status(peer, Status { id, standing: Standing::Cancelled, verified: 0, reason });
+    }
+
+    /// Ends the transfers of an agent, or of any, that trust does not allow any more, and stops those that
+    /// it does not allow where they are.
+    pub(super) fn reconsider(&mut self, agent: Option<AgentId>) {
+        let concerned = |record: &Record| agent.is_none_or(|agent| agent == record.peer);
+        let records = self.live.values().map(|transfer| &transfer.record);
+        let concerned: Vec<_> =
+            records.filter(|record| concerned(record)).map(|record| record.id).collect();
+        for id in concerned {
+            if self.end_denied(id) {
+                continue;
+            }
+            let Some(transfer) = self.live.get(&id) else { continue };
+            let denied = match &transfer.side {
+                Side::Out(outgoing) => {
+                    outgoing.via.is_some_and(|via| !self.owns(via, &transfer.record))
+                }
+                Side::In(_) => false,
+            };
+            if let Some(outgoing) = self.live.get_mut(&id).and_then(Transfer::outgoing)
+                && denied
+            {
+                outgoing.wanted.clear();
+                outgoing.via = None;
+            }
+        }
+        self.turn_due = true;
     }
 
     /// Ends a transfer with an agent that is denied wherever it is; true when it did. One that is denied

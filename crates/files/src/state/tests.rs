@@ -166,8 +166,10 @@ impl World {
                 end.stored.remove(&record.id);
             }
             Output::Discard(record) => {
-                if record.phase == Phase::Complete && record.direction == Direction::Receiving {
-                    let stored = end.stored.remove(&record.id).unwrap_or_default();
+                if record.phase == Phase::Complete
+                    && record.direction == Direction::Receiving
+                    && let Some(stored) = end.stored.remove(&record.id)
+                {
                     assert_eq!(stored, RangeSet::of(0..groups(size)));
                     assert!(end.complete.insert(record.id), "complete once");
                 }
@@ -440,4 +442,14 @@ fn what_strangers_withdraw_leaves_no_trace() {
         assert!(machine.infos().is_empty());
         while machine.poll_output().is_some() {}
     }
+}
+
+#[test]
+fn what_a_crash_left_of_ended_transfers_is_dropped() {
+    let mut ended = outgoing(1, 0, 1);
+    (ended.phase, ended.ended) = (Phase::Complete, Some(WallTime::from_millis(5)));
+    let mut machine = machine(0);
+    machine.handle(Tick::ZERO, Input::Loaded(vec![ended.clone()]));
+    let outputs: Vec<_> = std::iter::from_fn(|| machine.poll_output()).collect();
+    assert_eq!(outputs, vec![Output::Discard(Box::new(ended))]);
 }

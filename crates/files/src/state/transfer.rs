@@ -53,6 +53,8 @@ pub(super) struct Incoming {
     pub(super) writing: RangeSet,
     /// Who was asked.
     pub(super) via: Option<MachineId>,
+    /// How many groups of all its files that machine had sent when this one was served or asked last.
+    pub(super) served_at: u64,
     pub(super) peer_paused: bool,
     pub(super) held: Option<Held>,
     pub(super) accepting: Option<Accepting>,

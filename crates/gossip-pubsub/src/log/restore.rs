@@ -24,7 +24,7 @@ impl TopicLog {
         }
         for former in stored.former {
             let author = log.authors.entry(former.author).or_default();
-            let hash = EntryHash::from_bytes(former.hash);
+            let hash = EntryHash::new(former.hash);
             let epoch = author.epochs.entry(former.epoch);
             let chain = epoch.or_insert_with(|| Chain::begin(hash));
             (chain.head, chain.hash, chain.time) = (former.head, hash, former.time);

@@ -270,7 +270,7 @@ fn the_newest_run_of_the_latest_class_takes_the_place_of_its_authors_others() {
     let second = author.run(Some(&first), &[b"2", b"3"]);
     assert_eq!(append(&mut log, &author, &second), [2]);
     // What is not the next is no gap, and no fingerprint tells what was before.
-    let later = author.run_at(9, EntryHash::from_bytes([9; 32]), &[b"9"]);
+    let later = author.run_at(9, EntryHash::new([9; 32]), &[b"9"]);
     assert_eq!(relation(&log, &later), Relation::Next);
     assert_eq!(append(&mut log, &author, &later), [3]);
     let mut joiner = TopicLog::default();

@@ -17,30 +17,37 @@ use crate::{
     frame::{Frame, Referral},
     key::{LookupKey, Subject, epoch, open},
     record::SignedRecord,
+    wire::Stamp,
 };
 
 /// Records of one topic that a search brings.
 const ENOUGH: usize = 8;
 /// A search without holders to ask still waits this long for those whom its links ask.
 const WALK: Duration = Duration::from_millis(1200);
-/// How long a filing may take.
-const FILING: Duration = Duration::from_secs(30);
 
 impl Finder {
-    pub(super) fn find(&mut self, now: Tick, ticket: u64, subject: Subject, deadline: Tick) {
+    pub(super) fn find(
+        &mut self,
+        now: Tick,
+        ticket: u64,
+        subject: Subject,
+        after: Option<Stamp>,
+        deadline: Tick,
+    ) {
         let missed = self.misses.get(&subject).is_some_and(|until| now < *until);
-        let full = self.searches.len() >= MAX_SEARCHES;
-        if missed || full || deadline <= now {
-            if full {
-                self.metrics.refused_searches.inc();
-            }
+        if missed || deadline <= now {
             return self.outputs.push_back(FinderOutput::Done { ticket });
         }
-        self.metrics.searches.inc();
-        let mut searches = BTreeSet::new();
         let wall = self.wall_at(now);
         let mut days = vec![epoch(wall), epoch(wall + MAX_CLOCK_SKEW)];
         days.dedup();
+        let finds = self.searches.values().filter(|search| search.is_find()).count();
+        if finds + days.len() > MAX_SEARCHES {
+            self.metrics.refused_searches.inc();
+            return self.outputs.push_back(FinderOutput::Busy { ticket });
+        }
+        self.metrics.searches.inc();
+        let mut searches = BTreeSet::new();
         for day in days {
             let key = LookupKey::of(&subject, day);
             let purpose = Purpose::Find(ticket);
@@ -52,35 +59,13 @@ impl Finder {
             searches.insert(id);
         }
         let ids: Vec<u64> = searches.iter().copied().collect();
-        self.tickets.insert(ticket, Ticket { subject, searches, found: BTreeSet::new() });
+        self.tickets.insert(ticket, Ticket { subject, after, searches, found: BTreeSet::new() });
         for id in ids {
             self.step(now, id);
         }
     }
 
-    pub(super) fn begin_filing(&mut self, now: Tick, subject: Subject, day: u64) {
-        if self.searches.len() < MAX_SEARCHES {
-            let key = LookupKey::of(&subject, day);
-            let search = Search::new(subject, day, key, Purpose::File, now, now + FILING);
-            let id = self.begin(now, search);
-            self.step(now, id);
-        } else {
-            self.filed(now, &subject, 0, None);
-        }
-    }
-
-    /// Climbs to the local id: those near it are met, and come to know this node.
-    pub(super) fn begin_settling(&mut self, now: Tick, subject: Subject) {
-        if self.searches.len() < MAX_SEARCHES {
-            let key = LookupKey::new(*self.local.as_bytes());
-            let day = epoch(self.wall_at(now));
-            let search = Search::new(subject, day, key, Purpose::Settle, now, now + FILING);
-            let id = self.begin(now, search);
-            self.step(now, id);
-        }
-    }
-
-    fn begin(&mut self, now: Tick, mut search: Search) -> u64 {
+    pub(super) fn begin(&mut self, now: Tick, mut search: Search) -> u64 {
         let id = self.rng.next_u64();
         let best = self.volunteers.best(now, &search.key, SEEDS).into_iter();
         search.seed(best.map(|peer| (peer, self.volunteers.addresses(&peer).to_vec())));
@@ -95,7 +80,7 @@ impl Finder {
     }
 
     /// Asks on, or ends the search.
-    fn step(&mut self, now: Tick, id: u64) {
+    pub(super) fn step(&mut self, now: Tick, id: u64) {
         let Some(mut search) = self.searches.remove(&id) else { return };
         search.expire(now);
         self.engage(now, id, &mut search);
@@ -111,16 +96,38 @@ impl Finder {
 
     /// Turns to the best candidates that were not asked yet.
     fn engage(&mut self, now: Tick, id: u64, search: &mut Search) {
+        search.starved = false;
+        let (until, for_caller) = (now + self.config.dial_timeout, search.is_find());
         while let Some(peer) = search.fresh(now, &self.config) {
             if self.links.contains_key(&peer) {
                 self.send(peer, &Frame::Lookup { key: search.key, id, hops: 1 });
                 search.set(peer, Progress::Asked(now + self.config.ask_timeout));
-            } else if let Some(addresses) = search.dial(peer, now + self.config.dial_timeout) {
+            } else if let Some(dialled) = self.dials.addresses(&peer) {
+                search.join(peer, until, dialled);
+            } else if !self.dials.has_room(for_caller) {
+                search.starved = true;
+                return;
+            } else if let Some(addresses) = search.dial(peer, until) {
                 self.metrics.dials.inc();
+                let deadline = now + self.config.dial_deadline();
+                self.dials.begin(peer, addresses, for_caller, deadline);
                 let address = PeerAddr::known(peer, addresses.iter().copied());
                 self.outputs.push_back(FinderOutput::Dial(address));
             }
         }
+    }
+
+    /// Begins what waited for a place: searches that may dial again, and filings.
+    pub(super) fn go_on(&mut self, now: Tick) {
+        loop {
+            let room = [true, false].map(|find| self.dials.has_room(find));
+            let starved = |search: &Search| search.starved && room[usize::from(!search.is_find())];
+            let starved = self.searches.iter().filter(|(_, search)| starved(search));
+            let next = starved.min_by_key(|(id, search)| (search.dialling(), search.begun, **id));
+            let Some(id) = next.map(|(id, _)| *id) else { break };
+            self.step(now, id);
+        }
+        self.begin_filings(now);
     }
 
     /// The end of a search: a filing hands its record out, a caller is told.
@@ -143,7 +150,10 @@ impl Finder {
                 caller.searches.remove(&id);
                 if caller.searches.is_empty() {
                     if caller.found.is_empty() {
-                        self.misses.put(caller.subject, now + self.config.miss);
+                        // Nothing newer is not nothing.
+                        if caller.after.is_none() {
+                            self.misses.put(caller.subject, now + self.config.miss);
+                        }
                         self.metrics.misses.inc();
                     }
                     self.tickets.remove(&ticket);
@@ -259,7 +269,9 @@ impl Finder {
     fn found(&mut self, ticket: u64, record: SignedRecord) {
         let Some(caller) = self.tickets.get_mut(&ticket) else { return };
         let stated = record.record();
-        if stated.machine == self.local || caller.found.contains(&(stated.agent, stated.machine)) {
+        let is_old = caller.after.is_some_and(|after| stated.stamp <= after);
+        let is_known = caller.found.contains(&(stated.agent, stated.machine));
+        if stated.machine == self.local || is_known || is_old {
             return;
         }
         if !self.policy.accepts(&stated.binding(), Shown::Record) {

@@ -8,7 +8,7 @@ use x0x_identity::MAX_CLOCK_SKEW;
 
 use super::{Finder, FinderOutput, search::Search};
 use crate::{
-    config::{COPIES, MAX_OFFERS, RECORD_VALIDITY},
+    config::{COPIES, MAX_OFFERS, MIN_REFILE, RECORD_VALIDITY},
     frame::Frame,
     key::{LookupKey, Subject, epoch, seal},
     record::SignedRecord,
@@ -21,7 +21,7 @@ const FEW: usize = 3;
 /// First pause after a filing that reached enough holders, but not all that there might be.
 const GROWS: Duration = Duration::from_secs(60);
 /// The time between filings at first, and at least, as parts of the longest.
-const FIRST: u32 = 15;
+const FIRST: u32 = 60;
 const SHORTEST: u32 = 30;
 /// How long the machines near the local id are known well enough.
 const SETTLED: Duration = Duration::from_secs(3600);
@@ -58,6 +58,8 @@ pub(super) struct Offer {
     /// With how many it was filed.
     copies: usize,
     pub(super) due: Tick,
+    /// When it was signed last.
+    signed: Option<Tick>,
     /// The time between filings.
     interval: Duration,
     pause: Duration,
@@ -75,6 +77,7 @@ impl Finder {
             earlier: Vec::new(),
             copies: 0,
             due: now,
+            signed: None,
             interval: self.config.refresh / FIRST,
             pause: RETRY,
             signing: false,
@@ -93,6 +96,15 @@ impl Finder {
         }
     }
 
+    /// All records are filed anew, each at its next turn.
+    pub(super) fn moved(&mut self, now: Tick) {
+        for offer in self.offers.values_mut() {
+            let soonest = offer.signed.map_or(now, |at| now.max(at + MIN_REFILE));
+            offer.due = offer.due.min(soonest);
+        }
+        self.sign(now);
+    }
+
     pub(super) fn publish(
         &mut self,
         now: Tick,
@@ -103,6 +115,7 @@ impl Finder {
         let longest = self.config.refresh;
         let Some(offer) = self.offers.get_mut(&subject) else { return };
         offer.signing = false;
+        offer.signed = Some(now);
         let tenth = u64::try_from((offer.interval / 10).as_micros()).unwrap_or(u64::MAX);
         offer.due = now + (offer.interval - Duration::from_micros(self.rng.range(0, tenth)));
         // Whoever looks after midnight, before the next filing, looks under the next day's key.
@@ -119,10 +132,10 @@ impl Finder {
         offer.filed = days.iter().map(filed).collect();
         let settled = self.settled.is_some_and(|at| now.since(at) < SETTLED);
         if matches!(subject, Subject::Agent(_)) && !settled {
-            self.begin_settling(now, subject);
+            self.queue_settling(now, subject);
         }
         for day in days {
-            self.begin_filing(now, subject, day);
+            self.queue_filing(now, subject, day);
         }
     }
 

@@ -18,6 +18,7 @@ use crate::{
     config::{COPIES, FinderConfig},
     frame::Referral,
     key::{Distance, LookupKey, Subject},
+    wire::Stamp,
 };
 
 /// Paths of a search.
@@ -35,10 +36,11 @@ pub(super) const SEEDS: usize = 24;
 /// Candidates of one public network that a path turns to as long as there are others: its owner can have
 /// any number of ids.
 const PER_SITE: usize = 2;
-/// Candidates named by one peer that are dialled at once, and of which so many must not fail unless half
-/// as many can be reached:
-/// whoever invents machines must not keep a search busy.
+/// Machines named by one peer that a path turns to before one of them was reached, and of which so many must
+/// not fail unless half as many can be reached: whoever invents machines must not keep a search busy.
 const PER_NAMER: usize = 2;
+/// Peers remembered that named a candidate.
+const MAX_NAMERS: usize = 4;
 
 /// What became of a candidate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,11 +87,11 @@ struct Candidate {
     peer: MachineId,
     path: usize,
     progress: Progress,
-    /// Who named it in this search; none if this node knew it.
-    by: Option<MachineId>,
-    /// Where it may be; of these so many were tried.
+    /// Who named it in this search, the first few; nobody if this node knew it.
+    by: Vec<MachineId>,
+    /// Where it may be; when it was dialled, so many of these were tried.
     addresses: Vec<SocketAddr>,
-    tried: usize,
+    tried: Option<usize>,
 }
 
 impl Candidate {
@@ -109,7 +111,7 @@ impl Candidate {
 
     fn fail_if(&mut self, failed: bool) {
         if failed {
-            let untried = self.tried > 0 && self.tried < self.addresses.len();
+            let untried = self.tried.is_some_and(|tried| tried < self.addresses.len());
             self.progress = if untried { Progress::New } else { Progress::Failed };
         }
     }
@@ -147,6 +149,8 @@ pub(super) struct Search {
     pub(super) walked: Vec<MachineId>,
     /// When it is to be looked at again.
     pub(super) next: Tick,
+    /// It would dial, and all dials are taken.
+    pub(super) starved: bool,
     candidates: BTreeMap<Distance, Candidate>,
 }
 
@@ -154,6 +158,8 @@ pub(super) struct Search {
 #[derive(Debug)]
 pub(super) struct Ticket {
     pub(super) subject: Subject,
+    /// Records no newer do not count.
+    pub(super) after: Option<Stamp>,
     pub(super) searches: BTreeSet<u64>,
     pub(super) found: BTreeSet<(AgentId, MachineId)>,
 }
@@ -168,13 +174,14 @@ impl Search {
         until: Tick,
     ) -> Self {
         let (walked, candidates) = (Vec::new(), BTreeMap::new());
-        Self { subject, day, key, purpose, begun, until, walked, next: begun, candidates }
+        let (next, starved) = (begun, false);
+        Self { subject, day, key, purpose, begun, until, walked, next, starved, candidates }
     }
 
     /// Those that this node knows, nearest first.
     pub(super) fn seed(&mut self, seeds: impl Iterator<Item = (MachineId, Vec<SocketAddr>)>) {
         for (n, (peer, addresses)) in seeds.enumerate() {
-            self.add(peer, n % PATHS, None, addresses);
+            self.add(peer, n % PATHS, Vec::new(), addresses);
         }
     }
 
@@ -184,12 +191,16 @@ impl Search {
         match self.candidates.get_mut(&self.key.distance(&peer)) {
             Some(known) => {
                 known.learn(&addresses);
-                // Two say so: neither is to blame.
-                if known.by != Some(by) {
-                    known.by = None;
+                let known_here = known.by.is_empty();
+                if !known_here && known.by.len() < MAX_NAMERS && !known.by.contains(&by) {
+                    known.by.push(by);
+                    // It is believed as long as one of those who named it is.
+                    if known.progress == Progress::Disbelieved {
+                        known.progress = Progress::New;
+                    }
                 }
             }
-            None => self.add(peer, path, Some(by), addresses),
+            None => self.add(peer, path, vec![by], addresses),
         }
     }
 
@@ -197,10 +208,10 @@ impl Search {
         &mut self,
         peer: MachineId,
         path: usize,
-        by: Option<MachineId>,
+        by: Vec<MachineId>,
         addresses: Vec<SocketAddr>,
     ) {
-        let fresh = Candidate { peer, path, progress: Progress::New, by, addresses, tried: 0 };
+        let fresh = Candidate { peer, path, progress: Progress::New, by, addresses, tried: None };
         self.candidates.insert(self.key.distance(&peer), fresh);
         let of_path = |(_, known): &(&Distance, &Candidate)| known.path == path;
         if self.candidates.iter().filter(of_path).count() > MAX_CANDIDATES
@@ -238,8 +249,18 @@ impl Search {
             known.progress = Progress::Failed;
             return None;
         }
-        (known.progress, known.tried) = (Progress::Dialling(until), known.addresses.len());
+        known.progress = Progress::Dialling(until);
+        known.tried = Some(known.addresses.len());
         Some(&known.addresses)
+    }
+
+    /// Waits for a dial that another search began, at these addresses.
+    pub(super) fn join(&mut self, peer: MachineId, until: Tick, dialled: &[SocketAddr]) {
+        if let Some(known) = self.candidates.get_mut(&self.key.distance(&peer)) {
+            known.addresses.sort_by_key(|address| !dialled.contains(address));
+            let tried = known.addresses.iter().filter(|address| dialled.contains(address)).count();
+            (known.progress, known.tried) = (Progress::Dialling(until), Some(tried));
+        }
     }
 
     pub(super) fn expire(&mut self, now: Tick) {
@@ -254,64 +275,90 @@ impl Search {
         // come and go, so that everybody names some that are gone.
         let mut tried: BTreeMap<MachineId, (usize, usize)> = BTreeMap::new();
         for candidate in self.candidates.values() {
-            let Some(by) = candidate.by else { continue };
-            let (failed, reached) = tried.entry(by).or_default();
-            match candidate.progress {
-                Progress::Failed | Progress::Disbelieved => *failed += 1,
-                Progress::Answered { .. } | Progress::Asked(_) => *reached += 1,
-                _ => {}
+            for by in &candidate.by {
+                let (failed, reached) = tried.entry(*by).or_default();
+                match candidate.progress {
+                    Progress::Failed | Progress::Disbelieved => *failed += 1,
+                    Progress::Answered { .. } | Progress::Asked(_) => *reached += 1,
+                    _ => {}
+                }
             }
         }
         tried.retain(|_, (failed, reached)| *failed >= PER_NAMER && *failed > *reached * 2);
         for candidate in self.candidates.values_mut() {
-            let blamed = candidate.by.is_some_and(|by| tried.contains_key(&by));
+            let blamed =
+                !candidate.by.is_empty() && candidate.by.iter().all(|by| tried.contains_key(by));
             if blamed && candidate.progress == Progress::New {
                 candidate.progress = Progress::Disbelieved;
             }
         }
     }
 
+    /// How many more machines that were not reached yet each namer may put before others: a few, and one
+    /// more for each that was reached. So what a liar invents does not fill the places of what there is.
+    fn credit(&self) -> BTreeMap<MachineId, usize> {
+        let mut credit: BTreeMap<MachineId, (usize, usize)> = BTreeMap::new();
+        for candidate in self.candidates.values() {
+            for by in &candidate.by {
+                let (open, reached) = credit.entry(*by).or_default();
+                match candidate.progress {
+                    Progress::Dialling(_) => *open += 1,
+                    Progress::Answered { .. } | Progress::Asked(_) => *reached += 1,
+                    _ => {}
+                }
+            }
+        }
+        let left = |(open, reached): (usize, usize)| (PER_NAMER + reached).saturating_sub(open);
+        credit.into_iter().map(|(by, counts)| (by, left(counts))).collect()
+    }
+
     /// Whom to turn to now: the nearest of the path on which the fewest are waited for.
     pub(super) fn fresh(&self, now: Tick, config: &FinderConfig) -> Option<MachineId> {
         let mut busy = [0; PATHS];
-        let mut dialled: BTreeMap<MachineId, usize> = BTreeMap::new();
         for candidate in self.candidates.values() {
-            if candidate.progress.holds_up(now, config).is_none() {
-                continue;
-            }
-            busy[candidate.path] += 1;
-            if let (Progress::Dialling(_), Some(by)) = (candidate.progress, candidate.by) {
-                *dialled.entry(by).or_default() += 1;
+            if candidate.progress.holds_up(now, config).is_some() {
+                busy[candidate.path] += 1;
             }
         }
         if busy.iter().sum::<usize>() >= PARALLEL {
             return None;
         }
-        let waits =
-            |known: &Candidate| known.by.is_some_and(|by| dialled.get(&by) >= Some(&PER_NAMER));
-        let next = |path| {
-            let mut front = self.front(path).into_iter();
-            front.find(|known| known.progress == Progress::New && !waits(known))
+        let mut credit = self.credit();
+        let mut next = |path| {
+            let front = self.front(path, &mut credit);
+            front.into_iter().find(|known| known.progress == Progress::New)
         };
-        let nexts = (0..PATHS).filter_map(|path| Some((path, next(path)?)));
-        nexts.min_by_key(|(path, _)| busy[*path]).map(|(_, known)| known.peer)
+        let nexts: Vec<_> = (0..PATHS).filter_map(|path| Some((path, next(path)?))).collect();
+        let least = nexts.into_iter().min_by_key(|(path, _)| busy[*path]);
+        least.map(|(_, known)| known.peer)
     }
 
     /// The nearest candidates of a path that may still matter.
-    fn front(&self, path: usize) -> Vec<&Candidate> {
-        let file = self.purpose == Purpose::File;
+    fn front(&self, path: usize, credit: &mut BTreeMap<MachineId, usize>) -> Vec<&Candidate> {
+        let file = !self.is_find();
+        let mut credited = |known: &Candidate| {
+            let namer = known.by.iter().find(|by| credit.get(by).is_some_and(|left| *left > 0));
+            let left = namer.and_then(|by| credit.get_mut(by));
+            left.map(|left| *left -= 1).is_some() || known.by.is_empty()
+        };
         let matters = |known: &&Candidate| match known.progress {
             Progress::Failed | Progress::Disbelieved | Progress::Silent => false,
             Progress::Answered { holds, .. } => holds || !file,
-            _ => true,
+            Progress::New => credited(known),
+            Progress::Dialling(_) | Progress::Asked(_) => true,
         };
         let of_path = self.candidates.values().filter(|known| known.path == path);
-        let count = if self.file_like() { FILE_FRONT } else { FRONT };
-        spread_out(of_path.filter(matters), count)
+        spread_out(of_path.filter(matters), if file { FILE_FRONT } else { FRONT })
     }
 
-    const fn file_like(&self) -> bool {
-        !matches!(self.purpose, Purpose::Find(_))
+    pub(super) const fn is_find(&self) -> bool {
+        matches!(self.purpose, Purpose::Find(_))
+    }
+
+    /// How many machines it waits for that are being dialled.
+    pub(super) fn dialling(&self) -> usize {
+        let dials = |known: &&Candidate| matches!(known.progress, Progress::Dialling(_));
+        self.candidates.values().filter(dials).count()
     }
 
     /// The nearest that answered and hold records, of all paths.
@@ -332,10 +379,11 @@ impl Search {
 
     /// Everybody who matters has been asked, and has answered or been given up.
     pub(super) fn is_exhausted(&self) -> bool {
+        let mut credit = self.credit();
         let open = |known: &Candidate| {
             matches!(known.progress, Progress::New | Progress::Dialling(_) | Progress::Asked(_))
         };
-        !(0..PATHS).any(|path| self.front(path).into_iter().any(open))
+        !(0..PATHS).any(|path| self.front(path, &mut credit).into_iter().any(open))
     }
 
     /// When something that a candidate has time for is over, or holds up others no more.

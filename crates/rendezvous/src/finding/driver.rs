@@ -1,7 +1,7 @@
 //! The task that owns the finder: it carries its outputs out, dials, and signs records.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     net::SocketAddr,
     sync::Arc,
     time::Duration,
@@ -18,7 +18,6 @@ use x0x_transport::{Inbound, InboundEvent, SessionInfo, Transport, error::DialEr
 use super::FindingParts;
 use crate::{
     addresses::{believable_addresses, usable_addresses},
-    config::MAX_SEARCHES,
     error::FindError,
     finder::{Finder, FinderInput, FinderOutput},
     key::Subject,
@@ -28,13 +27,11 @@ use crate::{
 
 /// Events taken in one turn.
 const BATCH: usize = 64;
-/// Dials at once, and those that wait; the search gives up on what is beyond.
-const MAX_DIALS: usize = 16;
-const MAX_WAITING_DIALS: usize = 64;
 /// How often the overlay is asked whom it knows.
 const CANDIDATES_INTERVAL: Duration = Duration::from_secs(30);
-/// How long a dial may take.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(6);
+/// How often it is looked whether the own addresses changed; the records are filed anew when they stayed the
+/// same for so long.
+const ADDRESS_INTERVAL: Duration = Duration::from_secs(3);
 
 pub(crate) type FindReply = oneshot::Sender<Result<Vec<Record>, FindError>>;
 
@@ -43,7 +40,7 @@ pub(crate) type FindReply = oneshot::Sender<Result<Vec<Record>, FindError>>;
 pub(crate) enum Command {
     Offer(Subject),
     Withdraw(Subject),
-    Find { subject: Subject, patience: Duration, reply: FindReply },
+    Find { subject: Subject, after: Option<Stamp>, patience: Duration, reply: FindReply },
 }
 
 /// Who waits for a search, and what it found.
@@ -56,6 +53,32 @@ struct Caller {
 /// What a dial came to: nothing when the machine may well be there.
 type Dialled = (Option<MachineId>, bool);
 
+/// The own addresses: those in the records, and those seen when they were looked at last.
+#[derive(Debug, Default)]
+struct OwnAddresses {
+    filed: Option<Vec<SocketAddr>>,
+    seen: Vec<SocketAddr>,
+    look_at: Tick,
+}
+
+impl OwnAddresses {
+    /// Whether they are others than those in the records, and were so the last time too: a machine that
+    /// changes its network has several for a moment.
+    fn changed(&mut self, now: Tick, mut addresses: Vec<SocketAddr>) -> bool {
+        self.look_at = now + ADDRESS_INTERVAL;
+        addresses.sort_unstable();
+        let settled = self.seen == addresses;
+        self.seen = addresses;
+        settled && self.filed.as_ref().is_some_and(|filed| *filed != self.seen)
+    }
+
+    fn filed(&mut self, addresses: &[SocketAddr]) {
+        let mut addresses = addresses.to_vec();
+        addresses.sort_unstable();
+        self.filed = Some(addresses);
+    }
+}
+
 pub(super) struct Driver {
     finder: Finder,
     transport: Arc<dyn Transport>,
@@ -64,9 +87,9 @@ pub(super) struct Driver {
     inbound: Inbound,
     stop: CancellationToken,
     dials: JoinSet<Dialled>,
-    waiting: VecDeque<PeerAddr>,
     asking: JoinSet<Vec<PeerAddr>>,
     ask_at: Tick,
+    own: OwnAddresses,
     callers: BTreeMap<u64, Caller>,
     tickets: u64,
     stamp: Stamp,
@@ -88,9 +111,9 @@ impl Driver {
             inbound,
             stop,
             dials: JoinSet::new(),
-            waiting: VecDeque::new(),
             asking: JoinSet::new(),
             ask_at: parts.clock.now(),
+            own: OwnAddresses::default(),
             callers: BTreeMap::new(),
             tickets: 0,
             stamp: Stamp::default(),
@@ -136,7 +159,8 @@ impl Driver {
     }
 
     fn pause(&self) -> Duration {
-        let due = self.finder.poll_timeout().map_or(self.ask_at, |due| due.min(self.ask_at));
+        let due = self.ask_at.min(self.own.look_at);
+        let due = self.finder.poll_timeout().map_or(due, |at| at.min(due));
         due.since(self.parts.clock.now())
     }
 
@@ -149,6 +173,9 @@ impl Driver {
                 let candidates = Arc::clone(&self.parts.candidates);
                 self.asking.spawn(async move { candidates.candidates().await });
             }
+        }
+        if self.own.look_at <= now && self.own.changed(now, (self.parts.addresses)()) {
+            self.handle(FinderInput::Moved);
         }
         self.finder.handle(now, FinderInput::Wall(self.parts.clock.wall()));
         if self.finder.poll_timeout().is_some_and(|due| due <= now) {
@@ -190,16 +217,12 @@ impl Driver {
         match command {
             Command::Offer(subject) => self.handle(FinderInput::Offer(subject)),
             Command::Withdraw(subject) => self.handle(FinderInput::Withdraw(subject)),
-            Command::Find { reply, .. } if self.callers.len() >= MAX_SEARCHES / 2 => {
-                // Whoever asked may have gone.
-                let _ = reply.send(Err(FindError::Busy));
-            }
-            Command::Find { subject, patience, reply } => {
+            Command::Find { subject, after, patience, reply } => {
                 self.tickets += 1;
                 let ticket = self.tickets;
                 self.callers.insert(ticket, Caller { found: Vec::new(), reply });
                 let deadline = self.parts.clock.now() + patience;
-                self.handle(FinderInput::Find { ticket, subject, deadline });
+                self.handle(FinderInput::Find { ticket, subject, after, deadline });
             }
         }
     }
@@ -212,11 +235,7 @@ impl Driver {
                         self.finder.metrics().sends_refused.inc();
                     }
                 }
-                FinderOutput::Dial(address) => {
-                    if self.waiting.len() < MAX_WAITING_DIALS {
-                        self.waiting.push_back(address);
-                    }
-                }
+                FinderOutput::Dial(address) => self.dial(address),
                 FinderOutput::Sign(subject) => self.sign(subject),
                 FinderOutput::Found { ticket, record } => self.found(ticket, record.record()),
                 FinderOutput::Done { ticket } => {
@@ -224,12 +243,13 @@ impl Driver {
                         let _ = caller.reply.send(Ok(caller.found));
                     }
                 }
+                FinderOutput::Busy { ticket } => {
+                    if let Some(caller) = self.callers.remove(&ticket) {
+                        // Whoever asked may have gone.
+                        let _ = caller.reply.send(Err(FindError::Busy));
+                    }
+                }
             }
-        }
-        while self.dials.len() < MAX_DIALS
-            && let Some(address) = self.waiting.pop_front()
-        {
-            self.dial(address);
         }
     }
 
@@ -244,9 +264,10 @@ impl Driver {
 
     fn dial(&mut self, address: PeerAddr) {
         let transport = Arc::clone(&self.transport);
+        let deadline = self.parts.config.dial_deadline();
         self.dials.spawn(async move {
             let peer = address.id;
-            let dialled = tokio::time::timeout(DIAL_TIMEOUT, transport.connect(address)).await;
+            let dialled = tokio::time::timeout(deadline, transport.connect(address)).await;
             let failed = match dialled {
                 Ok(Ok(_) | Err(DialError::Limit { .. })) => false,
                 Ok(Err(_)) | Err(_) => true,
@@ -263,7 +284,9 @@ impl Driver {
             announced_at: self.stamp.announced_at.max(wall),
             counter: self.stamp.counter + 1,
         };
-        let near = usable_addresses((parts.addresses)(), parts.config.allow_loopback);
+        let addresses = (parts.addresses)();
+        self.own.filed(&addresses);
+        let near = usable_addresses(addresses, parts.config.allow_loopback);
         let reaches_far =
             |address: &&SocketAddr| Scope::of(address.ip()).is_some_and(|at| at >= Scope::Global);
         let far: Vec<SocketAddr> = near.iter().filter(reaches_far).copied().collect();

@@ -256,6 +256,12 @@ impl DiscoveryCache {
         self.entries.get(agent).map(|entry| &entry.known)
     }
 
+    /// The stamp of the newest announcement or record of an agent.
+    #[must_use]
+    pub fn stamp(&self, agent: &AgentId) -> Option<Stamp> {
+        self.entries.get(agent).and_then(|entry| entry.stamp)
+    }
+
     /// Number of agents known.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -4,11 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use x0x_core::{Machine, MachineId, Scope, Tick};
+use x0x_core::{Machine, MachineId, Scope, SeededRng, Tick};
 use x0x_identity::AcceptAll;
 use x0x_rendezvous::{
-    Finder, FinderConfig, FinderInput, FinderOutput, Frame, LookupKey, MAX_HELD_BYTES,
-    RECORD_VALIDITY, Referral, Subject, epoch, seal,
+    Finder, FinderConfig, FinderInput, FinderOutput, Frame, LookupKey, MAX_DIALS, MAX_FILING_DIALS,
+    MAX_HELD_BYTES, MAX_OFFERS, MAX_SEARCHES, RECORD_VALIDITY, Referral, Subject, epoch, seal,
+    testing::invented,
 };
 
 use crate::overlay::{Overlay, START, address, machine};
@@ -87,7 +88,7 @@ fn answers_count_only_when_asked_for_and_when_they_hold() {
     let wall = overlay.wall();
     overlay.nodes[0].finder.handle(overlay.now, FinderInput::Wall(wall));
     let finder = &mut overlay.nodes[0].finder;
-    finder.handle(overlay.now, FinderInput::Find { ticket: 1, subject, deadline });
+    finder.handle(overlay.now, FinderInput::Find { ticket: 1, subject, after: None, deadline });
     let mut id = None;
     while let Some(output) = finder.poll_output() {
         if let FinderOutput::Send { frame, .. } = output
@@ -109,7 +110,7 @@ fn handle(finder: &mut Finder, input: FinderInput) -> Vec<FinderOutput> {
 
 fn find(ticket: u64, agent: u8) -> FinderInput {
     let deadline = Tick::ZERO + Duration::from_secs(5);
-    FinderInput::Find { ticket, subject: Subject::Agent([agent; 32].into()), deadline }
+    FinderInput::Find { ticket, subject: Subject::Agent([agent; 32].into()), after: None, deadline }
 }
 
 fn up(n: usize) -> FinderInput {
@@ -177,6 +178,77 @@ fn a_session_revives_who_was_not_reached_and_nobody_who_is_not_believed() {
         let questions = asked(&handle(&mut finder, up(n))).len();
         assert_eq!(questions, usize::from(tried.contains(&machine(n))), "machine {n}");
     }
+}
+
+#[test]
+fn filings_take_no_place_of_callers() {
+    let config = FinderConfig::default();
+    let mut finder = Finder::new(machine(0), config, Arc::new(AcceptAll), [7; 32]);
+    handle(&mut finder, FinderInput::Wall(START));
+    // Nobody of these answers a dial.
+    handle(&mut finder, FinderInput::Volunteers((1..100).map(address).collect()));
+    let overlay = Overlay::new(2, 0, 1);
+    let mut dials = 0;
+    for n in 0..MAX_OFFERS {
+        let topic = Subject::Topic([n as u8; 32].into());
+        handle(&mut finder, FinderInput::Offer(topic));
+        let record = Box::new(overlay.record(0, topic));
+        let publish = FinderInput::Publish { subject: topic, near: record.clone(), far: record };
+        dials += dialled(&handle(&mut finder, publish)).len();
+    }
+    assert_eq!(dials, MAX_FILING_DIALS, "the rest is left to callers");
+    for ticket in 0..MAX_SEARCHES as u64 {
+        let outputs = handle(&mut finder, find(ticket, ticket as u8));
+        let over = |output: &FinderOutput| {
+            matches!(output, FinderOutput::Busy { .. } | FinderOutput::Done { .. })
+        };
+        assert!(!outputs.iter().any(over), "search {ticket}: {outputs:?}");
+        dials += dialled(&outputs).len();
+    }
+    assert_eq!(dials, MAX_DIALS, "at once");
+    let outputs = handle(&mut finder, find(1000, 200));
+    assert_eq!(outputs, [FinderOutput::Busy { ticket: 1000 }]);
+    assert_eq!(finder.metrics().refused_searches.value(), 1);
+    // Places that become free are taken at once, those of filings by them, and each call in its turn.
+    let mut now = Tick::ZERO;
+    let mut tried = 0;
+    while let Some(at) = finder.poll_timeout().filter(|at| *at < Tick::from_millis(4000)) {
+        now = now.max(at);
+        finder.handle_timeout(now);
+        while let Some(output) = finder.poll_output() {
+            tried += usize::from(matches!(output, FinderOutput::Dial(_)));
+        }
+    }
+    assert!(tried >= MAX_DIALS, "{tried}");
+}
+
+/// A finder whose first machine names eight that nobody else knows, nearer to the key than a second, honest
+/// one's: those must not keep it from that one's.
+#[test]
+fn what_a_liar_invents_does_not_fill_the_places_of_what_there_is() {
+    let config = FinderConfig::default();
+    let mut finder = Finder::new(machine(0), config, Arc::new(AcceptAll), [7; 32]);
+    handle(&mut finder, FinderInput::Wall(START));
+    handle(&mut finder, FinderInput::Volunteers(vec![address(1)]));
+    handle(&mut finder, find(1, 5));
+    let [(peer, key, id)] = asked(&handle(&mut finder, up(1)))[..] else { panic!("one is asked") };
+    let mut rng = SeededRng::from_number(3);
+    let answer = |referrals| Frame::Found { key, id, sealed: Vec::new(), referrals, holds: true };
+    // It names one that is there, and seven nearer ones that are not.
+    let mut referrals = invented(&mut rng, &key);
+    let there = Referral { machine: machine(2), addresses: address(2).addresses };
+    referrals[7] = there;
+    let frame = answer(referrals).encode();
+    let mut tried = dialled(&handle(&mut finder, FinderInput::Message { peer, frame }));
+    assert_eq!(tried.len(), 2, "of one namer, before any is reached: {tried:?}");
+    assert!(!tried.contains(&machine(2)));
+    // Another one names it too, which is believed.
+    handle(&mut finder, up(3));
+    handle(&mut finder, FinderInput::Volunteers(vec![address(3)]));
+    for peer in tried.clone() {
+        tried.extend(dialled(&handle(&mut finder, FinderInput::DialFailed(peer))));
+    }
+    assert_eq!(tried.len(), 2, "and no more once both failed: {tried:?}");
 }
 
 proptest! {

@@ -37,6 +37,7 @@ pub(crate) struct Node {
     pub(crate) manner: Manner,
     pub(crate) found: Vec<(u64, Tick, Record)>,
     pub(crate) done: Vec<(u64, Tick)>,
+    pub(crate) refused: Vec<u64>,
 }
 
 enum Event {
@@ -86,6 +87,7 @@ impl Overlay {
                 manner: Manner::Honest,
                 found: Vec::new(),
                 done: Vec::new(),
+                refused: Vec::new(),
             }
         };
         let nodes = (0..count).map(node).collect();
@@ -234,6 +236,7 @@ impl Overlay {
                     self.nodes[n].found.push(found);
                 }
                 FinderOutput::Done { ticket } => self.nodes[n].done.push((ticket, self.now)),
+                FinderOutput::Busy { ticket } => self.nodes[n].refused.push(ticket),
                 _ => {}
             }
         }

@@ -42,7 +42,7 @@ fn success(seed: u64, bad: usize) -> (f64, Duration, Duration) {
         let subject = Subject::Agent(overlay.agent(target));
         begun.insert(ticket, (overlay.now, finder, target));
         let deadline = overlay.now + PATIENCE;
-        overlay.input(finder, FinderInput::Find { ticket, subject, deadline });
+        overlay.input(finder, FinderInput::Find { ticket, subject, after: None, deadline });
         overlay.run(Duration::from_millis(10));
         if ticket % 200 == 199 {
             overlay.run(PATIENCE);
@@ -89,7 +89,7 @@ fn who_is_not_there_is_told_in_time_and_not_looked_for_again_at_once() {
     let subject = Subject::Agent([9; 32].into());
     let find = |overlay: &mut Overlay, ticket| {
         let deadline = overlay.now + Duration::from_secs(10);
-        overlay.input(0, FinderInput::Find { ticket, subject, deadline });
+        overlay.input(0, FinderInput::Find { ticket, subject, after: None, deadline });
     };
     let begun = overlay.now;
     find(&mut overlay, 1);
@@ -112,8 +112,8 @@ fn subscribers_of_a_topic_find_each_other() {
     overlay.run(Duration::from_secs(30));
     overlay.close_idle();
     let deadline = overlay.now + PATIENCE;
-    overlay.input(100, FinderInput::Find { ticket: 1, subject: topic, deadline });
-    overlay.input(50, FinderInput::Find { ticket: 2, subject: topic, deadline });
+    overlay.input(100, FinderInput::Find { ticket: 1, subject: topic, after: None, deadline });
+    overlay.input(50, FinderInput::Find { ticket: 2, subject: topic, after: None, deadline });
     overlay.run(PATIENCE);
     let found = |n: usize| {
         let found = overlay.nodes[n].found.iter().map(|(.., record)| record.machine);
@@ -159,14 +159,14 @@ fn records_are_filed_again_before_they_end_and_for_the_next_day() {
         overlay.run(Duration::from_secs(3600));
         overlay.close_idle();
         let deadline = overlay.now + PATIENCE;
-        overlay.input(30, FinderInput::Find { ticket: hour, subject, deadline });
+        overlay.input(30, FinderInput::Find { ticket: hour, subject, after: None, deadline });
         overlay.run(PATIENCE);
         assert_eq!(overlay.nodes[30].found.len() as u64, hour + 1, "hour {hour}");
     }
     overlay.input(1, FinderInput::Withdraw(subject));
     overlay.run(Duration::from_secs(3 * 3600));
     let deadline = overlay.now + PATIENCE;
-    overlay.input(30, FinderInput::Find { ticket: 99, subject, deadline });
+    overlay.input(30, FinderInput::Find { ticket: 99, subject, after: None, deadline });
     overlay.run(PATIENCE);
     assert_eq!(overlay.nodes[30].found.len(), 30, "nothing is left of it");
     assert!(overlay.now > Tick::ZERO);

@@ -24,8 +24,8 @@ const START: WallTime = WallTime::from_millis(1_800_000_000_000);
 /// One way over a session, and a dial with its handshake.
 const LATENCY: Duration = Duration::from_millis(50);
 const DIAL: Duration = Duration::from_millis(150);
-/// A dial of a machine that is not there.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(6);
+/// A dial of a machine that is not there: until the finder gives up on it.
+const DIAL_TIMEOUT: Duration = Duration::from_millis(1600);
 /// When a peer's transport gives up on one that was killed.
 const NOTICED: (u64, u64) = (5_000, 15_000);
 /// How long a node stays away.

@@ -79,6 +79,10 @@ pub(super) async fn send(
     if request.queue {
         return queue(&app, to, payload, (id, reply_to), &request).await;
     }
+    if request.read_receipt || request.lifetime_secs.is_some() {
+        let text = "read_receipt and lifetime_secs are for messages that are queued";
+        return Err(ApiError::new(ErrorCode::BadRequest, text));
+    }
     let started = app.uptime();
     let terms = Terms { kind: convert::kind(request.class), reply_to, ..Terms::default() };
     let id = id.unwrap_or_else(|| app.agent.new_message_id());

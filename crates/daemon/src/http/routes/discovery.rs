@@ -57,7 +57,7 @@ pub(super) async fn get(
     let id: AgentId = id.parse()?;
     let (found, missing) = match wait(params.wait.as_deref())? {
         None => (app.agent.discovered_agent(&id).await, "agent not found"),
-        Some(patience) => (app.agent.find(id, patience).await, "agent not found within timeout"),
+        Some(patience) => (app.agent.find(id, patience).await?, "agent not found within timeout"),
     };
     let agent = found.ok_or_else(|| ApiError::new(ErrorCode::NotFound, missing))?;
     Ok(Json(DiscoveredAgentResponse {

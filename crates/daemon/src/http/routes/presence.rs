@@ -105,7 +105,7 @@ pub(super) async fn find(
     Params(params): Params<WalkParams>,
 ) -> Answer<PresenceFindResponse> {
     let id: AgentId = id.parse()?;
-    let known = app.agent.find(id, params.patience()).await;
+    let known = app.agent.find(id, params.patience()).await?;
     let mut status = app.agent.presence_of(id).await;
     if known.is_none() && !status.state.is_present() {
         let walk = app.agent.presence_walk(vec![id], params.ttl, params.patience());
@@ -138,7 +138,7 @@ pub(super) async fn find_agent(
     PathParameter(id): PathParameter,
 ) -> Answer<FindResponse> {
     let id: AgentId = id.parse()?;
-    let found = app.agent.find(id, FIND_PATIENCE).await;
+    let found = app.agent.find(id, FIND_PATIENCE).await?;
     let addresses = found.map(|known| known.addresses);
     Ok(Json(FindResponse { ok: True::default(), found: addresses.is_some(), addresses }))
 }

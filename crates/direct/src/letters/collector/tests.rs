@@ -8,25 +8,15 @@ use super::{
     blame::MAX_LIES,
     *,
 };
-use crate::wire::Kind;
+use crate::{
+    fixtures::{WALL, at, id, machine},
+    wire::Kind,
+};
 
-const WALL: WallTime = WallTime::from_millis(1_800_000_000_000);
 const HOUR: Duration = Duration::from_secs(3600);
-
-fn machine(n: u8) -> MachineId {
-    MachineId::new([n; 32])
-}
-
-fn at(secs: u64) -> Tick {
-    Tick::from_millis(secs * 1000)
-}
 
 fn digest(n: u64) -> Digest {
     Digest::of(&n.to_be_bytes())
-}
-
-fn id(n: u64) -> MessageId {
-    u128::from(n).to_be_bytes()
 }
 
 fn binding() -> AgentBinding {

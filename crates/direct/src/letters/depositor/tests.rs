@@ -1,28 +1,10 @@
 use proptest::prelude::*;
-use x0x_core::WallTime;
 
 use super::*;
-
-const WALL: WallTime = WallTime::from_millis(1_800_000_000_000);
-
-fn agent(n: u8) -> AgentId {
-    AgentId::new([n; 32])
-}
-
-fn machine(n: u8) -> MachineId {
-    MachineId::new([n; 32])
-}
-
-fn at(secs: u64) -> Tick {
-    Tick::from_millis(secs * 1000)
-}
+use crate::fixtures::{WALL, agent, at, id, machine};
 
 fn digest(n: u64) -> Digest {
     Digest::of(&n.to_be_bytes())
-}
-
-fn id(number: u64) -> MessageId {
-    u128::from(number).to_be_bytes()
 }
 
 fn entry(number: u64, bytes: u64) -> PendingEntry {

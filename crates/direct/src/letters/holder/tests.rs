@@ -2,13 +2,9 @@ use proptest::prelude::*;
 use x0x_identity::MailboxSecret;
 
 use super::*;
+use crate::fixtures::{WALL, at, machine};
 
-const WALL: WallTime = WallTime::from_millis(1_800_000_000_000);
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
-
-fn machine(n: u8) -> MachineId {
-    MachineId::new([n; 32])
-}
 
 fn secret(n: u8) -> MailboxSecret {
     MailboxSecret::new([n; 32])
@@ -17,10 +13,6 @@ fn secret(n: u8) -> MailboxSecret {
 /// What opens the `n`-th mailbox at the holder under test.
 fn pickup(n: u8) -> Pickup {
     secret(n).pickup(&machine(0))
-}
-
-fn at(secs: u64) -> Tick {
-    Tick::from_millis(secs * 1000)
 }
 
 fn sealed(n: u8, len: usize) -> Bytes {

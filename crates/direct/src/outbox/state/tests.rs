@@ -3,18 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
-
-fn agent(n: u8) -> AgentId {
-    AgentId::new([n; 32])
-}
-
-fn at(secs: u64) -> Tick {
-    Tick::from_millis(secs * 1000)
-}
+use crate::fixtures::{agent, at, id};
 
 fn entry(number: u64, to: u8, expires: u64) -> Entry {
-    let id = u128::from(number).to_be_bytes();
-    Entry { number, id, to: agent(to), bytes: 10, expires: at(expires) }
+    Entry { number, id: id(number), to: agent(to), bytes: 10, expires: at(expires) }
 }
 
 fn outputs(machine: &mut OutboxMachine) -> Vec<Output> {

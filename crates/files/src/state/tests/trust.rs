@@ -301,3 +301,53 @@ fn a_sender_that_counts_it_as_complete_does_not_leave_it_waiting() {
     end.frame(1, status(Standing::Complete));
     assert_eq!(end.phase(), Some(Phase::Failed));
 }
+
+#[test]
+fn frames_that_come_too_fast_are_not_answered() {
+    let mut end = End::new();
+    end.up(1, &[1]);
+    end.frame(1, offer(5 * GROUP));
+    let answers = |frames: usize, end: &mut End, frame: FrameIn| -> usize {
+        (0..frames).map(|_| end.frame(1, frame.clone()).len()).sum()
+    };
+    // An offer that is known is answered for nothing, so it has a rate like any other.
+    assert!(answers(3000, &mut end, offer(5 * GROUP)) < 1000);
+    end.later(Duration::from_secs(1000));
+    let other = Status {
+        id: TransferId::new([9; 16]),
+        standing: Standing::Active,
+        verified: 0,
+        reason: String::new(),
+    };
+    assert!(answers(20_000, &mut end, FrameIn::Status(other)) < 10_000);
+    assert_eq!(end.phase(), Some(Phase::Offered), "nothing is lost by it");
+}
+
+#[test]
+fn what_trust_does_not_allow_any_more_ends_at_once() {
+    let mut end = End::new();
+    end.up(1, &[1]);
+    end.sending();
+    let outputs = end.handle(Input::Frame { peer: host(1), frame: want().encode() });
+    assert!(outputs.iter().any(|output| matches!(output, Output::Serve { .. })), "{outputs:?}");
+    // On that machine alone: what it wanted is not sent, and another one may go on.
+    end.policy.deny(agent(1), Some(host(1)));
+    end.handle(Input::Reconsider(Some(agent(1))));
+    let served = |left| Input::Served {
+        peer: host(1),
+        session: 1,
+        id: ID,
+        sent: 0,
+        left,
+        result: Ok(()),
+    };
+    assert_eq!(end.handle(served(0..2)), vec![]);
+    assert_eq!(end.phase(), Some(Phase::Active));
+    end.policy.deny(agent(1), None);
+    end.handle(Input::Reconsider(Some(agent(2))));
+    assert_eq!(end.phase(), Some(Phase::Active), "another agent's is another matter");
+    end.handle(Input::Reconsider(None));
+    assert_eq!(end.phase(), Some(Phase::Failed));
+    let info = end.machine.info(&ID).expect("known");
+    assert_eq!(info.record.reason.as_deref(), Some("the agent is blocked"));
+}

@@ -94,7 +94,7 @@ impl World {
                     self.report.found.push(self.now.since(search.begun));
                 }
             }
-            FinderOutput::Done { ticket } => {
+            FinderOutput::Done { ticket } | FinderOutput::Busy { ticket } => {
                 if let Some(search) = self.searches.remove(&ticket) {
                     self.missed(&search);
                 }

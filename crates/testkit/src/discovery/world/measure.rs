@@ -23,7 +23,7 @@ impl World {
         self.searches.insert(ticket, Search { from, target, lives, begun });
         let subject = Subject::Agent(self.nodes[target].agent);
         let deadline = begun + self.config.patience;
-        self.finder(from, FinderInput::Find { ticket, subject, deadline });
+        self.finder(from, FinderInput::Find { ticket, subject, after: None, deadline });
     }
 
     /// A search found nothing; that says something if both ends were there all the while.

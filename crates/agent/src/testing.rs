@@ -1,0 +1,112 @@
+//! Hostile peers, made of the layers themselves: what an [`Agent`](crate::Agent) would never say, they do.
+//!
+//! Agent `n` has the test key `n`, and its machine the test key `100 + n`.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use x0x_core::{AgentId, Clock, MachineId, SystemClock, WallTime};
+use x0x_gossip_membership::{Membership, MembershipConfig};
+use x0x_gossip_pubsub::{Gossip, GossipConfig, PubSub, topic_id};
+use x0x_identity::{SignedBinding, testing::key};
+use x0x_rendezvous::{Announcement, Stamp};
+use x0x_transport::{
+    LocalHello, Node, SessionConfig, Transport,
+    quic::{QuicConfig, QuicEngine},
+};
+
+/// What most things here are valid for.
+pub const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// The clock of this machine.
+#[must_use]
+pub fn now() -> WallTime {
+    SystemClock::new().wall()
+}
+
+/// Agent `n`.
+#[must_use]
+pub fn agent(n: u64) -> AgentId {
+    key(n).public_key().agent_id()
+}
+
+/// The machine with test key `n`.
+#[must_use]
+pub fn machine(n: u64) -> MachineId {
+    key(n).public_key().machine_id()
+}
+
+/// That of agent `n` on its machine, for a day.
+#[must_use]
+pub fn binding(n: u64) -> SignedBinding {
+    SignedBinding::issue(&key(n), machine(100 + n), now(), DAY)
+}
+
+/// An announcement of agent `of` on its machine, with an address where nobody answers.
+#[must_use]
+pub fn announcement(of: u64, at: WallTime, counter: u64) -> Announcement {
+    Announcement {
+        agent: agent(of),
+        machine: machine(100 + of),
+        user: None,
+        addresses: vec![SocketAddr::from(([127, 0, 0, 1], 9))],
+        stamp: Stamp { announced_at: at, counter },
+    }
+}
+
+/// Sessions over QUIC of the machine with test key `100 + n`, which shows these bindings.
+///
+/// # Panics
+/// Where loopback has no free port.
+#[must_use]
+pub fn node(n: u64, bindings: Vec<Bytes>) -> Node {
+    let bind = SocketAddr::from(([127, 0, 0, 1], 0));
+    let engine = QuicEngine::bind(QuicConfig::new(bind, key(100 + n))).expect("a free port");
+    let hello = LocalHello::new("x0x", [n as u8; 16], bindings);
+    Node::start(engine, SessionConfig::default(), hello, Arc::new(SystemClock::new()))
+}
+
+/// Agent `n` on its machine, which says on gossip what it likes.
+#[derive(Debug)]
+pub struct Mallory {
+    node: Node,
+    membership: Membership,
+    gossip: Gossip,
+}
+
+impl Mallory {
+    /// Joins the network through these addresses.
+    ///
+    /// # Panics
+    /// Where loopback has no free port.
+    #[must_use]
+    pub fn start(n: u64, bootstrap: Vec<SocketAddr>) -> Self {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let node = node(n, vec![binding(n).encode()]);
+        let transport: Arc<dyn Transport> = Arc::new(node.clone());
+        let settings = MembershipConfig { bootstrap, ..MembershipConfig::default() };
+        let membership =
+            Membership::start(transport.clone(), settings, clock.clone(), [n as u8; 32])
+                .expect("a fresh transport");
+        let mut settings = GossipConfig::new("x0x", n);
+        settings.neighbors = Some(Arc::new(membership.clone()));
+        let gossip =
+            Gossip::start(transport, Arc::new(key(n)), settings, clock).expect("a fresh transport");
+        Self { node, membership, gossip }
+    }
+
+    /// Publishes on a topic, whatever it is.
+    ///
+    /// # Panics
+    /// Where the payload is too large for anybody.
+    pub async fn say(&self, topic: &str, payload: Bytes) {
+        self.gossip.publish(topic_id(topic), payload).await.expect("accepted");
+    }
+
+    /// Ends every layer.
+    pub async fn stop(self) {
+        self.gossip.shutdown().await;
+        self.membership.shutdown().await;
+        self.node.shutdown().await;
+    }
+}
