@@ -9,9 +9,10 @@ use x0x_direct::{
     Standing,
     letters::{
         Collector, CollectorInput, CollectorOutput, Depositor, DepositorInput, Digest, Holder,
-        HolderInput, HolderOutput, LettersConfig, LettersMetrics, wire::Frame,
+        HolderInput, HolderOutput, LettersConfig, LettersMetrics, Mailbox, wire::Frame,
     },
 };
+use x0x_identity::Pickup;
 
 fuzz_target!(|data: &[u8]| {
     let peer = MachineId::new([2; 32]);
@@ -19,7 +20,7 @@ fuzz_target!(|data: &[u8]| {
     let mut config = LettersConfig::default();
     (config.hold_bytes, config.stranger_bytes) = (20_000, 10_000);
     let mut holder = Holder::new(config.clone(), metrics.clone());
-    let mut depositor = Depositor::new(config.clone(), metrics.clone());
+    let mut depositor = Depositor::new(config.clone(), metrics.clone(), [1; 32]);
     let mut collector = Collector::new(config, metrics);
     let mut now = Tick::ZERO;
     collector.handle(now, CollectorInput::Up(peer));
@@ -30,6 +31,7 @@ fuzz_target!(|data: &[u8]| {
         rest = tail;
         let wall = WallTime::from_millis(1_800_000_000_000 + now.as_micros() / 1000);
         holder.handle(now, HolderInput::Wall(wall));
+        depositor.handle(now, DepositorInput::Wall(wall));
         collector.handle(now, CollectorInput::Wall(wall));
         if frame.is_empty() {
             now = now + std::time::Duration::from_secs(7);
@@ -38,12 +40,15 @@ fuzz_target!(|data: &[u8]| {
             collector.handle_timeout(now);
         }
         match Frame::decode(&Bytes::copy_from_slice(frame)) {
-            Ok(Frame::Deposited { digest, outcome }) => {
-                depositor.handle(now, DepositorInput::Deposited { peer, digest, outcome });
+            Ok(Frame::Deposited { digest, outcome, until }) => {
+                let pickup = Pickup::new([4; 32]);
+                let input = DepositorInput::Deposited { peer, digest, outcome, pickup, until };
+                depositor.handle(now, input);
             }
             Ok(Frame::Listing { letters, more }) => {
-                let sender = AgentId::new([3; 32]);
-                let letters = letters.iter().map(|it| (sender, 1, it.digest, it.bytes % 2 == 0));
+                let from = AgentId::new([3; 32]);
+                let mailbox = Mailbox { from, machine: MachineId::new([5; 32]), period: 1 };
+                let letters = letters.iter().map(|it| (mailbox, it.digest, it.bytes % 2 == 0));
                 let letters = letters.collect();
                 collector.handle(now, CollectorInput::Listed { peer, letters, more });
             }

@@ -14,7 +14,9 @@ use x0x_store::SqliteStore;
 use x0x_transport::{Node, SessionInfo, Transport};
 use x0x_trust::Trust;
 
-use crate::{AgentBuilder, Role, identity::Standing, mail::Mail, sought::Sought, topics::TopicNames};
+use crate::{
+    AgentBuilder, Role, identity::Standing, mail::Mail, sought::Sought, topics::TopicNames,
+};
 
 /// An agent on the x0x network: an identity, its sessions, and everything that runs over them.
 ///

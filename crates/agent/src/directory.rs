@@ -215,13 +215,34 @@ impl Agent {
         agent: AgentId,
         patience: Duration,
     ) -> Result<Option<DiscoveredAgent>, FindError> {
-        self.observe_sessions().await;
-        // Whoever is refused wherever it is need not be looked for.
-        if !self.gate().allows(&agent, None, Action::AnnounceAccept) {
+        if !self.may_look_for(agent).await {
             return Ok(None);
         }
         let found = self.inner.discovery.find(agent, patience).await?;
         Ok(found.filter(|found| self.believes(found.agent, found.machine)))
+    }
+
+    /// Like [`find`](Self::find), and when nobody knows the agent waits for its announcement until the
+    /// patience is over.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find).
+    pub async fn wait_for(
+        &self,
+        agent: AgentId,
+        patience: Duration,
+    ) -> Result<Option<DiscoveredAgent>, FindError> {
+        if !self.may_look_for(agent).await {
+            return Ok(None);
+        }
+        let found = self.inner.discovery.wait_for(agent, patience).await?;
+        Ok(found.filter(|found| self.believes(found.agent, found.machine)))
+    }
+
+    /// Whoever is refused wherever it is need not be looked for.
+    async fn may_look_for(&self, agent: AgentId) -> bool {
+        self.observe_sessions().await;
+        self.gate().allows(&agent, None, Action::AnnounceAccept)
     }
 
     /// Announces this agent now, beside the periodic announcements.
@@ -241,3 +262,6 @@ impl Agent {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

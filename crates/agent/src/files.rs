@@ -88,7 +88,9 @@ pub(crate) async fn start_files(
     clock: &Arc<dyn Clock>,
 ) -> Result<(Files, Seeks), StartError> {
     let downloads = config.downloads.clone().unwrap_or_else(|| config.data_dir.join(DOWNLOADS));
-    let store = Arc::new(DiskStore::new(config.data_dir.join(TRANSFERS), downloads));
+    let own = [&config.identity_dir, &config.data_dir].into_iter().chain(&config.user_key);
+    let store = DiskStore::new(config.data_dir.join(TRANSFERS), downloads);
+    let store = Arc::new(store.protecting(own.cloned()));
     let mut settings = FilesConfig::new(vec![agent]);
     settings.accept.clone_from(&config.accept_files);
     settings.keep_free = config.files_keep_free;

@@ -61,7 +61,7 @@ pub use trust::Subscription;
 pub use x0x_core::{AgentId, MachineId, Metric, MetricKind, UserId, WallTime};
 pub use x0x_direct::{
     DirectError, DirectMessage, Kind, LetterEvent, MessageId, Quotas, RefuseReason, Share, Terms,
-    letters::{Gap as LetterGap, LettersConfig, LettersStatus},
+    letters::{Gap as LetterGap, LettersConfig, LettersStatus, NotLeft},
     mail::{
         HistoryEntry, HistoryQuery, Letter, LetterState, MailError, Retention as MailRetention,
     },

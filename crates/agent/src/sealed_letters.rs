@@ -6,10 +6,13 @@ use std::{
     time::Duration,
 };
 
-use x0x_core::{AgentId, MachineId, PeerAddr};
+use x0x_core::{AgentId, MachineId, PeerAddr, TopicId};
 use x0x_direct::{
     MessageId, Standing,
-    letters::{Letters, LettersParts, LettersStatus, Places, StoredLetters, Trusts, place_rank},
+    letters::{
+        Letters, LettersParts, LettersStatus, NotLeft, Places, StoredLetters, Trusts, place_rank,
+    },
+    mail::Letter,
 };
 use x0x_gossip_membership::{Membership, Peer};
 use x0x_identity::Identity;
@@ -25,6 +28,10 @@ use crate::{
 const MAX_PLACES: usize = 6;
 /// Contacts that are met for the same: they may hold letters, too.
 const MAX_CONTACTS: usize = 16;
+/// Sessions below which machines that may hold letters are looked for: as many as a letter has copies.
+const ENOUGH: usize = 3;
+/// How long that may take.
+const SEARCH_TIME: Duration = Duration::from_secs(5);
 /// How long all of that may take.
 const MEETING_TIME: Duration = Duration::from_secs(20);
 
@@ -62,8 +69,12 @@ impl Places for Meeting {
         Box::pin(async move {
             let meeting = async {
                 meet_best(&membership, &node, &places).await;
-                if let Some(agent) = agent {
-                    agent.meet_contacts().await;
+                let Some(agent) = agent else { return };
+                agent.meet_contacts().await;
+                if node.sessions().len() < ENOUGH {
+                    // Nobody is filed there: on the way to it those are met that keep things for others.
+                    let nowhere = TopicId::new(places);
+                    let _ = agent.inner.finding.subscribers(nowhere, SEARCH_TIME).await;
                 }
             };
             // Whoever does not answer in time is no place for letters.
@@ -111,6 +122,11 @@ impl Agent {
     /// those for it.
     pub async fn letters_status(&self) -> LettersStatus {
         self.inner.letters.status().await
+    }
+
+    /// Why a queued message whose recipient is away is not left with others, as far as that is known.
+    pub async fn letter_not_left(&self, letter: &Letter) -> Option<NotLeft> {
+        self.inner.letters.not_left(letter.to, letter.number).await
     }
 
     /// How many others keep a sealed copy of a message for its recipient.

@@ -104,7 +104,7 @@ async fn agents_discover_each_other_and_connect() {
     let alice = start(folder.path(), "alice", &[]).await;
     let bob = start(folder.path(), "bob", &alice.local_addresses()).await;
 
-    let found = alice.find(bob.agent_id(), PATIENCE).await.expect("bob is found");
+    let found = alice.find(bob.agent_id(), PATIENCE).await.expect("open").expect("bob is found");
     assert_eq!((found.agent, found.machine), (bob.agent_id(), bob.machine_id()));
     let outcome = alice.connect(bob.agent_id()).await;
     assert_eq!(outcome.kind, ConnectKind::AlreadyConnected);

@@ -197,7 +197,10 @@ async fn places(world: &World) {
     }
     let found = world
         .those(async |peer| {
-            victim.find(peer.agent_id(), Duration::from_millis(200)).await.is_some()
+            victim
+                .find(peer.agent_id(), Duration::from_millis(200))
+                .await
+                .is_ok_and(|found| found.is_some())
         })
         .await;
     assert_eq!(found, believed, "finding");

@@ -177,7 +177,7 @@ async fn a_superseded_machine_is_not_believed() {
     let before = metric(&victim, "discovery_refused_policy");
     old.say(ANNOUNCE_TOPIC, announcement(8, now(), 2).encode(&binding(8))).await;
     until("refused", async || metric(&victim, "discovery_refused_policy") > before).await;
-    assert!(victim.find(agent_id, Duration::from_millis(300)).await.is_none());
+    assert_eq!(victim.find(agent_id, Duration::from_millis(300)).await, Ok(None));
     old.stop().await;
     victim.shutdown().await;
 }

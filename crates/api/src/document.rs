@@ -5,7 +5,12 @@ use std::{collections::BTreeMap, fmt::Write};
 use serde_json::Value;
 
 use crate::{
-    Answer, Auth, Body, ENDPOINTS, Endpoint, ErrorCode, limits::MAX_BODY, openapi::schemas,
+    Answer, Auth, Body, ENDPOINTS, Endpoint, ErrorCode,
+    limits::{
+        MAX_BODIES, MAX_BODY, MAX_PROVEN_CONNECTIONS, MAX_TOPICS, MAX_UNPROVEN_CONNECTIONS,
+        MAX_WS_TOPICS, SILENT_GRACE, STUCK_AFTER, UNPROVEN_GRACE,
+    },
+    openapi::schemas,
 };
 
 const HEAD: &str = "# Local API
@@ -24,13 +29,15 @@ hex characters. Every failure is `{\"ok\":false,\"error\":text,\"code\":code}`.
 That holds for what never becomes a request, too: bytes that are not HTTP/1 get 400 `bad_request`, heads
 beyond 32 KiB or with more than 100 fields 431 `headers_too_large`, and a head that takes longer than 10
 seconds 408 `request_timeout`; each closes the connection. A connection without a request for 10 seconds is
-closed without a word. At most 1024 connections are open at once; of those that never presented the token
-(256), the oldest is closed for a new one once it had a second to do so. All bodies that are in work hold at
-most 128 MiB together: a further one waits two seconds for room, and is then refused as `busy` with
+closed without a word, and so is one whose client takes no byte of an answer for {stuck} seconds. At most {connections}
+connections are open at once, fewer where the daemon may not open so many files. Of those that never presented the
+token ({unproven}), the oldest is closed for a new one when it has sent no request for {silent} milliseconds, or waits for
+an answer for {grace} milliseconds. Bodies are taken from requests with the token only, and never with `GET` (413). All that are in
+work hold at most {bodies} MiB together: a further one waits two seconds for room, and is then refused as `busy` with
 `Retry-After`.
 
-A daemon is subscribed to at most 512 topics at once, for all clients and for itself; one WebSocket session
-to at most 256 of them. Beyond that the code is `limit_reached`. `POST /direct/send` answers 503
+A daemon is subscribed to at most {topics} topics at once, for all clients and for itself; one WebSocket session
+to at most {ws_topics} of them. Beyond that the code is `limit_reached`. `POST /direct/send` answers 503
 `recipient_busy` with `Retry-After` when the recipient's daemon holds as many unread messages as it can;
 nothing was delivered, and the same may be sent again later. Over a WebSocket the same code comes in an
 `error` frame.
@@ -58,10 +65,26 @@ mark whose `missed` is 0.
 
 ";
 
+/// The beginning, with the numbers that hold.
+fn head() -> String {
+    let numbers = [
+        ("{connections}", (MAX_UNPROVEN_CONNECTIONS + MAX_PROVEN_CONNECTIONS).to_string()),
+        ("{unproven}", MAX_UNPROVEN_CONNECTIONS.to_string()),
+        ("{silent}", SILENT_GRACE.as_millis().to_string()),
+        ("{grace}", UNPROVEN_GRACE.as_millis().to_string()),
+        ("{stuck}", STUCK_AFTER.as_secs().to_string()),
+        ("{bodies}", (MAX_BODIES >> 20).to_string()),
+        ("{topics}", MAX_TOPICS.to_string()),
+        ("{ws_topics}", MAX_WS_TOPICS.to_string()),
+    ];
+    let fill = |text: String, (name, number): &(&str, String)| text.replace(name, number);
+    numbers.iter().fold(HEAD.to_owned(), fill)
+}
+
 /// The API as Markdown.
 #[must_use]
 pub fn markdown() -> String {
-    let mut out = HEAD.to_owned();
+    let mut out = head();
     let mut category = "";
     for endpoint in ENDPOINTS {
         if endpoint.category != category {
@@ -109,7 +132,7 @@ fn section(out: &mut String, endpoint: &Endpoint) {
         let optional = if endpoint.body == Body::Optional { ", optional" } else { "" };
         line(out, format_args!("- Body: {}{optional}", link(&request.name())));
     }
-    if endpoint.max_body != MAX_BODY {
+    if ![0, MAX_BODY].contains(&endpoint.max_body) {
         line(out, format_args!("- Body limit: {} MiB", endpoint.max_body >> 20));
     }
     match endpoint.answer {
@@ -236,4 +259,25 @@ fn name_of(target: &str) -> String {
 
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_those_of_the_limits() {
+        let head = head();
+        for part in [
+            "At most 2560\nconnections",
+            "token (256)",
+            "for 100 milliseconds",
+            "for 1000 milliseconds",
+        ] {
+            assert!(head.contains(part), "{part} is missing in\n{head}");
+        }
+        let known = |rest: &&str| rest.starts_with('"') || rest.starts_with("id}");
+        let holes: Vec<_> = head.split('{').skip(1).filter(|rest| !known(rest)).collect();
+        assert!(holes.is_empty(), "{holes:?}");
+    }
 }

@@ -179,7 +179,7 @@ pub struct Endpoint {
     pub body: Body,
     /// Schema of the body.
     pub request: Option<SchemaOf>,
-    /// Largest body in bytes.
+    /// Largest body in bytes; 0 where any is refused.
     pub max_body: usize,
     /// Query parameters besides `token`.
     pub query: &'static [Parameter],

@@ -107,6 +107,8 @@ codes! {
     InvalidJson = 400, "invalid_json";
     /// A field is missing or of the wrong type.
     InvalidBody = 422, "invalid_body";
+    /// A text that is none of the values of its field.
+    InvalidValue = 400, "invalid_value";
     /// The query string does not parse.
     InvalidQuery = 400, "invalid_query";
     /// An id is not the right number of hex characters.
@@ -129,6 +131,8 @@ codes! {
     LimitReached = 429, "limit_reached";
     /// The agent is blocked or revoked here, or not on a machine that it may be on.
     Blocked = 403, "blocked";
+    /// The file holds keys or state of this machine, or is a view into its system: it is never sent.
+    ForbiddenFile = 403, "forbidden_file";
     /// A key, or its file, is there already, and is not replaced without being asked for.
     AlreadyExists = 409, "already_exists";
     /// The recipient's daemon refused the message.

@@ -12,6 +12,8 @@ pub const PORT_FILE: &str = "api.port";
 pub const TOKEN_FILE: &str = "api-token";
 /// Locked by a daemon for as long as it runs; holds its process id.
 pub const LOCK_FILE: &str = "x0xd.lock";
+/// Holds what a daemon in the background says, of its latest start.
+pub const LOG_FILE: &str = "x0xd.log";
 /// The configuration file.
 pub const CONFIG_FILE: &str = "config.toml";
 
@@ -19,6 +21,9 @@ pub const CONFIG_FILE: &str = "config.toml";
 pub const CONFIG_VARIABLE: &str = "X0X_CONFIG";
 /// Environment variable with the path of the data folder; wins over the configuration file.
 pub const DATA_VARIABLE: &str = "X0X_DATA_DIR";
+/// Environment variable with the path of the file that standard error goes to. Whoever starts a daemon
+/// in the background sets it; the daemon keeps the file small, and names it.
+pub const LOG_VARIABLE: &str = "X0X_BACKGROUND_LOG";
 /// Environment variable with the instance's name; wins over the configuration file.
 pub const NAME_VARIABLE: &str = "X0X_NAME";
 

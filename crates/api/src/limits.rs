@@ -17,6 +17,26 @@ pub const MAX_DIRECT_BODY: usize = 23 * 1024 * 1024;
 /// Largest WebSocket message in bytes, either way: one and a half times the largest payload.
 pub const MAX_WS_MESSAGE: usize = MAX_DIRECT_PAYLOAD / 2 * 3;
 
+/// Most bytes beyond a small one each that all request bodies hold together.
+pub const MAX_BODIES: usize = 128 * 1024 * 1024;
+
+/// Most connections at once that never presented the token.
+pub const MAX_UNPROVEN_CONNECTIONS: usize = 256;
+
+/// Most connections at once that did: a stream of events and a WebSocket session for each of a thousand
+/// clients, and room for requests. Fewer where the daemon may not open so many files.
+pub const MAX_PROVEN_CONNECTIONS: usize = 2304;
+
+/// How long a connection may take to send a request before it may be closed for a newer one.
+pub const SILENT_GRACE: Duration = Duration::from_millis(100);
+
+/// How long a request without the token may take before its connection may be closed for a newer one.
+pub const UNPROVEN_GRACE: Duration = Duration::from_secs(1);
+
+/// How long a client may take no byte of an answer, or of a stream of events, before its connection is
+/// closed.
+pub const STUCK_AFTER: Duration = Duration::from_secs(30);
+
 /// Most topics that a daemon is subscribed to at once, for all its clients and for itself: it uses
 /// one or a few to find other agents. The gossip layer takes no more.
 pub const MAX_TOPICS: usize = 512;

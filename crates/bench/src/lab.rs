@@ -3,6 +3,7 @@
 //! A scenario passes when each subscriber has every message once, in its author's order.
 
 mod files;
+mod letters;
 mod mail;
 mod namespaces;
 mod nine;
@@ -50,6 +51,12 @@ pub(crate) enum Scenario {
         #[arg(long, default_value_t = 1024)]
         mebibytes: u64,
     },
+    /// A recipient that is away while its sender ends and a holder of its letters is killed
+    Letters {
+        /// Minutes for which it is away
+        #[arg(long, default_value_t = 10)]
+        minutes: u64,
+    },
     /// Ten daemons in network namespaces, five on each side of a link that is cut and mended.
     /// Needs root
     Partition {
@@ -72,6 +79,7 @@ pub(crate) async fn run(daemon: &Path, scenario: &Scenario, report: &mut Report)
         Scenario::Nine { messages } => nine::run(daemon, *messages, report).await?,
         Scenario::Mail { kills, seed } => mail::run(daemon, *kills, *seed, report).await?,
         Scenario::Files { mebibytes } => files::run(daemon, *mebibytes, report).await?,
+        Scenario::Letters { minutes } => letters::run(daemon, *minutes, report).await?,
         Scenario::Partition { seconds } => {
             partition::run(daemon, Duration::from_secs(*seconds), report).await?;
         }

@@ -9,6 +9,7 @@ mod inbox;
 mod network;
 mod pubsub;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
@@ -37,8 +38,13 @@ Exit codes:
   1  failed: the daemon refused, or something else went wrong
   2  no daemon answers, or the command line is wrong
 
+With --json a failure is {\"ok\":false,\"error\":TEXT,\"code\":CODE} on standard output. Codes besides the
+daemon's own: not_running, busy (it runs and does not answer), unreachable (nobody answers at --api),
+no_token, usage, failed.
+
 Environment:
-  X0X_API_TOKEN  token of the local API, in place of the instance's api-token file
+  X0X_API_TOKEN  token of the API, in place of the instance's api-token file; needed for an --api that is
+                 not the running instance's own address
   X0X_NAME       instance name, where --name gives none
   X0X_CONFIG     the daemon's configuration file, where --config gives none
   X0X_DATA_DIR   the daemon's data folder, in place of the configuration file's or the platform's
@@ -101,6 +107,8 @@ pub(crate) enum Command {
     Stop,
     /// List the instances of this user
     Instances,
+    /// Look for what is wrong: files, their modes, the disk, the daemon, its peers
+    Doctor,
     Health,
     Status,
     Agent {
@@ -176,7 +184,8 @@ pub(crate) enum Command {
     Subscribe {
         /// Topic name
         topic: String,
-        /// Begin after the message with this cursor, or `now`
+        /// Begin after the message with this cursor, or with what comes from `now` on; without it the
+        /// messages that the daemon still keeps come first
         #[arg(long, value_name = "CURSOR")]
         since: Option<String>,
         #[command(flatten)]
@@ -239,6 +248,12 @@ pub(crate) enum Command {
         /// The shell to complete for
         shell: Shell,
     },
+}
+
+/// Whether the words of a command line ask for JSON, also where they are no valid command.
+pub(crate) fn ask_for_json(words: impl Iterator<Item = OsString>) -> bool {
+    let mut options = words.take_while(|word| word != "--");
+    options.any(|word| word == "--json" || word == "--format=json")
 }
 
 /// The whole grammar, with the endpoint table's summaries in place.

@@ -1,6 +1,5 @@
 //! Calls of the local API, by the rows of its endpoint table.
 
-use std::io;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -9,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use ureq::http::{Request, Response};
 use ureq::{Agent, Body};
-use x0x_api::{ErrorBody, Method, Operation, endpoint};
+use x0x_api::{Auth, Endpoint, Method, Operation, endpoint};
 
 use crate::discover::{Instance, Target};
 use crate::error::{Failure, Result};
@@ -99,10 +98,9 @@ impl Client {
         &self.target.url
     }
 
-    /// The instance, if its port file leads here.
+    /// The instance, if this is its API.
     pub(crate) fn instance(&self) -> Option<&Instance> {
-        let address = self.target.instance.api_address().ok().flatten()?;
-        (self.target.url == format!("http://{address}")).then_some(&self.target.instance)
+        self.target.is_instance.then_some(&self.target.instance)
     }
 
     /// Makes a call and returns its answer. An empty body is an answer too: it was done.
@@ -139,7 +137,10 @@ impl Client {
     }
 
     fn send(&self, call: &Call, timeout: Option<Duration>) -> Result<Response<Body>> {
-        let method = endpoint(call.operation).method;
+        let &Endpoint { method, auth, .. } = endpoint(call.operation);
+        if auth != Auth::None && self.target.token.is_none() {
+            return Err(self.target.no_token());
+        }
         let mut request = Request::builder().method(method.as_str()).uri(format!(
             "{}{}",
             self.target.url,
@@ -170,16 +171,15 @@ impl Client {
     }
 
     fn failure(&self, error: ureq::Error) -> Failure {
-        let refused = match &error {
-            ureq::Error::ConnectionFailed | ureq::Error::HostNotFound => true,
-            ureq::Error::Timeout(ureq::Timeout::Connect) => true,
-            ureq::Error::Io(error) => error.kind() == io::ErrorKind::ConnectionRefused,
-            _ => false,
-        };
-        if refused {
-            self.target.instance.not_running()
-        } else {
-            Failure::Other(anyhow!(error).context(format!("{} did not answer", self.target.url)))
+        match error {
+            ureq::Error::ConnectionFailed
+            | ureq::Error::HostNotFound
+            | ureq::Error::Timeout(_)
+            | ureq::Error::Io(_) => self.target.silent(),
+            error => {
+                let context = format!("{} did not answer as a daemon does", self.target.url);
+                Failure::Other(anyhow!(error).context(context))
+            }
         }
     }
 }
@@ -195,18 +195,20 @@ fn refuse_failures(mut response: Response<Body>) -> Result<Response<Body>> {
         return Ok(response);
     }
     let body = response.body_mut().with_config().limit(MAX_ANSWER).read_to_vec();
-    let message = describe(&body.unwrap_or_default());
+    let (message, code) = describe(&body.unwrap_or_default());
     let message = message.unwrap_or_else(|| status.canonical_reason().unwrap_or("failed").into());
-    Err(Failure::Refused { message, status: status.as_u16() })
+    Err(Failure::Refused { message, code, status: status.as_u16() })
 }
 
-fn describe(body: &[u8]) -> Option<String> {
-    if let Ok(error) = serde_json::from_slice::<ErrorBody>(body) {
-        return Some(error.to_string());
-    }
-    // A daemon of another version may know codes that we do not.
-    let value: Value = serde_json::from_slice(body).ok()?;
-    Some(value.get("error")?.as_str()?.to_owned())
+/// The text and the code of a failure. A daemon of another version may know codes that we do not.
+fn describe(body: &[u8]) -> (Option<String>, Option<String>) {
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let text = |name: &str| body.get(name).and_then(Value::as_str);
+    let message = match (text("error"), text("detail")) {
+        (Some(error), Some(detail)) => Some(format!("{error}: {detail}")),
+        (error, _) => error.map(str::to_owned),
+    };
+    (message, text("code").map(str::to_owned))
 }
 
 fn percent_encode(text: &str) -> String {
@@ -236,12 +238,13 @@ mod tests {
 
     #[test]
     fn failures_are_described_by_their_body() {
+        let told = |error: &str, code: &str| (Some(error.to_owned()), Some(code.to_owned()));
         let known = br#"{"ok":false,"error":"no such agent","code":"not_found"}"#;
-        assert_eq!(describe(known).unwrap(), "no such agent");
+        assert_eq!(describe(known), told("no such agent", "not_found"));
         let detailed = br#"{"ok":false,"error":"busy","code":"busy","detail":"try later"}"#;
-        assert_eq!(describe(detailed).unwrap(), "busy: try later");
+        assert_eq!(describe(detailed), told("busy: try later", "busy"));
         let unknown = br#"{"error":"too many moons","code":"moons"}"#;
-        assert_eq!(describe(unknown).unwrap(), "too many moons");
-        assert_eq!(describe(b"<html>"), None);
+        assert_eq!(describe(unknown), told("too many moons", "moons"));
+        assert_eq!(describe(b"<html>"), (None, None));
     }
 }

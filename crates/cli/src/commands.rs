@@ -5,6 +5,7 @@ mod catalog;
 mod contacts;
 mod daemon;
 mod direct;
+mod doctor;
 mod files;
 mod identity;
 mod inbox;
@@ -32,6 +33,7 @@ pub(crate) fn run(arguments: Arguments, output: &mut Output) -> Result<()> {
         Command::Start(options) => daemon::start(name, config, &options, output),
         Command::Stop => daemon::stop(&client()?, output),
         Command::Instances => daemon::instances(output),
+        Command::Doctor => doctor::run(name, config, client(), output),
         Command::Routes => catalog::routes(output),
         Command::Tree => catalog::tree(output),
         Command::Completions { shell } => catalog::completions(shell, output),

@@ -9,7 +9,8 @@ use anyhow::{Context, anyhow};
 use etcetera::BaseStrategy;
 use serde::Deserialize;
 use x0x_api::instance::{
-    CONFIG_FILE, DATA_VARIABLE, LOCK_FILE, PORT_FILE, TOKEN_FILE, folder, is_name, name_of_folder,
+    CONFIG_FILE, DATA_VARIABLE, LOCK_FILE, LOG_FILE, PORT_FILE, TOKEN_FILE, folder, is_name,
+    name_of_folder,
 };
 
 use crate::error::{Failure, Result};
@@ -25,6 +26,7 @@ const MAX_CONFIG: u64 = 1024 * 1024;
 struct Settings {
     instance_name: Option<String>,
     data_dir: Option<PathBuf>,
+    identity_dir: Option<PathBuf>,
 }
 
 impl Settings {
@@ -35,6 +37,28 @@ impl Settings {
         let text = text.ok_or_else(|| anyhow!("it does not exist").context(describe()))?;
         Ok(toml::from_str(&text).with_context(describe)?)
     }
+
+    /// Those of an instance: of the given file, else of the one at the platform's place, if it is there.
+    /// The name in it holds where none is given.
+    fn find(bases: &Bases, name: Option<&str>, config: Option<&Path>) -> Result<Self> {
+        let usual = bases.config.join(folder(name)).join(CONFIG_FILE);
+        let mut settings = match config {
+            Some(path) => Self::read(path)?,
+            None if usual.is_file() => Self::read(&usual)?,
+            None => Self::default(),
+        };
+        let named = settings.instance_name.filter(|name| is_name(name));
+        settings.instance_name = name.map(str::to_owned).or(named);
+        Ok(settings)
+    }
+}
+
+/// Where the keys of an instance are.
+pub(crate) fn key_folder(name: Option<&str>, config: Option<&Path>) -> Result<PathBuf> {
+    let bases = Bases::of_platform()?;
+    let settings = Settings::find(&bases, name, config)?;
+    let usual = || bases.home.join(format!(".{}", folder(settings.instance_name.as_deref())));
+    Ok(settings.identity_dir.unwrap_or_else(usual))
 }
 
 /// One daemon of this user, by name.
@@ -42,7 +66,8 @@ impl Settings {
 pub(crate) struct Instance {
     /// None for the default instance.
     pub(crate) name: Option<String>,
-    folder: PathBuf,
+    /// Where its data is.
+    pub(crate) folder: PathBuf,
 }
 
 impl Instance {
@@ -57,14 +82,8 @@ impl Instance {
     }
 
     fn configured(bases: &Bases, name: Option<&str>, config: Option<&Path>) -> Result<Self> {
-        let usual = bases.config.join(folder(name)).join(CONFIG_FILE);
-        let settings = match config {
-            Some(path) => Settings::read(path)?,
-            None if usual.is_file() => Settings::read(&usual)?,
-            None => Settings::default(),
-        };
-        let named = settings.instance_name.filter(|name| is_name(name));
-        let name = name.map(str::to_owned).or(named);
+        let settings = Settings::find(bases, name, config)?;
+        let name = settings.instance_name;
         let folder = settings.data_dir.unwrap_or_else(|| bases.data.join(folder(name.as_deref())));
         Ok(Self { name, folder })
     }
@@ -150,6 +169,54 @@ impl Instance {
         }
     }
 
+    /// The address of a daemon that runs, as far as it has told one.
+    fn running_address(&self) -> Result<Option<SocketAddr>> {
+        Ok(match self.api_address()? {
+            Some(address) if self.is_running()? => Some(address),
+            _ => None,
+        })
+    }
+
+    /// Why it does not answer: it does not run, or it runs and has no time.
+    pub(crate) fn silent(&self) -> Failure {
+        if !self.is_running().unwrap_or(false) {
+            return self.not_running();
+        }
+        let process = self.process().map(|pid| format!(" (process {pid})")).unwrap_or_default();
+        Failure::Busy(match &self.name {
+            Some(name) => format!("Named instance '{name}' runs{process} but does not answer"),
+            None => format!("Daemon runs{process} but does not answer"),
+        })
+    }
+
+    /// The file that holds what a daemon in the background says; it is empty, and its owner's alone.
+    pub(crate) fn new_log(&self) -> Result<(PathBuf, File)> {
+        let path = self.folder.join(LOG_FILE);
+        let open = || {
+            let mut folders = fs::DirBuilder::new();
+            let mut options = fs::OpenOptions::new();
+            options.write(true).create(true).truncate(true);
+            #[cfg(unix)]
+            {
+                std::os::unix::fs::DirBuilderExt::mode(&mut folders, 0o700);
+                std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+            }
+            folders.recursive(true).create(&self.folder)?;
+            // Not through a link. Nobody else may make one in this folder.
+            if fs::symlink_metadata(&path).is_ok_and(|found| !found.is_file()) {
+                fs::remove_file(&path)?;
+            }
+            let emptied = options.open(&path)?;
+            #[cfg(unix)]
+            emptied.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+            drop(emptied);
+            // Where the daemon empties it when it is large, the next line has to be its first.
+            File::options().append(true).open(&path)
+        };
+        let file = open().with_context(|| format!("cannot write {}", path.display()))?;
+        Ok((path, file))
+    }
+
     /// How to start it, as a sentence for people.
     pub(crate) fn not_running(&self) -> Failure {
         Failure::NotRunning(match &self.name {
@@ -160,15 +227,16 @@ impl Instance {
         })
     }
 
+    /// The token in the instance's file. It is for the running instance alone.
     fn token(&self) -> Result<Option<String>> {
-        if let Ok(token) = std::env::var(TOKEN_VARIABLE)
-            && !token.is_empty()
-        {
-            return Ok(Some(token));
-        }
         Ok(read_small(&self.folder.join(TOKEN_FILE), MAX_FILE)?
             .map(|token| token.trim().to_owned()))
     }
+}
+
+/// The token that the user gives, for whatever address the user gives.
+fn given_token() -> Option<String> {
+    std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty())
 }
 
 /// An API to call.
@@ -178,35 +246,73 @@ pub(crate) struct Target {
     pub(crate) url: String,
     pub(crate) token: Option<String>,
     pub(crate) instance: Instance,
+    /// Whether the address is that of the running instance, and not just one that the user gave.
+    pub(crate) is_instance: bool,
 }
 
 impl Target {
     /// Finds the API: the URL `api` if given, else what the port file of the running instance says.
-    /// The token goes nowhere else.
+    /// The instance's token goes to the instance alone: whoever listens at another address would have
+    /// it from then on.
     pub(crate) fn find(
         api: Option<&str>,
         name: Option<&str>,
         config: Option<&Path>,
     ) -> Result<Self> {
         let instance = Instance::named(name, config)?;
-        let url = match api {
-            Some(url) => url.to_owned(),
-            None => match instance.api_address()? {
-                Some(address) if instance.is_running()? => format!("http://{address}"),
-                _ => return Err(instance.not_running()),
-            },
+        let Some(url) = api else {
+            let Some(address) = instance.running_address()? else { return Err(instance.silent()) };
+            return Self::at(instance, address);
         };
-        Self::of(instance, url)
+        // A port file that cannot be read says nothing of an address that is given.
+        let running = instance.running_address().ok().flatten();
+        match running.filter(|running| names(url, *running)) {
+            Some(address) => Self::at(instance, address),
+            None => {
+                let (url, token) = (url.to_owned(), given_token());
+                Ok(Self { url, token, instance, is_instance: false })
+            }
+        }
     }
 
     /// The API of a running instance at a known address.
     pub(crate) fn at(instance: Instance, address: SocketAddr) -> Result<Self> {
-        Self::of(instance, format!("http://{address}"))
+        let token = match given_token() {
+            Some(token) => Some(token),
+            None => instance.token()?,
+        };
+        Ok(Self { url: format!("http://{address}"), token, instance, is_instance: true })
     }
 
-    fn of(instance: Instance, url: String) -> Result<Self> {
-        Ok(Self { url, token: instance.token()?, instance })
+    /// Why a call that needs a token cannot be made without one.
+    pub(crate) fn no_token(&self) -> Failure {
+        let url = &self.url;
+        Failure::NoToken(if self.is_instance {
+            format!("there is no token for {url}: its api-token file is gone")
+        } else {
+            format!(
+                "{url} is not the address of a running instance, so the instance's token is not sent \
+                 there; if you trust it, set {TOKEN_VARIABLE} to its token"
+            )
+        })
     }
+
+    /// Nobody answers there.
+    pub(crate) fn silent(&self) -> Failure {
+        if self.is_instance {
+            self.instance.silent()
+        } else {
+            Failure::Unreachable(format!("{} does not answer", self.url))
+        }
+    }
+}
+
+/// Whether a URL as [`url_of`] gives it names a loopback address, by its digits or as `localhost`. A name
+/// that has to be looked up may be anybody's.
+fn names(url: &str, address: SocketAddr) -> bool {
+    let host = url.strip_prefix("http://").unwrap_or(url);
+    let local = host.strip_prefix("localhost:").map(|port| port.parse() == Ok(address.port()));
+    address.ip().is_loopback() && local.unwrap_or_else(|| host.parse() == Ok(address))
 }
 
 /// The URL of an API that is given as `HOST:PORT` or as a URL.
@@ -230,6 +336,7 @@ pub(crate) fn url_of(text: &str) -> Result<String, String> {
 
 /// Where the platform keeps files of this user.
 struct Bases {
+    home: PathBuf,
     config: PathBuf,
     data: PathBuf,
 }
@@ -238,7 +345,11 @@ impl Bases {
     fn of_platform() -> Result<Self> {
         let strategy = etcetera::base_strategy::choose_native_strategy()
             .context("there is no home folder, so no data folder")?;
-        Ok(Self { config: strategy.config_dir(), data: strategy.data_dir() })
+        Ok(Self {
+            home: strategy.home_dir().to_owned(),
+            config: strategy.config_dir(),
+            data: strategy.data_dir(),
+        })
     }
 }
 
@@ -273,6 +384,26 @@ mod tests {
     }
 
     #[test]
+    fn only_the_running_instances_own_address_is_its_address() {
+        let address = "127.0.0.1:12700".parse().unwrap();
+        for own in ["http://127.0.0.1:12700", "http://localhost:12700"] {
+            assert!(names(own, address), "{own}");
+        }
+        for other in [
+            "http://127.0.0.1:12701",
+            "http://localhost:12701",
+            "http://[::1]:12700",
+            "http://127.0.0.2:12700",
+            "http://localhost.example:12700",
+            "http://127.0.0.1.example:12700",
+            "http://2130706433:12700",
+        ] {
+            assert!(!names(other, address), "{other}");
+        }
+        assert!(!names("http://192.0.2.1:1", "192.0.2.1:1".parse().unwrap()));
+    }
+
+    #[test]
     fn instances_are_folders_with_a_port_file() {
         let base = tempfile::tempdir().unwrap();
         for folder in ["x0x-bob", "x0x", "x0x-idle", "other"] {
@@ -290,7 +421,8 @@ mod tests {
     #[test]
     fn the_configuration_file_says_where_the_data_is() {
         let place = tempfile::tempdir().unwrap();
-        let bases = Bases { config: place.path().join("config"), data: place.path().join("data") };
+        let at = |name: &str| place.path().join(name);
+        let bases = Bases { home: at("home"), config: at("config"), data: at("data") };
         let find = |name, config| Instance::configured(&bases, name, config).unwrap();
         assert_eq!(find(None, None).folder, bases.data.join("x0x"));
         assert_eq!(find(Some("bob"), None).folder, bases.data.join("x0x-bob"));

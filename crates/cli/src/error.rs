@@ -4,8 +4,10 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
+use serde_json::{Value, json};
+
 /// Exit code when no daemon answers; the command line's own usage errors share it.
-const NOT_RUNNING: u8 = 2;
+const NO_ANSWER: u8 = 2;
 
 /// The outcome of a command.
 pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
@@ -13,14 +15,29 @@ pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 /// Why a command failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// No daemon answers. The text says how to start one.
+    /// No daemon runs. The text says how to start one.
     NotRunning(String),
+    /// The daemon runs and does not answer.
+    Busy(String),
+    /// Nobody answers at the address that the user gave.
+    Unreachable(String),
+    /// The call needs a token, and there is none that may be sent there.
+    NoToken(String),
     /// The daemon refused.
     Refused {
         /// What it said.
         message: String,
+        /// Its code, where it gave one.
+        code: Option<String>,
         /// The HTTP status.
         status: u16,
+    },
+    /// What is wrong is in the answer, which is printed already.
+    Reported {
+        /// How much is wrong.
+        text: String,
+        /// Whether a daemon answers.
+        answers: bool,
     },
     /// Whoever reads our output went away.
     ClosedPipe,
@@ -31,9 +48,44 @@ pub(crate) enum Failure {
 impl Failure {
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
-            Self::NotRunning(_) => ExitCode::from(NOT_RUNNING),
-            Self::Refused { .. } | Self::ClosedPipe | Self::Other(_) => ExitCode::FAILURE,
+            Self::NotRunning(_)
+            | Self::Busy(_)
+            | Self::Unreachable(_)
+            | Self::Reported { answers: false, .. } => ExitCode::from(NO_ANSWER),
+            Self::NoToken(_)
+            | Self::Refused { .. }
+            | Self::Reported { .. }
+            | Self::ClosedPipe
+            | Self::Other(_) => ExitCode::FAILURE,
         }
+    }
+
+    /// What went wrong, for programs: the daemon's code, or one of our own.
+    fn code(&self) -> &str {
+        match self {
+            Self::NotRunning(_) => "not_running",
+            Self::Busy(_) => "busy",
+            Self::Unreachable(_) => "unreachable",
+            Self::NoToken(_) => "no_token",
+            Self::Refused { code: Some(code), .. } => code,
+            Self::Refused { .. } | Self::Reported { .. } | Self::ClosedPipe | Self::Other(_) => {
+                "failed"
+            }
+        }
+    }
+
+    /// The body that a failure of the daemon's API has, whoever failed.
+    pub(crate) fn body(&self) -> Value {
+        let text = match self {
+            Self::Refused { message, .. } => message.clone(),
+            other => other.to_string(),
+        };
+        body(self.code(), &text)
+    }
+
+    /// Whether the answer says what is wrong.
+    pub(crate) fn is_reported(&self) -> bool {
+        matches!(self, Self::Reported { .. })
     }
 
     pub(crate) fn is_closed_pipe(&self) -> bool {
@@ -44,12 +96,21 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotRunning(message) => f.write_str(message),
-            Self::Refused { message, status } => write!(f, "{message} (HTTP {status})"),
+            Self::NotRunning(message)
+            | Self::Busy(message)
+            | Self::Unreachable(message)
+            | Self::NoToken(message)
+            | Self::Reported { text: message, .. } => f.write_str(message),
+            Self::Refused { message, status, .. } => write!(f, "{message} (HTTP {status})"),
             Self::ClosedPipe => f.write_str("the output was closed"),
             Self::Other(error) => f.write_str(&causes(error)),
         }
     }
+}
+
+/// The body of a failure.
+pub(crate) fn body(code: &str, error: &str) -> Value {
+    json!({ "ok": false, "error": error, "code": code })
 }
 
 /// An error and its causes, each once: some errors tell their cause in their own text already.

@@ -1,6 +1,7 @@
 //! The command against a stub daemon: calls, output in both forms, exit codes.
 #![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
+mod failures;
 mod stub;
 
 use std::net::TcpListener;
@@ -263,9 +264,12 @@ fn without_a_daemon_the_exit_code_is_2_and_the_text_says_what_to_do() {
     let home = tempfile::tempdir().unwrap();
     // A port that was free a moment ago; nothing listens there.
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let output = x0x(home.path()).args(["--api", &address, "health"]).output().unwrap();
-    assert_eq!(output.status.code(), Some(2));
-    assert_eq!(stderr(&output), "error: Daemon is not running. Start it with: x0x start\n");
+    let unknown = "nowhere.invalid:1".to_owned();
+    for address in [address, unknown] {
+        let output = x0x(home.path()).args(["--api", &address, "health"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        assert_eq!(stderr(&output), format!("error: http://{address} does not answer\n"));
+    }
     let output = x0x(home.path()).args(["--name", "bob", "health"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("Start it with: x0x --name bob start"));
@@ -328,8 +332,10 @@ fn subscribe_prints_its_own_messages_and_unsubscribes() {
     assert_eq!(lines, ["GET /events", "POST /subscribe", "DELETE /subscribe/77"]);
 
     let output = stub.run(&["subscribe", "chat", "--json"]);
-    let json: Value = serde_json::from_str(&stdout(&output)).unwrap();
-    assert_eq!(json["data"]["subscription_id"], "77");
+    let text = stdout(&output);
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines[0]["data"]["subscription_id"], "77");
+    assert_eq!((&lines[1]["ok"], lines.len()), (&json!(false), 2), "the failure is the last line");
     assert_eq!(output.status.code(), Some(1), "the stream ended before the user did");
     assert!(stderr(&output).contains("the daemon closed the stream"));
 }

@@ -83,7 +83,7 @@ impl Args {
             (check_updates, "--check-updates: x0xd does not look for updates"),
             (
                 doctor,
-                "--doctor: printing the configuration, as --check does; see also `x0x status`",
+                "--doctor: printing the configuration, as --check does; see also `x0x doctor`",
             ),
             (exec_acl.is_some(), "--exec-acl changes nothing: x0xd runs no commands for others"),
         ]

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use data_encoding::HEXLOWER;
 use x0x_agent::{
-    Agent, Cursor, DirectMessage, DiscoveredAgent, Kind, LetterState, MessageId, PresenceState,
-    PresenceStatus, Retention, Start, TRANSFER_CHUNK, TransferDirection, TransferInfo,
-    TransferPhase, TransferWaiting, WallTime, transfer_chunks,
+    Agent, Cursor, DirectMessage, DiscoveredAgent, Kind, LetterState, MessageId, NotLeft,
+    PresenceState, PresenceStatus, Retention, Start, TRANSFER_CHUNK, TransferDirection,
+    TransferInfo, TransferPhase, TransferWaiting, WallTime, transfer_chunks,
     trust::{Assessment, Contact, IdentityType, Level, Subject, Trust},
 };
 use x0x_api::{
@@ -77,6 +77,16 @@ pub(crate) const fn letter_state(state: LetterState) -> types::DirectState {
         LetterState::Cancelled => types::DirectState::Cancelled,
         LetterState::Blocked => types::DirectState::Blocked,
         _ => types::DirectState::Failed,
+    }
+}
+
+/// Why a message is not left with others, as far as this version can tell.
+pub(crate) const fn not_left(why: NotLeft) -> Option<types::NotLeft> {
+    match why {
+        NotLeft::TooLarge => Some(types::NotLeft::TooLarge),
+        NotLeft::BehindTooLarge => Some(types::NotLeft::BehindTooLarge),
+        NotLeft::NoMailbox => Some(types::NotLeft::NoMailbox),
+        _ => None,
     }
 }
 

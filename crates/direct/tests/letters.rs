@@ -1,27 +1,29 @@
 //! Letters between whole services, over real sessions in memory and in virtual time: honest holders,
 //! and some that are not.
 
+mod faulty;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, OnceLock},
+    sync::{Arc, Mutex, OnceLock, atomic::Ordering},
     time::Duration,
 };
 
 use bytes::Bytes;
+use faulty::{FaultyLetters, FaultyMail, Hostile, Way};
 use tokio::time::timeout;
 use x0x_core::{AgentId, Clock, MachineId, PeerAddr, Protocol};
 use x0x_direct::{
     Admittance, Direct, DirectConfig, DirectMessage, Inbox, Kind, Lane, Mailing, Quotas, Standing,
     Standings, Terms,
     letters::{
-        Digest, LetterStore, Letters, LettersConfig, LettersParts, MemoryLetterStore, Places,
-        Trusts,
-        wire::{Frame, Listed, Outcome as Answer},
+        Digest, LetterStore, Letters, LettersConfig, LettersParts, Places, Trusts,
+        wire::{Frame, Outcome as Answer},
     },
-    mail::{Letter, LetterState, MailStore, MemoryMailStore},
+    mail::{Letter, LetterState, MailStore},
     outbox::{Courier, Outbox, Outcome},
 };
-use x0x_identity::Tag;
+use x0x_identity::MailboxSecret;
 use x0x_transport::{
     BoxFuture, InboundEvent, Node, Transport,
     testing::{
@@ -119,15 +121,15 @@ impl Courier for Carrier {
 /// What outlives a run of a machine.
 #[derive(Clone)]
 struct Disk {
-    mail: Arc<MemoryMailStore>,
-    letters: Arc<MemoryLetterStore>,
+    mail: Arc<FaultyMail>,
+    letters: Arc<FaultyLetters>,
     opinions: Opinions,
 }
 
 impl Disk {
     fn new() -> Self {
-        let mail = Arc::<MemoryMailStore>::default();
-        let letters = Arc::new(MemoryLetterStore::new(Arc::clone(&mail)));
+        let mail = Arc::<FaultyMail>::default();
+        let letters = Arc::new(FaultyLetters::beside(&mail));
         Self { mail, letters, opinions: Opinions::default() }
     }
 }
@@ -323,121 +325,6 @@ async fn letters_arrive_once_in_order_from_holders() {
     assert_eq!(recipient.letters.metrics().gaps.value(), 0);
 }
 
-/// A holder that takes everything and does what it likes with it.
-struct Hostile {
-    node: Arc<Node>,
-    kept: BTreeMap<(Tag, Digest), Bytes>,
-    way: Way,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    /// Gives letters with a bit changed.
-    Tampers,
-    /// Lists them all and has none.
-    Withholds,
-    /// Lists every other.
-    Hides,
-    /// Does not answer.
-    Silent,
-    /// Lists what never was, in everybody's name, and answers for others.
-    Floods,
-    /// Gives out old letters again.
-    Replays,
-    /// Lists them in all mailboxes but their own.
-    Mislabels,
-}
-
-impl Hostile {
-    fn start(network: &MemoryNetwork, n: u64, way: Way) -> tokio::task::JoinHandle<()> {
-        let node = Arc::new(node(network, n));
-        let mut hostile = Self { node, kept: BTreeMap::new(), way };
-        tokio::spawn(async move {
-            let mut inbound = hostile.node.inbound(Protocol::Letters).expect("its own");
-            while let Some(event) = inbound.recv().await {
-                if let InboundEvent::Message { peer, message } = event {
-                    for answer in hostile.answers(Frame::decode(&message).expect("honest peers")) {
-                        let _ = hostile.node.try_send(peer, Protocol::Letters, answer.encode());
-                    }
-                }
-            }
-        })
-    }
-
-    fn answers(&mut self, frame: Frame) -> Vec<Frame> {
-        match frame {
-            Frame::Deposit { tag, sealed, .. } => {
-                let digest = Digest::of(&sealed);
-                self.kept.insert((tag, digest), sealed);
-                vec![Frame::Deposited { digest, outcome: Answer::Kept }]
-            }
-            Frame::Ask(pickups) => {
-                let tags: BTreeSet<Tag> = pickups.iter().map(|pickup| pickup.tag()).collect();
-                let mut letters: Vec<Listed> = self
-                    .kept
-                    .iter()
-                    .filter(|((tag, _), _)| tags.contains(tag))
-                    .map(|((tag, digest), sealed)| Listed {
-                        tag: *tag,
-                        digest: *digest,
-                        bytes: sealed.len() as u32,
-                    })
-                    .collect();
-                match self.way {
-                    Way::Silent => return Vec::new(),
-                    Way::Hides => {
-                        letters.retain(|letter| letter.digest.as_bytes()[0].is_multiple_of(2))
-                    }
-                    Way::Floods => {
-                        let tag = *tags.first().expect("it asks for something");
-                        letters.extend((0..400_u64).map(|n| Listed {
-                            tag,
-                            digest: Digest::of(&n.to_be_bytes()),
-                            bytes: 1,
-                        }));
-                    }
-                    Way::Mislabels => {
-                        let elsewhere = |letter: &Listed| {
-                            let Listed { tag: own, digest, bytes } = *letter;
-                            let others = tags.iter().filter(move |tag| **tag != own);
-                            let listed = others.map(move |tag| Listed { tag: *tag, digest, bytes });
-                            listed.collect::<Vec<_>>()
-                        };
-                        letters = letters.iter().flat_map(elsewhere).collect();
-                    }
-                    _ => {}
-                }
-                vec![Frame::Listing { letters, more: self.way == Way::Floods }]
-            }
-            Frame::Fetch { pickup, digest } => self.fetched(pickup.tag(), digest),
-            _ => Vec::new(),
-        }
-    }
-
-    fn fetched(&self, tag: Tag, digest: Digest) -> Vec<Frame> {
-        let whole = self.kept.get(&(tag, digest)).cloned();
-        let changed = |sealed: &Bytes| {
-            let mut sealed = sealed.to_vec();
-            let last = sealed.len() - 1;
-            sealed[last] ^= 1;
-            Bytes::from(sealed)
-        };
-        let sealed = match self.way {
-            Way::Silent => return Vec::new(),
-            Way::Withholds => None,
-            Way::Tampers => whole.as_ref().map(changed),
-            Way::Floods => Some("what never was".into()),
-            Way::Hides | Way::Replays => whole,
-            Way::Mislabels => {
-                let mut kept = self.kept.iter();
-                kept.find(|((_, name), _)| *name == digest).map(|(_, sealed)| sealed.clone())
-            }
-        };
-        let answer = Frame::Fetched { digest, sealed };
-        vec![answer.clone(), answer]
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn one_honest_holder_among_hostile_ones_is_enough() {
     let ways = [
@@ -539,4 +426,145 @@ async fn the_blocked_leave_nothing_and_their_letters_are_deleted_unread() {
     let refused = async || recipient.letters.metrics().copies_refused.value() > 0;
     eventually("it is refused", refused).await;
     assert_eq!(holder.letters.status().await.held, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_sealed_now_is_left_later_and_in_order() {
+    let world = World::new();
+    let (recipient, sender) = world.pair().await;
+    let away = recipient.stop().await;
+    let holder = world.start(10, Disk::new()).await;
+    sender.meet(10).await;
+    sender.disk.mail.fails.store(true, Ordering::Relaxed);
+    for number in 1..=5 {
+        sender.post(RECIPIENT, number).await;
+    }
+    // The store cannot say what there is to seal.
+    let failed = async || sender.disk.mail.failures.load(Ordering::Relaxed) > 0;
+    eventually("a message is not sealed", failed).await;
+    assert_eq!(holder.letters.status().await.held, 0);
+    sender.disk.mail.fails.store(false, Ordering::Relaxed);
+    for number in 1..=5 {
+        eventually("it is left", async || sender.held_by(number).await == 1).await;
+    }
+    drop(sender.stop().await);
+    let mut recipient = world.start(RECIPIENT, away).await;
+    recipient.meet(10).await;
+    assert_eq!(numbers(&recipient.receive(5).await), [1, 2, 3, 4, 5]);
+    assert_eq!(recipient.letters.metrics().gaps.value(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn deletions_that_the_store_refuses_are_made_later() {
+    let world = World::new();
+    let (recipient, sender) = world.pair().await;
+    let away = recipient.stop().await;
+    let holder = world.start(10, Disk::new()).await;
+    sender.meet(10).await;
+    post_all(&sender, 1..=5, 1).await;
+    drop(sender.stop().await);
+    holder.disk.letters.fails.store(true, Ordering::Relaxed);
+    let mut recipient = world.start(RECIPIENT, away).await;
+    recipient.meet(10).await;
+    recipient.receive(5).await;
+    let forgotten = async || holder.letters.status().await.held == 0;
+    eventually("the holder forgets them", forgotten).await;
+    let metrics = Arc::clone(holder.letters.metrics());
+    eventually("the store refuses", async || metrics.records_failed.value() > 1).await;
+    let stored = async || holder.disk.letters.load().await.expect("memory").held.len();
+    assert_eq!(stored().await, 5, "nothing could be deleted");
+    holder.disk.letters.fails.store(false, Ordering::Relaxed);
+    eventually("they are deleted", async || stored().await == 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn deletions_that_had_no_room_are_found_again() {
+    const MANY: usize = 5000;
+    let world = World::new();
+    let holder = world.start(10, Disk::new()).await;
+    let greedy = node(&world.network, 30);
+    let mut inbound = greedy.inbound(Protocol::Letters).expect("its own");
+    let dialled = PeerAddr::known(machine(10), [address(10)]);
+    greedy.connect(dialled).await.expect("the network is up");
+    let mut left = BTreeMap::<u8, Vec<Digest>>::new();
+    let pickup = |n: u8| MailboxSecret::new([n; 32]).pickup(&machine(10));
+    for number in 0..MANY as u64 {
+        let mailbox = (number % 16) as u8;
+        let (tag, sealed) = (pickup(mailbox).tag(), Bytes::copy_from_slice(&number.to_be_bytes()));
+        let expires_at = world.clock.wall() + Duration::from_secs(3600);
+        left.entry(mailbox).or_default().push(Digest::of(&sealed));
+        let deposit = Frame::Deposit { tag, expires_at, sealed }.encode();
+        greedy.try_send(machine(10), Protocol::Letters, deposit).expect("there is room");
+        while let Ok(Some(event)) = timeout(Duration::from_secs(60), inbound.recv()).await {
+            if let InboundEvent::Message { message, .. } = event
+                && let Ok(Frame::Deposited { outcome, .. }) = Frame::decode(&message)
+            {
+                assert_eq!(outcome, Answer::Kept);
+                break;
+            }
+        }
+    }
+    assert_eq!(holder.letters.status().await.held, MANY);
+    // The store takes no deletion while all are deleted.
+    holder.disk.letters.fails.store(true, Ordering::Relaxed);
+    for (mailbox, digests) in left {
+        for digests in digests.chunks(64) {
+            let digests = digests.to_vec();
+            let delete = Frame::Delete { pickup: pickup(mailbox), digests }.encode();
+            greedy.try_send(machine(10), Protocol::Letters, delete).expect("there is room");
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let metrics = Arc::clone(holder.letters.metrics());
+    eventually("all are deleted", async || holder.letters.status().await.held == 0).await;
+    assert!(metrics.records_dropped.value() > 0, "not all of it had room");
+    let stored = async || holder.disk.letters.load().await.expect("memory").held.len();
+    assert_eq!(stored().await, MANY);
+    holder.disk.letters.fails.store(false, Ordering::Relaxed);
+    eventually("the store has none", async || stored().await == 0).await;
+    assert!(metrics.swept.value() > 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_fetches_and_does_not_read_takes_no_memory() {
+    const LARGE: usize = 380 * 1024;
+    let world = World::new();
+    let holder = world.start(10, Disk::new()).await;
+    let greedy = node(&world.network, 30);
+    let mut inbound = greedy.inbound(Protocol::Letters).expect("its own");
+    let dialled = PeerAddr::known(machine(10), [address(10)]);
+    greedy.connect(dialled).await.expect("the network is up");
+    let pickup = MailboxSecret::new([7; 32]).pickup(&machine(10));
+    let mut digests = Vec::new();
+    for n in 0..8 {
+        let sealed = Bytes::from(vec![n; LARGE]);
+        digests.push(Digest::of(&sealed));
+        let expires_at = world.clock.wall() + Duration::from_secs(3600);
+        let deposit = Frame::Deposit { tag: pickup.tag(), expires_at, sealed }.encode();
+        greedy.try_send(machine(10), Protocol::Letters, deposit).expect("there is room");
+        let count = usize::from(n) + 1;
+        let kept = async || holder.letters.status().await.held == count;
+        eventually("it is kept", kept).await;
+    }
+    let metrics = Arc::clone(holder.letters.metrics());
+    let fetch = |digest| Frame::Fetch { pickup, digest }.encode();
+    // What comes back is not read.
+    for round in 0..200 {
+        let digest = digests[round % digests.len()];
+        let _ = greedy.try_send(machine(10), Protocol::Letters, fetch(digest));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        if metrics.refused_fetches_slow.value() > 0 {
+            break;
+        }
+    }
+    assert!(metrics.refused_fetches_slow.value() > 0, "{:?}", metrics.snapshot());
+    let given = metrics.letters_served.value();
+    assert!(given < 100, "{given} are on their way");
+    // Once it reads, it is given more.
+    let reads = async || {
+        while timeout(Duration::from_millis(500), inbound.recv()).await.is_ok() {}
+        let _ = greedy.try_send(machine(10), Protocol::Letters, fetch(digests[0]));
+        metrics.letters_served.value() > given + 5
+    };
+    eventually("it is served again", reads).await;
 }

@@ -6,7 +6,7 @@ use protox::{
     prost::Message as _,
     prost_reflect::{DescriptorPool, DynamicMessage, ReflectMessage as _},
 };
-use x0x_core::{AgentId, DecodeError, WallTime};
+use x0x_core::{AgentId, DecodeError, MachineId, WallTime};
 use x0x_direct::letters::{
     Digest, Grant, MAX_SEALED,
     wire::{Frame, Listed, MAX_ASKED, MAX_DELETED, MAX_FRAME, MAX_LISTED, Outcome},
@@ -22,6 +22,10 @@ fn agent(n: u8) -> AgentId {
     AgentId::new([n; 32])
 }
 
+fn machine(n: u8) -> MachineId {
+    MachineId::new([n; 32])
+}
+
 fn grant() -> Grant {
     let period = mailbox_period(NOW);
     let boxes = key(1).mailboxes();
@@ -30,8 +34,9 @@ fn grant() -> Grant {
         correspondent: agent(2),
         period,
         kem: kem_key(1).public_key().clone(),
-        secret: boxes.secret(&agent(2), period),
-        places: boxes.places(period),
+        machine: machine(9),
+        secret: boxes.secret(&agent(2), &machine(9), period),
+        places: Some(boxes.places(period)),
     }
 }
 
@@ -40,7 +45,7 @@ fn frames() -> Vec<Frame> {
     vec![
         Frame::grant(grant()),
         Frame::Deposit { tag, expires_at: NOW, sealed: "sealed".into() },
-        Frame::Deposited { digest, outcome: Outcome::TooMuch },
+        Frame::Deposited { digest, outcome: Outcome::ShareUsed, until: NOW },
         Frame::Ask(vec![pickup, Pickup::new([7; 32])]),
         Frame::Listing { letters: vec![Listed { tag, digest, bytes: 1000 }], more: true },
         Frame::Fetch { pickup, digest },
@@ -58,14 +63,16 @@ fn golden_vectors() {
     let [_, deposit, deposited, .., delete] = &frames()[..] else { unreachable!("eight frames") };
     let expected = ["1231", "0a20", &"04".repeat(32), "1080a0f1c2b134", "1a06", "7365616c6564"];
     assert_eq!(hex(&deposit.encode()), expected.concat());
-    let expected = ["1a24", "0a20", &"05".repeat(32), "1003"];
+    let expected = ["1a2b", "0a20", &"05".repeat(32), "1004", "1880a0f1c2b134"];
     assert_eq!(hex(&deposited.encode()), expected.concat());
     let expected = ["4244", "0a20", &"06".repeat(32), "1220", &"05".repeat(32)];
     assert_eq!(hex(&delete.encode()), expected.concat());
     for frame in frames() {
         assert_eq!(Frame::decode(&frame.encode()), Ok(frame));
     }
-    assert_eq!(Grant::decode(&grant().encode()), Ok(grant()));
+    for grant in [grant(), Grant { places: None, ..grant() }] {
+        assert_eq!(Grant::decode(&grant.encode()), Ok(grant));
+    }
 }
 
 /// The published schema reads what the code writes, field by field, and knows no field more.
@@ -89,7 +96,7 @@ fn the_schema_agrees_with_the_code() {
     let named: Vec<String> = schema.fields().map(|field| field.name().to_owned()).collect();
     assert_eq!(kinds, named);
     let outcomes = pool.get_enum_by_name("x0x.letters.v1.Outcome").expect("it has outcomes");
-    assert_eq!(outcomes.values().len(), 4);
+    assert_eq!(outcomes.values().len(), 5);
 }
 
 #[test]
@@ -127,6 +134,18 @@ fn wrong_shapes_are_refused() {
     padded.extend_from_slice(&[0x7a, 0x80, 0x80, 0x04]);
     padded.resize(padded.len() + 64 * 1024, 0);
     assert!(matches!(Frame::decode(&padded.into()), Err(DecodeError::TooLarge { .. })));
+    // That is seen before anything is decoded: in this, nothing but the size is right.
+    let [small, max] = [64 * 1024, MAX_FRAME];
+    for first in [0x0a_u8, 0x2a, 0xff] {
+        let wrong = Bytes::from([vec![first], vec![0xff; max - 1]].concat());
+        assert_eq!(Frame::decode(&wrong), Err(DecodeError::TooLarge { len: max, max: small }));
+    }
+    // A letter in front makes no room for what is behind it.
+    let [_, deposit, ..] = &frames()[..] else { unreachable!("eight frames") };
+    let mut behind = deposit.encode().to_vec();
+    behind.resize(behind.len() + small + 1, 0x2a);
+    let len = behind.len();
+    assert_eq!(Frame::decode(&behind.into()), Err(DecodeError::TooLarge { len, max: small }));
 }
 
 #[test]
@@ -135,11 +154,15 @@ fn a_grant_counts_from_its_owner_for_an_agent_of_this_machine() {
         Ok(Frame::Grant(grant)) => grant,
         other => panic!("unexpected {other:?}"),
     };
-    let verify = |grant: Grant, proven: &[AgentId]| decode(grant).verify(proven, agent(2), NOW);
+    let verify = |grant: Grant, proven: &[AgentId]| {
+        decode(grant).verify(proven, (agent(2), machine(9)), NOW)
+    };
     assert_eq!(verify(grant(), &[agent(3), agent(1)]), Some(grant()));
     assert_eq!(verify(grant(), &[agent(3)]), None, "not proven");
     let other = Grant { correspondent: agent(4), ..grant() };
     assert_eq!(verify(other, &[agent(1)]), None, "for somebody else");
+    let elsewhere = Grant { machine: machine(8), ..grant() };
+    assert_eq!(verify(elsewhere, &[agent(1)]), None, "for another machine of it");
     let itself = Grant { owner: agent(2), ..grant() };
     assert_eq!(verify(itself, &[agent(2)]), None, "its own");
     let old = Grant { period: grant().period - 2, ..grant() };

@@ -17,6 +17,10 @@ pub enum SendFileError {
     /// A folder, link, pipe or device: only regular files are sent.
     #[error("not a regular file")]
     NotAFile,
+    /// The file holds keys or state of this machine, or is no content but a view into its system. The
+    /// caller is at fault.
+    #[error("this file is never sent: {0}")]
+    Protected(&'static str),
     /// The recipient is blocked, revoked, or otherwise not to be sent to.
     #[error("agent is {0}")]
     Forbidden(Reason),
@@ -76,6 +80,9 @@ pub enum WorkError {
     /// The file that is sent is not the one that was offered any more.
     #[error("the file has changed since it was offered")]
     SourceChanged,
+    /// The file is one that is never sent.
+    #[error("the file is never sent: {0}")]
+    SourceProtected(&'static str),
     /// The file that is sent cannot be read.
     #[error("the file cannot be read: {0}")]
     SourceGone(String),

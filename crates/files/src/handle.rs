@@ -164,6 +164,7 @@ impl Files {
                 return Err(SendFileError::NotAFile);
             }
             Ok(Err(WorkError::SourceGone(why))) => return Err(SendFileError::Unreadable(why)),
+            Ok(Err(WorkError::SourceProtected(why))) => return Err(SendFileError::Protected(why)),
             Ok(Err(error)) => return Err(SendFileError::Unreadable(error.to_string())),
             Err(_) => return Err(SendFileError::Closed),
         };

@@ -50,7 +50,7 @@ pub trait FileStore: Send + Sync + fmt::Debug + 'static {
     /// Opens a file of the user for reading: a regular one, no link.
     ///
     /// # Errors
-    /// [`WorkError::SourceGone`].
+    /// [`WorkError::SourceGone`], or [`WorkError::SourceProtected`] for one that is never sent.
     fn source(&self, path: &Path) -> Result<Box<dyn Blob>, WorkError>;
 
     /// Opens a part for reading and writing, empty when it is not there.

@@ -141,6 +141,97 @@ async fn a_link_in_the_way_is_not_followed() {
     assert_eq!(fs::read(downloads.join("f (2)")).expect("there"), b"theirs");
 }
 
+#[tokio::test]
+async fn hostile_names_lead_nowhere() {
+    let temp = tempfile::tempdir().expect("a folder");
+    let downloads = temp.path().join("downloads");
+    let store = DiskStore::new(temp.path().join("state"), &downloads);
+    let long = "n".repeat(300);
+    for (offered, given) in [
+        ("../../outside", "outside"),
+        ("/etc/outside", "outside (2)"),
+        ("..", "unnamed"),
+        ("CON", "_CON"),
+        ("nul.txt", "_nul.txt"),
+        ("a\0b", "ab"),
+        ("two\nlines", "twolines"),
+        ("exe\u{202e}gpj.exe", "exegpj.exe"),
+        (".bashrc", "bashrc"),
+        (
+            ".x0x-07070707-0707-0707-0707-070707070707.part",
+            "x0x-07070707-0707-0707-0707-070707070707.part",
+        ),
+        (&*long, &long[..200]),
+    ] {
+        let (id, files) = received_by(store.clone(), offered, b"x").await;
+        let info = files.transfer(id).await.expect("known");
+        assert_eq!(info.record.output.as_deref(), Some(&*downloads.join(given)), "{offered:?}");
+        files.shutdown().await;
+    }
+    let names = |folder: &Path| fs::read_dir(folder).expect("a folder").count();
+    assert_eq!(names(&downloads), 11, "each has one");
+    assert_eq!(names(temp.path()), 2, "and nothing is beside the two folders");
+}
+
+/// Whoever talks an agent into sending a file does not get its keys, by whatever name they are called.
+#[test]
+fn keys_and_state_are_no_sources() {
+    let temp = tempfile::tempdir().expect("a folder");
+    let folder = temp.path().canonicalize().expect("it is there");
+    let at = |name: &str| folder.join(name);
+    for (name, content) in [
+        ("keys/machine.key", "secret"),
+        ("data/x0x.db", "letters"),
+        ("data/deep/er/file", "too"),
+        ("data/downloads/received", "theirs"),
+        ("elsewhere/user.key", "secret"),
+        ("elsewhere/keys-are-not-here", "mine"),
+        ("keys-of-the-house", "mine"),
+    ] {
+        fs::create_dir_all(at(name).parent().expect("a folder")).expect("made");
+        fs::write(at(name), content).expect("written");
+    }
+    symlink(at("keys"), at("elsewhere/way")).expect("made");
+    symlink(at("keys/machine.key"), at("elsewhere/link")).expect("made");
+    fs::hard_link(at("keys/machine.key"), at("elsewhere/second name")).expect("made");
+    fs::hard_link(at("elsewhere/user.key"), at("elsewhere/third name")).expect("made");
+    fs::hard_link(at("keys-of-the-house"), at("elsewhere/fourth name")).expect("made");
+    let store = DiskStore::new(at("data/transfers"), at("data/downloads"));
+    let open = store.clone();
+    assert!(open.source(&at("keys/machine.key")).is_ok(), "unless it is told");
+    let own = [at("keys"), at("data"), at("elsewhere/user.key"), at("absent")];
+    let store = store.protecting(own);
+    for never in [
+        "keys/machine.key",
+        "keys/../keys/machine.key",
+        "elsewhere/way/machine.key",
+        "elsewhere/second name",
+        "elsewhere/third name",
+        "elsewhere/user.key",
+        "data/x0x.db",
+        "data/deep/er/file",
+        "data/downloads/../x0x.db",
+    ] {
+        let refused = store.source(&at(never)).expect_err(never);
+        assert!(matches!(refused, WorkError::SourceProtected(_)), "{never}: {refused}");
+    }
+    assert!(store.source(&at("elsewhere/link")).is_err(), "links are not followed at all");
+    for sent in [
+        "data/downloads/received",
+        "elsewhere/keys-are-not-here",
+        "keys-of-the-house",
+        "elsewhere/fourth name",
+    ] {
+        assert!(store.source(&at(sent)).is_ok(), "{sent}");
+    }
+    #[cfg(target_os = "linux")]
+    for system in ["/proc/self/environ", "/proc/version", "/sys/kernel/uevent_seqnum"] {
+        if Path::new(system).exists() {
+            assert!(store.source(Path::new(system)).is_err(), "{system}");
+        }
+    }
+}
+
 #[test]
 fn only_regular_files_are_sources() {
     let temp = tempfile::tempdir().expect("a folder");

@@ -59,6 +59,7 @@ metrics! {
     Counter links_repaired "membership_links_repaired" "One-sided links that were ended.";
     Counter refused_malformed "membership_refused_malformed" "Messages that are not valid.";
     Counter refused_rate "membership_refused_rate" "Messages of a peer that sends too many.";
+    Counter refused_walks "membership_refused_walks" "Walks not followed: their sender sends too many.";
     Counter refused_stranger "membership_refused_stranger" "Neighbour messages of other peers.";
     Counter refused_unsolicited "membership_refused_unsolicited" "Answers to no question.";
     Counter refused_entries "membership_refused_entries" "Peer entries that are of no use.";

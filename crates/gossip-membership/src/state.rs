@@ -46,7 +46,10 @@ use crate::{
 };
 
 pub use self::{
-    dial::MAX_DIALS, liveness::MAX_FAVOURS, promote::MAX_BOOTSTRAP, records::MAX_RECORDS,
+    dial::{MAX_DIALS, MAX_WALK_DIALS},
+    liveness::MAX_FAVOURS,
+    promote::MAX_BOOTSTRAP,
+    records::MAX_RECORDS,
     shuffle::MAX_EXCHANGES,
 };
 
@@ -61,6 +64,11 @@ const MESSAGE_REFILL: Duration = Duration::from_millis(16);
 /// Joins of one peer that are walked through the overlay, since each costs dozens of messages.
 const JOIN_BURST: u32 = 4;
 const JOIN_REFILL: Duration = Duration::from_secs(1);
+
+/// Walks of one neighbour that end here with a dial or a request, since each aims this node at an
+/// address that the neighbour names.
+const WALK_BURST: u32 = 8;
+const WALK_REFILL: Duration = Duration::from_secs(4);
 
 /// Neighbours that strangers may push out at once, and the time in which they earn one more. A flood
 /// of joins or of high-priority requests takes a quarter of the view, then one place a minute of those
@@ -180,6 +188,7 @@ struct Session {
     chosen: bool,
     messages: TokenBucket,
     joins: TokenBucket,
+    walks: TokenBucket,
     network: Option<Network>,
     rtt: Duration,
     /// Since when the transport is asked to end it.
@@ -238,6 +247,8 @@ pub struct HyParView {
     exchanges: Exchanges,
     /// At most [`MAX_BOOTSTRAP`].
     bootstrap: Vec<Bootstrap>,
+    /// Since when there are fewer neighbours than the node looks for.
+    short_since: Option<Tick>,
     evictions: TokenBucket,
     /// Public networks that this node reached so far, counted up to `active_max`.
     networks: usize,
@@ -294,6 +305,7 @@ impl HyParView {
             dials: Vec::new(),
             exchanges: Exchanges::default(),
             bootstrap: Vec::new(),
+            short_since: None,
             evictions: TokenBucket::new(EVICTION_BURST, EVICTION_REFILL, Tick::ZERO),
             networks: 0,
             next_shuffle: None,
@@ -383,12 +395,14 @@ impl HyParView {
         }
         let messages = TokenBucket::new(MESSAGE_BURST, MESSAGE_REFILL, now);
         let joins = TokenBucket::new(JOIN_BURST, JOIN_REFILL, now);
+        let walks = TokenBucket::new(WALK_BURST, WALK_REFILL, now);
         let session = Session {
             peer: peer.clone(),
             path,
             chosen: dialled,
             messages,
             joins,
+            walks,
             network: Network::of_peer(&peer),
             rtt: FIRST_RTT,
             closing: None,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use x0x_core::AgentId;
 
 use crate::{
-    config::{MAX_HEADS, MAX_RANGES},
+    config::{MAX_CONTROL_ITEMS, MAX_HEADS, MAX_RANGES},
     link::ChainId,
     log::{Fingerprint, TopicLog},
     wire::{Head, RangeBody, RangeIn},
@@ -21,55 +21,113 @@ const SPLIT: usize = 16;
 /// Chains of a range that are listed rather than split further.
 const LIST: usize = 32;
 
+/// Most heads in one answer: as many again find room in the link's queue.
+const MAX_LISTED: usize = MAX_CONTROL_ITEMS / 2;
+
 /// The first chain that there can be.
 const FIRST: ChainId = (AgentId::new([0; 32]), 0);
 
 /// The whole topic as ranges, to begin with.
 pub(crate) fn begin(log: &TopicLog) -> Vec<RangeIn> {
-    let mut ranges = Vec::new();
-    split(log, FIRST, None, &mut ranges);
-    ranges
+    split(log, FIRST, None)
 }
 
-/// Answers a peer's ranges: which heads it told of, and the ranges to send back, none when nothing is
-/// left to say.
-pub(crate) fn answer(log: &TopicLog, theirs: Vec<RangeIn>) -> (Vec<Head>, Vec<RangeIn>) {
-    let (mut told, mut ranges) = (Vec::new(), Vec::new());
-    let mut from = Some(FIRST);
-    for RangeIn { end, body } in theirs {
-        let Some(start) = from else { break };
-        let crowded = ranges.len() + SPLIT + 1 > MAX_RANGES;
-        match body {
-            RangeBody::Skip => skip(end, &mut ranges),
-            // What there is no room for is found in the next round.
-            RangeBody::Fingerprint(_) if crowded => skip(end, &mut ranges),
-            RangeBody::Fingerprint(fingerprint) => {
-                if sum(log, start, end).digest() == fingerprint {
-                    skip(end, &mut ranges);
-                } else {
-                    split(log, start, end, &mut ranges);
-                }
-            }
-            RangeBody::Heads { heads, reply } => {
-                let more = if reply { ahead(log, start, end, &heads) } else { Vec::new() };
-                told.extend(heads);
-                if more.is_empty() {
-                    skip(end, &mut ranges);
-                } else if more.len() >= MAX_HEADS && !crowded {
-                    // The peer has too little of the range to be told everything at once.
-                    split(log, start, end, &mut ranges);
-                } else {
-                    let body = RangeBody::Heads { heads: more, reply: false };
-                    ranges.push(RangeIn { end, body });
-                }
-            }
+/// What a peer's ranges are answered with.
+#[derive(Debug, Default)]
+pub(crate) struct Answer {
+    /// The heads that it told of.
+    pub(crate) told: Vec<Head>,
+    /// The ranges to send back; none when nothing is left to say.
+    pub(crate) ranges: Vec<RangeIn>,
+    /// There was no room for all that differs: the rest is found by another comparison.
+    pub(crate) left: bool,
+}
+
+/// What an answer may still take.
+struct Room {
+    ranges: usize,
+    heads: usize,
+}
+
+impl Room {
+    /// Takes room for these, and for what is skipped beside them. False when there is not as much.
+    fn take(&mut self, ranges: usize, heads: usize) -> bool {
+        let fits = self.ranges > ranges && self.heads >= heads;
+        if fits {
+            self.ranges -= ranges + 1;
+            self.heads -= heads;
         }
-        from = end;
+        fits
     }
-    while ranges.last().is_some_and(|range| range.body == RangeBody::Skip) {
-        ranges.pop();
+
+    /// Whether whatever a range is split into finds room.
+    const fn fits_split(&self) -> bool {
+        self.ranges > SPLIT && self.heads >= LIST
     }
-    (told, ranges)
+}
+
+/// Answers a peer's ranges, those from `pivot` on first: when there is no room for all, each gets it in
+/// some comparison.
+pub(crate) fn answer(log: &TopicLog, theirs: Vec<RangeIn>, pivot: usize) -> Answer {
+    let starts = std::iter::once(Some(FIRST)).chain(theirs.iter().map(|range| range.end));
+    let starts: Vec<_> = starts.map_while(|start| start).collect();
+    let mut theirs: Vec<_> = starts.into_iter().zip(theirs).enumerate().collect();
+    let pivot = pivot % theirs.len().max(1);
+    theirs.rotate_left(pivot);
+    let (mut answer, mut room) =
+        (Answer::default(), Room { ranges: MAX_RANGES, heads: MAX_LISTED });
+    let answered = theirs.into_iter().map(|(at, (start, RangeIn { end, body }))| {
+        (at, end, answer_range(log, (start, end), body, &mut room, &mut answer))
+    });
+    let mut answered: Vec<_> = answered.collect();
+    answered.sort_unstable_by_key(|(at, ..)| *at);
+    for (_, end, ranges) in answered {
+        if ranges.is_empty() {
+            skip(end, &mut answer.ranges);
+        } else {
+            answer.ranges.extend(ranges);
+        }
+    }
+    while answer.ranges.last().is_some_and(|range| range.body == RangeBody::Skip) {
+        answer.ranges.pop();
+    }
+    answer
+}
+
+/// What is to be said of one range; nothing when it is equal, or there is no room.
+fn answer_range(
+    log: &TopicLog,
+    (start, end): (ChainId, Option<ChainId>),
+    body: RangeBody,
+    room: &mut Room,
+    answer: &mut Answer,
+) -> Vec<RangeIn> {
+    let heads = match body {
+        RangeBody::Skip => return Vec::new(),
+        RangeBody::Fingerprint(theirs) if sum(log, start, end).digest() == theirs => {
+            return Vec::new();
+        }
+        RangeBody::Fingerprint(_) => None,
+        RangeBody::Heads { heads, reply } => {
+            let more = if reply { ahead(log, start, end, &heads) } else { Vec::new() };
+            answer.told.extend(heads);
+            Some(more)
+        }
+    };
+    // A peer that has too little of the range cannot be told everything at once.
+    let listed = heads.filter(|more| more.len() < MAX_HEADS || !room.fits_split());
+    let ranges = match listed {
+        Some(more) if more.is_empty() => return Vec::new(),
+        Some(more) => vec![RangeIn { end, body: RangeBody::Heads { heads: more, reply: false } }],
+        None if room.fits_split() => split(log, start, end),
+        None => Vec::new(),
+    };
+    let heads = ranges.iter().map(RangeIn::heads).sum();
+    if ranges.is_empty() || !room.take(ranges.len(), heads) {
+        answer.left = true;
+        return Vec::new();
+    }
+    ranges
 }
 
 /// The heads here that are beyond those of a list, or not in it.
@@ -108,14 +166,14 @@ fn skip(end: Option<ChainId>, ranges: &mut Vec<RangeIn>) {
 }
 
 /// Describes a range that differs: its heads when they are few, else the fingerprints of its parts.
-fn split(log: &TopicLog, from: ChainId, to: Option<ChainId>, ranges: &mut Vec<RangeIn>) {
+fn split(log: &TopicLog, from: ChainId, to: Option<ChainId>) -> Vec<RangeIn> {
     let chains: Vec<_> = log.heads(from, to).collect();
     if chains.len() <= LIST {
         let heads = chains.into_iter().map(|(head, _)| head).collect();
-        ranges.push(RangeIn { end: to, body: RangeBody::Heads { heads, reply: true } });
-        return;
+        return vec![RangeIn { end: to, body: RangeBody::Heads { heads, reply: true } }];
     }
     let mut parts = chains.chunks(chains.len().div_ceil(SPLIT)).peekable();
+    let mut ranges = Vec::with_capacity(SPLIT);
     while let Some(part) = parts.next() {
         let mut sum = Fingerprint::default();
         part.iter().for_each(|(_, mark)| sum.add(*mark));
@@ -123,4 +181,5 @@ fn split(log: &TopicLog, from: ChainId, to: Option<ChainId>, ranges: &mut Vec<Ra
         let end = next.map_or(to, |(head, _)| Some((head.author, head.epoch)));
         ranges.push(RangeIn { end, body: RangeBody::Fingerprint(sum.digest()) });
     }
+    ranges
 }

@@ -21,6 +21,9 @@ pub const MAX_FRAME: usize = 1024 * 1024;
 /// Most topics that a peer may subscribe on one link, and most that are subscribed locally.
 pub const MAX_SUBSCRIBED_TOPICS: usize = 512;
 
+/// Most topics that are read at the start because this author published in them.
+pub const MAX_OWN_TOPICS: usize = 128;
+
 /// Most chain heads in one frame, and most chains of a topic that are compared as a list; larger
 /// topics are compared by ranges.
 pub const MAX_HEADS: usize = 256;

@@ -315,6 +315,10 @@ impl Driver {
                 });
                 self.machine.handle(now, Input::Restored { topic, stored });
             }
+            Followed::Own(held) => {
+                self.shared.publisher().follow(held.epoch);
+                self.machine.handle(now, Input::Carry(held.topics));
+            }
             Followed::LoadFailed { topic, error, failures } => {
                 self.shared.metrics.store_retries.inc();
                 // Whoever waits for the topic should find out why, once.

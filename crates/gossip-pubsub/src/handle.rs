@@ -187,7 +187,8 @@ impl Gossip {
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let links = Links::new(neighbors.map(|neighbors| neighbors.events()));
         let load_limits = (&limits).into();
-        let store = store.map(|store| Follower::new(store, network, load_limits));
+        let store =
+            store.map(|store| Follower::new(store, network, load_limits).asking_for(author));
         let mut machine_seed = *author.as_bytes();
         machine_seed[..8].copy_from_slice(&rng.next_u64().to_be_bytes());
         machine_seed[8..16].copy_from_slice(&epoch.to_be_bytes());
@@ -230,7 +231,7 @@ impl Gossip {
         self.author
     }
 
-    /// The epoch of this service's entries.
+    /// The epoch of this service's first entries. A clock that is set while it runs begins another.
     #[must_use]
     pub const fn epoch(&self) -> u64 {
         self.epoch

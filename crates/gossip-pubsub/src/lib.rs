@@ -67,8 +67,9 @@ mod wire;
 
 pub use config::{
     Dissemination, ENTRY_OVERHEAD, FREE_EPOCHS, Limits, MAX_ANNOUNCED, MAX_ANNOUNCERS,
-    MAX_CONTROL_ITEMS, MAX_EPOCHS, MAX_FRAME, MAX_HEADS, MAX_INLINE_HEADS, MAX_PAYLOAD, MAX_RANGES,
-    MAX_RUN_BYTES, MAX_RUN_ENTRIES, MAX_SUBSCRIBED_TOPICS, MAX_WAITING_LINKS, RUN_OVERHEAD,
+    MAX_CONTROL_ITEMS, MAX_EPOCHS, MAX_FRAME, MAX_HEADS, MAX_INLINE_HEADS, MAX_OWN_TOPICS,
+    MAX_PAYLOAD, MAX_RANGES, MAX_RUN_BYTES, MAX_RUN_ENTRIES, MAX_SUBSCRIBED_TOPICS,
+    MAX_WAITING_LINKS, RUN_OVERHEAD,
 };
 pub use error::{PublishError, StartError, SubscribeError, VerifyError, WaitError, WireError};
 #[cfg(feature = "tokio")]
@@ -88,7 +89,7 @@ pub use state::{
 #[cfg(feature = "tokio")]
 pub use store::LogStore;
 pub use store::{
-    LoadLimits, LogChange, RestoredTopic, StoreError, StoredChain, StoredRun, StoredTopic,
+    HeldOf, LoadLimits, LogChange, RestoredTopic, StoreError, StoredChain, StoredRun, StoredTopic,
 };
 #[cfg(feature = "test-util")]
 pub use store::{MemoryLogStore, check_log_store};

@@ -66,9 +66,14 @@ const ANNOUNCE_RATE: u64 = SUBSCRIBE_RATE / 2;
 const HEAD_BURST: u64 = 16_384;
 const HEAD_RATE: u64 = 12_800;
 
-/// Searches for topic peers that a peer may send at once, and per second.
+/// Searches for topic peers that a peer may send at once, and per second; and answers to them.
 const FIND_BURST: u64 = 64;
 const FIND_RATE: u64 = 2;
+
+/// Searches of a peer that are passed on at once, and the time for another one: a quarter of what the
+/// links beyond take, so that one peer's searches do not use up what they take of this node.
+const PASS_BURST: u32 = 16;
+const PASS_EVERY: Duration = Duration::from_secs(2);
 
 /// What is believed of a link's round trip until it was measured.
 const FIRST_RTT: Duration = Duration::from_millis(50);
@@ -164,6 +169,10 @@ pub(crate) struct Allowance {
     pub(crate) compares: TokenBucket,
     pub(crate) heads: TokenBucket,
     pub(crate) searches: TokenBucket,
+    /// Searches that are passed on for it.
+    pub(crate) passed: TokenBucket,
+    /// Answers to searches.
+    pub(crate) found: TokenBucket,
 }
 
 impl Allowance {
@@ -271,6 +280,8 @@ impl Link {
                 compares: bucket(now, COMPARE_BURST, COMPARE_RATE),
                 heads: bucket(now, HEAD_BURST, HEAD_RATE),
                 searches: bucket(now, FIND_BURST, FIND_RATE),
+                passed: TokenBucket::new(PASS_BURST, PASS_EVERY, now),
+                found: bucket(now, FIND_BURST, FIND_RATE),
             },
             paced_entries: paced(now, limits.link_burst, limits.link_rate),
             paced_runs: paced(now, limits.link_run_burst, limits.link_run_rate),

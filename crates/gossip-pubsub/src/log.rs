@@ -87,7 +87,7 @@ pub(crate) enum Relation {
     Conflict,
     /// Begins within what is held and ends beyond it: proof too, since an author signs an entry once.
     Overlap,
-    /// The next in number, but after another history: proof too.
+    /// The next in number, but after another history, or at an earlier time: proof too.
     Fork,
     /// Cannot be in any log that an honest peer accepts.
     Mischained,
@@ -177,8 +177,8 @@ impl TopicLog {
     }
 
     /// Entries that retention removed between two positions; those that were removed before this
-    /// point are not counted.
-    pub(crate) fn lost(&self, from: u64, to: u64, since: u64) -> u64 {
+    /// point are not counted. None when there are none, 0 when nobody knows how many.
+    pub(crate) fn lost(&self, from: u64, to: u64, since: u64) -> Option<u64> {
         self.holes.count(from, to, since)
     }
 
@@ -340,20 +340,17 @@ impl TopicLog {
         let Some(chain) = author.epochs.get(&run.epoch) else {
             return if author.supersedes(run.epoch) { Relation::Old } else { begins(run) };
         };
+        let latest = run.retention() == Retention::Latest;
         if run.first_seq > chain.head + 1 {
-            // What was before the newest one is not missing: this takes its place.
-            return match run.retention() {
-                Retention::Latest if run.first_time() > chain.time => Relation::Next,
-                Retention::Latest => Relation::Mischained,
-                _ => Relation::Gap { head: chain.head },
-            };
+            // What was before the newest one is not missing: this takes its place. By its number alone,
+            // which everybody sees alike, whatever they hold.
+            return if latest { Relation::Next } else { Relation::Gap { head: chain.head } };
         }
         if run.first_seq == chain.head + 1 {
-            return match run.prev == chain.hash {
-                false => Relation::Fork,
-                true if run.first_time() > chain.time => Relation::Next,
-                true => Relation::Mischained,
-            };
+            // A time that runs backwards is the author's doing if the signature is: who forwards it need
+            // not know the entry before.
+            let follows = run.prev == chain.hash && (latest || run.first_time() > chain.time);
+            return if follows { Relation::Next } else { Relation::Fork };
         }
         chain.compare(run, signature)
     }

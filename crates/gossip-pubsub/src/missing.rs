@@ -471,30 +471,40 @@ impl MissingTable {
     /// A link ended: what it was asked for, or alone told of, is due now.
     pub(crate) fn remove_peer(&mut self, peer: &MachineId, now: Tick) {
         self.crowded.remove(peer);
-        let (mut due, mut left) = (Vec::new(), Vec::new());
-        for (key, missing) in &mut self.entries {
-            missing.announcers.retain(|known| known.peer != *peer);
-            missing.floors.retain(|floor| floor.peer != *peer);
-            let asked = missing.asked.as_ref() == Some(peer);
-            if asked {
-                missing.asked = None;
-            }
-            let heir = missing.announcers.first().map(|known| known.peer);
-            if asked || heir.is_none() {
-                due.push(*key);
-            }
-            if missing.owner == *peer
-                && let Some(heir) = heir
-            {
-                missing.owner = heir;
-                left.push((*key, heir));
-            }
-        }
-        for (key, heir) in left {
-            self.disown(peer, &key);
-            self.owned.entry(heir).or_default().insert(key);
-        }
+        let keys: Vec<Key> = self.entries.keys().copied().collect();
+        let due: Vec<Key> = keys.into_iter().filter(|key| self.leave(key, peer)).collect();
         due.into_iter().for_each(|key| self.reschedule(key, now));
+    }
+
+    /// What a link told of a range is not accepted from it now, so that it is of no use to ask it; others
+    /// may be asked at once.
+    pub(crate) fn retract(&mut self, key: &Key, peer: &MachineId, now: Tick) {
+        let due = self.leave(key, peer);
+        if self.entries.get(key).is_some_and(|missing| missing.announcers.is_empty()) {
+            self.remove(key);
+        } else if due {
+            self.reschedule(*key, now);
+        }
+    }
+
+    /// Takes a link from those that may have a range; whether nobody is asked for it now.
+    fn leave(&mut self, key: &Key, peer: &MachineId) -> bool {
+        let Some(missing) = self.entries.get_mut(key) else { return false };
+        missing.announcers.retain(|known| known.peer != *peer);
+        missing.floors.retain(|floor| floor.peer != *peer);
+        let asked = missing.asked.as_ref() == Some(peer);
+        if asked {
+            missing.asked = None;
+        }
+        let heir = missing.announcers.first().map(|known| known.peer);
+        if missing.owner == *peer
+            && let Some(heir) = heir
+        {
+            missing.owner = heir;
+            self.disown(peer, key);
+            self.owned.entry(heir).or_default().insert(*key);
+        }
+        asked || heir.is_none()
     }
 }
 

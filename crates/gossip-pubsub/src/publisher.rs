@@ -12,7 +12,7 @@ use x0x_core::{AgentId, TopicId, WallTime};
 use crate::{
     config::{Limits, MAX_PAYLOAD, MAX_RUN_BYTES, MAX_RUN_ENTRIES},
     error::PublishError,
-    retention::{Retention, epoch_after},
+    retention::{Retention, began, epoch_after, epoch_at},
     run::{
         ENTRY_FRAME_BYTES, Entry, EntryHash, NetworkId, RUN_FRAME_BYTES, Run, RunBody, UnsignedRun,
     },
@@ -44,6 +44,8 @@ pub struct Publisher {
     /// The epoch of topics that are not remembered, of the standard class. Grows when a topic is forgotten, so that no
     /// sequence number is used twice in one epoch.
     epoch: u64,
+    /// The greatest epoch of this author that is stored.
+    stored: u64,
     /// At most [`Limits::published_topics`].
     chains: LruCache<Line, OwnChain>,
     queues: BTreeMap<Line, VecDeque<Entry>>,
@@ -67,6 +69,7 @@ impl Publisher {
             author,
             clock: HybridClock::default(),
             epoch,
+            stored: 0,
             chains: LruCache::unbounded(),
             queues: BTreeMap::new(),
             turns: VecDeque::new(),
@@ -119,6 +122,7 @@ impl Publisher {
         {
             return Err(PublishError::Busy);
         }
+        self.keep_time(wall)?;
         let time = self.clock.next(wall);
         let chain = self.chain(line)?;
         chain.given += 1;
@@ -211,6 +215,38 @@ impl Publisher {
         self.clock.observe(wall, seen);
     }
 
+    /// Takes note of the greatest epoch that an earlier service of this author used.
+    pub fn follow(&mut self, stored: u64) {
+        self.stored = self.stored.max(Retention::Standard.epoch(stored));
+    }
+
+    /// Begins a new epoch when the clock was wrong before. If it was ahead by more than others accept,
+    /// they refuse what goes on from there; if it was behind, they know a later epoch, which takes the
+    /// place of this one.
+    ///
+    /// A later epoch that is stored but ahead of the clock was written while that was wrong.
+    fn keep_time(&mut self, wall: WallTime) -> Result<(), PublishError> {
+        let latest = wall + self.limits.clock_ahead;
+        let is_ahead = |epoch| began(epoch) > latest.as_millis();
+        let was_ahead = is_ahead(self.epoch) || self.clock.last().wall() > latest;
+        let stored = Some(self.stored).filter(|stored| !is_ahead(*stored)).unwrap_or(0);
+        if !was_ahead && stored < self.epoch {
+            return Ok(());
+        }
+        if self.is_active() {
+            // What was accepted goes out first, in the epoch that its caller was told.
+            return Err(PublishError::Busy);
+        }
+        let fresh = epoch_at(wall, epoch_after(self.epoch));
+        let before = if was_ahead { stored } else { stored.max(self.epoch) };
+        self.epoch = fresh.max(epoch_after(before));
+        self.chains.clear();
+        if was_ahead {
+            self.clock = HybridClock::default();
+        }
+        Ok(())
+    }
+
     /// Accepts nothing more. What is queued can still be signed.
     pub fn close(&mut self) {
         self.closed = true;
@@ -262,5 +298,66 @@ impl Publisher {
             self.chains.put(line, OwnChain { epoch, given: 0, taken: 0, hash });
         }
         self.chains.get_mut(&line).ok_or(PublishError::Busy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use x0x_identity::testing::key;
+
+    use super::*;
+    use crate::run::topic_id;
+
+    fn at(hours: u32) -> WallTime {
+        WallTime::from_millis(1_800_000_000_000) + Duration::from_secs(3600) * hours
+    }
+
+    fn publisher(started: WallTime) -> Publisher {
+        let (network, author) = (NetworkId::from_name("clocks"), key(1).public_key().agent_id());
+        Publisher::new(network, author, epoch_at(started, 7), Limits::default())
+    }
+
+    fn publish(publisher: &mut Publisher, wall: WallTime) -> Result<(u64, u64), PublishError> {
+        publisher.publish_as(wall, topic_id("a"), Retention::Latest, Bytes::new())
+    }
+
+    fn sign(publisher: &mut Publisher) -> Run {
+        let run = publisher.next_run().expect("one waits").sign(&key(1)).expect("signed");
+        publisher.signed(&run);
+        run
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_and_is_set_right_begins_an_epoch_that_others_accept() {
+        let mut publisher = publisher(at(10));
+        assert_eq!(publish(&mut publisher, at(10)).map(|(_, seq)| seq), Ok(1));
+        assert_eq!(
+            publish(&mut publisher, at(0)),
+            Err(PublishError::Busy),
+            "what waits goes first"
+        );
+        sign(&mut publisher);
+        let (epoch, seq) = publish(&mut publisher, at(0)).expect("accepted");
+        assert_eq!((began(epoch), seq), (at(0).as_millis(), 1));
+        assert_eq!(sign(&mut publisher).body().last_time().wall(), at(0));
+        // A small step back is followed, as ever.
+        let back = WallTime::from_millis(at(0).as_millis() - 60_000);
+        assert_eq!(publish(&mut publisher, back), Ok((epoch, 2)));
+    }
+
+    #[test]
+    fn an_epoch_that_peers_know_as_an_older_one_is_left_once_the_clock_is_right() {
+        let mut publisher = publisher(at(0));
+        let stored = Retention::Standard.epoch(epoch_at(at(3), 9));
+        publisher.follow(Retention::Latest.epoch(stored));
+        let (early, _) = publish(&mut publisher, at(0)).expect("accepted");
+        assert_eq!(began(early), at(0).as_millis(), "others would refuse one that far ahead");
+        sign(&mut publisher);
+        let (epoch, seq) = publish(&mut publisher, at(3)).expect("accepted");
+        assert!(epoch > Retention::Latest.epoch(stored), "{epoch:x}");
+        assert_eq!((began(epoch), seq), (at(3).as_millis(), 1));
+        assert_eq!(publish(&mut publisher, at(4)), Ok((epoch, 2)), "and stays");
     }
 }

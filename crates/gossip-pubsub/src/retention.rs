@@ -69,6 +69,11 @@ pub const fn epoch_at(wall: WallTime, random: u64) -> u64 {
     (wall.as_millis() << TIME_SHIFT) | (random & RANDOM)
 }
 
+/// When an epoch began, in milliseconds since the Unix epoch.
+pub(crate) const fn began(epoch: u64) -> u64 {
+    epoch >> TIME_SHIFT
+}
+
 /// The next epoch of the standard class.
 pub(crate) const fn epoch_after(epoch: u64) -> u64 {
     if epoch & RANDOM == RANDOM { ((epoch >> TIME_SHIFT) + 1) << TIME_SHIFT } else { epoch + 1 }

@@ -28,6 +28,7 @@ use crate::{
     time::HybridTime,
 };
 
+mod believed;
 mod compare;
 mod gaps;
 mod io;
@@ -48,6 +49,7 @@ pub use io::{Input, Output};
 pub use receive::{CheckedRun, PendingRun};
 pub use snapshot::{LinkSnapshot, Snapshot, TableSnapshot, TopicSnapshot};
 
+use believed::Believed;
 use timers::{Timer, Timers};
 
 /// How long a link waits that sent, announced or passed over as much as it may.
@@ -107,6 +109,7 @@ pub struct PubSubMachine {
     rng: SeededRng,
     now: Tick,
     wall: WallTime,
+    believed: Believed,
     topics: BTreeMap<TopicId, Topic>,
     links: BTreeMap<MachineId, Link>,
     /// Sessions beyond [`Limits::links`], the longest up first; at most
@@ -143,6 +146,8 @@ pub struct PubSubMachine {
     closing: bool,
     /// Whether changes of the logs are stored.
     storing: bool,
+    /// Topics that this author published in before, to be read; at most [`MAX_OWN_TOPICS`].
+    to_carry: VecDeque<TopicId>,
 }
 
 impl PubSubMachine {
@@ -172,6 +177,7 @@ impl PubSubMachine {
             metrics,
             now: Tick::ZERO,
             wall: WallTime::default(),
+            believed: Believed::default(),
             topics: BTreeMap::new(),
             links: BTreeMap::new(),
             waiting: VecDeque::new(),
@@ -193,6 +199,7 @@ impl PubSubMachine {
             latest: HybridTime::default(),
             closing: false,
             storing: false,
+            to_carry: VecDeque::new(),
         }
     }
 
@@ -200,6 +207,7 @@ impl PubSubMachine {
     #[must_use]
     pub fn stored(mut self) -> Self {
         self.storing = true;
+        self.believed = Believed::nothing();
         self.timers.set(Tick::ZERO, Timer::Expire);
         self
     }
@@ -391,7 +399,11 @@ impl Machine for PubSubMachine {
     fn handle(&mut self, now: Tick, input: Input) {
         self.now = now;
         match input {
-            Input::Wall(wall) => self.wall = wall,
+            Input::Wall(wall) => {
+                self.wall = wall;
+                self.believed.look(now, wall);
+            }
+            Input::Carry(topics) => self.carry(topics),
             Input::LinkUp(peer) => self.link_up(peer),
             Input::LinkDown(peer) => self.link_down(&peer),
             Input::LinkLeft(peer) => self.link_left(peer),

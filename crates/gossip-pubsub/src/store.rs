@@ -60,6 +60,12 @@ pub trait LogStore: Send + Sync + std::fmt::Debug + 'static {
         limits: LoadLimits,
     ) -> BoxFuture<'_, Result<Option<StoredTopic>, StoreError>>;
 
+    /// Of which topics something of an author is held, as [`load`](Self::load) would find it.
+    ///
+    /// # Errors
+    /// [`StoreError`]: it cannot be read.
+    fn held_of(&self, author: AgentId, most: usize) -> BoxFuture<'_, Result<HeldOf, StoreError>>;
+
     /// Applies changes in their order, all of them or none. Once this returns, they outlive the end
     /// of the process at any point. Commits that wait at the same time may share one transaction;
     /// dropping the future after its first poll withdraws nothing.
@@ -170,6 +176,16 @@ pub struct StoredTopic {
     pub keys: Vec<(AgentId, Bytes)>,
     /// Authors that are blocked, in order.
     pub blocked: Vec<AgentId>,
+}
+
+/// What a store holds of an author.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HeldOf {
+    /// The topics with a chain of the author, the one with its latest entry first; at most as many as
+    /// were asked for.
+    pub topics: Vec<TopicId>,
+    /// The greatest epoch of its chains; 0 when there is none.
+    pub epoch: u64,
 }
 
 /// A run that a store holds; the fields are those of [`LogChange::Append`].

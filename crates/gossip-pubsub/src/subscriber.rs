@@ -103,7 +103,8 @@ pub enum Delivery {
     /// published before the oldest entry that is to be had: nobody can tell whether retention took
     /// it or a neighbour withheld it.
     Lagged {
-        /// How many; 0 when that cannot be known, because the reader's cursor is of another log.
+        /// How many; 0 when that cannot be known: the reader's cursor is of another log, or of before
+        /// a restart and something behind it is not retained any more.
         missed: u64,
     },
 }
@@ -349,8 +350,7 @@ impl Subscriber {
     /// Moves on to a position, and tells what retention removed before it.
     fn pass_holes(&mut self, log: &TopicLog, to: u64, batch: &mut VecDeque<Piece>) {
         if to > self.cursor {
-            let lost = log.lost(self.cursor, to, self.since);
-            if lost > 0 {
+            if let Some(lost) = log.lost(self.cursor, to, self.since) {
                 batch.push_back(Piece::Lagged(lost));
             }
             self.cursor = to;

@@ -54,6 +54,11 @@ impl HybridClock {
         self.last
     }
 
+    /// The latest time that was given out or followed.
+    pub(crate) const fn last(&self) -> HybridTime {
+        self.last
+    }
+
     /// Follows another author's time, so that what we say next is later than what we heard.
     pub(crate) fn observe(&mut self, wall: WallTime, seen: HybridTime) {
         if seen <= HybridTime::from_wall(wall + MAX_FOLLOW) {

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use x0x_core::{MachineId, PeerAddr, TopicId};
 use x0x_gossip_membership::testing::StaticNeighbors;
 use x0x_gossip_pubsub::{
-    Cursor, Delivery, Gossip, GossipConfig, LoadLimits, LogStore, MemoryLogStore, Message, PubSub,
-    PublishError, Retention, RunIn, Start, StoreError, Subscription, WaitError, topic_id,
+    Cursor, Delivery, Gossip, GossipConfig, LoadLimits, LogChange, LogStore, MemoryLogStore,
+    Message, PubSub, PublishError, Retention, RunIn, Start, StoreError, Subscription, WaitError,
+    topic_id,
 };
 use x0x_identity::testing::key;
 use x0x_transport::{
@@ -397,4 +398,48 @@ async fn subscribers_that_are_no_neighbours_link_up() {
     drop(one);
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(gossips[0].snapshot().await.links.iter().all(|link| link.neighbor));
+}
+
+/// Nobody subscribed here, before or after: what was acknowledged still goes to peers that do.
+#[tokio::test(start_paused = true)]
+async fn what_was_published_without_a_subscriber_is_carried_after_a_restart() {
+    let (network, store) = (MemoryNetwork::new(11, LinkModel::default()), Arc::default());
+    let topic = topic_id("carried");
+    let first = node(&network, 1);
+    let gossip = stored(1, &first, &store);
+    publish(&gossip, topic, 0..5).await;
+    gossip.shutdown().await;
+    first.shutdown().await;
+    let again = node(&network, 1);
+    let _carrier = stored(1, &again, &store);
+    let there = node(&network, 2);
+    let reader = start(2, &there, |_| {});
+    connect(&there, 1).await;
+    let mut subscription = reader.subscribe(topic, Start::Retained).await.expect("subscribed");
+    for n in 0..5 {
+        assert_eq!(message(&mut subscription).await.payload, number(n));
+    }
+}
+
+/// A cursor from before everything was evicted is told that something is missing.
+#[tokio::test(start_paused = true)]
+async fn a_cursor_is_told_what_went_before_a_restart() {
+    let (network, store) = (MemoryNetwork::new(12, LinkModel::default()), Arc::default());
+    let topic = topic_id("gone");
+    let first = node(&network, 1);
+    let gossip = stored(1, &first, &store);
+    let mut subscription = gossip.subscribe(topic, Start::Retained).await.expect("subscribed");
+    publish(&gossip, topic, 0..10).await;
+    let cursor = message(&mut subscription).await.cursor;
+    gossip.shutdown().await;
+    first.shutdown().await;
+    let evict = LogChange::EvictTo { topic, position: 10 };
+    store.commit(vec![evict]).await.expect("committed");
+    let again = node(&network, 1);
+    let gossip = stored(1, &again, &store);
+    let after = Start::After(cursor);
+    let mut resumed = gossip.subscribe(topic, after).await.expect("subscribed");
+    assert_eq!(next(&mut resumed).await, Delivery::Lagged { missed: 0 });
+    publish(&gossip, topic, 10..11).await;
+    assert_eq!(message(&mut resumed).await.payload, number(10));
 }

@@ -1,10 +1,11 @@
 //! Mailboxes: places at other machines where letters for an agent wait, which do not tell whose they
 //! are.
 //!
-//! An agent gives each correspondent a [`MailboxSecret`] of its own. From it both compute, for each
-//! holder, a [`Pickup`] and its hash, the [`Tag`] under which letters lie: whoever shows the pickup may
-//! have them. A pickup is of no use at another holder, and neither the tags of two holders nor those of
-//! two correspondents can be put together.
+//! An agent gives each correspondent on each machine a [`MailboxSecret`] of its own. From it both
+//! compute, for each holder, a [`Pickup`] and its hash, the [`Tag`] under which letters lie: whoever
+//! shows the pickup may have them. A pickup is of no use at another holder, and neither the tags of two
+//! holders nor those of two correspondents can be put together. The secret goes into the seal of each
+//! letter, too: who seals one was given it, in a session that proved the agent and the machine.
 //!
 //! Everything follows from the agent's key by HKDF-SHA256 (RFC 5869), so that an agent finds its
 //! mailboxes wherever its key is. Secrets change with each [period](mailbox_period).
@@ -29,6 +30,7 @@ const SECRET: &[u8] = b"secret";
 const KEM: &[u8] = b"kem";
 const PLACES: &[u8] = b"places";
 const PICKUP: &[u8] = b"x0x.identity.mailbox.pickup.1";
+const SEAL: &[u8] = b"x0x.identity.mailbox.seal.1";
 const TAG: &[u8] = b"x0x.identity.mailbox.tag.1";
 
 /// The number of the period of a time.
@@ -55,11 +57,17 @@ impl Mailboxes {
         Self(root)
     }
 
-    /// What a correspondent is given in a period.
+    /// What a correspondent on a machine is given in a period.
     #[must_use]
-    pub fn secret(&self, correspondent: &AgentId, period: u64) -> MailboxSecret {
+    pub fn secret(
+        &self,
+        correspondent: &AgentId,
+        machine: &MachineId,
+        period: u64,
+    ) -> MailboxSecret {
         let mut secret = Zeroizing::new([0; 32]);
-        let info: [&[u8]; 3] = [SECRET, &period.to_be_bytes(), correspondent.as_bytes()];
+        let info: [&[u8]; 4] =
+            [SECRET, &period.to_be_bytes(), correspondent.as_bytes(), machine.as_bytes()];
         expand(None, self.0.as_slice(), &info, secret.as_mut_slice());
         MailboxSecret(secret)
     }
@@ -74,8 +82,8 @@ impl Mailboxes {
         key
     }
 
-    /// By what machines are ranked as places for letters of a period: the same for all correspondents,
-    /// and known to them alone.
+    /// By what machines are ranked as places for letters of a period: the same for all contacts, and
+    /// known to them alone.
     #[must_use]
     pub fn places(&self, period: u64) -> [u8; 32] {
         let mut places = [0; 32];
@@ -112,6 +120,19 @@ impl MailboxSecret {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+
+    /// The `info` of boxes with letters for the mailbox: a purpose, and a key that only the two who
+    /// know the secret can derive. Holders cannot: a pickup tells nothing of it.
+    #[must_use]
+    pub fn seal_info(&self, purpose: &str) -> Zeroizing<Vec<u8>> {
+        let mut key = Zeroizing::new([0; 32]);
+        expand(None, self.0.as_slice(), &[SEAL], key.as_mut_slice());
+        // The full capacity at once: growing would leave a copy of the key behind.
+        let mut info = Zeroizing::new(Vec::with_capacity(purpose.len() + key.len()));
+        info.extend_from_slice(purpose.as_bytes());
+        info.extend_from_slice(key.as_slice());
+        info
     }
 
     /// What opens the mailbox at a holder.

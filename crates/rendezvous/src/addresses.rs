@@ -6,7 +6,11 @@
 //! those who are in it.
 
 use std::net::{IpAddr, SocketAddr};
+#[cfg(feature = "tokio")]
+use std::time::Duration;
 
+#[cfg(feature = "tokio")]
+use x0x_core::Tick;
 use x0x_core::{MAX_ADDRESSES, Scope, dialable};
 
 /// The usable addresses in their order, without duplicates, at most [`MAX_ADDRESSES`]: those that a
@@ -56,6 +60,48 @@ fn shares_site(local: IpAddr, ip: IpAddr) -> bool {
         (IpAddr::V4(local), IpAddr::V4(ip)) => local.octets()[..2] == ip.octets()[..2],
         (IpAddr::V6(local), IpAddr::V6(ip)) => local.segments()[..3] == ip.segments()[..3],
         _ => false,
+    }
+}
+
+/// How often it is looked whether the own addresses changed. Others are told when they stayed the same for so
+/// long.
+#[cfg(feature = "tokio")]
+const ADDRESS_INTERVAL: Duration = Duration::from_secs(3);
+
+/// The own addresses: those that others were told, and those seen when they were looked at last.
+#[cfg(feature = "tokio")]
+#[derive(Debug, Default)]
+pub(crate) struct OwnAddresses {
+    told: Option<Vec<SocketAddr>>,
+    seen: Vec<SocketAddr>,
+    look_at: Tick,
+}
+
+#[cfg(feature = "tokio")]
+impl OwnAddresses {
+    /// When they are looked at next.
+    pub(crate) const fn look_at(&self) -> Tick {
+        self.look_at
+    }
+
+    /// Whether, when it is time to look, they are others than were told, and were so the last time too: a
+    /// machine that changes its network has several for a moment.
+    pub(crate) fn changed(&mut self, now: Tick, current: &dyn Fn() -> Vec<SocketAddr>) -> bool {
+        if now < self.look_at {
+            return false;
+        }
+        self.look_at = now + ADDRESS_INTERVAL;
+        let mut current = current();
+        current.sort_unstable();
+        let settled = self.seen == current;
+        self.seen = current;
+        settled && self.told.as_ref().is_some_and(|told| *told != self.seen)
+    }
+
+    pub(crate) fn told(&mut self, addresses: &[SocketAddr]) {
+        let mut addresses = addresses.to_vec();
+        addresses.sort_unstable();
+        self.told = Some(addresses);
     }
 }
 

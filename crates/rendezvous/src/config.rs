@@ -98,7 +98,7 @@ pub struct FinderConfig {
     pub miss: Duration,
     /// Longest time between filings: half of the validity, so that one may fail. It begins with a
     /// sixtieth of it, grows by half where at least three quarters of the holders still had the record, and
-    /// halves, to no less than a thirtieth, where not even half had.
+    /// halves, to no less than at first, where not even half had.
     pub refresh: Duration,
 }
 

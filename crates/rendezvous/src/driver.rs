@@ -1,7 +1,7 @@
 //! The task that owns the machine: it publishes announcements, reads those of others, and answers
 //! the handles.
 
-use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt, net::SocketAddr, sync::Arc};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -10,7 +10,7 @@ use x0x_gossip_pubsub::{Delivery, Message, PubSub, PublishError, Subscription};
 use x0x_identity::{BindingPolicy, SecretKey, Shown, SignedBinding};
 
 use crate::{
-    addresses::usable_addresses,
+    addresses::{OwnAddresses, usable_addresses},
     config::{DiscoveryConfig, MIN_ANNOUNCE_INTERVAL},
     error::{AnnounceError, VerifyError},
     metrics::DiscoveryMetrics,
@@ -79,6 +79,7 @@ pub(crate) struct Driver {
     pub(crate) stop: CancellationToken,
     pub(crate) waiting: Vec<oneshot::Sender<Result<(), AnnounceError>>>,
     pub(crate) published: Option<Published>,
+    pub(crate) own: OwnAddresses,
     /// Who waits for which agent.
     pub(crate) awaited: Vec<(AgentId, oneshot::Sender<DiscoveredAgent>)>,
 }
@@ -98,7 +99,9 @@ impl Driver {
                 break;
             }
             let now = self.clock.now();
-            let pause = self.machine.poll_timeout().map_or(Duration::MAX, |at| at.since(now));
+            let look_at = self.own.look_at();
+            let due = self.machine.poll_timeout().map_or(look_at, |at| at.min(look_at));
+            let pause = due.since(now);
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => break,
@@ -113,6 +116,9 @@ impl Driver {
                 () = tokio::time::sleep(pause) => {
                     let now = self.clock.now();
                     self.machine.handle_timeout(now);
+                    if self.own.changed(now, &*self.local.addresses) {
+                        self.machine.handle(now, Input::Announce);
+                    }
                 }
             }
         }
@@ -130,13 +136,15 @@ impl Driver {
     }
 
     fn publish(&mut self) -> Result<(), PublishError> {
-        let (now, addresses) = (self.clock.now(), self.addresses());
+        let (now, current) = (self.clock.now(), (self.local.addresses)());
+        let addresses = usable_addresses(current.clone(), self.config.allow_loopback);
         let payload = self.announcement(addresses.clone());
         let result = self.pubsub.try_publish(self.topic, payload);
         let input = match result {
             Ok(()) => {
                 self.metrics.announced.inc();
                 self.published = Some(Published { at: now, addresses });
+                self.own.told(&current);
                 self.answer_waiting(Ok(()));
                 Input::Published
             }

@@ -16,6 +16,7 @@ mod volunteers;
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
     num::NonZeroUsize,
     sync::Arc,
     time::Duration,
@@ -29,10 +30,10 @@ use x0x_core::{
 use x0x_identity::{BindingPolicy, MAX_CLOCK_SKEW};
 
 use dials::Dials;
-use holder::Holder;
+use holder::{Filer, Holder};
 use offers::Offer;
 use search::{Purpose, Search, Ticket};
-use volunteers::Volunteers;
+use volunteers::{Site, Volunteers, site_of};
 
 use crate::{
     config::{FinderConfig, MAX_LINKS, MAX_MISSES, MAX_WALKS},
@@ -68,8 +69,8 @@ pub enum FinderInput {
         agents: Vec<AgentId>,
         /// Where it may be dialled again.
         address: PeerAddr,
-        /// How far the path to it reaches.
-        path: Scope,
+        /// Where its packets come from.
+        remote: SocketAddr,
     },
     /// It ended.
     Down(MachineId),
@@ -154,6 +155,8 @@ pub enum FinderOutput {
 struct Link {
     agents: Vec<AgentId>,
     path: Scope,
+    /// The network that its packets come from.
+    site: Option<Site>,
     lookups: TokenBucket,
     stores: TokenBucket,
 }
@@ -250,10 +253,20 @@ impl Finder {
         self.outputs.push_back(FinderOutput::Send { peer, frame: frame.encode() });
     }
 
-    fn up(&mut self, now: Tick, peer: MachineId, link: Link, address: &PeerAddr) {
-        let path = link.path;
+    fn up(
+        &mut self,
+        now: Tick,
+        peer: MachineId,
+        agents: Vec<AgentId>,
+        address: &PeerAddr,
+        remote: SocketAddr,
+    ) {
+        let bucket = |rate: (u32, Duration)| TokenBucket::new(rate.0, rate.1, now);
+        let path = Scope::of_path(remote.ip());
+        let (lookups, stores) = (bucket(LOOKUPS), bucket(STORES));
+        let link = Link { agents, path, site: site_of(remote), lookups, stores };
         let loopback = self.config.allow_loopback;
-        self.volunteers.met(now, peer, address, path, loopback, &mut self.rng);
+        self.volunteers.met(now, peer, address, remote, loopback, &mut self.rng);
         if self.links.len() < MAX_LINKS || self.links.contains_key(&peer) {
             self.links.insert(peer, link);
         }
@@ -391,8 +404,8 @@ impl Finder {
             self.metrics.refused_foreign.inc();
             return false;
         }
-        let near = link.path < Scope::Global;
-        self.holder.keep(now, peer, key, sealed, lifetime, near);
+        let filer = Filer { machine: peer, near: link.path < Scope::Global, site: link.site };
+        self.holder.keep(now, filer, key, sealed, lifetime);
         self.metrics.held_bytes.set(self.holder.bytes() as u64);
         true
     }
@@ -414,10 +427,8 @@ impl Machine for Finder {
     fn handle(&mut self, now: Tick, input: FinderInput) {
         match input {
             FinderInput::Wall(wall) => self.wall = (now, wall),
-            FinderInput::Up { peer, agents, address, path } => {
-                let bucket = |rate: (u32, Duration)| TokenBucket::new(rate.0, rate.1, now);
-                let link = Link { agents, path, lookups: bucket(LOOKUPS), stores: bucket(STORES) };
-                self.up(now, peer, link, &address);
+            FinderInput::Up { peer, agents, address, remote } => {
+                self.up(now, peer, agents, &address, remote);
             }
             FinderInput::Down(peer) => {
                 self.links.remove(&peer);

@@ -10,6 +10,7 @@ use x0x_identity::BindingPolicy;
 use x0x_transport::ask;
 
 use crate::{
+    addresses::OwnAddresses,
     config::DiscoveryConfig,
     driver::{Command, Driver, LocalAgent},
     error::{AnnounceError, FindError},
@@ -68,6 +69,7 @@ impl Discovery {
             waiting: Vec::new(),
             awaited: Vec::new(),
             published: None,
+            own: OwnAddresses::default(),
         };
         let tasks = TaskTracker::new();
         tasks.spawn(driver.run());
@@ -93,7 +95,31 @@ impl Discovery {
         agent: AgentId,
         patience: Duration,
     ) -> Result<Option<DiscoveredAgent>, FindError> {
-        if let Some(known) = ask(&self.commands, |reply| Command::Present { agent, reply }).await.flatten() {
+        self.look(agent, patience, false).await
+    }
+
+    /// Like [`find`](Self::find), and when the search is over goes on listening for announcements until the
+    /// patience is: for an agent that is about to come.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find).
+    pub async fn wait_for(
+        &self,
+        agent: AgentId,
+        patience: Duration,
+    ) -> Result<Option<DiscoveredAgent>, FindError> {
+        self.look(agent, patience, true).await
+    }
+
+    async fn look(
+        &self,
+        agent: AgentId,
+        patience: Duration,
+        stays: bool,
+    ) -> Result<Option<DiscoveredAgent>, FindError> {
+        if let Some(known) =
+            ask(&self.commands, |reply| Command::Present { agent, reply }).await.flatten()
+        {
             return Ok(Some(known));
         }
         let (present, mut heard) = oneshot::channel();
@@ -103,7 +129,8 @@ impl Discovery {
         let search = async {
             match &self.finding {
                 Some(finding) => {
-                    self.search(finding, agent, patience, &mut heard, &mut refused).await
+                    let search = (finding, agent, patience);
+                    self.search(search, &mut heard, &mut refused, stays).await
                 }
                 None => heard.await.ok(),
             }
@@ -120,11 +147,10 @@ impl Discovery {
 
     async fn search(
         &self,
-        finding: &Finding,
-        agent: AgentId,
-        patience: Duration,
+        (finding, agent, patience): (&Finding, AgentId, Duration),
         heard: &mut oneshot::Receiver<DiscoveredAgent>,
         refused: &mut Option<FindError>,
+        stays: bool,
     ) -> Option<DiscoveredAgent> {
         let record = tokio::select! {
             biased;
@@ -132,7 +158,8 @@ impl Discovery {
             record = finding.agent(agent, None, patience) => record,
         };
         match record {
-            // Nobody who might know has heard of it.
+            // Nobody who might know has heard of it. It may yet announce itself.
+            Ok(None) if stays => heard.await.ok(),
             Ok(None) => None,
             Ok(Some(record)) => {
                 let _ = self.commands.send(Command::Learned(record)).await;

@@ -204,11 +204,17 @@ async fn a_change_is_announced_in_its_turn() {
     }
     assert_eq!(before.elapsed().as_secs(), 1, "never twice within a second");
     assert_eq!(one.metrics().announced.value(), announced + 1, "one for all three");
-    let moved = [SocketAddr::from(([10, 0, 0, 1], 2))];
-    eventually("told", async || {
-        one.agent(&agent(1)).await.is_some_and(|known| known.addresses == moved)
-    })
-    .await;
+    let told = async |port: u16| {
+        let moved = [SocketAddr::from(([10, 0, 0, 1], port))];
+        eventually("told", async || {
+            one.agent(&agent(1)).await.is_some_and(|known| known.addresses == moved)
+        })
+        .await;
+    };
+    told(2).await;
+    // Without being asked, long before the next heartbeat.
+    port.store(3, Ordering::Relaxed);
+    told(3).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! Finding over real sessions on the in-memory engine, on tokio's paused clock.
 
 use std::{
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -8,8 +9,9 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::time::Instant;
-use x0x_core::{AgentId, Clock, PeerAddr, TopicId};
+use x0x_core::{AgentId, Clock, MachineId, PeerAddr, Protocol, TopicId};
 use x0x_gossip_pubsub::testing::LocalHub;
 use x0x_identity::{AcceptAll, AgentBinding, BindingPolicy, Shown};
 use x0x_rendezvous::{
@@ -17,13 +19,16 @@ use x0x_rendezvous::{
     LocalAgent, MAX_SEARCHES,
 };
 use x0x_transport::{
-    BoxFuture, Node, Transport,
+    BoxFuture, Inbound, Node, SessionInfo, Transport,
+    error::{DialError, InboundTaken, SendError},
     testing::{
         LinkModel, MemoryNetwork, TokioClock, address, agent_key, eventually, key, machine, node,
     },
 };
 
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Machines that do not exist.
+const ABSENT: std::ops::Range<u64> = 100..122;
 
 /// Machines by number.
 #[derive(Debug)]
@@ -47,8 +52,64 @@ fn agent(n: u64) -> AgentId {
     key(agent_key(n)).public_key().agent_id()
 }
 
+/// A node whose dials of machines that were never there wait for an answer for good.
+#[derive(Debug)]
+struct Hopeful(Arc<Node>);
+
+impl Transport for Hopeful {
+    fn local_id(&self) -> MachineId {
+        self.0.local_id()
+    }
+
+    fn local_addresses(&self) -> Vec<SocketAddr> {
+        self.0.local_addresses()
+    }
+
+    fn connect(&self, to: PeerAddr) -> BoxFuture<'_, Result<SessionInfo, DialError>> {
+        if ABSENT.map(machine).any(|absent| to.id == Some(absent)) {
+            return Box::pin(std::future::pending());
+        }
+        self.0.connect(to)
+    }
+
+    fn disconnect(&self, peer: MachineId) {
+        self.0.disconnect(peer);
+    }
+
+    fn try_send(
+        &self,
+        peer: MachineId,
+        protocol: Protocol,
+        message: Bytes,
+    ) -> Result<(), SendError> {
+        self.0.try_send(peer, protocol, message)
+    }
+
+    fn send(
+        &self,
+        peer: MachineId,
+        protocol: Protocol,
+        message: Bytes,
+    ) -> BoxFuture<'_, Result<(), SendError>> {
+        self.0.send(peer, protocol, message)
+    }
+
+    fn inbound(&self, protocol: Protocol) -> Result<Inbound, InboundTaken> {
+        self.0.inbound(protocol)
+    }
+
+    fn session(&self, peer: MachineId) -> Option<SessionInfo> {
+        self.0.session(peer)
+    }
+
+    fn sessions(&self) -> Vec<SessionInfo> {
+        self.0.sessions()
+    }
+}
+
 fn host(network: &MemoryNetwork, n: u64, known: Vec<u64>, policy: Arc<dyn BindingPolicy>) -> Host {
     let node = Arc::new(node(network, n));
+    let transport = Arc::new(Hopeful(Arc::clone(&node)));
     let moved = Arc::new(AtomicBool::new(false));
     let is_moved = Arc::clone(&moved);
     let parts = FindingParts {
@@ -64,7 +125,7 @@ fn host(network: &MemoryNetwork, n: u64, known: Vec<u64>, policy: Arc<dyn Bindin
         config: FinderConfig { allow_loopback: true, ..FinderConfig::default() },
         seed: [n as u8; 32],
     };
-    let finding = Finding::start(Arc::<Node>::clone(&node), parts).expect("starts");
+    let finding = Finding::start(transport, parts).expect("starts");
     Host { node, finding, moved }
 }
 
@@ -153,6 +214,19 @@ async fn discovery_finds_whom_it_has_not_heard_of() {
     assert!(before.elapsed() <= PATIENCE);
     drop(other);
 
+    // Whoever waits for one that nobody knows hears it also when the search was over long before.
+    let waits = tokio::spawn({
+        let discovery = discovery.clone();
+        async move { discovery.wait_for(agent(53), Duration::from_secs(3600)).await }
+    });
+    tokio::time::sleep(Duration::from_secs(1800)).await;
+    assert!(!waits.is_finished(), "it has patience left");
+    let other = start(53).await.expect("starts");
+    let heard = waits.await.expect("no panic").expect("open").expect("heard");
+    assert_eq!(heard.machine, machine(53));
+    assert_eq!(discovery.wait_for(agent(54), PATIENCE).await, Ok(None));
+    drop(other);
+
     // Without searches there are still announcements.
     hosts[0].finding.shutdown().await;
     let waits = tokio::spawn({
@@ -197,7 +271,7 @@ async fn machines_that_are_gone_do_not_keep_from_those_that_are_there() {
         (host(&network, 1, vec![2], accept()), host(&network, 2, vec![1], accept()));
     eventually("filed", async || sought.finding.metrics().copies_kept.value() >= 1).await;
     // One that is there among two dozen that are not, all of which its own filing dials too.
-    let known: Vec<u64> = (100..122).chain([1]).collect();
+    let known: Vec<u64> = ABSENT.chain([1]).collect();
     let finder = host(&network, 0, known, accept());
     eventually("they are known", async || finder.finding.metrics().volunteers.value() > 20).await;
     let found = finder.finding.agent(agent(2), None, PATIENCE).await.expect("open");

@@ -4,7 +4,7 @@ use std::{sync::Arc, thread};
 
 use rusqlite::Connection;
 use tokio::sync::{Mutex, mpsc, oneshot};
-use x0x_core::TopicId;
+use x0x_core::{AgentId, TopicId};
 use x0x_direct::{
     DirectMessage, MessageId,
     mail::{
@@ -12,13 +12,13 @@ use x0x_direct::{
         StoredMail,
     },
 };
-use x0x_gossip_pubsub::{LoadLimits, LogChange, LogStore, StoreError, StoredTopic};
+use x0x_gossip_pubsub::{HeldOf, LoadLimits, LogChange, LogStore, StoreError, StoredTopic};
 use x0x_transport::{BoxFuture, ask};
 
 use crate::{
     config::{MAX_COMMANDS, StoreConfig, TAIL_BATCH_TIME},
     error::{OpenError, store_error},
-    load::load,
+    load::{held_of, load},
     mail_read,
     metrics::StoreMetrics,
     schema,
@@ -184,6 +184,10 @@ impl LogStore for SqliteStore {
         Box::pin(
             self.read(true, move |connection, metrics| load(connection, topic, limits, metrics)),
         )
+    }
+
+    fn held_of(&self, author: AgentId, most: usize) -> BoxFuture<'_, Result<HeldOf, StoreError>> {
+        Box::pin(self.read(true, move |connection, _| held_of(connection, author, most)))
     }
 
     fn commit(&self, changes: Vec<LogChange>) -> BoxFuture<'_, Result<(), StoreError>> {

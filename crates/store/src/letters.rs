@@ -8,11 +8,11 @@ use x0x_direct::{
     MessageId,
     letters::{
         Deposit, Digest, Grant, Held, LetterChange, LetterStore, MAX_CORRESPONDENTS, MAX_GRANTS,
-        MAX_SEALED, StoredLetters,
+        MAX_SEALED, Met, StoredLetters,
     },
     mail::MailError,
 };
-use x0x_identity::Tag;
+use x0x_identity::{Pickup, Tag};
 use x0x_transport::BoxFuture;
 
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Letters of others that are told to a service that starts: more than fit in what it may keep.
-const MAX_HELD: i64 = 64 * 1024;
+const MAX_HELD: i64 = 256 * 1024;
 /// Copies of own letters that are told to it.
 const MAX_COPIES: i64 = 128 * 1024;
 
@@ -31,10 +31,10 @@ const HOLD: &str = "INSERT OR IGNORE INTO held (tag, digest, bytes, expires, str
     VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 const GRANT: &str = "INSERT INTO mailbox (agent, record) VALUES (?1, ?2)
     ON CONFLICT DO UPDATE SET record = excluded.record";
-const MET: &str = "INSERT INTO correspondent (agent, met) VALUES (?1, ?2)
+const MET: &str = "INSERT INTO correspondent (agent, machine, met) VALUES (?1, ?2, ?3)
     ON CONFLICT DO UPDATE SET met = excluded.met";
-const COPY: &str = "INSERT OR REPLACE INTO letter_copy (id, holder, recipient, digest)
-    VALUES (?1, ?2, ?3, ?4)";
+const COPY: &str = "INSERT OR REPLACE INTO letter_copy
+    (id, holder, recipient, digest, pickup, until) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 
 /// Applies changes, within a transaction.
 pub(crate) fn apply(connection: &Connection, changes: &[LetterChange]) -> Result<()> {
@@ -59,15 +59,27 @@ pub(crate) fn apply(connection: &Connection, changes: &[LetterChange]) -> Result
             LetterChange::DropGrant(agent) => connection
                 .prepare_cached("DELETE FROM mailbox WHERE agent = ?1")?
                 .execute([agent.as_bytes()])?,
-            LetterChange::Met { agent, at } => connection
-                .prepare_cached(MET)?
-                .execute(params![agent.as_bytes(), at.as_millis().cast_signed()])?,
-            LetterChange::DropMet(agent) => connection
-                .prepare_cached("DELETE FROM correspondent WHERE agent = ?1")?
-                .execute([agent.as_bytes()])?,
-            LetterChange::Deposited(Deposit { id, to, holder, digest }) => connection
-                .prepare_cached(COPY)?
-                .execute(params![id, holder.as_bytes(), to.as_bytes(), digest.as_bytes()])?,
+            LetterChange::Met(Met { agent, machine, at }) => {
+                let at = at.as_millis().cast_signed();
+                let values = params![agent.as_bytes(), machine.as_bytes(), at];
+                connection.prepare_cached(MET)?.execute(values)?
+            }
+            LetterChange::DropMet { agent, machine } => connection
+                .prepare_cached("DELETE FROM correspondent WHERE agent = ?1 AND machine = ?2")?
+                .execute([agent.as_bytes(), machine.as_bytes()])?,
+            LetterChange::Deposited(Deposit { id, to, holder, digest, pickup, until }) => {
+                connection.prepare_cached(COPY)?.execute(params![
+                    id,
+                    holder.as_bytes(),
+                    to.as_bytes(),
+                    digest.as_bytes(),
+                    pickup.as_bytes(),
+                    until.as_millis().cast_signed(),
+                ])?
+            }
+            LetterChange::Lapsed { id, holder } => connection
+                .prepare_cached("DELETE FROM letter_copy WHERE id = ?1 AND holder = ?2")?
+                .execute(params![id, holder.as_bytes()])?,
             LetterChange::Settled(id) => {
                 connection.prepare_cached("DELETE FROM letter_copy WHERE id = ?1")?.execute([id])?
             }
@@ -98,11 +110,9 @@ fn load(connection: &Connection, metrics: &StoreMetrics) -> Result<StoredLetters
         Ok(row.get_ref(0)?.as_blob().ok().and_then(|record| Grant::decode(record).ok()))
     })?;
     let most = i64::try_from(MAX_CORRESPONDENTS).unwrap_or(i64::MAX);
-    let met = "SELECT agent, met FROM correspondent ORDER BY met DESC LIMIT ?1";
-    stored.met = rows(connection, met, most, metrics, |row| {
-        Ok(array(row, 0)?.map(AgentId::new).zip(time(row, 1)?))
-    })?;
-    let copies = "SELECT id, holder, recipient, digest FROM letter_copy LIMIT ?1";
+    let met = "SELECT agent, machine, met FROM correspondent ORDER BY met DESC LIMIT ?1";
+    stored.met = rows(connection, met, most, metrics, met_row)?;
+    let copies = "SELECT id, holder, recipient, digest, pickup, until FROM letter_copy LIMIT ?1";
     stored.deposits = rows(connection, copies, MAX_COPIES, metrics, copy_row)?;
     Ok(stored)
 }
@@ -149,14 +159,23 @@ fn held_row(row: &Row<'_>) -> Result<Option<Held>> {
     Ok(Some(Held { tag, digest, bytes, expires_at, stranger: stranger != 0 }))
 }
 
+fn met_row(row: &Row<'_>) -> Result<Option<Met>> {
+    let (agent, machine) = (array(row, 0)?.map(AgentId::new), array(row, 1)?.map(MachineId::new));
+    let (Some(agent), Some(machine), Some(at)) = (agent, machine, time(row, 2)?) else {
+        return Ok(None);
+    };
+    Ok(Some(Met { agent, machine, at }))
+}
+
 fn copy_row(row: &Row<'_>) -> Result<Option<Deposit>> {
     let id: Option<MessageId> = array(row, 0)?;
     let (holder, to) = (array(row, 1)?.map(MachineId::new), array(row, 2)?.map(AgentId::new));
-    let digest = array(row, 3)?.map(Digest::new);
-    let (Some(id), Some(holder), Some(to), Some(digest)) = (id, holder, to, digest) else {
+    let (digest, pickup) = (array(row, 3)?.map(Digest::new), array(row, 4)?.map(Pickup::new));
+    let (Some(id), Some(holder), Some(to)) = (id, holder, to) else { return Ok(None) };
+    let (Some(digest), Some(pickup), Some(until)) = (digest, pickup, time(row, 5)?) else {
         return Ok(None);
     };
-    Ok(Some(Deposit { id, to, holder, digest }))
+    Ok(Some(Deposit { id, to, holder, digest, pickup, until }))
 }
 
 /// The content of a letter, unless it is damaged: its name is its hash.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, Result, Row, params, types::ValueRef};
 use x0x_core::{AgentId, TopicId};
 use x0x_gossip_pubsub::{
-    HybridTime, LoadLimits, MAX_RUN_BYTES, StoredChain, StoredRun, StoredTopic,
+    HeldOf, HybridTime, LoadLimits, MAX_RUN_BYTES, StoredChain, StoredRun, StoredTopic,
 };
 use x0x_identity::PUBLIC_KEY_LEN;
 
@@ -25,6 +25,12 @@ const CHAINS: &str = "SELECT a.agent, c.epoch, c.head, c.hash, c.time, c.seal
     FROM chain c LEFT JOIN author a ON a.id = c.author
     WHERE c.topic = ?1 ORDER BY c.time DESC, a.agent DESC LIMIT ?2";
 const BLOCKED: &str = "SELECT agent FROM blocked WHERE topic = ?1 ORDER BY agent LIMIT ?2";
+
+const HELD_OF: &str = "SELECT t.topic FROM chain c
+    JOIN author a ON a.id = c.author JOIN topic t ON t.id = c.topic
+    WHERE a.agent = ?1 GROUP BY c.topic ORDER BY MAX(c.time) DESC, t.topic DESC LIMIT ?2";
+const GREATEST_EPOCH: &str = "SELECT MAX(c.epoch) FROM chain c JOIN author a ON a.id = c.author
+    WHERE a.agent = ?1";
 
 /// A topic as one connection sees it at one point.
 struct Loader<'a> {
@@ -64,6 +70,22 @@ pub(crate) fn load(
         keys: loader.keys(authors)?,
         blocked: loader.blocked()?,
     }))
+}
+
+/// Of which topics something of an author is held. Seals are looked at when a topic is read.
+pub(crate) fn held_of(connection: &Connection, author: AgentId, most: usize) -> Result<HeldOf> {
+    let transaction = connection.unchecked_transaction()?;
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let mut statement = transaction.prepare(HELD_OF)?;
+    let mut rows = statement.query(params![author.as_bytes(), most])?;
+    let mut topics = Vec::new();
+    while let Some(row) = rows.next()? {
+        let topic = row.get_ref(0)?.as_blob().ok();
+        topics.extend(topic.and_then(|topic| topic.try_into().ok()).map(TopicId::new));
+    }
+    let epoch = transaction
+        .query_row(GREATEST_EPOCH, [author.as_bytes()], |row| row.get::<_, Option<i64>>(0))?;
+    Ok(HeldOf { topics, epoch: epoch.unwrap_or(0).cast_unsigned() })
 }
 
 impl Loader<'_> {

@@ -55,50 +55,72 @@ const TEXTS: &str = "CREATE VIRTUAL TABLE IF NOT EXISTS mail_text
 /// What is counted in the tables, so that nobody has to count.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Totals {
-    pub(crate) last: u64,
+    pub(crate) mail: Tally,
     pub(crate) floor: u64,
     pub(crate) seen: u64,
-    messages: u64,
+    letters: Tally,
+}
+
+/// What is counted of one list.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Tally {
+    /// The number that was given last.
+    pub(crate) last: u64,
+    /// Rows that are kept, and their payload bytes.
+    kept: u64,
     bytes: u64,
-    last_letter: u64,
-    letters: u64,
-    letter_bytes: u64,
-    /// Mail up to this number can be searched.
+    /// Up to this number they can be searched.
     indexed: u64,
-    letters_indexed: u64,
+}
+
+impl Tally {
+    /// What an attempt to add the next row came to.
+    const fn add(&mut self, rows: usize, payload: usize) -> MailOutcome {
+        if rows == 0 {
+            return MailOutcome::Duplicate;
+        }
+        self.last += 1;
+        self.kept += 1;
+        self.bytes += payload as u64;
+        MailOutcome::Stored(self.last)
+    }
+
+    /// A row is not kept any more.
+    const fn remove(&mut self, payload: i64) {
+        self.kept = self.kept.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(payload.cast_unsigned());
+    }
+
+    const fn exceeds(&self, retention: &Retention) -> bool {
+        self.kept > retention.messages || self.bytes > retention.bytes
+    }
 }
 
 impl Totals {
     pub(crate) fn read(connection: &Connection) -> Result<Self> {
         connection.prepare_cached(STATE)?.query_row([], |row| {
             let number = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
-            Ok(Self {
-                last: number(0)?,
-                floor: number(1)?,
-                seen: number(2)?,
-                messages: number(3)?,
-                bytes: number(4)?,
-                last_letter: number(5)?,
-                letters: number(6)?,
-                letter_bytes: number(7)?,
-                indexed: number(8)?,
-                letters_indexed: number(9)?,
-            })
+            let tally = |last, kept, bytes, indexed| -> Result<Tally> {
+                let (last, kept) = (number(last)?, number(kept)?);
+                Ok(Tally { last, kept, bytes: number(bytes)?, indexed: number(indexed)? })
+            };
+            let (mail, letters) = (tally(0, 3, 4, 8)?, tally(5, 6, 7, 9)?);
+            Ok(Self { mail, floor: number(1)?, seen: number(2)?, letters })
         })
     }
 
     fn write(&self, connection: &Connection) -> Result<()> {
         connection.prepare_cached(SET_STATE)?.execute(params![
-            self.last.cast_signed(),
+            self.mail.last.cast_signed(),
             self.floor.cast_signed(),
             self.seen.cast_signed(),
-            self.messages.cast_signed(),
-            self.bytes.cast_signed(),
-            self.last_letter.cast_signed(),
-            self.letters.cast_signed(),
-            self.letter_bytes.cast_signed(),
-            self.indexed.cast_signed(),
-            self.letters_indexed.cast_signed(),
+            self.mail.kept.cast_signed(),
+            self.mail.bytes.cast_signed(),
+            self.letters.last.cast_signed(),
+            self.letters.kept.cast_signed(),
+            self.letters.bytes.cast_signed(),
+            self.mail.indexed.cast_signed(),
+            self.letters.indexed.cast_signed(),
         ])?;
         Ok(())
     }
@@ -190,7 +212,7 @@ impl MailTables {
             MailChange::Receive(message) => self.receive(connection, message),
             MailChange::Seen(number) => {
                 let totals = self.change(connection)?;
-                totals.seen = totals.seen.max((*number).min(totals.last));
+                totals.seen = totals.seen.max((*number).min(totals.mail.last));
                 Ok(MailOutcome::Done)
             }
             MailChange::Post(letter) => self.post(connection, letter),
@@ -222,8 +244,8 @@ impl MailTables {
     }
 
     fn receive(&mut self, connection: &Connection, message: &DirectMessage) -> Result<MailOutcome> {
-        let totals = self.change(connection)?;
-        let number = totals.last + 1;
+        let tally = &mut self.change(connection)?.mail;
+        let number = tally.last + 1;
         let message = DirectMessage { number, ..message.clone() };
         let added = connection.prepare_cached(ADD_MAIL)?.execute(params![
             number.cast_signed(),
@@ -238,18 +260,12 @@ impl MailTables {
             mail_seal(&message),
             &message.payload[..],
         ])?;
-        if added == 0 {
-            return Ok(MailOutcome::Duplicate);
-        }
-        totals.last = number;
-        totals.messages += 1;
-        totals.bytes += message.payload.len() as u64;
-        Ok(MailOutcome::Stored(number))
+        Ok(tally.add(added, message.payload.len()))
     }
 
     fn post(&mut self, connection: &Connection, letter: &Letter) -> Result<MailOutcome> {
-        let totals = self.change(connection)?;
-        let number = totals.last_letter + 1;
+        let tally = &mut self.change(connection)?.letters;
+        let number = tally.last + 1;
         let letter = Letter { number, ..letter.clone() };
         let added = connection.prepare_cached(ADD_LETTER)?.execute(params![
             number.cast_signed(),
@@ -266,13 +282,7 @@ impl MailTables {
             letter_seal(&letter),
             &letter.payload[..],
         ])?;
-        if added == 0 {
-            return Ok(MailOutcome::Duplicate);
-        }
-        totals.last_letter = number;
-        totals.letters += 1;
-        totals.letter_bytes += letter.payload.len() as u64;
-        Ok(MailOutcome::Stored(number))
+        Ok(tally.add(added, letter.payload.len()))
     }
 
     /// Deletes some of what is not kept. Returns whether there may be more.
@@ -300,21 +310,19 @@ impl MailTables {
         let oldest = oldest(connection, OLDEST_MAIL, &[&totals.floor.cast_signed(), &STEP_MAIL])?;
         let mut pruned = 0;
         for (number, time, bytes) in &oldest {
-            let over = totals.messages > retention.messages || totals.bytes > retention.bytes;
-            if !over && *time >= cutoff {
+            if !totals.mail.exceeds(&retention) && *time >= cutoff {
                 break;
             }
             connection
                 .prepare_cached("UPDATE mail SET payload = NULL WHERE number = ?1")?
                 .execute([number])?;
             totals.floor = number.cast_unsigned();
-            totals.messages = totals.messages.saturating_sub(1);
-            totals.bytes = totals.bytes.saturating_sub(bytes.cast_unsigned());
+            totals.mail.remove(*bytes);
             pruned += 1;
         }
         // What is behind both marks is remembered no more.
-        let end = totals.floor.min(totals.last.saturating_sub(REMEMBERED)).cast_signed();
-        let (floor, indexed) = (totals.floor, totals.indexed);
+        let end = totals.floor.min(totals.mail.last.saturating_sub(REMEMBERED)).cast_signed();
+        let (floor, indexed) = (totals.floor, totals.mail.indexed);
         let gone = connection
             .prepare_cached(
                 "DELETE FROM mail WHERE number IN
@@ -335,20 +343,18 @@ impl MailTables {
         retention: Retention,
         cutoff: i64,
     ) -> Result<bool> {
-        let totals = self.totals(connection)?;
+        let tally = &mut self.totals(connection)?.letters;
         let oldest = oldest(connection, OLDEST_LETTERS, &[&STEP_MAIL])?;
         let mut pruned = 0;
         for (number, changed, bytes) in oldest {
-            let over = totals.letters > retention.messages || totals.letter_bytes > retention.bytes;
-            if !over && changed >= cutoff {
+            if !tally.exceeds(&retention) && changed >= cutoff {
                 break;
             }
             connection.prepare_cached("DELETE FROM letter WHERE number = ?1")?.execute([number])?;
-            if number.cast_unsigned() <= totals.letters_indexed {
+            if number.cast_unsigned() <= tally.indexed {
                 forget_texts(connection, (number, number), 1)?;
             }
-            totals.letters = totals.letters.saturating_sub(1);
-            totals.letter_bytes = totals.letter_bytes.saturating_sub(bytes.cast_unsigned());
+            tally.remove(bytes);
             pruned += 1;
         }
         self.changed |= pruned > 0;
@@ -359,14 +365,14 @@ impl MailTables {
     pub(crate) fn index(&mut self, connection: &Connection) -> Result<bool> {
         connection.execute_batch(TEXTS)?;
         let totals = self.change(connection)?;
-        let before = (totals.indexed, totals.letters_indexed);
-        let after = totals.indexed.max(totals.floor).cast_signed();
-        totals.indexed = index_table(connection, "mail", after, 0)?.unwrap_or(totals.last);
-        let after = totals.letters_indexed.cast_signed();
-        totals.letters_indexed =
-            index_table(connection, "letter", after, 1)?.unwrap_or(totals.last_letter);
-        let more = totals.indexed < totals.last || totals.letters_indexed < totals.last_letter;
-        if before == (totals.indexed, totals.letters_indexed) {
+        let Totals { mail, floor, letters, .. } = totals;
+        let before = (mail.indexed, letters.indexed);
+        let after = mail.indexed.max(*floor).cast_signed();
+        mail.indexed = index_table(connection, "mail", after, 0)?.unwrap_or(mail.last);
+        let after = letters.indexed.cast_signed();
+        letters.indexed = index_table(connection, "letter", after, 1)?.unwrap_or(letters.last);
+        let more = mail.indexed < mail.last || letters.indexed < letters.last;
+        if before == (mail.indexed, letters.indexed) {
             self.changed = false;
         }
         self.finish(connection)?;

@@ -24,7 +24,7 @@ const MAX_SEARCHED: usize = 10_000;
 pub(crate) fn load(connection: &Connection) -> Result<StoredMail> {
     let totals = Totals::read(connection)?;
     let mut stored = StoredMail::new();
-    (stored.last, stored.floor, stored.seen) = (totals.last, totals.floor, totals.seen);
+    (stored.last, stored.floor, stored.seen) = (totals.mail.last, totals.floor, totals.seen);
     let mut statement = connection.prepare(
         "SELECT number, sender, machine, length(payload) FROM mail
          WHERE number > ?1 AND payload IS NOT NULL ORDER BY number LIMIT ?2",
@@ -143,7 +143,8 @@ pub(crate) fn letter(connection: &Connection, id: &MessageId) -> Result<Option<L
 pub(crate) fn history(connection: &Connection, query: &HistoryQuery) -> Result<Vec<HistoryEntry>> {
     let mut found = Vec::new();
     let texts = (!query.words.is_empty()).then(|| match_words(&query.words));
-    let before = query.before.map_or(i64::MAX, |time| time.as_millis().cast_signed());
+    let before = query.before.and_then(|time| i64::try_from(time.as_millis()).ok());
+    let before = before.unwrap_or(i64::MAX);
     for (table, columns, time, list) in [("mail", MAIL, "time", 0), ("letter", LETTER, "posted", 1)]
     {
         let matching = match &texts {

@@ -141,14 +141,18 @@ const MIGRATIONS: [&str; 4] = [
         record BLOB NOT NULL
     ) WITHOUT ROWID;
     CREATE TABLE correspondent (
-        agent BLOB PRIMARY KEY,
-        met INTEGER NOT NULL
+        agent BLOB NOT NULL,
+        machine BLOB NOT NULL,
+        met INTEGER NOT NULL,
+        PRIMARY KEY (agent, machine)
     ) WITHOUT ROWID;
     CREATE TABLE letter_copy (
         id BLOB NOT NULL,
         holder BLOB NOT NULL,
         recipient BLOB NOT NULL,
         digest BLOB NOT NULL,
+        pickup BLOB NOT NULL,
+        until INTEGER NOT NULL,
         PRIMARY KEY (id, holder)
     ) WITHOUT ROWID;
 ",

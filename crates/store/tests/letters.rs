@@ -6,11 +6,11 @@ use bytes::Bytes;
 use x0x_core::{AgentId, MachineId, WallTime};
 use x0x_direct::{
     DirectMessage,
-    letters::{Deposit, Digest, Grant, Held, LetterChange, LetterStore, StoredLetters},
+    letters::{Deposit, Digest, Grant, Held, LetterChange, LetterStore, Met, StoredLetters},
     mail::{MailChange, MailStore},
 };
 use x0x_identity::{
-    Tag, mailbox_period,
+    Pickup, Tag, mailbox_period,
     testing::{kem_key, key},
 };
 use x0x_store::{SqliteStore, StoreConfig};
@@ -43,14 +43,20 @@ fn grant(secret: u8) -> Grant {
         correspondent: agent(2),
         period: mailbox_period(NOW),
         kem: kem_key(1).public_key().clone(),
-        secret: key(1).mailboxes().secret(&agent(secret), 1),
-        places: [secret; 32],
+        machine: MachineId::new([9; 32]),
+        secret: key(1).mailboxes().secret(&agent(secret), &MachineId::new([9; 32]), 1),
+        places: Some([secret; 32]),
     }
 }
 
 fn deposit(id: u8, holder: u8) -> Deposit {
     let (holder, digest) = (MachineId::new([holder; 32]), Digest::new([id; 32]));
-    Deposit { id: [id; 16], to: agent(9), holder, digest }
+    let (pickup, until) = (Pickup::new([id; 32]), NOW + Duration::from_secs(id.into()));
+    Deposit { id: [id; 16], to: agent(9), holder, digest, pickup, until }
+}
+
+fn met(agent: u8, machine: u8) -> Met {
+    Met { agent: self::agent(agent), machine: MachineId::new([machine; 32]), at: NOW }
 }
 
 async fn load(store: &SqliteStore) -> StoredLetters {
@@ -67,11 +73,13 @@ async fn everything_outlives_a_restart_until_it_goes() {
         LetterChange::Hold { held: two, sealed: second },
         LetterChange::Grant(grant(3)),
         LetterChange::Grant(grant(4)),
-        LetterChange::Met { agent: agent(5), at: NOW },
-        LetterChange::Met { agent: agent(6), at: NOW },
+        LetterChange::Met(met(5, 1)),
+        LetterChange::Met(met(6, 1)),
+        LetterChange::Met(met(6, 2)),
         LetterChange::Deposited(deposit(7, 1)),
         LetterChange::Deposited(deposit(7, 2)),
         LetterChange::Deposited(deposit(8, 1)),
+        LetterChange::Deposited(deposit(8, 2)),
     ];
     // Repeating them changes nothing.
     for _ in 0..2 {
@@ -83,20 +91,21 @@ async fn everything_outlives_a_restart_until_it_goes() {
     let stored = load(&store).await;
     assert_eq!(stored.held, [one, two]);
     assert_eq!(stored.grants, [grant(4)]);
-    assert_eq!(stored.met, [(agent(5), NOW), (agent(6), NOW)]);
-    assert_eq!(stored.deposits, [deposit(7, 1), deposit(7, 2), deposit(8, 1)]);
+    assert_eq!(stored.met, [met(5, 1), met(6, 1), met(6, 2)]);
+    assert_eq!(stored.deposits, [deposit(7, 1), deposit(7, 2), deposit(8, 1), deposit(8, 2)]);
     assert_eq!(store.sealed(one.tag, one.digest).await, Ok(Some(first)));
     assert_eq!(store.sealed(two.tag, one.digest).await, Ok(None));
     let changes = vec![
         LetterChange::Remove { tag: one.tag, digest: one.digest },
         LetterChange::DropGrant(agent(1)),
-        LetterChange::DropMet(agent(5)),
+        LetterChange::DropMet { agent: agent(6), machine: MachineId::new([1; 32]) },
         LetterChange::Settled([7; 16]),
+        LetterChange::Lapsed { id: [8; 16], holder: MachineId::new([2; 32]) },
     ];
     LetterStore::commit(&store, changes).await.expect("they are committed");
     let stored = load(&store).await;
     assert_eq!((stored.held, stored.grants), (vec![two], vec![]));
-    assert_eq!(stored.met, [(agent(6), NOW)]);
+    assert_eq!(stored.met, [met(5, 1), met(6, 2)]);
     assert_eq!(stored.deposits, [deposit(8, 1)]);
 }
 
@@ -133,7 +142,7 @@ async fn damaged_rows_are_left_out() {
     let file = rusqlite::Connection::open(dir.path().join("x0x.db")).expect("a database");
     file.execute("UPDATE held SET sealed = zeroblob(20000)", []).expect("changed");
     file.execute("INSERT INTO mailbox VALUES (x'01', x'ff')", []).expect("changed");
-    file.execute("INSERT INTO correspondent VALUES (x'01', 5)", []).expect("changed");
+    file.execute("INSERT INTO correspondent VALUES (x'01', x'02', 5)", []).expect("changed");
     drop(file);
     let store = open(dir.path()).await;
     let stored = load(&store).await;

@@ -286,3 +286,51 @@ async fn damage_is_told_from_mail() {
     store.close().await.unwrap();
     assert_eq!(store.letter([0; 16]).await, Err(MailError::Closed));
 }
+
+/// A bit of the file flips somewhere: what is read is what was written, or nothing.
+#[tokio::test]
+async fn a_flipped_bit_never_makes_other_mail() {
+    let seed: u64 = std::env::var("X0X_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(7);
+    println!("X0X_SEED={seed}");
+    let mut rng = x0x_core::SeededRng::from_number(seed);
+    let dir = tempfile::tempdir().unwrap();
+    let pristine = dir.path().join("pristine.db");
+    let store = open(&pristine).await;
+    receive(&store, 1..=200).await;
+    commit(&store, (1..=50).map(|n| MailChange::Post(letter(n, "to be sent"))).collect()).await;
+    let mail = store.mail(0, 1000, u64::MAX).await.unwrap();
+    store.close().await.unwrap();
+    let whole = std::fs::read(&pristine).unwrap();
+    let (mut fewer, mut anew) = (0, 0);
+    for round in 0..40 {
+        let path = dir.path().join(format!("{round}.db"));
+        let mut bytes = whole.clone();
+        // What is before that names the file and its schema.
+        let at = usize::try_from(rng.range(4096, whole.len() as u64)).unwrap();
+        bytes[at] ^= 1 << rng.below(8);
+        std::fs::write(&path, bytes).unwrap();
+        let store = open(&path).await;
+        match store.mail(0, 1000, u64::MAX).await {
+            Ok(read) => {
+                assert!(read.iter().all(|one| mail.contains(one)), "byte {at}");
+                fewer += usize::from(read.len() < mail.len());
+            }
+            Err(_) => anew += 1,
+        }
+        for n in 1..=50_u64 {
+            if let Ok(Some(read)) = store.letter(u128::from(n).to_be_bytes()).await {
+                let posted = letter(n, "to be sent");
+                assert_eq!((read.to, read.payload), (posted.to, posted.payload), "byte {at}");
+            }
+        }
+        // The store goes on, in this file or in a new one.
+        let next = vec![MailChange::Receive(message(1000, "next"))];
+        let stored = match store.commit(next.clone()).await {
+            Err(_) => commit(&store, next).await,
+            Ok(stored) => stored,
+        };
+        assert!(matches!(stored[..], [MailOutcome::Stored(_)]), "byte {at}: {stored:?}");
+        store.close().await.unwrap();
+    }
+    assert!(fewer + anew > 0, "{fewer} lack some, {anew} begun anew");
+}

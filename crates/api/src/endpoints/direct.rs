@@ -55,7 +55,7 @@ pub(super) const TABLE: &[Endpoint] = &[
         json::<DirectStatusResponse>(),
     )
     .cli("direct status")
-    .says("How far a queued message came."),
+    .says("How far a queued message came, who else keeps it for a recipient that is away, and why nobody does."),
     delete(
         Operation::DirectCancel,
         "/direct/messages/{id}",

@@ -81,7 +81,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::endpoint::{Auth, Body, Kind};
+    use crate::endpoint::{Auth, Body, Kind, Method};
 
     #[test]
     fn each_operation_has_one_row_and_each_row_a_route_of_its_own() {
@@ -95,6 +95,16 @@ mod tests {
             assert!(row.summary.ends_with('.'), "{} has no summary", row.path);
             assert_eq!(row.request.is_some(), row.body != Body::None, "{}", row.path);
             assert_eq!(endpoint(row.operation).path, row.path);
+        }
+    }
+
+    /// A body costs memory: only those who presented the token may send one, and only where it is used.
+    #[test]
+    fn bodies_are_taken_with_a_token_and_where_they_are_used() {
+        for row in ENDPOINTS {
+            let takes_none = row.auth == Auth::None || row.method == Method::Get;
+            assert_eq!(row.max_body == 0, takes_none, "{} {}", row.method, row.path);
+            assert!(!takes_none || row.body == Body::None, "{}", row.path);
         }
     }
 

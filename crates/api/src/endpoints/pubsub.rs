@@ -1,8 +1,8 @@
 //! Rows of topics.
 
-use super::row::{get, json, post, stream};
+use super::row::{delete, json, post, stream};
 use crate::{
-    endpoint::{Answer, Endpoint, Method, Parameter, SchemaOf},
+    endpoint::{Answer, Endpoint, Parameter, SchemaOf},
     event::Event,
     operation::Operation,
     types::{OkResponse, PublishRequest, PublishResponse, SubscribeRequest, SubscribeResponse},
@@ -17,14 +17,11 @@ pub(super) const TABLE: &[Endpoint] = &[
         .takes::<PublishRequest>(),
     post(Operation::Subscribe, "/subscribe", CATEGORY, json::<SubscribeResponse>())
         .cli("subscribe")
-        .says("Lets the messages of a topic come to `/events`.")
+        .says("Lets the messages of a topic come to `/events`, those that are kept first unless `since` says otherwise.")
         .takes::<SubscribeRequest>(),
-    Endpoint {
-        method: Method::Delete,
-        ..get(Operation::Unsubscribe, "/subscribe/{id}", CATEGORY, json::<OkResponse>())
-    }
-    .cli("unsubscribe")
-    .says("Ends a subscription; its messages stop."),
+    delete(Operation::Unsubscribe, "/subscribe/{id}", CATEGORY, json::<OkResponse>())
+        .cli("unsubscribe")
+        .says("Ends a subscription; its messages stop."),
     stream(Operation::Events, "/events", CATEGORY, Answer::Events(SchemaOf::new::<Event>()))
         .cli("events")
         .says("Messages of every subscription of the daemon, or of some topics, as server-sent events.")

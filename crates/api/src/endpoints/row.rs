@@ -36,7 +36,8 @@ pub(super) const fn get(
     category: &'static str,
     answer: Answer,
 ) -> Endpoint {
-    rest(operation, Method::Get, path, category, answer)
+    // What is asked for is in the path and the query.
+    Endpoint { max_body: 0, ..rest(operation, Method::Get, path, category, answer) }
 }
 
 pub(super) const fn post(

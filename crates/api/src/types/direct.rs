@@ -116,7 +116,8 @@ pub struct DirectSendRequest {
     #[serde(default, skip_serializing_if = "DirectClass::is_durable")]
     pub class: DirectClass,
     /// Answer as soon as this daemon has the message on disk. It is sent when the recipient can be
-    /// reached, also after a restart, behind those that were queued for it before.
+    /// reached, also after a restart, behind those that were queued for it before. Others keep a sealed
+    /// copy meanwhile, unless it or one before it is longer than 256 KiB.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub queue: bool,
     /// Names the message, so that sending it again delivers it once; a fresh id unless given.
@@ -205,6 +206,19 @@ pub struct DirectConnection {
     pub machine_id: Option<MachineId>,
 }
 
+/// Why a queued message for somebody who is away is not left with others: it waits here alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum NotLeft {
+    /// It is longer than 256 KiB.
+    TooLarge,
+    /// One that was queued before it for the same recipient is, and it may not overtake that.
+    BehindTooLarge,
+    /// The recipient gave no mailbox: it never met this agent on this machine, or too long ago.
+    NoMailbox,
+}
+
 /// Answer of `GET /direct/messages/{id}`: a queued message as it is now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DirectStatusResponse {
@@ -221,6 +235,9 @@ pub struct DirectStatusResponse {
     /// How many others keep a sealed copy for the recipient.
     #[serde(default)]
     pub holders: u64,
+    /// Why nobody else keeps one, when the recipient is away and the reason is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_left: Option<NotLeft>,
     /// Since when, milliseconds since the Unix epoch.
     pub since: u64,
     /// When it was queued, milliseconds since the Unix epoch.

@@ -76,6 +76,9 @@ pub struct StatusResponse {
     pub peers: u64,
     /// What needs attention, one sentence each.
     pub warnings: Vec<String>,
+    /// The file that holds what the daemon logs, when it was started in the background.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
 }
 
 /// Answer of `POST /shutdown`.

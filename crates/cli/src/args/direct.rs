@@ -46,7 +46,7 @@ pub(crate) struct SendArguments {
     /// Also measure the round trip, waiting this long
     #[arg(long, value_name = "N")]
     pub(crate) require_ack_ms: Option<u64>,
-    /// Keep it here until the recipient can be reached
+    /// Keep it here until the recipient can be reached; others keep a sealed copy if it is 256 KiB at most
     #[arg(long)]
     pub(crate) queue: bool,
     /// Be told when it was read; for queued messages

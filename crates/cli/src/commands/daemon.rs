@@ -2,6 +2,8 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -10,17 +12,22 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use serde_json::json;
 use x0x_api::Operation;
+use x0x_api::instance::LOG_VARIABLE;
 
 use crate::args::StartArguments;
 use crate::client::{Call, Client};
 use crate::discover::{Instance, Target};
-use crate::error::Result;
+use crate::error::{Failure, Result};
+use crate::escape::escape;
 use crate::output::{Output, table};
 
 const DAEMON: &str = if cfg!(windows) { "x0xd.exe" } else { "x0xd" };
 /// How often the daemon is looked at while it starts or stops, and how many times.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 const POLLS: usize = 250;
+/// Lines of its log that are shown when a daemon does not start, and bytes that are looked at for them.
+const MAX_LINES: usize = 10;
+const MAX_TAIL: u64 = 8 * 1024;
 
 /// Starts the daemon and waits until it answers.
 pub(super) fn start(
@@ -30,16 +37,14 @@ pub(super) fn start(
     output: &mut Output,
 ) -> Result<()> {
     let instance = Instance::named(name, config)?;
-    if let Some(url) = healthy_url(&instance) {
-        let answer = json!({ "ok": true, "url": url, "already_running": true });
-        return output.say(&format!("Daemon already running at {url}"), &answer);
+    if instance.is_running()? {
+        return join(&instance, output);
     }
     // What a killed daemon left must not be taken for the new one's.
     instance.remove_stale_port()?;
     let program = daemon_program()?;
     let mut command = Command::new(&program);
-    let arguments = daemon_arguments(name, config, options);
-    command.args(&arguments);
+    command.args(daemon_arguments(name, config, options));
     let describe = || format!("cannot run {}", program.display());
     if options.foreground {
         let status = command.status().with_context(describe)?;
@@ -48,31 +53,84 @@ pub(super) fn start(
         }
         return Ok(());
     }
-    detach(&mut command);
+    let (log, file) = instance.new_log()?;
+    detach(&mut command, &log, file);
     let mut child = command.spawn().with_context(describe)?;
     match wait_until_healthy(&instance, &mut child)? {
-        Started::Ended(status) => {
-            let hint = foreground_hint(&arguments);
-            let message = format!("x0xd ended at once with {status}. To see why, run: {hint}");
-            Err(anyhow!(message).into())
+        Started::Ended(status) => Err(ended(status, &log)),
+        Started::Unreachable if instance.process().is_some_and(|pid| pid != child.id()) => {
+            Err(instance.silent())
         }
         Started::Unreachable => {
             let url =
                 instance.api_address()?.map_or_else(String::new, |at| format!(" at http://{at}"));
-            let answer = json!({ "ok": true, "pid": child.id(), "reachable": false });
-            output.say(&format!("Daemon spawned but not yet reachable{url}"), &answer)
+            let answer = json!({ "ok": true, "pid": child.id(), "reachable": false, "log": log });
+            let sentence =
+                format!("Daemon spawned but not yet reachable{url}; see {}", log.display());
+            output.say(&sentence, &answer)
         }
         // Another command was faster; its daemon is as good.
         Started::Healthy(url) if instance.process().is_some_and(|pid| pid != child.id()) => {
-            let answer = json!({ "ok": true, "url": url, "already_running": true });
-            output.say(&format!("Daemon already running at {url}"), &answer)
+            already_running(&url, output)
         }
         Started::Healthy(url) => {
             let pid = child.id();
-            let answer = json!({ "ok": true, "url": url, "pid": pid, "already_running": false });
+            let answer = json!({
+                "ok": true, "url": url, "pid": pid, "already_running": false, "log": log,
+            });
             output.say(&format!("Daemon started at {url}"), &answer)
         }
     }
+}
+
+/// Waits for a daemon that runs already: it may be starting, or have no time.
+fn join(instance: &Instance, output: &mut Output) -> Result<()> {
+    for _ in 0..POLLS {
+        if let Some(url) = healthy_url(instance) {
+            return already_running(&url, output);
+        }
+        if !instance.is_running()? {
+            break;
+        }
+        thread::sleep(POLL_INTERVAL);
+    }
+    Err(instance.silent())
+}
+
+fn already_running(url: &str, output: &mut Output) -> Result<()> {
+    let answer = json!({ "ok": true, "url": url, "already_running": true });
+    output.say(&format!("Daemon already running at {url}"), &answer)
+}
+
+/// What a daemon said that ended before it answered. Its last line is the reason.
+fn ended(status: ExitStatus, log: &Path) -> Failure {
+    let mut lines = last_lines(log);
+    let reason = lines.pop().map(|line| format!(": {line}")).unwrap_or_default();
+    for line in lines {
+        eprintln!("{}", escape(&line));
+    }
+    Failure::Other(anyhow!(
+        "x0xd ended at once with {status}{reason} (all of it: {})",
+        log.display()
+    ))
+}
+
+/// The end of a text file, which the daemon wrote.
+fn last_lines(path: &Path) -> Vec<String> {
+    let read = || {
+        let mut file = File::open(path)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(MAX_TAIL)))?;
+        let mut bytes = Vec::new();
+        file.take(MAX_TAIL).read_to_end(&mut bytes)?;
+        Ok::<_, io::Error>(bytes)
+    };
+    // Without it the exit status alone has to do.
+    let bytes = read().unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let last = lines.len().saturating_sub(MAX_LINES);
+    lines.into_iter().skip(last).map(str::to_owned).collect()
 }
 
 /// Stops the daemon and waits until it is gone, so that it can be started again at once.
@@ -99,7 +157,11 @@ pub(super) fn instances(output: &mut Output) -> Result<()> {
     let mut list = Vec::new();
     for instance in Instance::all()? {
         let name = instance.name.clone().unwrap_or_else(|| "(default)".to_owned());
-        let status = if healthy_url(&instance).is_some() { "running" } else { "stale" };
+        let status = match healthy_url(&instance) {
+            Some(_) => "running",
+            None if instance.is_running().unwrap_or(false) => "busy",
+            None => "stale",
+        };
         // A port file that holds no address is stale too, not a reason to hide the others.
         let address = instance.api_address().ok().flatten();
         let api = address.map_or_else(|| "-".to_owned(), |address| address.to_string());
@@ -147,25 +209,6 @@ fn wait_until_healthy(instance: &Instance, child: &mut Child) -> Result<Started>
     Ok(Started::Unreachable)
 }
 
-/// The same start attached to the terminal, as a line for a shell.
-fn foreground_hint(arguments: &[OsString]) -> String {
-    let mut line = "x0x start".to_owned();
-    for argument in arguments {
-        line.push(' ');
-        line.push_str(&shell_word(&argument.to_string_lossy()));
-    }
-    line + " --foreground"
-}
-
-fn shell_word(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=,+@%".contains(&byte);
-    if !text.is_empty() && text.bytes().all(plain) {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    }
-}
-
 /// What the daemon is told on its command line.
 fn daemon_arguments(
     name: Option<&str>,
@@ -196,8 +239,8 @@ fn daemon_program() -> Result<PathBuf> {
 }
 
 /// The daemon outlives the terminal: it reads and writes nothing there, and a Ctrl-C is not for it.
-fn detach(command: &mut Command) {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+fn detach(command: &mut Command, log: &Path, file: File) {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).env(LOG_VARIABLE, log);
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(command, 0);
 }
@@ -210,12 +253,16 @@ mod tests {
     use crate::args::{self, Arguments};
 
     #[test]
-    fn the_hint_repeats_what_start_was_given() {
-        let arguments = ["--name", "bob", "--config", "it's a.toml", "--bootstrap", "[::1]:2"];
-        let hint = foreground_hint(&arguments.map(OsString::from));
-        let expected =
-            r"x0x start --name bob --config 'it'\''s a.toml' --bootstrap '[::1]:2' --foreground";
-        assert_eq!(hint, expected);
+    fn the_last_lines_of_a_log_are_its_reason() {
+        let place = tempfile::tempdir().unwrap();
+        let log = place.path().join("log");
+        assert!(last_lines(&log).is_empty(), "there is none");
+        let long = "x".repeat(MAX_TAIL as usize);
+        let lines: String = (0..20).map(|n| format!("line {n}\n\n")).collect();
+        std::fs::write(&log, format!("{long}\n{lines}error: the port is taken\n")).unwrap();
+        let found = last_lines(&log);
+        assert_eq!(found.len(), MAX_LINES);
+        assert_eq!(found.last().unwrap(), "error: the port is taken");
     }
 
     #[test]

@@ -131,7 +131,7 @@ impl<C: Fn() -> Result<Client>> Watch<C> {
                 Failure::Refused { status, .. } if *status < 500 && *status != 429 => {
                     return Err(failure);
                 }
-                Failure::ClosedPipe => return Err(failure),
+                Failure::ClosedPipe | Failure::NoToken(_) => return Err(failure),
                 _ => {}
             }
             eprintln!("warning: {}; trying again", escape(&failure.to_string()));

@@ -3,8 +3,8 @@
 //! Anybody on this machine can open connections, so that those without a token must not take the
 //! room of those with one. A connection is unproven until one of its requests presented the token.
 //! Unproven ones have room of their own, where a new one takes the place of the oldest once that had
-//! a moment to prove itself. Proven ones are never closed for others; when their room is full, a
-//! further one is a guest among the unproven that leaves after its answer.
+//! a moment to send a request, and a longer one to be answered. Proven ones are never closed for others;
+//! when their room is full, a further one is a guest among the unproven that leaves after its answer.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,18 +17,14 @@ use std::{
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use x0x_api::limits::{
+    MAX_PROVEN_CONNECTIONS as MAX_PROVEN, MAX_UNPROVEN_CONNECTIONS as MAX_UNPROVEN, SILENT_GRACE,
+    UNPROVEN_GRACE,
+};
 use x0x_core::Tick;
 
-/// Most connections at once that are not proven, guests included.
-const MAX_UNPROVEN: usize = 256;
-/// Most that are: a stream of events and a WebSocket session for each of a thousand clients, and room
-/// for requests. Fewer where the process may not open so many files.
-const MAX_PROVEN: usize = 2304;
-/// Fewest that are, whatever the process may open.
+/// Fewest connections that may be proven, whatever the process may open.
 const MIN_PROVEN: usize = 64;
-/// How long a connection has to present the token before it may be closed for a newer one. Meanwhile
-/// new ones wait to be taken.
-const GRACE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 struct Unproven {
@@ -36,13 +32,54 @@ struct Unproven {
     closed: CancellationToken,
 }
 
+/// Unproven connections by age.
+type ByAge = BTreeMap<u64, Unproven>;
+
 #[derive(Debug, Default)]
 struct Table {
-    /// By age.
-    unproven: BTreeMap<u64, Unproven>,
+    /// Those of which no request is being answered: they sent none, or not the whole head of one, or
+    /// have their answer. While there is no room, new ones wait for them to make it.
+    silent: ByAge,
+    /// Those that wait for an answer.
+    asking: ByAge,
     guests: BTreeSet<u64>,
     proven: BTreeSet<u64>,
     next: u64,
+}
+
+impl Table {
+    /// Closes the oldest connection that had its moment; else says how long the next one still has.
+    fn evict(&mut self, now: Tick) -> Result<(), Duration> {
+        let left = |of: &ByAge, grace: Duration| {
+            let oldest = of.first_key_value()?.1.since;
+            Some(grace.saturating_sub(now.since(oldest)))
+        };
+        let silent = left(&self.silent, SILENT_GRACE);
+        let asking = left(&self.asking, UNPROVEN_GRACE);
+        let oldest = match (silent, asking) {
+            (Some(left), _) if left.is_zero() => self.silent.pop_first(),
+            (_, Some(left)) if left.is_zero() => self.asking.pop_first(),
+            // Without any, guests are about to leave.
+            (silent, asking) => {
+                return Err(silent.into_iter().chain(asking).min().unwrap_or(UNPROVEN_GRACE));
+            }
+        };
+        if let Some((_, oldest)) = oldest {
+            oldest.closed.cancel();
+        }
+        Ok(())
+    }
+
+    fn unproven(&self) -> usize {
+        self.silent.len() + self.asking.len() + self.guests.len()
+    }
+
+    /// Whether the connection was an unproven one, and is not any more.
+    fn remove_unproven(&mut self, number: u64) -> bool {
+        self.silent.remove(&number).is_some()
+            || self.asking.remove(&number).is_some()
+            || self.guests.remove(&number)
+    }
 }
 
 #[derive(Debug)]
@@ -98,22 +135,14 @@ impl Connections {
     /// Seats a connection, if it can be done now.
     pub(crate) fn admit(&self, now: Tick) -> Admission {
         let mut table = self.lock();
-        let full = table.unproven.len() + table.guests.len() >= MAX_UNPROVEN;
-        if full {
-            // Without any, guests are about to leave.
-            let oldest = table.unproven.first_key_value().map_or(now, |(_, oldest)| oldest.since);
-            let left = GRACE.saturating_sub(now.since(oldest));
-            if left > Duration::ZERO {
-                return Admission::Full(left);
-            }
-            if let Some((_, oldest)) = table.unproven.pop_first() {
-                oldest.closed.cancel();
-            }
+        let full = table.unproven() >= MAX_UNPROVEN;
+        if full && let Err(left) = table.evict(now) {
+            return Admission::Full(left);
         }
         let number = table.next;
         table.next += 1;
         let closed = CancellationToken::new();
-        table.unproven.insert(number, Unproven { since: now, closed: closed.clone() });
+        table.silent.insert(number, Unproven { since: now, closed: closed.clone() });
         drop(table);
         let pass = Pass { connections: self.clone(), number, proven: Arc::default() };
         Admission::Taken { seat: Seat { pass, closed }, evicted: full }
@@ -148,8 +177,7 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let number = self.pass.number;
         let mut table = self.pass.connections.lock();
-        table.unproven.remove(&number);
-        table.guests.remove(&number);
+        table.remove_unproven(number);
         table.proven.remove(&number);
         drop(table);
         self.pass.connections.0.freed.notify_one();
@@ -174,6 +202,24 @@ pub(crate) struct Pass {
 }
 
 impl Pass {
+    /// Notes that a whole head of a request came over the connection, or that it has its answer.
+    pub(crate) fn set_asking(&self, is_asking: bool) {
+        if self.proven.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut table = self.connections.lock();
+        let Table { silent, asking, .. } = &mut *table;
+        let (from, to) = if is_asking { (silent, asking) } else { (asking, silent) };
+        if let Some(unproven) = from.remove(&self.number) {
+            to.insert(self.number, unproven);
+        }
+    }
+
+    /// Whether nobody with the token waits for anything over the connection, nor anybody for an answer.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.connections.lock().silent.contains_key(&self.number)
+    }
+
     /// Notes that a request of the connection presented the token. It is not closed for others any
     /// more.
     pub(crate) fn prove(&self) -> Standing {
@@ -181,9 +227,7 @@ impl Pass {
             return Standing::Kept;
         }
         let mut table = self.connections.lock();
-        let known =
-            table.unproven.remove(&self.number).is_some() || table.guests.remove(&self.number);
-        if !known {
+        if !table.remove_unproven(self.number) {
             // Too late: it is being closed.
             return Standing::Guest;
         }
@@ -223,16 +267,17 @@ mod tests {
         let (proven, _) = seat(&connections, Tick::ZERO);
         assert_eq!(proven.pass().prove(), Standing::Kept);
         assert!(connections.freed().now_or_never().is_some());
-        let seats: Vec<_> =
-            (0..MAX_UNPROVEN as u64).map(|n| seat(&connections, Tick::from_millis(n))).collect();
+        let seats: Vec<_> = (0..MAX_UNPROVEN as u64)
+            .map(|n| seat(&connections, Tick::from_millis(n.min(30))))
+            .collect();
         assert!(seats.iter().all(|(_, evicted)| !evicted));
-        let early = connections.admit(Tick::from_millis(400));
-        assert!(matches!(early, Admission::Full(left) if left.as_millis() == 600), "{early:?}");
-        let (last, evicted) = seat(&connections, Tick::from_millis(1000));
+        let early = connections.admit(Tick::from_millis(60));
+        assert!(matches!(early, Admission::Full(left) if left.as_millis() == 40), "{early:?}");
+        let (last, evicted) = seat(&connections, Tick::from_millis(100));
         assert!(evicted && is_evicted(&seats[0].0));
         assert!(!is_evicted(&seats[1].0) && !is_evicted(&last) && !is_evicted(&proven));
         // Each has its own moment.
-        assert!(matches!(connections.admit(Tick::from_millis(1000)), Admission::Full(_)));
+        assert!(matches!(connections.admit(Tick::from_millis(100)), Admission::Full(_)));
         // Too late to be proven: it is being closed.
         assert_eq!(seats[0].0.pass().prove(), Standing::Guest);
         assert_eq!(connections.lock().proven.len(), 1);
@@ -240,7 +285,31 @@ mod tests {
         drop((seats, last, proven));
         assert!(connections.freed().now_or_never().is_some());
         let table = connections.lock();
-        assert!(table.unproven.is_empty() && table.proven.is_empty());
+        assert!(table.unproven() == 0 && table.proven.is_empty());
+    }
+
+    /// Who holds connections open without a word costs a new one a tenth of a second, not a whole one.
+    #[test]
+    fn a_request_gets_more_time_than_silence() {
+        let connections = Connections::default();
+        let seats: Vec<_> = (0..MAX_UNPROVEN).map(|_| seat(&connections, Tick::ZERO).0).collect();
+        for seat in &seats[1..] {
+            seat.pass().set_asking(true);
+        }
+        assert!(!seats[1].pass().is_silent() && seats[0].pass().is_silent());
+        let (first, _) = seat(&connections, Tick::from_millis(100));
+        assert!(is_evicted(&seats[0]), "the silent one, though no other is younger");
+        first.pass().set_asking(true);
+        let full = connections.admit(Tick::from_millis(300));
+        assert!(matches!(full, Admission::Full(left) if left.as_millis() == 700), "{full:?}");
+        // With its answer it waits for nothing any more.
+        seats[9].pass().set_asking(false);
+        let (second, _) = seat(&connections, Tick::from_millis(300));
+        assert!(is_evicted(&seats[9]) && !is_evicted(&seats[1]));
+        second.pass().set_asking(true);
+        let (_third, evicted) = seat(&connections, Tick::from_millis(1000));
+        assert!(evicted && is_evicted(&seats[1]));
+        assert_eq!(connections.lock().unproven(), MAX_UNPROVEN);
     }
 
     #[test]
@@ -262,7 +331,7 @@ mod tests {
         let mut kept: Vec<_> = (0..MAX_PROVEN).map(|_| proven(Standing::Kept)).collect();
         let guests: Vec<_> = (0..MAX_UNPROVEN).map(|_| proven(Standing::Guest)).collect();
         let later = Tick::from_millis(60_000);
-        assert!(matches!(connections.admit(later), Admission::Full(GRACE)));
+        assert!(matches!(connections.admit(later), Admission::Full(UNPROVEN_GRACE)));
         assert!(guests.iter().all(|seat| !is_evicted(seat)));
         kept.pop();
         assert_eq!(guests[0].pass().prove(), Standing::Kept);
@@ -270,6 +339,6 @@ mod tests {
         assert!(!evicted && !is_evicted(&newest));
         drop((guests, kept, newest));
         let table = connections.lock();
-        assert!(table.unproven.is_empty() && table.guests.is_empty() && table.proven.is_empty());
+        assert!(table.unproven() == 0 && table.proven.is_empty());
     }
 }

@@ -2,7 +2,11 @@
 //! that each request must name this API in `Host` (against DNS rebinding), come from no foreign page
 //! (`Origin`), and present the token. All three are checked before a route is looked for.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    sync::LazyLock,
+};
 
 use axum::http::{
     HeaderMap, HeaderName, HeaderValue, Method,
@@ -160,8 +164,14 @@ pub(crate) fn grant(headers: &mut HeaderMap, origin: HeaderValue) {
 
 /// What a preflight is answered on top.
 pub(crate) fn grant_preflight(headers: &mut HeaderMap) {
-    let methods = HeaderValue::from_static("GET, POST, DELETE");
-    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
+    static METHODS: LazyLock<Option<HeaderValue>> = LazyLock::new(|| {
+        let methods: BTreeSet<_> = ENDPOINTS.iter().map(|row| row.method.as_str()).collect();
+        let methods: Vec<_> = methods.into_iter().collect();
+        HeaderValue::try_from(methods.join(", ")).ok()
+    });
+    if let Some(methods) = METHODS.clone() {
+        headers.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
+    }
     let allowed = HeaderValue::from_static("authorization, content-type, last-event-id");
     headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed);
 }
@@ -286,6 +296,17 @@ mod tests {
             ] {
                 assert_eq!(with(host, origin), Some(ErrorCode::ForbiddenOrigin), "{origin}");
             }
+        }
+    }
+
+    #[test]
+    fn preflights_grant_every_method_of_the_table() {
+        let mut headers = HeaderMap::new();
+        grant_preflight(&mut headers);
+        let granted = headers[ACCESS_CONTROL_ALLOW_METHODS].to_str().expect("text");
+        for row in ENDPOINTS {
+            let method = row.method.as_str();
+            assert!(granted.split(", ").any(|known| known == method), "{method} in {granted}");
         }
     }
 

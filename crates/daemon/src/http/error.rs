@@ -6,9 +6,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use x0x_agent::{
-    AgentPublishError, AgentSubscribeError, AnnounceError, ChangeTransferError, DirectError, FindError,
-    IdentityError, ImportCardError, PublishError, SendDirectError, SendFileError, SubscribeError,
-    TopicNameError,
+    AgentPublishError, AgentSubscribeError, AnnounceError, ChangeTransferError, DirectError,
+    FindError, IdentityError, ImportCardError, PublishError, SendDirectError, SendFileError,
+    SubscribeError, TopicNameError,
     trust::{ChangeError, TrustError},
 };
 use x0x_agent::{CancelError, InboxError, MailError, PostError, RequestError};
@@ -107,6 +107,7 @@ impl From<SendFileError> for ApiError {
     fn from(error: SendFileError) -> Self {
         let code = match &error {
             SendFileError::Forbidden(_) => ErrorCode::Blocked,
+            SendFileError::Protected(_) => ErrorCode::ForbiddenFile,
             SendFileError::Limit(_) => ErrorCode::LimitReached,
             SendFileError::Closed => ErrorCode::ShuttingDown,
             SendFileError::Storage(_) => ErrorCode::InsufficientStorage,
@@ -135,6 +136,7 @@ impl From<TrustError> for ApiError {
         let code = match &error {
             TrustError::Change(ChangeError::Full { .. }) => ErrorCode::LimitReached,
             TrustError::Change(_) => ErrorCode::BadRequest,
+            error if is_disk_full(error) => ErrorCode::StorageFull,
             _ => ErrorCode::Internal,
         };
         Self::new(code, error.to_string())
@@ -183,7 +185,9 @@ impl From<AnnounceError> for ApiError {
 
 impl From<SendDirectError> for ApiError {
     fn from(error: SendDirectError) -> Self {
-        if let SendDirectError::Forbidden(_) | SendDirectError::Direct(DirectError::Forbidden) = error {
+        if let SendDirectError::Forbidden(_) | SendDirectError::Direct(DirectError::Forbidden) =
+            error
+        {
             return Self::new(ErrorCode::Blocked, "agent is blocked");
         }
         let code = match &error {
@@ -255,6 +259,16 @@ impl From<RequestError> for ApiError {
         };
         Self::new(code, error.to_string())
     }
+}
+
+/// Whether a full disk is what an error comes from.
+fn is_disk_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    use std::io::ErrorKind;
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    causes.any(|cause| {
+        let io = cause.downcast_ref::<std::io::Error>();
+        io.is_some_and(|io| matches!(io.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded))
+    })
 }
 
 const fn direct_code(error: DirectError) -> ErrorCode {

@@ -11,6 +11,10 @@ use x0x_api::ErrorCode;
 
 use super::{error::ApiError, limits::WholeBody};
 
+/// How serde begins to say that a text is none of the values of its field: what is wrong is not the shape of
+/// the body but a value in it, as with an id that is no hex.
+const UNKNOWN_VALUE: &str = "unknown variant";
+
 /// The JSON body.
 #[derive(Debug)]
 pub(crate) struct JsonBody<T>(pub(crate) T);
@@ -54,10 +58,12 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     parsed.map_err(|error| {
         // A wrong field may be found before the text turns out not to be JSON at all.
         let json = || serde_json::from_slice::<IgnoredAny>(bytes).is_ok();
-        let (code, what) = if error.is_data() && json() {
-            (ErrorCode::InvalidBody, "invalid body")
-        } else {
-            (ErrorCode::InvalidJson, "invalid JSON")
+        let (code, what) = match error.is_data() && json() {
+            true if error.to_string().starts_with(UNKNOWN_VALUE) => {
+                (ErrorCode::InvalidValue, "invalid value")
+            }
+            true => (ErrorCode::InvalidBody, "invalid body"),
+            false => (ErrorCode::InvalidJson, "invalid JSON"),
         };
         ApiError::new(code, format!("{what}: {error}"))
     })

@@ -16,7 +16,10 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use serde::de::IgnoredAny;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use x0x_api::{Body as Carries, Endpoint, ErrorCode, limits::MAX_DIRECT_BODY};
+use x0x_api::{
+    Body as Carries, Endpoint, ErrorCode,
+    limits::{MAX_BODIES, MAX_DIRECT_BODY},
+};
 
 use super::error::ApiError;
 
@@ -24,10 +27,8 @@ use super::error::ApiError;
 const BODY_PAUSE: Duration = Duration::from_secs(10);
 /// How long a body may take altogether.
 const BODY_TIME: Duration = Duration::from_secs(30);
-/// Bytes of a body that any request may hold; the number of connections bounds them.
+/// Bytes of a body that any request may hold besides [`MAX_BODIES`]; the number of connections bounds them.
 const FREE_BODY: usize = 64 * 1024;
-/// Most bytes beyond that which all bodies hold together while they arrive and are worked on.
-const MAX_BODIES: usize = 128 * 1024 * 1024;
 /// How long a body whose length was declared waits for its part of that. It is not read meanwhile.
 const ROOM_TIME: Duration = Duration::from_secs(2);
 /// How much of a refused body is read, so that the client gets to read why: the largest that any
@@ -137,7 +138,10 @@ async fn take(
     share: &mut Share,
 ) -> Result<Bytes, ApiError> {
     let too_large = || {
-        let text = format!("the body exceeds {} bytes", endpoint.max_body);
+        let text = match endpoint.max_body {
+            0 => "this request takes no body".to_owned(),
+            max => format!("the body exceeds {max} bytes"),
+        };
         ApiError::new(ErrorCode::PayloadTooLarge, text)
     };
     let empty = body.is_end_stream();
@@ -149,7 +153,9 @@ async fn take(
         return Ok(Bytes::new());
     }
     let declared = declared_length(headers).unwrap_or(0);
-    if declared > endpoint.max_body as u64 {
+    // Before any room is taken: requests that need no token take no body, so that nobody without the
+    // token takes the room of those with one.
+    if endpoint.max_body == 0 || declared > endpoint.max_body as u64 {
         return Err(too_large());
     }
     let no_room = || {

@@ -24,6 +24,8 @@ pub(crate) struct ApiMetrics {
     pub(crate) connections: Counter,
     /// Connections without a token that were closed to make room for newer ones.
     pub(crate) connections_evicted: Counter,
+    /// Connections closed because their client did not read.
+    pub(crate) connections_stuck: Counter,
     /// Frames that WebSocket sessions sent.
     pub(crate) ws_received: Counter,
     /// Frames written to WebSocket sessions.
@@ -41,6 +43,7 @@ impl Default for ApiMetrics {
             refused: ErrorCode::ALL.iter().map(|_| Counter::default()).collect(),
             connections: Counter::default(),
             connections_evicted: Counter::default(),
+            connections_stuck: Counter::default(),
             ws_received: Counter::default(),
             ws_sent: Counter::default(),
             ws_publishes_refused: Counter::default(),
@@ -68,6 +71,10 @@ impl ApiMetrics {
             self.connections_evicted.metric(
                 "api_connections_evicted",
                 "Connections without a token that were closed to make room for newer ones",
+            ),
+            self.connections_stuck.metric(
+                "api_connections_stuck",
+                "Connections closed because their client did not read",
             ),
             self.ws_received.metric("api_ws_received", "Frames from WebSocket clients"),
             self.ws_sent.metric("api_ws_sent", "Frames to WebSocket clients"),

@@ -16,8 +16,9 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpStream,
+    time::{Sleep, sleep},
 };
-use x0x_api::{ErrorBody, ErrorCode};
+use x0x_api::{ErrorBody, ErrorCode, limits::STUCK_AFTER};
 
 /// How long a client may take to read a refusal.
 const ANSWER_TIME: Duration = Duration::from_secs(1);
@@ -32,18 +33,45 @@ const BARE_HEADERS: [&[u8]; 3] = [b"connection: ", b"content-length: ", b"date: 
 const MAX_BARE: usize = 256;
 
 /// A connection's socket. It keeps the library's own refusal from the client, which is always the
-/// last thing that is written.
+/// last thing that is written. A client that takes nothing of what is written for a while has an end.
 #[derive(Debug)]
 pub(super) struct Watched {
     socket: TcpStream,
-    /// Not once the connection is a WebSocket: what it carries then is no HTTP.
+    /// Not once the connection is a WebSocket: what it carries then is no HTTP, and has a deadline of
+    /// its own.
     upgraded: Arc<AtomicBool>,
     withheld: Option<u16>,
+    /// Ends when the client has taken nothing for too long; there is none while it takes what it gets.
+    patience: Option<Pin<Box<Sleep>>>,
+    stuck: bool,
 }
 
 impl Watched {
     pub(super) fn new(socket: TcpStream, upgraded: Arc<AtomicBool>) -> Self {
-        Self { socket, upgraded, withheld: None }
+        Self { socket, upgraded, withheld: None, patience: None, stuck: false }
+    }
+
+    /// Whether it ended because the client took nothing for too long.
+    pub(super) const fn is_stuck(&self) -> bool {
+        self.stuck
+    }
+
+    /// Ends the patience with a client as soon as it takes something, and its connection when it does not.
+    fn hold_to_time(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if written.is_ready() || self.upgraded.load(Ordering::Relaxed) {
+            self.patience = None;
+            return written;
+        }
+        let patience = self.patience.get_or_insert_with(|| Box::pin(sleep(STUCK_AFTER)));
+        if patience.as_mut().poll(cx).is_pending() {
+            return written;
+        }
+        self.stuck = true;
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Where a refusal of the library begins in what is being written, and its status.
@@ -90,7 +118,8 @@ impl AsyncWrite for Watched {
             Some((start, _)) => buffer.get(..start).unwrap_or(buffer),
             None => buffer,
         };
-        Pin::new(&mut self.socket).poll_write(cx, wanted)
+        let written = Pin::new(&mut self.socket).poll_write(cx, wanted);
+        self.hold_to_time(cx, written)
     }
 
     fn poll_write_vectored(
@@ -104,7 +133,8 @@ impl AsyncWrite for Watched {
             let first = filled.next().map_or(&[][..], |buffer| buffer);
             return self.poll_write(cx, first);
         }
-        Pin::new(&mut self.socket).poll_write_vectored(cx, buffers)
+        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, buffers);
+        self.hold_to_time(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -124,11 +124,15 @@ async fn carry(
     let upgraded = Arc::new(AtomicBool::new(false));
     let watched = Watched::new(socket, Arc::clone(&upgraded));
     let service = TowerToHyperService::new(router);
+    let asking = pass.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(pass.clone());
+        asking.set_asking(true);
+        request.extensions_mut().insert(asking.clone());
         let (answer, upgraded) = (service.call(request), Arc::clone(&upgraded));
+        let asking = asking.clone();
         async move {
             let answer = answer.await?;
+            asking.set_asking(false);
             if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
                 upgraded.store(true, Ordering::Relaxed);
             }
@@ -144,6 +148,10 @@ async fn carry(
     let result = tokio::select! {
         result = &mut connection => result,
         () = stop.cancelled() => {
+            // Part of a head, or nothing: no answer is owed, and nobody waits for the rest.
+            if pass.is_silent() {
+                return;
+            }
             Pin::new(&mut connection).graceful_shutdown();
             (&mut connection).await
         }
@@ -154,6 +162,10 @@ async fn carry(
     // Nothing is left of a connection that was upgraded.
     let Some(parts) = connection.into_parts() else { return };
     let watched = parts.io.into_inner();
+    if watched.is_stuck() {
+        metrics.connections_stuck.inc();
+        return;
+    }
     let refused = refusal::reason(result.as_ref().err(), &watched, !parts.read_buf.is_empty());
     if let Some((code, text)) = refused {
         let status = StatusCode::from_u16(code.status()).unwrap_or_default();
@@ -165,35 +177,76 @@ async fn carry(
 #[cfg(test)]
 mod tests {
     use axum::routing::get;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        task::JoinHandle,
+    };
     use x0x_api::{ErrorBody, ErrorCode};
     use x0x_core::Tick;
 
     use super::*;
 
     const GOOD: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    /// Longer than anything may take here.
+    const AGES: Duration = Duration::from_secs(3600);
 
-    /// What a connection gets for these bytes until it is closed, a client's end left open.
-    async fn exchange(bytes: &str) -> String {
+    /// A connection that a server carries, and what the server counts.
+    async fn carried(router: Router, stop: CancellationToken) -> (TcpStream, JoinHandle<u64>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let served = tokio::spawn(async move {
             let (socket, _) = listener.accept().await.expect("a connection");
-            let connections = Connections::default();
-            let Admission::Taken { seat, .. } = connections.admit(Tick::ZERO) else {
+            let Admission::Taken { seat, .. } = Connections::default().admit(Tick::ZERO) else {
                 panic!("there is room");
             };
-            let router = Router::new().route("/", get(async || "fine"));
             let metrics = ApiMetrics::default();
-            carry(socket, router, &CancellationToken::new(), &metrics, seat.pass()).await;
+            carry(socket, router, &stop, &metrics, seat.pass()).await;
+            metrics.connections_stuck.value()
         });
-        let mut client = TcpStream::connect(address).await.expect("it listens");
+        (TcpStream::connect(address).await.expect("it listens"), served)
+    }
+
+    /// What a connection gets for these bytes until it is closed, a client's end left open.
+    async fn exchange(bytes: &str) -> String {
+        let router = Router::new().route("/", get(async || "fine"));
+        let (mut client, served) = carried(router, CancellationToken::new()).await;
         client.write_all(bytes.as_bytes()).await.expect("sent");
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.expect("text");
         drop(client);
         served.await.expect("it ends");
         answer
+    }
+
+    /// A stream whose client never reads does not keep its place for ever.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_is_let_go() {
+        let endless = || async {
+            let chunk = || Ok::<_, std::io::Error>(bytes::Bytes::from_static(&[b'x'; 65536]));
+            axum::body::Body::from_stream(futures_util::stream::repeat_with(chunk))
+        };
+        let router = Router::new().route("/", get(endless));
+        let (mut client, served) = carried(router, CancellationToken::new()).await;
+        client.write_all(GOOD.as_bytes()).await.expect("sent");
+        let stuck = tokio::time::timeout(AGES, served).await.expect("it ends");
+        assert_eq!(stuck.expect("no panic"), 1);
+        drop(client);
+    }
+
+    /// Whoever sent half a head without a token is owed nothing: the stop does not wait for the rest.
+    #[tokio::test(start_paused = true)]
+    async fn half_a_head_does_not_delay_the_stop() {
+        let stop = CancellationToken::new();
+        let router = Router::new().route("/", get(async || "fine"));
+        let (mut client, served) = carried(router, stop.clone()).await;
+        client.write_all(b"GET / HTTP/1.1\r\nHo").await.expect("sent");
+        tokio::time::sleep(HEAD_TIME / 10).await;
+        stop.cancel();
+        let mut answer = String::new();
+        // A reset is an end too.
+        let _ = client.read_to_string(&mut answer).await;
+        assert_eq!(answer, "", "it is not even told that it was slow");
+        served.await.expect("it ends");
     }
 
     fn assert_refused(answer: &str, code: ErrorCode) {

@@ -96,9 +96,13 @@ async fn abuse_body(api: &Api, endpoint: &Endpoint) {
         assert_refused(&what, &answer, ErrorCode::UnsupportedMediaType);
     }
     let headers = headers(api, endpoint, "Content-Type", "application/json");
+    let not_json = match endpoint.max_body {
+        0 => ErrorCode::PayloadTooLarge,
+        _ => ErrorCode::InvalidJson,
+    };
     for body in ["{", "{\"topic\":", "nonsense", "{}}", "\u{0}"] {
         let answer = api.send(method, &path, &headers, body.as_bytes()).await;
-        assert_refused(&format!("{method} {path} {body}"), &answer, ErrorCode::InvalidJson);
+        assert_refused(&format!("{method} {path} {body}"), &answer, not_json);
     }
     let what = format!("{method} {path} with a body over the limit");
     let declared = endpoint.max_body + 1;
@@ -160,13 +164,15 @@ async fn preflights_are_granted_to_own_names_only() {
     let preflight = async |origin: &str| {
         let mut headers = vec![("Host".to_owned(), api.address.to_string())];
         set(&mut headers, "Origin", origin);
-        set(&mut headers, "Access-Control-Request-Method", "POST");
+        set(&mut headers, "Access-Control-Request-Method", "PATCH");
         api.send("OPTIONS", "/publish", &headers, b"").await
     };
     let own = format!("http://localhost:{}", api.address.port());
     let answer = preflight(&own).await;
     assert_eq!(answer.status, 204);
     assert_eq!(answer.header("access-control-allow-origin"), Some(own.as_str()));
+    let methods = answer.header("access-control-allow-methods");
+    assert_eq!(methods, Some("DELETE, GET, PATCH, POST"));
     for origin in ["null", "http://localhost.evil.example", "http://localhost"] {
         assert_refused(origin, &preflight(origin).await, ErrorCode::ForbiddenOrigin);
     }

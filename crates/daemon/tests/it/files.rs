@@ -160,6 +160,12 @@ async fn what_cannot_be_done_is_told() {
     })
     .await;
     assert!(transfer(&bob.api, &silent).await.is_none());
+    // Whoever is blocked is not offered any longer what was.
+    let blocked = json!({"agent_id": to, "level": "blocked"});
+    assert_eq!(alice.api.post("/contacts/trust", &blocked).await.status, 200);
+    state(&alice.api, &silent, "failed").await;
+    let told = transfer(&alice.api, &silent).await.expect("known");
+    assert_eq!(told["error"], json!("the agent is blocked"));
     stop(nodes).await;
 }
 
@@ -325,4 +331,34 @@ async fn a_web_socket_session_watches_transfers() {
         while session.next().await["state"] != "complete" {}
     }
     stop(nodes).await;
+}
+
+/// Whoever talks an agent into sending files does not get its keys, its token or its mail.
+#[tokio::test]
+async fn keys_and_state_are_never_sent() {
+    let node = Node::start(&[]).await;
+    let base = node.directory.path();
+    let to = "ab".repeat(32);
+    let second = base.join("harmless.txt");
+    fs::hard_link(base.join("identity/machine.key"), &second).expect("made");
+    let never = [
+        base.join("identity/machine.key"),
+        base.join("identity/agent.key"),
+        base.join("data/api-token"),
+        base.join("data/x0x.db"),
+        base.join("data/../identity/machine.key"),
+        second,
+        "/proc/self/environ".into(),
+    ];
+    for path in never {
+        assert!(path.exists(), "{}", path.display());
+        let answer = node.api.post("/files/send", &json!({"agent_id": to, "path": path})).await;
+        let code = (answer.status, answer.json()["code"].clone());
+        assert_eq!(code, (403, json!(ErrorCode::ForbiddenFile.as_str())), "{}", path.display());
+    }
+    let downloads = base.join("data/downloads");
+    fs::create_dir_all(&downloads).expect("made");
+    fs::write(downloads.join("theirs"), "x").expect("written");
+    send(&node.api, &to, &downloads.join("theirs")).await;
+    stop(vec![node]).await;
 }

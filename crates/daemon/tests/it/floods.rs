@@ -107,6 +107,31 @@ async fn unfinished_bodies_are_bounded_together() {
     stop(vec![node]).await;
 }
 
+/// Bodies that nobody with a token sent take no room from those that somebody did.
+#[tokio::test]
+async fn bodies_without_a_token_take_no_room() {
+    let node = Node::start(&[]).await;
+    let head = format!(
+        "GET /health HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{{",
+        node.api.address,
+        1024 * 1024
+    );
+    let mut open = Vec::new();
+    for _ in 0..160 {
+        let mut socket = connect(&node.api).await;
+        socket.write_all(head.as_bytes()).await.expect("sent");
+        open.push(socket);
+    }
+    // Each of them has been taken by now: connections are taken in turn.
+    let payload = "A".repeat(512 * 1024);
+    let body = serde_json::json!({"topic": "t", "payload": payload});
+    let answer = node.api.post("/publish", &body).await;
+    assert_ne!(answer.json()["code"], "busy", "{answer:?}");
+    drop(open);
+    stop(vec![node]).await;
+}
+
 /// Masked with zeros, which is allowed, so that the payload is what it says.
 fn ping() -> Vec<u8> {
     let mut frame = vec![0x89, 0x80 | 125, 0, 0, 0, 0];

@@ -66,9 +66,7 @@ async fn forged_replayed_and_ended_announcements_name_nobody() {
 async fn hellos_and_certificates_that_prove_nothing_are_refused() {
     let victim = Node::start(&[]).await;
     let past = WallTime::from_millis(now().as_millis() - 9 * DAY.as_millis() as u64);
-    let at = |n: u64, since| {
-        SignedBinding::issue(&key(3), machine(n), since, DAY).encode()
-    };
+    let at = |n: u64, since| SignedBinding::issue(&key(3), machine(n), since, DAY).encode();
     let mut altered = at(123, now()).to_vec();
     let last = altered.len() - 1;
     altered[last] ^= 1;

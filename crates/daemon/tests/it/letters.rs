@@ -141,3 +141,42 @@ async fn a_hundred_letters_arrive_once_and_in_order_when_their_sender_is_gone() 
         within("the daemon stops", node.daemon.shutdown()).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_is_not_left_with_others_says_why() {
+    let folder = || tempfile::tempdir().expect("a temporary directory");
+    let holder = start(folder(), &[]).await;
+    let hub = address_of(&holder.api).await;
+    let recipient = start(folder(), &hub).await;
+    let sender = start(folder(), &hub).await;
+    eventually("mailboxes", || async { letters(&sender.api, "/mailboxes").await == 2 }).await;
+    let to = recipient.agent_id();
+    within("the recipient goes", recipient.daemon.shutdown()).await;
+    let nobody = "ab".repeat(32);
+    let large = "x".repeat(300 * 1024);
+    let queued = async |agent: &str, text: &str| {
+        let body = json!({"agent_id": agent, "payload": base64(text), "queue": true});
+        let answer = sender.api.post("/direct/send", &body).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        format!("/direct/messages/{}", answer.json()["request_id"].as_str().expect("an id"))
+    };
+    let expected = [
+        (queued(&to, "small").await, None),
+        (queued(&to, &large).await, Some("too_large")),
+        (queued(&to, "small again").await, Some("behind_too_large")),
+        (queued(&nobody, "small").await, Some("no_mailbox")),
+    ];
+    for (path, why) in &expected {
+        eventually("it says why", || async {
+            let status = sender.api.get(path).await.json();
+            match why {
+                None => status["state"] == "held" && status.get("not_left").is_none(),
+                Some(why) => status["not_left"] == **why,
+            }
+        })
+        .await;
+    }
+    for node in [sender, holder] {
+        within("the daemon stops", node.daemon.shutdown()).await;
+    }
+}

@@ -80,6 +80,34 @@ async fn any_of_ten_in_a_line_finds_any() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_reaches_an_agent_that_is_at_another_port_now() {
+    let mut nodes = Node::cluster(3).await;
+    let (bob, alice) = (nodes.pop().expect("three"), nodes.pop().expect("three"));
+    let hub = nodes[0].daemon.agent().local_addresses();
+    let id = bob.agent_id();
+    let send = async |text: &str| {
+        let payload = data_encoding::BASE64.encode(text.as_bytes());
+        let body = json!({ "agent_id": id, "payload": payload });
+        alice.api.post("/direct/send", &body).await
+    };
+    assert_eq!(send("before").await.status, 200);
+    let before = bob.daemon.agent().local_addresses();
+    let Node { daemon, directory, .. } = bob;
+    daemon.shutdown().await;
+    eventually("gone", || async { alice.daemon.agent().connected_agents().len() < 2 }).await;
+
+    let mut config = x0x_daemon::Config::isolated(directory.path());
+    config.bootstrap_peers = hub;
+    let bob = Node::start_in(directory, config).await;
+    assert_ne!(bob.daemon.agent().local_addresses(), before);
+    let met = || async { bob.api.peers().await >= 1 };
+    eventually("it is back", met).await;
+    eventually("a message arrives", || async { send("after").await.status == 200 }).await;
+    nodes.extend([alice, bob]);
+    stop(nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn agents_are_shown_by_machine() {
     let nodes = Node::cluster(2).await;
     let (api, other) = (&nodes[0].api, nodes[1].agent_id());

@@ -125,7 +125,11 @@ async fn a_letter_waits_for_its_recipient_and_is_followed() {
         let mut body = json!({ "agent_id": to, "payload": base64("hello") });
         body[field] = if field == "read_receipt" { json!(true) } else { json!(60) };
         let answer = one.api.post("/direct/send", &body).await;
-        assert_eq!((answer.status, &answer.json()["code"]), (400, &json!("bad_request")), "{field}");
+        assert_eq!(
+            (answer.status, &answer.json()["code"]),
+            (400, &json!("bad_request")),
+            "{field}"
+        );
     }
     // One for an agent that nobody knows can be taken back.
     let nobody = "7".repeat(64);
@@ -137,6 +141,12 @@ async fn a_letter_waits_for_its_recipient_and_is_followed() {
     assert_eq!(found["messages"][0]["sent"], true);
     let found = two.api.get("/history?q=hello").await.json();
     assert_eq!(found["messages"].as_array().map(Vec::len), Some(1));
+    let path = format!("/history?q=hello%0Ahello&before={}", u64::MAX);
+    assert_eq!(two.api.get(&path).await.json(), found, "the end of time is after all");
+    for query in ["%00", "hello%00", "%1B%5B2J"] {
+        let answer = two.api.get(&format!("/history?q={query}")).await;
+        assert_eq!((answer.status, &answer.json()["code"]), (400, &json!("invalid_query")));
+    }
     stop(std::mem::take(&mut nodes)).await;
 }
 
@@ -320,11 +330,17 @@ async fn a_full_disk_is_told_and_passes() {
     assert_eq!((refused.status, refused.json()["code"].clone()), (507, json!("storage_full")));
     let refused = send(false).await;
     assert_eq!((refused.status, refused.json()["code"].clone()), (503, json!("recipient_busy")));
+    let friend = json!({"agent_id": "7".repeat(64), "trust_level": "known"});
+    let refused = api.post("/contacts", &friend).await;
+    assert_eq!((refused.status, refused.json()["code"].clone()), (507, json!("storage_full")));
     assert_eq!(api.get("/health").await.status, 200);
     std::fs::remove_file(&ballast).expect("removed");
     let passes = || async { send(true).await.status == 200 };
     eventually("there is room again", passes).await;
     assert_eq!(send(false).await.status, 200);
+    assert_eq!(api.get("/contacts").await.json()["contacts"], json!([]), "nothing is half there");
+    let kept = api.post("/contacts", &friend).await;
+    assert!(kept.status < 300, "{kept:?}");
     stop(vec![node]).await;
     drop(disk);
 }

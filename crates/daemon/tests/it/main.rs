@@ -2,6 +2,7 @@
 
 mod abuse;
 mod api;
+mod background;
 mod clients;
 mod cluster;
 mod events;

@@ -138,6 +138,10 @@ async fn contacts_survive_a_restart_and_pins_hold() {
     assert_eq!(patch(&alice.api, &format!("/contacts/{b}"), &update).await.status, 200);
     let refused = patch(&alice.api, &format!("/contacts/{b}"), &json!({"level": "known"})).await;
     assert_eq!(refused.status, 422, "unknown fields are refused");
+    for wrong in [json!({"trust_level": "friend"}), json!({"identity_type": "famous"})] {
+        let refused = patch(&alice.api, &format!("/contacts/{b}"), &wrong).await;
+        assert_eq!((refused.status, &refused.json()["code"]), (400, &json!("invalid_value")));
+    }
     let before = alice.api.get("/contacts").await.json();
     assert_eq!(before["contacts"][0]["trust_level"], "known");
 

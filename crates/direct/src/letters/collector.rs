@@ -7,10 +7,14 @@
 //!
 //! What a holder lists proves nothing, not even whose mailbox a letter lay in. So a letter is known by
 //! mailbox and digest: who lists it in a wrong mailbox does not touch the one in the right mailbox.
+//!
+//! Each sender has a share of what is remembered, of what is fetched at once, and of the memory for
+//! letters that wait for others. One that leaves more than its share is in nobody's way.
 
 mod blame;
 mod event;
 mod lane;
+mod share;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -20,10 +24,10 @@ use std::{
 
 use x0x_core::{AgentId, Machine, MachineId, Tick, WallTime};
 
-pub use self::event::{CollectorInput, CollectorOutput, Gap, Taken};
+pub use self::event::{CollectorInput, CollectorOutput, Gap, Mailbox, Taken};
 use self::{
     blame::MAX_BROKEN,
-    lane::{Lane, Next},
+    lane::{Added, Lane, Next},
 };
 use super::{
     config::LettersConfig,
@@ -38,10 +42,17 @@ mod tests;
 
 /// Letters known at once, those that were delivered included; of these the oldest are forgotten.
 pub const MAX_COLLECTED: usize = 4096;
-/// Payload bytes of letters that wait for others.
+/// Letters of one sender that are not settled; its others are listed again later.
+pub const MAX_SENDER_COLLECTED: usize = 1024;
+/// Payload bytes of letters that wait for others. Past it, the sender with the most yields.
 pub const MAX_WAITING_BYTES: usize = 32 * 1024 * 1024;
+/// Those of one sender: sixteen of the largest. What was written last is dropped, and fetched again when
+/// it is its turn.
+pub const MAX_SENDER_WAITING_BYTES: usize = 4 * 1024 * 1024;
 /// Letters fetched from one holder at once.
 const FETCH_WINDOW: usize = 4;
+/// Letters of one sender that are fetched at once.
+const MAX_SENDER_FETCHES: usize = 16;
 /// How long a holder may take to give a letter.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(20);
 /// Letters of one holder that are not settled; it lists the others when it is asked again.
@@ -56,8 +67,8 @@ const MAX_ASKED_HOLDERS: usize = 1024;
 /// Gaps remembered; the oldest goes.
 const MAX_GAPS: usize = 64;
 
-/// The sender of letters and the period of the mailbox that they lie in.
-type Mailbox = (AgentId, u64);
+/// An agent on a machine.
+type Sender = (AgentId, MachineId);
 /// A letter in a mailbox.
 type Key = (Mailbox, Digest);
 
@@ -65,7 +76,7 @@ type Key = (Mailbox, Digest);
 enum Stage {
     Listed,
     Fetching(MachineId, Tick),
-    /// Opened, and waiting for its turn.
+    /// Opened: its lane knows of it.
     Opened,
     /// Settled: to be deleted wherever it is.
     Done,
@@ -99,6 +110,13 @@ struct Holding {
     settled: bool,
 }
 
+impl Holding {
+    /// Whether something may be fetched from it now.
+    const fn has_room(&self) -> bool {
+        self.connected && self.fetching < FETCH_WINDOW
+    }
+}
+
 /// See the module documentation.
 #[derive(Debug)]
 pub struct Collector {
@@ -112,8 +130,9 @@ pub struct Collector {
     /// no mailbox.
     fetching: BTreeMap<(MachineId, Digest), Mailbox>,
     done: VecDeque<Key>,
-    lanes: BTreeMap<(AgentId, MachineId), Lane>,
-    waiting_bytes: usize,
+    lanes: BTreeMap<Sender, Lane>,
+    /// Whose letter was fetched last.
+    turn: Option<AgentId>,
     gaps: VecDeque<Gap>,
     outputs: VecDeque<CollectorOutput>,
 }
@@ -131,7 +150,7 @@ impl Collector {
             fetching: BTreeMap::new(),
             done: VecDeque::new(),
             lanes: BTreeMap::new(),
-            waiting_bytes: 0,
+            turn: None,
             gaps: VecDeque::new(),
             outputs: VecDeque::new(),
         }
@@ -142,9 +161,9 @@ impl Collector {
         self.gaps.iter()
     }
 
-    /// The sender of a letter that is being fetched from a machine, and the period of its mailbox.
+    /// The mailbox of a letter that is being fetched from a machine.
     #[must_use]
-    pub fn fetching(&self, peer: MachineId, digest: Digest) -> Option<(AgentId, u64)> {
+    pub fn fetching(&self, peer: MachineId, digest: Digest) -> Option<Mailbox> {
         self.fetching.get(&(peer, digest)).copied()
     }
 
@@ -181,19 +200,13 @@ impl Collector {
         (holder.expected, holder.more, holder.settled) = (0, false, false);
         holder.broken.clear();
         self.fetching.retain(|(from, _), _| *from != peer);
-        let mut gone = Vec::new();
-        for (key, item) in &mut self.items {
+        for item in self.items.values_mut() {
             item.holders.remove(&peer);
             if matches!(item.stage, Stage::Fetching(from, _) if from == peer) {
                 item.stage = Stage::Listed;
             }
-            if item.stage == Stage::Listed && item.holders.is_empty() {
-                gone.push(*key);
-            }
         }
-        for key in gone {
-            self.items.remove(&key);
-        }
+        self.drop_orphans(now);
         self.fetch(now);
     }
 
@@ -215,7 +228,7 @@ impl Collector {
         &mut self,
         now: Tick,
         peer: MachineId,
-        letters: Vec<(AgentId, u64, Digest, bool)>,
+        letters: Vec<(Mailbox, Digest, bool)>,
         more: bool,
     ) {
         let Some(holder) = self.holders.get_mut(&peer) else { return };
@@ -230,7 +243,7 @@ impl Collector {
         if std::mem::take(&mut holder.unanswered) > 0 {
             holder.ask_at = holder.asked.map(|asked| asked + self.config.ask_interval);
         }
-        for (mailbox, digests) in self.sort(peer, letters) {
+        for (mailbox, digests) in self.sort(now, peer, letters) {
             self.delete(peer, mailbox, &digests);
             if let Some(holder) = self.holders.get_mut(&peer) {
                 holder.settled = true;
@@ -243,13 +256,13 @@ impl Collector {
     /// Remembers who has which letter. What of them is to be deleted.
     fn sort(
         &mut self,
+        now: Tick,
         peer: MachineId,
-        letters: Vec<(AgentId, u64, Digest, bool)>,
+        letters: Vec<(Mailbox, Digest, bool)>,
     ) -> BTreeMap<Mailbox, Vec<Digest>> {
         let mut delete: BTreeMap<Mailbox, Vec<Digest>> = BTreeMap::new();
-        let mut open = self.open_at(peer).count();
-        for (from, period, digest, wanted) in letters {
-            let mailbox = (from, period);
+        let (mut open, mut open_of) = (self.open_at(peer).count(), self.open());
+        for (mailbox, digest, wanted) in letters {
             let key = (mailbox, digest);
             if let Some(item) = self.items.get_mut(&key)
                 && (item.stage == Stage::Done || item.holders.contains(&peer))
@@ -273,9 +286,12 @@ impl Collector {
                 holder.more = true;
                 continue;
             }
-            if !self.items.contains_key(&key) && !self.has_room() {
+            if !self.items.contains_key(&key) && !self.has_room(now, mailbox.from, &mut open_of) {
                 // It is listed again, to who asks again.
-                break;
+                if let Some(holder) = self.holders.get_mut(&peer) {
+                    holder.more = true;
+                }
+                continue;
             }
             open += 1;
             let fresh = || Item { holders: BTreeSet::new(), stage: Stage::Listed };
@@ -288,15 +304,6 @@ impl Collector {
     fn open_at(&self, peer: MachineId) -> impl Iterator<Item = &Item> {
         let open = move |item: &&Item| item.stage != Stage::Done && item.holders.contains(&peer);
         self.items.values().filter(open)
-    }
-
-    /// Makes room for one more letter by forgetting one that was settled.
-    fn has_room(&mut self) -> bool {
-        while self.items.len() >= MAX_COLLECTED {
-            let Some(oldest) = self.done.pop_front() else { return false };
-            self.items.remove(&oldest);
-        }
-        true
     }
 
     fn delete(&mut self, peer: MachineId, mailbox: Mailbox, digests: &[Digest]) {
@@ -318,31 +325,6 @@ impl Collector {
         }
     }
 
-    /// Fetches what may be fetched now.
-    fn fetch(&mut self, now: Tick) {
-        if self.waiting_bytes >= MAX_WAITING_BYTES {
-            return;
-        }
-        for ((mailbox, digest), item) in &mut self.items {
-            if item.stage != Stage::Listed {
-                continue;
-            }
-            let ready = |peer: &&MachineId| {
-                let holder = self.holders.get(*peer);
-                holder.is_some_and(|holder| holder.connected && holder.fetching < FETCH_WINDOW)
-                    && !self.fetching.contains_key(&(**peer, *digest))
-            };
-            let Some(peer) = item.holders.iter().find(ready).copied() else { continue };
-            if let Some(holder) = self.holders.get_mut(&peer) {
-                holder.fetching += 1;
-            }
-            item.stage = Stage::Fetching(peer, now + FETCH_TIMEOUT);
-            let (mailbox, digest) = (*mailbox, *digest);
-            self.fetching.insert((peer, digest), mailbox);
-            self.outputs.push_back(CollectorOutput::Fetch { peer, mailbox, digest });
-        }
-    }
-
     /// Ends a fetch; none when the letter was not being fetched from that machine.
     fn fetched(&mut self, peer: MachineId, digest: Digest) -> Option<Key> {
         let key = (self.fetching.remove(&(peer, digest))?, digest);
@@ -356,32 +338,46 @@ impl Collector {
     fn opened(&mut self, now: Tick, peer: MachineId, digest: Digest, letter: Box<Opened>) {
         let Some(key) = self.fetched(peer, digest) else { return };
         self.metrics.opened.inc();
-        let from = (letter.from(), letter.machine());
-        let lane = self.lanes.entry(from).or_default();
-        let len = letter.draft.payload.len();
-        if lane.add(now, key, letter) {
-            self.waiting_bytes += len;
-            if let Some(item) = self.items.get_mut(&key) {
-                item.stage = Stage::Opened;
+        let from = key.0.sender();
+        let left =
+            letter.draft.expires_at.as_millis().saturating_sub(self.wall_at(now).as_millis());
+        let expires = now + Duration::from_millis(left);
+        // The same message in another cover is not needed.
+        let needless = match self.lanes.entry(from).or_default().add(now, key, letter, expires) {
+            Added::Waits { instead_of } => {
+                if let Some(item) = self.items.get_mut(&key) {
+                    item.stage = Stage::Opened;
+                }
+                instead_of
             }
-        } else {
-            // The same message in another cover.
+            Added::Duplicate => Some(key),
+        };
+        if let Some(needless) = needless {
             self.metrics.duplicates.inc();
-            self.settle(now, key);
+            self.settle(now, needless);
         }
         self.advance(now, from);
+        self.trim(now, from.0);
         self.fetch(now);
     }
 
     /// The letter is not needed any more in this mailbox, at whichever holder.
     fn settle(&mut self, now: Tick, key: Key) {
         let Some(item) = self.items.get_mut(&key) else { return };
-        if std::mem::replace(&mut item.stage, Stage::Done) == Stage::Done {
+        let before = std::mem::replace(&mut item.stage, Stage::Done);
+        if before == Stage::Done {
             return;
         }
         let holders = item.holders.clone();
-        self.done.push_back(key);
         let (mailbox, digest) = key;
+        if let Stage::Fetching(peer, _) = before {
+            // Its answer is not waited for.
+            self.fetching.remove(&(peer, digest));
+            if let Some(holder) = self.holders.get_mut(&peer) {
+                holder.fetching = holder.fetching.saturating_sub(1);
+            }
+        }
+        self.done.push_back(key);
         for peer in holders {
             let Some(holder) = self.holders.get_mut(&peer).filter(|holder| holder.connected) else {
                 continue;
@@ -397,19 +393,45 @@ impl Collector {
         if let Some(item) = self.items.get_mut(&key) {
             item.holders.remove(&peer);
             if item.holders.is_empty() {
-                self.items.remove(&key);
+                self.unknown(now, &key);
             }
         }
         self.fetch(now);
         self.ask_for_more(now, peer);
     }
 
-    fn advance(&mut self, now: Tick, from: (AgentId, MachineId)) {
-        let wall = self.wall_at(now);
-        let Some(lane) = self.lanes.get_mut(&from) else { return };
-        while let Some(next) = lane.next(now, wall, self.config.hole_patience) {
+    /// A letter is known no more.
+    fn unknown(&mut self, now: Tick, key: &Key) {
+        self.items.remove(key);
+        self.unlane(now, key);
+    }
+
+    /// Takes a letter out of its lane, and lets that go on without it.
+    fn unlane(&mut self, now: Tick, key: &Key) {
+        let from = key.0.sender();
+        if self.lanes.get_mut(&from).is_some_and(|lane| lane.forget(key)) {
+            self.advance(now, from);
+        }
+    }
+
+    /// Goes on with a lane, until there is something to wait for. One without letters ends.
+    fn advance(&mut self, now: Tick, from: Sender) {
+        let (wall, patience) = (self.wall_at(now), self.config.hole_patience);
+        let next = |lanes: &mut BTreeMap<Sender, Lane>| {
+            lanes.get_mut(&from).and_then(|lane| lane.next(now, wall, patience))
+        };
+        while let Some(next) = next(&mut self.lanes) {
             match next {
                 Next::Ask(id) => self.outputs.push_back(CollectorOutput::Knows { from, id }),
+                Next::Fetch(key) => {
+                    if let Some(item) = self.items.get_mut(&key) {
+                        item.stage = Stage::Listed;
+                    }
+                }
+                Next::Expired(key) => {
+                    self.metrics.lapsed.inc();
+                    self.settle(now, key);
+                }
                 Next::Deliver { letter, without } => {
                     if let Some(missing) = without {
                         self.metrics.gaps.inc();
@@ -423,9 +445,12 @@ impl Collector {
                 }
             }
         }
+        if self.lanes.get(&from).is_some_and(Lane::is_empty) {
+            self.lanes.remove(&from);
+        }
     }
 
-    fn delivered(&mut self, now: Tick, from: (AgentId, MachineId), id: MessageId, taken: Taken) {
+    fn delivered(&mut self, now: Tick, from: Sender, id: MessageId, taken: Taken) {
         let Some(lane) = self.lanes.get_mut(&from) else { return };
         let counter = match taken {
             Taken::Stored => &self.metrics.delivered,
@@ -434,13 +459,12 @@ impl Collector {
             Taken::Busy => &self.metrics.busy,
         };
         counter.inc();
-        if let Some((key, len)) = lane.delivered(now, id, taken != Taken::Busy) {
-            self.waiting_bytes = self.waiting_bytes.saturating_sub(len);
+        if let Some(key) = lane.delivered(now, id, taken != Taken::Busy) {
             self.settle(now, key);
         }
         self.advance(now, from);
-        if self.lanes.get(&from).is_some_and(Lane::is_empty) {
-            self.lanes.remove(&from);
+        if taken == Taken::Busy {
+            self.drop_orphans(now);
         }
         self.fetch(now);
     }
@@ -479,6 +503,7 @@ impl Machine for Collector {
                     lane.answered(now, id, known);
                 }
                 self.advance(now, from);
+                self.fetch(now);
             }
             CollectorInput::Delivered { from, id, taken } => {
                 self.delivered(now, from, id, taken);
@@ -505,6 +530,7 @@ impl Machine for Collector {
         for from in lanes {
             self.advance(now, from);
         }
+        self.fetch(now);
         self.ask(now);
     }
 

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 /// Agents whose grants are kept here; the one that was heard of longest ago goes.
 pub const MAX_GRANTS: usize = 1024;
-/// Agents that were given a mailbox; the one that was met longest ago goes, strangers first.
+/// Agents on machines that were given a mailbox; the one that was met longest ago goes, strangers first.
 pub const MAX_CORRESPONDENTS: usize = 1024;
+/// Machines of one agent among them; the one on which it was met longest ago goes.
+pub const MAX_MACHINES: usize = 4;
 
 /// Settings of letters.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,21 +1,29 @@
 //! Leaving letters with holders, as a pure machine: for whom, when, and with whom.
 //!
 //! Letters of one recipient are left in their order, each with a few holders: one is begun when the one
-//! before it has at least one. Contacts come first, then the machines that suit the recipient's mailbox
-//! best, so that sender and recipient think of the same ones without having talked about it.
+//! before it has at least one. Contacts come first. Of strangers, one is the machine that suits the
+//! recipient's mailbox best, so that sender and recipient think of the same one without having talked
+//! about it; as ranks can be ground by whoever knows the mailbox, the others are taken by lot.
 
+mod choice;
+mod copies;
 mod event;
+mod lane;
 
 use std::{
-    cmp::Reverse,
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
-use x0x_core::{AgentId, Machine, MachineId, Tick};
+use x0x_core::{AgentId, Machine, MachineId, SeededRng, Tick, TokenBucket, WallTime};
+use x0x_identity::Pickup;
 
-pub use self::event::{DepositorInput, DepositorOutput, PendingEntry};
+pub use self::event::{Deposit, DepositorInput, DepositorOutput, NotLeft, PendingEntry};
+use self::{
+    choice::drawn,
+    lane::{Current, LAST_PAUSE, Lane, Obstacle, SOON, Stage, Work},
+};
 use super::{
     config::LettersConfig,
     letter::{After, MAX_LETTER_PAYLOAD},
@@ -36,25 +44,19 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Mailboxes that are full at some holder, as far as it is remembered; of more, the one that may be tried
 /// again first is forgotten.
 const MAX_FULL_TAGS: usize = 4096;
+/// Holders that are not asked for a while; of more, the one that may be asked again first is forgotten.
+const MAX_REFUSED: usize = 1024;
 /// How long a holder that refused is not asked.
 const REFUSED_FOR: Duration = Duration::from_secs(600);
-/// The first pause after letters found too few holders; it doubles each time.
-const FIRST_PAUSE: Duration = Duration::from_secs(10);
-const LAST_PAUSE: Duration = Duration::from_secs(600);
-/// How soon letters are looked at when there is something new.
-const SOON: Duration = Duration::from_millis(500);
+/// How long one is not asked at which this machine's share of the day is used.
+const SHARE_USED_FOR: Duration = Duration::from_secs(3600);
+/// Searches for holders: a few at once, then one in half a minute, for all recipients together.
+const SEARCHES: (u32, Duration) = (4, Duration::from_secs(30));
 
 /// How well a machine suits a mailbox as a place for its letters: the higher the better.
 #[must_use]
 pub fn place_rank(places: &[u8; 32], machine: &MachineId) -> [u8; 32] {
     *blake3::keyed_hash(places, machine.as_bytes()).as_bytes()
-}
-
-#[derive(Debug)]
-struct Known {
-    standing: Standing,
-    /// Until when it is not asked.
-    refused_until: Option<Tick>,
 }
 
 /// A message that has copies with holders.
@@ -63,45 +65,7 @@ struct HeldOut {
     to: AgentId,
     /// What it says goes before it, if that is known.
     after: Option<MessageId>,
-    copies: BTreeMap<MachineId, Digest>,
-}
-
-/// The letter that is being left.
-#[derive(Debug)]
-struct Current {
-    digest: Option<Digest>,
-    after: Option<MessageId>,
-    asked: BTreeSet<MachineId>,
-    deadline: Tick,
-}
-
-#[derive(Debug)]
-struct Work {
-    letters: VecDeque<PendingEntry>,
-    before: Option<After>,
-    places: [u8; 32],
-    current: Option<Current>,
-    /// Some letter has fewer holders than it should.
-    lacking: bool,
-    /// Some letter could not be sealed.
-    unsealed: bool,
-}
-
-#[derive(Debug)]
-enum Stage {
-    Waiting(Tick),
-    Looking,
-    Working(Work),
-}
-
-#[derive(Debug)]
-struct Lane {
-    stage: Stage,
-    failures: u32,
-    /// When to look again at the latest, since something was posted while letters were being left.
-    posted: Option<Tick>,
-    /// It looks sooner than its failures would have it.
-    hurried: bool,
+    copies: BTreeMap<MachineId, Deposit>,
 }
 
 /// See the module documentation.
@@ -109,27 +73,41 @@ struct Lane {
 pub struct Depositor {
     config: LettersConfig,
     metrics: Arc<LettersMetrics>,
+    rng: SeededRng,
+    /// Wall time at some tick.
+    wall: (Tick, WallTime),
     lanes: BTreeMap<AgentId, Lane>,
-    peers: BTreeMap<MachineId, Known>,
+    /// Machines with a session, and how they stand.
+    peers: BTreeMap<MachineId, Standing>,
+    /// Who is not asked, and until when: see [`MAX_REFUSED`].
+    refused: BTreeMap<MachineId, Tick>,
+    searches: TokenBucket,
     /// Holders that take no more for some recipient, and until when they are not asked: see
     /// [`MAX_FULL_TAGS`].
     full_tags: BTreeMap<(AgentId, MachineId), Tick>,
     /// As large as the outbox.
     held_out: BTreeMap<MessageId, HeldOut>,
+    /// When copies lapse.
+    lapses: BTreeSet<(WallTime, MessageId, MachineId)>,
     outputs: VecDeque<DepositorOutput>,
 }
 
 impl Depositor {
-    /// Has left nothing yet.
+    /// Has left nothing yet. Holders are drawn by `seed`, which must not be known to others.
     #[must_use]
-    pub const fn new(config: LettersConfig, metrics: Arc<LettersMetrics>) -> Self {
+    pub fn new(config: LettersConfig, metrics: Arc<LettersMetrics>, seed: [u8; 32]) -> Self {
         Self {
             config,
             metrics,
+            rng: SeededRng::from_seed(seed),
+            wall: (Tick::ZERO, WallTime::default()),
             lanes: BTreeMap::new(),
             peers: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            searches: TokenBucket::new(SEARCHES.0, SEARCHES.1, Tick::ZERO),
             full_tags: BTreeMap::new(),
             held_out: BTreeMap::new(),
+            lapses: BTreeSet::new(),
             outputs: VecDeque::new(),
         }
     }
@@ -138,6 +116,16 @@ impl Depositor {
     #[must_use]
     pub fn holders(&self, id: &MessageId) -> usize {
         self.held_out.get(id).map_or(0, |held| held.copies.len())
+    }
+
+    /// Why a message to an agent, by its number, is not left with others, as far as that is known.
+    #[must_use]
+    pub fn not_left(&self, to: &AgentId, number: u64) -> Option<NotLeft> {
+        match self.lanes.get(to)?.obstacle? {
+            Obstacle::NoMailbox => Some(NotLeft::NoMailbox),
+            Obstacle::TooLarge(large) if large == number => Some(NotLeft::TooLarge),
+            Obstacle::TooLarge(large) => (large < number).then_some(NotLeft::BehindTooLarge),
+        }
     }
 
     /// The messages that holders have, their recipients, and how many holders each has.
@@ -152,8 +140,14 @@ impl Depositor {
         }
         let due = now + self.config.deposit_after;
         let stage = Stage::Waiting(due);
-        let fresh = Lane { stage, failures: 0, posted: None, hurried: false };
-        self.lanes.entry(to).or_insert(fresh);
+        self.lanes.entry(to).or_insert(Lane {
+            stage,
+            obstacle: None,
+            failures: 0,
+            looked: None,
+            posted: None,
+            hurried: false,
+        });
     }
 
     /// Looks at a lane no later than this, or as soon as what goes on is done.
@@ -185,6 +179,7 @@ impl Depositor {
         now: Tick,
         to: AgentId,
         letters: Vec<PendingEntry>,
+        granted: bool,
         places: Option<[u8; 32]>,
     ) {
         let looking = |lane: &Lane| matches!(lane.stage, Stage::Looking);
@@ -203,43 +198,16 @@ impl Depositor {
             return;
         }
         let Some(lane) = self.lanes.get_mut(&to) else { return };
-        let Some(places) = places else {
+        lane.obstacle = (!granted).then_some(Obstacle::NoMailbox);
+        if !granted {
             lane.stage = Stage::Waiting(now + LAST_PAUSE);
             return;
-        };
+        }
         let letters = letters.into();
         let (lacking, unsealed) = (false, false);
         let work = Work { letters, before: None, places, current: None, lacking, unsealed };
         lane.stage = Stage::Working(work);
         self.step(now, to);
-    }
-
-    /// Who may be asked to hold a message, the best first.
-    fn candidates(
-        &self,
-        now: Tick,
-        to: AgentId,
-        id: &MessageId,
-        places: &[u8; 32],
-    ) -> Vec<MachineId> {
-        let holders = self.held_out.get(id);
-        let willing = |peer: &MachineId, known: &Known| {
-            known.standing != Standing::Unwanted
-                && known.refused_until.is_none_or(|until| until <= now)
-                && self.full_tags.get(&(to, *peer)).is_none_or(|until| *until <= now)
-                && holders.is_none_or(|held| !held.copies.contains_key(peer))
-        };
-        let mut found: Vec<_> = self
-            .peers
-            .iter()
-            .filter(|(peer, known)| willing(peer, known))
-            .map(|(peer, known)| {
-                let rank = place_rank(places, peer);
-                (known.standing != Standing::Contact, Reverse(rank), *peer)
-            })
-            .collect();
-        found.sort_unstable();
-        found.into_iter().map(|(.., peer)| peer).collect()
     }
 
     /// Goes on with a lane, until there is something to wait for.
@@ -253,11 +221,14 @@ impl Depositor {
             if letter.bytes > MAX_LETTER_PAYLOAD as u64 {
                 // Those behind it must not overtake it.
                 self.metrics.not_sealed.inc();
+                if let Some(lane) = self.lanes.get_mut(&to) {
+                    lane.obstacle = Some(Obstacle::TooLarge(letter.number));
+                }
                 return self.finish(now, to);
             }
             let lacks = held < self.config.copies;
             let candidates = match lacks {
-                true => self.candidates(now, to, &letter.id, &work.places),
+                true => self.candidates(now, to, &letter.id),
                 false => Vec::new(),
             };
             let Some(Lane { stage: Stage::Working(work), .. }) = self.lanes.get_mut(&to) else {
@@ -285,20 +256,23 @@ impl Depositor {
     /// something new is no further failure.
     fn finish(&mut self, now: Tick, to: AgentId) {
         let Some(lane) = self.lanes.get_mut(&to) else { return };
-        let (lacking, unsealed) = match &lane.stage {
-            Stage::Working(work) => (work.lacking, work.unsealed),
-            Stage::Waiting(_) | Stage::Looking => (false, false),
+        let (lacking, unsealed, places) = match &lane.stage {
+            Stage::Working(work) => (work.lacking, work.unsealed, work.places),
+            Stage::Waiting(_) | Stage::Looking => (false, false, None),
         };
         let early = std::mem::take(&mut lane.hurried) && lane.failures > 0;
         let pause = if lacking || unsealed {
             let failures = lane.failures.saturating_sub(u32::from(early));
             if !early {
-                if lacking {
-                    self.outputs.push_back(DepositorOutput::Seek(to));
+                if lacking && self.searches.take(now) {
+                    let places = places.unwrap_or_else(|| drawn(&mut self.rng));
+                    self.outputs.push_back(DepositorOutput::Seek { places });
+                } else if lacking {
+                    self.metrics.searches_put_off.inc();
                 }
                 lane.failures = lane.failures.saturating_add(1);
             }
-            FIRST_PAUSE.saturating_mul(1 << failures.min(16)).min(LAST_PAUSE)
+            Lane::pause(failures)
         } else {
             lane.failures = 0;
             LAST_PAUSE
@@ -354,19 +328,21 @@ impl Depositor {
             return;
         };
         let Some(digest) = current.digest else { return };
-        let open = self.holders(&letter.id) + current.asked.len();
-        let lacks = self.config.copies.saturating_sub(open);
-        let mut chosen = self.candidates(now, to, &letter.id, &work.places);
-        chosen.retain(|peer| !current.asked.contains(peer));
-        chosen.truncate(lacks);
         let held = self.holders(&letter.id);
+        let lacks = self.config.copies.saturating_sub(held + current.asked.len());
+        let mut chosen = self.candidates(now, to, &letter.id);
+        chosen.retain(|peer| !current.asked.contains(peer));
+        let holding = self.held_out.get(&letter.id).into_iter().flat_map(|held| held.copies.keys());
+        let has_stranger = holding.chain(&current.asked).any(|holder| !self.is_contact(holder));
+        let mut chosen = self.order(chosen, work.places, has_stranger);
+        chosen.truncate(lacks);
         let Some(Lane { stage: Stage::Working(work), .. }) = self.lanes.get_mut(&to) else {
             return;
         };
         let Some(current) = &mut work.current else { return };
         for peer in chosen {
             current.asked.insert(peer);
-            self.outputs.push_back(DepositorOutput::Deposit { peer, to, digest });
+            self.outputs.push_back(DepositorOutput::Deposit { peer, digest });
         }
         if !current.asked.is_empty() {
             return;
@@ -394,11 +370,19 @@ impl Depositor {
         })
     }
 
-    fn deposited(&mut self, now: Tick, peer: MachineId, digest: Digest, outcome: Outcome) {
+    fn deposited(
+        &mut self,
+        now: Tick,
+        (peer, digest): (MachineId, Digest),
+        outcome: Outcome,
+        (pickup, until): (Pickup, WallTime),
+    ) {
         let Some((to, id)) = self.lane_of(&digest) else { return };
+        let wall = self.wall_at(now);
         let Some(Lane { stage: Stage::Working(work), .. }) = self.lanes.get_mut(&to) else {
             return;
         };
+        let expires_at = work.letters.front().map_or(wall, |letter| letter.expires_at);
         // Who was not asked has nothing to answer.
         let Some(current) = work.current.as_mut().filter(|current| current.asked.contains(&peer))
         else {
@@ -406,67 +390,40 @@ impl Depositor {
         };
         current.asked.remove(&peer);
         let after = current.after;
-        if outcome == Outcome::Kept {
+        let until = until.min(expires_at).min(wall + self.config.lifetime);
+        if outcome == Outcome::Kept && until > wall {
             self.metrics.copies_kept.inc();
-            self.note(id, to, peer, digest).after = after;
-            self.outputs.push_back(DepositorOutput::Note { id, to, holder: peer, digest });
+            let deposit = Deposit { id, to, holder: peer, digest, pickup, until };
+            self.note(deposit).after = after;
+            self.outputs.push_back(DepositorOutput::Note(deposit));
         } else {
             self.metrics.copies_refused.inc();
             match outcome {
-                // It may be this mailbox alone that has its share.
-                Outcome::TooMuch => self.full_tag(now, to, peer),
-                _ => self.refused(now, peer),
+                Outcome::TagFull => self.full_tag(now, to, peer),
+                Outcome::ShareUsed => self.refused(now + SHARE_USED_FOR, now, peer),
+                _ => self.refused(now + REFUSED_FOR, now, peer),
             }
         }
         self.ask_more(now, to);
     }
 
-    fn note(
-        &mut self,
-        id: MessageId,
-        to: AgentId,
-        holder: MachineId,
-        digest: Digest,
-    ) -> &mut HeldOut {
-        let fresh = HeldOut { to, after: None, copies: BTreeMap::new() };
-        let held = self.held_out.entry(id).or_insert(fresh);
-        held.copies.insert(holder, digest);
-        held
-    }
-
-    fn refused(&mut self, now: Tick, peer: MachineId) {
-        if let Some(known) = self.peers.get_mut(&peer) {
-            known.refused_until = Some(now + REFUSED_FOR);
-        }
-    }
-
-    /// A holder takes no more for a recipient.
-    fn full_tag(&mut self, now: Tick, to: AgentId, peer: MachineId) {
-        self.full_tags.retain(|_, until| *until > now);
-        if self.full_tags.len() >= MAX_FULL_TAGS
-            && let Some(first) = self.full_tags.iter().min_by_key(|(_, until)| **until)
-        {
-            let first = *first.0;
-            self.full_tags.remove(&first);
-        }
-        self.full_tags.insert((to, peer), now + REFUSED_FOR);
+    fn wall_at(&self, now: Tick) -> WallTime {
+        self.wall.1 + now.since(self.wall.0)
     }
 
     fn up(&mut self, now: Tick, peer: MachineId, standing: Standing) {
-        self.peers.insert(peer, Known { standing, refused_until: None });
-        if standing == Standing::Unwanted {
+        self.peers.insert(peer, standing);
+        let refuses = self.refused.get(&peer).is_some_and(|until| *until > now);
+        if standing == Standing::Unwanted || refuses {
             return;
         }
         for lane in self.lanes.values_mut().filter(|lane| lane.failures > 0) {
-            if let Stage::Waiting(due) = &mut lane.stage {
-                *due = (*due).min(now + SOON);
-            }
+            lane.hasten(now);
         }
     }
 
     fn down(&mut self, now: Tick, peer: MachineId) {
         self.peers.remove(&peer);
-        self.full_tags.retain(|(_, holder), _| *holder != peer);
         let waits = |lane: &Lane| match &lane.stage {
             Stage::Working(work) => {
                 work.current.as_ref().is_some_and(|current| current.asked.contains(&peer))
@@ -490,29 +447,11 @@ impl Depositor {
             current.asked.extract_if(.., |asked| peer.is_none_or(|peer| peer == *asked)).collect();
         current.deadline = now + ANSWER_TIMEOUT;
         self.metrics.copies_unanswered.add(gone.len() as u64);
-        for peer in gone {
-            self.refused(now, peer);
+        // One that went may come back as another.
+        for silent in gone.into_iter().filter(|_| peer.is_none()) {
+            self.refused(now + REFUSED_FOR, now, silent);
         }
         self.ask_more(now, to);
-    }
-
-    /// A message will never come: the letter that names it is left anew, without that.
-    fn skipped(&mut self, now: Tick, id: &MessageId) {
-        let behind = self.held_out.iter().find(|(_, held)| held.after == Some(*id));
-        let Some((behind, to)) = behind.map(|(behind, held)| (*behind, held.to)) else { return };
-        self.settled(&behind);
-        self.hurry(to, now + SOON);
-    }
-
-    /// Copies of a message are of no use any more.
-    fn settled(&mut self, id: &MessageId) {
-        let Some(HeldOut { to, copies, .. }) = self.held_out.remove(id) else { return };
-        self.outputs.push_back(DepositorOutput::Forget(*id));
-        for (peer, digest) in copies {
-            if self.peers.contains_key(&peer) {
-                self.outputs.push_back(DepositorOutput::Withdraw { peer, to, digest });
-            }
-        }
     }
 
     fn working(&self) -> usize {
@@ -526,25 +465,26 @@ impl Machine for Depositor {
 
     fn handle(&mut self, now: Tick, input: DepositorInput) {
         match input {
-            DepositorInput::Restore { id, to, holder, digest } => {
-                self.note(id, to, holder, digest);
+            DepositorInput::Wall(wall) => self.wall = (now, wall),
+            DepositorInput::Restore(deposit) => {
+                self.note(deposit);
                 // Whether it still waits is looked at soon.
-                self.unreachable(now, to);
+                self.unreachable(now, deposit.to);
             }
             DepositorInput::Unreachable(to) => self.unreachable(now, to),
             DepositorInput::Reachable(to) => self.reachable(&to),
             DepositorInput::Posted(to) => {
                 self.hurry(to, now + self.config.deposit_after.max(SOON));
             }
-            DepositorInput::Pending { to, letters, places } => {
-                self.pending(now, to, letters, places);
+            DepositorInput::Pending { to, letters, granted, places } => {
+                self.pending(now, to, letters, granted, places);
             }
             DepositorInput::Sealed { to, id, digest } => self.sealed(now, to, id, digest),
             DepositorInput::Unsealed { to, id } => self.unsealed(now, to, &id),
             DepositorInput::Up { peer, standing } => self.up(now, peer, standing),
             DepositorInput::Down(peer) => self.down(now, peer),
-            DepositorInput::Deposited { peer, digest, outcome } => {
-                self.deposited(now, peer, digest, outcome);
+            DepositorInput::Deposited { peer, digest, outcome, pickup, until } => {
+                self.deposited(now, (peer, digest), outcome, (pickup, until));
             }
             DepositorInput::Settled(id) => self.settled(&id),
             DepositorInput::Cancelled(id) => {
@@ -555,6 +495,13 @@ impl Machine for Depositor {
     }
 
     fn handle_timeout(&mut self, now: Tick) {
+        let wall = self.wall_at(now);
+        while let Some((until, id, holder)) = self.lapses.first().copied()
+            && until <= wall
+        {
+            self.lapses.remove(&(until, id, holder));
+            self.lapsed(now, id, holder);
+        }
         let (mut due, mut late) = (Vec::new(), Vec::new());
         for (to, lane) in &self.lanes {
             match &lane.stage {
@@ -577,7 +524,7 @@ impl Machine for Depositor {
             if busy {
                 lane.stage = Stage::Waiting(now + SOON);
             } else {
-                lane.stage = Stage::Looking;
+                (lane.stage, lane.looked) = (Stage::Looking, Some(now));
                 self.outputs.push_back(DepositorOutput::Look(to));
             }
         }
@@ -595,6 +542,10 @@ impl Machine for Depositor {
             }
             _ => None,
         };
-        self.lanes.values().filter_map(at).min()
+        let lapse = self.lapses.first().map(|(until, ..)| {
+            let wait = until.as_millis().saturating_sub(self.wall.1.as_millis());
+            self.wall.0 + Duration::from_millis(wait)
+        });
+        self.lanes.values().filter_map(at).chain(lapse).min()
     }
 }

@@ -4,10 +4,11 @@
 mod backlog;
 mod mailboxes;
 mod outputs;
+mod records;
 mod work;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     pin::pin,
     sync::Arc,
     time::Duration,
@@ -17,25 +18,25 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::{broadcast::error::RecvError, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use x0x_core::{AgentId, Clock, Machine, MachineId, Protocol, Tick};
-use x0x_identity::BindingError;
+use x0x_core::{AgentId, Clock, Machine, MachineId, Protocol, Tick, WallTime};
+use x0x_identity::{BindingError, MailboxSecret};
 use x0x_transport::{Inbound, InboundEvent, SessionInfo, Transport, error::SendError};
 
-use self::{backlog::Backlog, mailboxes::Boxes, work::Done};
+use self::{backlog::Backlog, mailboxes::Boxes, records::Records, work::Done};
 use super::{
     collector::{Collector, CollectorInput},
     config::LettersConfig,
-    depositor::{Depositor, DepositorInput},
+    depositor::{Depositor, DepositorInput, NotLeft},
     handle::{LettersParts, LettersStatus, Places, Trusts},
     holder::{Holder, HolderInput},
     letter::{MAX_SEALED, OpenLetterError},
     metrics::LettersMetrics,
-    store::{Deposit, LetterChange, LetterStore, StoredLetters},
+    store::{LetterStore, StoredLetters},
     wire::{Digest, Frame},
 };
 use crate::{
     admission::Standing,
-    mail::{LetterState, MailError},
+    mail::LetterState,
     mailing::{LetterEvent, Mailing},
     outbox::Outbox,
     wire::MessageId,
@@ -43,10 +44,8 @@ use crate::{
 
 /// Events taken in one turn.
 const BATCH: usize = 64;
-/// Records that wait for the store; those beyond it are made again, or only missed.
-const MAX_RECORDS: usize = 4096;
-/// Records that one commit makes.
-const RECORD_BATCH: usize = 256;
+/// Searches for holders that go on at once; others are put off until they are wanted again.
+const MAX_SEARCHES: usize = 2;
 /// How often mailboxes are handed out anew, and holders looked for.
 const TEND_INTERVAL: Duration = Duration::from_secs(3600);
 /// How long after the start holders are looked for: until then, some machines are known.
@@ -60,6 +59,7 @@ pub(super) enum Command {
     Unreachable(AgentId),
     Posted(AgentId),
     Holders(MessageId, oneshot::Sender<usize>),
+    NotLeft { to: AgentId, number: u64, reply: oneshot::Sender<Option<NotLeft>> },
     Status(oneshot::Sender<LettersStatus>),
 }
 
@@ -77,6 +77,14 @@ pub(super) struct Shared {
 
 type Work = x0x_transport::BoxFuture<'static, Done>;
 
+/// A letter that is being left.
+struct Sealed {
+    bytes: Bytes,
+    expires_at: WallTime,
+    /// Of the mailbox that it is sealed for: the agent may give another one meanwhile.
+    secret: MailboxSecret,
+}
+
 pub(super) struct Driver {
     shared: Shared,
     trusts: Arc<dyn Trusts>,
@@ -91,10 +99,10 @@ pub(super) struct Driver {
     answered: BTreeSet<MachineId>,
     backlog: Backlog,
     /// Sealed letters that are being left.
-    sealed: BTreeMap<Digest, (Bytes, x0x_core::WallTime)>,
+    sealed: BTreeMap<Digest, Sealed>,
     work: FuturesUnordered<Work>,
-    records: VecDeque<LetterChange>,
-    recording: bool,
+    records: Records,
+    searches: usize,
     tend_at: Tick,
 }
 
@@ -103,6 +111,7 @@ impl Driver {
         transport: Arc<dyn Transport>,
         parts: LettersParts,
         metrics: Arc<LettersMetrics>,
+        seed: [u8; 32],
     ) -> Self {
         let LettersParts { key, generation, direct, outbox, mailing, store, stored, .. } = parts;
         let LettersParts { trusts, places, clock, config, .. } = parts;
@@ -113,9 +122,10 @@ impl Driver {
         for held in held {
             holder.handle(now, HolderInput::Restore(held));
         }
-        let mut depositor = Depositor::new(config.clone(), Arc::clone(&metrics));
-        for Deposit { id, to, holder, digest } in deposits {
-            depositor.handle(now, DepositorInput::Restore { id, to, holder, digest });
+        let mut depositor = Depositor::new(config.clone(), Arc::clone(&metrics), seed);
+        depositor.handle(now, DepositorInput::Wall(clock.wall()));
+        for deposit in deposits {
+            depositor.handle(now, DepositorInput::Restore(deposit));
         }
         let collector = Collector::new(config.clone(), Arc::clone(&metrics));
         let boxes = Boxes::new(key, generation, transport.local_id(), grants, met);
@@ -133,8 +143,8 @@ impl Driver {
             backlog: Backlog::default(),
             sealed: BTreeMap::new(),
             work: FuturesUnordered::new(),
-            records: VecDeque::new(),
-            recording: false,
+            records: Records::default(),
+            searches: 0,
             tend_at: now + FIRST_TENDING,
         }
     }
@@ -199,13 +209,15 @@ impl Driver {
 
     /// Records what is not recorded yet.
     async fn record_all(&mut self) {
+        self.records.hurry();
         loop {
             self.commit_records();
-            if !self.recording {
+            if self.records.is_done() || self.records.has_failed() {
                 return;
             }
             match self.work.next().await {
-                Some(Done::Recorded(_)) => self.recording = false,
+                Some(Done::Recorded { changes, result }) => self.recorded(changes, result),
+                Some(Done::Looked(stored)) => self.looked(stored),
                 Some(_) => {}
                 None => return,
             }
@@ -219,6 +231,7 @@ impl Driver {
     fn tell_time(&mut self) {
         let (now, wall) = (self.now(), self.shared.clock.wall());
         self.holder.handle(now, HolderInput::Wall(wall));
+        self.depositor.handle(now, DepositorInput::Wall(wall));
         self.collector.handle(now, CollectorInput::Wall(wall));
     }
 
@@ -227,6 +240,7 @@ impl Driver {
             self.holder.poll_timeout(),
             self.depositor.poll_timeout(),
             self.collector.poll_timeout(),
+            self.records.retry_at(),
             Some(self.tend_at),
         ];
         let first = due.into_iter().flatten().min().unwrap_or(self.tend_at);
@@ -261,13 +275,23 @@ impl Driver {
                 self.grant(peer, &agents);
             }
         }
-        for places in self.boxes.places(wall) {
-            let meeting = self.shared.places.meet(places);
-            self.work.push(Box::pin(async move {
-                meeting.await;
-                Done::Met
-            }));
+        let places = self.boxes.places(wall);
+        self.meet(places);
+    }
+
+    /// Has machines met that may hold letters, by some ranks after the other.
+    fn meet(&mut self, places: Vec<[u8; 32]>) {
+        if self.searches >= MAX_SEARCHES {
+            return self.metrics.searches_put_off.inc();
         }
+        self.searches += 1;
+        let meetings = Arc::clone(&self.shared.places);
+        self.work.push(Box::pin(async move {
+            for places in places {
+                meetings.meet(places).await;
+            }
+            Done::Met
+        }));
     }
 
     fn command(&mut self, command: Command) {
@@ -280,6 +304,9 @@ impl Driver {
             Command::Holders(id, reply) => {
                 // Who asked may be gone.
                 let _ = reply.send(self.depositor.holders(&id));
+            }
+            Command::NotLeft { to, number, reply } => {
+                let _ = reply.send(self.depositor.not_left(&to, number));
             }
             Command::Status(reply) => {
                 let _ = reply.send(self.status());
@@ -369,9 +396,11 @@ impl Driver {
             trusts.standing(agent, at) != Standing::Unwanted
         };
         for agent in agents.iter().filter(|agent| wanted(agent, Some(&peer))) {
-            let Some(grant) = self.boxes.grant(*agent, wall) else { continue };
             let is_contact = |agent: &AgentId| trusts.standing(agent, None) == Standing::Contact;
-            let changes = self.boxes.met(*agent, wall, is_contact);
+            let to = (*agent, peer);
+            let contact = trusts.standing(agent, Some(&peer)) == Standing::Contact;
+            let Some(grant) = self.boxes.grant(to, contact, wall) else { continue };
+            let changes = self.boxes.met(to, wall, is_contact);
             self.record(changes);
             self.send(peer, &Frame::grant(grant));
         }
@@ -387,7 +416,8 @@ impl Driver {
             Frame::Grant(grant) => {
                 let answers = (!self.answered.contains(&peer)).then(|| agents.clone());
                 let wall = self.shared.clock.wall();
-                let verified = grant.verify(agents, self.boxes.local(), wall).filter(|grant| {
+                let local = (self.boxes.local(), self.boxes.machine());
+                let verified = grant.verify(agents, local, wall).filter(|grant| {
                     self.trusts.standing(&grant.owner, Some(&peer)) != Standing::Unwanted
                 });
                 match verified {
@@ -406,19 +436,27 @@ impl Driver {
                     self.grant(peer, &agents);
                 }
             }
-            Frame::Deposited { digest, outcome } => {
-                self.depositor.handle(now, DepositorInput::Deposited { peer, digest, outcome });
+            Frame::Deposited { digest, outcome, until } => {
+                if let Some(letter) = self.sealed.get(&digest) {
+                    let pickup = letter.secret.pickup(&peer);
+                    let input = DepositorInput::Deposited { peer, digest, outcome, pickup, until };
+                    self.depositor.handle(now, input);
+                }
             }
             Frame::Listing { letters, more } => {
                 let wall = self.shared.clock.wall();
                 let trusts = &self.trusts;
-                let wanted = |agent: &AgentId| trusts.standing(agent, None) != Standing::Unwanted;
+                let wanted = |agent: &AgentId, machine: &MachineId| {
+                    trusts.standing(agent, Some(machine)) != Standing::Unwanted
+                };
                 let letters = self.boxes.senders(&peer, &letters, wall, wanted);
                 self.collector.handle(now, CollectorInput::Listed { peer, letters, more });
             }
             Frame::Fetched { digest, sealed } => self.fetched(peer, digest, sealed),
             Frame::Unknown => {}
-            Frame::Fetch { .. } if !self.may_fetch(&peer) => self.metrics.refused_fetches.inc(),
+            Frame::Fetch { .. } if !self.may_fetch(&peer) => {
+                self.metrics.refused_fetches_slow.inc();
+            }
             frame => {
                 let standing = self.standing(&peer);
                 self.holder.handle(now, HolderInput::Frame { peer, standing, frame });
@@ -440,9 +478,9 @@ impl Driver {
                 CollectorInput::Tampered { peer, digest }
             }
             Some(sealed) => {
-                let Some((from, period)) = self.collector.fetching(peer, digest) else { return };
+                let Some(mailbox) = self.collector.fetching(peer, digest) else { return };
                 let wall = self.shared.clock.wall();
-                match self.boxes.open(&sealed, from, period, wall) {
+                match self.boxes.open(&sealed, &mailbox, wall) {
                     Ok(letter) => CollectorInput::Opened { peer, digest, letter: Box::new(letter) },
                     Err(error) if depends_on_clock(&error) => {
                         tracing::debug!(%error, "a letter is set aside");
@@ -500,41 +538,17 @@ impl Driver {
             Done::Collector(input) => self.collector.handle(now, input),
             Done::Depositor(input) => self.depositor.handle(now, input),
             Done::Sealed { to, id, sealed } => {
-                let digest = sealed.map(|(sealed, expires_at)| {
-                    let digest = Digest::of(&sealed);
-                    self.sealed.insert(digest, (sealed, expires_at));
+                let digest = sealed.map(|sealed| {
+                    let digest = Digest::of(&sealed.bytes);
+                    self.sealed.insert(digest, sealed);
                     digest
                 });
                 self.depositor.handle(now, DepositorInput::Sealed { to, id, digest });
             }
-            Done::Recorded(result) => {
-                self.recording = false;
-                if let Err(error) = result {
-                    tracing::debug!(%error, "what became of letters is not recorded");
-                }
-            }
-            Done::Met => {}
+            Done::Recorded { changes, result } => self.recorded(changes, result),
+            Done::Looked(stored) => self.looked(stored),
+            Done::Met => self.searches -= 1,
         }
-    }
-
-    fn record(&mut self, changes: Vec<LetterChange>) {
-        let room = MAX_RECORDS.saturating_sub(self.records.len());
-        self.records.extend(changes.into_iter().take(room));
-    }
-
-    /// One commit at a time, so that they keep their order.
-    fn commit_records(&mut self) {
-        if self.recording || self.records.is_empty() {
-            return;
-        }
-        self.recording = true;
-        let batch = self.records.len().min(RECORD_BATCH);
-        let changes: Vec<LetterChange> = self.records.drain(..batch).collect();
-        let store = Arc::clone(&self.shared.store);
-        self.work.push(Box::pin(async move {
-            let result: Result<(), MailError> = store.commit(changes).await;
-            Done::Recorded(result)
-        }));
     }
 }
 

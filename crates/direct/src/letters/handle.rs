@@ -11,6 +11,7 @@ use x0x_transport::{BoxFuture, Transport, ask, error::InboundTaken};
 use super::{
     collector::Gap,
     config::LettersConfig,
+    depositor::NotLeft,
     driver::{Command, Driver},
     metrics::LettersMetrics,
     store::{LetterStore, StoredLetters},
@@ -29,7 +30,7 @@ pub trait Trusts: Send + Sync + fmt::Debug + 'static {
 
 /// Brings sessions about with machines that may hold letters.
 pub trait Places: Send + Sync + fmt::Debug + 'static {
-    /// With those that suit this mailbox best, of all that are known. Ends when that was tried.
+    /// With those that rank highest by these places, of all that are known. Ends when that was tried.
     fn meet(&self, places: [u8; 32]) -> BoxFuture<'static, ()>;
 }
 
@@ -103,7 +104,12 @@ impl Letters {
         let metrics = Arc::new(LettersMetrics::default());
         let (commands, receiver) = mpsc::channel(MAX_COMMANDS);
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let driver = Driver::new(transport, parts, Arc::clone(&metrics));
+        let mut seed = [0; 32];
+        // Lots only spread letters. Without the system's randomness, other things fail before them.
+        if getrandom::fill(&mut seed).is_err() {
+            seed[..8].copy_from_slice(&parts.clock.wall().as_millis().to_le_bytes());
+        }
+        let driver = Driver::new(transport, parts, Arc::clone(&metrics), seed);
         tasks.spawn(driver.run(receiver, inbound, stop.clone()));
         tasks.close();
         Ok(Self { commands, metrics, stop, tasks })
@@ -123,6 +129,12 @@ impl Letters {
     /// How many holders have a copy of a message; none once closed.
     pub async fn holders(&self, id: MessageId) -> usize {
         ask(&self.commands, |reply| Command::Holders(id, reply)).await.unwrap_or_default()
+    }
+
+    /// Why a message to an agent, by its number in the outbox, is not left with others, as far as that is
+    /// known.
+    pub async fn not_left(&self, to: AgentId, number: u64) -> Option<NotLeft> {
+        ask(&self.commands, |reply| Command::NotLeft { to, number, reply }).await.flatten()
     }
 
     /// What becomes of letters now; nothing once closed.

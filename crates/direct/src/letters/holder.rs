@@ -210,6 +210,12 @@ impl Holder {
         self.peers.get(peer).map_or(0, Peer::loading)
     }
 
+    /// Whether a letter is kept, or being stored.
+    #[must_use]
+    pub fn holds(&self, tag: Tag, digest: Digest) -> bool {
+        self.letters.contains_key(&(tag, digest))
+    }
+
     fn wall_at(&self, now: Tick) -> WallTime {
         self.wall.1 + now.since(self.wall.0)
     }
@@ -260,7 +266,10 @@ impl Holder {
         let held = Held { tag, digest, bytes, expires_at, stranger };
         let outcome = match self.letters.get(&(tag, digest)) {
             // A repetition: the answer was lost.
-            Some(kept) if kept.stored => Outcome::Kept,
+            Some(kept) if kept.stored => {
+                let until = kept.held.expires_at;
+                return self.answer(peer, digest, Outcome::Kept, until);
+            }
             Some(_) => Outcome::Full,
             None => match self.admit(now, wall, peer, standing, &held) {
                 Ok(()) => {
@@ -270,7 +279,11 @@ impl Holder {
                 Err(outcome) => outcome,
             },
         };
-        let frame = Frame::Deposited { digest, outcome };
+        self.answer(peer, digest, outcome, WallTime::default());
+    }
+
+    fn answer(&mut self, peer: MachineId, digest: Digest, outcome: Outcome, until: WallTime) {
+        let frame = Frame::Deposited { digest, outcome, until };
         self.outputs.push_back(HolderOutput::Send { peer, frame });
     }
 
@@ -293,7 +306,7 @@ impl Holder {
             .fold((0, 0), |(n, bytes), kept| (n + 1, bytes + kept.held.cost()));
         if letters >= config.tag_letters || bytes + held.cost() > config.tag_bytes {
             metrics.refused_tag_full.inc();
-            return Err(Outcome::TooMuch);
+            return Err(Outcome::TagFull);
         }
         let strangers_full =
             held.stranger && self.stranger_bytes + held.cost() > config.stranger_bytes;
@@ -314,7 +327,7 @@ impl Holder {
         }
         if daily.bytes + held.cost() > share {
             metrics.refused_share.inc();
-            return Err(Outcome::TooMuch);
+            return Err(Outcome::ShareUsed);
         }
         daily.bytes += held.cost();
         Ok(())
@@ -339,8 +352,8 @@ impl Holder {
                 Outcome::Full
             }
         };
-        let frame = Frame::Deposited { digest, outcome };
-        self.outputs.push_back(HolderOutput::Send { peer, frame });
+        let until = if outcome == Outcome::Kept { held.expires_at } else { WallTime::default() };
+        self.answer(peer, digest, outcome, until);
     }
 
     fn peer(&mut self, now: Tick, peer: MachineId) -> &mut Peer {
@@ -351,12 +364,12 @@ impl Holder {
         })
     }
 
-    fn asked(&mut self, now: Tick, peer: MachineId, pickups: &[Pickup]) {
+    fn asked(&mut self, now: Tick, peer: MachineId, wanted: bool, pickups: &[Pickup]) {
         if !self.peer(now, peer).asks.take(now) {
             return self.metrics.refused_asks.inc();
         }
         let wall = self.wall_at(now);
-        let tags: BTreeSet<Tag> = pickups.iter().map(Pickup::tag).collect();
+        let tags: BTreeSet<Tag> = pickups.iter().filter(|_| wanted).map(Pickup::tag).collect();
         let mut letters = Vec::new();
         let mut more = false;
         'tags: for tag in tags {
@@ -376,9 +389,15 @@ impl Holder {
         self.outputs.push_back(HolderOutput::Send { peer, frame });
     }
 
-    fn fetch(&mut self, now: Tick, peer: MachineId, pickup: Pickup, digest: Digest) {
+    fn fetch(
+        &mut self,
+        now: Tick,
+        peer: MachineId,
+        wanted: bool,
+        (pickup, digest): (Pickup, Digest),
+    ) {
         let tag = pickup.tag();
-        let stored = self.letters.get(&(tag, digest)).filter(|kept| kept.stored);
+        let stored = self.letters.get(&(tag, digest)).filter(|kept| kept.stored && wanted);
         let bytes = stored.map(|kept| kept.held.bytes as usize);
         let all = self.loading;
         let state = self.peer(now, peer);
@@ -425,14 +444,20 @@ impl Holder {
         }
     }
 
+    /// Whoever is not wanted is answered as if nothing were here, so that it learns neither what is kept
+    /// nor that it is not wanted.
     fn frame(&mut self, now: Tick, peer: MachineId, standing: Standing, frame: Frame) {
+        let wanted = standing != Standing::Unwanted;
+        if !wanted && matches!(frame, Frame::Ask(_) | Frame::Fetch { .. } | Frame::Delete { .. }) {
+            self.metrics.refused_unwanted.inc();
+        }
         match frame {
             Frame::Deposit { tag, expires_at, sealed } => {
                 self.deposit(now, peer, standing, (tag, expires_at, sealed));
             }
-            Frame::Ask(pickups) => self.asked(now, peer, &pickups),
-            Frame::Fetch { pickup, digest } => self.fetch(now, peer, pickup, digest),
-            Frame::Delete { pickup, digests } => self.delete(pickup, digests),
+            Frame::Ask(pickups) => self.asked(now, peer, wanted, &pickups),
+            Frame::Fetch { pickup, digest } => self.fetch(now, peer, wanted, (pickup, digest)),
+            Frame::Delete { pickup, digests } if wanted => self.delete(pickup, digests),
             _ => {}
         }
     }

@@ -1,16 +1,18 @@
 //! What is in a letter, and how it is closed.
 //!
-//! The sender signs the letter's body, which names the recipient, and puts in the proof that it runs on
-//! its machine. All of it is padded to one of a few sizes and sealed to the recipient's key, bound to
-//! both agents: a holder sees the size, and nothing else.
+//! The sender signs the letter's body, which names the recipient, and puts in its binding. All of it is
+//! padded to one of a few sizes and sealed to the recipient's key, bound to both agents and to the secret
+//! of the mailbox: a holder sees the size, and nothing else. The recipient gave that secret to the sender
+//! on one machine, in a session that proved both. So who opens a letter knows that it was sealed by
+//! somebody who was on that machine with the sender's key, and no letter may name another machine.
 
 use bytes::Bytes;
 use prost::Message as _;
 use x0x_core::{AgentId, DecodeError, MachineId, WallTime, decode_bounded, fixed_bytes};
 use x0x_identity::{
     AgentBinding, BadSignature, BindingError, KemPublic, KemSecret, KeyError, MAX_CLOCK_SKEW,
-    MAX_SIGNED_BINDING, OpenError, SEALED_OVERHEAD, SIGNATURE_LEN, SealError, SecretKey, Signature,
-    SignedBinding,
+    MAX_SIGNED_BINDING, MailboxSecret, OpenError, SEALED_OVERHEAD, SIGNATURE_LEN, SealError,
+    SecretKey, Signature, SignedBinding,
 };
 
 use crate::wire::{Kind, MessageId};
@@ -104,7 +106,7 @@ pub struct Draft {
     pub payload: Bytes,
 }
 
-/// An opened letter: signed by its sender, on the machine that the sender says it runs on.
+/// An opened letter: signed by its sender, on the machine to which its mailbox was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Opened {
@@ -147,7 +149,7 @@ pub enum SealLetterError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenLetterError {
-    /// It is not sealed to this agent by that one.
+    /// It is not sealed to this agent by that one, or without the secret of the mailbox.
     #[error(transparent)]
     Sealed(#[from] OpenError),
     /// What is in it is no letter.
@@ -159,6 +161,9 @@ pub enum OpenLetterError {
     /// The binding in it is of another agent than the one whose mailbox it lay in.
     #[error("by somebody else")]
     WrongSender,
+    /// The binding in it is of another machine than the one that was given the mailbox.
+    #[error("from another machine")]
+    WrongMachine,
     /// The binding in it.
     #[error(transparent)]
     Binding(#[from] BindingError),
@@ -191,7 +196,8 @@ fn context(from: &AgentId, to: &AgentId) -> [u8; 64] {
     context
 }
 
-/// Signs a letter and seals it to its recipient's key. The binding is the signer's own.
+/// Signs a letter and seals it to its recipient's key, for the mailbox of a secret. The binding is the
+/// signer's own.
 ///
 /// # Errors
 /// [`SealLetterError`]: the message cannot be a letter.
@@ -199,7 +205,7 @@ pub fn seal(
     draft: &Draft,
     key: &SecretKey,
     binding: &SignedBinding,
-    to: &KemPublic,
+    (to, secret): (&KemPublic, &MailboxSecret),
 ) -> Result<Bytes, SealLetterError> {
     if draft.payload.len() > MAX_LETTER_PAYLOAD {
         return Err(SealLetterError::TooLarge(draft.payload.len()));
@@ -233,24 +239,26 @@ pub fn seal(
     plain.resize(padded_len(plain.len()), 0);
     let from = key.public_key().agent_id();
     let aad = context(&from, &draft.to);
-    Ok(to.seal(LETTER_DOMAIN.as_bytes(), &aad, &plain)?.into())
+    Ok(to.seal(&secret.seal_info(LETTER_DOMAIN), &aad, &plain)?.into())
 }
 
-/// Opens a letter to `to` that lay in the mailbox of `from`, and checks at time `now` everything that
-/// it says.
+/// Opens a letter to `to` that lay in the mailbox of `from`, an agent on a machine, with the key and the
+/// secret of that mailbox, and checks at time `now` everything that it says.
 ///
 /// # Errors
 /// [`OpenLetterError`] with the first thing that is wrong.
 pub fn open(
     sealed: &[u8],
-    key: &KemSecret,
-    (from, to): (&AgentId, &AgentId),
+    (key, secret): (&KemSecret, &MailboxSecret),
+    (from, machine): (&AgentId, &MachineId),
+    to: &AgentId,
     now: WallTime,
 ) -> Result<Opened, OpenLetterError> {
     if sealed.len() > MAX_SEALED {
         return Err(DecodeError::TooLarge { len: sealed.len(), max: MAX_SEALED }.into());
     }
-    let plain: Bytes = key.open(LETTER_DOMAIN.as_bytes(), &context(from, to), sealed)?.into();
+    let info = secret.seal_info(LETTER_DOMAIN);
+    let plain: Bytes = key.open(&info, &context(from, to), sealed)?.into();
     let (len, rest) = plain.split_first_chunk::<LEN>().ok_or(DecodeError::Malformed)?;
     let len = u32::from_be_bytes(*len) as usize;
     if len > rest.len() {
@@ -268,8 +276,10 @@ pub fn open(
     if binding.claimed_agent() != *from {
         return Err(OpenLetterError::WrongSender);
     }
-    let machine = binding.claimed_machine();
-    let verified = binding.verify(machine, now)?;
+    if binding.claimed_machine() != *machine {
+        return Err(OpenLetterError::WrongMachine);
+    }
+    let verified = binding.verify(*machine, now)?;
     let signature = Signature::from_bytes(&letter.signature)?;
     verified.agent_key.verify(LETTER_DOMAIN, &letter.body, &signature)?;
     Ok(Opened { draft, binding: verified.binding })

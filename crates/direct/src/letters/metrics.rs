@@ -34,6 +34,8 @@ metrics! {
     refused_tag_full: Counter = "letters_refused_tag_full",
     /// Letters of others refused: there is no room for anybody, or none for strangers.
     refused_full: Counter = "letters_refused_full",
+    /// Questions, fetches and deletions that came to nothing: whoever asks is not wanted.
+    refused_unwanted: Counter = "letters_refused_unwanted",
     /// Letters of others refused: their depositor has its share of the day.
     refused_share: Counter = "letters_refused_share",
     /// Letters of others refused: they could not be stored.
@@ -44,8 +46,10 @@ metrics! {
     refused_asks: Counter = "letters_refused_asks",
     /// Letters of others handed out.
     letters_served: Counter = "letters_served",
-    /// Fetches refused: too many of one machine.
+    /// Fetches refused: too many of one machine, or too much is being read for it.
     refused_fetches: Counter = "letters_refused_fetches",
+    /// Fetches refused: the machine does not take what it was given before.
+    refused_fetches_slow: Counter = "letters_refused_fetches_slow",
     /// Letters of others deleted by those who may.
     letters_deleted: Counter = "letters_deleted",
     /// Letters of others that expired.
@@ -56,6 +60,8 @@ metrics! {
     grants_taken: Counter = "letters_grants_taken",
     /// Grants refused: their owner is not proven or not wanted, or they are of another time.
     refused_grants: Counter = "letters_refused_grants",
+    /// Searches for holders that were put off: enough go on already.
+    searches_put_off: Counter = "letters_searches_put_off",
     /// Own letters sealed.
     sealed: Counter = "letters_sealed",
     /// Own messages that cannot be letters: they are too large.
@@ -64,6 +70,8 @@ metrics! {
     copies_kept: Counter = "letters_copies_kept",
     /// Copies of own letters that holders refused.
     copies_refused: Counter = "letters_copies_refused",
+    /// Copies of own letters that holders keep no longer, while their message waits still.
+    copies_lapsed: Counter = "letters_copies_lapsed",
     /// Copies of own letters that holders did not answer for.
     copies_unanswered: Counter = "letters_copies_unanswered",
     /// Own letters fetched and opened.
@@ -80,6 +88,8 @@ metrics! {
     tampered: Counter = "letters_tampered",
     /// Letters that do not open or verify, whoever made them.
     refused_letters: Counter = "letters_refused",
+    /// Own letters deleted: their time was over before the inbox took them.
+    lapsed: Counter = "letters_lapsed",
     /// Own letters set aside: expired or of the future, by the clock here.
     untimely: Counter = "letters_untimely",
     /// Lists of letters refused: nobody asked for them.
@@ -88,6 +98,12 @@ metrics! {
     withheld: Counter = "letters_withheld",
     /// Letters delivered although the one before them never came.
     gaps: Counter = "letters_gaps",
+    /// Commits of what became of letters that failed, and are tried again.
+    records_failed: Counter = "letters_records_failed",
+    /// Records that had no room: what they say is made anew.
+    records_dropped: Counter = "letters_records_dropped",
+    /// Letters of others found in the store that were deleted before.
+    swept: Counter = "letters_swept",
     /// Frames that the transport could not take.
     sends_refused: Counter = "letters_sends_refused",
 }

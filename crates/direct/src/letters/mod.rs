@@ -25,10 +25,14 @@ pub mod wire;
 
 pub use self::{
     collector::{
-        Collector, CollectorInput, CollectorOutput, Gap, MAX_COLLECTED, MAX_WAITING_BYTES, Taken,
+        Collector, CollectorInput, CollectorOutput, Gap, MAX_COLLECTED, MAX_SENDER_COLLECTED,
+        MAX_SENDER_WAITING_BYTES, MAX_WAITING_BYTES, Mailbox, Taken,
     },
-    config::{LettersConfig, MAX_CORRESPONDENTS, MAX_GRANTS},
-    depositor::{Depositor, DepositorInput, DepositorOutput, MAX_LANES, PendingEntry, place_rank},
+    config::{LettersConfig, MAX_CORRESPONDENTS, MAX_GRANTS, MAX_MACHINES},
+    depositor::{
+        Deposit, Depositor, DepositorInput, DepositorOutput, MAX_LANES, NotLeft, PendingEntry,
+        place_rank,
+    },
     holder::{Held, Holder, HolderInput, HolderOutput, MAX_DEPOSITORS},
     letter::{
         After, Draft, LETTER_DOMAIN, MAX_LETTER_PAYLOAD, MAX_SEALED, OpenLetterError, Opened,
@@ -40,5 +44,5 @@ pub use self::{
 #[cfg(feature = "tokio")]
 pub use self::{
     handle::{Letters, LettersParts, LettersStatus, Places, Trusts},
-    store::{Deposit, LetterChange, LetterStore, MemoryLetterStore, StoredLetters},
+    store::{LetterChange, LetterStore, MemoryLetterStore, Met, StoredLetters},
 };

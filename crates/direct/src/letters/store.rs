@@ -12,6 +12,7 @@ use x0x_identity::Tag;
 use x0x_transport::BoxFuture;
 
 use super::{
+    depositor::Deposit,
     holder::Held,
     wire::{Digest, Grant},
 };
@@ -50,18 +51,16 @@ pub trait LetterStore: Send + Sync + fmt::Debug + 'static {
     -> BoxFuture<'_, Result<bool, MailError>>;
 }
 
-/// A copy of an own message that a holder has.
+/// An agent on a machine that was given a mailbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "stores make them")]
-pub struct Deposit {
-    /// The message.
-    pub id: MessageId,
-    /// Its recipient.
-    pub to: AgentId,
-    /// Who has the copy.
-    pub holder: MachineId,
-    /// The copy's name there.
-    pub digest: Digest,
+pub struct Met {
+    /// The agent.
+    pub agent: AgentId,
+    /// The machine on which it was met.
+    pub machine: MachineId,
+    /// When.
+    pub at: WallTime,
 }
 
 /// A change. Repeating one changes nothing more.
@@ -86,17 +85,24 @@ pub enum LetterChange {
     Grant(Grant),
     /// What an agent gave is of no use any more.
     DropGrant(AgentId),
-    /// An agent was given a mailbox, at this time.
-    Met {
+    /// An agent on a machine was given a mailbox; the time before is replaced.
+    Met(Met),
+    /// That mailbox is looked into no more.
+    DropMet {
         /// The agent.
         agent: AgentId,
-        /// When.
-        at: WallTime,
+        /// Its machine.
+        machine: MachineId,
     },
-    /// It is looked for in that mailbox no more.
-    DropMet(AgentId),
     /// A holder has a copy of an own message.
     Deposited(Deposit),
+    /// A holder keeps a copy no longer.
+    Lapsed {
+        /// Of which message.
+        id: MessageId,
+        /// Who.
+        holder: MachineId,
+    },
     /// A message is settled: its copies are of no interest any more.
     Settled(MessageId),
 }
@@ -110,7 +116,7 @@ pub struct StoredLetters {
     /// The mailboxes that others gave.
     pub grants: Vec<Grant>,
     /// Who was given a mailbox, and when last.
-    pub met: Vec<(AgentId, WallTime)>,
+    pub met: Vec<Met>,
     /// Copies of own messages.
     pub deposits: Vec<Deposit>,
 }
@@ -127,7 +133,7 @@ impl StoredLetters {
 struct State {
     held: BTreeMap<(Tag, Digest), (Held, Bytes)>,
     grants: BTreeMap<AgentId, Grant>,
-    met: BTreeMap<AgentId, WallTime>,
+    met: BTreeMap<(AgentId, MachineId), Met>,
     deposits: BTreeMap<(MessageId, MachineId), Deposit>,
 }
 
@@ -140,11 +146,12 @@ impl State {
             LetterChange::Remove { tag, digest } => drop(self.held.remove(&(tag, digest))),
             LetterChange::Grant(grant) => drop(self.grants.insert(grant.owner, grant)),
             LetterChange::DropGrant(agent) => drop(self.grants.remove(&agent)),
-            LetterChange::Met { agent, at } => drop(self.met.insert(agent, at)),
-            LetterChange::DropMet(agent) => drop(self.met.remove(&agent)),
+            LetterChange::Met(met) => drop(self.met.insert((met.agent, met.machine), met)),
+            LetterChange::DropMet { agent, machine } => drop(self.met.remove(&(agent, machine))),
             LetterChange::Deposited(deposit) => {
                 self.deposits.insert((deposit.id, deposit.holder), deposit);
             }
+            LetterChange::Lapsed { id, holder } => drop(self.deposits.remove(&(id, holder))),
             LetterChange::Settled(id) => self.deposits.retain(|(of, _), _| *of != id),
         }
     }
@@ -175,7 +182,7 @@ impl LetterStore for MemoryLetterStore {
         ready(Ok(StoredLetters {
             held: state.held.values().map(|(held, _)| *held).collect(),
             grants: state.grants.values().cloned().collect(),
-            met: state.met.iter().map(|(agent, at)| (*agent, *at)).collect(),
+            met: state.met.values().copied().collect(),
             deposits: state.deposits.values().copied().collect(),
         }))
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use prost::Message as _;
-use x0x_core::{AgentId, DecodeError, WallTime, bytes32, decode_bounded, fixed_bytes};
+use x0x_core::{AgentId, DecodeError, MachineId, WallTime, bytes32, decode_bounded, fixed_bytes};
 use x0x_identity::{KemPublic, MailboxSecret, Pickup, Tag, mailbox_period};
 
 use super::letter::MAX_SEALED;
@@ -61,8 +61,10 @@ mod proto {
         pub(super) kem_key: Bytes,
         #[prost(bytes = "bytes", tag = "5")]
         pub(super) secret: Bytes,
-        #[prost(bytes = "bytes", tag = "6")]
-        pub(super) places: Bytes,
+        #[prost(bytes = "bytes", optional, tag = "6")]
+        pub(super) places: Option<Bytes>,
+        #[prost(bytes = "bytes", tag = "7")]
+        pub(super) machine: Bytes,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -81,6 +83,8 @@ mod proto {
         pub(super) digest: Bytes,
         #[prost(enumeration = "Outcome", tag = "2")]
         pub(super) outcome: i32,
+        #[prost(uint64, tag = "3")]
+        pub(super) until_ms: u64,
     }
 
     #[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
@@ -89,7 +93,8 @@ mod proto {
         Refused = 0,
         Kept = 1,
         Full = 2,
-        TooMuch = 3,
+        TagFull = 3,
+        ShareUsed = 4,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -164,14 +169,17 @@ pub struct Grant {
     pub owner: AgentId,
     /// Who may leave letters.
     pub correspondent: AgentId,
+    /// On which machine: it was proven in the session in which this was given.
+    pub machine: MachineId,
     /// Of which period the secrets are.
     pub period: u64,
     /// The key to seal letters to.
     pub kem: KemPublic,
     /// From which tags are computed.
     pub secret: MailboxSecret,
-    /// By what machines are ranked as places for letters.
-    pub places: [u8; 32],
+    /// By what machines are ranked as places for letters. Only contacts of the owner are told: who knows
+    /// it can choose machine ids that rank high.
+    pub places: Option<[u8; 32]>,
 }
 
 impl Grant {
@@ -196,7 +204,8 @@ impl Grant {
             period: self.period,
             kem_key: Bytes::copy_from_slice(self.kem.as_bytes()),
             secret: Bytes::copy_from_slice(self.secret.as_bytes()),
-            places: Bytes::copy_from_slice(&self.places),
+            places: self.places.map(|places| Bytes::copy_from_slice(&places)),
+            machine: Bytes::copy_from_slice(self.machine.as_bytes()),
         }
     }
 }
@@ -206,13 +215,19 @@ impl Grant {
 pub struct GrantIn(pub(super) Grant);
 
 impl GrantIn {
-    /// Checks that its owner is one of the agents that the session proved, that it is for one of this
-    /// machine, and that it is of these days. `None` when it is not.
+    /// Checks that its owner is one of the agents that the session proved, that it is for the local agent
+    /// on this machine, and that it is of these days. `None` when it is not.
     #[must_use]
-    pub fn verify(self, proven: &[AgentId], local: AgentId, now: WallTime) -> Option<Grant> {
+    pub fn verify(
+        self,
+        proven: &[AgentId],
+        (local, machine): (AgentId, MachineId),
+        now: WallTime,
+    ) -> Option<Grant> {
         let Self(grant) = self;
         let timely = grant.period.abs_diff(mailbox_period(now)) <= 1;
-        let meant = grant.correspondent == local && grant.owner != local;
+        let meant = (grant.correspondent, grant.machine) == (local, machine);
+        let meant = meant && grant.owner != local;
         (timely && meant && proven.contains(&grant.owner)).then_some(grant)
     }
 }
@@ -228,7 +243,8 @@ impl TryFrom<proto::Grant> for GrantIn {
             period: grant.period,
             kem: kem.map_err(|_| DecodeError::Field("kem_key"))?,
             secret: MailboxSecret::new(fixed_bytes(&grant.secret, "secret")?),
-            places: fixed_bytes(&grant.places, "places")?,
+            places: grant.places.map(|places| fixed_bytes(&places, "places")).transpose()?,
+            machine: MachineId::new(fixed_bytes(&grant.machine, "machine")?),
         }))
     }
 }
@@ -241,8 +257,10 @@ pub enum Outcome {
     Kept,
     /// No room for anybody now.
     Full,
-    /// The depositor, or the mailbox, has its share.
-    TooMuch,
+    /// The mailbox has its share here; others may have room.
+    TagFull,
+    /// The depositor has left its share of the day here, for whichever mailbox.
+    ShareUsed,
     /// It is not taken, for whatever reason.
     Refused,
 }
@@ -281,6 +299,8 @@ pub enum Frame {
         digest: Digest,
         /// What.
         outcome: Outcome,
+        /// Until when it is kept, if it is.
+        until: WallTime,
     },
     /// Which letters do you have in these mailboxes?
     Ask(Vec<Pickup>),
@@ -334,9 +354,10 @@ impl Frame {
                 expires_at_ms: expires_at.as_millis(),
                 sealed: sealed.clone(),
             })),
-            Self::Deposited { digest, outcome } => Some(Kind::Deposited(proto::Deposited {
+            Self::Deposited { digest, outcome, until } => Some(Kind::Deposited(proto::Deposited {
                 digest: bytes(digest.as_bytes()),
                 outcome: proto::Outcome::from(*outcome) as i32,
+                until_ms: until.as_millis(),
             })),
             Self::Ask(pickups) => Some(Kind::Ask(proto::Ask {
                 pickups: pickups.iter().map(|pickup| bytes(pickup.as_bytes())).collect(),
@@ -372,11 +393,8 @@ impl Frame {
     /// # Errors
     /// [`DecodeError`] when it is too large, malformed, or a field is out of range.
     pub fn decode(bytes: &Bytes) -> Result<Self, DecodeError> {
-        let frame: proto::Frame = decode_bounded(bytes.clone(), MAX_FRAME)?;
-        let carries = matches!(&frame.kind, Some(Kind::Deposit(_) | Kind::Fetched(_)));
-        if !carries && bytes.len() > MAX_SMALL {
-            return Err(DecodeError::TooLarge { len: bytes.len(), max: MAX_SMALL });
-        }
+        let max = if carries_letter(bytes) { MAX_FRAME } else { MAX_SMALL };
+        let frame: proto::Frame = decode_bounded(bytes.clone(), max)?;
         Ok(match frame.kind {
             None => Self::Unknown,
             Some(Kind::Grant(grant)) => Self::Grant(grant.try_into()?),
@@ -388,6 +406,7 @@ impl Frame {
             Some(Kind::Deposited(deposited)) => Self::Deposited {
                 digest: digest(&deposited.digest)?,
                 outcome: deposited.outcome().into(),
+                until: WallTime::from_millis(deposited.until_ms),
             },
             Some(Kind::Ask(ask)) => {
                 if ask.pickups.len() > MAX_ASKED {
@@ -412,6 +431,16 @@ impl Frame {
             }
         })
     }
+}
+
+/// Whether a frame begins with what carries a letter, and has little beside it. It is looked at before
+/// anything is decoded: nothing else may be large.
+fn carries_letter(frame: &[u8]) -> bool {
+    // The fields `deposit` and `fetched`, each with a length.
+    let Some((0x12 | 0x3a, mut rest)) = frame.split_first() else { return false };
+    let len = prost::decode_length_delimiter(&mut rest).ok();
+    let beside = len.and_then(|len| rest.len().checked_sub(len));
+    beside.is_some_and(|beside| beside <= MAX_SMALL)
 }
 
 /// A letter is kept for long: its frame, whose memory others may share, must not be.
@@ -452,7 +481,8 @@ impl From<Outcome> for proto::Outcome {
         match outcome {
             Outcome::Kept => Self::Kept,
             Outcome::Full => Self::Full,
-            Outcome::TooMuch => Self::TooMuch,
+            Outcome::TagFull => Self::TagFull,
+            Outcome::ShareUsed => Self::ShareUsed,
             Outcome::Refused => Self::Refused,
         }
     }
@@ -463,7 +493,8 @@ impl From<proto::Outcome> for Outcome {
         match outcome {
             proto::Outcome::Kept => Self::Kept,
             proto::Outcome::Full => Self::Full,
-            proto::Outcome::TooMuch => Self::TooMuch,
+            proto::Outcome::TagFull => Self::TagFull,
+            proto::Outcome::ShareUsed => Self::ShareUsed,
             proto::Outcome::Refused => Self::Refused,
         }
     }

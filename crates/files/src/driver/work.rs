@@ -190,7 +190,11 @@ impl Storing {
         }
         // Whoever opens the file next has to know how that ended.
         if let Some(syncing) = syncing {
-            durability.is_lost |= has_failed(syncing).await;
+            tokio::select! {
+                failed = has_failed(syncing) => durability.is_lost |= failed,
+                // Nobody does in this run.
+                () = self.shared.stop.cancelled() => {}
+            }
         }
     }
 

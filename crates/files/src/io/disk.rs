@@ -9,7 +9,7 @@ use std::{
 
 use x0x_identity::private_file::{self, Access, FileError};
 
-use super::publish::Publish;
+use super::{protected::Protected, publish::Publish};
 use crate::{
     error::WorkError,
     id::TransferId,
@@ -30,6 +30,7 @@ const RECORD: &str = "transfer";
 pub struct DiskStore {
     state: PathBuf,
     downloads: PathBuf,
+    protected: Protected,
     /// Whether second links to a file may be tried.
     links: bool,
 }
@@ -52,7 +53,16 @@ impl DiskStore {
     /// Over a folder for records and one for received files; both are made when they are first used.
     #[must_use]
     pub fn new(state: impl Into<PathBuf>, downloads: impl Into<PathBuf>) -> Self {
-        Self { state: state.into(), downloads: downloads.into(), links: true }
+        let (state, downloads) = (state.into(), downloads.into());
+        Self { state, downloads, protected: Protected::default(), links: true }
+    }
+
+    /// Sends nothing that is, or is in, one of these files and folders, by whatever name and through
+    /// whatever links. What has been received is excepted.
+    #[must_use]
+    pub fn protecting(mut self, paths: impl IntoIterator<Item = PathBuf>) -> Self {
+        self.protected = Protected::new(paths, self.downloads.clone());
+        self
     }
 
     /// The same on a file system without hard links.
@@ -159,7 +169,9 @@ impl FileStore for DiskStore {
         // Looked at before it is opened as well: opening alone may have an effect on a device.
         regular(&fs::symlink_metadata(path).map_err(gone)?)?;
         let file = options.open(path).map_err(gone)?;
-        regular(&file.metadata().map_err(gone)?)?;
+        let found = file.metadata().map_err(gone)?;
+        regular(&found)?;
+        self.protected.check(path, &found).map_err(gone)?.map_err(WorkError::SourceProtected)?;
         Ok(Box::new(DiskBlob(file)))
     }
 

@@ -1,6 +1,7 @@
 //! Files read and written in groups: the blocking half of the driver.
 
 mod disk;
+mod protected;
 mod publish;
 mod receive;
 mod room;

@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     config::{
-        MAX_AHEAD, MAX_LIVE, MAX_OFFERS_OF_STRANGERS, MAX_OFFERS_PER_CONTACT, MAX_OFFERS_PER_STRANGER,
-        MAX_UNASKED, MAX_WINDOW, WINDOW,
+        MAX_AHEAD, MAX_LIVE, MAX_OFFERS_OF_STRANGERS, MAX_OFFERS_PER_CONTACT,
+        MAX_OFFERS_PER_STRANGER, MAX_UNASKED, MAX_WINDOW, WINDOW,
     },
     error::{ChangeTransferError, WorkError},
     id::TransferId,
@@ -330,7 +330,8 @@ impl FilesMachine {
     /// Until when a transfer that gets nothing waits for others that share its line: its machine sent some of
     /// theirs lately, and not more than may be before its turn.
     pub(super) fn waits_behind(&self, now: Tick, id: TransferId) -> Option<Tick> {
-        let transfer = self.live.get(&id).filter(|transfer| transfer.record.phase == Phase::Active)?;
+        let transfer =
+            self.live.get(&id).filter(|transfer| transfer.record.phase == Phase::Active)?;
         let Side::In(incoming) = &transfer.side else { return None };
         let session = self.sessions.get(&incoming.via?)?;
         let until = session.heard? + self.config.stall_after;

@@ -267,7 +267,11 @@ impl FilesMachine {
             }
             Err(WorkError::Stalled) => self.metrics.peer_stalled.inc(),
             Err(WorkError::Disconnected) => {}
-            Err(error @ (WorkError::SourceChanged | WorkError::SourceGone(_))) => {
+            Err(
+                error @ (WorkError::SourceChanged
+                | WorkError::SourceGone(_)
+                | WorkError::SourceProtected(_)),
+            ) => {
                 self.end(id, Phase::Failed, Some(error.to_string()), true);
             }
             Err(error) => {

@@ -10,6 +10,10 @@ use crate::peer::Peer;
 /// Most dials that the overlay has open at once.
 pub const MAX_DIALS: usize = 8;
 
+/// Most of them that walks cause. Whoever sends walks names whom to dial: the other dials are for peers
+/// that this node picks, however many walks come.
+pub const MAX_WALK_DIALS: usize = 2;
+
 /// A dial without a result, or whose session has not been announced yet.
 #[derive(Debug)]
 pub(super) struct Dial {
@@ -62,9 +66,13 @@ impl HyParView {
         self.dials.iter().any(|dial| dial.target == Target::Address(address))
     }
 
-    /// Number of dials that may end in a link.
-    pub(super) const fn links_dialled(&self) -> usize {
-        self.dials.len()
+    /// Number of dials of peers that this node picked, which may end in a link.
+    pub(super) fn links_dialled(&self) -> usize {
+        self.dials.len() - self.walks_dialled()
+    }
+
+    fn walks_dialled(&self) -> usize {
+        self.dials.iter().filter(|dial| dial.purpose == Purpose::Walk).count()
     }
 
     /// Asks now when the peer has a session, else dials it. False when neither is possible.
@@ -74,7 +82,9 @@ impl HyParView {
             return true;
         }
         let ending = self.sessions.contains_key(&peer.id());
-        if ending || !peer.is_dialable() || !self.may_dial() || self.is_dialling(peer.id()) {
+        let crowded = purpose == Purpose::Walk && self.walks_dialled() >= MAX_WALK_DIALS;
+        let refused = crowded || !self.may_dial() || self.is_dialling(peer.id());
+        if ending || refused || !peer.is_dialable() {
             return false;
         }
         self.start_dial(now, peer.to_addr(), Target::Peer(peer), purpose);

@@ -57,6 +57,9 @@ impl HyParView {
         }
         let short = self.linked() < self.target();
         if !self.is_busy(id) && (ttl == 0 || self.active.len() == 1 || short) {
+            if !self.may_walk(now, from) {
+                return;
+            }
             self.metrics.walks_ended.inc();
             // Where the joiner is known to be goes first: a false walk must not make it unreachable.
             let known = self.passive.proven(id).or_else(|| self.lost.former(id));
@@ -74,5 +77,14 @@ impl HyParView {
         {
             self.send(next, Message::ForwardJoin { ttl: left, joiner });
         }
+    }
+
+    /// Whether one more walk of a neighbour may end here.
+    fn may_walk(&mut self, now: Tick, from: MachineId) -> bool {
+        let may = self.sessions.get_mut(&from).is_some_and(|session| session.walks.take(now));
+        if !may {
+            self.metrics.refused_walks.inc();
+        }
+        may
     }
 }

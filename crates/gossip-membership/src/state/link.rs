@@ -9,16 +9,19 @@ use crate::{peer::Peer, view::Source, wire::Message};
 const PROTECTED_OLDEST: usize = 2;
 
 impl HyParView {
-    /// Neighbours, and requests and dials that may give one.
+    /// Neighbours, and requests and dials of this node's own choice that may give one. Those that walks
+    /// cause do not count: a neighbour that sends walks to nowhere would keep this node from looking for
+    /// others.
     pub(super) fn linked(&self) -> usize {
-        let requested = self.requests.keys().filter(|id| !self.active.contains(**id)).count();
+        let open = self.requests.iter().filter(|(_, request)| request.chosen);
+        let requested = open.filter(|(id, _)| !self.active.contains(**id)).count();
         self.active.len() + requested + self.links_dialled()
     }
 
     /// A peer is reached: ask for what it was dialled for.
     pub(super) fn ask(&mut self, now: Tick, id: MachineId, purpose: Purpose) {
         match purpose {
-            Purpose::Join if self.linked() < self.target() => self.join(now, id, false),
+            Purpose::Join if self.needs_contact(now) => self.join(now, id, false),
             Purpose::Join => {
                 let peer = self.session_peer(id);
                 self.learn(now, peer, Source::Gossip, &[]);

@@ -8,7 +8,10 @@ use std::{net::SocketAddr, time::Duration};
 
 use x0x_core::{MachineId, Tick};
 
-use super::{DialFailure, HyParView, dial::Purpose};
+use super::{
+    DialFailure, HyParView,
+    dial::{MAX_DIALS, Purpose},
+};
 use crate::{
     book::MAX_BUCKETS,
     cache::MAX_ANCHORS,
@@ -18,6 +21,10 @@ use crate::{
 
 /// Most bootstrap addresses used; further ones are ignored.
 pub const MAX_BOOTSTRAP: usize = 32;
+
+/// Dials that are not used for filling the view beyond the target, so that names that lead nowhere
+/// leave some for contacts.
+const CONTACT_DIALS: usize = 2;
 
 /// A configured way into the overlay.
 #[derive(Debug)]
@@ -60,11 +67,14 @@ impl HyParView {
         if self.left {
             return;
         }
+        let short = self.active.len() < self.target();
+        self.short_since = short.then(|| self.short_since.unwrap_or(now));
         while self.settled(now) < self.target() && self.try_candidate(now) {}
         let fill_due = self.next_fill.is_some_and(|at| at <= now);
         if fill_due {
             self.next_fill = None;
-            if self.settled(now) < self.config.fill() {
+            let spare = self.dials.len() + CONTACT_DIALS < MAX_DIALS;
+            if spare && self.settled(now) < self.config.fill() {
                 self.try_candidate(now);
             }
         }
@@ -79,10 +89,9 @@ impl HyParView {
 
     /// When a bootstrap address must be tried next.
     pub(super) fn next_bootstrap(&self) -> Option<Tick> {
-        if !self.needs_bootstrap() {
-            return None;
-        }
-        self.bootstrap.iter().filter(|b| !self.is_bootstrap_busy(b)).map(|b| b.next).min()
+        let from = self.contact_from().filter(|_| self.may_dial())?;
+        let idle = self.bootstrap.iter().filter(|b| !self.is_bootstrap_busy(b));
+        idle.map(|b| b.next.max(from)).min()
     }
 
     /// Notes who answered at an address; one of this machine itself is of no use.
@@ -190,10 +199,19 @@ impl HyParView {
         };
     }
 
-    /// Without a single neighbour, or short of them with nobody left to ask.
-    fn needs_bootstrap(&self) -> bool {
-        let short = self.linked() < self.target();
-        self.may_dial() && (self.active.is_empty() || short)
+    /// From when on a contact is of use: at once without a single neighbour, or short of them with
+    /// nobody left to ask; and when those who were asked came to nothing for as long as a dial may take,
+    /// since names that lead nowhere can be told without end.
+    fn contact_from(&self) -> Option<Tick> {
+        if self.active.is_empty() || self.linked() < self.target() {
+            return Some(Tick::ZERO);
+        }
+        self.short_since.map(|since| since + self.config.dial_timeout)
+    }
+
+    /// Whether to ask a contact for a place now.
+    pub(super) fn needs_contact(&self, now: Tick) -> bool {
+        self.contact_from().is_some_and(|at| at <= now)
     }
 
     fn is_bootstrap_busy(&self, bootstrap: &Bootstrap) -> bool {
@@ -203,7 +221,7 @@ impl HyParView {
 
     fn try_bootstrap(&mut self, now: Tick) {
         for place in 0..self.bootstrap.len() {
-            if !self.needs_bootstrap() {
+            if !self.may_dial() || !self.needs_contact(now) {
                 return;
             }
             let bootstrap = &self.bootstrap[place];

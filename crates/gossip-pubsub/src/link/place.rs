@@ -30,6 +30,8 @@ pub(crate) struct View {
     pub(crate) tested: Option<Tick>,
     /// When the peer was asked not to push the author's runs.
     pub(crate) pruned: Option<Tick>,
+    /// What the peer has of it is not accepted, and not asked for, until then.
+    pub(crate) put_off: Option<Tick>,
 }
 
 impl View {

@@ -21,7 +21,20 @@ impl TopicLog {
         let latest = chains.filter(|(epoch, _)| Retention::of_epoch(**epoch) == Retention::Latest);
         let retained = latest.flat_map(|(_, chain)| chain.retained.iter().map(|(_, at)| *at));
         let before: Vec<u64> = retained.filter(|at| *at != newest).collect();
-        before.into_iter().filter_map(|position| self.take(position)).collect()
+        let replaced: Vec<Item> =
+            before.into_iter().filter_map(|position| self.take(position)).collect();
+        // Holes on both sides of one are not apart any more.
+        for item in &replaced {
+            self.holes.join(self.room(item.start));
+        }
+        replaced
+    }
+
+    /// Between which retained runs a position is where there is none: where they end and begin.
+    fn room(&self, position: u64) -> (u64, u64) {
+        let before = self.items.range(..position).next_back().map(|(_, item)| item.end());
+        let after = self.items.range(position..).next().map(|(start, _)| *start);
+        (before.unwrap_or(0), after.unwrap_or(u64::MAX))
     }
 
     /// Removes a run to make room: the oldest one, unless its author has less than its share of the
@@ -54,9 +67,7 @@ impl TopicLog {
         if oldest {
             self.evicted = item.end();
         }
-        let before = self.items.range(..position).next_back().map(|(_, item)| item.end());
-        let after = self.items.range(position..).next().map(|(start, _)| *start);
-        self.holes.add((item.start, item.end()), (before.unwrap_or(0), after.unwrap_or(u64::MAX)));
+        self.holes.add((item.start, item.end()), self.room(position));
         Some(Removed { item, oldest })
     }
 

@@ -41,7 +41,8 @@ impl TopicLog {
                 log.fingerprint.remove(chain.mark);
             }
         }
-        log.evicted = log.base();
+        // A log of which nothing is retained lost all that was ever in it.
+        log.evicted = if log.items.is_empty() { stored.end } else { log.base() };
         log.holes = Holes::before(log.evicted);
         log.end = stored.end + SKIPPED;
         log.recount();

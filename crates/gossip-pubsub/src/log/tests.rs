@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use proptest::prelude::*;
-use x0x_core::WallTime;
+use x0x_core::{SeededRng, WallTime};
 use x0x_identity::testing::key;
 
 use super::*;
@@ -253,7 +253,7 @@ fn a_flood_takes_room_from_its_author_only() {
     }
     assert_eq!(log.entries(), 2 + 2 * 3);
     assert_eq!(log.base(), 0, "the oldest is still there");
-    assert_eq!(log.lost(0, log.end(), 0), 18 * 3);
+    assert_eq!(log.lost(0, log.end(), 0), Some(18 * 3));
 }
 
 #[test]
@@ -280,7 +280,7 @@ fn the_newest_run_of_the_latest_class_takes_the_place_of_its_authors_others() {
     append(&mut joiner, &other, &other.run(None, &[b"theirs"]));
     assert_eq!(joiner.fingerprint(), log.fingerprint());
     assert!(log.items.values().all(|item| item.missed == 0));
-    assert_eq!((log.entries(), log.lost(0, log.end(), 0)), (3, 0));
+    assert_eq!((log.entries(), log.lost(0, log.end(), 0)), (3, None));
     assert_eq!(relation(&log, &second), Relation::Old);
     // A later epoch takes the place of the one before, which is not wanted any more.
     let restarted = RunForge { epoch: author.epoch + (1 << 20), ..author.clone() };
@@ -306,4 +306,28 @@ fn readers_of_a_stored_log_wait_for_the_store() {
     assert!(log.unstored_bytes() >= first.size() as u64);
     log.set_stored(3);
     assert_eq!((log.readable(), log.unstored_bytes()), (4, 0), "and what is not stored follows");
+}
+
+#[test]
+fn there_are_never_more_holes_than_retained_runs_and_one() {
+    for seed in 0..4 {
+        let mut rng = SeededRng::from_number(seed);
+        let mut log = TopicLog::default();
+        let mut chains: Vec<(RunForge, Option<Run>)> = (20..26).map(|n| (forge(n), None)).collect();
+        for (author, _) in &mut chains[..3] {
+            author.epoch = Retention::Latest.epoch(author.epoch);
+        }
+        for step in 0..120 {
+            let (author, last) = &mut chains[rng.below(6)];
+            let run = author.run(last.as_ref(), &[b"1"]);
+            append(&mut log, author, &run);
+            *last = Some(run);
+            if rng.chance(0.5) {
+                let positions: Vec<u64> = log.items.keys().copied().collect();
+                log.expel(positions[rng.below(positions.len())]);
+            }
+            let (holes, runs) = (log.holes.len(), log.items.len());
+            assert!(holes <= runs + 1, "seed {seed}, step {step}: {holes} holes, {runs} runs");
+        }
+    }
 }

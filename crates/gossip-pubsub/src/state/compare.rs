@@ -5,7 +5,7 @@ use std::time::Duration;
 use x0x_core::{MachineId, TopicId};
 
 use crate::{
-    compare,
+    compare::{self, Answer},
     config::MAX_HEADS,
     link::{Control, UNSERVED_AT},
     wire::{DigestIn, Head, HeadsIn, RangesIn, TopicHeads, WantIn},
@@ -185,8 +185,12 @@ impl PubSubMachine {
             return;
         }
         let Some(state) = self.topics.get(&topic) else { return };
-        let (told, ranges) = compare::answer(&state.log, ranges.ranges);
+        let pivot = self.rng.below(ranges.ranges.len().max(1));
+        let Answer { told, ranges, left } = compare::answer(&state.log, ranges.ranges, pivot);
         self.told(peer, topic, &told);
+        if left {
+            self.compare_soon(topic);
+        }
         if !ranges.is_empty() {
             self.send_list(peer, topic, Control::Ranges(RangesIn { topic, ranges }));
         }

@@ -15,11 +15,15 @@ use crate::{
 use super::PubSubMachine;
 
 /// How long a link that brings other runs that it was asked for is waited for before another one is
-/// asked; longer where what it brings takes longer.
+/// asked; longer where what it brings takes longer and nobody else promised it.
 const BUSY: Duration = Duration::from_secs(10);
 
 /// Broken promises at which nobody waits for another one of a link before a gap is accepted.
 const DISTRUSTED_AT: u32 = 16;
+
+/// How long a link is not asked for a chain of which it sent what cannot be accepted now: too old or
+/// too new by the clock here, or of one author too many.
+const PUT_OFF: Duration = Duration::from_secs(30);
 
 /// How long after a rate was exceeded what was refused is asked for.
 pub(super) const COOL: Duration = Duration::from_millis(500);
@@ -87,7 +91,9 @@ impl PubSubMachine {
             // It may be sending what it was asked for before that.
             let pause = self.limits.ask_again.max(link.rtt * 2) + link.lag;
             let answers = link.answered_at.is_some_and(|at| now.since(at) < pause);
-            if answers && self.missing.waited(&key, now) < BUSY.max(link.lag * 4) {
+            let others = self.missing.promised(&key, head, &peer).next().is_some();
+            let patience = if others { BUSY } else { BUSY.max(link.lag * 4) };
+            if answers && self.missing.waited(&key, now) < patience {
                 return self.missing.reschedule(key, now + pause);
             }
             // Asked on another one's word, it owes nothing.
@@ -131,10 +137,32 @@ impl PubSubMachine {
 
     /// Notes entries that a link has, and asks for them at once.
     pub(super) fn lack(&mut self, peer: MachineId, key: Key, upto: u64, need_key: bool) {
+        if self.is_put_off(&peer, &key) {
+            return;
+        }
         let report = Report { peer, upto, hops: u32::MAX, need_key, wait: None };
         if self.missing.note(self.now, key, report, &self.limits) {
             self.ask(key);
         }
+    }
+
+    /// A run was refused for a reason that lasts: its link is not asked for the chain for a while.
+    /// Other links are, since this one may have made the run up.
+    pub(super) fn put_off(&mut self, peer: MachineId, body: &RunBody) {
+        let key = (body.topic(), (body.author(), body.epoch()));
+        let until = self.now + PUT_OFF;
+        if let Some(link) = self.links.get_mut(&peer)
+            && let Some(view) = link.view_mut(&key.0, key.1, &self.limits)
+        {
+            view.put_off = Some(until);
+        }
+        self.missing.retract(&key, &peer, self.now);
+    }
+
+    /// Whether a link is not to be asked for a chain now.
+    pub(super) fn is_put_off(&self, peer: &MachineId, key: &Key) -> bool {
+        let until = self.links.get(peer).and_then(|link| link.view(&key.0, key.1).put_off);
+        until.is_some_and(|until| until > self.now)
     }
 
     /// Notes a run that was refused for its rate, to be asked for in a while.

@@ -79,6 +79,9 @@ pub enum Input {
         /// The place.
         upto: Cursor,
     },
+    /// Topics that this author published in before the start, the latest first: at most
+    /// [`MAX_OWN_TOPICS`](crate::MAX_OWN_TOPICS) are read and carried.
+    Carry(Vec<TopicId>),
     /// The answer to [`Output::Load`]; none when nothing is stored, or it is damaged.
     Restored {
         /// The topic.

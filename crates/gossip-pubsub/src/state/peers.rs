@@ -75,13 +75,15 @@ impl PubSubMachine {
         let FindPeersIn { topic, id, ttl } = search;
         let now = self.now;
         let Some(link) = self.links.get_mut(&peer) else { return };
+        // The same search comes over several links.
+        if self.searches.contains(&(topic, id)) {
+            return;
+        }
         if !link.allowed.searches.take(now) {
             self.metrics.refused_searches.inc();
             return;
         }
-        if self.searches.contains(&(topic, id)) {
-            return;
-        }
+        let passed = ttl > 1 && link.allowed.passed.take(now);
         self.searches.put((topic, id), Some(peer));
         self.forget_searches();
         let subscribes = self.links.iter().filter(|(other, link)| {
@@ -94,7 +96,7 @@ impl PubSubMachine {
             let found = PeersFoundIn { topic, id, peers: found };
             self.send_control(peer, Control::PeersFound(found));
         }
-        if ttl > 1 {
+        if passed {
             self.spread(FindPeersIn { topic, id, ttl: ttl - 1 }, Some(peer));
         }
     }
@@ -103,7 +105,7 @@ impl PubSubMachine {
     pub(super) fn peers_found(&mut self, peer: MachineId, found: PeersFoundIn) {
         let now = self.now;
         let Some(link) = self.links.get_mut(&peer) else { return };
-        if !link.allowed.searches.take(now) {
+        if !link.allowed.found.take(now) {
             self.metrics.refused_searches.inc();
             return;
         }

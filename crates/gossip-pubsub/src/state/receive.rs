@@ -10,6 +10,7 @@ use crate::{
     error::{VerifyError, WireError},
     link::Control,
     log::{Relation, Route},
+    retention::began,
     run::{Run, RunBody, RunIn},
     store::LogChange,
     wire::{Announced, FrameIn, PublishIn},
@@ -159,7 +160,7 @@ impl PubSubMachine {
             return self.lack_later(peer, body);
         }
         if !self.is_timely(body) {
-            return;
+            return self.put_off(peer, body);
         }
         if !self.is_wanted(peer, body, run.signature(), floor) {
             let key = (body.topic, (body.author, body.epoch));
@@ -187,7 +188,7 @@ impl PubSubMachine {
             return self.lack_later(peer, body);
         }
         if !self.may_introduce(peer, body) {
-            return;
+            return self.put_off(peer, body);
         }
         match self.key_of(body, author_key) {
             Ok(Some(_)) if !self.may_check(&peer) => {
@@ -256,7 +257,7 @@ impl PubSubMachine {
     /// Whether the run's times are within what is retained and what clocks may differ by.
     fn is_timely(&self, body: &RunBody) -> bool {
         let latest = self.wall + self.limits.clock_ahead;
-        let started = body.epoch >> 20;
+        let started = began(body.epoch);
         if body.last_time().wall() > latest || started > latest.as_millis() {
             self.metrics.refused_future.inc();
             return false;
@@ -374,7 +375,7 @@ impl PubSubMachine {
         let head = self.head_of(body);
         if !self.admit_author(&body.topic, &body.author) {
             self.metrics.refused_authors.inc();
-            return;
+            return self.put_off(peer, body);
         }
         if let Some(link) = self.links.get_mut(&peer).filter(|_| !known) {
             link.score.introduced(self.now);
@@ -400,8 +401,8 @@ impl PubSubMachine {
             return Route { peer: Some(peer), hops: None };
         };
         view.have = view.have.max(last);
-        if !pulled && hops == 1 {
-            // The author's own machine learns that its entries have left it.
+        if hops == 1 {
+            // The author's own machine learns that its entries have left it, however they came.
             let (author, epoch) = key.1;
             let head = Announced { author, epoch, seq: last, hops, pull: false };
             link.add_head(key.0, head);

@@ -2,10 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use x0x_core::TopicId;
+use x0x_core::{TopicId, WallTime};
 use x0x_identity::PublicKey;
 
 use crate::{
+    config::MAX_OWN_TOPICS,
     log::{Item, SKIPPED, TopicLog},
     retention::Retention,
     run::{Run, RunBody},
@@ -65,6 +66,26 @@ impl PubSubMachine {
             self.begin_subscribed(id);
         }
         self.tell_links(id);
+        self.carry_next();
+    }
+
+    /// This author published in these topics before: they are read one after the other, so that peers
+    /// get what was acknowledged though nobody here subscribes it. They leave half of the memory for
+    /// others.
+    pub(super) fn carry(&mut self, topics: Vec<TopicId>) {
+        self.to_carry = topics.into();
+        self.to_carry.truncate(MAX_OWN_TOPICS.min(self.limits.topics / 2));
+        self.carry_next();
+    }
+
+    fn carry_next(&mut self) {
+        while self.log_bytes <= self.limits.log_bytes as u64 / 2
+            && let Some(topic) = self.to_carry.pop_front()
+        {
+            if !self.topics.contains_key(&topic) {
+                return self.make_topic(topic);
+            }
+        }
     }
 
     /// Links that subscribe a topic learn what was stored of it.
@@ -153,8 +174,10 @@ impl PubSubMachine {
     }
 
     pub(super) fn expire_stored(&mut self) {
-        let before = self.oldest_accepted();
-        self.outputs.push_back(Output::Persist(LogChange::Expire { before }));
+        let before = self.oldest_known();
+        if before > WallTime::default() {
+            self.outputs.push_back(Output::Persist(LogChange::Expire { before }));
+        }
         self.timers.set(self.now + EXPIRE, Timer::Expire);
     }
 }

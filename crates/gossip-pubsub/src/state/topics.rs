@@ -160,7 +160,7 @@ impl PubSubMachine {
 
     /// Looks at a topic's age once its oldest run may be past the retention, but not too often.
     fn schedule_age(&mut self, id: &TopicId) {
-        let oldest = self.oldest_retained().as_millis();
+        let oldest = self.oldest_kept().as_millis();
         let Some(topic) = self.topics.get_mut(id).filter(|topic| !topic.aging) else { return };
         let Some(time) = topic.log.oldest() else { return };
         topic.aging = true;
@@ -267,8 +267,21 @@ impl PubSubMachine {
         accepted.max(WallTime::from_millis(self.wall.as_millis().saturating_sub(recent)))
     }
 
+    /// The earliest wall time of which nothing is removed for its age.
+    pub(super) fn oldest_kept(&self) -> WallTime {
+        let believed = self.believed.time(self.now).as_millis();
+        let retention = u64::try_from(self.limits.retention.as_millis()).unwrap_or(u64::MAX);
+        WallTime::from_millis(believed.saturating_sub(retention))
+    }
+
+    /// The earliest wall time of which anything is remembered: later than that it may be accepted.
+    pub(super) fn oldest_known(&self) -> WallTime {
+        let kept = self.oldest_kept().as_millis();
+        WallTime::from_millis(kept.saturating_sub(EXPIRY_SLACK_MS))
+    }
+
     pub(super) fn sweep_age(&mut self, id: &TopicId) {
-        let oldest = self.oldest_retained();
+        let oldest = self.oldest_kept();
         while self
             .topics
             .get(id)
@@ -327,7 +340,7 @@ impl PubSubMachine {
         if former(&self.topics) >= max && self.former_swept.is_none_or(|at| now.since(at) >= SWEEP)
         {
             self.former_swept = Some(now);
-            let before = self.oldest_accepted();
+            let before = self.oldest_known();
             self.topics.values_mut().for_each(|topic| topic.log.forget_former(before));
         }
         former(&self.topics) < max

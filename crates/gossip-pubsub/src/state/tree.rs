@@ -239,7 +239,7 @@ impl PubSubMachine {
             }
             return;
         }
-        if !takes {
+        if !takes || self.is_put_off(&peer, &(topic, (author, epoch))) {
             return;
         }
         let wait = (!pull).then(|| self.graft_after(&topic, &peer));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use x0x_core::{TopicId, WallTime};
 use x0x_identity::testing::key;
 
-use super::{LoadLimits, LogChange, LogStore, StoredChain, StoredTopic};
+use super::{HeldOf, LoadLimits, LogChange, LogStore, StoredChain, StoredTopic};
 use crate::{
     run::{NetworkId, Run, topic_id},
     testing::RunForge,
@@ -30,6 +30,7 @@ pub async fn check_log_store(mut fresh: impl FnMut() -> Arc<dyn LogStore>) {
     blocks_and_drops(&*fresh()).await;
     positions_reach_beyond_what_is_stored(&*fresh()).await;
     loads_follow_commits(&*fresh()).await;
+    an_authors_topics_are_found(&*fresh()).await;
 }
 
 /// A forge of author `n` in a topic, whose runs are `age` milliseconds older than others.
@@ -244,4 +245,24 @@ async fn loads_follow_commits(store: &dyn LogStore) {
         assert_eq!(topic.end, position);
         last = Some(run);
     }
+}
+
+async fn an_authors_topics_are_found(store: &dyn LogStore) {
+    let ids = [topic_id("a"), topic_id("b"), topic_id("c")];
+    let author = forge(1, ids[0], 0).author();
+    let none = store.held_of(author, 9).await.expect("it can be read");
+    assert_eq!(none, HeldOf::default());
+    for (id, age) in ids.into_iter().zip([20, 0, 10]) {
+        let (own, other) = (forge(1, id, age), forge(2, id, 0));
+        let runs = [(0, &own, own.run(None, &[b"1"])), (1, &other, other.run(None, &[b"1"]))];
+        let changes = runs.iter().map(|(at, forge, run)| append(forge, *at, run)).collect();
+        commit(store, changes).await;
+    }
+    let foreign = forge(2, topic_id("d"), 0);
+    commit(store, vec![append(&foreign, 0, &foreign.run(None, &[b"1"]))]).await;
+    let held = store.held_of(author, 9).await.expect("it can be read");
+    assert_eq!(held.topics, [ids[1], ids[2], ids[0]], "the latest first");
+    assert_eq!(held.epoch, StoredChain::after(&forge(1, ids[1], 0).run(None, &[b"1"])).epoch);
+    let held = store.held_of(author, 2).await.expect("it can be read");
+    assert_eq!(held.topics, [ids[1], ids[2]]);
 }

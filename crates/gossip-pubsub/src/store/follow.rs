@@ -12,11 +12,15 @@ use std::{
 };
 
 use tokio::time::Sleep;
-use x0x_core::TopicId;
+use x0x_core::{AgentId, TopicId};
 use x0x_transport::BoxFuture;
 
-use super::{LoadLimits, LogChange, LogStore, RestoredTopic, StoreError};
-use crate::{config::MAX_WAITING_CHANGES, run::NetworkId, subscriber::Cursor};
+use super::{HeldOf, LoadLimits, LogChange, LogStore, RestoredTopic, StoreError};
+use crate::{
+    config::{MAX_OWN_TOPICS, MAX_WAITING_CHANGES},
+    run::NetworkId,
+    subscriber::Cursor,
+};
 
 /// Topics that wait to be read; nothing more is signed then, which could need another.
 pub(crate) const MAX_LOADS: usize = 256;
@@ -24,11 +28,16 @@ pub(crate) const MAX_LOADS: usize = 256;
 /// How long after a failed read a topic is read again, at first and at most.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
+/// How long after a failed commit it is tried again: a store that is full may make room, one that was
+/// damaged begins anew, and what is not stored is a hole in its author's chain for ever.
+const RETRIES: [Duration; 3] =
+    [Duration::from_millis(50), Duration::from_millis(200), Duration::from_millis(800)];
+
 /// What the store did.
 #[derive(Debug)]
 pub(crate) enum Followed {
-    /// The changes up to this number are committed, or are lost to it: with an error they are not
-    /// tried again, since what follows stands without them.
+    /// The changes up to this number are committed, or are lost to it: with an error they were tried
+    /// several times and are not again, since what follows stands without them.
     Committed {
         through: u64,
         /// Where the logs end of which runs are in them.
@@ -39,8 +48,11 @@ pub(crate) enum Followed {
     LoadFailed { topic: TopicId, error: StoreError, failures: u32 },
     /// What is held of a topic, checked; nothing, or that it is damaged.
     Loaded { topic: TopicId, result: Result<Option<Box<RestoredTopic>>, StoreError> },
+    /// What is held of the author that was asked for.
+    Own(HeldOf),
 }
 
+type Own = BoxFuture<'static, HeldOf>;
 type Commit = BoxFuture<'static, Result<(), StoreError>>;
 type Load = BoxFuture<'static, Result<Option<Box<RestoredTopic>>, StoreError>>;
 
@@ -61,6 +73,7 @@ pub(crate) struct Follower {
     again: Vec<(Pin<Box<Sleep>>, Wanted)>,
     commit: Option<UnderWay>,
     load: Option<(Wanted, Load)>,
+    own: Option<Own>,
 }
 
 /// A topic to load.
@@ -105,7 +118,14 @@ impl Follower {
             again: Vec::new(),
             commit: None,
             load: None,
+            own: None,
         }
+    }
+
+    /// Asks what is held of an author.
+    pub(crate) fn asking_for(mut self, author: AgentId) -> Self {
+        self.own = Some(Box::pin(held_of(Arc::clone(&self.store), author)));
+        self
     }
 
     /// Takes a change. Returns its number, which a later [`Followed::Committed`] reaches.
@@ -148,6 +168,12 @@ impl Follower {
         let due = self.again.extract_if(.., |(at, _)| at.as_mut().poll(context).is_ready());
         self.wanted.extend(due.map(|(_, wanted)| wanted));
         self.start();
+        if let Some(own) = &mut self.own
+            && let Poll::Ready(held) = own.as_mut().poll(context)
+        {
+            self.own = None;
+            return Poll::Ready(Followed::Own(held));
+        }
         if let Some(under_way) = &mut self.commit
             && let Poll::Ready(result) = under_way.commit.as_mut().poll(context)
             && let Some(UnderWay { through, ends, .. }) = self.commit.take()
@@ -189,7 +215,7 @@ impl Follower {
             let (store, changes) = (Arc::clone(&self.store), std::mem::take(&mut self.waiting));
             self.handed = self.pushed;
             let (through, ends) = (self.handed, std::mem::take(&mut self.ends));
-            let commit = Box::pin(async move { store.commit(changes).await });
+            let commit = Box::pin(commit(store, changes));
             self.commit = Some(UnderWay { through, ends, commit });
         }
         if self.load.is_none()
@@ -200,6 +226,36 @@ impl Follower {
             let load = Box::pin(load(store, self.network, wanted.topic, limits));
             self.load = Some((wanted, load));
         }
+    }
+}
+
+/// Commits changes, and tries again a few times what may pass.
+async fn commit(store: Arc<dyn LogStore>, changes: Vec<LogChange>) -> Result<(), StoreError> {
+    for pause in RETRIES {
+        match store.commit(changes.clone()).await {
+            Ok(()) => return Ok(()),
+            Err(StoreError::Closed) => return Err(StoreError::Closed),
+            Err(error) => tracing::debug!(%error, "changes of the logs are not stored yet"),
+        }
+        tokio::time::sleep(pause).await;
+    }
+    store.commit(changes).await
+}
+
+/// What is held of an author, as soon as it can be read.
+async fn held_of(store: Arc<dyn LogStore>, author: AgentId) -> HeldOf {
+    let mut pause = AGAIN.0;
+    loop {
+        match store.held_of(author, MAX_OWN_TOPICS).await {
+            Ok(held) => return held,
+            Err(error @ (StoreError::Corrupt(_) | StoreError::Closed)) => {
+                tracing::warn!(%error, "what this author published before is not found");
+                return HeldOf::default();
+            }
+            Err(error) => tracing::debug!(%error, "own topics cannot be read; trying again"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(AGAIN.1);
     }
 }
 

@@ -10,7 +10,9 @@ use tokio::sync::watch;
 use x0x_core::{AgentId, TopicId, WallTime};
 use x0x_transport::BoxFuture;
 
-use super::{LoadLimits, LogChange, LogStore, StoreError, StoredChain, StoredRun, StoredTopic};
+use super::{
+    HeldOf, LoadLimits, LogChange, LogStore, StoreError, StoredChain, StoredRun, StoredTopic,
+};
 
 /// A [`LogStore`] that lives as long as the value: a restart is a new service on the same one.
 #[derive(Debug)]
@@ -123,6 +125,15 @@ impl LogStore for MemoryLogStore {
         })
     }
 
+    fn held_of(&self, author: AgentId, most: usize) -> BoxFuture<'_, Result<HeldOf, StoreError>> {
+        Box::pin(async move {
+            self.ready().await;
+            let held = self.held();
+            held.failure.clone().map_or(Ok(()), Err)?;
+            Ok(held.of(author, most))
+        })
+    }
+
     fn commit(&self, changes: Vec<LogChange>) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             self.ready().await;
@@ -136,6 +147,23 @@ impl LogStore for MemoryLogStore {
 }
 
 impl Held {
+    fn of(&self, author: AgentId, most: usize) -> HeldOf {
+        let chains = |topic: &Topic| {
+            let own = topic.chains.range((author, 0)..=(author, u64::MAX));
+            own.map(|(_, chain)| (chain.time, chain.epoch)).collect::<Vec<_>>()
+        };
+        let mut topics = Vec::new();
+        let mut epoch = 0;
+        for (id, topic) in &self.topics {
+            let own = chains(topic);
+            topics.extend(own.iter().map(|(time, _)| *time).max().map(|time| (time, *id)));
+            epoch = own.iter().map(|(_, epoch)| *epoch).max().unwrap_or(0).max(epoch);
+        }
+        topics.sort_unstable_by(|one, two| two.cmp(one));
+        topics.truncate(most);
+        HeldOf { topics: topics.into_iter().map(|(_, id)| id).collect(), epoch }
+    }
+
     fn apply(&mut self, change: LogChange) {
         match change {
             LogChange::Append { incarnation, position, missed, begins, run, key } => {

@@ -8,7 +8,7 @@ use x0x_identity::SecretKey;
 
 use crate::{
     config::{MAX_FRAME, MAX_PAYLOAD},
-    retention::epoch_at,
+    retention::{Retention, epoch_at},
     run::{Entry, EntryHash, NetworkId, Run, RunBody, UnsignedRun},
     time::HybridTime,
     wire::{
@@ -50,6 +50,13 @@ impl RunForge {
     #[must_use]
     pub fn new(key: SecretKey, network: NetworkId, topic: TopicId, wall: WallTime) -> Self {
         Self { key, network, topic, epoch: epoch_at(wall, 1), wall }
+    }
+
+    /// The same author in the epoch of a retention class.
+    #[must_use]
+    pub fn of_class(mut self, retention: Retention) -> Self {
+        self.epoch = retention.epoch(self.epoch);
+        self
     }
 
     /// The author.

@@ -159,11 +159,7 @@ impl RangesIn {
 
     /// Ranges and heads in them.
     pub(crate) fn items(&self) -> usize {
-        let heads = self.ranges.iter().map(|range| match &range.body {
-            RangeBody::Heads { heads, .. } => heads.len(),
-            _ => 0,
-        });
-        self.ranges.len() + heads.sum::<usize>()
+        self.ranges.len() + self.ranges.iter().map(RangeIn::heads).sum::<usize>()
     }
 
     pub(crate) fn encode(&self) -> Bytes {
@@ -175,6 +171,14 @@ impl RangesIn {
 }
 
 impl RangeIn {
+    /// Heads in it.
+    pub(crate) const fn heads(&self) -> usize {
+        match &self.body {
+            RangeBody::Heads { heads, .. } => heads.len(),
+            RangeBody::Skip | RangeBody::Fingerprint(_) => 0,
+        }
+    }
+
     fn decode(bytes: Bytes) -> Result<Self, WireError> {
         check_count(&bytes, &[5], MAX_HEADS, "heads")?;
         let wire = RangeWire::decode(bytes)?;

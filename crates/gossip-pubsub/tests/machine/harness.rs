@@ -48,6 +48,8 @@ pub(crate) struct World {
     queues: BTreeMap<(usize, usize), VecDeque<Bytes>>,
     busy: BTreeSet<(usize, usize)>,
     restarts: u64,
+    /// Nodes whose clocks are behind.
+    pub(crate) behind: BTreeMap<usize, Duration>,
 }
 
 impl Node {
@@ -110,6 +112,7 @@ impl World {
             queues: BTreeMap::new(),
             busy: BTreeSet::new(),
             restarts: 0,
+            behind: BTreeMap::new(),
         };
         for node in 0..nodes {
             world.input(node, Input::Wall(WALL));
@@ -215,9 +218,10 @@ impl World {
 
     pub(crate) fn advance(&mut self, by: Duration) {
         self.now = self.now + by;
-        let wall = self.wall();
         for node in 0..self.nodes.len() {
-            self.input(node, Input::Wall(wall));
+            let behind = self.behind.get(&node).copied().unwrap_or_default();
+            let wall = self.wall().as_millis() - u64::try_from(behind.as_millis()).expect("small");
+            self.input(node, Input::Wall(WallTime::from_millis(wall)));
             if self.nodes[node].machine.poll_timeout().is_some_and(|at| at <= self.now) {
                 self.nodes[node].machine.handle_timeout(self.now);
                 self.drain(node);

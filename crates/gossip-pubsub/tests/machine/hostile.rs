@@ -1,8 +1,10 @@
 //! What a hostile peer sends is refused and counted, and harms nobody else.
 
+use std::time::Duration;
+
 use crate::harness::{NETWORK, WALL, World, machine_id};
 use x0x_gossip_pubsub::{
-    Input, Limits, NetworkId, Start,
+    EntryHash, Input, Limits, NetworkId, Retention, Start,
     testing::{RunForge, hostile_cases},
     topic_id,
 };
@@ -110,4 +112,69 @@ fn a_cut_run_and_old_runs_do_no_harm() {
     frame(&mut world, 0, other.frame(other.run_at(7, first.hash(), &[b"7"]).encoded()));
     assert_eq!(world.counter(0, "pubsub_refused_gap"), 1, "a log begins at 1 or at a floor");
     assert_eq!(world.disconnects, []);
+}
+
+/// An author gives its newest entry to one member and an older one, with a later time, to another.
+#[test]
+fn authors_whose_times_run_backwards_do_not_part_honest_members() {
+    let topic = topic_id("latest");
+    let mut world = World::new(2, 5, &Limits::default());
+    world.refusals = 0.0;
+    for node in 0..2 {
+        world.subscribe(node, topic, Start::Retained);
+        world.input(node, Input::LinkUp(machine_id(9)));
+    }
+    let network = NetworkId::from_name(NETWORK);
+    for n in 0..120 {
+        let forge = RunForge::new(testing::key(100 + n), network, topic, WALL);
+        let mut forge = forge.of_class(Retention::Latest);
+        let newest = forge.run_at(10, EntryHash::GENESIS, &[b"newest"]);
+        forge.wall = WALL + Duration::from_secs(240);
+        let later = forge.run_at(5, EntryHash::GENESIS, &[b"later"]);
+        frame(&mut world, 0, forge.frame(newest.encoded()));
+        frame(&mut world, 1, forge.frame(later.encoded()));
+    }
+    world.link(0, 1);
+    for _ in 0..60 {
+        world.settle_now();
+        world.advance(Duration::from_millis(500));
+    }
+    assert_eq!(world.disconnects, []);
+    let equal = |node: usize| world.nodes[node].machine.snapshot().topics[0].equal;
+    assert!(equal(0) + equal(1) > 0, "both have the newest of each");
+    let asked =
+        |node| world.counter(node, "pubsub_wants_sent") + world.counter(node, "pubsub_grafts_sent");
+    assert!(asked(0) + asked(1) < 500, "{} {}", asked(0), asked(1));
+}
+
+/// A clock that is behind refuses what comes, and does not ask for it over and over.
+#[test]
+fn what_cannot_be_accepted_now_is_not_asked_for_again_and_again() {
+    let topic = topic_id("t");
+    let mut world = World::new(2, 6, &Limits::default());
+    world.refusals = 0.0;
+    for node in 0..2 {
+        world.subscribe(node, topic, Start::Retained);
+    }
+    let network = NetworkId::from_name(NETWORK);
+    world.input(0, Input::LinkUp(machine_id(9)));
+    let forge = RunForge::new(testing::key(60), network, topic, WALL + Duration::from_secs(120));
+    let run = forge.run(None, &[b"ahead of node 1, not of node 0"]);
+    frame(&mut world, 0, forge.frame(run.encoded()));
+    world.behind.insert(1, Duration::from_secs(3600));
+    world.advance(Duration::from_millis(1));
+    world.link(0, 1);
+    for _ in 0..120 {
+        world.settle_now();
+        world.advance(Duration::from_millis(500));
+    }
+    let refused = world.counter(1, "pubsub_refused_future");
+    assert!((1..8).contains(&refused), "{refused} in a minute");
+    assert_eq!(world.disconnects, []);
+    world.behind.clear();
+    for _ in 0..120 {
+        world.settle_now();
+        world.advance(Duration::from_millis(500));
+    }
+    assert_eq!(world.nodes[1].machine.snapshot().topics[0].entries, 1, "once the clock is right");
 }

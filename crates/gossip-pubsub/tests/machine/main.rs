@@ -3,6 +3,7 @@
 mod authors;
 mod bounds;
 mod classes;
+mod clocks;
 mod flood;
 mod frames;
 mod gaps;

@@ -22,6 +22,8 @@ use crate::{
 
 /// Records of one topic that a search brings.
 const ENOUGH: usize = 8;
+/// Answers that one link brings of those whom it asked on: as many as it passes on, and its own.
+const WALK_ANSWERS: u8 = 5;
 /// A search without holders to ask still waits this long for those whom its links ask.
 const WALK: Duration = Duration::from_millis(1200);
 
@@ -54,7 +56,7 @@ impl Finder {
             let id = self.begin(now, Search::new(subject, day, key, purpose, now, deadline));
             let walked = self.spread(key, id, SEARCH_HOPS, None);
             if let Some(search) = self.searches.get_mut(&id) {
-                search.walked = walked;
+                search.walked = walked.into_iter().map(|peer| (peer, WALK_ANSWERS)).collect();
             }
             searches.insert(id);
         }
@@ -211,9 +213,16 @@ impl Finder {
         key: LookupKey,
         answer: &Answer,
     ) {
-        let Some(search) = self.searches.get(&id) else { return };
+        let Some(search) = self.searches.get_mut(&id) else { return };
         let asked = matches!(search.progress(peer), Some(Progress::Asked(_) | Progress::Silent));
-        if key != search.key || !(asked || search.walked.contains(&peer)) {
+        let walks = |search: &mut Search| match search.walked.get_mut(&peer) {
+            Some(left @ 1..) => {
+                *left -= 1;
+                true
+            }
+            _ => false,
+        };
+        if key != search.key || !(asked || walks(search)) {
             return self.metrics.refused_unasked.inc();
         }
         let (subject, holds) = (search.subject, answer.holds);

@@ -1,6 +1,7 @@
 //! What this node keeps for others.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
@@ -8,6 +9,7 @@ use std::{
 use bytes::Bytes;
 use x0x_core::{MachineId, Tick};
 
+use super::volunteers::Site;
 use crate::{
     config::{MAX_HELD_BYTES, MAX_PER_KEY, MAX_PER_PROVIDER, RECORD_VALIDITY},
     key::LookupKey,
@@ -20,8 +22,19 @@ const OVERHEAD: usize = 256;
 struct Held {
     sealed: Bytes,
     expires: Tick,
-    /// Filed from this site: it may name addresses that are nobody else's business.
+    /// From where it was filed.
     near: bool,
+    site: Option<Site>,
+}
+
+/// Who files a record.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Filer {
+    pub(super) machine: MachineId,
+    /// It is on this site: its record may name addresses that are nobody else's business.
+    pub(super) near: bool,
+    /// The network that its packets come from.
+    pub(super) site: Option<Site>,
 }
 
 /// Records by key and by who filed them.
@@ -74,29 +87,40 @@ impl Holder {
     pub(super) fn keep(
         &mut self,
         now: Tick,
-        from: MachineId,
+        filer: Filer,
         key: LookupKey,
         sealed: Bytes,
         lifetime: Duration,
-        near: bool,
     ) {
+        let Filer { machine: from, near, site } = filer;
         self.remove(key, from);
-        self.make_room(key, from, sealed.len() + OVERHEAD);
+        self.make_room(key, filer, sealed.len() + OVERHEAD);
         let expires = now + lifetime.min(RECORD_VALIDITY);
         self.bytes += sealed.len() + OVERHEAD;
         self.by_expiry.insert((expires, key, from));
         self.by_provider.entry(from).or_default().insert((expires, key));
-        self.records.insert((key, from), Held { sealed, expires, near });
+        self.records.insert((key, from), Held { sealed, expires, near, site });
     }
 
-    fn make_room(&mut self, key: LookupKey, from: MachineId, bytes: usize) {
+    /// Who gives up its place under a full key: of the network with the most records there, the one that
+    /// expires first. Ids cost nothing, so that one network's must not displace all others'.
+    fn crowding(&self, key: LookupKey, site: Option<Site>) -> Option<MachineId> {
         let all = (key, MachineId::new([0; 32]))..=(key, MachineId::new([0xff; 32]));
-        let of_key = self.records.range(all);
-        let (count, first) = of_key.fold((0, None), |(count, first), ((_, machine), held)| {
-            let this = (held.expires, *machine);
-            (count + 1, Some(first.map_or(this, |first: (Tick, MachineId)| first.min(this))))
-        });
-        if let Some((_, machine)) = first.filter(|_| count >= MAX_PER_KEY) {
+        let mut shares = BTreeMap::from([(site, 1)]);
+        for (_, held) in self.records.range(all.clone()) {
+            *shares.entry(held.site).or_default() += 1;
+        }
+        let full = shares.values().sum::<usize>() > MAX_PER_KEY;
+        let rank = |(_, held): &(&(LookupKey, MachineId), &Held)| {
+            (Reverse(shares.get(&held.site).copied()), held.expires)
+        };
+        let first = self.records.range(all).filter(|_| full).min_by_key(rank);
+        first.map(|((_, machine), _)| *machine)
+    }
+
+    fn make_room(&mut self, key: LookupKey, filer: Filer, bytes: usize) {
+        let from = filer.machine;
+        if let Some(machine) = self.crowding(key, filer.site) {
             self.remove(key, machine);
         }
         if let Some(own) = self.by_provider.get(&from)
@@ -146,7 +170,8 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn keep(holder: &mut Holder, now: Tick, from: u64, k: u64, size: usize) {
-        holder.keep(now, machine(from), key(k), vec![from as u8; size].into(), HOUR, false);
+        let filer = Filer { machine: machine(from), near: false, site: None };
+        holder.keep(now, filer, key(k), vec![from as u8; size].into(), HOUR);
     }
 
     #[test]
@@ -155,7 +180,8 @@ mod tests {
         keep(&mut holder, now, 1, 1, 100);
         keep(&mut holder, now, 1, 1, 200);
         keep(&mut holder, now, 2, 1, 300);
-        holder.keep(now, machine(3), key(1), vec![3; 5].into(), HOUR, true);
+        let filer = Filer { machine: machine(3), near: true, site: None };
+        holder.keep(now, filer, key(1), vec![3; 5].into(), HOUR);
         let sizes = |holder: &Holder, near| -> Vec<usize> {
             holder.records(now, &key(1), near).iter().map(Bytes::len).collect()
         };
@@ -167,6 +193,22 @@ mod tests {
         holder.expire(end);
         assert_eq!((holder.bytes(), holder.next()), (0, None));
         assert!(holder.by_provider.is_empty());
+    }
+
+    #[test]
+    fn one_network_takes_the_places_of_its_own_machines() {
+        let (mut holder, mut now) = (Holder::new(ROOM), Tick::ZERO);
+        let mut file = |n: u64, site: u8| {
+            now = now + Duration::from_secs(1);
+            let filer = Filer { machine: machine(n), near: false, site: Some([site, 0, 0, 0]) };
+            holder.keep(now, filer, key(1), vec![site].into(), HOUR);
+        };
+        (1..=4).for_each(|n| file(n, n as u8));
+        (100..200).for_each(|n| file(n, 9));
+        let sites = holder.records(now, &key(1), false);
+        let count = |site| sites.iter().filter(|held| held[0] == site).count();
+        assert_eq!([1, 2, 3, 4].map(count), [1; 4], "whoever came first keeps its place");
+        assert_eq!(count(9), MAX_PER_KEY - 4);
     }
 
     #[test]

@@ -20,9 +20,9 @@ const RETRY: Duration = Duration::from_secs(5);
 const FEW: usize = 3;
 /// First pause after a filing that reached enough holders, but not all that there might be.
 const GROWS: Duration = Duration::from_secs(60);
-/// The time between filings at first, and at least, as parts of the longest.
-const FIRST: u32 = 60;
-const SHORTEST: u32 = 30;
+/// The time between filings at first, and at least, as a part of the longest. Short: the machines that a
+/// young node knows are often not the nearest to its key.
+const SHORTEST: u32 = 60;
 /// How long the machines near the local id are known well enough.
 const SETTLED: Duration = Duration::from_secs(3600);
 /// Leading bytes of a sealed record that no other has.
@@ -78,7 +78,7 @@ impl Finder {
             copies: 0,
             due: now,
             signed: None,
-            interval: self.config.refresh / FIRST,
+            interval: self.config.refresh / SHORTEST,
             pause: RETRY,
             signing: false,
         };

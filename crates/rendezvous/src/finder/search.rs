@@ -95,8 +95,9 @@ struct Candidate {
 }
 
 impl Candidate {
-    fn site(&self) -> Option<Site> {
-        self.addresses.first().copied().and_then(site_of)
+    /// The networks of all its addresses: one of them may answer while another is invented.
+    fn sites(&self) -> BTreeSet<Site> {
+        self.addresses.iter().copied().filter_map(site_of).collect()
     }
 
     /// Adds addresses that somebody else names; a failure with others says nothing of them.
@@ -145,8 +146,8 @@ pub(super) struct Search {
     pub(super) purpose: Purpose,
     pub(super) begun: Tick,
     pub(super) until: Tick,
-    /// Links that were asked to ask on.
-    pub(super) walked: Vec<MachineId>,
+    /// Links that were asked to ask on, with how many answers each may still bring.
+    pub(super) walked: BTreeMap<MachineId, u8>,
     /// When it is to be looked at again.
     pub(super) next: Tick,
     /// It would dial, and all dials are taken.
@@ -173,7 +174,7 @@ impl Search {
         begun: Tick,
         until: Tick,
     ) -> Self {
-        let (walked, candidates) = (Vec::new(), BTreeMap::new());
+        let (walked, candidates) = (BTreeMap::new(), BTreeMap::new());
         let (next, starved) = (begun, false);
         Self { subject, day, key, purpose, begun, until, walked, next, starved, candidates }
     }
@@ -406,14 +407,12 @@ fn spread_out<'a>(
         if chosen.len() >= count {
             break;
         }
-        let there = known.site().map(|site| sites.entry(site).or_default());
-        match there {
-            Some(there) if *there >= PER_SITE => crowded.push(known),
-            Some(there) => {
-                *there += 1;
-                chosen.push(known);
-            }
-            None => chosen.push(known),
+        let of_known = known.sites();
+        if of_known.iter().any(|site| sites.get(site) >= Some(&PER_SITE)) {
+            crowded.push(known);
+        } else {
+            of_known.into_iter().for_each(|site| *sites.entry(site).or_default() += 1);
+            chosen.push(known);
         }
     }
     let room = count - chosen.len();

@@ -38,6 +38,8 @@ struct Volunteer {
     shunned_until: Option<Tick>,
     /// When there was a session with it; none when it is hearsay.
     met: Option<Tick>,
+    /// Where its packets came from, or where it is said to be: what it says of itself may be invented.
+    site: Option<Site>,
 }
 
 impl Volunteer {
@@ -83,20 +85,25 @@ impl Volunteers {
         self.known.len()
     }
 
-    /// A session with the machine began.
+    /// A session with the machine began, whose packets come from `remote`.
     pub(super) fn met(
         &mut self,
         now: Tick,
         peer: MachineId,
         address: &PeerAddr,
-        path: Scope,
+        remote: SocketAddr,
         loopback: bool,
         rng: &mut SeededRng,
     ) {
+        let (path, site) = (Scope::of_path(remote.ip()), site_of(remote));
+        if self.site(&peer) != site {
+            // It takes a place among those of its network, if any.
+            self.remove(&peer);
+        }
         let named = address.addresses.iter().copied().filter(|addr| path.may_name(*addr));
         let mut addresses: Vec<SocketAddr> = usable_addresses(named, loopback);
         addresses.truncate(MAX_KEPT);
-        let Some(entry) = self.entry(now, peer, addresses.first().copied(), true, rng) else {
+        let Some(entry) = self.entry(now, peer, site, true, rng) else {
             return;
         };
         entry.shunned_until = None;
@@ -119,7 +126,8 @@ impl Volunteers {
         if addresses.is_empty() {
             return;
         }
-        let Some(entry) = self.entry(now, peer, addresses.first().copied(), false, rng) else {
+        let site = addresses.first().copied().and_then(site_of);
+        let Some(entry) = self.entry(now, peer, site, false, rng) else {
             return;
         };
         for address in addresses {
@@ -138,13 +146,13 @@ impl Volunteers {
         &mut self,
         now: Tick,
         peer: MachineId,
-        address: Option<SocketAddr>,
+        site: Option<Site>,
         met: bool,
         rng: &mut SeededRng,
     ) -> Option<&mut Volunteer> {
         if !self.known.contains_key(&peer) {
             let bucket = self.bucket(&peer);
-            let crowded = address.and_then(site_of).and_then(|site| self.crowding(bucket, site));
+            let crowded = site.and_then(|site| self.crowding(bucket, site));
             let victim = match crowded {
                 Some(of_site) => Some(self.least(now, of_site, met, rng)?),
                 None if self.known.len() >= MAX_VOLUNTEERS => {
@@ -159,7 +167,7 @@ impl Volunteers {
             }
             self.sizes[bucket] += 1;
         }
-        Some(self.known.entry(peer).or_default())
+        Some(self.known.entry(peer).or_insert_with(|| Volunteer { site, ..Volunteer::default() }))
     }
 
     fn members(&self, bucket: usize) -> impl Iterator<Item = MachineId> {
@@ -212,7 +220,7 @@ impl Volunteers {
     }
 
     fn site(&self, peer: &MachineId) -> Option<Site> {
-        site_of(*self.known.get(peer)?.addresses.first()?)
+        self.known.get(peer)?.site
     }
 
     /// The nearest to a key, nearest first.

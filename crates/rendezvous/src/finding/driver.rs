@@ -1,11 +1,6 @@
 //! The task that owns the finder: it carries its outputs out, dials, and signs records.
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot},
@@ -17,7 +12,7 @@ use x0x_transport::{Inbound, InboundEvent, SessionInfo, Transport, error::DialEr
 
 use super::FindingParts;
 use crate::{
-    addresses::{believable_addresses, usable_addresses},
+    addresses::{OwnAddresses, believable_addresses, usable_addresses},
     error::FindError,
     finder::{Finder, FinderInput, FinderOutput},
     key::Subject,
@@ -29,9 +24,6 @@ use crate::{
 const BATCH: usize = 64;
 /// How often the overlay is asked whom it knows.
 const CANDIDATES_INTERVAL: Duration = Duration::from_secs(30);
-/// How often it is looked whether the own addresses changed; the records are filed anew when they stayed the
-/// same for so long.
-const ADDRESS_INTERVAL: Duration = Duration::from_secs(3);
 
 pub(crate) type FindReply = oneshot::Sender<Result<Vec<Record>, FindError>>;
 
@@ -52,32 +44,6 @@ struct Caller {
 
 /// What a dial came to: nothing when the machine may well be there.
 type Dialled = (Option<MachineId>, bool);
-
-/// The own addresses: those in the records, and those seen when they were looked at last.
-#[derive(Debug, Default)]
-struct OwnAddresses {
-    filed: Option<Vec<SocketAddr>>,
-    seen: Vec<SocketAddr>,
-    look_at: Tick,
-}
-
-impl OwnAddresses {
-    /// Whether they are others than those in the records, and were so the last time too: a machine that
-    /// changes its network has several for a moment.
-    fn changed(&mut self, now: Tick, mut addresses: Vec<SocketAddr>) -> bool {
-        self.look_at = now + ADDRESS_INTERVAL;
-        addresses.sort_unstable();
-        let settled = self.seen == addresses;
-        self.seen = addresses;
-        settled && self.filed.as_ref().is_some_and(|filed| *filed != self.seen)
-    }
-
-    fn filed(&mut self, addresses: &[SocketAddr]) {
-        let mut addresses = addresses.to_vec();
-        addresses.sort_unstable();
-        self.filed = Some(addresses);
-    }
-}
 
 pub(super) struct Driver {
     finder: Finder,
@@ -159,7 +125,7 @@ impl Driver {
     }
 
     fn pause(&self) -> Duration {
-        let due = self.ask_at.min(self.own.look_at);
+        let due = self.ask_at.min(self.own.look_at());
         let due = self.finder.poll_timeout().map_or(due, |at| at.min(due));
         due.since(self.parts.clock.now())
     }
@@ -174,7 +140,7 @@ impl Driver {
                 self.asking.spawn(async move { candidates.candidates().await });
             }
         }
-        if self.own.look_at <= now && self.own.changed(now, (self.parts.addresses)()) {
+        if self.own.changed(now, &*self.parts.addresses) {
             self.handle(FinderInput::Moved);
         }
         self.finder.handle(now, FinderInput::Wall(self.parts.clock.wall()));
@@ -208,9 +174,9 @@ impl Driver {
     }
 
     fn up(&mut self, session: SessionInfo) {
-        let (address, path) = (session.peer_addr(), Scope::of_path(session.remote_address.ip()));
-        let SessionInfo { peer, agents, .. } = session;
-        self.handle(FinderInput::Up { peer, agents, address, path });
+        let address = session.peer_addr();
+        let SessionInfo { peer, agents, remote_address: remote, .. } = session;
+        self.handle(FinderInput::Up { peer, agents, address, remote });
     }
 
     fn command(&mut self, command: Command) {
@@ -285,7 +251,7 @@ impl Driver {
             counter: self.stamp.counter + 1,
         };
         let addresses = (parts.addresses)();
-        self.own.filed(&addresses);
+        self.own.told(&addresses);
         let near = usable_addresses(addresses, parts.config.allow_loopback);
         let reaches_far =
             |address: &&SocketAddr| Scope::of(address.ip()).is_some_and(|at| at >= Scope::Global);

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use x0x_core::{Machine, MachineId, Scope, SeededRng, Tick};
+use x0x_core::{Machine, MachineId, SeededRng, Tick};
 use x0x_identity::AcceptAll;
 use x0x_rendezvous::{
     Finder, FinderConfig, FinderInput, FinderOutput, Frame, LookupKey, MAX_DIALS, MAX_FILING_DIALS,
@@ -114,8 +114,8 @@ fn find(ticket: u64, agent: u8) -> FinderInput {
 }
 
 fn up(n: usize) -> FinderInput {
-    let (agents, address, path) = (Vec::new(), address(n), Scope::Global);
-    FinderInput::Up { peer: machine(n), agents, address, path }
+    let (agents, address, remote) = (Vec::new(), address(n), address(n).addresses[0]);
+    FinderInput::Up { peer: machine(n), agents, address, remote }
 }
 
 /// Machines that are asked as holders, with the key and the number of the question.
@@ -222,10 +222,8 @@ fn filings_take_no_place_of_callers() {
     assert!(tried >= MAX_DIALS, "{tried}");
 }
 
-/// A finder whose first machine names eight that nobody else knows, nearer to the key than a second, honest
-/// one's: those must not keep it from that one's.
 #[test]
-fn what_a_liar_invents_does_not_fill_the_places_of_what_there_is() {
+fn what_a_liar_invents_is_tried_a_few_times() {
     let config = FinderConfig::default();
     let mut finder = Finder::new(machine(0), config, Arc::new(AcceptAll), [7; 32]);
     handle(&mut finder, FinderInput::Wall(START));
@@ -242,13 +240,36 @@ fn what_a_liar_invents_does_not_fill_the_places_of_what_there_is() {
     let mut tried = dialled(&handle(&mut finder, FinderInput::Message { peer, frame }));
     assert_eq!(tried.len(), 2, "of one namer, before any is reached: {tried:?}");
     assert!(!tried.contains(&machine(2)));
-    // Another one names it too, which is believed.
-    handle(&mut finder, up(3));
-    handle(&mut finder, FinderInput::Volunteers(vec![address(3)]));
     for peer in tried.clone() {
         tried.extend(dialled(&handle(&mut finder, FinderInput::DialFailed(peer))));
     }
-    assert_eq!(tried.len(), 2, "and no more once both failed: {tried:?}");
+    assert_eq!(tried.len(), 3, "one more after the first failed, and none after the second");
+}
+
+/// One link that was asked to ask on brings a few answers and no more.
+#[test]
+fn a_link_answers_a_search_a_few_times() {
+    let config = FinderConfig::default();
+    let mut finder = Finder::new(machine(0), config, Arc::new(AcceptAll), [7; 32]);
+    handle(&mut finder, FinderInput::Wall(START));
+    handle(&mut finder, up(1));
+    let outputs = handle(&mut finder, find(1, 5));
+    let walked = outputs.iter().find_map(|output| match output {
+        FinderOutput::Send { frame, .. } => match Frame::decode(frame) {
+            Ok(Frame::Lookup { key, id, hops: 2.. }) => Some((key, id)),
+            _ => None,
+        },
+        _ => None,
+    });
+    let (key, id) = walked.expect("asked to ask on");
+    let sealed = vec![vec![1; 50].into()];
+    let frame = Frame::Found { key, id, sealed, referrals: Vec::new(), holds: true }.encode();
+    for _ in 0..100 {
+        handle(&mut finder, FinderInput::Message { peer: machine(1), frame: frame.clone() });
+    }
+    let metrics = finder.metrics();
+    assert_eq!(metrics.refused_unasked.value() + metrics.refused_records.value(), 100);
+    assert!(metrics.refused_records.value() <= 6, "{}", metrics.refused_records.value());
 }
 
 proptest! {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use x0x_core::{AgentId, Machine, MachineId, PeerAddr, Scope, SeededRng, Tick, WallTime};
+use x0x_core::{AgentId, Machine, MachineId, PeerAddr, SeededRng, Tick, WallTime};
 use x0x_identity::{AcceptAll, SecretKey, testing::key};
 use x0x_rendezvous::{
     Finder, FinderConfig, FinderInput, FinderOutput, Frame, Record, SignedRecord, Stamp, Subject,
@@ -136,7 +136,8 @@ impl Overlay {
         for (n, peer) in [(a, b), (b, a)] {
             let agents = vec![self.agent(peer)];
             let (peer, address) = (machine(peer), address(peer));
-            self.input(n, FinderInput::Up { peer, agents, address, path: Scope::Global });
+            let remote = address.addresses[0];
+            self.input(n, FinderInput::Up { peer, agents, address, remote });
         }
     }
 
@@ -152,8 +153,8 @@ impl Overlay {
             self.links.iter().filter(|(from, _)| *from == n).map(|(_, to)| *to).collect();
         for peer in peers {
             let (agents, address) = (vec![self.agent(peer)], address(peer));
-            let (peer, path) = (machine(peer), Scope::Global);
-            self.input(n, FinderInput::Up { peer, agents, address, path });
+            let (peer, remote) = (machine(peer), address.addresses[0]);
+            self.input(n, FinderInput::Up { peer, agents, address, remote });
         }
     }
 

@@ -154,6 +154,10 @@ pub(super) async fn status(
     let missing = || ApiError::new(ErrorCode::NotFound, "message not found");
     let letter = letter.filter(|letter| !letter.is_read_note).ok_or_else(missing)?;
     let holders = app.agent.letter_holders(id).await;
+    let not_left = match holders {
+        0 if letter.state.is_pending() => app.agent.letter_not_left(&letter).await,
+        _ => None,
+    };
     let state = match convert::letter_state(letter.state) {
         DirectState::Queued | DirectState::Sent if holders > 0 => DirectState::Held,
         state => state,
@@ -164,6 +168,7 @@ pub(super) async fn status(
         agent_id: letter.to,
         state,
         holders: holders as u64,
+        not_left: not_left.and_then(convert::not_left),
         since: letter.changed_at.as_millis(),
         queued_at: letter.posted_at.as_millis(),
         expires_at: letter.expires_at.as_millis(),

@@ -57,7 +57,16 @@ pub(super) async fn get(
     let id: AgentId = id.parse()?;
     let (found, missing) = match wait(params.wait.as_deref())? {
         None => (app.agent.discovered_agent(&id).await, "agent not found"),
-        Some(patience) => (app.agent.find(id, patience).await?, "agent not found within timeout"),
+        Some(patience) => {
+            // A daemon that stops does not wait for those who wait.
+            let found = tokio::select! {
+                found = app.agent.wait_for(id, patience) => found?,
+                () = app.stop.cancelled() => {
+                    return Err(ApiError::new(ErrorCode::ShuttingDown, "the daemon is stopping"));
+                }
+            };
+            (found, "agent not found within timeout")
+        }
     };
     let agent = found.ok_or_else(|| ApiError::new(ErrorCode::NotFound, missing))?;
     Ok(Json(DiscoveredAgentResponse {

@@ -194,6 +194,10 @@ pub(super) async fn history(
         let text = format!("a search has at most {MAX_SEARCH} bytes");
         return Err(ApiError::new(ErrorCode::InvalidQuery, text));
     }
+    if q.chars().any(|letter| letter.is_control() && !letter.is_whitespace()) {
+        let text = "a search holds no control characters";
+        return Err(ApiError::new(ErrorCode::InvalidQuery, text));
+    }
     let query = HistoryQuery {
         words: q.split_whitespace().take(MAX_WORDS).map(str::to_owned).collect(),
         agent: agent.map(|agent| agent.parse::<AgentId>()).transpose()?,

@@ -20,6 +20,7 @@ use super::Answer;
 use crate::{
     app::App,
     http::{error::ApiError, metrics as text},
+    logging,
 };
 
 /// How long a daemon without peers counts as connecting.
@@ -67,6 +68,7 @@ pub(super) async fn status(State(app): State<Arc<App>>) -> Answer<StatusResponse
         agent_id: app.agent.agent_id(),
         peers,
         warnings,
+        log: logging::background_log().map(|path| path.display().to_string()),
     }))
 }
 

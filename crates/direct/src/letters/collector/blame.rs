@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use x0x_core::{MachineId, Tick};
 
-use super::{super::wire::Digest, Collector, Key, Stage};
+use super::{super::wire::Digest, Collector, Key, Mailbox, Stage};
 
 /// After so many changed letters a holder is not asked any more, for this time.
 pub(super) const MAX_LIES: u32 = 3;
@@ -57,7 +57,8 @@ impl Collector {
         let Some(key) = self.fetched(peer, digest) else { return };
         self.metrics.refused_letters.inc();
         self.settle(now, key);
-        let (mailbox, _) = key;
+        self.unlane(now, &key);
+        let mailbox: Mailbox = key.0;
         if let Some(holder) = self.holders.get_mut(&peer) {
             if holder.broken.len() >= MAX_BLAMED && !holder.broken.contains_key(&mailbox) {
                 holder.broken.pop_first();
@@ -65,7 +66,7 @@ impl Collector {
             let broken = holder.broken.entry(mailbox).or_default();
             *broken += 1;
             if *broken >= MAX_BROKEN {
-                self.forget(peer, |(of, _)| *of == mailbox);
+                self.forget(now, peer, |(of, _)| *of == mailbox);
             }
         }
         self.fetch(now);
@@ -77,7 +78,7 @@ impl Collector {
     pub(super) fn untimely(&mut self, now: Tick, peer: MachineId, digest: Digest) {
         let Some(key) = self.fetched(peer, digest) else { return };
         self.metrics.untimely.inc();
-        self.items.remove(&key);
+        self.unknown(now, &key);
         self.fetch(now);
         self.ask_for_more(now, peer);
     }
@@ -88,17 +89,16 @@ impl Collector {
         let until = now + SHUNNED_FOR;
         (holder.shunned_until, holder.ask_at) = (Some(until), Some(until));
         (holder.lies, holder.missing, holder.more) = (0, 0, false);
-        self.forget(peer, |_| true);
+        self.forget(now, peer, |_| true);
     }
 
     /// Takes a holder off what it listed, but for what it is giving just now.
-    fn forget(&mut self, peer: MachineId, which: impl Fn(&Key) -> bool) {
-        self.items.retain(|key, item| {
-            if !which(key) || matches!(item.stage, Stage::Fetching(from, _) if from == peer) {
-                return true;
+    fn forget(&mut self, now: Tick, peer: MachineId, which: impl Fn(&Key) -> bool) {
+        for (_, item) in self.items.iter_mut().filter(|(key, _)| which(key)) {
+            if !matches!(item.stage, Stage::Fetching(from, _) if from == peer) {
+                item.holders.remove(&peer);
             }
-            item.holders.remove(&peer);
-            item.stage != Stage::Listed || !item.holders.is_empty()
-        });
+        }
+        self.drop_orphans(now);
     }
 }

@@ -5,6 +5,26 @@ use x0x_core::{AgentId, MachineId, WallTime};
 use super::super::{letter::Opened, wire::Digest};
 use crate::wire::MessageId;
 
+/// A mailbox of this agent: for one sender on one machine, in one period.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(clippy::exhaustive_structs, reason = "drivers make them")]
+pub struct Mailbox {
+    /// The sender.
+    pub from: AgentId,
+    /// Its machine, which was proven when the mailbox was given.
+    pub machine: MachineId,
+    /// The number of the period.
+    pub period: u64,
+}
+
+impl Mailbox {
+    /// Whose letters lie in it.
+    #[must_use]
+    pub const fn sender(&self) -> (AgentId, MachineId) {
+        (self.from, self.machine)
+    }
+}
+
 /// What became of a letter that was given to the inbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -50,12 +70,12 @@ pub enum CollectorInput {
         /// Frames that were sent to it.
         frames: usize,
     },
-    /// A holder's list: sender, period of the mailbox, letter, and whether the sender is wanted.
+    /// A holder's list: mailbox, letter, and whether the sender is wanted.
     Listed {
         /// Whose.
         peer: MachineId,
         /// What it has.
-        letters: Vec<(AgentId, u64, Digest, bool)>,
+        letters: Vec<(Mailbox, Digest, bool)>,
         /// It has more.
         more: bool,
     },
@@ -126,8 +146,8 @@ pub enum CollectorOutput {
     Fetch {
         /// From whom.
         peer: MachineId,
-        /// Its sender and the period of its mailbox.
-        mailbox: (AgentId, u64),
+        /// The mailbox it lies in.
+        mailbox: Mailbox,
         /// Which.
         digest: Digest,
     },
@@ -135,8 +155,8 @@ pub enum CollectorOutput {
     Delete {
         /// At whom.
         peer: MachineId,
-        /// Their sender and the period of their mailbox.
-        mailbox: (AgentId, u64),
+        /// The mailbox they lie in.
+        mailbox: Mailbox,
         /// Which.
         digests: Vec<Digest>,
     },

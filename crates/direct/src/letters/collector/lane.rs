@@ -1,4 +1,7 @@
 //! The letters of one sender on one machine, and which of them is next.
+//!
+//! Of each opened letter a lane keeps what orders it; the payload may be dropped and fetched again when
+//! it is its turn.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -14,16 +17,31 @@ use crate::wire::MessageId;
 const MAX_REMEMBERED: usize = 64;
 /// How often the inbox is asked for a message that may yet come in another way.
 const KNOWS_INTERVAL: Duration = Duration::from_secs(5);
-/// How long a letter waits for which the inbox had no room.
-const BUSY_PAUSE: Duration = Duration::from_secs(5);
+/// The first pause after the inbox had no room; it doubles each time.
+const FIRST_BUSY_PAUSE: Duration = Duration::from_secs(5);
+const LAST_BUSY_PAUSE: Duration = Duration::from_secs(80);
 
 /// What is to be done.
 #[derive(Debug)]
 pub(super) enum Next {
     /// Ask whether the inbox has this message.
     Ask(MessageId),
+    /// Fetch this letter again: it is its turn, and its payload was dropped.
+    Fetch(Key),
     /// Deliver a letter, perhaps without the one before it.
     Deliver { letter: Box<Opened>, without: Option<MessageId> },
+    /// The time of this letter is over: it is not in the lane any more.
+    Expired(Key),
+}
+
+/// What became of a letter that was added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Added {
+    /// It waits for its turn. Another letter with the same message, whose payload is not here, is not
+    /// needed any more.
+    Waits { instead_of: Option<Key> },
+    /// Its message is here already.
+    Duplicate,
 }
 
 /// What is known of the letter before one.
@@ -39,43 +57,116 @@ enum Before {
 #[derive(Debug)]
 struct Waiting {
     key: Key,
+    /// Without its payload, when that is not here.
     letter: Box<Opened>,
+    is_here: bool,
     since: Tick,
+    expires: Tick,
     before: Before,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Lane {
     waiting: BTreeMap<MessageId, Waiting>,
+    /// Payload bytes that are here.
+    bytes: usize,
     delivering: Option<MessageId>,
+    /// It is its turn, and it is being fetched again.
+    fetching: Option<MessageId>,
     delivered: VecDeque<MessageId>,
     /// Nothing is delivered before.
     paused_until: Option<Tick>,
+    /// How often the inbox had no room, one after the other.
+    failures: u32,
 }
 
 impl Lane {
-    /// Adds a letter; false when its message is here already.
-    pub(super) fn add(&mut self, now: Tick, key: Key, letter: Box<Opened>) -> bool {
-        let id = letter.draft.id;
-        if self.waiting.contains_key(&id) || self.delivered.contains(&id) {
-            return false;
+    /// Adds a letter whose time ends at `expires`.
+    pub(super) fn add(&mut self, now: Tick, key: Key, letter: Box<Opened>, expires: Tick) -> Added {
+        let (id, len) = (letter.draft.id, letter.draft.payload.len());
+        if self.delivered.contains(&id) {
+            return Added::Duplicate;
         }
-        let before = match letter.draft.after {
+        let mut before = match letter.draft.after {
             None => Before::Settled,
             Some(after) if self.delivered.contains(&after.id) => Before::Settled,
             Some(_) => Before::Unknown(now),
         };
-        self.waiting.insert(id, Waiting { key, letter, since: now, before });
-        true
+        let (mut since, mut instead_of) = (now, None);
+        if let Some(known) = self.waiting.get(&id) {
+            if known.is_here {
+                return Added::Duplicate;
+            }
+            since = known.since;
+            if known.letter.draft.after == letter.draft.after {
+                before = known.before;
+            }
+            instead_of = (known.key != key).then_some(known.key);
+            self.fetching.take_if(|fetching| *fetching == id);
+        }
+        self.bytes += len;
+        self.waiting.insert(id, Waiting { key, letter, is_here: true, since, expires, before });
+        Added::Waits { instead_of }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
+    /// Payload bytes that are here.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether nothing of it is to be fetched now.
+    pub(super) fn is_paused(&self, now: Tick) -> bool {
+        self.paused_until.is_some_and(|until| until > now)
+    }
+
+    /// Letters that are known and not here.
+    pub(super) fn lacking(&self) -> impl Iterator<Item = Key> + '_ {
+        self.waiting.values().filter(|waiting| !waiting.is_here).map(|waiting| waiting.key)
+    }
+
+    /// Drops the payload of what was written last, but for what is being delivered; false when there
+    /// is none.
+    pub(super) fn drop_latest(&mut self) -> bool {
+        let here = self.waiting.iter_mut().filter(|(id, waiting)| {
+            waiting.is_here
+                && !waiting.letter.draft.payload.is_empty()
+                && self.delivering != Some(**id)
+        });
+        let latest = here.max_by_key(|(id, waiting)| (waiting.letter.draft.sent_at, **id));
+        let Some((_, waiting)) = latest else { return false };
+        self.bytes -= std::mem::take(&mut waiting.letter.draft.payload).len();
+        waiting.is_here = false;
+        true
+    }
+
+    /// Forgets a letter that nobody has any more, unless it is being delivered.
+    pub(super) fn forget(&mut self, key: &Key) -> bool {
+        let known = self.waiting.iter().find(|(_, waiting)| waiting.key == *key);
+        let Some(id) = known.map(|(id, _)| *id).filter(|id| self.delivering != Some(*id)) else {
+            return false;
+        };
+        self.take(id);
+        true
+    }
+
+    fn take(&mut self, id: MessageId) -> Option<Key> {
+        let waiting = self.waiting.remove(&id)?;
+        self.bytes -= waiting.letter.draft.payload.len();
+        self.fetching.take_if(|fetching| *fetching == id);
+        Some(waiting.key)
+    }
+
     /// The next thing to do, if there is one now.
     pub(super) fn next(&mut self, now: Tick, wall: WallTime, patience: Duration) -> Option<Next> {
-        if self.delivering.is_some() || self.paused_until.is_some_and(|until| until > now) {
+        let over = self.waiting.iter().filter(|(_, waiting)| waiting.expires <= now);
+        if let Some(id) = over.map(|(id, _)| *id).find(|id| self.delivering != Some(*id)) {
+            return self.take(id).map(Next::Expired);
+        }
+        if self.delivering.is_some() || self.fetching.is_some() || self.is_paused(now) {
             return None;
         }
         self.paused_until = None;
@@ -87,7 +178,7 @@ impl Lane {
                 || after.is_none_or(|after| after.expires_at <= wall);
             if ready {
                 let id = *id;
-                return self.deliver(id, None);
+                return self.turn(id, None);
             }
             let Some(after) = after else { continue };
             if self.waiting.contains_key(&after.id) {
@@ -103,7 +194,7 @@ impl Lane {
         if let Some((_, id, missing, since)) = first
             && since + patience <= now
         {
-            return self.deliver(id, Some(missing));
+            return self.turn(id, Some(missing));
         }
         if let Some((id, before)) = ask {
             if let Some(waiting) = self.waiting.get_mut(&id) {
@@ -128,13 +219,18 @@ impl Lane {
             .iter()
             .filter(|_| circle)
             .find_map(|(id, waiting)| Some((*id, waiting.letter.draft.after?.id)))?;
-        self.deliver(id, Some(after))
+        self.turn(id, Some(after))
     }
 
-    fn deliver(&mut self, id: MessageId, without: Option<MessageId>) -> Option<Next> {
-        let letter = self.waiting.get(&id)?.letter.clone();
+    /// It is the turn of a letter.
+    fn turn(&mut self, id: MessageId, without: Option<MessageId>) -> Option<Next> {
+        let waiting = self.waiting.get(&id)?;
+        if !waiting.is_here {
+            self.fetching = Some(id);
+            return Some(Next::Fetch(waiting.key));
+        }
         self.delivering = Some(id);
-        Some(Next::Deliver { letter, without })
+        Some(Next::Deliver { letter: waiting.letter.clone(), without })
     }
 
     /// Whether the inbox has a message that letters wait for.
@@ -149,42 +245,43 @@ impl Lane {
         }
     }
 
-    /// A delivery came to an end: the letter and its payload bytes, when it is settled.
-    pub(super) fn delivered(
-        &mut self,
-        now: Tick,
-        id: MessageId,
-        settled: bool,
-    ) -> Option<(Key, usize)> {
-        if self.delivering != Some(id) {
-            return None;
-        }
-        self.delivering = None;
+    /// A delivery came to an end: the letter, when it is settled. Else the inbox has no room: no payload
+    /// waits here until it may have some.
+    pub(super) fn delivered(&mut self, now: Tick, id: MessageId, settled: bool) -> Option<Key> {
+        self.delivering.take_if(|delivering| *delivering == id)?;
         if !settled {
             if let Some(waiting) = self.waiting.get_mut(&id) {
                 // What it waited for was told already.
                 waiting.before = Before::Settled;
             }
-            self.paused_until = Some(now + BUSY_PAUSE);
+            let pause = FIRST_BUSY_PAUSE.saturating_mul(1 << self.failures.min(16));
+            self.paused_until = Some(now + pause.min(LAST_BUSY_PAUSE));
+            self.failures = self.failures.saturating_add(1);
+            while self.drop_latest() {}
             return None;
         }
+        self.failures = 0;
         if self.delivered.len() >= MAX_REMEMBERED {
             self.delivered.pop_front();
         }
         self.delivered.push_back(id);
         self.answered(now, id, true);
-        let Waiting { key, letter, .. } = self.waiting.remove(&id)?;
-        Some((key, letter.draft.payload.len()))
+        self.take(id)
     }
 
     /// When something may be to do.
     pub(super) fn due(&self, patience: Duration) -> Option<Tick> {
-        if self.delivering.is_some() || self.waiting.is_empty() {
-            return None;
+        let others = self.waiting.iter().filter(|(id, _)| self.delivering != Some(**id));
+        let over = others.map(|(_, waiting)| waiting.expires).min()?;
+        if self.delivering.is_some() || self.fetching.is_some() {
+            return Some(over);
         }
-        if self.paused_until.is_some() {
-            return self.paused_until;
-        }
+        let turn = self.paused_until.or_else(|| self.due_turn(patience));
+        Some(turn.map_or(over, |turn| turn.min(over)))
+    }
+
+    /// When something may have its turn, without a pause.
+    fn due_turn(&self, patience: Duration) -> Option<Tick> {
         let (mut first, mut ask) = (None, None);
         for (id, waiting) in &self.waiting {
             let Some(after) = waiting.letter.draft.after else { continue };

@@ -13,6 +13,8 @@ use crate::{
     wire::Kind,
 };
 
+mod share;
+
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn digest(n: u64) -> Digest {
@@ -28,6 +30,11 @@ fn sender() -> (AgentId, MachineId) {
     (binding().agent, binding().machine)
 }
 
+fn mailbox() -> Mailbox {
+    let (from, machine) = sender();
+    Mailbox { from, machine, period: 3 }
+}
+
 /// The `n`-th letter of a chain.
 fn letter(n: u64, after: Option<u64>) -> Box<Opened> {
     let after = after.map(|n| After { id: id(n), expires_at: WALL + HOUR });
@@ -38,7 +45,7 @@ fn letter(n: u64, after: Option<u64>) -> Box<Opened> {
         reply_to: None,
         wants_read: false,
         sent_at: WALL,
-        expires_at: WALL + HOUR,
+        expires_at: WALL + HOUR * 2,
         after,
         payload: vec![0; 100].into(),
     };
@@ -60,7 +67,7 @@ fn outputs(collector: &mut Collector) -> Vec<CollectorOutput> {
 }
 
 fn list(collector: &mut Collector, now: Tick, peer: u8, letters: impl IntoIterator<Item = u64>) {
-    let letters = letters.into_iter().map(|n| (sender().0, 3, digest(n), true)).collect();
+    let letters = letters.into_iter().map(|n| (mailbox(), digest(n), true)).collect();
     listing(collector, now, peer, letters, false);
 }
 
@@ -69,7 +76,7 @@ fn listing(
     collector: &mut Collector,
     now: Tick,
     peer: u8,
-    letters: Vec<(AgentId, u64, Digest, bool)>,
+    letters: Vec<(Mailbox, Digest, bool)>,
     more: bool,
 ) {
     let peer = machine(peer);
@@ -148,15 +155,12 @@ fn letters_from_several_holders_arrive_once_in_order_and_are_deleted_everywhere(
     let mut has = Vec::new();
     let delivered = run(&mut collector, at(0), |_, _| Way::Honest, &mut has, 20);
     assert_eq!(delivered, (1..=20).collect::<Vec<_>>());
-    assert_eq!((collector.outstanding(), collector.waiting_bytes), (0, 0));
+    assert_eq!((collector.outstanding(), collector.waiting_bytes()), (0, 0));
     assert!(collector.lanes.is_empty() && collector.gaps.is_empty());
     // What is listed again is deleted again, and not fetched.
     list(&mut collector, at(1), 2, [5]);
-    let delete = CollectorOutput::Delete {
-        peer: machine(2),
-        mailbox: (sender().0, 3),
-        digests: vec![digest(5)],
-    };
+    let delete =
+        CollectorOutput::Delete { peer: machine(2), mailbox: mailbox(), digests: vec![digest(5)] };
     assert_eq!(outputs(&mut collector), [delete]);
 }
 
@@ -269,29 +273,91 @@ fn a_silent_holder_is_passed_over() {
     assert_eq!(collector.outstanding(), 0);
 }
 
+/// Letters to deliver among outputs.
+fn delivers(outputs: &[CollectorOutput]) -> Vec<MessageId> {
+    let id = |output: &CollectorOutput| match output {
+        CollectorOutput::Deliver(letter) => Some(letter.draft.id),
+        _ => None,
+    };
+    outputs.iter().filter_map(id).collect()
+}
+
+fn give(collector: &mut Collector, now: Tick, peer: u8, n: u64) {
+    let (peer, digest, letter) = (machine(peer), digest(n), chained(n));
+    collector.handle(now, CollectorInput::Opened { peer, digest, letter });
+}
+
+fn delivered(collector: &mut Collector, now: Tick, n: u64, taken: Taken) {
+    collector.handle(now, CollectorInput::Delivered { from: sender(), id: id(n), taken });
+}
+
 #[test]
-fn an_inbox_without_room_keeps_the_order() {
+fn an_inbox_without_room_keeps_the_order_and_takes_no_memory() {
     let mut collector = collector();
     up(&mut collector, at(0), 1);
     list(&mut collector, at(0), 1, [1, 2]);
     outputs(&mut collector);
-    for n in [2, 1] {
-        let letter = chained(n);
-        let opened = CollectorInput::Opened { peer: machine(1), digest: digest(n), letter };
-        collector.handle(at(0), opened);
-    }
-    let delivers = |outputs: &[CollectorOutput], n| {
-        let is = |output: &CollectorOutput| matches!(output, CollectorOutput::Deliver(letter) if letter.draft.id == id(n));
-        outputs.iter().any(is)
-    };
-    assert!(delivers(&outputs(&mut collector), 1));
-    let delivered = |id, taken| CollectorInput::Delivered { from: sender(), id, taken };
-    collector.handle(at(0), delivered(id(1), Taken::Busy));
+    give(&mut collector, at(0), 1, 2);
+    give(&mut collector, at(0), 1, 1);
+    assert_eq!(delivers(&outputs(&mut collector)), [id(1)]);
+    delivered(&mut collector, at(0), 1, Taken::Busy);
     assert_eq!(outputs(&mut collector), []);
-    collector.handle_timeout(at(5));
-    assert!(delivers(&outputs(&mut collector), 1));
-    collector.handle(at(5), delivered(id(1), Taken::Stored));
-    assert!(delivers(&outputs(&mut collector), 2));
+    assert_eq!((collector.waiting_bytes(), collector.outstanding()), (0, 2));
+    // It is fetched again, and nothing else of that sender, later each time.
+    let (peer, mailbox) = (machine(1), mailbox());
+    let fetch = |n| CollectorOutput::Fetch { peer, mailbox, digest: digest(n) };
+    let mut now = at(0);
+    for pause in [5, 10, 20, 40, 80, 80] {
+        let next = collector.poll_timeout().expect("it tries again");
+        assert_eq!(next, now + Duration::from_secs(pause));
+        now = next;
+        collector.handle_timeout(now);
+        assert_eq!(outputs(&mut collector), [fetch(1)]);
+        give(&mut collector, now, 1, 1);
+        assert_eq!(delivers(&outputs(&mut collector)), [id(1)]);
+        delivered(&mut collector, now, 1, Taken::Busy);
+    }
+    now = now + Duration::from_secs(80);
+    collector.handle_timeout(now);
+    give(&mut collector, now, 1, 1);
+    outputs(&mut collector);
+    delivered(&mut collector, now, 1, Taken::Stored);
+    assert!(outputs(&mut collector).contains(&fetch(2)));
+    give(&mut collector, now, 1, 2);
+    assert_eq!(delivers(&outputs(&mut collector)), [id(2)]);
+}
+
+#[test]
+fn what_finds_no_room_until_its_time_is_over_is_deleted() {
+    let mut collector = collector();
+    up(&mut collector, at(0), 1);
+    list(&mut collector, at(0), 1, [1, 2]);
+    let mut now = at(0);
+    while collector.outstanding() > 0 {
+        while let Some(output) = collector.poll_output() {
+            match output {
+                CollectorOutput::Fetch { digest, .. } => {
+                    let n = if digest == self::digest(1) { 1 } else { 2 };
+                    give(&mut collector, now, 1, n);
+                }
+                CollectorOutput::Deliver(letter) => {
+                    let (from, id, taken) = (sender(), letter.draft.id, Taken::Busy);
+                    collector.handle(now, CollectorInput::Delivered { from, id, taken });
+                }
+                CollectorOutput::Knows { from, id } => {
+                    collector.handle(now, CollectorInput::Known { from, id, known: false });
+                }
+                _ => {}
+            }
+        }
+        now = collector.poll_timeout().expect("it tries again").max(now);
+        assert!(now <= at(0) + HOUR * 2, "the end of their time");
+        collector.handle_timeout(now);
+    }
+    let is_delete = |output: &CollectorOutput| matches!(output, CollectorOutput::Delete { .. });
+    let deleted = outputs(&mut collector).iter().filter(|output| is_delete(output)).count();
+    assert_eq!((deleted, collector.metrics.lapsed.value()), (2, 2));
+    assert!(collector.lanes.is_empty() && collector.fetching.is_empty());
 }
 
 #[test]
@@ -299,8 +365,8 @@ fn the_unwanted_is_deleted_unread_and_the_broken_too() {
     let mut collector = collector();
     up(&mut collector, at(0), 1);
     outputs(&mut collector);
-    let (peer, mailbox) = (machine(1), (sender().0, 3));
-    let letters = vec![(sender().0, 3, digest(1), false), (sender().0, 3, digest(2), true)];
+    let (peer, mailbox) = (machine(1), mailbox());
+    let letters = vec![(mailbox, digest(1), false), (mailbox, digest(2), true)];
     listing(&mut collector, at(0), 1, letters, false);
     let expected = [
         CollectorOutput::Delete { peer, mailbox, digests: vec![digest(1)] },
@@ -319,10 +385,10 @@ fn a_letter_listed_in_a_wrong_mailbox_is_still_fetched_from_the_right_one() {
     up(&mut collector, at(0), 1);
     up(&mut collector, at(0), 2);
     outputs(&mut collector);
-    let (wrong, right) = ((AgentId::new([0; 32]), 3), (sender().0, 3));
-    let in_wrong = |n| (wrong.0, wrong.1, digest(n), true);
+    let (wrong, right) = (Mailbox { from: AgentId::new([0; 32]), ..mailbox() }, mailbox());
+    let in_wrong = |n| (wrong, digest(n), true);
     // One that lies is first, and lists the true mailbox, too.
-    let both = vec![in_wrong(1), (right.0, right.1, digest(1), true)];
+    let both = vec![in_wrong(1), (right, digest(1), true)];
     listing(&mut collector, at(0), 1, both, false);
     list(&mut collector, at(0), 2, [1]);
     let fetch = |peer, mailbox| {
@@ -353,7 +419,7 @@ fn lists_that_nobody_asked_for_are_dropped_and_the_rest_is_bounded() {
     let mut collector = collector();
     up(&mut collector, at(0), 1);
     let peer = machine(1);
-    let of = |n| (sender().0, 3, digest(n), true);
+    let of = |n| (mailbox(), digest(n), true);
     collector.handle(at(0), CollectorInput::Asked { peer, frames: 2 });
     for n in 0..5 {
         let letters = (n * 400..n * 400 + 400).map(of).collect();
@@ -375,7 +441,7 @@ fn who_has_more_is_asked_again_with_a_pause_and_only_for_progress() {
     let mut collector = collector();
     up(&mut collector, at(0), 1);
     outputs(&mut collector);
-    let of = |n| (sender().0, 3, digest(n), true);
+    let of = |n| (mailbox(), digest(n), true);
     for round in 0..3 {
         let now = at(round * 5);
         listing(&mut collector, now, 1, vec![of(round + 1)], true);
@@ -395,7 +461,7 @@ fn a_holder_that_is_gone_is_not_waited_for() {
     let mut collector = collector();
     up(&mut collector, at(0), 1);
     outputs(&mut collector);
-    listing(&mut collector, at(0), 1, vec![(sender().0, 3, digest(1), true)], true);
+    listing(&mut collector, at(0), 1, vec![(mailbox(), digest(1), true)], true);
     assert!(matches!(outputs(&mut collector)[..], [CollectorOutput::Fetch { .. }]));
     let (peer, letter) = (machine(1), chained(1));
     collector.handle(at(0), CollectorInput::Opened { peer, digest: digest(1), letter });
@@ -511,6 +577,6 @@ proptest! {
         }
         prop_assert_eq!(delivered, (had + 1..=most).collect::<Vec<_>>());
         prop_assert_eq!(collector.gaps().count(), 0);
-        prop_assert_eq!((collector.outstanding(), collector.waiting_bytes), (0, 0));
+        prop_assert_eq!((collector.outstanding(), collector.waiting_bytes()), (0, 0));
     }
 }

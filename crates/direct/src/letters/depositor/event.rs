@@ -1,6 +1,7 @@
 //! What goes into the machine and what comes out.
 
 use x0x_core::{AgentId, MachineId, WallTime};
+use x0x_identity::Pickup;
 
 use super::super::{
     letter::After,
@@ -22,21 +23,44 @@ pub struct PendingEntry {
     pub expires_at: WallTime,
 }
 
+/// Why a message that waits for its recipient is not left with others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum NotLeft {
+    /// It is longer than [`MAX_LETTER_PAYLOAD`](super::super::MAX_LETTER_PAYLOAD).
+    TooLarge,
+    /// One that goes before it is.
+    BehindTooLarge,
+    /// The recipient gave no mailbox yet, or too long ago: it never met this agent on this machine.
+    NoMailbox,
+}
+
+/// A copy of an own message that a holder has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "stores make them")]
+pub struct Deposit {
+    /// The message.
+    pub id: MessageId,
+    /// Its recipient.
+    pub to: AgentId,
+    /// Who has the copy.
+    pub holder: MachineId,
+    /// The copy's name there.
+    pub digest: Digest,
+    /// What opens the mailbox there in which it lies.
+    pub pickup: Pickup,
+    /// Until when it is kept.
+    pub until: WallTime,
+}
+
 /// What the world tells the machine.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum DepositorInput {
+    /// The wall-clock time now. To be told before each turn.
+    Wall(WallTime),
     /// A copy that an earlier run left with a holder.
-    Restore {
-        /// Of which message.
-        id: MessageId,
-        /// For whom.
-        to: AgentId,
-        /// With whom.
-        holder: MachineId,
-        /// Which letter.
-        digest: Digest,
-    },
+    Restore(Deposit),
     /// An agent for which messages wait cannot be reached.
     Unreachable(AgentId),
     /// A session with an agent begins.
@@ -49,7 +73,9 @@ pub enum DepositorInput {
         to: AgentId,
         /// What waits.
         letters: Vec<PendingEntry>,
-        /// By what holders are ranked; none when the agent gave no mailbox.
+        /// Whether the agent gave a mailbox.
+        granted: bool,
+        /// By what holders are ranked; none when this agent is no contact of that one.
         places: Option<[u8; 32]>,
     },
     /// The answer to [`DepositorOutput::Seal`]: none when there is no such message to be left any more.
@@ -85,6 +111,10 @@ pub enum DepositorInput {
         digest: Digest,
         /// What became of it.
         outcome: Outcome,
+        /// What opens the mailbox there in which it lies.
+        pickup: Pickup,
+        /// Until when it is kept, as the holder says.
+        until: WallTime,
     },
     /// A message was received, or its time is over.
     Settled(MessageId),
@@ -113,23 +143,19 @@ pub enum DepositorOutput {
     Deposit {
         /// With whom.
         peer: MachineId,
-        /// For whom.
-        to: AgentId,
         /// Which letter.
         digest: Digest,
     },
     /// A sealed letter is not needed any more.
     Release(Digest),
     /// Record that a holder has a copy.
-    Note {
+    Note(Deposit),
+    /// A holder keeps a copy no longer: it need not be recorded any more.
+    Lapsed {
         /// Of which message.
         id: MessageId,
-        /// For whom.
-        to: AgentId,
         /// Who.
         holder: MachineId,
-        /// Which letter.
-        digest: Digest,
     },
     /// Nothing need be recorded of a message any more.
     Forget(MessageId),
@@ -137,11 +163,14 @@ pub enum DepositorOutput {
     Withdraw {
         /// Whom.
         peer: MachineId,
-        /// For whom the letter was.
-        to: AgentId,
+        /// What opens the mailbox there in which it lies.
+        pickup: Pickup,
         /// Which letter.
         digest: Digest,
     },
-    /// There are too few holders: find machines that suit a mailbox.
-    Seek(AgentId),
+    /// There are too few holders: find machines that may hold letters.
+    Seek {
+        /// By what they are ranked: as the mailbox says, if that is known, else by lot.
+        places: [u8; 32],
+    },
 }

@@ -1,18 +1,41 @@
+use std::cmp::Reverse;
+
 use proptest::prelude::*;
 
-use super::*;
+use super::{lane::FIRST_PAUSE, *};
 use crate::fixtures::{WALL, agent, at, id, machine};
 
 fn digest(n: u64) -> Digest {
     Digest::of(&n.to_be_bytes())
 }
 
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
 fn entry(number: u64, bytes: u64) -> PendingEntry {
-    PendingEntry { number, id: id(number), bytes, expires_at: WALL + Duration::from_secs(number) }
+    let expires_at = WALL + DAY * 20 + Duration::from_secs(number);
+    PendingEntry { number, id: id(number), bytes, expires_at }
+}
+
+/// What opens the mailbox at a holder.
+fn pickup(holder: MachineId) -> Pickup {
+    Pickup::new(*holder.as_bytes())
+}
+
+/// What waits for an agent that gave a mailbox.
+fn pending(to: u8, letters: &[PendingEntry], places: Option<[u8; 32]>) -> DepositorInput {
+    let (to, letters) = (agent(to), letters.to_vec());
+    DepositorInput::Pending { to, letters, granted: true, places }
+}
+
+/// A holder's answer; what it keeps, it keeps for a week.
+fn answer(now: Tick, peer: MachineId, digest: Digest, outcome: Outcome) -> DepositorInput {
+    let until = WALL + now.since(at(0)) + DAY * 7;
+    DepositorInput::Deposited { peer, digest, outcome, pickup: pickup(peer), until }
 }
 
 fn depositor(peers: &[(u8, Standing)]) -> Depositor {
-    let mut depositor = Depositor::new(LettersConfig::default(), Arc::default());
+    let mut depositor = Depositor::new(LettersConfig::default(), Arc::default(), [1; 32]);
+    depositor.handle(at(0), DepositorInput::Wall(WALL));
     for (peer, standing) in peers {
         let up = DepositorInput::Up { peer: machine(*peer), standing: *standing };
         depositor.handle(at(0), up);
@@ -32,8 +55,7 @@ fn look(depositor: &mut Depositor, letters: &[PendingEntry], places: Option<[u8;
     assert_eq!(outputs(depositor), []);
     depositor.handle_timeout(at(5));
     assert_eq!(outputs(depositor), [DepositorOutput::Look(agent(1))]);
-    let letters = letters.to_vec();
-    depositor.handle(at(5), DepositorInput::Pending { to: agent(1), letters, places });
+    depositor.handle(at(5), pending(1, letters, places));
 }
 
 fn asked(outputs: &[DepositorOutput]) -> Vec<MachineId> {
@@ -48,7 +70,7 @@ fn asked(outputs: &[DepositorOutput]) -> Vec<MachineId> {
 fn run(
     depositor: &mut Depositor,
     now: Tick,
-    answer: impl Fn(MachineId, u64) -> Option<Outcome>,
+    outcome: impl Fn(MachineId, u64) -> Option<Outcome>,
 ) -> Vec<(u64, Option<MessageId>)> {
     let mut sealed = Vec::new();
     let mut numbers = BTreeMap::new();
@@ -61,8 +83,8 @@ fn run(
                 depositor.handle(now, DepositorInput::Sealed { to, id, digest });
             }
             DepositorOutput::Deposit { peer, digest, .. } => {
-                if let Some(outcome) = answer(peer, numbers[&digest]) {
-                    depositor.handle(now, DepositorInput::Deposited { peer, digest, outcome });
+                if let Some(outcome) = outcome(peer, numbers[&digest]) {
+                    depositor.handle(now, answer(now, peer, digest, outcome));
                 }
             }
             _ => {}
@@ -85,8 +107,8 @@ fn what_is_posted_while_letters_are_left_is_looked_at_next_and_is_no_failure() {
         assert_eq!(depositor.poll_timeout(), Some(now), "{number}");
         depositor.handle_timeout(now);
         assert_eq!(outputs(&mut depositor), [DepositorOutput::Look(agent(1))]);
-        let letters = (1..=number).map(|number| entry(number, 10)).collect();
-        depositor.handle(now, DepositorInput::Pending { to: agent(1), letters, places });
+        let letters: Vec<_> = (1..=number).map(|number| entry(number, 10)).collect();
+        depositor.handle(now, pending(1, &letters, places));
     }
     run(&mut depositor, at(100), |_, _| Some(Outcome::Kept));
     assert!(depositor.poll_timeout() <= Some(at(100) + 2 * FIRST_PAUSE), "one failure, not twenty");
@@ -105,10 +127,9 @@ fn letters_are_left_in_order_each_naming_the_one_before() {
     depositor.handle(at(6), DepositorInput::Posted(agent(1)));
     assert_eq!(depositor.poll_timeout(), Some(at(11)));
     depositor.handle_timeout(at(11));
-    let letters = (1..=4).map(|number| entry(number, 10)).collect();
-    let places = Some([7; 32]);
+    let letters: Vec<_> = (1..=4).map(|number| entry(number, 10)).collect();
     assert_eq!(outputs(&mut depositor), [DepositorOutput::Look(agent(1))]);
-    depositor.handle(at(11), DepositorInput::Pending { to: agent(1), letters, places });
+    depositor.handle(at(11), pending(1, &letters, Some([7; 32])));
     let sealed = run(&mut depositor, at(11), |_, _| Some(Outcome::Kept));
     assert_eq!(sealed, [(4, Some(id(3)))]);
 }
@@ -150,15 +171,14 @@ fn a_holder_that_refuses_or_is_silent_is_replaced() {
     depositor.handle_timeout(at(15));
     let last = outputs(&mut depositor);
     assert!(last.contains(&DepositorOutput::Release(digest(1))));
-    assert!(last.contains(&DepositorOutput::Seek(agent(1))), "more holders are wanted");
+    let seek = DepositorOutput::Seek { places: [7; 32] };
+    assert!(last.contains(&seek), "more holders are wanted");
     // A new machine is a reason to look again.
     let up = DepositorInput::Up { peer: machine(6), standing: Standing::Stranger };
     depositor.handle(at(16), up);
     assert_eq!(depositor.poll_timeout(), Some(at(16) + SOON));
     // An answer that nobody waits for changes nothing.
-    let late =
-        DepositorInput::Deposited { peer: machine(3), digest: digest(1), outcome: Outcome::Kept };
-    depositor.handle(at(16), late);
+    depositor.handle(at(16), answer(at(16), machine(3), digest(1), Outcome::Kept));
     assert_eq!(depositor.holders(&id(1)), 2);
 }
 
@@ -170,10 +190,12 @@ fn nothing_overtakes_a_message_that_cannot_be_left() {
     let sealed = run(&mut depositor, at(5), |_, _| Some(Outcome::Kept));
     assert_eq!(sealed, [(1, None)]);
     assert_eq!(depositor.metrics.not_sealed.value(), 1);
+    let why = [1, 2, 3].map(|number| depositor.not_left(&agent(1), number));
+    assert_eq!(why, [None, Some(NotLeft::TooLarge), Some(NotLeft::BehindTooLarge)]);
     // Nor one that nobody wants to hold.
     let mut depositor = tests::depositor(&[(1, Standing::Stranger)]);
     look(&mut depositor, &[entry(1, 10), entry(2, 10)], Some([7; 32]));
-    let sealed = run(&mut depositor, at(5), |_, _| Some(Outcome::TooMuch));
+    let sealed = run(&mut depositor, at(5), |_, _| Some(Outcome::TagFull));
     assert_eq!(sealed, [(1, None)]);
     assert_eq!(depositor.holders(&id(1)), 0);
 }
@@ -194,8 +216,7 @@ fn nothing_overtakes_a_message_that_cannot_be_sealed_now() {
     assert_eq!(depositor.poll_timeout(), Some(at(5) + FIRST_PAUSE), "it is tried again");
     depositor.handle_timeout(at(15));
     assert_eq!(depositor.poll_output(), Some(DepositorOutput::Look(agent(1))));
-    let (letters, places) = (letters.to_vec(), Some([7; 32]));
-    depositor.handle(at(15), DepositorInput::Pending { to: agent(1), letters, places });
+    depositor.handle(at(15), pending(1, &letters, Some([7; 32])));
     // A settled one is passed over.
     assert!(matches!(depositor.poll_output(), Some(DepositorOutput::Seal { number: 1, .. })));
     let settled = DepositorInput::Sealed { to: agent(1), id: id(1), digest: None };
@@ -204,53 +225,203 @@ fn nothing_overtakes_a_message_that_cannot_be_sealed_now() {
     assert_eq!(sealed, [(2, None), (3, Some(id(2)))]);
 }
 
-#[test]
-fn a_mailbox_that_is_full_at_a_holder_hinders_no_other() {
+/// One letter waits for each of two agents: who is asked to hold the second one's, after a holder
+/// refused the first one's.
+fn asked_after(outcome: Outcome) -> (Depositor, Vec<MachineId>) {
     let mut depositor = depositor(&[(1, Standing::Stranger)]);
     look(&mut depositor, &[entry(1, 10)], Some([7; 32]));
-    run(&mut depositor, at(5), |_, _| Some(Outcome::TooMuch));
+    run(&mut depositor, at(5), |_, _| Some(outcome));
     assert_eq!(depositor.holders(&id(1)), 0);
     depositor.handle(at(5), DepositorInput::Unreachable(agent(2)));
     depositor.handle_timeout(at(10));
     assert_eq!(outputs(&mut depositor), [DepositorOutput::Look(agent(2))]);
-    let pending = |to, number| {
-        let (letters, places) = (vec![entry(number, 10)], Some([8; 32]));
-        DepositorInput::Pending { to, letters, places }
-    };
-    depositor.handle(at(10), pending(agent(2), 2));
-    run(&mut depositor, at(10), |_, _| Some(Outcome::Kept));
-    assert_eq!(depositor.holders(&id(2)), 1);
-    // It is not asked for the first one again, until some time later.
+    depositor.handle(at(10), pending(2, &[entry(2, 10)], Some([8; 32])));
+    let asked = std::cell::RefCell::new(Vec::new());
+    run(&mut depositor, at(10), |peer, _| {
+        asked.borrow_mut().push(peer);
+        Some(Outcome::Kept)
+    });
+    (depositor, asked.into_inner())
+}
+
+#[test]
+fn a_mailbox_that_is_full_at_a_holder_hinders_no_other() {
+    let (mut depositor, asked) = asked_after(Outcome::TagFull);
+    assert_eq!((asked, depositor.holders(&id(2))), (vec![machine(1)], 1));
+    // It is not asked for the first one again, until some time later, nor is it when it comes back.
+    depositor.handle(at(11), DepositorInput::Down(machine(1)));
+    let up = DepositorInput::Up { peer: machine(1), standing: Standing::Stranger };
+    depositor.handle(at(12), up);
     depositor.handle_timeout(at(15));
     assert_eq!(outputs(&mut depositor), [DepositorOutput::Look(agent(1))]);
-    depositor.handle(at(15), pending(agent(1), 1));
+    depositor.handle(at(15), pending(1, &[entry(1, 10)], Some([8; 32])));
     assert_eq!(run(&mut depositor, at(15), |_, _| Some(Outcome::Kept)), []);
     let later = at(15) + REFUSED_FOR;
     depositor.handle_timeout(later);
-    depositor.handle(later, pending(agent(1), 1));
+    depositor.handle(later, pending(1, &[entry(1, 10)], Some([8; 32])));
     run(&mut depositor, later, |_, _| Some(Outcome::Kept));
     assert_eq!(depositor.holders(&id(1)), 1);
 }
 
 #[test]
-fn as_many_full_mailboxes_are_remembered_as_there_is_room_for() {
+fn a_holder_at_which_the_share_of_the_day_is_used_is_asked_for_nobody() {
+    let (mut depositor, asked) = asked_after(Outcome::ShareUsed);
+    assert_eq!((asked, depositor.holders(&id(2))), (vec![], 0));
+    let early = at(10) + REFUSED_FOR;
+    let mut look_at = |now: Tick| {
+        depositor.handle_timeout(now);
+        if !outputs(&mut depositor).contains(&DepositorOutput::Look(agent(2))) {
+            return None;
+        }
+        depositor.handle(now, pending(2, &[entry(2, 10)], Some([8; 32])));
+        run(&mut depositor, now, |_, _| Some(Outcome::Kept));
+        Some(depositor.holders(&id(2)))
+    };
+    assert_eq!(look_at(early), Some(0));
+    assert_eq!(look_at(at(10) + SHARE_USED_FOR + LAST_PAUSE), Some(1));
+}
+
+#[test]
+fn as_many_refusals_are_remembered_as_there_is_room_for() {
+    let numbered = |n: u64| {
+        let mut id = [0; 32];
+        id[..8].copy_from_slice(&n.to_be_bytes());
+        id
+    };
     let mut depositor = depositor(&[]);
     for n in 0..=MAX_FULL_TAGS as u64 {
-        let mut to = [0; 32];
-        to[..8].copy_from_slice(&n.to_be_bytes());
-        depositor.full_tag(Tick::from_millis(n), AgentId::new(to), machine(1));
+        depositor.full_tag(Tick::from_millis(n), AgentId::new(numbered(n)), machine(1));
     }
     assert_eq!(depositor.full_tags.len(), MAX_FULL_TAGS);
     assert!(!depositor.full_tags.contains_key(&(AgentId::new([0; 32]), machine(1))), "the first");
-    depositor.handle(at(5), DepositorInput::Down(machine(1)));
-    assert!(depositor.full_tags.is_empty());
+    for n in 0..=MAX_REFUSED as u64 {
+        depositor.refused(at(100 + n), at(0), MachineId::new(numbered(n)));
+    }
+    assert_eq!(depositor.refused.len(), MAX_REFUSED);
+    assert!(!depositor.refused.contains_key(&MachineId::new([0; 32])), "the first");
+}
+
+#[test]
+fn of_strangers_one_is_taken_by_rank_and_the_others_by_lot() {
+    const STRANGERS: u8 = 40;
+    // Half of them are ground: they rank above all others.
+    let mut ranked: Vec<u8> = (1..=STRANGERS).collect();
+    ranked.sort_by_key(|n| Reverse(place_rank(&[7; 32], &machine(*n))));
+    let ground: BTreeSet<MachineId> = ranked[..20].iter().map(|n| machine(*n)).collect();
+    let strangers: Vec<_> = (1..=STRANGERS).map(|n| (n, Standing::Stranger)).collect();
+    let asked = |seed: u8, places: Option<[u8; 32]>| {
+        let mut depositor = depositor(&strangers);
+        depositor.rng = SeededRng::from_seed([seed; 32]);
+        look(&mut depositor, &[entry(1, 10)], places);
+        run(&mut depositor, at(5), |_, _| Some(Outcome::Kept));
+        let held = depositor.held_out.remove(&id(1)).expect("it has holders");
+        held.copies.into_keys().collect::<BTreeSet<_>>()
+    };
+    let best = machine(ranked[0]);
+    let mut all_ground = 0;
+    for seed in 0..100 {
+        let holders = asked(seed, Some([7; 32]));
+        assert_eq!((holders.len(), holders.contains(&best)), (3, true));
+        all_ground += usize::from(holders.is_subset(&ground));
+    }
+    assert!((10..40).contains(&all_ground), "a quarter, not all: {all_ground}");
+    // Who does not know the ranks takes all by lot.
+    let with_best = (0..100).filter(|seed| asked(*seed, None).contains(&best)).count();
+    assert!(with_best < 20, "{with_best}");
+}
+
+#[test]
+fn copies_are_believed_in_until_they_lapse_and_left_anew() {
+    let mut depositor = depositor(&[(1, Standing::Contact)]);
+    look(&mut depositor, &[entry(1, 10)], Some([7; 32]));
+    run(&mut depositor, at(5), |_, _| Some(Outcome::Kept));
+    assert_eq!(depositor.holders(&id(1)), 1);
+    // The lane looks every ten minutes, finds nothing to do, and lacks two.
+    let lapse = at(5) + DAY * 7;
+    depositor.handle(lapse, DepositorInput::Wall(WALL + lapse.since(at(0))));
+    depositor.handle_timeout(lapse);
+    assert_eq!(depositor.holders(&id(1)), 0, "it is held no more");
+    let outputs: Vec<_> = outputs(&mut depositor);
+    assert!(outputs.contains(&DepositorOutput::Lapsed { id: id(1), holder: machine(1) }));
+    assert_eq!(depositor.metrics.copies_lapsed.value(), 1);
+    if !outputs.contains(&DepositorOutput::Look(agent(1))) {
+        assert!(depositor.poll_timeout() <= Some(lapse + SOON));
+        depositor.handle_timeout(lapse + SOON);
+    }
+    depositor.handle(lapse + SOON, pending(1, &[entry(1, 10)], Some([7; 32])));
+    run(&mut depositor, lapse + SOON, |_, _| Some(Outcome::Kept));
+    assert_eq!(depositor.holders(&id(1)), 1, "and left anew");
+    // What a holder says is believed no further than the letter's time and what is usual.
+    let held = &depositor.held_out[&id(1)].copies[&machine(1)];
+    assert!(held.until <= entry(1, 10).expires_at);
+    // A restart knows the deadline, too.
+    let mut again = tests::depositor(&[]);
+    again.handle(at(0), DepositorInput::Restore(*held));
+    assert!(again.lapses.contains(&(held.until, id(1), machine(1))));
+    // One that says it keeps nothing keeps nothing.
+    let mut depositor = tests::depositor(&[(1, Standing::Contact)]);
+    look(&mut depositor, &[entry(1, 10)], Some([7; 32]));
+    let sealed = DepositorInput::Sealed { to: agent(1), id: id(1), digest: Some(digest(1)) };
+    depositor.handle(at(5), sealed);
+    let (peer, digest, outcome) = (machine(1), digest(1), Outcome::Kept);
+    let (pickup, until) = (pickup(peer), WALL);
+    let kept = DepositorInput::Deposited { peer, digest, outcome, pickup, until };
+    depositor.handle(at(5), kept);
+    assert_eq!(depositor.holders(&id(1)), 0);
+}
+
+#[test]
+fn sessions_that_come_and_go_do_not_undo_the_pauses() {
+    let mut depositor = depositor(&[]);
+    for to in 1..=30 {
+        depositor.handle(at(0), DepositorInput::Unreachable(agent(to)));
+    }
+    let (mut looks, mut seeks) = (0, 0);
+    // Every second another machine comes, refuses, and goes.
+    for second in 0..1800 {
+        let mut id = [9; 32];
+        id[..4].copy_from_slice(&u32::try_from(second).expect("few").to_be_bytes());
+        let peer = MachineId::new(id);
+        depositor.handle(at(second), DepositorInput::Up { peer, standing: Standing::Stranger });
+        depositor.handle_timeout(at(second));
+        while let Some(output) = depositor.poll_output() {
+            match output {
+                DepositorOutput::Look(to) => {
+                    looks += 1;
+                    let (letters, places) = (vec![entry(1, 10)], None);
+                    let input = DepositorInput::Pending { to, letters, granted: true, places };
+                    depositor.handle(at(second), input);
+                }
+                DepositorOutput::Seal { to, id, .. } => {
+                    let digest = Some(digest(second * 1000 + u64::from(to.as_bytes()[0])));
+                    let sealed = DepositorInput::Sealed { to, id, digest };
+                    depositor.handle(at(second), sealed);
+                }
+                DepositorOutput::Deposit { peer, digest, .. } => {
+                    let refused = answer(at(second), peer, digest, Outcome::Full);
+                    depositor.handle(at(second), refused);
+                }
+                DepositorOutput::Seek { .. } => seeks += 1,
+                _ => {}
+            }
+        }
+        depositor.handle(at(second), DepositorInput::Down(peer));
+    }
+    assert!(seeks <= 4 + 1800 / 30, "{seeks} searches");
+    assert!(looks <= 30 * (10 + 1800 / 75), "{looks} looks");
 }
 
 #[test]
 fn without_a_mailbox_or_with_a_session_nothing_is_left() {
     let mut depositor = depositor(&[(1, Standing::Contact)]);
-    look(&mut depositor, &[entry(1, 10)], None);
+    depositor.handle(at(0), DepositorInput::Unreachable(agent(1)));
+    depositor.handle_timeout(at(5));
+    assert_eq!(outputs(&mut depositor), [DepositorOutput::Look(agent(1))]);
+    let (to, letters) = (agent(1), vec![entry(1, 10)]);
+    let without = DepositorInput::Pending { to, letters, granted: false, places: None };
+    depositor.handle(at(5), without);
     assert_eq!(outputs(&mut depositor), []);
+    assert_eq!(depositor.not_left(&agent(1), 1), Some(NotLeft::NoMailbox));
     assert_eq!(depositor.poll_timeout(), Some(at(5) + LAST_PAUSE));
     depositor.handle(at(6), DepositorInput::Reachable(agent(1)));
     assert_eq!((depositor.poll_timeout(), depositor.lanes.len()), (None, 0));
@@ -262,7 +433,7 @@ fn without_a_mailbox_or_with_a_session_nothing_is_left() {
     depositor.handle(at(6), sealed);
     assert_eq!(outputs(&mut depositor), [DepositorOutput::Release(digest(1))]);
     let off = LettersConfig { deposits: false, ..LettersConfig::default() };
-    let mut off = Depositor::new(off, Arc::default());
+    let mut off = Depositor::new(off, Arc::default(), [1; 32]);
     off.handle(at(0), DepositorInput::Unreachable(agent(1)));
     assert_eq!(off.poll_timeout(), None);
 }
@@ -275,19 +446,20 @@ fn what_is_settled_is_withdrawn_where_it_can_be() {
     depositor.handle(at(6), DepositorInput::Down(machine(2)));
     depositor.handle(at(6), DepositorInput::Reachable(agent(1)));
     depositor.handle(at(7), DepositorInput::Settled(id(1)));
-    let withdraw = DepositorOutput::Withdraw { peer: machine(1), to: agent(1), digest: digest(1) };
+    let (peer, name) = (machine(1), digest(1));
+    let withdraw = DepositorOutput::Withdraw { peer, pickup: pickup(peer), digest: name };
     assert_eq!(outputs(&mut depositor), [DepositorOutput::Forget(id(1)), withdraw]);
     depositor.handle(at(7), DepositorInput::Settled(id(1)));
     assert_eq!(outputs(&mut depositor), []);
-    let restored =
-        DepositorInput::Restore { id: id(2), to: agent(1), holder: machine(1), digest: digest(2) };
-    depositor.handle(at(8), restored);
+    let (holder, digest) = (machine(1), digest(2));
+    let (pickup, until) = (pickup(holder), WALL + DAY);
+    let restored = Deposit { id: id(2), to: agent(1), holder, digest, pickup, until };
+    depositor.handle(at(8), DepositorInput::Restore(restored));
     assert_eq!(depositor.holders(&id(2)), 1);
     // Its message was settled while nobody listened.
     depositor.handle_timeout(at(13));
     assert_eq!(outputs(&mut depositor), [DepositorOutput::Look(agent(1))]);
-    let (letters, places) = (Vec::new(), Some([7; 32]));
-    depositor.handle(at(13), DepositorInput::Pending { to: agent(1), letters, places });
+    depositor.handle(at(13), pending(1, &[], Some([7; 32])));
     assert!(outputs(&mut depositor).contains(&DepositorOutput::Forget(id(2))));
     assert_eq!((depositor.held_out().count(), depositor.lanes.len()), (0, 0));
 }
@@ -303,8 +475,7 @@ fn a_letter_behind_one_that_is_taken_back_is_left_anew() {
     outputs(&mut depositor);
     depositor.handle_timeout(at(7));
     assert_eq!(outputs(&mut depositor), [DepositorOutput::Look(agent(1))]);
-    let (letters, places) = (vec![entry(1, 10), entry(3, 10)], Some([7; 32]));
-    depositor.handle(at(7), DepositorInput::Pending { to: agent(1), letters, places });
+    depositor.handle(at(7), pending(1, &[entry(1, 10), entry(3, 10)], Some([7; 32])));
     let sealed = run(&mut depositor, at(7), |_, _| Some(Outcome::Kept));
     assert_eq!(sealed, [(3, Some(id(1)))]);
 }
@@ -336,9 +507,9 @@ proptest! {
             while let Some(output) = depositor.poll_output() {
                 match output {
                     DepositorOutput::Look(to) => {
-                        let letters = letters.clone();
-                        let places = Some([1; 32]);
-                        depositor.handle(now, DepositorInput::Pending { to, letters, places });
+                        let (letters, places) = (letters.clone(), Some([1; 32]));
+                        let pending = DepositorInput::Pending { to, letters, granted: true, places };
+                        depositor.handle(now, pending);
                     }
                     DepositorOutput::Seal { to, id, number, after } => {
                         prop_assert_eq!(after.map(|after| after.id), (number > 1).then(|| self::id(number - 1)));
@@ -354,8 +525,7 @@ proptest! {
                             Some(1) => Outcome::Full,
                             _ => Outcome::Kept,
                         };
-                        let answer = DepositorInput::Deposited { peer, digest, outcome };
-                        depositor.handle(now, answer);
+                        depositor.handle(now, answer(now, peer, digest, outcome));
                     }
                     _ => {}
                 }

@@ -8,9 +8,10 @@ use x0x_identity::{
 };
 
 use super::super::{
-    config::{MAX_CORRESPONDENTS, MAX_GRANTS},
+    collector::Mailbox,
+    config::{MAX_CORRESPONDENTS, MAX_GRANTS, MAX_MACHINES},
     letter::{OpenLetterError, Opened, open},
-    store::LetterChange,
+    store::{LetterChange, Met},
     wire::{Digest, Grant, Listed},
 };
 
@@ -35,7 +36,7 @@ pub(super) struct Boxes {
     /// See [`MAX_GRANTS`].
     grants: BTreeMap<AgentId, Grant>,
     /// See [`MAX_CORRESPONDENTS`].
-    met: BTreeMap<AgentId, WallTime>,
+    met: BTreeMap<(AgentId, MachineId), WallTime>,
     binding: Option<(WallTime, Arc<SignedBinding>)>,
 }
 
@@ -45,9 +46,11 @@ impl Boxes {
         generation: u64,
         machine: MachineId,
         grants: Vec<Grant>,
-        met: Vec<(AgentId, WallTime)>,
+        met: Vec<Met>,
     ) -> Self {
-        let grants = grants.into_iter().take(MAX_GRANTS);
+        // What was given to another machine is of no use on this one.
+        let grants = grants.into_iter().filter(|grant| grant.machine == machine).take(MAX_GRANTS);
+        let met = met.into_iter().take(MAX_CORRESPONDENTS);
         Self {
             own: key.mailboxes(),
             key,
@@ -56,13 +59,17 @@ impl Boxes {
             kems: BTreeMap::new(),
             period: None,
             grants: grants.map(|grant| (grant.owner, grant)).collect(),
-            met: met.into_iter().take(MAX_CORRESPONDENTS).collect(),
+            met: met.map(|met| ((met.agent, met.machine), met.at)).collect(),
             binding: None,
         }
     }
 
     pub(super) fn local(&self) -> AgentId {
         self.key.public_key().agent_id()
+    }
+
+    pub(super) const fn machine(&self) -> MachineId {
+        self.machine
     }
 
     pub(super) fn grants(&self) -> usize {
@@ -90,8 +97,14 @@ impl Boxes {
         self.kems.entry(period).or_insert_with(|| self.own.kem(period))
     }
 
-    /// What an agent is given now; nothing for this one itself.
-    pub(super) fn grant(&mut self, to: AgentId, wall: WallTime) -> Option<Grant> {
+    /// What an agent on a machine is given now; nothing for this one itself. Only contacts are told by
+    /// what holders are ranked.
+    pub(super) fn grant(
+        &mut self,
+        (to, machine): (AgentId, MachineId),
+        is_contact: bool,
+        wall: WallTime,
+    ) -> Option<Grant> {
         let owner = self.local();
         if to == owner {
             return None;
@@ -100,33 +113,41 @@ impl Boxes {
         Some(Grant {
             owner,
             correspondent: to,
+            machine,
             period,
             kem: self.kem(period).public_key().clone(),
-            secret: self.own.secret(&to, period),
-            places: self.own.places(period),
+            secret: self.own.secret(&to, &machine, period),
+            places: is_contact.then(|| self.own.places(period)),
         })
     }
 
-    /// An agent was given a mailbox. What is to be recorded.
+    /// An agent on a machine was given a mailbox. What is to be recorded.
     pub(super) fn met(
         &mut self,
-        agent: AgentId,
+        (agent, machine): (AgentId, MachineId),
         wall: WallTime,
         is_contact: impl Fn(&AgentId) -> bool,
     ) -> Vec<LetterChange> {
-        let fresh = |at: &WallTime| wall < *at + MET_INTERVAL;
-        if self.met.get(&agent).is_some_and(fresh) {
+        let known = self.met.get(&(agent, machine));
+        if known.is_some_and(|at| wall < *at + MET_INTERVAL) {
             return Vec::new();
         }
-        let mut changes = vec![LetterChange::Met { agent, at: wall }];
-        if self.met.len() >= MAX_CORRESPONDENTS && !self.met.contains_key(&agent) {
-            let oldest = self.met.iter().min_by_key(|(agent, at)| (is_contact(agent), **at));
-            if let Some(oldest) = oldest.map(|(agent, _)| *agent) {
-                self.met.remove(&oldest);
-                changes.push(LetterChange::DropMet(oldest));
+        let mut changes = vec![LetterChange::Met(Met { agent, machine, at: wall })];
+        if known.is_none() {
+            let of_agent = self.met.iter().filter(|((known, _), _)| *known == agent);
+            let oldest = if of_agent.clone().count() >= MAX_MACHINES {
+                of_agent.min_by_key(|(_, at)| **at)
+            } else if self.met.len() >= MAX_CORRESPONDENTS {
+                self.met.iter().min_by_key(|((agent, _), at)| (is_contact(agent), **at))
+            } else {
+                None
+            };
+            if let Some((agent, machine)) = oldest.map(|(oldest, _)| *oldest) {
+                self.met.remove(&(agent, machine));
+                changes.push(LetterChange::DropMet { agent, machine });
             }
         }
-        self.met.insert(agent, wall);
+        self.met.insert((agent, machine), wall);
         changes
     }
 
@@ -190,15 +211,23 @@ impl Boxes {
     }
 
     /// What opens a mailbox of this agent at a holder.
-    pub(super) fn pickup(&self, from: &AgentId, period: u64, holder: &MachineId) -> Pickup {
-        self.own.secret(from, period).pickup(holder)
+    pub(super) fn pickup(&self, mailbox: &Mailbox, holder: &MachineId) -> Pickup {
+        self.own.secret(&mailbox.from, &mailbox.machine, mailbox.period).pickup(holder)
+    }
+
+    /// All mailboxes of this agent in which there may be letters.
+    fn mailboxes(&self, wall: WallTime) -> impl Iterator<Item = Mailbox> + '_ {
+        let of = move |(from, machine): &(AgentId, MachineId)| {
+            let (from, machine) = (*from, *machine);
+            Self::periods(wall).map(move |period| Mailbox { from, machine, period })
+        };
+        self.met.keys().flat_map(of)
     }
 
     /// All of them, among others that open nothing: who is asked does not learn how many there are.
     pub(super) fn pickups(&self, holder: &MachineId, wall: WallTime) -> Vec<Pickup> {
-        let periods = Self::periods(wall);
-        let of = |agent| periods.clone().map(move |period| self.pickup(agent, period, holder));
-        let mut pickups: Vec<Pickup> = self.met.keys().flat_map(of).collect();
+        let mut pickups: Vec<Pickup> =
+            self.mailboxes(wall).map(|mailbox| self.pickup(&mailbox, holder)).collect();
         if pickups.is_empty() {
             return pickups;
         }
@@ -206,7 +235,8 @@ impl Boxes {
         for number in pickups.len()..padded {
             let mut nobody = [0xff; 32];
             nobody[..8].copy_from_slice(&(number as u64).to_be_bytes());
-            pickups.push(self.pickup(&AgentId::new(nobody), mailbox_period(wall), holder));
+            let (from, period) = (AgentId::new(nobody), mailbox_period(wall));
+            pickups.push(self.pickup(&Mailbox { from, machine: *holder, period }, holder));
         }
         pickups.sort_unstable_by_key(|pickup| *pickup.as_bytes());
         pickups
@@ -218,21 +248,16 @@ impl Boxes {
         holder: &MachineId,
         letters: &[Listed],
         wall: WallTime,
-        wanted: impl Fn(&AgentId) -> bool,
-    ) -> Vec<(AgentId, u64, Digest, bool)> {
+        wanted: impl Fn(&AgentId, &MachineId) -> bool,
+    ) -> Vec<(Mailbox, Digest, bool)> {
         if letters.is_empty() {
             return Vec::new();
         }
-        let periods = Self::periods(wall);
-        let of = |agent: &AgentId| {
-            let agent = *agent;
-            let tag = move |period| (self.pickup(&agent, period, holder).tag(), (agent, period));
-            periods.clone().map(tag)
-        };
-        let tags: BTreeMap<Tag, (AgentId, u64)> = self.met.keys().flat_map(of).collect();
+        let tag = |mailbox: Mailbox| (self.pickup(&mailbox, holder).tag(), mailbox);
+        let tags: BTreeMap<Tag, Mailbox> = self.mailboxes(wall).map(tag).collect();
         let sender = |letter: &Listed| {
-            let (agent, period) = *tags.get(&letter.tag)?;
-            Some((agent, period, letter.digest, wanted(&agent)))
+            let mailbox = *tags.get(&letter.tag)?;
+            Some((mailbox, letter.digest, wanted(&mailbox.from, &mailbox.machine)))
         };
         letters.iter().filter_map(sender).collect()
     }
@@ -241,12 +266,13 @@ impl Boxes {
     pub(super) fn open(
         &mut self,
         sealed: &[u8],
-        from: AgentId,
-        period: u64,
+        mailbox: &Mailbox,
         wall: WallTime,
     ) -> Result<Opened, OpenLetterError> {
+        let Mailbox { from, machine, period } = mailbox;
         let local = self.local();
-        open(sealed, self.kem(period), (&from, &local), wall)
+        let secret = self.own.secret(from, machine, *period);
+        open(sealed, (self.kem(*period), &secret), (from, machine), &local, wall)
     }
 }
 
@@ -265,7 +291,8 @@ mod tests {
             AgentId::new(id)
         };
         let boxes = |n| Boxes::new(key(n), 0, MachineId::new([1; 32]), Vec::new(), Vec::new());
-        let given = boxes(2).grant(boxes(1).local(), wall).expect("to another");
+        let to = (boxes(1).local(), MachineId::new([1; 32]));
+        let given = boxes(2).grant(to, true, wall).expect("to another");
         let of =
             |n, later| Grant { owner: agent(n), period: given.period + later, ..given.clone() };
         let mut boxes = boxes(1);
@@ -284,5 +311,39 @@ mod tests {
         assert_eq!((changes.len(), boxes.grants()), (0, MAX_GRANTS));
         let changes = boxes.granted(of(9_999, 1), |_| true);
         assert_eq!((changes.len(), boxes.grants()), (2, MAX_GRANTS));
+    }
+    #[test]
+    fn an_agent_on_many_machines_pushes_out_none_but_its_own() {
+        let wall = WallTime::from_millis(1_800_000_000_000);
+        let machine = |n: u8| MachineId::new([n; 32]);
+        let mut boxes = Boxes::new(key(1), 0, machine(0), Vec::new(), Vec::new());
+        let (many, other) = (AgentId::new([7; 32]), AgentId::new([8; 32]));
+        let is_contact = |_: &AgentId| false;
+        boxes.met((other, machine(1)), wall, is_contact);
+        for n in 0..=MAX_MACHINES as u8 {
+            let later = wall + Duration::from_secs(u64::from(n) + 1);
+            let changes = boxes.met((many, machine(n)), later, is_contact);
+            assert_eq!(changes.len(), 1 + usize::from(usize::from(n) == MAX_MACHINES));
+        }
+        assert_eq!(boxes.met.len(), 1 + MAX_MACHINES);
+        assert!(boxes.met.contains_key(&(other, machine(1))));
+        assert!(!boxes.met.contains_key(&(many, machine(0))), "the oldest of its own");
+    }
+
+    #[test]
+    fn ranks_are_told_to_contacts_alone_and_mailboxes_hold_for_one_machine() {
+        let wall = WallTime::from_millis(1_800_000_000_000);
+        let machine = |n: u8| MachineId::new([n; 32]);
+        let boxes = |n, at, grants| Boxes::new(key(n), 0, machine(at), grants, Vec::new());
+        let (mut owner, to) = (boxes(1, 1, Vec::new()), key(2).public_key().agent_id());
+        let mut granted = |at, contact| owner.grant((to, machine(at)), contact, wall);
+        let [stranger, contact, elsewhere] =
+            [(2, false), (2, true), (3, true)].map(|(at, is)| granted(at, is).expect("another"));
+        assert_eq!((stranger.places, contact.places.is_some()), (None, true));
+        assert_ne!(contact.secret, elsewhere.secret);
+        // A store that moves with its agent holds what was given to the machine before.
+        let moved = boxes(2, 3, vec![contact.clone()]);
+        assert_eq!(moved.grants(), 0);
+        assert_eq!(boxes(2, 2, vec![contact]).grants(), 1);
     }
 }

@@ -7,11 +7,10 @@ use super::{
         collector::{CollectorInput, CollectorOutput},
         depositor::DepositorOutput,
         holder::HolderOutput,
-        store::{Deposit, LetterChange},
+        store::LetterChange,
         wire::{Frame, MAX_ASKED},
     },
-    Driver,
-    work::{self, Done},
+    Driver, work,
 };
 
 impl Driver {
@@ -34,9 +33,8 @@ impl Driver {
     pub(super) fn depositor_output(&mut self, output: &DepositorOutput) {
         match *output {
             DepositorOutput::Look(to) => {
-                let places = self.boxes.grant_of(&to, self.shared.clock.wall());
-                let places = places.map(|grant| grant.places);
-                self.work.push(work::look(self.shared.clone(), to, places));
+                let grant = self.boxes.grant_of(&to, self.shared.clock.wall());
+                self.work.push(work::look(self.shared.clone(), to, grant));
             }
             DepositorOutput::Seal { to, id, number, after } => {
                 let wall = self.shared.clock.wall();
@@ -52,40 +50,25 @@ impl Driver {
                     after,
                 ));
             }
-            DepositorOutput::Deposit { peer, to, digest } => {
-                let wall = self.shared.clock.wall();
-                let grant = self.boxes.grant_of(&to, wall);
-                if let Some((sealed, expires_at)) = self.sealed.get(&digest)
-                    && let Some(grant) = grant
-                {
-                    let (tag, expires_at) = (grant.secret.pickup(&peer).tag(), *expires_at);
-                    let sealed = sealed.clone();
+            DepositorOutput::Deposit { peer, digest } => {
+                if let Some(letter) = self.sealed.get(&digest) {
+                    let (tag, expires_at) = (letter.secret.pickup(&peer).tag(), letter.expires_at);
+                    let sealed = letter.bytes.clone();
                     self.send(peer, &Frame::Deposit { tag, expires_at, sealed });
                 }
             }
             DepositorOutput::Release(digest) => drop(self.sealed.remove(&digest)),
-            DepositorOutput::Note { id, to, holder, digest } => {
-                let deposit = Deposit { id, to, holder, digest };
+            DepositorOutput::Note(deposit) => {
                 self.record(vec![LetterChange::Deposited(deposit)]);
             }
+            DepositorOutput::Lapsed { id, holder } => {
+                self.record(vec![LetterChange::Lapsed { id, holder }]);
+            }
             DepositorOutput::Forget(id) => self.record(vec![LetterChange::Settled(id)]),
-            DepositorOutput::Withdraw { peer, to, digest } => {
-                let wall = self.shared.clock.wall();
-                if let Some(grant) = self.boxes.grant_of(&to, wall) {
-                    let pickup = grant.secret.pickup(&peer);
-                    self.send(peer, &Frame::Delete { pickup, digests: vec![digest] });
-                }
+            DepositorOutput::Withdraw { peer, pickup, digest } => {
+                self.send(peer, &Frame::Delete { pickup, digests: vec![digest] });
             }
-            DepositorOutput::Seek(to) => {
-                let wall = self.shared.clock.wall();
-                if let Some(grant) = self.boxes.grant_of(&to, wall) {
-                    let meeting = self.shared.places.meet(grant.places);
-                    self.work.push(Box::pin(async move {
-                        meeting.await;
-                        Done::Met
-                    }));
-                }
-            }
+            DepositorOutput::Seek { places } => self.meet(vec![places]),
         }
     }
 
@@ -100,12 +83,12 @@ impl Driver {
                     self.send(peer, &Frame::Ask(pickups.to_vec()));
                 }
             }
-            CollectorOutput::Fetch { peer, mailbox: (from, period), digest } => {
-                let pickup = self.boxes.pickup(&from, period, &peer);
+            CollectorOutput::Fetch { peer, mailbox, digest } => {
+                let pickup = self.boxes.pickup(&mailbox, &peer);
                 self.send(peer, &Frame::Fetch { pickup, digest });
             }
-            CollectorOutput::Delete { peer, mailbox: (from, period), digests } => {
-                let pickup = self.boxes.pickup(&from, period, &peer);
+            CollectorOutput::Delete { peer, mailbox, digests } => {
+                let pickup = self.boxes.pickup(&mailbox, &peer);
                 self.send(peer, &Frame::Delete { pickup, digests });
             }
             CollectorOutput::Knows { from, id } => {

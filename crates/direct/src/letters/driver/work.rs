@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use x0x_core::{AgentId, MachineId, WallTime};
+use x0x_core::{AgentId, MachineId};
 use x0x_identity::{SecretKey, SignedBinding, Tag};
 
 use super::{
@@ -15,7 +15,7 @@ use super::{
         store::LetterChange,
         wire::{Digest, Grant},
     },
-    Shared, Work,
+    Sealed, Shared, Work,
 };
 use crate::{
     handle::Accepted,
@@ -28,8 +28,9 @@ pub(super) enum Done {
     Holder(HolderInput),
     Collector(CollectorInput),
     Depositor(DepositorInput),
-    Sealed { to: AgentId, id: MessageId, sealed: Option<(Bytes, WallTime)> },
-    Recorded(Result<(), MailError>),
+    Sealed { to: AgentId, id: MessageId, sealed: Option<Sealed> },
+    Recorded { changes: Vec<LetterChange>, result: Result<(), MailError> },
+    Looked(Result<Vec<Held>, MailError>),
     Met,
 }
 
@@ -53,7 +54,9 @@ pub(super) fn load(shared: Shared, peer: MachineId, tag: Tag, digest: Digest) ->
     })
 }
 
-pub(super) fn look(shared: Shared, to: AgentId, places: Option<[u8; 32]>) -> Work {
+/// What waits for an agent, and what is known of its mailbox.
+pub(super) fn look(shared: Shared, to: AgentId, grant: Option<&Grant>) -> Work {
+    let (granted, places) = (grant.is_some(), grant.and_then(|grant| grant.places));
     Box::pin(async move {
         let waiting = shared.outbox.pending(to).await;
         let letters = waiting.into_iter().map(|letter| PendingEntry {
@@ -62,7 +65,8 @@ pub(super) fn look(shared: Shared, to: AgentId, places: Option<[u8; 32]>) -> Wor
             bytes: letter.bytes,
             expires_at: letter.expires_at,
         });
-        Done::Depositor(DepositorInput::Pending { to, letters: letters.collect(), places })
+        let letters = letters.collect();
+        Done::Depositor(DepositorInput::Pending { to, letters, granted, places })
     })
 }
 
@@ -93,10 +97,12 @@ pub(super) fn seal(
         let Some(letter) = letter.filter(|letter| !letter.is_read_note) else {
             return Done::Sealed { to, id, sealed: None };
         };
-        let expires_at = letter.expires_at;
-        let sealed = seal_letter(&draft(letter, after), &key, &binding, &grant.kem);
+        let (expires_at, secret) = (letter.expires_at, grant.secret);
+        let sealed = seal_letter(&draft(letter, after), &key, &binding, (&grant.kem, &secret));
         match sealed {
-            Ok(sealed) => Done::Sealed { to, id, sealed: Some((sealed, expires_at)) },
+            Ok(bytes) => {
+                Done::Sealed { to, id, sealed: Some(Sealed { bytes, expires_at, secret }) }
+            }
             Err(error) => {
                 tracing::debug!(%error, "a message is not sealed");
                 later
@@ -118,6 +124,21 @@ fn draft(letter: Letter, after: Option<After>) -> Draft {
         after,
         payload,
     }
+}
+
+/// Commits changes, which come back if that fails.
+pub(super) fn record(shared: &Shared, changes: Vec<LetterChange>) -> Work {
+    let store = Arc::clone(&shared.store);
+    Box::pin(async move {
+        let result = store.commit(changes.clone()).await;
+        Done::Recorded { changes, result }
+    })
+}
+
+/// What letters of others are in the store.
+pub(super) fn held(shared: &Shared) -> Work {
+    let store = Arc::clone(&shared.store);
+    Box::pin(async move { Done::Looked(store.load().await.map(|stored| stored.held)) })
 }
 
 pub(super) fn knows(shared: Shared, from: (AgentId, MachineId), id: MessageId) -> Work {

@@ -61,8 +61,10 @@ fn deposit(
             HolderOutput::Store { peer, held, .. } => {
                 holder.handle(now, HolderInput::Stored { peer, held, kept: true });
             }
-            HolderOutput::Send { frame: Frame::Deposited { digest, outcome }, .. } => {
+            HolderOutput::Send { frame: Frame::Deposited { digest, outcome, until }, .. } => {
                 assert_eq!(digest, Digest::of(letter));
+                let is_told = until == WALL + now.since(at(0)) + WEEK;
+                assert_eq!(is_told, outcome == Outcome::Kept, "until when");
                 return outcome;
             }
             other => panic!("unexpected {other:?}"),
@@ -118,6 +120,42 @@ fn a_letter_is_listed_fetched_and_deleted_by_whoever_has_the_pickup() {
 }
 
 #[test]
+fn the_unwanted_find_nothing_here_and_are_not_told_why() {
+    let mut holder = holder(LettersConfig::default());
+    let letter = sealed(1, 1000);
+    let (pickup, digest) = (pickup(1), Digest::of(&letter));
+    assert_eq!(deposit(&mut holder, at(0), CONTACT, 1, &letter), Outcome::Kept);
+    let asks = [
+        Frame::Ask(vec![pickup]),
+        Frame::Fetch { pickup, digest },
+        Frame::Delete { pickup, digests: vec![digest] },
+    ];
+    // The second asks where there is nothing.
+    let mut empty = tests::holder(LettersConfig::default());
+    for ask in asks {
+        frame(&mut holder, at(0), 9, Standing::Unwanted, ask.clone());
+        frame(&mut empty, at(0), 9, Standing::Stranger, ask);
+        assert_eq!(outputs(&mut holder), outputs(&mut empty));
+    }
+    assert_eq!((holder.held().0, holder.metrics.refused_unwanted.value()), (1, 3));
+}
+
+#[test]
+fn after_a_restart_the_shares_of_mailboxes_and_strangers_still_count() {
+    let mut before = holder(small());
+    assert_eq!(deposit(&mut before, at(0), STRANGER, 1, &sealed(1, 11_000)), Outcome::Kept);
+    assert_eq!(deposit(&mut before, at(0), STRANGER, 2, &sealed(2, 2000)), Outcome::ShareUsed);
+    // What a machine left today is not stored, for the store would say who left letters. What it may
+    // leave beyond its share ends where that of all strangers ends.
+    let mut holder = holder(small());
+    before.letters.values().for_each(|kept| holder.handle(at(0), HolderInput::Restore(kept.held)));
+    assert_eq!(holder.held(), before.held());
+    assert_eq!(deposit(&mut holder, at(0), STRANGER, 2, &sealed(2, 2000)), Outcome::Kept);
+    assert_eq!(deposit(&mut holder, at(0), STRANGER, 2, &sealed(3, 2000)), Outcome::Full);
+    assert!(holder.stranger_bytes <= small().stranger_bytes);
+}
+
+#[test]
 fn every_share_is_bounded_and_nothing_accepted_is_pushed_out() {
     let mut holder = holder(small());
     for n in 0..5 {
@@ -126,14 +164,14 @@ fn every_share_is_bounded_and_nothing_accepted_is_pushed_out() {
     let sixth = sealed(6, 100);
     assert_eq!(
         deposit(&mut holder, at(0), CONTACT, 1, &sixth),
-        Outcome::TooMuch,
+        Outcome::TagFull,
         "letters of a tag"
     );
-    assert_eq!(deposit(&mut holder, at(0), CONTACT, 2, &sealed(7, 24_900)), Outcome::TooMuch);
+    assert_eq!(deposit(&mut holder, at(0), CONTACT, 2, &sealed(7, 24_900)), Outcome::TagFull);
     assert_eq!(deposit(&mut holder, at(0), CONTACT, 2, &sealed(7, 20_000)), Outcome::Kept);
     assert_eq!(
         deposit(&mut holder, at(0), CONTACT, 3, &sealed(8, 9000)),
-        Outcome::TooMuch,
+        Outcome::ShareUsed,
         "the share of the day"
     );
     assert_eq!(deposit(&mut holder, at(0), STRANGER, 3, &sealed(9, 11_000)), Outcome::Kept);
@@ -177,7 +215,8 @@ fn what_expires_or_is_not_stored_makes_room() {
     };
     assert_eq!(listed(&mut holder, at(0), vec![pickup(1)]), [], "it is not acknowledged yet");
     holder.handle(at(0), HolderInput::Stored { peer, held, kept: false });
-    let refused = Frame::Deposited { digest: held.digest, outcome: Outcome::Full };
+    let (digest, outcome, until) = (held.digest, Outcome::Full, WallTime::default());
+    let refused = Frame::Deposited { digest, outcome, until };
     assert_eq!(outputs(&mut holder), [HolderOutput::Send { peer, frame: refused }]);
     assert_eq!(holder.held(), (0, 0));
 }

@@ -12,8 +12,16 @@ fn agent(n: u64) -> AgentId {
     key(n).public_key().agent_id()
 }
 
+/// The machine to which the mailbox was given.
+const MACHINE: MachineId = MachineId::new([9; 32]);
+
 fn binding(n: u64) -> SignedBinding {
-    SignedBinding::issue(&key(n), MachineId::new([9; 32]), NOW, WEEK)
+    SignedBinding::issue(&key(n), MACHINE, NOW, WEEK)
+}
+
+/// The secret of the mailbox of one agent on one machine.
+fn secret(of: u64, machine: MachineId) -> MailboxSecret {
+    key(2).mailboxes().secret(&agent(of), &machine, 1)
 }
 
 fn draft_of(payload: Bytes) -> Draft {
@@ -31,11 +39,13 @@ fn draft_of(payload: Bytes) -> Draft {
 }
 
 fn sealed(draft: &Draft) -> Bytes {
-    seal(draft, &key(1), &binding(1), kem_key(2).public_key()).expect("a letter")
+    let to = kem_key(2);
+    seal(draft, &key(1), &binding(1), (to.public_key(), &secret(1, MACHINE))).expect("a letter")
 }
 
 fn open_as(sealed: &[u8], from: u64, to: u64, now: WallTime) -> Result<Opened, OpenLetterError> {
-    open(sealed, &kem_key(2), (&agent(from), &agent(to)), now)
+    let opens = (&kem_key(2), &secret(from, MACHINE));
+    open(sealed, opens, (&agent(from), &MACHINE), &agent(to), now)
 }
 
 #[test]
@@ -43,9 +53,10 @@ fn what_is_sealed_is_opened_by_its_recipient_alone() {
     let draft = draft_of("a word in private".into());
     let sealed = sealed(&draft);
     let opened = open_as(&sealed, 1, 2, NOW).expect("it is whole");
-    assert_eq!((opened.from(), opened.machine()), (agent(1), MachineId::new([9; 32])));
+    assert_eq!((opened.from(), opened.machine()), (agent(1), MACHINE));
     assert_eq!(opened.draft, draft);
-    let wrong_key = open(&sealed, &kem_key(3), (&agent(1), &agent(2)), NOW);
+    let wrong = (&kem_key(3), &secret(1, MACHINE));
+    let wrong_key = open(&sealed, wrong, (&agent(1), &MACHINE), &agent(2), NOW);
     assert_eq!(wrong_key, Err(OpenLetterError::Sealed(OpenError)));
     assert_eq!(open_as(&sealed, 3, 2, NOW), Err(OpenLetterError::Sealed(OpenError)));
     assert_eq!(open_as(&sealed, 1, 3, NOW), Err(OpenLetterError::Sealed(OpenError)));
@@ -70,12 +81,15 @@ fn a_changed_letter_is_refused() {
 fn what_a_correspondent_invents_is_refused() {
     let kem = kem_key(2);
     let refused = |draft: &Draft, signer: u64, bound: u64, now: WallTime| {
-        let sealed = seal(draft, &key(signer), &binding(bound), kem.public_key()).expect("sealed");
+        let to = (kem.public_key(), &secret(signer, MACHINE));
+        let sealed = seal(draft, &key(signer), &binding(bound), to).expect("sealed");
         open_as(&sealed, signer, 2, now).expect_err("it is wrong")
     };
     let draft = draft_of("x".into());
     assert_eq!(refused(&draft, 4, 1, NOW), OpenLetterError::WrongSender);
-    let sealed = seal(&draft, &key(4), &binding(1), kem.public_key()).expect("sealed");
+    let of_another = secret(1, MACHINE);
+    let sealed = seal(&draft, &key(4), &binding(1), (kem.public_key(), &of_another));
+    let sealed = sealed.expect("sealed");
     assert!(open_as(&sealed, 1, 2, NOW).is_err(), "sealed under another name");
     assert_eq!(refused(&draft, 1, 1, NOW + WEEK), OpenLetterError::Time);
     let early = Draft { sent_at: NOW + Duration::from_secs(3600), ..draft.clone() };
@@ -83,11 +97,33 @@ fn what_a_correspondent_invents_is_refused() {
     let late = Draft { expires_at: NOW + WEEK * 3, ..draft.clone() };
     assert!(matches!(refused(&late, 1, 1, NOW + WEEK * 2), OpenLetterError::Binding(_)));
     let session = Draft { kind: Kind::Session, ..draft.clone() };
-    let refusal = seal(&session, &key(1), &binding(1), kem.public_key());
+    let refusal = seal(&session, &key(1), &binding(1), (kem.public_key(), &of_another));
     assert_eq!(refusal, Err(SealLetterError::Kind));
     let large = draft_of(vec![0; MAX_LETTER_PAYLOAD + 1].into());
-    let refusal = seal(&large, &key(1), &binding(1), kem.public_key());
+    let refusal = seal(&large, &key(1), &binding(1), (kem.public_key(), &of_another));
     assert_eq!(refusal, Err(SealLetterError::TooLarge(MAX_LETTER_PAYLOAD + 1)));
+}
+
+#[test]
+fn a_letter_names_the_machine_that_was_given_the_mailbox() {
+    let (kem, draft) = (kem_key(2), draft_of("x".into()));
+    let left = MachineId::new([8; 32]);
+    // Who has the sender's key on a machine that the sender left knows that machine's secret alone.
+    let forged = |named: MachineId, known: MachineId| {
+        let binding = SignedBinding::issue(&key(1), named, NOW, WEEK);
+        seal(&draft, &key(1), &binding, (kem.public_key(), &secret(1, known))).expect("sealed")
+    };
+    let open_in = |sealed: &[u8], machine: MachineId| {
+        open(sealed, (&kem, &secret(1, machine)), (&agent(1), &machine), &agent(2), NOW)
+    };
+    let honest = forged(MACHINE, MACHINE);
+    assert_eq!(open_in(&honest, MACHINE).map(|opened| opened.machine()), Ok(MACHINE));
+    // It names the new machine in the old one's mailbox.
+    let named = forged(MACHINE, left);
+    assert_eq!(open_in(&named, left), Err(OpenLetterError::WrongMachine));
+    // A holder that is in league with it lists the letter in the new machine's mailbox.
+    assert_eq!(open_in(&named, MACHINE), Err(OpenLetterError::Sealed(OpenError)));
+    assert!(open_in(&forged(left, left), MACHINE).is_err());
 }
 
 #[test]

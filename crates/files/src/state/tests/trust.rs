@@ -333,14 +333,8 @@ fn what_trust_does_not_allow_any_more_ends_at_once() {
     // On that machine alone: what it wanted is not sent, and another one may go on.
     end.policy.deny(agent(1), Some(host(1)));
     end.handle(Input::Reconsider(Some(agent(1))));
-    let served = |left| Input::Served {
-        peer: host(1),
-        session: 1,
-        id: ID,
-        sent: 0,
-        left,
-        result: Ok(()),
-    };
+    let served =
+        |left| Input::Served { peer: host(1), session: 1, id: ID, sent: 0, left, result: Ok(()) };
     assert_eq!(end.handle(served(0..2)), vec![]);
     assert_eq!(end.phase(), Some(Phase::Active));
     end.policy.deny(agent(1), None);

@@ -57,6 +57,77 @@ fn a_walk_wins_no_protected_place() {
     }
 }
 
+/// Every dial that is open hangs, as one into a black hole does.
+#[test]
+fn walks_to_nowhere_occupy_few_dials_and_keep_no_others_out() {
+    let mut world = World::new();
+    world.link([1]);
+    let walks = |world: &mut World, turn: u64| {
+        for n in 0..64 {
+            let joiner = at(1_000 + turn * 64 + n, &["192.0.2.77:1"]);
+            world.hear(1, Message::ForwardJoin { ttl: 0, joiner });
+        }
+    };
+    walks(&mut world, 0);
+    let of_walks = |world: &World| world.machine.dials.len() - world.machine.links_dialled();
+    assert_eq!(of_walks(&world), MAX_WALK_DIALS);
+    for turn in 1..120 {
+        world.advance(SECOND);
+        walks(&mut world, turn);
+        assert!(of_walks(&world) <= MAX_WALK_DIALS);
+    }
+    let ended = world.machine.metrics().walks_ended.value();
+    assert!(ended <= 8 + 120 / 4, "{ended}");
+    assert!(world.machine.metrics().refused_walks.value() > 7_000);
+    // What walks told of is tried too, but keeps no contact out.
+    let start = Input::Start { bootstrap: vec![address(2)], cached: vec![peer(3)] };
+    let outputs = world.handle(start);
+    assert!(outputs.contains(&Output::Dial(PeerAddr::unknown(address(2)))), "{outputs:?}");
+    assert!(outputs.contains(&Output::Dial(peer(3).to_addr())), "{outputs:?}");
+    let to = PeerAddr::unknown(address(2));
+    world.handle(Input::DialResult { to, result: Ok(id(2)) });
+    assert_eq!(sent(&world.up(2), 2), [&Message::Join]);
+}
+
+/// Shuffles tell of peers that lead nowhere, as fast as these are tried.
+#[test]
+fn hearsay_of_nowhere_keeps_no_contact_out() {
+    let mut world = World::new();
+    world.link([1]);
+    world.handle(Input::Start { bootstrap: vec![address(2)], cached: Vec::new() });
+    world.dials.clear();
+    let to = PeerAddr::unknown(address(2));
+    let result = Err(DialFailure::Unreachable);
+    world.handle(Input::DialResult { to: to.clone(), result });
+    let mut contacted = 0;
+    for turn in 0..300 {
+        let entry = |n| at(1_000 + turn * 16 + n, &["192.0.2.77:1"]);
+        let entries = (0..16).map(entry).collect();
+        world.hear(1, Message::Shuffle { id: turn, ttl: 1, entries });
+        world.advance(SECOND);
+        while let Some(place) = world.dials.iter().position(|dial| *dial == to) {
+            world.dials.remove(place);
+            contacted += 1;
+            world.handle(Input::DialResult { to: to.clone(), result });
+        }
+    }
+    assert!(contacted >= 5, "{contacted}");
+}
+
+/// The peers that the walks lead to have sessions, and never answer.
+#[test]
+fn requests_that_walks_cause_keep_no_others_out() {
+    let mut world = World::new();
+    world.link([1]);
+    for n in 100..110 {
+        world.up(n);
+        world.hear(1, Message::ForwardJoin { ttl: 0, joiner: peer(n) });
+    }
+    assert!(world.machine.requests.len() >= 5);
+    let outputs = world.handle(Input::Start { bootstrap: vec![address(2)], cached: Vec::new() });
+    assert_eq!(outputs, [Output::Dial(PeerAddr::unknown(address(2)))]);
+}
+
 #[test]
 fn a_link_that_could_not_be_kept_is_not_asked_for() {
     let mut world = World::new();

@@ -29,7 +29,7 @@ fn far_machines_make_room_for_near_ones() {
     for n in 0..8000_usize {
         // As ids are spread: half of all share no bit, a quarter one.
         let peer = place(&mut rng, (n + 1).trailing_zeros() as usize);
-        known.met(now, peer, &at(n), Scope::Global, false, &mut rng);
+        known.met(now, peer, &at(n), at(n).addresses[0], false, &mut rng);
     }
     assert_eq!(known.len(), MAX_VOLUNTEERS);
     assert_eq!(known.sizes.iter().sum::<usize>(), MAX_VOLUNTEERS);
@@ -47,7 +47,7 @@ fn hearsay_takes_nobodys_place() {
     let (mut rng, mut known) = (SeededRng::from_number(2), Volunteers::new(LOCAL));
     for n in 0..MAX_VOLUNTEERS {
         let peer = place(&mut rng, n % 4);
-        known.met(Tick::ZERO, peer, &at(n), Scope::Global, false, &mut rng);
+        known.met(Tick::ZERO, peer, &at(n), at(n).addresses[0], false, &mut rng);
     }
     let before: Vec<MachineId> = known.known.keys().copied().collect();
     for n in 0..2000_usize {
@@ -65,9 +65,10 @@ fn hearsay_takes_nobodys_place() {
 #[test]
 fn one_network_does_not_fill_a_bucket() {
     let (mut rng, mut known) = (SeededRng::from_number(3), Volunteers::new(LOCAL));
-    for _ in 0..100 {
+    for n in 0..100 {
+        // Whatever they say of themselves, their packets come from one network.
         let peer = place(&mut rng, 5);
-        known.met(Tick::ZERO, peer, &at(7), Scope::Global, false, &mut rng);
+        known.met(Tick::ZERO, peer, &at(n), at(7).addresses[0], false, &mut rng);
     }
     assert_eq!((known.members(5).count(), known.len()), (MAX_PER_SITE, MAX_PER_SITE));
 }
@@ -78,13 +79,13 @@ fn the_unreachable_are_shunned_until_they_are_met() {
     let (now, key) = (Tick::ZERO, LookupKey::new([0; 32]));
     let peers: Vec<MachineId> = (0..2 * MAX_VOLUNTEERS).map(|_| place(&mut rng, 0)).collect();
     for (n, peer) in peers.iter().enumerate() {
-        known.met(now, *peer, &at(n), Scope::Global, false, &mut rng);
+        known.met(now, *peer, &at(n), at(n).addresses[0], false, &mut rng);
         known.failed(now, *peer);
     }
     assert_eq!(known.len(), MAX_VOLUNTEERS);
     assert!(known.best(now, &key, 9).is_empty());
     let last = peers[peers.len() - 1];
-    known.met(now, last, &at(1), Scope::Global, false, &mut rng);
+    known.met(now, last, &at(1), at(1).addresses[0], false, &mut rng);
     assert_eq!(known.best(now, &key, 9), [last]);
     assert_eq!(known.best(now + UNREACHABLE, &key, 9).len(), 9, "not for ever");
 }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use x0x_core::{AgentId, Scope, Tick};
+use x0x_core::{AgentId, Tick};
 use x0x_identity::AcceptAll;
 use x0x_presence::{Input as PresenceInput, LocalSession, Open, PresenceConfig, PresenceMachine};
 use x0x_rendezvous::{Finder, FinderConfig, FinderInput};
@@ -133,10 +133,10 @@ impl World {
                 && life.links.insert(peer)
             {
                 let (agents, address) = (vec![self.nodes[peer].agent], address(peer));
-                let (path, id) = (Scope::Global, machine(peer));
+                let (remote, id) = (address.addresses[0], machine(peer));
                 let up = PresenceInput::Up { peer: id, agents: agents.clone() };
                 self.presence(n, up);
-                self.finder(n, FinderInput::Up { peer: id, agents, address, path });
+                self.finder(n, FinderInput::Up { peer: id, agents, address, remote });
             }
         }
     }

@@ -1,0 +1,68 @@
+//! Reaching agents, over real QUIC on loopback.
+
+use std::{net::SocketAddr, path::Path};
+
+use x0x_presence::PresenceState;
+
+use super::*;
+use crate::AgentConfig;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+async fn start(folder: &Path, name: &str, bootstrap: &[SocketAddr]) -> Agent {
+    let dir = folder.join(name);
+    let mut config = AgentConfig::new(dir.join("keys"), dir.join("data"));
+    config.bind = SocketAddr::from(([127, 0, 0, 1], 0));
+    config.bootstrap = bootstrap.to_vec();
+    Agent::builder(config).start().await.expect("the agent starts")
+}
+
+async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let waited = tokio::time::timeout(PATIENCE, async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    waited.await.unwrap_or_else(|_| panic!("did not happen: {what}"));
+}
+
+fn filed(agent: &Agent) -> u64 {
+    agent.inner.finding.metrics().copies_kept.value()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_not_where_it_was_is_looked_for_and_seen_when_connected() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let hub = start(folder.path(), "hub", &[]).await;
+    let alice = start(folder.path(), "alice", &hub.local_addresses()).await;
+    let bob = start(folder.path(), "bob", &hub.local_addresses()).await;
+    until("bob's record is filed", || filed(&bob) > 0).await;
+    let id = bob.agent_id();
+
+    // Nothing is known of it, or that it is where nobody answers.
+    for stale in [None, Some("127.0.0.1:9")] {
+        alice.inner.node.disconnect(bob.machine_id());
+        until("the session is over", || alice.session_of(id).is_none()).await;
+        alice.inner.discovery.forget(vec![id]).await;
+        if let Some(stale) = stale {
+            let places = vec![stale.parse().expect("an address")];
+            alice.inner.discovery.observe_session(vec![id], bob.machine_id(), places).await;
+        }
+        alice.inner.sought.reached(&id);
+        let outcome = alice.connect(id).await;
+        assert!(outcome.is_connected(), "{stale:?}: {outcome:?}");
+        // Whoever is told so sees it.
+        assert_eq!(alice.presence_of(id).await.state, PresenceState::Online);
+    }
+    // One that is nowhere is looked for once, and not again at once.
+    let nobody = AgentId::new([9; 32]);
+    let searches = || alice.inner.finding.metrics().searches.value();
+    let before = searches();
+    for _ in 0..5 {
+        assert_eq!(alice.connect(nobody).await.kind, ConnectKind::NotFound);
+    }
+    assert_eq!(searches(), before + 1);
+    for agent in [bob, alice, hub] {
+        agent.shutdown().await;
+    }
+}
