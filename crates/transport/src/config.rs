@@ -94,6 +94,11 @@ pub struct SessionConfig {
     pub drain_deadline: Duration,
     /// How often a changed address of a peer is looked for, to tell it.
     pub observe_interval: Duration,
+    /// How often it is looked for sessions that hear nothing.
+    pub path_check_interval: Duration,
+    /// For how long a session may send without hearing anything before its peer is probed: longer than
+    /// nearly all round trips, and short against the idle timeout.
+    pub path_silence: Duration,
 }
 
 impl Default for SessionConfig {
@@ -122,6 +127,8 @@ impl Default for SessionConfig {
             assembly_bytes: 16 * 1024 * 1024,
             drain_deadline: Duration::from_secs(1),
             observe_interval: Duration::from_secs(10),
+            path_check_interval: Duration::from_secs(1),
+            path_silence: Duration::from_secs(1),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod assembly;
 mod link;
+mod paths;
 mod stream;
 mod writer;
 
@@ -18,19 +19,23 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use x0x_core::{Clock, Machine, MachineId, PeerAddr, Protocol, StreamClass, Tick};
+use x0x_core::{Clock, Machine, MachineId, PeerAddr, Protocol, SeededRng, StreamClass, Tick};
 use x0x_identity::BindingPolicy;
 
 pub(crate) use self::assembly::Assembly;
-use self::stream::{ClassReader, Incoming};
+use self::{
+    paths::LinkPaths,
+    stream::{ClassReader, Incoming},
+};
 use crate::{
     config::{MAX_SESSIONS, SessionConfig},
     error::DialError,
     inbound::Consumers,
     link::{Engine, Link, LinkClosed},
     metrics::TransportMetrics,
+    own::{OwnAddresses, OwnRecord},
     queue::Outbox,
-    record::SignedRecord,
+    reach::{Observations, Reach},
     state::{AttemptId, Input, LinkId, LinkUp, Output, RequestId, SessionUp, Sessions, Usage},
     table::{Holds, Session, SessionTable, is_used},
     transport::SessionInfo,
@@ -56,8 +61,9 @@ pub(crate) struct Context {
     pub(crate) metrics: Arc<TransportMetrics>,
     pub(crate) table: SessionTable,
     pub(crate) holds: Holds,
-    /// The machine's record, with the addresses that it was made for.
-    pub(crate) record: StdMutex<Option<(Vec<SocketAddr>, SignedRecord)>>,
+    /// The machine's latest record.
+    pub(crate) record: StdMutex<Option<OwnRecord>>,
+    pub(crate) observations: StdMutex<Observations>,
     pub(crate) consumers: Consumers,
     pub(crate) assembly: Assembly,
     pub(crate) bindings: RwLock<Vec<Bytes>>,
@@ -108,10 +114,21 @@ impl Context {
         self.event(Event::Refused { link, code }).await;
     }
 
+    /// How this machine is reached. What peers say now counts as heard now.
+    pub(crate) fn reach(&self) -> Reach {
+        let now = self.clock.now();
+        let mut observations = self.observations.lock().unwrap_or_else(PoisonError::into_inner);
+        for session in self.table.all() {
+            session.report().iter().for_each(|report| observations.report(now, report));
+        }
+        observations.reach(now, &self.engine.local_addresses())
+    }
+
     fn hello(&self, replace: bool) -> ControlOut {
         let mut hello = HelloOut::new(self.network, self.instance);
         hello.bindings.clone_from(&self.bindings.read().unwrap_or_else(PoisonError::into_inner));
-        hello.listen_addresses = self.engine.local_addresses();
+        let own = OwnAddresses::new(self.engine.local_addresses(), &self.reach());
+        hello.listen_addresses = own.all().collect();
         hello.replace = replace;
         ControlOut::Hello(hello)
     }
@@ -144,13 +161,16 @@ pub(crate) struct Actor {
     attempts: BTreeMap<AttemptId, oneshot::Sender<()>>,
     next_id: u64,
     observe_at: Tick,
+    paths: LinkPaths,
     /// Sessions that ended and whose last messages are on their way; each for a limited time.
     drains: TaskTracker,
 }
 
 impl Actor {
-    pub(crate) fn new(context: Arc<Context>, machine: Sessions) -> Self {
+    /// `probes` is for the nonces of probes: unpredictable, and so not the seed of the machine.
+    pub(crate) fn new(context: Arc<Context>, machine: Sessions, probes: SeededRng) -> Self {
         Self {
+            paths: LinkPaths::new(probes, &context.metrics),
             context,
             machine,
             links: BTreeMap::new(),
@@ -170,6 +190,8 @@ impl Actor {
     ) {
         let context = self.context.clone();
         context.tasks.spawn(accept_links(context.clone()));
+        let (probe_sender, mut probes) = mpsc::channel(paths::MAX_WAITING);
+        context.tasks.spawn(paths::forward_probes(context.clone(), probe_sender));
         loop {
             let wait = self.wait();
             tokio::select! {
@@ -182,6 +204,8 @@ impl Actor {
                 },
                 Some(event) = events.recv() => self.on_event(event),
                 () = sleep(wait) => self.on_timeout(),
+                // Last, since anybody can send them.
+                Some((from, packet)) = probes.recv() => self.on_probe(from, packet),
             }
         }
         self.shut_down(events).await;
@@ -194,7 +218,8 @@ impl Actor {
     /// Until the next timer, if there is one.
     fn wait(&self) -> Option<Duration> {
         let observe = (!self.links.is_empty()).then_some(self.observe_at);
-        let next = self.machine.poll_timeout().into_iter().chain(observe).min()?;
+        let timers = [self.machine.poll_timeout(), self.paths.next(), observe];
+        let next = timers.into_iter().flatten().min()?;
         Some(next.since(self.now()))
     }
 
@@ -249,9 +274,12 @@ impl Actor {
         let now = self.now();
         self.machine.handle_timeout(now);
         self.carry_out();
+        self.on_path_timeout(now);
         if now >= self.observe_at {
             self.observe_at = now + self.context.config.observe_interval;
             self.report_addresses();
+            // So that what those say who leave is kept for its time.
+            self.context.reach();
             self.prune_lanes();
             self.report_usage();
         }
@@ -399,6 +427,7 @@ impl Actor {
             self.context.tasks.spawn(reader.run(lanes[class as usize].clone(), incoming));
         }
         self.report_address(id);
+        self.watch_path(id, &*link);
     }
 
     fn session_down(&self, id: LinkId, peer: MachineId) {
@@ -411,6 +440,7 @@ impl Actor {
     /// Forgets a link, closing it when there is a code to tell. A session that this end ends in
     /// peace is closed once the peer has what was queued for it.
     fn drop_link(&mut self, id: LinkId, code: Option<CloseCode>) {
+        self.unwatch_path(id);
         let Some(LinkHandle { link, control, session, .. }) = self.links.remove(&id) else {
             return;
         };

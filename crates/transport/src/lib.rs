@@ -7,6 +7,8 @@
 //! dropped on the way. Layers above hold the narrow [`Transport`] trait.
 //!
 //! - [`frame`], [`wire`], [`state`]: framing, control messages, and the machine of sessions; pure
+//! - [`sock`]: probes and paths on the UDP port; pure
+//! - [`reach`]: what peers see of this machine, and what of it is to be believed; pure
 //! - `driver`, `queue`, `inbound`, `table`: the tokio shell of that machine
 //! - [`link`]: the seam to what carries the streams: the QUIC engine (`quic`, a feature) or the one in
 //!   memory (`testing`, a feature)
@@ -43,12 +45,14 @@ mod handle;
 mod inbound;
 pub mod link;
 pub mod metrics;
+#[cfg(feature = "tokio")]
+mod own;
 mod prefix;
 #[cfg(feature = "tokio")]
 mod queue;
-#[cfg(feature = "tokio")]
-mod reach;
+pub mod reach;
 pub mod record;
+pub mod sock;
 pub mod state;
 #[cfg(feature = "tokio")]
 mod table;
@@ -63,10 +67,13 @@ mod engine;
 
 pub use config::SessionConfig;
 pub use metrics::TransportMetrics;
+pub use reach::{ExternalAddress, Mapping, Reach};
 pub use record::{PeerRecord, ReachClass, SignedRecord};
 #[cfg(feature = "quic")]
 pub mod quic {
     //! The [`Engine`](crate::link::Engine) over QUIC with post-quantum TLS.
+    #[cfg(feature = "test-util")]
+    pub use crate::engine::SimNet;
     pub use crate::engine::{BindError, QuicConfig, QuicEngine, QuicLimits, QuicMetrics};
 }
 #[cfg(feature = "tokio")]

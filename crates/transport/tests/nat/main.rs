@@ -1,0 +1,5 @@
+//! Nodes with the QUIC engine over a simulated internet with address translators, in virtual time.
+#![cfg(all(feature = "quic", feature = "test-util"))]
+
+mod reach;
+mod support;
