@@ -60,6 +60,9 @@ pub struct SessionConfig {
     /// Head start of each address over the next: longer than most paths' handshake, so that a good
     /// first address stays alone.
     pub dial_stagger: Duration,
+    /// How long a dial of a known peer is on its own before others are asked for help: most that succeed
+    /// by themselves have done so.
+    pub punch_after: Duration,
     /// How long a dialler refused as a duplicate waits for the session that the arbiter kept.
     pub duplicate_wait: Duration,
     /// First back-off after a failed dial; doubles with each failure.
@@ -111,6 +114,7 @@ impl Default for SessionConfig {
             hello_deadline: Duration::from_secs(6),
             dial_deadline: Duration::from_secs(15),
             dial_stagger: Duration::from_millis(150),
+            punch_after: Duration::from_millis(300),
             duplicate_wait: Duration::from_secs(1),
             backoff_min: Duration::from_millis(500),
             backoff_max: Duration::from_secs(300),

@@ -6,6 +6,7 @@
 mod assembly;
 mod link;
 mod paths;
+mod punch;
 mod stream;
 mod writer;
 
@@ -34,12 +35,13 @@ use crate::{
     link::{Engine, Link, LinkClosed},
     metrics::TransportMetrics,
     own::{OwnAddresses, OwnRecord},
+    punch::Punches,
     queue::Outbox,
     reach::{Observations, Reach},
     state::{AttemptId, Input, LinkId, LinkUp, Output, RequestId, SessionUp, Sessions, Usage},
     table::{Holds, Session, SessionTable, is_used},
     transport::SessionInfo,
-    wire::{CloseCode, ControlOut, Hello, HelloOut, Instance, NetworkId},
+    wire::{CloseCode, ControlOut, Hello, HelloOut, Instance, NetworkId, Punch},
 };
 
 /// Events of link tasks waiting for the actor; the tasks wait while it is full.
@@ -92,6 +94,7 @@ pub(crate) enum Event {
     Keep { link: LinkId, number: u64 },
     Refused { link: LinkId, code: CloseCode },
     LinkClosed { link: LinkId, reason: LinkClosed },
+    Punch { link: LinkId, punch: Box<Punch> },
 }
 
 /// What the handle asks for.
@@ -162,6 +165,7 @@ pub(crate) struct Actor {
     next_id: u64,
     observe_at: Tick,
     paths: LinkPaths,
+    punches: Punches,
     /// Sessions that ended and whose last messages are on their way; each for a limited time.
     drains: TaskTracker,
 }
@@ -171,6 +175,7 @@ impl Actor {
     pub(crate) fn new(context: Arc<Context>, machine: Sessions, probes: SeededRng) -> Self {
         Self {
             paths: LinkPaths::new(probes, &context.metrics),
+            punches: Punches::new(context.local, context.metrics.punches.clone()),
             context,
             machine,
             links: BTreeMap::new(),
@@ -218,7 +223,8 @@ impl Actor {
     /// Until the next timer, if there is one.
     fn wait(&self) -> Option<Duration> {
         let observe = (!self.links.is_empty()).then_some(self.observe_at);
-        let timers = [self.machine.poll_timeout(), self.paths.next(), observe];
+        let (paths, punches) = (self.paths.next(), self.punches.poll_timeout());
+        let timers = [self.machine.poll_timeout(), paths, punches, observe];
         let next = timers.into_iter().flatten().min()?;
         Some(next.since(self.now()))
     }
@@ -246,6 +252,7 @@ impl Actor {
 
     fn on_event(&mut self, event: Event) {
         let input = match event {
+            Event::Punch { link, punch } => return self.on_punch(link, *punch),
             Event::Dialled { attempt, result } => {
                 self.attempts.remove(&attempt);
                 let result = result.map(|link| self.add_link(link));
@@ -275,6 +282,7 @@ impl Actor {
         self.machine.handle_timeout(now);
         self.carry_out();
         self.on_path_timeout(now);
+        self.on_punch_timeout();
         if now >= self.observe_at {
             self.observe_at = now + self.context.config.observe_interval;
             self.report_addresses();
@@ -311,6 +319,8 @@ impl Actor {
                 Output::Dial { attempt, address, expected } => {
                     self.dial(attempt, address, expected);
                 }
+                Output::Punch(peer) => self.punch(peer),
+                Output::PunchOver(peer) => self.punch_over(peer),
                 Output::Abort(attempt) => drop(self.attempts.remove(&attempt)),
                 Output::SendHello { link, replace } => self.start_link(link, replace),
                 Output::SendKeep { link, number } => {

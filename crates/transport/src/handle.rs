@@ -113,6 +113,7 @@ impl Node {
             metrics.clone(),
             SeededRng::from_seed(seed),
         );
+        let machine = if engine.has_probes() { machine.with_punches() } else { machine };
         let context = Arc::new(Context {
             local,
             network: NetworkId::of(&hello.network),

@@ -8,6 +8,7 @@
 //!
 //! - [`frame`], [`wire`], [`state`]: framing, control messages, and the machine of sessions; pure
 //! - [`sock`]: probes and paths on the UDP port; pure
+//! - [`punch`]: how machines behind address translators agree to send to each other at once; pure
 //! - [`reach`]: what peers see of this machine, and what of it is to be believed; pure
 //! - `driver`, `queue`, `inbound`, `table`: the tokio shell of that machine
 //! - [`link`]: the seam to what carries the streams: the QUIC engine (`quic`, a feature) or the one in
@@ -34,6 +35,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#[macro_use]
+mod counters;
+
 pub mod config;
 #[cfg(feature = "tokio")]
 mod driver;
@@ -48,6 +52,7 @@ pub mod metrics;
 #[cfg(feature = "tokio")]
 mod own;
 mod prefix;
+pub mod punch;
 #[cfg(feature = "tokio")]
 mod queue;
 pub mod reach;

@@ -58,6 +58,11 @@ pub trait Engine: Send + Sync + fmt::Debug + 'static {
     /// Failed handshakes are counted and skipped.
     fn accept(&self) -> BoxFuture<'_, Option<Box<dyn Link>>>;
 
+    /// Whether it carries probes.
+    fn has_probes(&self) -> bool {
+        false
+    }
+
     /// Sends a probe packet from the socket of the links, at once. It may be lost.
     fn send_probe(&self, to: SocketAddr, packet: &[u8; PROBE_LEN]) {
         let _ = (to, packet);

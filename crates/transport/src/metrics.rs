@@ -5,7 +5,10 @@ use std::sync::Arc;
 use x0x_core::{Counter, Gauge, Metric, StreamClass};
 use x0x_identity::BindingError;
 
-use crate::{error::DialError, frame::FrameError, sock::prober::ProbeMetrics, wire::HelloError};
+use crate::{
+    error::DialError, frame::FrameError, punch::PunchMetrics, sock::prober::ProbeMetrics,
+    wire::HelloError,
+};
 
 macro_rules! metrics {
     (counters { $($counter:ident = $help:literal,)* }) => {
@@ -19,6 +22,8 @@ macro_rules! metrics {
             pub classes: [ClassMetrics; 4],
             /// Probes of paths.
             pub probes: Arc<ProbeMetrics>,
+            /// Agreements to send at once.
+            pub punches: Arc<PunchMetrics>,
             $(#[doc = $help] pub $counter: Counter,)*
         }
 
@@ -34,6 +39,7 @@ macro_rules! metrics {
                     class.snapshot(names, &mut all);
                 }
                 all.extend(self.probes.snapshot());
+                all.extend(self.punches.snapshot());
                 all
             }
         }

@@ -9,6 +9,7 @@ use std::{
     },
 };
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use x0x_core::{AgentId, MachineId, Protocol, StreamClass, Tick};
@@ -78,6 +79,11 @@ impl Session {
 
     pub(crate) fn outbox(&self, class: StreamClass) -> &Arc<Outbox> {
         &self.outboxes[class as usize % self.outboxes.len()]
+    }
+
+    /// Queues a control message; false when there is no room.
+    pub(crate) fn control(&self, message: Bytes) -> bool {
+        self.outbox(StreamClass::Control).try_push(Protocol::Control, message).is_ok()
     }
 
     /// Whether this machine opened the connection.

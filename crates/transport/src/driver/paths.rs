@@ -18,6 +18,7 @@ use super::{Actor, Context};
 use crate::{
     link::Link,
     metrics::TransportMetrics,
+    punch,
     sock::{
         FlowId, ProbeIn, Prober,
         prober::{Input, Output, Validated},
@@ -94,6 +95,11 @@ impl LinkPaths {
     pub(super) fn next(&self) -> Option<Tick> {
         let check = (!self.watched.is_empty()).then_some(self.check_at);
         self.prober.poll_timeout().into_iter().chain(check).min()
+    }
+
+    /// Tells the prober something of a flow that is no link's.
+    pub(super) fn probe(&mut self, now: Tick, input: Input) {
+        self.prober.handle(now, input);
     }
 }
 
@@ -184,7 +190,7 @@ impl Actor {
         places
     }
 
-    fn carry_probes(&mut self) {
+    pub(super) fn carry_probes(&mut self) {
         while let Some(output) = self.paths.prober.poll_output() {
             match output {
                 Output::Send { to, packet } => self.context.engine.send_probe(to, &packet),
@@ -196,7 +202,9 @@ impl Actor {
 
     /// The peer answers at an address. A link that the peer dialled follows it without us.
     fn on_path(&mut self, path: &Validated) {
-        let Some(id) = self.paths.flows.get(&path.flow).copied() else { return };
+        let Some(id) = self.paths.flows.get(&path.flow).copied() else {
+            return self.on_punched_path(path);
+        };
         let Some(watched) = self.paths.watched.get_mut(&id) else { return };
         let Some(handle) = self.links.get(&id) else { return };
         // The other end asks when it does not hear us: it follows that we do not reach it where we think.
@@ -212,6 +220,15 @@ impl Actor {
         }
         // What was lost is sent again at once, and the peer sees the path in use.
         self.send_control(id, &ControlOut::Ping(MOVING));
+    }
+}
+
+impl Actor {
+    /// An agreement to send at once has come to something.
+    fn on_punched_path(&mut self, path: &Validated) {
+        let found = punch::Input::Validated { flow: path.flow, address: path.address };
+        self.punches.handle(self.now(), found);
+        self.carry_punches();
     }
 }
 

@@ -300,6 +300,10 @@ impl Engine for QuicEngine {
         Box::pin(async move { self.links.lock().await.recv().await })
     }
 
+    fn has_probes(&self) -> bool {
+        true
+    }
+
     fn send_probe(&self, to: SocketAddr, packet: &[u8; PROBE_LEN]) {
         if let Some(socket) = self.socket.upgrade() {
             socket.send_probe(to, packet);

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use x0x_core::{Counter, Machine, Metric, SeededRng, Tick, TokenBucket, dialable};
+use x0x_core::{Machine, SeededRng, Tick, TokenBucket, dialable};
 
 use super::packet::{FlowId, FlowKeys, Nonce, PROBE_LEN, Probe, ProbeIn, Step};
 
@@ -98,38 +98,22 @@ pub struct Validated {
     pub asked: bool,
 }
 
-macro_rules! metrics {
-    ($($counter:ident = $help:literal,)*) => {
-        /// What probes cost and came to.
-        #[derive(Debug, Default)]
-        #[non_exhaustive]
-        pub struct ProbeMetrics {
-            $(#[doc = $help] pub $counter: Counter,)*
-        }
-
-        impl ProbeMetrics {
-            /// All values now.
-            #[must_use]
-            pub fn snapshot(&self) -> Vec<Metric> {
-                vec![$(self.$counter.metric(concat!("transport_probes_", stringify!($counter)), $help),)*]
-            }
-        }
-    };
-}
-
-metrics! {
-    sent = "Probe packets sent.",
-    received = "Probe packets received.",
-    validated = "Paths that probes showed to work.",
-    failed = "Addresses that did not answer.",
-    refused_unknown_flow = "Probe packets of no known flow.",
-    refused_forged = "Probe packets whose authentication does not hold.",
-    refused_unasked = "Answers and confirmations of nothing that was asked.",
-    refused_elsewhere = "Answers from another address than the one asked.",
-    refused_rate = "Probes not answered because too many came.",
-    refused_source = "Probes from addresses that no machine has.",
-    refused_limit = "Flows and addresses not probed because there are too many.",
-    challenges_evicted = "Answers forgotten unconfirmed for later ones.",
+counters! {
+    /// What probes cost and came to.
+    ProbeMetrics, "transport_probes_", {
+        sent = "Probe packets sent.",
+        received = "Probe packets received.",
+        validated = "Paths that probes showed to work.",
+        failed = "Addresses that did not answer.",
+        refused_unknown_flow = "Probe packets of no known flow.",
+        refused_forged = "Probe packets whose authentication does not hold.",
+        refused_unasked = "Answers and confirmations of nothing that was asked.",
+        refused_elsewhere = "Answers from another address than the one asked.",
+        refused_rate = "Probes not answered because too many came.",
+        refused_source = "Probes from addresses that no machine has.",
+        refused_limit = "Flows and addresses not probed because there are too many.",
+        challenges_evicted = "Answers forgotten unconfirmed for later ones.",
+    }
 }
 
 #[derive(Debug)]

@@ -80,6 +80,7 @@ async fn a_session_survives_new_mappings_at_either_end() {
         } else {
             // The mapping that a third machine's session made lets everybody in.
             inside.connect(&helper).await;
+            helper.sees(&inside).await;
             let seen = helper.node.session(inside.id).expect("up").remote_address;
             let to = x0x_core::PeerAddr::known(inside.id, [seen]);
             within("connect", outside.node.connect(to)).await.expect("full cone")

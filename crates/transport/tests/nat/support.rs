@@ -9,7 +9,7 @@ use x0x_transport::{
     Inbound, InboundEvent, Node, SessionConfig, SessionInfo, Transport,
     quic::{QuicConfig, SimNet},
     testing::{
-        hello,
+        eventually, hello,
         nat::{NatId, NatKind, World},
     },
 };
@@ -53,7 +53,18 @@ impl Machine {
     }
 
     pub(crate) async fn connect(&self, to: &Self) -> SessionInfo {
-        within("connect", self.node.connect(to.to())).await.expect("connects")
+        let session = within("connect", self.node.connect(to.to())).await.expect("connects");
+        to.sees(self).await;
+        session
+    }
+
+    /// Waits for this end of a session, and for what the peer says at its beginning.
+    pub(crate) async fn sees(&self, peer: &Self) {
+        let told = async || {
+            let session = self.node.session(peer.id);
+            session.is_some_and(|session| session.observed_address.is_some())
+        };
+        eventually("both ends have the session", told).await;
     }
 
     /// Sends messages, and makes sure that they arrive, in order.

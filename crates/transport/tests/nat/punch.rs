@@ -1,0 +1,113 @@
+//! Machines behind translators that reach each other with the help of a third one.
+
+use std::time::Duration;
+
+use x0x_core::PeerAddr;
+use x0x_transport::{
+    Transport,
+    error::DialError,
+    testing::nat::{NatId, NatKind},
+};
+
+use crate::support::{Internet, Machine, within};
+
+/// Where a machine can be: on the internet, behind a translator, behind a carrier's and its own.
+const PLACES: [&str; 6] = ["open", "full", "address", "port", "symmetric", "carrier"];
+
+fn place(internet: &Internet, kind: &str) -> Option<NatId> {
+    match kind {
+        "open" => None,
+        "full" => Some(internet.nat(NatKind::FullCone)),
+        "address" => Some(internet.nat(NatKind::AddressRestricted)),
+        "port" => Some(internet.nat(NatKind::PortRestricted)),
+        "symmetric" => Some(internet.nat(NatKind::Symmetric)),
+        "carrier" => {
+            let carrier = internet.nat(NatKind::PortRestricted);
+            internet.net.with(|world| Some(world.nat(NatKind::PortRestricted, Some(carrier))))
+        }
+        other => panic!("no place {other}"),
+    }
+}
+
+/// Two machines that each have a session with a third one, and whether the first reaches the second.
+async fn meet(seed: u64, from: &str, to: &str) -> (Result<(), DialError>, [Machine; 2]) {
+    let internet = Internet::new(seed);
+    let helper = internet.machine(1, None);
+    let mut a = internet.machine(2, place(&internet, from));
+    let mut b = internet.machine(3, place(&internet, to));
+    a.connect(&helper).await;
+    b.connect(&helper).await;
+    let met = within("connect", a.node.connect(PeerAddr::known(b.id, []))).await;
+    if met.is_ok() {
+        b.sees(&a).await;
+        a.talk(&mut b, 20).await;
+        b.talk(&mut a, 20).await;
+    }
+    tokio::join!(helper.node.shutdown(), a.node.shutdown(), b.node.shutdown());
+    (met.map(drop), [a, b])
+}
+
+/// Whether a translator gives each destination a port that nobody can be told, while the other end lets in only
+/// the port that it sent to.
+fn impossible(from: &str, to: &str) -> bool {
+    let hard = |one: &str, other: &str| {
+        one == "symmetric" && ["symmetric", "port", "carrier"].contains(&other)
+    };
+    hard(from, to) || hard(to, from)
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_pair_that_can_meet_does() {
+    for (row, from) in PLACES.into_iter().enumerate() {
+        for (column, to) in PLACES.into_iter().enumerate() {
+            let (met, [a, b]) = meet((row * 10 + column) as u64, from, to).await;
+            if impossible(from, to) {
+                assert_eq!(met, Err(DialError::NoAddress), "{from} to {to}");
+                continue;
+            }
+            assert_eq!(met, Ok(()), "{from} to {to}");
+            assert_eq!(a.node.metrics().punches.found.value(), 1);
+            // One end dialled.
+            assert_eq!(b.node.metrics().dials.value(), 1, "only the helper");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_is_dead_does_not_keep_help_away() {
+    let internet = Internet::new(5);
+    let helper = internet.machine(1, None);
+    let nats = [NatKind::PortRestricted; 2].map(|kind| internet.nat(kind));
+    let mut a = internet.machine(2, Some(nats[0]));
+    let mut b = internet.machine(3, Some(nats[1]));
+    a.connect(&helper).await;
+    b.connect(&helper).await;
+    // What it knows are the peer's own addresses, which are nowhere from here.
+    let start = tokio::time::Instant::now();
+    let session = within("connect", a.node.connect(b.to())).await.expect("with help");
+    assert!(start.elapsed().as_millis() < 1000, "{:?}", start.elapsed());
+    assert_ne!(session.remote_address, b.at);
+    b.sees(&a).await;
+    a.talk(&mut b, 20).await;
+    // It needs the helper no more, and keeps its mappings alive.
+    helper.node.shutdown().await;
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    b.talk(&mut a, 20).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_nobody_knows_is_not_found() {
+    let internet = Internet::new(6);
+    let (helper, a) = (internet.machine(1, None), internet.machine(2, None));
+    let nobody = PeerAddr::known(x0x_transport::testing::machine(99), []);
+    let error = within("connect", a.node.connect(nobody.clone())).await.expect_err("nobody to ask");
+    assert_eq!(error, DialError::NoAddress);
+    a.connect(&helper).await;
+    let error = within("connect", a.node.connect(nobody)).await.expect_err("not known");
+    assert_eq!(error, DialError::NoAddress);
+    assert_eq!(helper.node.metrics().punches.refused_not_connected.value(), 1);
+    // A dial that succeeds by itself asks nobody.
+    let b = internet.machine(3, None);
+    a.connect(&b).await;
+    assert_eq!(a.node.metrics().punches.wanted.value(), 1);
+}
