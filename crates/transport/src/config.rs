@@ -97,7 +97,8 @@ pub struct SessionConfig {
     pub drain_deadline: Duration,
     /// How often a changed address of a peer is looked for, to tell it.
     pub observe_interval: Duration,
-    /// How often it is looked for sessions that hear nothing.
+    /// How often it is looked for sessions that hear nothing. Retransmissions double their distance
+    /// meanwhile, so the gap in a transfer is about twice as long.
     pub path_check_interval: Duration,
     /// For how long a session may send without hearing anything before its peer is probed: longer than
     /// nearly all round trips, and short against the idle timeout.
@@ -131,7 +132,7 @@ impl Default for SessionConfig {
             assembly_bytes: 16 * 1024 * 1024,
             drain_deadline: Duration::from_secs(1),
             observe_interval: Duration::from_secs(10),
-            path_check_interval: Duration::from_secs(1),
+            path_check_interval: Duration::from_millis(500),
             path_silence: Duration::from_secs(1),
         }
     }

@@ -33,35 +33,59 @@ pub(super) const MAX_WAITING: usize = 16;
 /// The nonce of the ping that moves a session: nobody waits for its answer.
 const MOVING: u64 = u64::MAX;
 
+/// Packets between two checks of a link that is in use, as in a transfer: it does not fall silent by itself.
+const BUSY: u64 = 16;
+
+/// What the packets of a link tell of its path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// Nothing.
+    Well,
+    /// It was busy and fell silent, without anything of this end being on its way: this end's translator may
+    /// have forgotten it, which this end finds out by sending.
+    Fell,
+    /// What this end sends is not answered.
+    Silent,
+}
+
 /// Tells a silent link from one at rest.
 #[derive(Debug, Default)]
 struct Silence {
     sent: u64,
     received: u64,
+    busy: bool,
     /// When it was noticed that something was sent and nothing came.
     since: Option<Tick>,
 }
 
 impl Silence {
-    /// Whether the link has sent for `limit` without hearing anything; again after as long.
-    fn check(&mut self, now: Tick, sent: u64, received: u64, limit: Duration) -> bool {
-        if received != self.received {
-            *self = Self { sent, received, since: None };
-            return false;
+    /// Judges a link that sends without hearing anything for `limit`; again after as long.
+    fn check(&mut self, now: Tick, sent: u64, received: u64, limit: Duration) -> Verdict {
+        let new = received.saturating_sub(self.received);
+        if new > 0 {
+            *self = Self { sent, received, busy: new >= BUSY, since: None };
+            return Verdict::Well;
+        }
+        if std::mem::take(&mut self.busy) {
+            return Verdict::Fell;
         }
         match self.since {
             None => {
                 self.since = (sent != self.sent).then_some(now);
-                false
+                Verdict::Well
             }
-            Some(since) => {
-                let long = now.since(since) >= limit;
-                if long {
-                    self.since = Some(now);
-                }
-                long
+            Some(since) if now.since(since) >= limit => {
+                self.since = Some(now);
+                Verdict::Silent
             }
+            Some(_) => Verdict::Well,
         }
+    }
+
+    /// The path works, as a probe showed.
+    fn works(&mut self, sent: u64) {
+        self.sent = sent;
+        self.since = None;
     }
 }
 
@@ -156,7 +180,7 @@ impl Actor {
 
     fn check_paths(&mut self, now: Tick) {
         let limit = self.context.config.path_silence;
-        let mut questions = Vec::new();
+        let (mut questions, mut pings) = (Vec::new(), Vec::new());
         for (id, watched) in &mut self.paths.watched {
             let Some(handle) = self.links.get(id) else { continue };
             let (Some(sent), Some(received)) = (handle.link.sent(), handle.link.received()) else {
@@ -164,11 +188,21 @@ impl Actor {
             };
             let heard = received != watched.silence.received;
             watched.asking &= !heard;
-            if watched.silence.check(now, sent, received, limit) {
-                watched.asking = true;
-                self.context.metrics.paths_silent.inc();
-                questions.push((*id, watched.flow));
+            let dialled = handle.session.as_ref().is_some_and(|session| session.is_dialled());
+            match watched.silence.check(now, sent, received, limit) {
+                Verdict::Well => {}
+                // The peer follows any packet of a dialler by itself.
+                Verdict::Fell if dialled => pings.push(*id),
+                Verdict::Fell => questions.push((*id, watched.flow)),
+                Verdict::Silent => {
+                    watched.asking = true;
+                    self.context.metrics.paths_silent.inc();
+                    questions.push((*id, watched.flow));
+                }
             }
+        }
+        for id in pings {
+            self.send_control(id, &ControlOut::Ping(MOVING));
         }
         for (id, flow) in questions {
             for address in self.places(id) {
@@ -207,6 +241,9 @@ impl Actor {
         };
         let Some(watched) = self.paths.watched.get_mut(&id) else { return };
         let Some(handle) = self.links.get(&id) else { return };
+        if path.asked && path.address == handle.link.remote_address() {
+            watched.silence.works(handle.link.sent().unwrap_or(0));
+        }
         // The other end asks when it does not hear us: it follows that we do not reach it where we think.
         let wanted = !path.asked || watched.asking;
         if !handle.link.add_path(path.address) || !wanted {
@@ -242,12 +279,18 @@ mod tests {
         let at = |secs: u64| Tick::from_millis(secs * 1000);
         let mut silence = Silence::default();
         let mut check = |now, sent, received| silence.check(at(now), sent, received, limit);
-        assert!(!check(0, 5, 5), "just begun");
-        assert!(!check(60, 5, 5), "at rest");
-        assert!(!check(61, 6, 5));
-        assert!(check(62, 6, 5));
-        assert!(check(63, 9, 5), "and again");
-        assert!(!check(64, 9, 6), "it answers");
-        assert!(!check(65, 9, 6) && !check(99, 9, 6));
+        assert_eq!(check(0, 5, 5), Verdict::Well, "just begun");
+        assert_eq!(check(60, 5, 5), Verdict::Well, "at rest");
+        assert_eq!(check(61, 6, 5), Verdict::Well);
+        assert_eq!(check(62, 6, 5), Verdict::Silent);
+        assert_eq!(check(63, 9, 5), Verdict::Silent, "and again");
+        assert_eq!(check(64, 9, 6), Verdict::Well, "it answers");
+        assert_eq!(check(65, 9, 6), Verdict::Well);
+        assert_eq!(check(66, 20, 6 + BUSY), Verdict::Well);
+        assert_eq!(check(67, 20, 6 + BUSY), Verdict::Fell, "in the middle of something");
+        assert_eq!(check(68, 20, 6 + BUSY), Verdict::Well, "once");
+        assert_eq!(check(69, 21, 6 + BUSY), Verdict::Well);
+        silence.works(21);
+        assert_eq!(silence.check(at(99), 21, 6 + BUSY, limit), Verdict::Well, "a probe came back");
     }
 }

@@ -3,4 +3,5 @@
 
 mod punch;
 mod reach;
+mod schedule;
 mod support;

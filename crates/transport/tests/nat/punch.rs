@@ -111,3 +111,58 @@ async fn whoever_nobody_knows_is_not_found() {
     a.connect(&b).await;
     assert_eq!(a.node.metrics().punches.wanted.value(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn two_that_want_each_other_have_one_session() {
+    for seed in 0..5 {
+        let internet = Internet::new(100 + seed);
+        let helper = internet.machine(1, None);
+        let mut a = internet.machine(2, place(&internet, "port"));
+        let mut b = internet.machine(3, place(&internet, "port"));
+        a.connect(&helper).await;
+        b.connect(&helper).await;
+        let [to_a, to_b] = [a.id, b.id].map(|id| PeerAddr::known(id, []));
+        let both = async { tokio::join!(a.node.connect(to_b), b.node.connect(to_a)) };
+        let (near, far) = within("connect", both).await;
+        assert!(near.is_ok() && far.is_ok(), "seed {seed}: {near:?} {far:?}");
+        a.talk(&mut b, 20).await;
+        b.talk(&mut a, 20).await;
+        assert_eq!((a.node.sessions().len(), b.node.sessions().len()), (2, 2));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn neighbours_behind_one_translator_meet_on_their_own_network() {
+    let internet = Internet::new(7);
+    let helper = internet.machine(1, None);
+    // From outside they could not: it has another port for each destination.
+    let nat = internet.nat(NatKind::Symmetric);
+    let mut a = internet.machine(2, Some(nat));
+    let mut b = internet.machine(3, Some(nat));
+    a.connect(&helper).await;
+    b.connect(&helper).await;
+    let to = PeerAddr::known(b.id, []);
+    let session = within("connect", a.node.connect(to)).await.expect("near");
+    assert_eq!(session.remote_address, b.at);
+    a.talk(&mut b, 20).await;
+    b.talk(&mut a, 20).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn losses_delay_a_meeting_but_do_not_prevent_it() {
+    for seed in 0..8 {
+        let internet = Internet::new(200 + seed);
+        let helper = internet.machine(1, None);
+        let mut a = internet.machine(2, place(&internet, "port"));
+        let mut b = internet.machine(3, place(&internet, "address"));
+        a.connect(&helper).await;
+        b.connect(&helper).await;
+        internet.net.with(|world| world.loss = 0.2);
+        let start = tokio::time::Instant::now();
+        let to = PeerAddr::known(b.id, []);
+        let met = within("connect", a.node.connect(to)).await;
+        assert!(met.is_ok() && start.elapsed() < Duration::from_secs(10), "seed {seed}: {met:?}");
+        b.sees(&a).await;
+        a.talk(&mut b, 20).await;
+    }
+}
