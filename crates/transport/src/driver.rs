@@ -20,7 +20,9 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use x0x_core::{Clock, Machine, MachineId, PeerAddr, Protocol, SeededRng, StreamClass, Tick};
+use x0x_core::{
+    Clock, Machine, MachineId, PeerAddr, Protocol, SeededRng, StreamClass, Tick, TokenBucket,
+};
 use x0x_identity::BindingPolicy;
 
 pub(crate) use self::assembly::Assembly;
@@ -146,6 +148,8 @@ struct LinkHandle {
     /// The latest report to the peer of its address.
     told: Option<SocketAddr>,
     reports: u64,
+    /// Steps of agreements that the peer may send.
+    punches: TokenBucket,
     /// Once it is one.
     session: Option<Arc<Session>>,
 }
@@ -364,7 +368,9 @@ impl Actor {
         let up = LinkUp { link: id, peer: link.peer(), address: link.remote_address() };
         let control = Arc::new(Outbox::new(self.context.config.queue(StreamClass::Control)));
         let (link, streams) = (Arc::from(link), [const { None }; 4]);
-        let handle = LinkHandle { link, control, streams, told: None, reports: 0, session: None };
+        let punches = punch::rate(self.now());
+        let (told, reports, session) = (None, 0, None);
+        let handle = LinkHandle { link, control, streams, told, reports, punches, session };
         self.links.insert(id, handle);
         up
     }

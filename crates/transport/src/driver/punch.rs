@@ -1,6 +1,8 @@
 //! Carries agreements to send at once: between sessions, probes and dials.
 
-use x0x_core::{Machine, MachineId};
+use std::time::Duration;
+
+use x0x_core::{Machine, MachineId, Tick, TokenBucket};
 
 use super::Actor;
 use crate::{
@@ -11,6 +13,16 @@ use crate::{
     table::Session,
     wire::{ControlOut, Punch},
 };
+
+/// Steps of agreements that one peer may send at once, and the time in which another is earned. An honest one
+/// needs four for each agreement.
+const STEPS_BURST: u32 = 64;
+const STEPS_REFILL: Duration = Duration::from_millis(100);
+
+/// How many steps a peer may send.
+pub(super) const fn rate(now: Tick) -> TokenBucket {
+    TokenBucket::new(STEPS_BURST, STEPS_REFILL, now)
+}
 
 fn place(session: &Session) -> Place {
     let observed = session.report().map(|report| report.observed);
@@ -34,7 +46,7 @@ impl Actor {
 
     /// A dial needs help.
     pub(super) fn punch(&mut self, peer: MachineId) {
-        let mut helpers: Vec<(std::time::Duration, MachineId)> = self
+        let mut helpers: Vec<(Duration, MachineId)> = self
             .context
             .table
             .all()
@@ -54,8 +66,12 @@ impl Actor {
     }
 
     pub(super) fn on_punch(&mut self, link: LinkId, punch: Punch) {
-        let session = self.links.get(&link).and_then(|handle| handle.session.as_ref());
-        let Some(from) = session.map(|session| place(session)) else { return };
+        let now = self.now();
+        let Some(handle) = self.links.get_mut(&link) else { return };
+        if !handle.punches.take(now) {
+            return self.context.metrics.punches.dropped.inc();
+        }
+        let Some(from) = handle.session.as_ref().map(|session| place(session)) else { return };
         let named = match &punch {
             Punch::Ask(offer) | Punch::Forward(offer) | Punch::Accept(offer) => offer.peer,
             Punch::Refuse { peer, .. } => *peer,
@@ -64,7 +80,7 @@ impl Actor {
         let willing = !self.context.policy.refuses(&named);
         let own = self.own_candidates();
         let received = Received::new(from, punch, peer, willing, own, secret());
-        self.punches.handle(self.now(), Input::Received(Box::new(received)));
+        self.punches.handle(now, Input::Received(Box::new(received)));
         self.carry_punches();
     }
 

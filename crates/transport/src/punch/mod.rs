@@ -178,6 +178,7 @@ counters! {
         refused_rate = "Agreements refused because too many were asked for.",
         refused_unwilling = "Agreements refused with machines that are refused, or with the asker itself.",
         refused_unasked = "Answers to nothing that was asked.",
+        dropped = "Steps of agreements dropped because their sender sent too many.",
         addresses_refused = "Addresses that nobody may name, or that were sent to a moment ago.",
     }
 }

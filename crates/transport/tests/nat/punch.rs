@@ -153,7 +153,7 @@ async fn losses_delay_a_meeting_but_do_not_prevent_it() {
     for seed in 0..8 {
         let internet = Internet::new(200 + seed);
         let helper = internet.machine(1, None);
-        let mut a = internet.machine(2, place(&internet, "port"));
+        let a = internet.machine(2, place(&internet, "port"));
         let mut b = internet.machine(3, place(&internet, "address"));
         a.connect(&helper).await;
         b.connect(&helper).await;
