@@ -54,16 +54,19 @@ struct Silence {
     sent: u64,
     received: u64,
     busy: bool,
-    /// When it was noticed that something was sent and nothing came.
+    /// When it was noticed that something was sent and nothing came, or was last asked.
     since: Option<Tick>,
+    /// How often was asked without hearing anything.
+    asked: u32,
 }
 
 impl Silence {
-    /// Judges a link that sends without hearing anything for `limit`; again after as long.
+    /// Judges a link that sends without hearing anything for `limit`; again after twice as long, for the
+    /// peer may be gone.
     fn check(&mut self, now: Tick, sent: u64, received: u64, limit: Duration) -> Verdict {
         let new = received.saturating_sub(self.received);
         if new > 0 {
-            *self = Self { sent, received, busy: new >= BUSY, since: None };
+            *self = Self { sent, received, busy: new >= BUSY, since: None, asked: 0 };
             return Verdict::Well;
         }
         if std::mem::take(&mut self.busy) {
@@ -74,8 +77,9 @@ impl Silence {
                 self.since = (sent != self.sent).then_some(now);
                 Verdict::Well
             }
-            Some(since) if now.since(since) >= limit => {
+            Some(since) if now.since(since) >= limit * (1 << self.asked.min(4)) => {
                 self.since = Some(now);
+                self.asked += 1;
                 Verdict::Silent
             }
             Some(_) => Verdict::Well,
@@ -86,6 +90,7 @@ impl Silence {
     fn works(&mut self, sent: u64) {
         self.sent = sent;
         self.since = None;
+        self.asked = 0;
     }
 }
 
@@ -283,9 +288,9 @@ mod tests {
         assert_eq!(check(60, 5, 5), Verdict::Well, "at rest");
         assert_eq!(check(61, 6, 5), Verdict::Well);
         assert_eq!(check(62, 6, 5), Verdict::Silent);
-        assert_eq!(check(63, 9, 5), Verdict::Silent, "and again");
-        assert_eq!(check(64, 9, 6), Verdict::Well, "it answers");
-        assert_eq!(check(65, 9, 6), Verdict::Well);
+        assert_eq!(check(63, 9, 5), Verdict::Well);
+        assert_eq!(check(64, 9, 5), Verdict::Silent, "and again, more seldom");
+        assert_eq!(check(65, 9, 6), Verdict::Well, "it answers");
         assert_eq!(check(66, 20, 6 + BUSY), Verdict::Well);
         assert_eq!(check(67, 20, 6 + BUSY), Verdict::Fell, "in the middle of something");
         assert_eq!(check(68, 20, 6 + BUSY), Verdict::Well, "once");

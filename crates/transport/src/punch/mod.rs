@@ -34,8 +34,10 @@ pub const MAX_WANTED: usize = 16;
 pub const MAX_HELPERS: usize = 9;
 /// Most agreements that this machine is in at once.
 pub const MAX_ROUNDS: usize = 64;
-/// When a peer that was not reached is given up: some rounds of questions, and the probes.
-pub const WANT_LIFETIME: Duration = Duration::from_secs(5);
+/// When a peer about whom nobody gave an answer is given up: losses on the way take that long at worst.
+pub const WANT_LIFETIME: Duration = Duration::from_secs(10);
+/// When a peer that agreed and was not reached is given up: all probes of both ends had their time.
+pub const PROBE_TIME: Duration = Duration::from_secs(3);
 /// How long probes of an agreement are answered.
 pub const ROUND_LIFETIME: Duration = Duration::from_secs(5);
 
@@ -376,6 +378,7 @@ impl Punches {
         if std::mem::replace(&mut wanted.accepted, true) || self.rounds.len() >= MAX_ROUNDS {
             return;
         }
+        wanted.deadline = wanted.deadline.min(now + PROBE_TIME);
         let seeds = [wanted.seed, offer.seed];
         let keys = flow_keys(offer.round, [self.local, offer.peer], seeds, true);
         self.begin(now, now, received, offer, keys);

@@ -247,6 +247,30 @@ mod tests {
         }
     }
 
+    /// By hand, from docs/protocol/reach.md.
+    #[test]
+    fn the_layout_is_as_documented() {
+        let secret: [u8; FLOW_SECRET_LEN] = std::array::from_fn(|at| at as u8);
+        let seen = SocketAddr::from(([192, 0, 2, 1], 9000));
+        let body = [
+            &[0x32][..],
+            b"x0xp",
+            &secret[..8],
+            &[0, 0, 0, 0, 0, 0, 1, 2],
+            &[3, 0, 0, 0, 0, 0, 0, 4],
+            &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 1, 0x23, 0x28],
+            &[0],
+        ]
+        .concat();
+        for (first, key) in [(true, &secret[8..40]), (false, &secret[40..])] {
+            let key = key.try_into().expect("32 bytes");
+            let mac = blake3::keyed_hash(key, &body);
+            let probe = Probe::new(Step::Answer, 0x102, 0x0300_0000_0000_0004, seen);
+            let packet = probe.encode(&FlowKeys::new(&secret, first));
+            assert_eq!(packet[..], [&body[..], &mac.as_bytes()[..16]].concat());
+        }
+    }
+
     #[test]
     fn secrets_are_not_printed() {
         let text = format!("{:?}", keys(7)[0]);
