@@ -8,6 +8,14 @@ const SCHEMA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/protocol")
 
 /// Message, field, number, type; `None` for a message.
 const FIELDS: &[(&str, &str, u32, Option<Kind>)] = &[
+    ("Offer", "round", 1, Some(Kind::Bytes)),
+    ("Offer", "peer", 2, Some(Kind::Bytes)),
+    ("Offer", "seed", 3, Some(Kind::Bytes)),
+    ("Offer", "addresses", 4, Some(Kind::Bytes)),
+    ("Offer", "wait_ms", 5, Some(Kind::Uint32)),
+    ("Refuse", "round", 1, Some(Kind::Bytes)),
+    ("Refuse", "peer", 2, Some(Kind::Bytes)),
+    ("Refuse", "why", 3, Some(Kind::Uint32)),
     ("Control", "hello", 1, None),
     ("Control", "keep", 2, None),
     ("Control", "ping", 3, None),
@@ -28,14 +36,6 @@ const FIELDS: &[(&str, &str, u32, Option<Kind>)] = &[
     ("Pong", "nonce", 1, Some(Kind::Fixed64)),
     ("Observed", "seq", 1, Some(Kind::Uint64)),
     ("Observed", "address", 2, Some(Kind::Bytes)),
-    ("Offer", "round", 1, Some(Kind::Bytes)),
-    ("Offer", "peer", 2, Some(Kind::Bytes)),
-    ("Offer", "seed", 3, Some(Kind::Bytes)),
-    ("Offer", "addresses", 4, Some(Kind::Bytes)),
-    ("Offer", "wait_ms", 5, Some(Kind::Uint32)),
-    ("Refuse", "round", 1, Some(Kind::Bytes)),
-    ("Refuse", "peer", 2, Some(Kind::Bytes)),
-    ("Refuse", "why", 3, Some(Kind::Uint32)),
 ];
 
 fn schema() -> DescriptorPool {
