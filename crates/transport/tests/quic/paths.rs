@@ -94,3 +94,17 @@ async fn forged_probes_are_counted_and_not_answered() {
     assert!(hostile.try_recv(&mut [0; 100]).is_err(), "nothing came back");
     tokio::join!(a.shutdown(), b.shutdown());
 }
+
+#[tokio::test]
+async fn a_peer_without_a_known_address_is_found_with_help() {
+    let ((a, _), (b, _), (helper, at)) = (node(1), node(2), node(3));
+    for node in [&a, &b] {
+        let to = PeerAddr::known(id(3), [at]);
+        within("connect", node.connect(to)).await.expect("connects");
+    }
+    until("both are known", || helper.sessions().len() == 2).await;
+    let found = within("connect", a.connect(PeerAddr::known(id(2), []))).await.expect("found");
+    assert!(b.local_addresses().contains(&found.remote_address));
+    assert_eq!(helper.metrics().punches.forwarded.value(), 1);
+    tokio::join!(a.shutdown(), b.shutdown(), helper.shutdown());
+}
