@@ -60,6 +60,9 @@ pub struct SessionConfig {
     /// Head start of each address over the next: longer than most paths' handshake, so that a good
     /// first address stays alone.
     pub dial_stagger: Duration,
+    /// How long a dial of a known peer is on its own before others are asked for help: most that succeed
+    /// by themselves have done so.
+    pub punch_after: Duration,
     /// How long a dialler refused as a duplicate waits for the session that the arbiter kept.
     pub duplicate_wait: Duration,
     /// First back-off after a failed dial; doubles with each failure.
@@ -94,6 +97,12 @@ pub struct SessionConfig {
     pub drain_deadline: Duration,
     /// How often a changed address of a peer is looked for, to tell it.
     pub observe_interval: Duration,
+    /// How often it is looked for sessions that hear nothing. Retransmissions double their distance
+    /// meanwhile, so the gap in a transfer is about twice as long.
+    pub path_check_interval: Duration,
+    /// For how long a session may send without hearing anything before its peer is probed: longer than
+    /// nearly all round trips, and short against the idle timeout.
+    pub path_silence: Duration,
 }
 
 impl Default for SessionConfig {
@@ -106,6 +115,7 @@ impl Default for SessionConfig {
             hello_deadline: Duration::from_secs(6),
             dial_deadline: Duration::from_secs(15),
             dial_stagger: Duration::from_millis(150),
+            punch_after: Duration::from_millis(300),
             duplicate_wait: Duration::from_secs(1),
             backoff_min: Duration::from_millis(500),
             backoff_max: Duration::from_secs(300),
@@ -122,6 +132,8 @@ impl Default for SessionConfig {
             assembly_bytes: 16 * 1024 * 1024,
             drain_deadline: Duration::from_secs(1),
             observe_interval: Duration::from_secs(10),
+            path_check_interval: Duration::from_millis(500),
+            path_silence: Duration::from_secs(1),
         }
     }
 }

@@ -5,6 +5,8 @@
 
 mod assembly;
 mod link;
+mod paths;
+mod punch;
 mod stream;
 mod writer;
 
@@ -18,23 +20,30 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use x0x_core::{Clock, Machine, MachineId, PeerAddr, Protocol, StreamClass, Tick};
+use x0x_core::{
+    Clock, Machine, MachineId, PeerAddr, Protocol, SeededRng, StreamClass, Tick, TokenBucket,
+};
 use x0x_identity::BindingPolicy;
 
 pub(crate) use self::assembly::Assembly;
-use self::stream::{ClassReader, Incoming};
+use self::{
+    paths::LinkPaths,
+    stream::{ClassReader, Incoming},
+};
 use crate::{
     config::{MAX_SESSIONS, SessionConfig},
     error::DialError,
     inbound::Consumers,
     link::{Engine, Link, LinkClosed},
     metrics::TransportMetrics,
+    own::{OwnAddresses, OwnRecord},
+    punch::Punches,
     queue::Outbox,
-    record::SignedRecord,
+    reach::{Observations, Reach},
     state::{AttemptId, Input, LinkId, LinkUp, Output, RequestId, SessionUp, Sessions, Usage},
     table::{Holds, Session, SessionTable, is_used},
     transport::SessionInfo,
-    wire::{CloseCode, ControlOut, Hello, HelloOut, Instance, NetworkId},
+    wire::{CloseCode, ControlOut, Hello, HelloOut, Instance, NetworkId, Punch},
 };
 
 /// Events of link tasks waiting for the actor; the tasks wait while it is full.
@@ -56,8 +65,9 @@ pub(crate) struct Context {
     pub(crate) metrics: Arc<TransportMetrics>,
     pub(crate) table: SessionTable,
     pub(crate) holds: Holds,
-    /// The machine's record, with the addresses that it was made for.
-    pub(crate) record: StdMutex<Option<(Vec<SocketAddr>, SignedRecord)>>,
+    /// The machine's latest record.
+    pub(crate) record: StdMutex<Option<OwnRecord>>,
+    pub(crate) observations: StdMutex<Observations>,
     pub(crate) consumers: Consumers,
     pub(crate) assembly: Assembly,
     pub(crate) bindings: RwLock<Vec<Bytes>>,
@@ -86,6 +96,7 @@ pub(crate) enum Event {
     Keep { link: LinkId, number: u64 },
     Refused { link: LinkId, code: CloseCode },
     LinkClosed { link: LinkId, reason: LinkClosed },
+    Punch { link: LinkId, punch: Box<Punch> },
 }
 
 /// What the handle asks for.
@@ -108,10 +119,21 @@ impl Context {
         self.event(Event::Refused { link, code }).await;
     }
 
+    /// How this machine is reached. What peers say now counts as heard now.
+    pub(crate) fn reach(&self) -> Reach {
+        let now = self.clock.now();
+        let mut observations = self.observations.lock().unwrap_or_else(PoisonError::into_inner);
+        for session in self.table.all() {
+            session.report().iter().for_each(|report| observations.report(now, report));
+        }
+        observations.reach(now, &self.engine.local_addresses())
+    }
+
     fn hello(&self, replace: bool) -> ControlOut {
         let mut hello = HelloOut::new(self.network, self.instance);
         hello.bindings.clone_from(&self.bindings.read().unwrap_or_else(PoisonError::into_inner));
-        hello.listen_addresses = self.engine.local_addresses();
+        let own = OwnAddresses::new(self.engine.local_addresses(), &self.reach());
+        hello.listen_addresses = own.all().collect();
         hello.replace = replace;
         ControlOut::Hello(hello)
     }
@@ -126,6 +148,8 @@ struct LinkHandle {
     /// The latest report to the peer of its address.
     told: Option<SocketAddr>,
     reports: u64,
+    /// Steps of agreements that the peer may send.
+    punches: TokenBucket,
     /// Once it is one.
     session: Option<Arc<Session>>,
 }
@@ -144,13 +168,18 @@ pub(crate) struct Actor {
     attempts: BTreeMap<AttemptId, oneshot::Sender<()>>,
     next_id: u64,
     observe_at: Tick,
+    paths: LinkPaths,
+    punches: Punches,
     /// Sessions that ended and whose last messages are on their way; each for a limited time.
     drains: TaskTracker,
 }
 
 impl Actor {
-    pub(crate) fn new(context: Arc<Context>, machine: Sessions) -> Self {
+    /// `probes` is for the nonces of probes: unpredictable, and so not the seed of the machine.
+    pub(crate) fn new(context: Arc<Context>, machine: Sessions, probes: SeededRng) -> Self {
         Self {
+            paths: LinkPaths::new(probes, &context.metrics),
+            punches: Punches::new(context.local, context.metrics.punches.clone()),
             context,
             machine,
             links: BTreeMap::new(),
@@ -170,6 +199,8 @@ impl Actor {
     ) {
         let context = self.context.clone();
         context.tasks.spawn(accept_links(context.clone()));
+        let (probe_sender, mut probes) = mpsc::channel(paths::MAX_WAITING);
+        context.tasks.spawn(paths::forward_probes(context.clone(), probe_sender));
         loop {
             let wait = self.wait();
             tokio::select! {
@@ -182,6 +213,8 @@ impl Actor {
                 },
                 Some(event) = events.recv() => self.on_event(event),
                 () = sleep(wait) => self.on_timeout(),
+                // Last, since anybody can send them.
+                Some((from, packet)) = probes.recv() => self.on_probe(from, packet),
             }
         }
         self.shut_down(events).await;
@@ -194,7 +227,9 @@ impl Actor {
     /// Until the next timer, if there is one.
     fn wait(&self) -> Option<Duration> {
         let observe = (!self.links.is_empty()).then_some(self.observe_at);
-        let next = self.machine.poll_timeout().into_iter().chain(observe).min()?;
+        let (paths, punches) = (self.paths.next(), self.punches.poll_timeout());
+        let timers = [self.machine.poll_timeout(), paths, punches, observe];
+        let next = timers.into_iter().flatten().min()?;
         Some(next.since(self.now()))
     }
 
@@ -221,6 +256,7 @@ impl Actor {
 
     fn on_event(&mut self, event: Event) {
         let input = match event {
+            Event::Punch { link, punch } => return self.on_punch(link, *punch),
             Event::Dialled { attempt, result } => {
                 self.attempts.remove(&attempt);
                 let result = result.map(|link| self.add_link(link));
@@ -249,9 +285,13 @@ impl Actor {
         let now = self.now();
         self.machine.handle_timeout(now);
         self.carry_out();
+        self.on_path_timeout(now);
+        self.on_punch_timeout();
         if now >= self.observe_at {
             self.observe_at = now + self.context.config.observe_interval;
             self.report_addresses();
+            // So that what those say who leave is kept for its time.
+            self.context.reach();
             self.prune_lanes();
             self.report_usage();
         }
@@ -283,6 +323,8 @@ impl Actor {
                 Output::Dial { attempt, address, expected } => {
                     self.dial(attempt, address, expected);
                 }
+                Output::Punch(peer) => self.punch(peer),
+                Output::PunchOver(peer) => self.punch_over(peer),
                 Output::Abort(attempt) => drop(self.attempts.remove(&attempt)),
                 Output::SendHello { link, replace } => self.start_link(link, replace),
                 Output::SendKeep { link, number } => {
@@ -326,7 +368,9 @@ impl Actor {
         let up = LinkUp { link: id, peer: link.peer(), address: link.remote_address() };
         let control = Arc::new(Outbox::new(self.context.config.queue(StreamClass::Control)));
         let (link, streams) = (Arc::from(link), [const { None }; 4]);
-        let handle = LinkHandle { link, control, streams, told: None, reports: 0, session: None };
+        let punches = punch::rate(self.now());
+        let (told, reports, session) = (None, 0, None);
+        let handle = LinkHandle { link, control, streams, told, reports, punches, session };
         self.links.insert(id, handle);
         up
     }
@@ -399,6 +443,7 @@ impl Actor {
             self.context.tasks.spawn(reader.run(lanes[class as usize].clone(), incoming));
         }
         self.report_address(id);
+        self.watch_path(id, &*link);
     }
 
     fn session_down(&self, id: LinkId, peer: MachineId) {
@@ -411,6 +456,7 @@ impl Actor {
     /// Forgets a link, closing it when there is a code to tell. A session that this end ends in
     /// peace is closed once the peer has what was queued for it.
     fn drop_link(&mut self, id: LinkId, code: Option<CloseCode>) {
+        self.unwatch_path(id);
         let Some(LinkHandle { link, control, session, .. }) = self.links.remove(&id) else {
             return;
         };

@@ -19,9 +19,10 @@ use crate::{
     inbound::Consumers,
     link::{BoxFuture, Engine},
     metrics::TransportMetrics,
+    own::OwnRecord,
     queue::Refused,
-    reach::reach_class,
-    record::{RECORD_VALIDITY, ReachClass, SignedRecord},
+    reach::Reach,
+    record::SignedRecord,
     state::Sessions,
     table::{Holds, Session, SessionTable},
     transport::{Inbound, SessionInfo, Transport},
@@ -74,7 +75,7 @@ impl Node {
     /// Starts accepting links and serving sessions, on the current tokio runtime.
     ///
     /// # Panics
-    /// Outside a tokio runtime.
+    /// Outside a tokio runtime, or when the operating system has no randomness to give.
     #[must_use]
     pub fn start(
         engine: impl Engine,
@@ -89,7 +90,7 @@ impl Node {
     /// count, and whom to refuse.
     ///
     /// # Panics
-    /// Outside a tokio runtime.
+    /// Outside a tokio runtime, or when the operating system has no randomness to give.
     #[must_use]
     pub fn start_with(
         engine: impl Engine,
@@ -112,6 +113,7 @@ impl Node {
             metrics.clone(),
             SeededRng::from_seed(seed),
         );
+        let machine = if engine.has_probes() { machine.with_punches() } else { machine };
         let context = Arc::new(Context {
             local,
             network: NetworkId::of(&hello.network),
@@ -122,6 +124,7 @@ impl Node {
             table: SessionTable::default(),
             holds: Holds::default(),
             record: Mutex::default(),
+            observations: Mutex::default(),
             consumers: Consumers::new(config.inbound_events, config.inbound_bytes),
             assembly: Assembly::new(&config),
             config,
@@ -135,7 +138,10 @@ impl Node {
             events,
             tasks: TaskTracker::new(),
         });
-        tokio::spawn(Actor::new(context.clone(), machine).run(command_receiver, event_receiver));
+        let mut entropy = [0; 32];
+        getrandom::fill(&mut entropy).expect("the operating system has randomness");
+        let actor = Actor::new(context.clone(), machine, SeededRng::from_seed(entropy));
+        tokio::spawn(actor.run(command_receiver, event_receiver));
         Self { context, commands }
     }
 
@@ -220,22 +226,13 @@ impl Transport for Node {
     }
 
     fn record(&self) -> Option<SignedRecord> {
-        let addresses = self.context.engine.local_addresses();
-        let now = self.context.clock.wall();
-        let reach = reach_class(&addresses, &self.sessions());
-        let mut kept = self.context.record.lock().unwrap_or_else(PoisonError::into_inner);
-        // What was found out once holds although those who saw it are gone.
-        let fresh = kept.as_ref().filter(|(of, record)| {
-            let record = record.record();
-            *of == addresses
-                && now + RECORD_VALIDITY / 2 < record.not_after
-                && (reach == record.reach || reach == ReachClass::Unknown)
-        });
-        if fresh.is_none() {
-            let record = self.context.engine.sign_record(&addresses, reach, now);
-            *kept = record.map(|record| (addresses, record));
-        }
-        kept.as_ref().map(|(_, record)| record.clone())
+        let (reach, context) = (self.context.reach(), &self.context);
+        let mut kept = context.record.lock().unwrap_or_else(PoisonError::into_inner);
+        OwnRecord::current(&mut kept, &*context.engine, &reach, &*context.clock)
+    }
+
+    fn reach(&self) -> Reach {
+        self.context.reach()
     }
 
     fn connect(&self, to: PeerAddr) -> BoxFuture<'_, Result<SessionInfo, DialError>> {

@@ -7,6 +7,9 @@
 //! dropped on the way. Layers above hold the narrow [`Transport`] trait.
 //!
 //! - [`frame`], [`wire`], [`state`]: framing, control messages, and the machine of sessions; pure
+//! - [`sock`]: probes and paths on the UDP port; pure
+//! - [`punch`]: how machines behind address translators agree to send to each other at once; pure
+//! - [`reach`]: what peers see of this machine, and what of it is to be believed; pure
 //! - `driver`, `queue`, `inbound`, `table`: the tokio shell of that machine
 //! - [`link`]: the seam to what carries the streams: the QUIC engine (`quic`, a feature) or the one in
 //!   memory (`testing`, a feature)
@@ -32,6 +35,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#[macro_use]
+mod counters;
+
 #[cfg(feature = "tokio")]
 mod ask;
 pub mod config;
@@ -45,12 +51,15 @@ mod handle;
 mod inbound;
 pub mod link;
 pub mod metrics;
+#[cfg(feature = "tokio")]
+mod own;
 mod prefix;
+pub mod punch;
 #[cfg(feature = "tokio")]
 mod queue;
-#[cfg(feature = "tokio")]
-mod reach;
+pub mod reach;
 pub mod record;
+pub mod sock;
 pub mod state;
 #[cfg(feature = "tokio")]
 mod table;
@@ -65,10 +74,13 @@ mod engine;
 
 pub use config::SessionConfig;
 pub use metrics::TransportMetrics;
+pub use reach::{ExternalAddress, Mapping, Reach};
 pub use record::{PeerRecord, ReachClass, SignedRecord};
 #[cfg(feature = "quic")]
 pub mod quic {
     //! The [`Engine`](crate::link::Engine) over QUIC with post-quantum TLS.
+    #[cfg(feature = "test-util")]
+    pub use crate::engine::SimNet;
     pub use crate::engine::{BindError, QuicConfig, QuicEngine, QuicLimits, QuicMetrics};
 }
 #[cfg(feature = "tokio")]

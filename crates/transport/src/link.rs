@@ -10,6 +10,7 @@ use x0x_core::{MachineId, WallTime};
 use crate::{
     error::DialError,
     record::{ReachClass, SignedRecord},
+    sock::{FlowKeys, PROBE_LEN, ProbeIn},
     wire::CloseCode,
 };
 
@@ -57,6 +58,22 @@ pub trait Engine: Send + Sync + fmt::Debug + 'static {
     /// Failed handshakes are counted and skipped.
     fn accept(&self) -> BoxFuture<'_, Option<Box<dyn Link>>>;
 
+    /// Whether it carries probes.
+    fn has_probes(&self) -> bool {
+        false
+    }
+
+    /// Sends a probe packet from the socket of the links, at once. It may be lost.
+    fn send_probe(&self, to: SocketAddr, packet: &[u8; PROBE_LEN]) {
+        let _ = (to, packet);
+    }
+
+    /// The next probe packet that came to the socket of the links, and from where; `None` from an engine
+    /// without probes. Dropping the future loses nothing.
+    fn next_probe(&self) -> BoxFuture<'_, Option<(SocketAddr, ProbeIn)>> {
+        Box::pin(std::future::ready(None))
+    }
+
     /// Closes all links and the socket, waiting until the peers were told.
     fn close(&self) -> BoxFuture<'_, ()>;
 }
@@ -77,6 +94,30 @@ pub trait Link: Send + Sync + fmt::Debug + 'static {
     /// they are not counted.
     fn received(&self) -> Option<u64> {
         None
+    }
+
+    /// How many packets were sent over it so far; `None` where they are not counted.
+    fn sent(&self) -> Option<u64> {
+        None
+    }
+
+    /// Name and keys of the link's probes, which both its ends and nobody else can derive. `None` where
+    /// the engine has no probes.
+    fn flow_keys(&self) -> Option<FlowKeys> {
+        None
+    }
+
+    /// Takes the peer's packets from a further address, of which a probe has shown that the peer is
+    /// there. False where that cannot be: a link that the peer dialled follows the peer by itself.
+    fn add_path(&self, address: SocketAddr) -> bool {
+        let _ = address;
+        false
+    }
+
+    /// Sends to this one of the addresses that were added, or to the first again, from now on.
+    fn use_path(&self, address: SocketAddr) -> bool {
+        let _ = address;
+        false
     }
 
     /// The link became a session: the engine may spend the memory on it that a stranger does not get.

@@ -1,9 +1,14 @@
 //! What the transport counts: traffic, and every reason for a refusal.
 
+use std::sync::Arc;
+
 use x0x_core::{Counter, Gauge, Metric, StreamClass};
 use x0x_identity::BindingError;
 
-use crate::{error::DialError, frame::FrameError, wire::HelloError};
+use crate::{
+    error::DialError, frame::FrameError, punch::PunchMetrics, sock::prober::ProbeMetrics,
+    wire::HelloError,
+};
 
 macro_rules! metrics {
     (counters { $($counter:ident = $help:literal,)* }) => {
@@ -15,6 +20,10 @@ macro_rules! metrics {
             pub sessions: Gauge,
             /// Traffic of each class, in the order of their wire numbers.
             pub classes: [ClassMetrics; 4],
+            /// Probes of paths.
+            pub probes: Arc<ProbeMetrics>,
+            /// Agreements to send at once.
+            pub punches: Arc<PunchMetrics>,
             $(#[doc = $help] pub $counter: Counter,)*
         }
 
@@ -29,6 +38,8 @@ macro_rules! metrics {
                 for (class, names) in self.classes.iter().zip(&CLASS_NAMES) {
                     class.snapshot(names, &mut all);
                 }
+                all.extend(self.probes.snapshot());
+                all.extend(self.punches.snapshot());
                 all
             }
         }
@@ -74,6 +85,8 @@ metrics! {
         dial_failures_backoff = "Connects refused because the peer failed recently.",
         dial_failures_limit = "Connects refused by a limit.",
         dial_failures_other = "Connects without a usable address, or after the end.",
+        paths_silent = "Sessions that sent without hearing anything, and were probed for a path that works.",
+        paths_changed = "Sessions that moved to another address of their peer.",
         reconnects = "Attempts to reopen a lost session.",
         reconnects_given_up = "Lost sessions that were not reopened.",
         sends_busy = "Messages refused because the peer's queue was full.",

@@ -1,112 +1,239 @@
 //! How this machine can be reached, from what its peers see of it.
 //!
-//! A report is one peer's word, so that two of different networks must agree before it counts. Without
-//! them the class is unknown: a machine that only knows its own addresses cannot tell.
+//! A report is one peer's word. It counts when peers of two networks, with ids of their own, say the same
+//! within ten minutes; alone it is a hint. What they say of a translator's mappings counts by the same
+//! measure, so that no single peer can turn a good mapping into a bad one, or the other way round.
 
-use std::net::SocketAddr;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
-use x0x_core::Scope;
+use x0x_core::{MachineId, Scope, Tick};
 
-use crate::{link::Side, prefix::Prefix, record::ReachClass, transport::SessionInfo};
+use crate::{prefix::Prefix, record::ReachClass};
 
-/// What one peer on the internet sees.
-struct Report {
+/// Most reports kept of one address family; the oldest gives way.
+pub const MAX_REPORTS: usize = 64;
+/// Most of these from one network (/16 of IPv4, /32 of IPv6); its oldest gives way.
+pub const MAX_REPORTS_PER_NETWORK: usize = 4;
+/// How long a report counts after it was last heard, and two agree.
+pub const REPORT_LIFETIME: Duration = Duration::from_secs(600);
+/// How often a peer may change its report.
+pub const MIN_CHANGE: Duration = Duration::from_secs(10);
+/// Most external addresses told of one family.
+pub const MAX_EXTERNAL: usize = 8;
+
+/// Networks whose reports agree before an address is confirmed.
+const CONFIRMING: usize = 2;
+/// Networks that see one host at different ports before its mapping counts as dependent: one more than
+/// it takes to confirm, for a single liar can make two disagree.
+const DIFFERING: usize = 3;
+
+/// What one peer sees of this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Report {
+    /// Who says it.
+    pub peer: MachineId,
+    /// Where that peer is.
+    pub from: SocketAddr,
+    /// Where it sees this machine.
+    pub observed: SocketAddr,
+    /// Whether the peer found this machine by itself.
+    pub came: bool,
+}
+
+impl Report {
+    /// A report of a peer.
+    #[must_use]
+    pub const fn new(peer: MachineId, from: SocketAddr, observed: SocketAddr, came: bool) -> Self {
+        Self { peer, from, observed, came }
+    }
+}
+
+/// An address of this machine as the internet sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ExternalAddress {
+    /// The address.
+    pub address: SocketAddr,
+    /// Peers of two networks say so; else it is a hint.
+    pub confirmed: bool,
+    /// How many networks say so.
+    pub networks: usize,
+}
+
+/// How the translator before this machine, if there is one, chooses ports (RFC 4787 §4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Mapping {
+    /// Too few peers have said anything.
+    #[default]
+    Unknown,
+    /// One port for all destinations: others can be told of it.
+    Independent,
+    /// Another port for each destination: nobody can be told where to send.
+    Dependent,
+}
+
+/// All that is known of how this machine is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Reach {
+    /// In short, as records say it.
+    pub class: ReachClass,
+    /// Its addresses on the internet, the surest first.
+    pub external: Vec<ExternalAddress>,
+    /// How IPv4 is mapped.
+    pub mapping_v4: Mapping,
+    /// How IPv6 is mapped.
+    pub mapping_v6: Mapping,
+}
+
+#[derive(Debug)]
+struct Kept {
     from: Prefix,
     observed: SocketAddr,
-    /// The peer found this machine by itself.
     came: bool,
+    heard: Tick,
+    changed: Tick,
 }
 
-/// The class of a machine that listens at `own`.
-///
-/// Public: peers of two networks see one of these addresses, and one of them dialled it. Punchable: they
-/// see the same other address, that of a translator which keeps to one mapping for everybody.
-pub(crate) fn reach_class(own: &[SocketAddr], sessions: &[SessionInfo]) -> ReachClass {
-    let reports: Vec<Report> = sessions.iter().filter_map(report).collect();
-    let confirmed = |address: SocketAddr| {
-        let mut of = reports.iter().filter(|report| report.observed == address);
-        let first = of.next().map(|report| report.from);
-        of.any(|report| Some(report.from) != first)
-    };
-    let dialled = reports
-        .iter()
-        .any(|report| report.came && own.contains(&report.observed) && confirmed(report.observed));
-    let translated =
-        reports.iter().any(|report| !own.contains(&report.observed) && confirmed(report.observed));
-    match (dialled, translated) {
-        (true, _) => ReachClass::Public,
-        (false, true) => ReachClass::Punchable,
-        (false, false) => ReachClass::Unknown,
-    }
-}
+/// The reports of an address family, at most one of each peer.
+#[derive(Debug, Default)]
+struct Family(BTreeMap<MachineId, Kept>);
 
-fn report(session: &SessionInfo) -> Option<Report> {
-    let observed = session.observed_address?;
-    let observed = SocketAddr::new(observed.ip().to_canonical(), observed.port());
-    let remote = session.remote_address.ip();
-    let global = Scope::of_path(remote) == Scope::Global;
-    (global && Scope::of_path(observed.ip()) == Scope::Global).then(|| Report {
-        from: Prefix::of(remote),
-        observed,
-        came: session.side == Side::Acceptor,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use x0x_core::MachineId;
-
-    use super::*;
-
-    const OWN: &str = "198.51.100.9:5483";
-    const MAPPED: &str = "203.0.113.7:40000";
-
-    fn at(text: &str) -> SocketAddr {
-        text.parse().expect("an address")
+impl Family {
+    fn report(&mut self, now: Tick, report: &Report, observed: SocketAddr) {
+        let from = Prefix::wide(report.from.ip());
+        self.0.retain(|_, kept| now.since(kept.heard) < REPORT_LIFETIME);
+        if let Some(kept) = self.0.get_mut(&report.peer) {
+            let changes = kept.observed != observed || kept.from != from;
+            if changes && now.since(kept.changed) < MIN_CHANGE {
+                return;
+            }
+            let changed = if changes { now } else { kept.changed };
+            let came = report.came || (kept.came && !changes);
+            *kept = Kept { from, observed, came, heard: now, changed };
+            return;
+        }
+        let of_network = self.0.values().filter(|kept| kept.from == from).count();
+        if of_network >= MAX_REPORTS_PER_NETWORK {
+            self.drop_oldest(|kept| kept.from == from);
+        } else if self.0.len() >= MAX_REPORTS {
+            self.drop_oldest(|_| true);
+        }
+        let kept = Kept { from, observed, came: report.came, heard: now, changed: now };
+        self.0.insert(report.peer, kept);
     }
 
-    fn seen(from: &str, observed: &str, side: Side) -> SessionInfo {
-        SessionInfo {
-            peer: MachineId::new([1; 32]),
-            agents: Vec::new(),
-            generation: 1,
-            side,
-            remote_address: at(from),
-            listen_addresses: Vec::new(),
-            rtt: Duration::ZERO,
-            observed_address: Some(at(observed)),
+    fn drop_oldest(&mut self, of: impl Fn(&Kept) -> bool) {
+        let oldest = self.0.iter().filter(|(_, kept)| of(kept)).min_by_key(|(_, kept)| kept.heard);
+        if let Some(peer) = oldest.map(|(peer, _)| *peer) {
+            self.0.remove(&peer);
         }
     }
 
-    fn class(sessions: &[SessionInfo]) -> ReachClass {
-        reach_class(&[at(OWN), at("127.0.0.1:5483")], sessions)
+    /// The addresses that are seen, and from which networks.
+    fn seen(&self, now: Tick) -> BTreeMap<SocketAddr, BTreeSet<Prefix>> {
+        let mut seen: BTreeMap<SocketAddr, BTreeSet<Prefix>> = BTreeMap::new();
+        for kept in self.0.values().filter(|kept| now.since(kept.heard) < REPORT_LIFETIME) {
+            seen.entry(kept.observed).or_default().insert(kept.from);
+        }
+        seen
     }
 
-    #[test]
-    fn two_networks_must_agree() {
-        use Side::{Acceptor, Dialer};
-        let own = |from, side| seen(from, OWN, side);
-        let mapped = |from| seen(from, MAPPED, Dialer);
-        assert_eq!(class(&[]), ReachClass::Unknown);
-        assert_eq!(class(&[own("192.88.1.1:1", Acceptor)]), ReachClass::Unknown);
-        let near = [own("192.88.1.1:1", Acceptor), own("192.88.1.2:1", Acceptor)];
-        assert_eq!(class(&near), ReachClass::Unknown, "of one network");
-        let far = [own("192.88.1.1:1", Acceptor), own("192.88.2.1:1", Dialer)];
-        assert_eq!(class(&far), ReachClass::Public);
-        let dialled = [own("192.88.1.1:1", Dialer), own("192.88.2.1:1", Dialer)];
-        assert_eq!(class(&dialled), ReachClass::Unknown, "nobody came");
-        assert_eq!(class(&[mapped("192.88.1.1:1"), mapped("192.88.2.1:1")]), ReachClass::Punchable);
-        let moving = [mapped("192.88.1.1:1"), seen("192.88.2.1:1", "203.0.113.7:40001", Dialer)];
-        assert_eq!(class(&moving), ReachClass::Unknown, "a mapping for each");
+    fn external(&self, now: Tick) -> Vec<ExternalAddress> {
+        let seen = self.seen(now).into_iter();
+        let mut all: Vec<ExternalAddress> = seen
+            .map(|(address, networks)| ExternalAddress {
+                address,
+                confirmed: networks.len() >= CONFIRMING,
+                networks: networks.len(),
+            })
+            .collect();
+        all.sort_by_key(|external| std::cmp::Reverse(external.networks));
+        all.truncate(MAX_EXTERNAL);
+        all
     }
 
-    #[test]
-    fn the_own_site_says_nothing() {
-        let site = |from| seen(from, "192.168.0.9:5483", Side::Acceptor);
-        assert_eq!(class(&[site("192.168.0.1:1"), site("192.168.1.1:1")]), ReachClass::Unknown);
-        let near = |from| seen(from, OWN, Side::Acceptor);
-        assert_eq!(class(&[near("10.0.0.1:1"), near("10.0.1.1:1")]), ReachClass::Unknown);
+    fn mapping(&self, now: Tick) -> Mapping {
+        let seen = self.seen(now);
+        if seen.values().any(|networks| networks.len() >= CONFIRMING) {
+            return Mapping::Independent;
+        }
+        // Each address is seen from one network only, and each network counts once.
+        let mut hosts: BTreeMap<IpAddr, BTreeSet<Prefix>> = BTreeMap::new();
+        for (address, networks) in &seen {
+            hosts.entry(address.ip()).or_default().extend(networks);
+        }
+        let differing = hosts.into_iter().any(|(ip, networks)| {
+            let ports = seen.keys().filter(|address| address.ip() == ip).count();
+            networks.len().min(ports) >= DIFFERING
+        });
+        if differing { Mapping::Dependent } else { Mapping::Unknown }
+    }
+
+    /// Whether somebody found this machine at an address by itself.
+    fn came(&self, now: Tick, address: SocketAddr) -> bool {
+        let mut kept = self.0.values().filter(|kept| now.since(kept.heard) < REPORT_LIFETIME);
+        kept.any(|kept| kept.came && kept.observed == address)
     }
 }
+
+/// What peers say of this machine's addresses. Bounded, and pure: time is an argument.
+#[derive(Debug, Default)]
+pub struct Observations {
+    v4: Family,
+    v6: Family,
+}
+
+impl Observations {
+    /// Nothing heard yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes a report, or hears again that it still holds. Those of and about machines that are not on
+    /// the internet say nothing of it.
+    pub fn report(&mut self, now: Tick, report: &Report) {
+        let observed = SocketAddr::new(report.observed.ip().to_canonical(), report.observed.port());
+        let global = |ip: IpAddr| Scope::of(ip) == Some(Scope::Global);
+        if !global(report.from.ip()) || !global(observed.ip()) || observed.port() == 0 {
+            return;
+        }
+        let family = if observed.is_ipv4() { &mut self.v4 } else { &mut self.v6 };
+        family.report(now, report, observed);
+    }
+
+    /// How a machine that listens at `own` is reached.
+    ///
+    /// Public: one of these addresses is confirmed, and somebody dialled it. Punchable: another address is
+    /// confirmed, that of a translator which keeps to one mapping for everybody.
+    #[must_use]
+    pub fn reach(&self, now: Tick, own: &[SocketAddr]) -> Reach {
+        let mut external = self.v4.external(now);
+        external.extend(self.v6.external(now));
+        external.sort_by_key(|external| std::cmp::Reverse(external.networks));
+        let confirmed = external.iter().filter(|external| external.confirmed);
+        let (mut public, mut translated) = (false, false);
+        for address in confirmed.map(|external| external.address) {
+            let is_own = own.contains(&address);
+            public |= is_own && (self.v4.came(now, address) || self.v6.came(now, address));
+            translated |= !is_own;
+        }
+        let class = match (public, translated) {
+            (true, _) => ReachClass::Public,
+            (false, true) => ReachClass::Punchable,
+            (false, false) => ReachClass::Unknown,
+        };
+        let (mapping_v4, mapping_v6) = (self.v4.mapping(now), self.v6.mapping(now));
+        Reach { class, external, mapping_v4, mapping_v6 }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,7 @@
 
 mod backoff;
 mod dial;
+mod help;
 mod idle;
 mod limits;
 mod reconnect;
@@ -121,6 +122,13 @@ pub enum Input {
     Disconnect(MachineId, CloseCode),
     /// Which sessions are in use now; those left out keep what was told of them.
     Usage(Vec<Usage>),
+    /// What became of an [`Output::Punch`].
+    Punched {
+        /// Who was to be reached.
+        peer: MachineId,
+        /// Where the peer answers, if it does.
+        found: Option<SocketAddr>,
+    },
     /// Everything ends.
     Shutdown,
 }
@@ -149,6 +157,11 @@ pub enum Output {
         /// Who must be there.
         expected: Option<MachineId>,
     },
+    /// Find out where a peer can be dialled, with the help of others, and answer with
+    /// [`Input::Punched`].
+    Punch(MachineId),
+    /// That need not be found out any more.
+    PunchOver(MachineId),
     /// Give an attempt up. It may still answer.
     Abort(AttemptId),
     /// Send this end's hello.
@@ -252,6 +265,8 @@ enum Timer {
     Link(LinkId),
     /// The next address of a dial joins the race.
     Stagger(dial::DialId),
+    /// A dial needs help.
+    Punch(dial::DialId),
     /// A dial has taken too long altogether.
     Dial(dial::DialId),
     /// A dial refused as a duplicate has waited long enough.
@@ -276,6 +291,8 @@ pub struct Sessions {
     timers: Timers<Timer>,
     outputs: VecDeque<Output>,
     generation: u64,
+    /// Whether peers can be found with the help of others.
+    punches: bool,
     stopped: bool,
 }
 
@@ -303,8 +320,16 @@ impl Sessions {
             timers: Timers::new(),
             outputs: VecDeque::new(),
             generation: 0,
+            punches: false,
             stopped: false,
         }
+    }
+
+    /// Asks others for help with dials that do not succeed soon.
+    #[must_use]
+    pub fn with_punches(mut self) -> Self {
+        self.punches = true;
+        self
     }
 
     fn output(&mut self, output: Output) {
@@ -490,6 +515,7 @@ impl Machine for Sessions {
             Input::LinkClosed { link, reason } => self.on_link_closed(now, link, &reason),
             Input::Disconnect(peer, code) => self.on_disconnect(now, peer, code),
             Input::Usage(usage) => self.on_usage(now, &usage),
+            Input::Punched { peer, found } => self.on_punched(now, peer, found),
             Input::Shutdown => self.on_shutdown(),
         }
     }
@@ -502,6 +528,7 @@ impl Machine for Sessions {
                     self.refuse(now, link, CloseCode::Timeout);
                 }
                 Timer::Stagger(dial) => self.on_stagger(now, dial),
+                Timer::Punch(dial) => self.ask_for_help(dial),
                 Timer::Dial(dial) => self.fail_dial(now, dial, &DialError::Timeout),
                 Timer::Duplicate(dial) => self.on_duplicate_waited(now, dial),
                 Timer::Reconnect(peer) => self.on_reconnect(now, peer),

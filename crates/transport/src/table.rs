@@ -9,6 +9,7 @@ use std::{
     },
 };
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use x0x_core::{AgentId, MachineId, Protocol, StreamClass, Tick};
@@ -17,6 +18,7 @@ use crate::{
     config::{MAX_HELD, SessionConfig},
     link::{Link, Side},
     queue::Outbox,
+    reach::Report,
     state::SessionUp,
     transport::SessionInfo,
 };
@@ -79,6 +81,21 @@ impl Session {
         &self.outboxes[class as usize % self.outboxes.len()]
     }
 
+    /// Queues a control message; false when there is no room.
+    pub(crate) fn control(&self, message: Bytes) -> bool {
+        self.outbox(StreamClass::Control).try_push(Protocol::Control, message).is_ok()
+    }
+
+    /// Whether this machine opened the connection.
+    pub(crate) fn is_dialled(&self) -> bool {
+        self.side == Side::Dialer
+    }
+
+    /// Where the peer says that it listens, as far as it may say so.
+    pub(crate) fn listen_addresses(&self) -> &[SocketAddr] {
+        &self.listen_addresses
+    }
+
     /// Notes that a message of a class went or came.
     pub(crate) fn touch(&self, class: StreamClass, now: Tick) {
         if class != StreamClass::Control {
@@ -110,6 +127,14 @@ impl Session {
         if observed.is_none_or(|(latest, _)| latest < seq) {
             *observed = Some((seq, address));
         }
+    }
+
+    /// What the peer sees of this machine, if it said so.
+    pub(crate) fn report(&self) -> Option<Report> {
+        let observed = self.observed.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, observed) = (*observed)?;
+        let from = self.link.remote_address();
+        Some(Report::new(self.peer, from, observed, self.side == Side::Acceptor))
     }
 
     /// A new ping's nonce, and what resolves at its answer.

@@ -4,6 +4,7 @@
 //! resolution, queues and back-pressure between them, on tokio's paused clock if it likes.
 
 mod link;
+pub mod nat;
 mod network;
 mod pipe;
 

@@ -9,6 +9,7 @@ pub use crate::link::{BoxFuture, Side};
 
 use crate::{
     error::{DialError, InboundTaken, SendError},
+    reach::Reach,
     record::SignedRecord,
 };
 
@@ -26,7 +27,13 @@ pub trait Transport: Send + Sync + fmt::Debug + 'static {
     /// Socket addresses where this machine listens, wildcards replaced by usable addresses.
     fn local_addresses(&self) -> Vec<SocketAddr>;
 
-    /// This machine's signed record of these addresses, for third parties; made anew when the addresses
+    /// How this machine is reached, as far as its peers let it know: its addresses on the internet, what a
+    /// translator before it does, and its class. Nothing is known where nobody tells.
+    fn reach(&self) -> Reach {
+        Reach::default()
+    }
+
+    /// This machine's signed record of these addresses and of the external ones that are confirmed, for third parties; made anew when the addresses
     /// changed, its peers show that it is reached in another way, or half of its validity is over. `None` where there is no key to sign with.
     fn record(&self) -> Option<SignedRecord> {
         None

@@ -4,6 +4,8 @@
 //! network and the signatures. Only a verified [`Hello`] reaches the session machine. The schema is
 //! `docs/protocol/transport.proto`.
 
+mod punch;
+
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -18,14 +20,15 @@ use x0x_identity::{
     BindingError, BindingPolicy, MAX_SIGNED_BINDING, Shown, SignedBinding, SignedBindingIn,
 };
 
+pub use self::punch::{MAX_WAIT_MS, Offer, Punch, Refusal, RoundId};
 use crate::MAX_AGENTS;
 
 /// Version of the session protocol. Another one is refused like another network.
 pub const VERSION: u32 = 1;
 /// Largest hello in bytes: [`MAX_AGENTS`] bindings, the addresses, and room for fields to come.
 pub const MAX_HELLO: usize = MAX_AGENTS * (MAX_SIGNED_BINDING + 8) + 1024;
-/// Largest of the other control messages in bytes.
-pub const MAX_CONTROL: usize = 256;
+/// Largest of the other control messages in bytes. An offer of eight IPv6 addresses takes 260.
+pub const MAX_CONTROL: usize = 512;
 
 /// BLAKE3 context under which a network's name becomes its id.
 const NETWORK_CONTEXT: &str = "x0x transport network id 1";
@@ -86,6 +89,8 @@ pub enum ControlOut {
         /// The address seen.
         address: SocketAddr,
     },
+    /// A step of an agreement to send at once.
+    Punch(Punch),
 }
 
 impl ControlOut {
@@ -100,6 +105,7 @@ impl ControlOut {
             Self::Observed { seq, address } => {
                 proto::Kind::Observed(proto::Observed { seq: *seq, address: pack(*address) })
             }
+            Self::Punch(punch) => punch.to_proto(),
         };
         proto::Control { kind: Some(kind) }.encode_to_vec().into()
     }
@@ -149,6 +155,8 @@ pub enum ControlIn {
         /// The address, IPv4 in its own form.
         address: SocketAddr,
     },
+    /// A step of an agreement to send at once.
+    Punch(Box<Punch>),
     /// Of a later version of the protocol; to be skipped.
     Unknown,
 }
@@ -169,9 +177,21 @@ impl ControlIn {
             Some(proto::Kind::Observed(observed)) => {
                 Self::Observed { seq: observed.seq, address: unpack(&observed.address)? }
             }
+            Some(proto::Kind::PunchAsk(ask)) => punch(Punch::Ask(Offer::from_proto(&ask)?)),
+            Some(proto::Kind::PunchForward(forward)) => {
+                punch(Punch::Forward(Offer::from_proto(&forward)?))
+            }
+            Some(proto::Kind::PunchAccept(accept)) => {
+                punch(Punch::Accept(Offer::from_proto(&accept)?))
+            }
+            Some(proto::Kind::PunchRefuse(refuse)) => punch(Punch::refuse_from_proto(&refuse)?),
             None => Self::Unknown,
         })
     }
+}
+
+fn punch(punch: Punch) -> ControlIn {
+    ControlIn::Punch(Box::new(punch))
 }
 
 /// A received hello: well-formed, not verified.
@@ -310,7 +330,7 @@ mod proto {
 
     #[derive(Clone, PartialEq, prost::Message)]
     pub(super) struct Control {
-        #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5")]
+        #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
         pub(super) kind: Option<Kind>,
     }
 
@@ -326,6 +346,38 @@ mod proto {
         Pong(Pong),
         #[prost(message, tag = "5")]
         Observed(Observed),
+        #[prost(message, tag = "6")]
+        PunchAsk(Offer),
+        #[prost(message, tag = "7")]
+        PunchForward(Offer),
+        #[prost(message, tag = "8")]
+        PunchAccept(Offer),
+        #[prost(message, tag = "9")]
+        PunchRefuse(Refuse),
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Offer {
+        #[prost(bytes = "bytes", tag = "1")]
+        pub(super) round: Bytes,
+        #[prost(bytes = "bytes", tag = "2")]
+        pub(super) peer: Bytes,
+        #[prost(bytes = "bytes", tag = "3")]
+        pub(super) seed: Bytes,
+        #[prost(bytes = "bytes", repeated, tag = "4")]
+        pub(super) addresses: Vec<Bytes>,
+        #[prost(uint32, tag = "5")]
+        pub(super) wait_ms: u32,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Refuse {
+        #[prost(bytes = "bytes", tag = "1")]
+        pub(super) round: Bytes,
+        #[prost(bytes = "bytes", tag = "2")]
+        pub(super) peer: Bytes,
+        #[prost(uint32, tag = "3")]
+        pub(super) why: u32,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]

@@ -12,7 +12,7 @@ use x0x_transport::{
         LinkModel, MemoryEngine, MemoryNetwork, TokioClock, address, eventually, hello, machine,
         node,
     },
-    wire::{CloseCode, ControlIn, ControlOut, HelloOut, NetworkId},
+    wire::{CloseCode, ControlIn, ControlOut, HelloOut, NetworkId, Offer, Punch},
 };
 
 /// A peer without a node behind it.
@@ -311,4 +311,28 @@ async fn half_messages_share_one_budget() {
     assert!(wait.await.is_err(), "the budget is taken");
     peer.is_closed_with(CloseCode::Timeout).await;
     assert_eq!(next(&mut inbound).await, large, "who waits for the budget has its turn");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_agreements_is_dropped_and_the_session_goes_on() {
+    let (network, node) = world();
+    let mut peer = Peer::session(&network).await;
+    for n in 0..5000_u32 {
+        let mut round = [0; 16];
+        round[..4].copy_from_slice(&n.to_be_bytes());
+        let bogus = (0..8).map(|m| (n.wrapping_mul(0x9e37_79b9) ^ m).to_be_bytes());
+        let bogus = bogus.map(|ip| std::net::SocketAddr::from((ip, 5483))).collect();
+        let offer = Offer::new(round, machine(9), [1; 32], bogus);
+        peer.say(&ControlOut::Punch(Punch::Ask(offer.clone()))).await;
+        peer.say(&ControlOut::Punch(Punch::Forward(offer))).await;
+    }
+    let punches = &node.metrics().punches;
+    let taken = || {
+        punches.refused_not_connected.value()
+            + punches.answered.value()
+            + punches.refused_rate.value()
+    };
+    eventually("all came", async || punches.dropped.value() + taken() == 10_000).await;
+    assert!(taken() < 200 && punches.answered.value() < 30, "{} taken", taken());
+    assert_eq!(node.sessions().len(), 1);
 }

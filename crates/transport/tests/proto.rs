@@ -1,17 +1,30 @@
 //! The documented schema and the code agree: what the code encodes, the schema describes completely.
 
 use protox::prost_reflect::{DescriptorPool, DynamicMessage, Kind, Value};
-use x0x_transport::wire::{ControlOut, HelloOut, NetworkId};
+use x0x_core::MachineId;
+use x0x_transport::wire::{ControlOut, HelloOut, NetworkId, Offer, Punch, Refusal};
 
 const SCHEMA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/protocol");
 
 /// Message, field, number, type; `None` for a message.
 const FIELDS: &[(&str, &str, u32, Option<Kind>)] = &[
+    ("Offer", "round", 1, Some(Kind::Bytes)),
+    ("Offer", "peer", 2, Some(Kind::Bytes)),
+    ("Offer", "seed", 3, Some(Kind::Bytes)),
+    ("Offer", "addresses", 4, Some(Kind::Bytes)),
+    ("Offer", "wait_ms", 5, Some(Kind::Uint32)),
+    ("Refuse", "round", 1, Some(Kind::Bytes)),
+    ("Refuse", "peer", 2, Some(Kind::Bytes)),
+    ("Refuse", "why", 3, Some(Kind::Uint32)),
     ("Control", "hello", 1, None),
     ("Control", "keep", 2, None),
     ("Control", "ping", 3, None),
     ("Control", "pong", 4, None),
     ("Control", "observed", 5, None),
+    ("Control", "punch_ask", 6, None),
+    ("Control", "punch_forward", 7, None),
+    ("Control", "punch_accept", 8, None),
+    ("Control", "punch_refuse", 9, None),
     ("Hello", "version", 1, Some(Kind::Uint32)),
     ("Hello", "network", 2, Some(Kind::Bytes)),
     ("Hello", "instance", 3, Some(Kind::Bytes)),
@@ -91,4 +104,22 @@ fn what_the_code_encodes_the_schema_decodes() {
     let (name, value) = decode(&ControlOut::Observed { seq: 4, address });
     assert_eq!((name.as_str(), field(&value, "seq")), ("observed", Value::U64(4)));
     assert_eq!(field(&value, "address"), packed);
+
+    let peer = MachineId::new([8; 32]);
+    let mut offer = Offer::new([6; 16], peer, [5; 32], vec![address; 8]);
+    offer.wait_ms = 70;
+    for (kind, punch) in [
+        ("punch_ask", Punch::Ask(offer.clone())),
+        ("punch_forward", Punch::Forward(offer.clone())),
+        ("punch_accept", Punch::Accept(offer)),
+    ] {
+        let (name, value) = decode(&ControlOut::Punch(punch));
+        assert_eq!((name.as_str(), field(&value, "wait_ms")), (kind, Value::U32(70)));
+        assert_eq!(field(&value, "addresses"), Value::List(vec![packed.clone(); 8]));
+        assert_eq!(field(&value, "seed"), Value::Bytes(vec![5; 32].into()));
+    }
+    let refuse = Punch::Refuse { round: [6; 16], peer, why: Refusal::Rate };
+    let (name, value) = decode(&ControlOut::Punch(refuse));
+    assert_eq!((name.as_str(), field(&value, "why")), ("punch_refuse", Value::U32(2)));
+    assert_eq!(field(&value, "peer"), Value::Bytes(vec![8; 32].into()));
 }

@@ -295,6 +295,9 @@ impl ClassReader {
             Ok(ControlIn::Pong(nonce)) => self.session.pong(nonce),
             Ok(ControlIn::Observed { seq, address }) => self.session.observe(seq, address),
             Ok(ControlIn::Unknown) => self.context.metrics.control_unknown.inc(),
+            Ok(ControlIn::Punch(punch)) => {
+                self.context.event(Event::Punch { link: self.link, punch }).await;
+            }
             Ok(ControlIn::Keep(number)) => {
                 self.context.event(Event::Keep { link: self.link, number }).await;
             }

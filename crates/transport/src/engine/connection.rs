@@ -1,19 +1,26 @@
 //! One link and its streams over a QUIC connection.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use quinn::{ConnectionError, ReadError, StoppedError, VarInt, WriteError};
 use rustls::pki_types::CertificateDer;
 use x0x_core::MachineId;
+use zeroize::Zeroize;
 
 use super::{
     config::CONNECTION_WINDOW,
     failure::{alert, closed_text},
+    paths::PathUse,
     tls::proven_peer,
 };
 use crate::{
     link::{Link, LinkClosed, RecvStream, SendStream},
+    sock::{
+        FlowKeys,
+        packet::FLOW_SECRET_LEN,
+        table::{is_virtual, plain},
+    },
     transport::BoxFuture,
     wire::CloseCode,
 };
@@ -23,6 +30,8 @@ const READ_PACKETS: usize = 32;
 /// Stream bytes of a packet, at least.
 const PACKET: usize = 1100;
 const STOPPED: &str = "the peer stopped reading it";
+/// Label of the secret of a link's probes (RFC 8446 §7.5).
+const PROBE_LABEL: &[u8] = b"EXPORTER-x0x/1 path probes";
 
 /// The QUIC error code of a close code.
 pub(super) fn code(code: CloseCode) -> VarInt {
@@ -35,18 +44,23 @@ pub(super) fn code(code: CloseCode) -> VarInt {
 pub(super) struct QuicLink {
     connection: quinn::Connection,
     peer: MachineId,
+    /// Of a link that this machine dialled. Its streams need it as long as they are in use.
+    path: Option<Arc<PathUse>>,
 }
 
 impl QuicLink {
     /// Wraps a connection whose handshake is complete; gives it back if it proves no machine id,
     /// which the TLS verifier excludes.
-    pub(super) fn new(connection: quinn::Connection) -> Result<Self, quinn::Connection> {
+    pub(super) fn new(
+        connection: quinn::Connection,
+        path: Option<PathUse>,
+    ) -> Result<Self, quinn::Connection> {
         let peer = connection
             .peer_identity()
             .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
             .and_then(|chain| proven_peer(&chain));
         match peer {
-            Some(peer) => Ok(Self { connection, peer }),
+            Some(peer) => Ok(Self { connection, peer, path: path.map(Arc::new) }),
             None => Err(connection),
         }
     }
@@ -58,8 +72,11 @@ impl Link for QuicLink {
     }
 
     fn remote_address(&self) -> SocketAddr {
-        let address = self.connection.remote_address();
-        SocketAddr::new(address.ip().to_canonical(), address.port())
+        let address = plain(self.connection.remote_address());
+        match &self.path {
+            Some(path) if is_virtual(address) => path.active(),
+            _ => address,
+        }
     }
 
     fn rtt(&self) -> Duration {
@@ -70,6 +87,26 @@ impl Link for QuicLink {
         Some(self.connection.stats().udp_rx.datagrams)
     }
 
+    fn sent(&self) -> Option<u64> {
+        Some(self.connection.stats().udp_tx.datagrams)
+    }
+
+    fn flow_keys(&self) -> Option<FlowKeys> {
+        let mut secret = [0; FLOW_SECRET_LEN];
+        self.connection.export_keying_material(&mut secret, PROBE_LABEL, &[]).ok()?;
+        let keys = FlowKeys::new(&secret, self.path.is_some());
+        secret.zeroize();
+        Some(keys)
+    }
+
+    fn add_path(&self, address: SocketAddr) -> bool {
+        self.path.as_ref().is_some_and(|path| path.add(address))
+    }
+
+    fn use_path(&self, address: SocketAddr) -> bool {
+        self.path.as_ref().is_some_and(|path| path.activate(address))
+    }
+
     fn trust(&self) {
         self.connection.set_receive_window(VarInt::from_u32(CONNECTION_WINDOW));
     }
@@ -78,14 +115,17 @@ impl Link for QuicLink {
         Box::pin(async move {
             let stream = self.connection.open_uni().await.map_err(|e| link_closed(&e))?;
             stream.set_priority(priority).map_err(|_| already_closed())?;
-            Ok(Box::new(QuicSend(stream)) as Box<dyn SendStream>)
+            let path = self.path.clone();
+            Ok(Box::new(QuicSend { stream, _path: path }) as Box<dyn SendStream>)
         })
     }
 
     fn accept(&self) -> BoxFuture<'_, Result<Box<dyn RecvStream>, LinkClosed>> {
         Box::pin(async move {
             let stream = self.connection.accept_uni().await.map_err(|e| link_closed(&e))?;
-            Ok(Box::new(QuicRecv { stream, rest: Bytes::new() }) as Box<dyn RecvStream>)
+            let path = self.path.clone();
+            Ok(Box::new(QuicRecv { stream, rest: Bytes::new(), _path: path })
+                as Box<dyn RecvStream>)
         })
     }
 
@@ -99,7 +139,10 @@ impl Link for QuicLink {
 }
 
 #[derive(Debug)]
-struct QuicSend(quinn::SendStream);
+struct QuicSend {
+    stream: quinn::SendStream,
+    _path: Option<Arc<PathUse>>,
+}
 
 impl SendStream for QuicSend {
     fn write_all<'a>(
@@ -107,7 +150,7 @@ impl SendStream for QuicSend {
         chunks: &'a mut [Bytes],
     ) -> BoxFuture<'a, Result<(), LinkClosed>> {
         Box::pin(async move {
-            self.0.write_all_chunks(chunks).await.map_err(|error| match error {
+            self.stream.write_all_chunks(chunks).await.map_err(|error| match error {
                 WriteError::ConnectionLost(e) => link_closed(&e),
                 WriteError::Stopped(_) => LinkClosed::Stream(STOPPED),
                 WriteError::ClosedStream | WriteError::ZeroRttRejected => already_closed(),
@@ -117,8 +160,8 @@ impl SendStream for QuicSend {
 
     fn finish(&mut self) -> BoxFuture<'_, Result<(), LinkClosed>> {
         Box::pin(async move {
-            self.0.finish().map_err(|_| already_closed())?;
-            match self.0.stopped().await {
+            self.stream.finish().map_err(|_| already_closed())?;
+            match self.stream.stopped().await {
                 Ok(None) => Ok(()),
                 Ok(Some(_)) => Err(LinkClosed::Stream(STOPPED)),
                 Err(StoppedError::ConnectionLost(e)) => Err(link_closed(&e)),
@@ -138,6 +181,7 @@ struct QuicRecv {
     stream: quinn::RecvStream,
     /// Read from the connection, not from us yet.
     rest: Bytes,
+    _path: Option<Arc<PathUse>>,
 }
 
 impl QuicRecv {

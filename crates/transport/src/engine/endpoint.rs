@@ -3,21 +3,18 @@
 use std::{
     convert::Infallible,
     fmt, io,
-    net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
-use quinn::{
-    AsyncUdpSocket, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, Incoming,
-    TokioRuntime,
-};
+use quinn::{AsyncUdpSocket, Endpoint, EndpointConfig, Incoming, TokioRuntime};
 use tokio::{
     sync::mpsc,
     task::{JoinHandle, JoinSet},
     time::timeout,
 };
-use x0x_core::{Clock, MachineId, WallTime};
+use x0x_core::{Clock, MachineId, WallTime, dialable};
 use x0x_identity::SecretKey;
 
 use super::{
@@ -26,7 +23,9 @@ use super::{
     config::QuicConfig,
     connection::{QuicLink, code},
     failure::{HandshakeFailure, not_started},
+    ids::{ConnectionIds, accepting},
     metrics::QuicMetrics,
+    paths::{MAX_PROBES, PathUse, Paths},
     socket::{SteadySocket, UdpSocket},
     tls::{Tls, UNKNOWN_PEER, peer_name, reset_key},
 };
@@ -34,6 +33,7 @@ use crate::{
     error::DialError,
     link::{Engine, Link, Side},
     record::{ReachClass, SignedRecord},
+    sock::{PROBE_LEN, ProbeIn, table::MAX_PATHS},
     transport::BoxFuture,
     wire::CloseCode,
 };
@@ -46,8 +46,6 @@ const INCOMING_BUFFERS: u64 = 16 << 20;
 /// How long a close waits for peers to be told, and for the socket to be let go.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 const RELEASE_TIMEOUT: Duration = Duration::from_millis(250);
-/// Bytes of our connection ids.
-const CONNECTION_ID_LEN: usize = 8;
 
 /// The engine could not start.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +79,10 @@ pub struct QuicEngine {
     unknown_peer: quinn::ClientConfig,
     handshake_timeout: Duration,
     metrics: Arc<QuicMetrics>,
+    paths: Arc<Paths>,
+    /// For probes. The socket is quinn's, and ends with it.
+    socket: Weak<SteadySocket>,
+    probes: tokio::sync::Mutex<mpsc::Receiver<(SocketAddr, ProbeIn)>>,
     /// Taken by the close.
     running: Mutex<Option<Running>>,
     links: tokio::sync::Mutex<mpsc::Receiver<Box<dyn Link>>>,
@@ -147,13 +149,19 @@ impl QuicEngine {
 
         let mut settings = EndpointConfig::new(Arc::new(reset_key(&config.key).map_err(tls)?));
         settings
-            .cid_generator(|| Box::new(RandomConnectionIds))
-            // Other protocols will share the port, told apart by this bit.
+            // Probes share the port, told apart by this bit.
             .grease_quic_bit(false);
+        let ids = ConnectionIds::default();
+        let generator = ids.clone();
+        settings.cid_generator(move || Box::new(generator.clone()));
 
         let (alive, released) = mpsc::channel(1);
-        let socket = Arc::new(SteadySocket::new(socket, metrics.clone(), alive));
         let local = socket.local_addr().map_err(bind)?;
+        let (probe_sender, probes) = mpsc::channel(MAX_PROBES);
+        let (clock, v6) = (config.clock.clone(), local.is_ipv6());
+        let paths = Arc::new(Paths::new(ids, clock, v6, probe_sender, metrics.clone()));
+        let socket = Arc::new(SteadySocket::new(socket, paths.clone(), metrics.clone(), alive));
+        let side_channel = Arc::downgrade(&socket);
         let runtime = Arc::new(TokioRuntime);
         let endpoint = Endpoint::new_with_abstract_socket(settings, Some(server), socket, runtime)
             .map_err(bind)?;
@@ -176,6 +184,9 @@ impl QuicEngine {
             unknown_peer,
             handshake_timeout: config.handshake_timeout,
             metrics,
+            paths,
+            socket: side_channel,
+            probes: tokio::sync::Mutex::new(probes),
             running: Mutex::new(Some(Running { endpoint, acceptor, released })),
             links: tokio::sync::Mutex::new(links),
         })
@@ -195,9 +206,7 @@ impl QuicEngine {
         if expected == Some(self.local_id) {
             return Err(DialError::OwnAddress);
         }
-        if !dialable(address) {
-            return Err(DialError::NoAddress);
-        }
+        let path = self.path(address)?;
         let connecting = {
             let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
             let endpoint = &running.as_ref().ok_or(DialError::Closed)?.endpoint;
@@ -205,10 +214,13 @@ impl QuicEngine {
                 Some(peer) => (&self.known_peer, peer_name(peer)),
                 None => (&self.unknown_peer, UNKNOWN_PEER.to_owned()),
             };
-            endpoint.connect_with(config.clone(), address, &name).map_err(|e| not_started(&e))?
+            let dial = endpoint.connect_with(config.clone(), path.name(), &name);
+            dial.map_err(|e| not_started(&e))?
         };
         let link = match timeout(self.handshake_timeout, connecting).await {
-            Ok(Ok(connection)) => QuicLink::new(connection).map_err(|_| HandshakeFailure::KeyType),
+            Ok(Ok(connection)) => {
+                QuicLink::new(connection, Some(path)).map_err(|_| HandshakeFailure::KeyType)
+            }
             Ok(Err(error)) => {
                 let failure = HandshakeFailure::of(&error);
                 self.metrics.failed(failure).inc();
@@ -236,6 +248,12 @@ impl QuicEngine {
         }
     }
 
+    fn path(&self, address: SocketAddr) -> Result<PathUse, DialError> {
+        let address = dialable(address).filter(|address| self.paths.carries(*address));
+        let address = address.ok_or(DialError::NoAddress)?;
+        self.paths.dial(address).ok_or(DialError::Limit { what: "paths", max: MAX_PATHS })
+    }
+
     async fn shut_down(&self) {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(mut running) = running else { return };
@@ -249,14 +267,6 @@ impl QuicEngine {
         drop(running);
         // Links that are still held keep the socket; whoever binds the port again finds out.
         let _ = timeout(RELEASE_TIMEOUT, released.recv()).await;
-    }
-}
-
-/// Addresses that can belong to one peer. quinn refuses port 0 and wildcards.
-fn dialable(address: SocketAddr) -> bool {
-    match address.ip().to_canonical() {
-        IpAddr::V4(ip) => !ip.is_multicast() && !ip.is_broadcast(),
-        IpAddr::V6(ip) => !ip.is_multicast(),
     }
 }
 
@@ -288,6 +298,20 @@ impl Engine for QuicEngine {
 
     fn accept(&self) -> BoxFuture<'_, Option<Box<dyn Link>>> {
         Box::pin(async move { self.links.lock().await.recv().await })
+    }
+
+    fn has_probes(&self) -> bool {
+        true
+    }
+
+    fn send_probe(&self, to: SocketAddr, packet: &[u8; PROBE_LEN]) {
+        if let Some(socket) = self.socket.upgrade() {
+            socket.send_probe(to, packet);
+        }
+    }
+
+    fn next_probe(&self) -> BoxFuture<'_, Option<(SocketAddr, ProbeIn)>> {
+        Box::pin(async move { self.probes.lock().await.recv().await })
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
@@ -331,7 +355,7 @@ impl Acceptor {
             Verdict::Retry => {
                 self.metrics.incoming_retried.inc();
                 // It cannot fail for an address that is not validated.
-                if let Err(error) = incoming.retry() {
+                if let Err(error) = accepting(|| incoming.retry()) {
                     error.into_incoming().refuse();
                 }
             }
@@ -348,7 +372,7 @@ impl Acceptor {
 
     fn begin(&mut self, incoming: Incoming) {
         let metrics = self.metrics.clone();
-        let connecting = match incoming.accept() {
+        let connecting = match accepting(|| incoming.accept()) {
             Ok(connecting) => connecting,
             Err(error) => {
                 metrics.failed(HandshakeFailure::of(&error)).inc();
@@ -359,7 +383,7 @@ impl Acceptor {
         let limit = self.handshake_timeout;
         self.handshakes.spawn(async move {
             let failure = match timeout(limit, connecting).await {
-                Ok(Ok(connection)) => match QuicLink::new(connection) {
+                Ok(Ok(connection)) => match QuicLink::new(connection, None) {
                     Ok(link) => {
                         metrics.links_accepted.inc();
                         // While the layer above is behind, the handshake stays pending, so new
@@ -374,25 +398,5 @@ impl Acceptor {
             };
             metrics.failed(failure).inc();
         });
-    }
-}
-
-/// Connection ids without a checksum: after a restart, packets of lost connections are recognised
-/// as ours and answered with a reset, so that peers need not wait for their idle timeout.
-struct RandomConnectionIds;
-
-impl ConnectionIdGenerator for RandomConnectionIds {
-    fn generate_cid(&mut self) -> ConnectionId {
-        let mut id = [0; CONNECTION_ID_LEN];
-        getrandom::fill(&mut id).expect("the operating system has randomness");
-        ConnectionId::new(&id)
-    }
-
-    fn cid_len(&self) -> usize {
-        CONNECTION_ID_LEN
-    }
-
-    fn cid_lifetime(&self) -> Option<Duration> {
-        None
     }
 }

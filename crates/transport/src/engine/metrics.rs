@@ -55,6 +55,14 @@ pub struct QuicMetrics {
     pub udp_send_errors: Counter,
     /// Errors that the socket reported instead of datagrams.
     pub udp_receive_errors: Counter,
+    /// Packets lost because the path to their peer is over.
+    pub udp_pathless: Counter,
+    /// Datagrams from addresses that no machine has.
+    pub udp_forged_source: Counter,
+    /// Probe packets lost since too many came or the socket was busy.
+    pub probes_dropped: Counter,
+    /// Links moved to another address of their peer.
+    pub paths_switched: Counter,
     /// Send buffer that the operating system granted, in bytes.
     pub socket_send_buffer: Gauge,
     /// Receive buffer that the operating system granted, in bytes.
@@ -154,6 +162,13 @@ impl QuicMetrics {
             self.udp_received_datagrams.metric("quic_udp_received_datagrams", "Datagrams received"),
             self.udp_send_errors.metric("quic_udp_send_errors", "Sends that the socket refused"),
             self.udp_receive_errors.metric("quic_udp_receive_errors", "Errors on receiving"),
+            self.udp_pathless
+                .metric("quic_udp_pathless", "Packets lost because their path is over"),
+            self.udp_forged_source
+                .metric("quic_udp_forged_source", "Datagrams from addresses that no machine has"),
+            self.probes_dropped.metric("quic_probes_dropped", "Probe packets lost at this machine"),
+            self.paths_switched
+                .metric("quic_paths_switched", "Links moved to another address of their peer"),
             self.socket_send_buffer
                 .metric("quic_socket_send_buffer_bytes", "Send buffer granted to the socket"),
             self.socket_receive_buffer

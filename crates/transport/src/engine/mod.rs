@@ -9,6 +9,9 @@
 //! - `connection`: one link and its streams
 //! - `failure`: why handshakes fail
 //! - `socket`: the UDP socket, which survives every I/O error
+//! - `paths`: virtual addresses and probes on that socket
+//! - `ids`: connection ids
+//! - `sim`: the socket of a simulated internet, for tests
 //! - `addresses`: what a wildcard binding means to a peer
 //! - `metrics`: [`QuicMetrics`]
 //!
@@ -22,14 +25,20 @@ mod config;
 mod connection;
 mod endpoint;
 mod failure;
+mod ids;
 mod metrics;
+mod paths;
 mod sessions;
+#[cfg(feature = "test-util")]
+mod sim;
 mod socket;
 mod tls;
 
 pub use config::{QuicConfig, QuicLimits};
 pub use endpoint::{BindError, QuicEngine};
 pub use metrics::QuicMetrics;
+#[cfg(feature = "test-util")]
+pub use sim::SimNet;
 
 #[cfg(test)]
 mod tests;

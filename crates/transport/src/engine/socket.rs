@@ -2,7 +2,8 @@
 //!
 //! quinn ends the endpoint at a receive error and a connection at a send error. Yet an error says
 //! nothing about the next datagram: it may echo one unreachable peer, or a network that is away for
-//! a moment. So [`SteadySocket`] counts errors and treats them as loss, which QUIC repairs.
+//! a moment. So [`SteadySocket`] counts errors and treats them as loss, which QUIC repairs. What passes
+//! through it is translated by [`Paths`].
 
 use std::{
     convert::Infallible,
@@ -26,7 +27,7 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::metrics::QuicMetrics;
+use super::{metrics::QuicMetrics, paths::Paths};
 
 /// Errors in a row after which the socket is left alone for a moment. Single errors are answered by
 /// trying again, since datagrams may wait behind them.
@@ -141,10 +142,11 @@ impl UdpPoller for WritePoller {
     }
 }
 
-/// Passes datagrams through, counting them; swallows and counts errors.
+/// Passes datagrams through, translating and counting them; swallows and counts errors.
 #[derive(Debug)]
 pub(super) struct SteadySocket {
     inner: Arc<dyn AsyncUdpSocket>,
+    paths: Arc<Paths>,
     metrics: Arc<QuicMetrics>,
     receiving: Mutex<Pause>,
     /// Dropped with the socket: tells the engine that the port is free.
@@ -154,20 +156,30 @@ pub(super) struct SteadySocket {
 impl SteadySocket {
     pub(super) fn new(
         inner: Arc<dyn AsyncUdpSocket>,
+        paths: Arc<Paths>,
         metrics: Arc<QuicMetrics>,
         alive: mpsc::Sender<Infallible>,
     ) -> Self {
-        Self { inner, metrics, receiving: Mutex::default(), _alive: alive }
-    }
-}
-
-impl AsyncUdpSocket for SteadySocket {
-    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        let inner = self.inner.clone().create_io_poller();
-        Box::pin(SteadyPoller { inner, metrics: self.metrics.clone(), pause: Pause::default() })
+        Self { inner, paths, metrics, receiving: Mutex::default(), _alive: alive }
     }
 
-    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+    /// Sends a probe beside quinn. A socket that has no room loses it, like any path may.
+    pub(super) fn send_probe(&self, to: SocketAddr, packet: &[u8]) {
+        if !self.paths.carries(to) {
+            return;
+        }
+        let destination = self.paths.form(to);
+        self.send(&Transmit {
+            destination,
+            ecn: None,
+            contents: packet,
+            segment_size: None,
+            src_ip: None,
+        })
+        .unwrap_or_else(|_| self.metrics.probes_dropped.inc());
+    }
+
+    fn send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         match self.inner.try_send(transmit) {
             Ok(()) => {
                 let bytes = transmit.contents.len();
@@ -183,6 +195,25 @@ impl AsyncUdpSocket for SteadySocket {
             }
         }
     }
+}
+
+impl AsyncUdpSocket for SteadySocket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        let inner = self.inner.clone().create_io_poller();
+        Box::pin(SteadyPoller { inner, metrics: self.metrics.clone(), pause: Pause::default() })
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        // A packet whose path is over is lost.
+        let Some(destination) = self.paths.outgoing(transmit.destination) else { return Ok(()) };
+        self.send(&Transmit {
+            destination,
+            ecn: transmit.ecn,
+            contents: transmit.contents,
+            segment_size: transmit.segment_size,
+            src_ip: transmit.src_ip,
+        })
+    }
 
     fn poll_recv(
         &self,
@@ -196,10 +227,11 @@ impl AsyncUdpSocket for SteadySocket {
             match ready!(self.inner.poll_recv(cx, bufs, meta)) {
                 Ok(count) => {
                     pause.succeeded();
-                    for meta in meta.iter().take(count) {
+                    for (meta, buffer) in meta.iter_mut().zip(bufs).take(count) {
                         let datagrams = meta.len.div_ceil(meta.stride.max(1));
                         self.metrics.udp_received_bytes.add(meta.len as u64);
                         self.metrics.udp_received_datagrams.add(datagrams as u64);
+                        self.paths.incoming(buffer, meta);
                     }
                     return Poll::Ready(Ok(count));
                 }

@@ -28,14 +28,25 @@ pub(super) struct Dials {
     next_id: u64,
 }
 
+/// What others do for a dial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Help {
+    /// Nothing yet.
+    Possible,
+    /// They were asked.
+    Asked,
+    /// They have done what they could, or cannot do anything.
+    Over,
+}
+
 #[derive(Debug)]
-struct Dial {
-    expected: Option<MachineId>,
+pub(super) struct Dial {
+    pub(super) expected: Option<MachineId>,
     /// Not tried yet, best first.
     untried: VecDeque<SocketAddr>,
     trying: BTreeMap<AttemptId, SocketAddr>,
     /// The first attempt that made it.
-    link: Option<LinkId>,
+    pub(super) link: Option<LinkId>,
     /// Who is or was there.
     peer: Option<MachineId>,
     waiters: Vec<RequestId>,
@@ -43,7 +54,8 @@ struct Dial {
     refused: bool,
     /// The replacement of that session was asked for.
     replace: bool,
-    error: Option<DialError>,
+    pub(super) help: Help,
+    pub(super) error: Option<DialError>,
 }
 
 impl Dial {
@@ -57,6 +69,26 @@ impl Dial {
     fn has(&self, address: SocketAddr) -> bool {
         self.untried.contains(&address) || self.trying.values().any(|a| *a == address)
     }
+
+    pub(super) fn has_untried(&self) -> bool {
+        !self.untried.is_empty()
+    }
+
+    /// Whether nothing is left to try, or on its way.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.untried.is_empty() && self.trying.is_empty() && self.link.is_none()
+    }
+
+    /// Puts an address at which the peer answers before all others; false when a link is up already, or
+    /// the address is being tried since it began to answer.
+    pub(super) fn add_first(&mut self, address: SocketAddr) -> bool {
+        let wanted = self.link.is_none();
+        if wanted {
+            self.untried.retain(|untried| *untried != address);
+            self.untried.push_front(address);
+        }
+        wanted
+    }
 }
 
 impl Dials {
@@ -67,6 +99,20 @@ impl Dials {
     fn number(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
+    }
+
+    pub(super) fn get(&self, id: DialId) -> Option<&Dial> {
+        self.all.get(&id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: DialId) -> Option<&mut Dial> {
+        self.all.get_mut(&id)
+    }
+
+    /// The dial of a peer for which others were asked.
+    pub(super) fn helped(&self, peer: MachineId) -> Option<DialId> {
+        let mut asked = self.all.iter().filter(|(_, dial)| dial.help == Help::Asked);
+        asked.find(|(_, dial)| dial.expected == Some(peer)).map(|(id, _)| *id)
     }
 }
 
@@ -120,11 +166,13 @@ impl Sessions {
         if let Some(dial) = self.dials.all.values_mut().find(|dial| dial.is_for(to)) {
             return join(dial, waiter, &addresses);
         }
-        if none_usable {
+        let nobody_helps = !self.punches || to.id.is_none() || self.sessions.is_empty();
+        if none_usable && (nobody_helps || !to.addresses.is_empty()) {
             let own = !to.addresses.is_empty();
             return Err(if own { DialError::OwnAddress } else { DialError::NoAddress });
         }
         let retry_at = retry_at.filter(|_| addresses.is_empty());
+        let found_only = none_usable.then_some(DialError::NoAddress);
         if let Some(retry_at) = retry_at.max(self.contested_until(now, to)) {
             // Rounded up: whoever waits that long finds the back-off over.
             let retry_in_ms = (retry_at - now).as_micros().div_ceil(1000);
@@ -137,7 +185,7 @@ impl Sessions {
         if self.dials.running() >= MAX_DIALS && self.dials.queue.len() >= MAX_QUEUED_DIALS {
             return Err(DialError::Limit { what: "dials", max: MAX_QUEUED_DIALS });
         }
-        self.begin_dial(now, to.id, addresses, waiter);
+        self.begin_dial(now, to.id, addresses, waiter, found_only);
         Ok(())
     }
 
@@ -147,8 +195,10 @@ impl Sessions {
         expected: Option<MachineId>,
         untried: VecDeque<SocketAddr>,
         waiter: Option<RequestId>,
+        error: Option<DialError>,
     ) {
         let id = DialId(self.dials.number());
+        let help = if self.punches && expected.is_some() { Help::Possible } else { Help::Over };
         let dial = Dial {
             expected,
             untried,
@@ -158,7 +208,8 @@ impl Sessions {
             waiters: waiter.into_iter().collect(),
             refused: false,
             replace: false,
-            error: None,
+            help,
+            error,
         };
         self.dials.all.insert(id, dial);
         self.dials.queue.push_back(id);
@@ -170,12 +221,13 @@ impl Sessions {
             && let Some(id) = self.dials.queue.pop_front()
         {
             self.timers.set(Timer::Dial(id), now + self.config.dial_deadline);
+            self.plan_help(now, id);
             self.try_next(now, id);
         }
     }
 
     /// Dials the next address, and plans the one after it.
-    fn try_next(&mut self, now: Tick, id: DialId) {
+    pub(super) fn try_next(&mut self, now: Tick, id: DialId) {
         let attempt = AttemptId(self.dials.number());
         let Some(dial) = self.dials.all.get_mut(&id) else { return };
         let Some(address) = dial.untried.pop_front() else { return };
@@ -273,8 +325,10 @@ impl Sessions {
         if !dial.untried.is_empty() {
             self.try_next(now, id);
         } else if dial.trying.is_empty() {
-            let error = dial.error.take().unwrap_or(DialError::Timeout);
-            self.fail_dial(now, id, &error);
+            let error = dial.error.clone().unwrap_or(DialError::Timeout);
+            if !self.awaits_help(id, &error) {
+                self.fail_dial(now, id, &error);
+            }
         }
     }
 
@@ -371,11 +425,16 @@ impl Sessions {
     /// Removes a dial, giving back who waits for it.
     fn end_dial(&mut self, id: DialId) -> Vec<RequestId> {
         self.abort_attempts(id);
-        for timer in [Timer::Stagger(id), Timer::Dial(id), Timer::Duplicate(id)] {
+        let timers = [Timer::Stagger(id), Timer::Punch(id), Timer::Dial(id), Timer::Duplicate(id)];
+        for timer in timers {
             self.timers.cancel(timer);
         }
         self.dials.queue.retain(|queued| *queued != id);
-        self.dials.all.remove(&id).map(|dial| dial.waiters).unwrap_or_default()
+        let Some(dial) = self.dials.all.remove(&id) else { return Vec::new() };
+        if let (Help::Asked, Some(peer)) = (dial.help, dial.expected) {
+            self.output(Output::PunchOver(peer));
+        }
+        dial.waiters
     }
 
     pub(super) fn stop_dials(&mut self) {

@@ -52,6 +52,15 @@ impl Bench {
         Self { machine, now: Tick::ZERO, next: 0 }
     }
 
+    /// With others who may help with dials.
+    fn helped(helped: bool) -> Self {
+        let mut bench = Self::new();
+        if helped {
+            bench.machine = bench.machine.with_punches();
+        }
+        bench
+    }
+
     fn number(&mut self) -> u64 {
         self.next += 1;
         self.next

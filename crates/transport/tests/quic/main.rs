@@ -4,6 +4,7 @@
 mod first_flight;
 mod handshake;
 mod lifetime;
+mod paths;
 mod refusals;
 mod strangers;
 mod streams;

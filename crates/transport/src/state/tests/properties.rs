@@ -18,6 +18,10 @@ enum Step {
     Close(usize, u8),
     Disconnect(u8),
     Pass(u64),
+    /// What others' help with a dial came to.
+    Punched(u8, Option<u8>),
+    /// A peer is to be reached of which no address is known.
+    Find(u8),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -33,6 +37,8 @@ fn step() -> impl Strategy<Value = Step> {
         (any::<usize>(), 0_u8..10).prop_map(|(n, why)| Step::Close(n, why)),
         peer.prop_map(Step::Disconnect),
         (0_u64..4000).prop_map(Step::Pass),
+        (0_u8..4, any::<Option<u8>>()).prop_map(|(n, at)| Step::Punched(n, at)),
+        (0_u8..4).prop_map(Step::Find),
     ]
 }
 
@@ -48,6 +54,7 @@ struct Model {
     up: BTreeMap<MachineId, LinkId>,
     trying: BTreeSet<AttemptId>,
     waiting: BTreeSet<RequestId>,
+    helped: BTreeSet<MachineId>,
     generation: u64,
 }
 
@@ -77,6 +84,8 @@ impl Model {
             Output::Failed { request, .. } => {
                 assert!(self.waiting.remove(request), "answered once");
             }
+            Output::Punch(peer) => assert!(self.helped.insert(*peer), "once a dial"),
+            Output::PunchOver(peer) => assert!(self.helped.remove(peer)),
         }
     }
 }
@@ -137,6 +146,17 @@ fn take(bench: &mut Bench, model: &mut Model, step: Step) {
             return;
         }
         Step::Disconnect(n) => Input::Disconnect(peer(n), CloseCode::Disconnected),
+        Step::Punched(n, at) => {
+            if !model.helped.remove(&peer(n)) {
+                return;
+            }
+            Input::Punched { peer: peer(n), found: at.map(|at| address(at.into())) }
+        }
+        Step::Find(n) => {
+            let request = RequestId(bench.number());
+            model.waiting.insert(request);
+            Input::Connect { request, to: known(peer(n), &[]) }
+        }
         Step::Pass(ms) => {
             let outputs = bench.pass(Duration::from_millis(ms));
             return outputs.iter().for_each(|output| model.see(output));
@@ -147,8 +167,8 @@ fn take(bench: &mut Bench, model: &mut Model, step: Step) {
 
 proptest! {
     #[test]
-    fn promises_hold(steps in prop::collection::vec(step(), 0..200)) {
-        let (mut bench, mut model) = (Bench::new(), Model::default());
+    fn promises_hold(steps in prop::collection::vec(step(), 0..200), helped: bool) {
+        let (mut bench, mut model) = (Bench::helped(helped), Model::default());
         for step in steps {
             take(&mut bench, &mut model, step);
             let up = bench.machine.sessions.iter().map(|(peer, session)| (*peer, session.link));
@@ -158,11 +178,12 @@ proptest! {
         bench.give(Input::Shutdown).iter().for_each(|output| model.see(output));
         prop_assert!(model.up.is_empty() && model.open.is_empty());
         prop_assert!(model.waiting.is_empty(), "everybody was answered");
+        prop_assert!(model.helped.is_empty(), "nobody is asked for ever");
     }
 
     #[test]
-    fn everybody_is_answered_in_time(steps in prop::collection::vec(step(), 0..100)) {
-        let (mut bench, mut model) = (Bench::new(), Model::default());
+    fn everybody_is_answered_in_time(steps in prop::collection::vec(step(), 0..100), helped: bool) {
+        let (mut bench, mut model) = (Bench::helped(helped), Model::default());
         for step in steps {
             take(&mut bench, &mut model, step);
         }

@@ -1,0 +1,301 @@
+//! Keeping sessions on a path that works.
+//!
+//! A session that sends and hears nothing has perhaps lost its path, not its peer. Then each end asks by
+//! probes: the end that dialled, at the peer's other addresses; the other end, where the dialler is, so that
+//! the dialler learns where the peer's packets come from now. The first answer decides.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::sync::mpsc;
+use x0x_core::{Machine, SeededRng, Tick, dialable};
+
+use super::{Actor, Context};
+use crate::{
+    link::Link,
+    metrics::TransportMetrics,
+    punch,
+    sock::{
+        FlowId, ProbeIn, Prober,
+        prober::{Input, Output, Validated},
+        table::MAX_SOURCES,
+    },
+    state::LinkId,
+    wire::ControlOut,
+};
+
+/// Probe packets that wait for the actor, besides those that wait in the engine.
+pub(super) const MAX_WAITING: usize = 16;
+/// The nonce of the ping that moves a session: nobody waits for its answer.
+const MOVING: u64 = u64::MAX;
+
+/// Packets between two checks of a link that is in use, as in a transfer: it does not fall silent by itself.
+const BUSY: u64 = 16;
+
+/// What the packets of a link tell of its path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// Nothing.
+    Well,
+    /// It was busy and fell silent, without anything of this end being on its way: this end's translator may
+    /// have forgotten it, which this end finds out by sending.
+    Fell,
+    /// What this end sends is not answered.
+    Silent,
+}
+
+/// Tells a silent link from one at rest.
+#[derive(Debug, Default)]
+struct Silence {
+    sent: u64,
+    received: u64,
+    busy: bool,
+    /// When it was noticed that something was sent and nothing came, or was last asked.
+    since: Option<Tick>,
+    /// How often was asked without hearing anything.
+    asked: u32,
+}
+
+impl Silence {
+    /// Judges a link that sends without hearing anything for `limit`; again after twice as long, for the
+    /// peer may be gone.
+    fn check(&mut self, now: Tick, sent: u64, received: u64, limit: Duration) -> Verdict {
+        let new = received.saturating_sub(self.received);
+        if new > 0 {
+            *self = Self { sent, received, busy: new >= BUSY, since: None, asked: 0 };
+            return Verdict::Well;
+        }
+        if std::mem::take(&mut self.busy) {
+            return Verdict::Fell;
+        }
+        match self.since {
+            None => {
+                self.since = (sent != self.sent).then_some(now);
+                Verdict::Well
+            }
+            Some(since) if now.since(since) >= limit * (1 << self.asked.min(4)) => {
+                self.since = Some(now);
+                self.asked += 1;
+                Verdict::Silent
+            }
+            Some(_) => Verdict::Well,
+        }
+    }
+
+    /// The path works, as a probe showed.
+    fn works(&mut self, sent: u64) {
+        self.sent = sent;
+        self.since = None;
+        self.asked = 0;
+    }
+}
+
+#[derive(Debug)]
+struct Watched {
+    flow: FlowId,
+    silence: Silence,
+    /// Nothing came since the latest questions went out.
+    asking: bool,
+}
+
+/// The flows of probes of all sessions. At most one for each session.
+#[derive(Debug)]
+pub(super) struct LinkPaths {
+    prober: Prober,
+    watched: BTreeMap<LinkId, Watched>,
+    flows: BTreeMap<FlowId, LinkId>,
+    check_at: Tick,
+}
+
+impl LinkPaths {
+    pub(super) fn new(rng: SeededRng, metrics: &TransportMetrics) -> Self {
+        Self {
+            prober: Prober::new(rng, metrics.probes.clone()),
+            watched: BTreeMap::new(),
+            flows: BTreeMap::new(),
+            check_at: Tick::ZERO,
+        }
+    }
+
+    pub(super) fn next(&self) -> Option<Tick> {
+        let check = (!self.watched.is_empty()).then_some(self.check_at);
+        self.prober.poll_timeout().into_iter().chain(check).min()
+    }
+
+    /// Tells the prober something of a flow that is no link's.
+    pub(super) fn probe(&mut self, now: Tick, input: Input) {
+        self.prober.handle(now, input);
+    }
+}
+
+/// Hands the engine's probes to the actor.
+pub(super) async fn forward_probes(
+    context: Arc<Context>,
+    probes: mpsc::Sender<(SocketAddr, ProbeIn)>,
+) {
+    let forward = async {
+        while let Some(probe) = context.engine.next_probe().await {
+            if probes.send(probe).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = context.closing.cancelled() => {}
+        () = forward => {}
+    }
+}
+
+impl Actor {
+    /// Begins to watch the path of a link that became a session.
+    pub(super) fn watch_path(&mut self, id: LinkId, link: &dyn Link) {
+        let Some(keys) = link.flow_keys() else { return };
+        let flow = keys.flow();
+        self.paths.prober.handle(self.now(), Input::Open(keys));
+        let watched = Watched { flow, silence: Silence::default(), asking: false };
+        self.paths.watched.insert(id, watched);
+        self.paths.flows.insert(flow, id);
+    }
+
+    pub(super) fn unwatch_path(&mut self, id: LinkId) {
+        if let Some(watched) = self.paths.watched.remove(&id) {
+            self.paths.flows.remove(&watched.flow);
+            self.paths.prober.handle(self.now(), Input::Close(watched.flow));
+        }
+    }
+
+    pub(super) fn on_probe(&mut self, from: SocketAddr, packet: ProbeIn) {
+        self.paths.prober.handle(self.now(), Input::Received { from, packet });
+        self.carry_probes();
+    }
+
+    pub(super) fn on_path_timeout(&mut self, now: Tick) {
+        self.paths.prober.handle_timeout(now);
+        if now >= self.paths.check_at {
+            self.paths.check_at = now + self.context.config.path_check_interval;
+            self.check_paths(now);
+        }
+        self.carry_probes();
+    }
+
+    fn check_paths(&mut self, now: Tick) {
+        let limit = self.context.config.path_silence;
+        let (mut questions, mut pings) = (Vec::new(), Vec::new());
+        for (id, watched) in &mut self.paths.watched {
+            let Some(handle) = self.links.get(id) else { continue };
+            let (Some(sent), Some(received)) = (handle.link.sent(), handle.link.received()) else {
+                continue;
+            };
+            let heard = received != watched.silence.received;
+            watched.asking &= !heard;
+            let dialled = handle.session.as_ref().is_some_and(|session| session.is_dialled());
+            match watched.silence.check(now, sent, received, limit) {
+                Verdict::Well => {}
+                // The peer follows any packet of a dialler by itself.
+                Verdict::Fell if dialled => pings.push(*id),
+                Verdict::Fell => questions.push((*id, watched.flow)),
+                Verdict::Silent => {
+                    watched.asking = true;
+                    self.context.metrics.paths_silent.inc();
+                    questions.push((*id, watched.flow));
+                }
+            }
+        }
+        for id in pings {
+            self.send_control(id, &ControlOut::Ping(MOVING));
+        }
+        for (id, flow) in questions {
+            for address in self.places(id) {
+                self.paths.prober.handle(now, Input::Probe { flow, address });
+            }
+        }
+    }
+
+    /// Where the peer of a session may be: where it was last, and for the end that dialled, where it says
+    /// that it listens. What it may not name was sorted out at the hello.
+    fn places(&self, id: LinkId) -> BTreeSet<SocketAddr> {
+        let Some(handle) = self.links.get(&id) else { return BTreeSet::new() };
+        let here = self.context.engine.local_addresses();
+        let mut places = BTreeSet::from([handle.link.remote_address()]);
+        if let Some(session) = handle.session.as_ref().filter(|session| session.is_dialled()) {
+            let listens = session.listen_addresses().iter().copied().filter_map(dialable);
+            places.extend(listens.filter(|address| !here.contains(address)).take(MAX_SOURCES - 1));
+        }
+        places
+    }
+
+    pub(super) fn carry_probes(&mut self) {
+        while let Some(output) = self.paths.prober.poll_output() {
+            match output {
+                Output::Send { to, packet } => self.context.engine.send_probe(to, &packet),
+                Output::Validated(path) => self.on_path(&path),
+                Output::Failed { .. } => {}
+            }
+        }
+    }
+
+    /// The peer answers at an address. A link that the peer dialled follows it without us.
+    fn on_path(&mut self, path: &Validated) {
+        let Some(id) = self.paths.flows.get(&path.flow).copied() else {
+            return self.on_punched_path(path);
+        };
+        let Some(watched) = self.paths.watched.get_mut(&id) else { return };
+        let Some(handle) = self.links.get(&id) else { return };
+        if path.asked && path.address == handle.link.remote_address() {
+            watched.silence.works(handle.link.sent().unwrap_or(0));
+        }
+        // The other end asks when it does not hear us: it follows that we do not reach it where we think.
+        let wanted = !path.asked || watched.asking;
+        if !handle.link.add_path(path.address) || !wanted {
+            return;
+        }
+        watched.asking = false;
+        let moves = handle.link.remote_address() != path.address;
+        if moves && handle.link.use_path(path.address) {
+            self.context.metrics.paths_changed.inc();
+            tracing::debug!(link = id.0, to = %path.address, "session moved");
+        }
+        // What was lost is sent again at once, and the peer sees the path in use.
+        self.send_control(id, &ControlOut::Ping(MOVING));
+    }
+}
+
+impl Actor {
+    /// An agreement to send at once has come to something.
+    fn on_punched_path(&mut self, path: &Validated) {
+        let found = punch::Input::Validated { flow: path.flow, address: path.address };
+        self.punches.handle(self.now(), found);
+        self.carry_punches();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_is_sending_without_hearing() {
+        let limit = Duration::from_secs(1);
+        let at = |secs: u64| Tick::from_millis(secs * 1000);
+        let mut silence = Silence::default();
+        let mut check = |now, sent, received| silence.check(at(now), sent, received, limit);
+        assert_eq!(check(0, 5, 5), Verdict::Well, "just begun");
+        assert_eq!(check(60, 5, 5), Verdict::Well, "at rest");
+        assert_eq!(check(61, 6, 5), Verdict::Well);
+        assert_eq!(check(62, 6, 5), Verdict::Silent);
+        assert_eq!(check(63, 9, 5), Verdict::Well);
+        assert_eq!(check(64, 9, 5), Verdict::Silent, "and again, more seldom");
+        assert_eq!(check(65, 9, 6), Verdict::Well, "it answers");
+        assert_eq!(check(66, 20, 6 + BUSY), Verdict::Well);
+        assert_eq!(check(67, 20, 6 + BUSY), Verdict::Fell, "in the middle of something");
+        assert_eq!(check(68, 20, 6 + BUSY), Verdict::Well, "once");
+        assert_eq!(check(69, 21, 6 + BUSY), Verdict::Well);
+        silence.works(21);
+        assert_eq!(silence.check(at(99), 21, 6 + BUSY, limit), Verdict::Well, "a probe came back");
+    }
+}

@@ -1,0 +1,117 @@
+//! Carries agreements to send at once: between sessions, probes and dials.
+
+use std::time::Duration;
+
+use x0x_core::{Machine, MachineId, Tick, TokenBucket};
+
+use super::Actor;
+use crate::{
+    own::OwnAddresses,
+    punch::{Input, MAX_HELPERS, Output, Place, Received},
+    sock::prober,
+    state::{self, LinkId},
+    table::Session,
+    wire::{ControlOut, Punch},
+};
+
+/// Steps of agreements that one peer may send at once, and the time in which another is earned. An honest one
+/// needs four for each agreement.
+const STEPS_BURST: u32 = 64;
+const STEPS_REFILL: Duration = Duration::from_millis(100);
+
+/// How many steps a peer may send.
+pub(super) const fn rate(now: Tick) -> TokenBucket {
+    TokenBucket::new(STEPS_BURST, STEPS_REFILL, now)
+}
+
+fn place(session: &Session) -> Place {
+    let observed = session.report().map(|report| report.observed);
+    let link = &session.link;
+    Place::new(session.peer, link.remote_address(), observed, link.rtt())
+}
+
+/// What nobody can guess.
+fn secret<const N: usize>() -> [u8; N] {
+    let mut secret = [0; N];
+    getrandom::fill(&mut secret).expect("the operating system has randomness");
+    secret
+}
+
+impl Actor {
+    /// Where this machine may be, for others to try.
+    fn own_candidates(&self) -> Vec<std::net::SocketAddr> {
+        let local = self.context.engine.local_addresses();
+        OwnAddresses::new(local, &self.context.reach()).all().collect()
+    }
+
+    /// A dial needs help.
+    pub(super) fn punch(&mut self, peer: MachineId) {
+        let mut helpers: Vec<(Duration, MachineId)> = self
+            .context
+            .table
+            .all()
+            .iter()
+            .map(|session| (session.link.rtt(), session.peer))
+            .collect();
+        helpers.sort_unstable();
+        let helpers = helpers.into_iter().map(|(_, peer)| peer).take(MAX_HELPERS + 1).collect();
+        let (fresh, own) = ((secret(), secret()), self.own_candidates());
+        self.punches.handle(self.now(), Input::Want { peer, fresh, helpers, own });
+        self.carry_punches();
+    }
+
+    /// The dial needs no help any more.
+    pub(super) fn punch_over(&mut self, peer: MachineId) {
+        self.punches.handle(self.now(), Input::Unwanted(peer));
+    }
+
+    pub(super) fn on_punch(&mut self, link: LinkId, punch: Punch) {
+        let now = self.now();
+        let Some(handle) = self.links.get_mut(&link) else { return };
+        if !handle.punches.take(now) {
+            return self.context.metrics.punches.dropped.inc();
+        }
+        let Some(from) = handle.session.as_ref().map(|session| place(session)) else { return };
+        let named = match &punch {
+            Punch::Ask(offer) | Punch::Forward(offer) | Punch::Accept(offer) => offer.peer,
+            Punch::Refuse { peer, .. } => *peer,
+        };
+        let peer = self.context.table.get(&named).map(|session| place(&session));
+        let willing = !self.context.policy.refuses(&named);
+        let own = self.own_candidates();
+        let received = Received::new(from, punch, peer, willing, own, secret());
+        self.punches.handle(now, Input::Received(Box::new(received)));
+        self.carry_punches();
+    }
+
+    pub(super) fn on_punch_timeout(&mut self) {
+        self.punches.handle_timeout(self.now());
+        self.carry_punches();
+    }
+
+    pub(super) fn carry_punches(&mut self) {
+        let now = self.now();
+        while let Some(output) = self.punches.poll_output() {
+            match output {
+                Output::Send { to, punch } => self.send_punch(to, punch),
+                Output::Open(keys) => self.paths.probe(now, prober::Input::Open(keys)),
+                Output::Close(flow) => self.paths.probe(now, prober::Input::Close(flow)),
+                Output::Probe { flow, address } => {
+                    self.paths.probe(now, prober::Input::Probe { flow, address });
+                }
+                Output::Over { peer, found } => {
+                    self.handle(state::Input::Punched { peer, found });
+                }
+            }
+        }
+        self.carry_probes();
+    }
+
+    fn send_punch(&self, to: MachineId, punch: Punch) {
+        let message = ControlOut::Punch(punch).encode();
+        let queued = self.context.table.with(&to, |session| session.control(message));
+        if queued != Some(true) {
+            self.context.metrics.control_replies_dropped.inc();
+        }
+    }
+}

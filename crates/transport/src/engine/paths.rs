@@ -1,0 +1,226 @@
+//! Between quinn and the socket: virtual addresses become real ones and back, probes are taken out.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use quinn::udp::RecvMeta;
+use tokio::sync::mpsc;
+use x0x_core::Clock;
+
+use super::{ids::ConnectionIds, metrics::QuicMetrics};
+use crate::sock::{
+    PROBE_LEN, PathTable, ProbeIn,
+    table::{is_virtual, plain},
+};
+
+/// Probe packets that wait for the prober; more are lost.
+pub(super) const MAX_PROBES: usize = 256;
+
+/// The paths of all links of an engine. Shared by its socket, its dials and its links.
+#[derive(Debug)]
+pub(super) struct Paths {
+    table: Mutex<PathTable>,
+    ids: ConnectionIds,
+    clock: Arc<dyn Clock>,
+    /// Whether the socket is of the IPv6 family, and so has IPv4 addresses in mapped form.
+    v6: bool,
+    probes: mpsc::Sender<(SocketAddr, ProbeIn)>,
+    metrics: Arc<QuicMetrics>,
+}
+
+impl Paths {
+    pub(super) fn new(
+        ids: ConnectionIds,
+        clock: Arc<dyn Clock>,
+        v6: bool,
+        probes: mpsc::Sender<(SocketAddr, ProbeIn)>,
+        metrics: Arc<QuicMetrics>,
+    ) -> Self {
+        Self { table: Mutex::default(), ids, clock, v6, probes, metrics }
+    }
+
+    fn table(&self) -> MutexGuard<'_, PathTable> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A virtual address for a dial; `None` when too many are in use.
+    pub(super) fn dial(self: &Arc<Self>, real: SocketAddr) -> Option<PathUse> {
+        let name = self.table().dial(self.clock.now(), real)?;
+        Some(PathUse { paths: self.clone(), name, dialled: plain(real) })
+    }
+
+    /// Whether the socket can send to an address at all.
+    pub(super) const fn carries(&self, address: SocketAddr) -> bool {
+        self.v6 || address.is_ipv4()
+    }
+
+    /// An address as the socket has it.
+    pub(super) fn form(&self, address: SocketAddr) -> SocketAddr {
+        match address {
+            SocketAddr::V4(v4) if self.v6 => {
+                SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port())
+            }
+            other => other,
+        }
+    }
+
+    /// Where a packet really goes; `None` when its path is over.
+    pub(super) fn outgoing(&self, to: SocketAddr) -> Option<SocketAddr> {
+        if !is_virtual(to) {
+            return Some(to);
+        }
+        let real = self.table().active(to);
+        if real.is_none() {
+            self.metrics.udp_pathless.inc();
+        }
+        real.map(|real| self.form(real))
+    }
+
+    /// Makes of what was received what quinn shall see.
+    pub(super) fn incoming(&self, buffer: &mut [u8], meta: &mut RecvMeta) {
+        if is_virtual(meta.addr) {
+            self.metrics.udp_forged_source.inc();
+            meta.len = 0;
+        }
+        self.take_probes(buffer, meta);
+        if meta.len == 0 {
+            return;
+        }
+        let name = self.table().incoming(self.clock.now(), meta.addr);
+        if let Some(name) = name
+            && !self.ids.is_for_acceptor(&buffer[..meta.len])
+        {
+            meta.addr = self.form(name);
+        }
+    }
+
+    /// Takes probes out of a buffer, which may hold many datagrams of one size.
+    fn take_probes(&self, buffer: &mut [u8], meta: &mut RecvMeta) {
+        // The kernel joins datagrams of one size, but for the last.
+        let stride = meta.stride.max(1);
+        let mut at = 0;
+        while at < meta.len {
+            let end = (at + stride).min(meta.len);
+            // QUIC packets, which are nearly all, are known by their first byte.
+            let probe = (buffer[at] & 0xc0 == 0 && end - at == PROBE_LEN)
+                .then(|| ProbeIn::decode(&buffer[at..end]))
+                .flatten();
+            match probe {
+                Some(probe) => {
+                    if self.probes.try_send((plain(meta.addr), probe)).is_err() {
+                        self.metrics.probes_dropped.inc();
+                    }
+                    buffer.copy_within(end..meta.len, at);
+                    meta.len -= end - at;
+                }
+                None => at = end,
+            }
+        }
+    }
+}
+
+/// A virtual address that a dial, and the link that comes of it, uses.
+#[derive(Debug)]
+pub(super) struct PathUse {
+    paths: Arc<Paths>,
+    name: SocketAddr,
+    dialled: SocketAddr,
+}
+
+impl PathUse {
+    /// The virtual address.
+    pub(super) const fn name(&self) -> SocketAddr {
+        self.name
+    }
+
+    /// The real one now.
+    pub(super) fn active(&self) -> SocketAddr {
+        self.paths.table().active(self.name).unwrap_or(self.dialled)
+    }
+
+    /// Takes packets from a further real address, too.
+    pub(super) fn add(&self, real: SocketAddr) -> bool {
+        self.paths.carries(real) && self.paths.table().add(self.paths.clock.now(), self.name, real)
+    }
+
+    /// Sends to another of the real addresses from now on.
+    pub(super) fn activate(&self, real: SocketAddr) -> bool {
+        let done = self.paths.table().activate(self.name, real);
+        if done {
+            self.paths.metrics.paths_switched.inc();
+        }
+        done
+    }
+}
+
+impl Drop for PathUse {
+    fn drop(&mut self) {
+        self.paths.table().release(self.paths.clock.now(), self.name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use x0x_core::{ManualClock, WallTime};
+
+    use super::*;
+    use crate::sock::packet::{FLOW_SECRET_LEN, FlowKeys, Probe, Step};
+
+    fn paths(v6: bool) -> (Arc<Paths>, mpsc::Receiver<(SocketAddr, ProbeIn)>) {
+        let (sender, probes) = mpsc::channel(MAX_PROBES);
+        let clock = Arc::new(ManualClock::new(WallTime::default()));
+        let paths = Paths::new(ConnectionIds::default(), clock, v6, sender, Arc::default());
+        (Arc::new(paths), probes)
+    }
+
+    fn meta(from: &str, len: usize, stride: usize) -> RecvMeta {
+        let addr = from.parse().expect("an address");
+        RecvMeta { addr, len, stride, ecn: None, dst_ip: None }
+    }
+
+    fn probe() -> [u8; PROBE_LEN] {
+        let keys = FlowKeys::new(&[7; FLOW_SECRET_LEN], true);
+        Probe::new(Step::Probe, 0, 1, "192.0.2.1:9".parse().expect("an address")).encode(&keys)
+    }
+
+    #[test]
+    fn probes_are_taken_out_from_among_quic_packets() {
+        let quic = [0x40; PROBE_LEN];
+        let (paths, mut probes) = paths(true);
+        let mut buffer = [&probe()[..], &quic, &probe(), &quic[..40]].concat();
+        let mut meta = meta("[::ffff:192.0.2.9]:7", buffer.len(), PROBE_LEN);
+        paths.incoming(&mut buffer, &mut meta);
+        assert_eq!(&buffer[..meta.len], &[0x40; PROBE_LEN + 40]);
+        for _ in 0..2 {
+            let (from, _) = probes.try_recv().expect("a probe");
+            assert_eq!(from.to_string(), "192.0.2.9:7");
+        }
+        assert!(probes.try_recv().is_err());
+        for _ in 0..MAX_PROBES + 5 {
+            let mut meta = self::meta("192.0.2.9:7", PROBE_LEN, PROBE_LEN);
+            paths.incoming(&mut probe(), &mut meta);
+            assert_eq!(meta.len, 0);
+        }
+        assert_eq!(paths.metrics.probes_dropped.value(), 5);
+    }
+
+    #[test]
+    fn addresses_are_translated_in_the_form_of_the_socket() {
+        for (v6, form) in [(false, "192.0.2.9:7"), (true, "[::ffff:192.0.2.9]:7")] {
+            let (paths, _probes) = paths(v6);
+            let used = paths.dial("192.0.2.9:7".parse().expect("an address")).expect("room");
+            let real = paths.outgoing(paths.form(used.name())).expect("a path");
+            assert_eq!(real.to_string(), form);
+            let mut meta = meta(form, 40, 40);
+            paths.incoming(&mut [0x40; 40], &mut meta);
+            assert_eq!(meta.addr, paths.form(used.name()));
+            let mut forged = self::meta("240.0.0.9:1", 40, 40);
+            paths.incoming(&mut [0x40; 40], &mut forged);
+            assert_eq!(forged.len, 0);
+            assert_eq!(paths.outgoing("240.0.1.1:1".parse().expect("an address")), None);
+            assert_eq!(paths.metrics.udp_pathless.value(), 1);
+        }
+    }
+}

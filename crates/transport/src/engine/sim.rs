@@ -1,0 +1,187 @@
+//! Engines over a simulated internet: quinn is real, its packets pass a [`World`] of translators, and time is
+//! tokio's, so that a paused clock makes it virtual.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    io::{self, IoSliceMut},
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
+};
+
+use quinn::{
+    AsyncUdpSocket, UdpPoller,
+    udp::{RecvMeta, Transmit},
+};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, Sleep, sleep_until},
+};
+use x0x_core::{Clock, Tick};
+
+use super::{BindError, QuicConfig, QuicEngine, QuicMetrics};
+use crate::testing::nat::World;
+
+/// Packets that wait for a host; more are lost.
+const MAX_QUEUED: usize = 4096;
+
+#[derive(Debug)]
+struct Packet {
+    at: Instant,
+    from: SocketAddr,
+    bytes: Vec<u8>,
+}
+
+struct Inner {
+    world: World,
+    inboxes: BTreeMap<SocketAddr, mpsc::Sender<Packet>>,
+}
+
+/// A [`World`] with engines in it. Clones share it.
+#[derive(Clone)]
+pub struct SimNet {
+    inner: Arc<Mutex<Inner>>,
+    start: Instant,
+}
+
+impl fmt::Debug for SimNet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimNet").finish_non_exhaustive()
+    }
+}
+
+impl SimNet {
+    /// A world in which time begins now.
+    #[must_use]
+    pub fn new(world: World) -> Self {
+        let inner = Inner { world, inboxes: BTreeMap::new() };
+        Self { inner: Arc::new(Mutex::new(inner)), start: Instant::now() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at, or changes, the world.
+    pub fn with<T>(&self, change: impl FnOnce(&mut World) -> T) -> T {
+        change(&mut self.lock().world)
+    }
+
+    fn now(&self) -> Tick {
+        Tick::ZERO + self.start.elapsed()
+    }
+
+    /// Sends a datagram as a host may, whatever its engine does: for hostile tests.
+    pub fn inject(&self, host: SocketAddr, to: SocketAddr, datagram: &[u8]) {
+        let now = self.now();
+        let mut inner = self.lock();
+        let Some(delivery) = inner.world.send(now, host, to) else { return };
+        if let Some(inbox) = inner.inboxes.get(&delivery.to) {
+            let at = Instant::now() + delivery.delay;
+            // A full queue loses packets, as routers do.
+            let _ = inbox.try_send(Packet { at, from: delivery.from, bytes: datagram.to_vec() });
+        }
+    }
+
+    /// The engine of a host of the world; `config.bind` is its address there.
+    ///
+    /// # Errors
+    /// [`BindError`].
+    pub fn engine(&self, config: QuicConfig) -> Result<QuicEngine, BindError> {
+        let local = config.bind;
+        let (sender, queue) = mpsc::channel(MAX_QUEUED);
+        self.lock().inboxes.insert(local, sender);
+        let inbox = Mutex::new(Inbox { queue, head: None });
+        let socket = SimSocket { net: self.clone(), local, inbox };
+        QuicEngine::with_socket(config, Arc::new(socket), Arc::new(QuicMetrics::default()))
+    }
+}
+
+impl Clock for SimNet {
+    fn now(&self) -> Tick {
+        self.now()
+    }
+
+    fn wall(&self) -> x0x_core::WallTime {
+        crate::testing::EPOCH + self.start.elapsed()
+    }
+}
+
+struct Inbox {
+    queue: mpsc::Receiver<Packet>,
+    /// The next packet, until its time has come.
+    head: Option<(Packet, Pin<Box<Sleep>>)>,
+}
+
+/// A host's socket.
+struct SimSocket {
+    net: SimNet,
+    local: SocketAddr,
+    inbox: Mutex<Inbox>,
+}
+
+impl fmt::Debug for SimSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimSocket").field("local", &self.local).finish_non_exhaustive()
+    }
+}
+
+/// There is always room.
+#[derive(Debug)]
+struct Writable;
+
+impl UdpPoller for Writable {
+    fn poll_writable(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncUdpSocket for SimSocket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Box::pin(Writable)
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let size = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
+        for datagram in transmit.contents.chunks(size) {
+            self.net.inject(self.local, transmit.destination, datagram);
+        }
+        Ok(())
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        if inbox.head.is_none() {
+            let Some(packet) = ready!(inbox.queue.poll_recv(cx)) else { return Poll::Pending };
+            let wait = Box::pin(sleep_until(packet.at));
+            inbox.head = Some((packet, wait));
+        }
+        if let Some((_, wait)) = &mut inbox.head {
+            ready!(wait.as_mut().poll(cx));
+        }
+        let (Some((packet, _)), Some(buffer), Some(meta)) =
+            (inbox.head.take(), bufs.first_mut(), meta.first_mut())
+        else {
+            return Poll::Pending;
+        };
+        let len = packet.bytes.len().min(buffer.len());
+        buffer[..len].copy_from_slice(&packet.bytes[..len]);
+        *meta = RecvMeta { addr: packet.from, len, stride: len, ecn: None, dst_ip: None };
+        Poll::Ready(Ok(1))
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.local)
+    }
+
+    fn may_fragment(&self) -> bool {
+        false
+    }
+}

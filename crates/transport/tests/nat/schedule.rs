@@ -1,0 +1,63 @@
+//! Whatever the paths do, a session loses nothing.
+
+use std::{ops::Range, time::Duration};
+
+use x0x_core::{PeerAddr, SeededRng};
+use x0x_transport::{Transport, testing::nat::NatKind};
+
+use crate::support::{Internet, within};
+
+/// Translators that forget, at either end and at both, and losses, while messages go both ways: every
+/// message arrives, in order, on the session that began.
+async fn schedules(seeds: Range<u64>) {
+    for seed in seeds {
+        println!("seed {seed}");
+        let mut rng = SeededRng::from_number(seed);
+        let internet = Internet::new(300 + seed);
+        let helper = internet.machine(1, None);
+        let kinds = [NatKind::FullCone, NatKind::AddressRestricted, NatKind::PortRestricted];
+        let nats = [(); 2].map(|()| internet.nat(kinds[rng.below(kinds.len())]));
+        let inside = rng.below(3);
+        // The dialler, the acceptor, or both are behind a translator; full cone where both ends move.
+        let behind = |end: usize| (inside == 2 || inside == end).then_some(nats[end]);
+        let mut a = internet.machine(2, behind(0));
+        let mut b = internet.machine(3, behind(1));
+        a.connect(&helper).await;
+        b.connect(&helper).await;
+        let before = within("connect", a.node.connect(PeerAddr::known(b.id, []))).await;
+        let before = before.expect("punched");
+        b.sees(&a).await;
+        for _ in 0..8 {
+            internet.net.with(|world| world.loss = rng.below(4) as f64 * 0.02);
+            let (count, back) = (10 + rng.below(80) as u32, 10 + rng.below(80) as u32);
+            a.talk(&mut b, count).await;
+            b.talk(&mut a, back).await;
+            // One end moves. If both did at once, neither would know where the other is.
+            let moves = nats[rng.below(2)];
+            let open = |world: &mut x0x_transport::testing::nat::World| {
+                world.set_kind(nats[0], NatKind::FullCone);
+                world.set_kind(nats[1], NatKind::FullCone);
+                world.rebind(moves);
+            };
+            internet.net.with(open);
+            if rng.chance(0.5) {
+                tokio::time::sleep(Duration::from_millis(rng.range(0, 20_000))).await;
+            }
+        }
+        a.talk(&mut b, 50).await;
+        b.talk(&mut a, 50).await;
+        let after = a.node.session(b.id).expect("still up");
+        assert_eq!(after.generation, before.generation, "seed {seed}");
+        tokio::join!(helper.node.shutdown(), a.node.shutdown(), b.node.shutdown());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_schedule_of_path_changes_loses_a_message() {
+    schedules(0..5).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nor_does_any_other() {
+    schedules(5..10).await;
+}

@@ -1,0 +1,93 @@
+//! Machines of a simulated internet.
+
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use x0x_core::{MachineId, PeerAddr, Protocol};
+use x0x_identity::testing::key;
+use x0x_transport::{
+    Inbound, InboundEvent, Node, SessionConfig, SessionInfo, Transport,
+    quic::{QuicConfig, SimNet},
+    testing::{
+        eventually, hello,
+        nat::{NatId, NatKind, World},
+    },
+};
+
+pub(crate) struct Internet {
+    pub(crate) net: SimNet,
+}
+
+pub(crate) struct Machine {
+    pub(crate) node: Node,
+    /// Its own address, which others may not know or reach.
+    pub(crate) at: SocketAddr,
+    pub(crate) id: MachineId,
+    pub(crate) inbox: Inbound,
+}
+
+impl Internet {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { net: SimNet::new(World::new(seed)) }
+    }
+
+    pub(crate) fn nat(&self, kind: NatKind) -> NatId {
+        self.net.with(|world| world.nat(kind, None))
+    }
+
+    /// The `n`-th machine, somewhere.
+    pub(crate) fn machine(&self, n: u64, behind: Option<NatId>) -> Machine {
+        let at = self.net.with(|world| world.host(behind));
+        let config = QuicConfig::new(at, key(n));
+        let engine = self.net.engine(config).expect("a socket");
+        let clock = Arc::new(self.net.clone());
+        let node = Node::start(engine, SessionConfig::default(), hello(n, 0), clock);
+        let inbox = node.inbound(Protocol::Direct).expect("free");
+        Machine { node, at, id: key(n).public_key().machine_id(), inbox }
+    }
+}
+
+impl Machine {
+    pub(crate) fn to(&self) -> PeerAddr {
+        PeerAddr::known(self.id, [self.at])
+    }
+
+    pub(crate) async fn connect(&self, to: &Self) -> SessionInfo {
+        let session = within("connect", self.node.connect(to.to())).await.expect("connects");
+        to.sees(self).await;
+        session
+    }
+
+    /// Waits for this end of a session, and for what the peer says at its beginning.
+    pub(crate) async fn sees(&self, peer: &Self) {
+        let told = async || {
+            let session = self.node.session(peer.id);
+            session.is_some_and(|session| session.observed_address.is_some())
+        };
+        eventually("both ends have the session", told).await;
+    }
+
+    /// Sends messages, and makes sure that they arrive, in order.
+    pub(crate) async fn talk(&self, to: &mut Self, messages: u32) {
+        for n in 0..messages {
+            let message = Bytes::from([&n.to_be_bytes()[..], &[7; 3000]].concat());
+            within("send", self.node.send(to.id, Protocol::Direct, message)).await.expect("up");
+        }
+        let mut next = 0;
+        while next < messages {
+            if let InboundEvent::Message { peer, message } =
+                within("message", to.inbox.recv()).await.expect("the node is up")
+                && peer == self.id
+            {
+                assert_eq!(message[..4], next.to_be_bytes());
+                next += 1;
+            }
+        }
+    }
+}
+
+/// Waits, in virtual time, for what must come.
+pub(crate) async fn within<F: Future>(what: &str, future: F) -> F::Output {
+    let limit = Duration::from_secs(60);
+    tokio::time::timeout(limit, future).await.unwrap_or_else(|_| panic!("{what}: no end"))
+}
