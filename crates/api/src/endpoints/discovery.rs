@@ -34,7 +34,7 @@ pub(super) const TABLE: &[Endpoint] = &[
     .query(&[Parameter::new(
         "wait",
         "string",
-        "Search for an unknown agent first: `true` for 10 seconds, or how many seconds (at most 60).",
+        "Search for an unknown agent, and wait for it to show: `true` for 10 seconds, or how many seconds (at most 60).",
     )]),
     get(
         Operation::Reachability,
