@@ -224,6 +224,10 @@ fn keys_and_state_are_no_sources() {
     ] {
         assert!(store.source(&at(sent)).is_ok(), "{sent}");
     }
+    let above = DiskStore::new(at("data/transfers"), &folder).protecting([at("keys")]);
+    assert!(above.source(&at("keys/machine.key")).is_err(), "received into the folder above");
+    assert!(above.source(&at("elsewhere/second name")).is_err());
+    assert!(above.source(&at("keys-of-the-house")).is_ok());
     #[cfg(target_os = "linux")]
     for system in ["/proc/self/environ", "/proc/version", "/sys/kernel/uevent_seqnum"] {
         if Path::new(system).exists() {

@@ -9,7 +9,7 @@ use crate::frame::MAX_PARTIAL;
 /// Most live sessions. Each may pin several megabytes.
 pub const MAX_SESSIONS: usize = 256;
 /// Most dials in flight, each racing one peer's addresses.
-pub const MAX_DIALS: usize = 8;
+pub const MAX_DIALS: usize = 32;
 /// Most dials that wait for one of these.
 pub const MAX_QUEUED_DIALS: usize = 64;
 /// Most callers that share one dial.
@@ -18,8 +18,11 @@ pub const MAX_WAITERS: usize = 256;
 pub const MAX_PENDING_LINKS: usize = 256;
 /// Most of these from one peer. Both ends dial at most twice each, so an honest peer stays below.
 pub const MAX_PENDING_PER_PEER: usize = 8;
-/// Most of these from one network (/24 of IPv4, /56 of IPv6), unless it is this machine's own site.
+/// Most of these from one network (/24 of IPv4, /56 of IPv6); twice as many from one /48 of IPv6.
 pub const MAX_PENDING_PER_NETWORK: usize = 32;
+/// Most of these from one address of the link or site, where networks are not told apart, and most
+/// sessions opened from there: many machines may share it.
+pub const MAX_PER_HOST: usize = 64;
 /// Most failed addresses remembered; the one whose back-off ends first is forgotten.
 pub const MAX_BACKOFFS: usize = 4096;
 /// Most peers whose sessions are held; further ones may be closed like any other.
@@ -42,8 +45,9 @@ pub struct QueueCaps {
 pub struct SessionConfig {
     /// Most live sessions, at most [`MAX_SESSIONS`].
     pub max_sessions: usize,
-    /// Most of these that machines of one network (/24 of IPv4, /56 of IPv6) opened. Loopback, the
-    /// link and the site are exempt.
+    /// Most of these that machines of one network (/24 of IPv4, /56 of IPv6) opened; twice as many from
+    /// one /48 of IPv6, and [`MAX_PER_HOST`] from one address of the link or site. Loopback is exempt,
+    /// and so is who is held or was dialled by choice.
     pub max_sessions_per_network: usize,
     /// Most sessions that may lie idle: held by no layer, and without a message of any class but
     /// control for [`idle_after`](Self::idle_after). Beyond them those idle for longest are closed.

@@ -77,6 +77,8 @@ pub(crate) struct Context {
     /// waits.
     pub(crate) disconnects: StdMutex<Vec<(MachineId, CloseCode)>>,
     pub(crate) disconnect: tokio::sync::Notify,
+    /// A caller does not wait for its session any more.
+    pub(crate) gave_up: tokio::sync::Notify,
     /// The node is to end.
     pub(crate) stopping: CancellationToken,
     /// The sessions are over: nobody waits for consumers any more.
@@ -211,6 +213,7 @@ impl Actor {
                     Some(command) => self.on_command(command),
                     None => break,
                 },
+                () = context.gave_up.notified() => self.on_gave_up(),
                 Some(event) = events.recv() => self.on_event(event),
                 () = sleep(wait) => self.on_timeout(),
                 // Last, since anybody can send them.
@@ -240,9 +243,22 @@ impl Actor {
 
     fn on_command(&mut self, command: Command) {
         let Command::Connect { to, reply } = command;
+        if reply.is_closed() {
+            return;
+        }
         let request = RequestId(self.number());
         self.requests.insert(request, reply);
         self.handle(Input::Connect { request, to });
+    }
+
+    /// Ends what is done for callers that are gone.
+    fn on_gave_up(&mut self) {
+        let gone = |_: &RequestId, reply: &mut oneshot::Sender<_>| reply.is_closed();
+        let requests: Vec<RequestId> =
+            self.requests.extract_if(.., gone).map(|(request, _)| request).collect();
+        for request in requests {
+            self.handle(Input::GaveUp(request));
+        }
     }
 
     fn on_disconnects(&mut self) {
@@ -298,7 +314,7 @@ impl Actor {
     }
 
     fn handle(&mut self, input: Input) {
-        if self.machine.is_full() {
+        if self.machine.is_crowded() {
             self.report_usage();
         }
         self.machine.handle(self.now(), input);
@@ -365,7 +381,9 @@ impl Actor {
 
     fn add_link(&mut self, link: Box<dyn Link>) -> LinkUp {
         let id = LinkId(self.number());
-        let up = LinkUp { link: id, peer: link.peer(), address: link.remote_address() };
+        let (peer, address) = (link.peer(), link.remote_address());
+        let held = self.context.holds.contains(&peer);
+        let up = LinkUp { link: id, peer, address, held };
         let control = Arc::new(Outbox::new(self.context.config.queue(StreamClass::Control)));
         let (link, streams) = (Arc::from(link), [const { None }; 4]);
         let punches = punch::rate(self.now());

@@ -132,6 +132,7 @@ impl Node {
             policy,
             disconnects: Mutex::default(),
             disconnect: Notify::new(),
+            gave_up: Notify::new(),
             stopping: CancellationToken::new(),
             closing: CancellationToken::new(),
             closed: CancellationToken::new(),
@@ -205,6 +206,22 @@ impl Node {
     }
 }
 
+/// A caller of connect; the driver hears when it is dropped before its answer.
+struct Waiting<'a> {
+    result: oneshot::Receiver<Result<SessionInfo, DialError>>,
+    answered: bool,
+    context: &'a Context,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.result.close();
+            self.context.gave_up.notify_one();
+        }
+    }
+}
+
 fn check(protocol: Protocol, message: &Bytes) -> Result<(), SendError> {
     let (len, max) = (message.len(), protocol.class().max_message());
     if protocol == Protocol::Control {
@@ -240,7 +257,10 @@ impl Transport for Node {
             let (reply, result) = oneshot::channel();
             let command = Command::Connect { to, reply };
             self.commands.send(command).await.map_err(|_| DialError::Closed)?;
-            result.await.unwrap_or(Err(DialError::Closed))
+            let mut waiting = Waiting { result, answered: false, context: &self.context };
+            let result = (&mut waiting.result).await;
+            waiting.answered = true;
+            result.unwrap_or(Err(DialError::Closed))
         })
     }
 

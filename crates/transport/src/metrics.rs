@@ -79,6 +79,7 @@ metrics! {
         streams_unknown_class = "Streams of a class unknown to this build, dropped.",
         dials = "Addresses dialled.",
         dials_replacing = "Dials repeated to replace a session that the peer still holds.",
+        dials_given_up = "Dials ended because nobody waited for them any more.",
         dial_failures_timeout = "Connects without an answer in time.",
         dial_failures_misbehaved = "Connects to a peer that was refused.",
         dial_failures_closed = "Connects closed by the peer.",

@@ -68,6 +68,8 @@ pub struct LinkUp {
     pub peer: MachineId,
     /// The peer's address.
     pub address: SocketAddr,
+    /// Whether a layer above needs a session with the peer.
+    pub held: bool,
 }
 
 /// What the world tells [`Sessions`].
@@ -81,6 +83,8 @@ pub enum Input {
         /// With whom.
         to: PeerAddr,
     },
+    /// Who asked for a session does not wait for it any more.
+    GaveUp(RequestId),
     /// An attempt ended.
     Dialled {
         /// Which one.
@@ -138,7 +142,7 @@ pub enum Input {
 pub struct Usage {
     /// With whom.
     pub peer: MachineId,
-    /// When a message of a class other than control last went or came.
+    /// When a message of a class other than control last went, or was taken by its consumer.
     pub used: Tick,
     /// Whether a layer above needs it to stay.
     pub held: bool,
@@ -231,6 +235,9 @@ struct LinkState {
     peer: MachineId,
     address: SocketAddr,
     side: Side,
+    /// This machine wants the session; otherwise it is the peer's choice.
+    wanted: bool,
+    held: bool,
     phase: Phase,
 }
 
@@ -336,9 +343,10 @@ impl Sessions {
         self.outputs.push_back(output);
     }
 
-    fn add_link(&mut self, now: Tick, up: LinkUp, side: Side, replace: bool) {
-        let LinkUp { link, peer, address } = up;
-        self.links.insert(link, LinkState { peer, address, side, phase: Phase::Hello });
+    fn add_link(&mut self, now: Tick, up: LinkUp, side: Side, wanted: bool, replace: bool) {
+        let LinkUp { link, peer, address, held } = up;
+        let state = LinkState { peer, address, side, wanted, held, phase: Phase::Hello };
+        self.links.insert(link, state);
         self.timers.set(Timer::Link(link), now + self.config.hello_deadline);
         self.output(Output::SendHello { link, replace });
     }
@@ -421,7 +429,7 @@ impl Sessions {
     fn begin_session(&mut self, now: Tick, id: LinkId, number: u64, mut hello: Hello) {
         let Some(link) = self.links.get_mut(&id) else { return };
         link.phase = Phase::Session;
-        let (peer, side, address) = (link.peer, link.side, link.address);
+        let (peer, side, address, held) = (link.peer, link.side, link.address, link.held);
         let dialled = (side == Side::Dialer).then_some(address);
         let claimed = hello.listen_addresses.len();
         hello.listen_addresses.retain(|listens| may_name(address, *listens));
@@ -436,7 +444,7 @@ impl Sessions {
             contested: self.forget_reconnect(peer),
             listen_addresses,
             used: now,
-            held: false,
+            held,
         };
         self.sessions.insert(peer, session);
         self.metrics.sessions.set(self.sessions.len() as u64);
@@ -507,6 +515,7 @@ impl Machine for Sessions {
         }
         match input {
             Input::Connect { request, to } => self.on_connect(now, request, &to),
+            Input::GaveUp(request) => self.on_gave_up(now, request),
             Input::Dialled { attempt, result } => self.on_dialled(now, attempt, &result),
             Input::Accepted(up) => self.on_accepted(now, up),
             Input::Hello { link, hello } => self.on_hello(now, link, hello),

@@ -40,7 +40,8 @@ pub(crate) struct Session {
     observed: Mutex<Option<(u64, SocketAddr)>>,
     pings: Mutex<BTreeMap<u64, oneshot::Sender<()>>>,
     next_ping: AtomicU64,
-    /// When a message of a class other than control was last sent or received, in microseconds.
+    /// When a message of a class other than control was last sent, or taken by its consumer, in
+    /// microseconds. What the peer sends and nobody here wants is no use.
     used: AtomicU64,
     /// Fires after the session left the table.
     pub(crate) ended: CancellationToken,
@@ -96,7 +97,7 @@ impl Session {
         &self.listen_addresses
     }
 
-    /// Notes that a message of a class went or came.
+    /// Notes that a message of a class went, or was taken by its consumer.
     pub(crate) fn touch(&self, class: StreamClass, now: Tick) {
         if class != StreamClass::Control {
             self.used.fetch_max(now.as_micros(), Ordering::Relaxed);

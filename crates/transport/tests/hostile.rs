@@ -336,3 +336,24 @@ async fn a_flood_of_agreements_is_dropped_and_the_session_goes_on() {
     assert!(taken() < 200 && punches.answered.value() < 30, "{} taken", taken());
     assert_eq!(node.sessions().len(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_takes_keeps_no_session() {
+    let network = MemoryNetwork::new(7, LinkModel::default());
+    let mut config = SessionConfig::default();
+    config.idle_soft_cap = 0;
+    let engine = network.engine(machine(1), address(1));
+    let _node = Node::start(engine, config, hello(1, 0), Arc::new(TokioClock::new()));
+    let peer = Peer::session(&network).await;
+    let mut stream = open(&*peer.link, StreamClass::Gossip).await;
+    let chatter = async {
+        for _ in 0..120 {
+            write(&mut *stream, Protocol::Pubsub, Bytes::from_static(b"me")).await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    };
+    tokio::select! {
+        () = chatter => panic!("the session stays up"),
+        () = peer.is_closed_with(CloseCode::Disconnected) => {}
+    }
+}

@@ -52,10 +52,11 @@ impl Protected {
         }
         // A folder that is not there, or not to be seen, holds nothing that could be opened.
         let real = |path: &PathBuf| fs::canonicalize(path).ok();
-        if self.except.as_ref().and_then(real).is_some_and(|except| place.starts_with(except)) {
-            return Ok(Ok(()));
-        }
-        let is_own = self.paths.iter().filter_map(real).any(|own| place.starts_with(own));
+        let depth = |path: PathBuf| place.starts_with(&path).then(|| path.components().count());
+        let own = self.paths.iter().filter_map(real).filter_map(depth).max();
+        let except = self.except.as_ref().and_then(real).and_then(depth);
+        // The nearer one counts: whoever receives into the home folder still keeps the keys in it.
+        let is_own = own.is_some_and(|own| except.is_none_or(|except| except <= own));
         Ok(if is_own || self.has_name_of_own(opened) { Err(OWN) } else { Ok(()) })
     }
 
@@ -68,15 +69,13 @@ impl Protected {
             return false;
         }
         let mut left = MAX_COMPARED;
-        self.paths.iter().any(|path| self.leads_to(path, opened, MAX_DEPTH, &mut left))
+        let mut real = self.paths.iter().filter_map(|path| fs::canonicalize(path).ok());
+        real.any(|path| self.leads_to(&path, opened, MAX_DEPTH, &mut left))
     }
 
     /// Whether a path is the file, or one of the files below it is. One that is too much to look at might be.
     #[cfg(unix)]
     fn leads_to(&self, path: &Path, opened: &Metadata, depth: usize, left: &mut usize) -> bool {
-        if self.except.as_deref() == Some(path) {
-            return false;
-        }
         let Some(fewer) = left.checked_sub(1) else { return true };
         *left = fewer;
         let Ok(found) = fs::symlink_metadata(path) else { return false };
@@ -85,7 +84,9 @@ impl Protected {
         }
         let Some(depth) = depth.checked_sub(1) else { return false };
         let Ok(entries) = fs::read_dir(path) else { return false };
-        entries.flatten().any(|entry| self.leads_to(&entry.path(), opened, depth, left))
+        let own = entries.flatten().map(|entry| entry.path());
+        own.filter(|path| self.except.as_ref() != Some(path))
+            .any(|path| self.leads_to(&path, opened, depth, left))
     }
 
     #[cfg(not(unix))]

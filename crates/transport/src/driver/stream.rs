@@ -13,7 +13,7 @@ use x0x_core::{Protocol, StreamClass};
 use super::{Context, Event, assembly::Claim, sleep, writer::stream_given_up};
 use crate::{
     frame::{Assembling, Frame, FrameDecoder},
-    inbound::{Consumer, MAX_BATCH},
+    inbound::{Consumer, Gone, MAX_BATCH},
     link::{LinkClosed, RecvStream},
     state::LinkId,
     table::Session,
@@ -248,7 +248,6 @@ impl ClassReader {
         let metrics = self.context.metrics.class(self.class);
         metrics.messages_received.inc();
         metrics.bytes_received.add(frame.message.len() as u64);
-        self.session.touch(self.class, self.context.clock.now());
         if frame.protocol == Protocol::Control {
             return self.control(&frame.message).await;
         }
@@ -273,9 +272,9 @@ impl ClassReader {
         }
         let feed = &mut self.feeds[index];
         if let Some(consumer) = &feed.consumer {
-            let sent = consumer.messages(self.session.peer, &mut feed.batch).await;
-            if sent.is_err() {
-                feed.consumer = None;
+            match consumer.messages(self.session.peer, &mut feed.batch).await {
+                Ok(()) => self.session.touch(self.class, self.context.clock.now()),
+                Err(Gone) => feed.consumer = None,
             }
         }
         self.context.metrics.frames_unclaimed.add(feed.batch.len() as u64);

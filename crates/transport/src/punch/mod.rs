@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Most peers that are wanted at once.
-pub const MAX_WANTED: usize = 16;
+pub const MAX_WANTED: usize = 32;
 /// Most machines that are asked for one peer.
 pub const MAX_HELPERS: usize = 9;
 /// Most agreements that this machine is in at once.

@@ -39,6 +39,28 @@ pub(super) enum Help {
     Over,
 }
 
+/// On whose behalf a dial is made.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Caller {
+    /// Somebody who waits for the session.
+    Waiter(RequestId),
+    /// The machine itself, for a lost session that was wanted or held, or was not.
+    Reopen { wanted: bool },
+}
+
+impl Caller {
+    const fn waiter(self) -> Option<RequestId> {
+        match self {
+            Self::Waiter(request) => Some(request),
+            Self::Reopen { .. } => None,
+        }
+    }
+
+    const fn wants(self) -> bool {
+        matches!(self, Self::Waiter(_) | Self::Reopen { wanted: true })
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Dial {
     pub(super) expected: Option<MachineId>,
@@ -50,6 +72,10 @@ pub(super) struct Dial {
     /// Who is or was there.
     peer: Option<MachineId>,
     waiters: Vec<RequestId>,
+    /// Somebody asked for it, not only the machine itself for a session that a stranger had opened.
+    wanted: bool,
+    /// The machine itself needs it to reopen a session.
+    reopens: bool,
     /// A link was refused as a duplicate: the peer has a session.
     refused: bool,
     /// The replacement of that session was asked for.
@@ -109,6 +135,11 @@ impl Dials {
         self.all.get_mut(&id)
     }
 
+    /// Whether somebody asked for a session with the peer.
+    pub(super) fn want(&self, peer: MachineId) -> bool {
+        self.all.values().any(|dial| dial.wanted && dial.peer == Some(peer))
+    }
+
     /// The dial of a peer for which others were asked.
     pub(super) fn helped(&self, peer: MachineId) -> Option<DialId> {
         let mut asked = self.all.iter().filter(|(_, dial)| dial.help == Help::Asked);
@@ -124,7 +155,7 @@ impl Sessions {
         };
         let outcome = match existing {
             Some(peer) => Ok(Some(peer)),
-            None => self.dial(now, Some(request), to).map(|()| None),
+            None => self.dial(now, Caller::Waiter(request), to).map(|()| None),
         };
         match outcome {
             Ok(Some(peer)) => self.output(Output::Connected { request, peer }),
@@ -147,7 +178,7 @@ impl Sessions {
     pub(super) fn dial(
         &mut self,
         now: Tick,
-        waiter: Option<RequestId>,
+        caller: Caller,
         to: &PeerAddr,
     ) -> Result<(), DialError> {
         if to.id == Some(self.local) {
@@ -164,7 +195,7 @@ impl Sessions {
             addresses.iter().filter_map(|a| self.backoff.blocked_until(now, to.id, *a)).min();
         addresses.retain(|a| self.backoff.blocked_until(now, to.id, *a).is_none());
         if let Some(dial) = self.dials.all.values_mut().find(|dial| dial.is_for(to)) {
-            return join(dial, waiter, &addresses);
+            return join(dial, caller, &addresses);
         }
         let nobody_helps = !self.punches || to.id.is_none() || self.sessions.is_empty();
         if none_usable && (nobody_helps || !to.addresses.is_empty()) {
@@ -179,13 +210,13 @@ impl Sessions {
             return Err(DialError::BackingOff { retry_in_ms: retry_in_ms as u64 });
         }
         let max = self.config.max_sessions;
-        if !self.has_room(now) {
+        if !self.may_have_room(now, caller.wants()) {
             return Err(DialError::Limit { what: "sessions", max });
         }
         if self.dials.running() >= MAX_DIALS && self.dials.queue.len() >= MAX_QUEUED_DIALS {
             return Err(DialError::Limit { what: "dials", max: MAX_QUEUED_DIALS });
         }
-        self.begin_dial(now, to.id, addresses, waiter, found_only);
+        self.begin_dial(now, to.id, addresses, caller, found_only);
         Ok(())
     }
 
@@ -194,7 +225,7 @@ impl Sessions {
         now: Tick,
         expected: Option<MachineId>,
         untried: VecDeque<SocketAddr>,
-        waiter: Option<RequestId>,
+        caller: Caller,
         error: Option<DialError>,
     ) {
         let id = DialId(self.dials.number());
@@ -205,7 +236,9 @@ impl Sessions {
             trying: BTreeMap::new(),
             link: None,
             peer: expected,
-            waiters: waiter.into_iter().collect(),
+            waiters: caller.waiter().into_iter().collect(),
+            wanted: caller.wants(),
+            reopens: caller.waiter().is_none(),
             refused: false,
             replace: false,
             help,
@@ -291,10 +324,10 @@ impl Sessions {
         dial.link = Some(up.link);
         dial.peer = Some(up.peer);
         dial.replace = dial.refused && !session_may_come;
-        let replace = dial.replace;
+        let (replace, wanted) = (dial.replace, dial.wanted);
         self.abort_attempts(id);
         self.timers.cancel(Timer::Stagger(id));
-        self.add_link(now, up, Side::Dialer, replace);
+        self.add_link(now, up, Side::Dialer, wanted, replace);
     }
 
     /// Gives the attempts up; their addresses count as untried again.
@@ -422,6 +455,27 @@ impl Sessions {
         self.start_queued(now);
     }
 
+    /// A dial that nobody waits for any more ends. A link that is up already may still become a
+    /// session, which then counts as a stranger's.
+    pub(super) fn on_gave_up(&mut self, now: Tick, request: RequestId) {
+        let mut dials = self.dials.all.iter_mut();
+        let Some((id, dial)) = dials.find(|(_, dial)| dial.waiters.contains(&request)) else {
+            return;
+        };
+        let id = *id;
+        dial.waiters.retain(|waiter| *waiter != request);
+        if dial.reopens || !dial.waiters.is_empty() {
+            return;
+        }
+        let link = dial.link;
+        self.metrics.dials_given_up.inc();
+        if let Some(link) = link.and_then(|link| self.links.get_mut(&link)) {
+            link.wanted = false;
+        }
+        self.end_dial(id);
+        self.start_queued(now);
+    }
+
     /// Removes a dial, giving back who waits for it.
     fn end_dial(&mut self, id: DialId) -> Vec<RequestId> {
         self.abort_attempts(id);
@@ -449,10 +503,10 @@ impl Sessions {
 
 fn join(
     dial: &mut Dial,
-    waiter: Option<RequestId>,
+    caller: Caller,
     addresses: &VecDeque<SocketAddr>,
 ) -> Result<(), DialError> {
-    if dial.waiters.len() >= MAX_WAITERS {
+    if caller.waiter().is_some() && dial.waiters.len() >= MAX_WAITERS {
         return Err(DialError::Limit { what: "callers of one dial", max: MAX_WAITERS });
     }
     for address in addresses {
@@ -460,6 +514,8 @@ fn join(
             dial.untried.push_back(*address);
         }
     }
-    dial.waiters.extend(waiter);
+    dial.waiters.extend(caller.waiter());
+    dial.wanted |= caller.wants();
+    dial.reopens |= caller.waiter().is_none();
     Ok(())
 }

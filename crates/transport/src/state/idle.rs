@@ -31,15 +31,20 @@ impl Sessions {
     /// Closes the session among `candidates` that is idle for longest; false when none is.
     pub(super) fn evict_idle(&mut self, now: Tick, candidates: impl Fn(MachineId) -> bool) -> bool {
         let Some(peer) = self.idle(now, candidates).first().copied() else { return false };
+        self.evict(now, peer);
+        true
+    }
+
+    /// Closes a session for another.
+    pub(super) fn evict(&mut self, now: Tick, peer: MachineId) {
         self.metrics.sessions_evicted.inc();
         if let Some(link) = self.sessions.get(&peer).map(|session| session.link) {
             self.refuse(now, link, CloseCode::Disconnected);
         }
-        true
     }
 
-    /// Idle peers, the one not heard of for longest first.
-    fn idle(&self, now: Tick, candidates: impl Fn(MachineId) -> bool) -> Vec<MachineId> {
+    /// Idle peers, the one used least recently first.
+    pub(super) fn idle(&self, now: Tick, candidates: impl Fn(MachineId) -> bool) -> Vec<MachineId> {
         let idle_after = self.config.idle_after;
         let idle = self.sessions.iter().filter(|(peer, session)| {
             !session.held && now.since(session.used) >= idle_after && candidates(**peer)

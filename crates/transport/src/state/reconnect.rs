@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use x0x_core::{MachineId, PeerAddr, Tick};
 
-use super::{LinkState, Session, Sessions, Timer};
+use super::{LinkState, Session, Sessions, Timer, dial::Caller};
 use crate::{
     config::MAX_RECONNECTS,
     error::DialError,
@@ -20,6 +20,8 @@ const SETTLED_AFTER: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Reconnect {
     to: PeerAddr,
+    /// The session was wanted or held.
+    wanted: bool,
     attempts: u32,
     give_up: Tick,
     /// Sessions in a row that were soon replaced at the peer, the one before this among them.
@@ -66,7 +68,9 @@ impl Sessions {
         let doublings = contested.saturating_sub(1).min(20);
         let delay = delay.saturating_mul(1 << doublings).min(self.config.backoff_max.max(delay));
         let give_up = now + delay + self.config.reconnect_for;
-        self.reconnects.insert(link.peer, Reconnect { to, attempts: 0, give_up, contested });
+        let wanted = link.wanted || session.held;
+        let reconnect = Reconnect { to, wanted, attempts: 0, give_up, contested };
+        self.reconnects.insert(link.peer, reconnect);
         let jitter = delay * u32::try_from(self.rng.range(0, 64)).unwrap_or(0) / 256;
         self.timers.set(Timer::Reconnect(link.peer), now + delay + jitter);
     }
@@ -95,9 +99,9 @@ impl Sessions {
             self.forget_reconnect(peer);
             return;
         }
-        let to = reconnect.to.clone();
+        let (to, wanted) = (reconnect.to.clone(), reconnect.wanted);
         self.metrics.reconnects.inc();
-        if let Err(error) = self.dial(now, None, &to) {
+        if let Err(error) = self.dial(now, Caller::Reopen { wanted }, &to) {
             self.retry_reconnect(now, peer, &error);
         }
     }

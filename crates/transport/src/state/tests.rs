@@ -91,7 +91,7 @@ impl Bench {
     /// An attempt succeeds; gives the link.
     fn reach(&mut self, attempt: AttemptId, peer: MachineId, at: u16) -> (LinkId, Vec<Output>) {
         let link = LinkId(self.number());
-        let result = Ok(LinkUp { link, peer, address: address(at) });
+        let result = Ok(LinkUp { link, peer, address: address(at), held: false });
         (link, self.give(Input::Dialled { attempt, result }))
     }
 
@@ -101,7 +101,7 @@ impl Bench {
 
     fn accept_from(&mut self, peer: MachineId, address: SocketAddr) -> (LinkId, Vec<Output>) {
         let link = LinkId(self.number());
-        (link, self.give(Input::Accepted(LinkUp { link, peer, address })))
+        (link, self.give(Input::Accepted(LinkUp { link, peer, address, held: false })))
     }
 
     /// An accepted link that becomes the session.
@@ -235,13 +235,14 @@ fn another_machine_than_expected_is_refused() {
 fn dials_are_limited() {
     let mut bench = Bench::new();
     let peer = |n: usize| MachineId::new([100 + n as u8; 32]);
+    assert!(MAX_DIALS + MAX_QUEUED_DIALS < 100);
     let mut running = Vec::new();
     for n in 0..MAX_DIALS + MAX_QUEUED_DIALS {
         let (_, outputs) = bench.connect(known(peer(n), &[10]));
         running.extend(dials(&outputs));
     }
     assert_eq!(running.len(), MAX_DIALS);
-    let (_, outputs) = bench.connect(known(peer(80), &[10]));
+    let (_, outputs) = bench.connect(known(peer(100), &[10]));
     assert_eq!(failure(&outputs), Some(&DialError::Limit { what: "dials", max: MAX_QUEUED_DIALS }));
     let (attempt, _) = running[0];
     let outputs = bench.give(Input::Dialled { attempt, result: Err(DialError::Timeout) });
@@ -253,6 +254,54 @@ fn dials_are_limited() {
     assert!(matches!(failure(&outputs), Some(DialError::Limit { .. })));
     let outputs = bench.pass(Duration::from_secs(16));
     assert!(outputs.contains(&Output::Failed { request: RequestId(2), error: DialError::Timeout }));
+}
+
+#[test]
+fn a_dial_that_nobody_waits_for_ends() {
+    let mut bench = Bench::helped(true);
+    let (first, outputs) = bench.connect(known(LESSER, &[10, 11]));
+    let mut attempts = dials(&outputs);
+    let (second, _) = bench.connect(known(LESSER, &[10]));
+    attempts.extend(dials(&bench.pass(Duration::from_millis(200))));
+    assert!(bench.pass(Duration::from_millis(200)).contains(&Output::Punch(LESSER)));
+    assert_eq!(bench.give(Input::GaveUp(first)), [], "another waits");
+    let outputs = bench.give(Input::GaveUp(second));
+    let aborted = attempts.iter().map(|(attempt, _)| Output::Abort(*attempt));
+    let ended: Vec<Output> = aborted.chain([Output::PunchOver(LESSER)]).collect();
+    assert_eq!(outputs, ended);
+    assert_eq!(bench.machine.poll_timeout(), None);
+    assert_eq!(bench.machine.metrics.dials_given_up.value(), 1);
+    assert_eq!(bench.give(Input::GaveUp(second)), []);
+    let (_, outputs) = bench.connect(known(LESSER, &[10]));
+    assert_eq!(dials(&outputs).len(), 1, "nothing is held against the addresses");
+}
+
+#[test]
+fn dials_that_are_given_up_make_room_for_others() {
+    let mut bench = Bench::new();
+    let peer = |n: usize| MachineId::new([100 + n as u8; 32]);
+    let mut requests = Vec::new();
+    for n in 0..=MAX_DIALS {
+        requests.push(bench.connect(known(peer(n), &[10])).0);
+    }
+    let (_, outputs) = bench.connect(known(LESSER, &[20]));
+    assert_eq!(outputs, [], "queued");
+    assert_eq!(bench.give(Input::GaveUp(requests[MAX_DIALS])), [], "it had not begun");
+    let outputs = bench.give(Input::GaveUp(requests[0]));
+    assert_eq!(dials(&outputs).iter().map(|dial| dial.1).collect::<Vec<_>>(), [address(20)]);
+}
+
+#[test]
+fn a_session_that_is_reopened_waits_for_nobody() {
+    let mut bench = Bench::new();
+    let link = bench.session(LESSER, 1);
+    bench.close(link, LinkClosed::TimedOut);
+    let outputs = bench.pass(Duration::from_secs(3));
+    let attempt = dials(&outputs)[0].0;
+    let (request, _) = bench.connect(known(LESSER, &[900]));
+    assert_eq!(bench.give(Input::GaveUp(request)), []);
+    let (link, outputs) = bench.reach(attempt, LESSER, 900);
+    assert_eq!(outputs, [Output::SendHello { link, replace: false }]);
 }
 
 #[test]

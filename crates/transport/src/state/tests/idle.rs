@@ -59,6 +59,8 @@ fn an_idle_session_makes_room_for_a_newcomer_and_others_do_not() {
     assert_eq!(outputs[1], closes(links[1], CloseCode::Disconnected));
     assert!(outputs.iter().any(|output| matches!(output, Output::Up(up) if up.link == link)));
     assert_eq!(bench.machine.metrics.sessions_evicted.value(), 1);
+    let held = [6, 1].map(|n| usage(&bench, n, true));
+    bench.give(Input::Usage(held.to_vec()));
     let (_, outputs) = bench.connect(known(GREATER, &[10]));
     assert!(matches!(failure(&outputs), Some(DialError::Limit { what: "sessions", max: 2 })));
 }

@@ -9,6 +9,8 @@ use super::*;
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Connect(u8, u8),
+    /// A caller does not wait any more.
+    GiveUp(usize),
     Succeed(usize, u8),
     Fail(usize),
     Accept(u8),
@@ -28,6 +30,7 @@ fn step() -> impl Strategy<Value = Step> {
     let peer = 0_u8..4;
     prop_oneof![
         (peer.clone(), any::<u8>()).prop_map(|(peer, at)| Step::Connect(peer, at % 8)),
+        any::<usize>().prop_map(Step::GiveUp),
         (any::<usize>(), peer.clone()).prop_map(|(n, peer)| Step::Succeed(n, peer)),
         any::<usize>().prop_map(Step::Fail),
         peer.clone().prop_map(Step::Accept),
@@ -114,12 +117,18 @@ fn take(bench: &mut Bench, model: &mut Model, step: Step) {
             let at = u16::from(at);
             Input::Connect { request, to: known(peer(n), &[at, at + 1]) }
         }
+        Step::GiveUp(n) => {
+            let request = pick(model.waiting.iter().copied(), n, RequestId(u64::MAX));
+            model.waiting.remove(&request);
+            Input::GaveUp(request)
+        }
         Step::Succeed(n, who) => {
             let attempt = attempt(model, n);
             if !model.trying.remove(&attempt) {
                 return;
             }
-            let up = LinkUp { link: LinkId(bench.number()), peer: peer(who), address: address(5) };
+            let (link, held) = (LinkId(bench.number()), who % 2 == 0);
+            let up = LinkUp { link, peer: peer(who), address: address(5), held };
             model.open.insert(up.link, up.peer);
             Input::Dialled { attempt, result: Ok(up) }
         }
@@ -129,7 +138,8 @@ fn take(bench: &mut Bench, model: &mut Model, step: Step) {
             Input::Dialled { attempt, result: Err(DialError::Timeout) }
         }
         Step::Accept(n) => {
-            let up = LinkUp { link: LinkId(bench.number()), peer: peer(n), address: address(6) };
+            let (link, held) = (LinkId(bench.number()), n % 2 == 0);
+            let up = LinkUp { link, peer: peer(n), address: address(6), held };
             model.open.insert(up.link, up.peer);
             Input::Accepted(up)
         }
