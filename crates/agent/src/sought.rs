@@ -74,7 +74,7 @@ mod tests {
             seconds.filter(|now| sought.take(*now, agent(1))).count()
         };
         assert_eq!(searches(0, 300), 5, "at 0, 10, 30, 70 and 150 seconds");
-        assert_eq!(searches(86_400, 2 * 86_400), 144, "every ten minutes");
+        assert_eq!(searches(86_400, 2 * 86_400), 145, "after 320 seconds, then every ten minutes");
         sought.reached(&agent(1));
         assert_eq!(searches(172_800, 172_830), 2);
     }

@@ -559,7 +559,8 @@ async fn one_that_fetches_and_does_not_read_takes_no_memory() {
     }
     assert!(metrics.refused_fetches_slow.value() > 0, "{:?}", metrics.snapshot());
     let given = metrics.letters_served.value();
-    assert!(given < 100, "{given} are on their way");
+    // As many as the queues of both ends have room for.
+    assert!(given < 128, "{given} are on their way");
     // Once it reads, it is given more.
     let reads = async || {
         while timeout(Duration::from_millis(500), inbound.recv()).await.is_ok() {}

@@ -124,9 +124,9 @@ fn wrong_shapes_are_refused() {
     assert_eq!(list(vec![listed(1), listed(1)]), Err(DecodeError::Field("letters")));
     let large = Listed { bytes: MAX_SEALED as u32 + 1, ..listed(1) };
     assert_eq!(list(vec![large]), Err(DecodeError::Field("letters")));
-    let whole = Bytes::from(vec![0; MAX_FRAME + 1]);
-    let error = DecodeError::TooLarge { len: MAX_FRAME + 1, max: MAX_FRAME };
-    assert_eq!(Frame::decode(&whole), Err(error));
+    let beyond = Frame::Fetched { digest, sealed: Some(vec![0; MAX_FRAME].into()) }.encode();
+    let error = DecodeError::TooLarge { len: beyond.len(), max: MAX_FRAME };
+    assert_eq!(Frame::decode(&beyond), Err(error));
     assert_eq!(Frame::decode(&Bytes::new()), Ok(Frame::Unknown));
     assert_eq!(Frame::decode(&Bytes::from_static(b"\x4a\x05later")), Ok(Frame::Unknown));
     // Only what carries a letter may be large.

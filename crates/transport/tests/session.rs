@@ -277,6 +277,7 @@ async fn idle_sessions_are_let_go_and_held_or_used_ones_are_not() {
     let mut config = SessionConfig::default();
     config.idle_soft_cap = 1;
     let a = Node::start(engine, config, hello(1, 1), Arc::new(TokioClock::new()));
+    let _taken = a.inbound(Protocol::Direct).expect("free");
     let others: Vec<Node> = (2..=5).map(|n| node(&network, n)).collect();
     for n in 2..=5 {
         a.connect(at(n)).await.expect("connects");
@@ -323,4 +324,21 @@ async fn at_the_limit_a_newcomer_takes_the_place_of_an_idle_session_that_nobody_
         peers == expected
     })
     .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dial_ends_with_its_last_caller() {
+    let network = network();
+    let (a, _b) = (node(&network, 1), node(&network, 2));
+    network.partition(machine(1), machine(2));
+    let wait = Duration::from_millis(500);
+    let (first, second) = tokio::join!(
+        tokio::time::timeout(wait, a.connect(at(2))),
+        tokio::time::timeout(2 * wait, a.connect(at(2))),
+    );
+    assert!(first.is_err() && second.is_err(), "nobody answers");
+    eventually("given up", async || a.metrics().dials_given_up.value() == 1).await;
+    assert_eq!(a.metrics().dials.value(), 1, "the two shared it");
+    network.heal(machine(1), machine(2));
+    a.connect(at(2)).await.expect("connects at once");
 }

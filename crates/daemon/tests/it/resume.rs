@@ -201,8 +201,7 @@ async fn messages_are_kept_as_their_publisher_says() {
     let mut stream = EventStream::open(api, "/events?topic=a", None).await;
     read(&mut stream, &["2", "3", "4"]).await;
     let refused = send("5", "for ever").await;
-    // As every body that is JSON but not of the documented shape.
-    assert_eq!((refused.status, &refused.json()["code"]), (422, &json!("invalid_body")));
+    assert_eq!((refused.status, &refused.json()["code"]), (400, &json!("invalid_value")));
     let mut ws = Ws::open(api, "/ws").await;
     let frame = json!({"type": "publish", "topic": "a", "payload": "NQ==", "retention": "never"});
     ws.send(&frame).await;

@@ -246,6 +246,6 @@ pub(super) fn level(text: &str) -> Result<Level, ApiError> {
 
 impl From<ParseWordError> for ApiError {
     fn from(error: ParseWordError) -> Self {
-        Self::new(ErrorCode::BadRequest, error.to_string())
+        Self::new(ErrorCode::InvalidValue, error.to_string())
     }
 }

@@ -83,7 +83,17 @@ fn walks_to_nowhere_occupy_few_dials_and_keep_no_others_out() {
     let start = Input::Start { bootstrap: vec![address(2)], cached: vec![peer(3)] };
     let outputs = world.handle(start);
     assert!(outputs.contains(&Output::Dial(PeerAddr::unknown(address(2)))), "{outputs:?}");
-    assert!(outputs.contains(&Output::Dial(peer(3).to_addr())), "{outputs:?}");
+    // Of a peer that was reached before one of those that lead nowhere makes way once it failed.
+    let cached = peer(3).to_addr();
+    for _ in 0..400 {
+        if world.dials.contains(&cached) {
+            break;
+        }
+        let nowhere = world.dials.iter().position(|dial| dial.id.is_some()).expect("a dial");
+        let to = world.dials.remove(nowhere);
+        world.handle(Input::DialResult { to, result: Err(DialFailure::Unreachable) });
+    }
+    assert!(world.dials.contains(&cached), "{:?}", world.dials);
     let to = PeerAddr::unknown(address(2));
     world.handle(Input::DialResult { to, result: Ok(id(2)) });
     assert_eq!(sent(&world.up(2), 2), [&Message::Join]);
