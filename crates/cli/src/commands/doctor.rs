@@ -134,7 +134,7 @@ fn space(report: &mut Report, folder: &Path) {
             let free = found.f_bavail.saturating_mul(found.f_frsize);
             let verdict = match free {
                 ..NO_SPACE => Verdict::Bad,
-                ..LOW_SPACE => Verdict::Warning,
+                NO_SPACE..LOW_SPACE => Verdict::Warning,
                 _ => Verdict::Good,
             };
             report.add("disk", verdict, format!("{} MiB are free", free >> 20));
