@@ -191,7 +191,8 @@ impl Presence {
         ttl: u32,
         patience: Duration,
     ) -> Result<Vec<Status>, FindError> {
-        let found = ask(&self.commands, |reply| Command::Find { targets, ttl, patience, reply }).await;
+        let found =
+            ask(&self.commands, |reply| Command::Find { targets, ttl, patience, reply }).await;
         found.unwrap_or(Err(FindError::Closed))
     }
 
