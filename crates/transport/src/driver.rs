@@ -214,6 +214,7 @@ impl Actor {
                     None => break,
                 },
                 () = context.gave_up.notified() => self.on_gave_up(),
+                () = context.engine.woken() => self.watch_paths_soon(),
                 Some(event) = events.recv() => self.on_event(event),
                 () = sleep(wait) => self.on_timeout(),
                 // Last, since anybody can send them.

@@ -114,6 +114,7 @@ impl Node {
             SeededRng::from_seed(seed),
         );
         let machine = if engine.has_probes() { machine.with_punches() } else { machine };
+        let assembly = Assembly::new(&config, &clock);
         let context = Arc::new(Context {
             local,
             network: NetworkId::of(&hello.network),
@@ -126,7 +127,7 @@ impl Node {
             record: Mutex::default(),
             observations: Mutex::default(),
             consumers: Consumers::new(config.inbound_events, config.inbound_bytes),
-            assembly: Assembly::new(&config),
+            assembly,
             config,
             bindings: RwLock::new(hello.bindings),
             policy,

@@ -74,6 +74,15 @@ pub trait Engine: Send + Sync + fmt::Debug + 'static {
         Box::pin(std::future::ready(None))
     }
 
+    /// Nothing is to be looked after until a link sends a packet, acknowledgements and keep-alives included.
+    fn rest(&self) {}
+
+    /// Waits for the first packet after a [`rest`](Self::rest); for ever with an engine that does not count
+    /// packets. Dropping the future loses nothing.
+    fn woken(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+
     /// Closes all links and the socket, waiting until the peers were told.
     fn close(&self) -> BoxFuture<'_, ()>;
 }

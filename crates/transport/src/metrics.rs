@@ -71,6 +71,8 @@ metrics! {
         control_replies_dropped = "Answers and reports not queued to a slow peer.",
         frames_too_large = "Frames over their class's limit.",
         frames_stalled = "Large frames that stopped arriving.",
+        frames_slow = "Large frames that took too long while others waited for memory.",
+        frames_unplaced = "Large frames given up because there was no memory for them in time.",
         frames_wrong_class = "Frames of a protocol of another class.",
         frames_unknown_protocol = "Frames of a protocol unknown to this build, skipped.",
         frames_unclaimed = "Messages dropped because their protocol has no consumer.",

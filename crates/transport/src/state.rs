@@ -358,6 +358,7 @@ impl Sessions {
             self.metrics.control_refused.inc();
             return self.refuse(now, id, CloseCode::Misbehaved);
         }
+        link.wanted |= hello.preferred;
         if self.local < peer {
             // The peer is the arbiter.
             link.phase = Phase::Keep(hello);

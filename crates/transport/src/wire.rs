@@ -217,6 +217,8 @@ pub struct Hello {
     pub listen_addresses: Vec<SocketAddr>,
     /// It lost its session and asks for this link in its place.
     pub replace: bool,
+    /// One of the agents is preferred here to strangers.
+    pub preferred: bool,
 }
 
 /// A hello that does not hold.
@@ -298,8 +300,9 @@ impl HelloIn {
                 agents.push(binding.agent);
             }
         }
-        let (instance, replace) = (self.instance, self.replace);
-        Ok(Hello { instance, agents, listen_addresses: self.listen_addresses, replace })
+        let preferred = agents.iter().any(|agent| policy.prefers(agent));
+        let Self { instance, listen_addresses, replace, .. } = self;
+        Ok(Hello { instance, agents, listen_addresses, replace, preferred })
     }
 }
 

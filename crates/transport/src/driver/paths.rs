@@ -86,6 +86,11 @@ impl Silence {
         }
     }
 
+    /// Whether nothing is waited for.
+    const fn is_at_rest(&self) -> bool {
+        self.since.is_none() && !self.busy
+    }
+
     /// The path works, as a probe showed.
     fn works(&mut self, sent: u64) {
         self.sent = sent;
@@ -177,10 +182,30 @@ impl Actor {
     pub(super) fn on_path_timeout(&mut self, now: Tick) {
         self.paths.prober.handle_timeout(now);
         if now >= self.paths.check_at {
-            self.paths.check_at = now + self.context.config.path_check_interval;
             self.check_paths(now);
+            self.watch_or_rest(now);
         }
         self.carry_probes();
+    }
+
+    /// While nothing is sent, the next look at the paths is as seldom as that at addresses.
+    fn watch_or_rest(&mut self, now: Tick) {
+        let config = &self.context.config;
+        let at_rest = self.paths.watched.values().all(|watched| watched.silence.is_at_rest());
+        self.paths.check_at = now
+            + match at_rest {
+                true => config.observe_interval,
+                false => config.path_check_interval,
+            };
+        if at_rest {
+            self.context.engine.rest();
+        }
+    }
+
+    /// Something is sent after a rest.
+    pub(super) fn watch_paths_soon(&mut self) {
+        let soon = self.now() + self.context.config.path_check_interval;
+        self.paths.check_at = self.paths.check_at.min(soon);
     }
 
     fn check_paths(&mut self, now: Tick) {

@@ -120,10 +120,16 @@ pub struct QuicLimits {
     /// Handshakes in progress from which on a dialler must first prove its address (a retry, one
     /// more round trip).
     pub pending_before_retry: usize,
-    /// Handshakes in progress from which on all others are refused.
+    /// Handshakes in progress from which on a new one has
+    /// [`hurried_timeout`](Self::hurried_timeout) at most.
+    pub pending_before_hurry: usize,
+    /// Time of a handshake when many are in progress: a few long round trips.
+    pub hurried_timeout: Duration,
+    /// Most handshakes in progress. The oldest, which is the least likely to succeed, gives way to a
+    /// new one.
     pub max_pending: usize,
-    /// Handshakes a second that one network (/24 of IPv4, /56 of IPv6) may start. Loopback is
-    /// exempt.
+    /// Handshakes a second that one network (/24 of IPv4, /56 of IPv6) may start, and half of those of
+    /// one /48 of IPv6. Loopback is exempt.
     pub network_rate: u32,
     /// Handshakes that one network may start at once after a quiet time.
     pub network_burst: u32,
@@ -135,6 +141,8 @@ impl Default for QuicLimits {
     fn default() -> Self {
         Self {
             pending_before_retry: 256,
+            pending_before_hurry: 512,
+            hurried_timeout: Duration::from_secs(2),
             max_pending: 1024,
             network_rate: 50,
             network_burst: 200,

@@ -1,6 +1,7 @@
 //! The engine: one UDP socket that dials and accepts.
 
 use std::{
+    collections::VecDeque,
     convert::Infallible,
     fmt, io,
     net::SocketAddr,
@@ -11,13 +12,14 @@ use std::{
 use quinn::{AsyncUdpSocket, Endpoint, EndpointConfig, Incoming, TokioRuntime};
 use tokio::{
     sync::mpsc,
-    task::{JoinHandle, JoinSet},
+    task::{AbortHandle, JoinHandle, JoinSet},
     time::timeout,
 };
 use x0x_core::{Clock, MachineId, WallTime, dialable};
 use x0x_identity::SecretKey;
 
 use super::{
+    activity::Activity,
     addresses::reachable,
     admission::{Admission, Verdict},
     config::QuicConfig,
@@ -82,6 +84,7 @@ pub struct QuicEngine {
     paths: Arc<Paths>,
     /// For probes. The socket is quinn's, and ends with it.
     socket: Weak<SteadySocket>,
+    activity: Arc<Activity>,
     probes: tokio::sync::Mutex<mpsc::Receiver<(SocketAddr, ProbeIn)>>,
     /// Taken by the close.
     running: Mutex<Option<Running>>,
@@ -161,7 +164,7 @@ impl QuicEngine {
         let (clock, v6) = (config.clock.clone(), local.is_ipv6());
         let paths = Arc::new(Paths::new(ids, clock, v6, probe_sender, metrics.clone()));
         let socket = Arc::new(SteadySocket::new(socket, paths.clone(), metrics.clone(), alive));
-        let side_channel = Arc::downgrade(&socket);
+        let (side_channel, activity) = (Arc::downgrade(&socket), socket.activity());
         let runtime = Arc::new(TokioRuntime);
         let endpoint = Endpoint::new_with_abstract_socket(settings, Some(server), socket, runtime)
             .map_err(bind)?;
@@ -174,6 +177,8 @@ impl QuicEngine {
             metrics: metrics.clone(),
             links: sender,
             handshakes: JoinSet::new(),
+            by_age: VecDeque::new(),
+            ready: VecDeque::new(),
         };
         let acceptor = tokio::spawn(acceptor.run(endpoint.clone()));
         Ok(Self {
@@ -186,6 +191,7 @@ impl QuicEngine {
             metrics,
             paths,
             socket: side_channel,
+            activity,
             probes: tokio::sync::Mutex::new(probes),
             running: Mutex::new(Some(Running { endpoint, acceptor, released })),
             links: tokio::sync::Mutex::new(links),
@@ -314,6 +320,14 @@ impl Engine for QuicEngine {
         Box::pin(async move { self.probes.lock().await.recv().await })
     }
 
+    fn rest(&self) {
+        self.activity.rest();
+    }
+
+    fn woken(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.activity.woken())
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.shut_down())
     }
@@ -326,15 +340,27 @@ struct Acceptor {
     handshake_timeout: Duration,
     metrics: Arc<QuicMetrics>,
     links: mpsc::Sender<Box<dyn Link>>,
-    handshakes: JoinSet<()>,
+    handshakes: JoinSet<Option<Box<dyn Link>>>,
+    /// Handles of these, and of some that ended.
+    by_age: VecDeque<AbortHandle>,
+    /// Links that wait for the layer above; they count as handshakes.
+    ready: VecDeque<Box<dyn Link>>,
 }
 
 impl Acceptor {
     async fn run(mut self, endpoint: Endpoint) {
+        let links = self.links.clone();
         loop {
             tokio::select! {
                 biased;
-                Some(_) = self.handshakes.join_next(), if !self.handshakes.is_empty() => {}
+                place = links.reserve(), if !self.ready.is_empty() => match place {
+                    Ok(place) => drop(self.ready.pop_front().map(|link| place.send(link))),
+                    // The engine is gone.
+                    Err(_) => return,
+                },
+                Some(done) = self.handshakes.join_next(), if !self.handshakes.is_empty() => {
+                    self.ready.extend(done.ok().flatten());
+                }
                 incoming = endpoint.accept() => match incoming {
                     Some(incoming) => self.admit(incoming),
                     None => return,
@@ -348,7 +374,7 @@ impl Acceptor {
             self.clock.now(),
             incoming.remote_address(),
             incoming.remote_address_validated(),
-            self.handshakes.len(),
+            self.pending(),
         );
         match verdict {
             Verdict::Accept => self.begin(incoming),
@@ -359,15 +385,35 @@ impl Acceptor {
                     error.into_incoming().refuse();
                 }
             }
-            Verdict::RefusePending => {
-                self.metrics.incoming_refused_pending.inc();
-                incoming.refuse();
+            Verdict::Replace => {
+                if self.abort_oldest() {
+                    self.metrics.incoming_replaced.inc();
+                    self.begin(incoming);
+                } else {
+                    self.metrics.incoming_refused_pending.inc();
+                    incoming.refuse();
+                }
             }
             Verdict::RefuseRate => {
                 self.metrics.incoming_refused_rate.inc();
                 incoming.refuse();
             }
         }
+    }
+
+    fn pending(&self) -> usize {
+        self.handshakes.len() + self.ready.len()
+    }
+
+    /// False when all handshakes are done and wait for the layer above.
+    fn abort_oldest(&mut self) -> bool {
+        while let Some(oldest) = self.by_age.pop_front() {
+            if !oldest.is_finished() {
+                oldest.abort();
+                return true;
+            }
+        }
+        false
     }
 
     fn begin(&mut self, incoming: Incoming) {
@@ -379,17 +425,13 @@ impl Acceptor {
                 return;
             }
         };
-        let links = self.links.clone();
-        let limit = self.handshake_timeout;
-        self.handshakes.spawn(async move {
+        let limit = self.admission.time_limit(self.handshake_timeout, self.pending());
+        let handshake = self.handshakes.spawn(async move {
             let failure = match timeout(limit, connecting).await {
                 Ok(Ok(connection)) => match QuicLink::new(connection, None) {
                     Ok(link) => {
                         metrics.links_accepted.inc();
-                        // While the layer above is behind, the handshake stays pending, so new
-                        // ones are refused. It fails only when the engine is gone.
-                        let _ = links.send(Box::new(link)).await;
-                        return;
+                        return Some(Box::new(link) as Box<dyn Link>);
                     }
                     Err(_) => HandshakeFailure::KeyType,
                 },
@@ -397,6 +439,11 @@ impl Acceptor {
                 Err(_) => HandshakeFailure::Timeout,
             };
             metrics.failed(failure).inc();
+            None
         });
+        self.by_age.push_back(handshake);
+        if self.by_age.len() > 2 * self.handshakes.len() {
+            self.by_age.retain(|handshake| !handshake.is_finished());
+        }
     }
 }

@@ -27,7 +27,7 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::{metrics::QuicMetrics, paths::Paths};
+use super::{activity::Activity, metrics::QuicMetrics, paths::Paths};
 
 /// Errors in a row after which the socket is left alone for a moment. Single errors are answered by
 /// trying again, since datagrams may wait behind them.
@@ -148,6 +148,7 @@ pub(super) struct SteadySocket {
     inner: Arc<dyn AsyncUdpSocket>,
     paths: Arc<Paths>,
     metrics: Arc<QuicMetrics>,
+    activity: Arc<Activity>,
     receiving: Mutex<Pause>,
     /// Dropped with the socket: tells the engine that the port is free.
     _alive: mpsc::Sender<Infallible>,
@@ -160,7 +161,13 @@ impl SteadySocket {
         metrics: Arc<QuicMetrics>,
         alive: mpsc::Sender<Infallible>,
     ) -> Self {
-        Self { inner, paths, metrics, receiving: Mutex::default(), _alive: alive }
+        let (activity, receiving) = (Arc::default(), Mutex::default());
+        Self { inner, paths, metrics, activity, receiving, _alive: alive }
+    }
+
+    /// Wakes when quinn sends.
+    pub(super) fn activity(&self) -> Arc<Activity> {
+        self.activity.clone()
     }
 
     /// Sends a probe beside quinn. A socket that has no room loses it, like any path may.
@@ -204,6 +211,7 @@ impl AsyncUdpSocket for SteadySocket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        self.activity.note();
         // A packet whose path is over is lost.
         let Some(destination) = self.paths.outgoing(transmit.destination) else { return Ok(()) };
         self.send(&Transmit {

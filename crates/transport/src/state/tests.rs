@@ -29,6 +29,7 @@ fn hello(instance: u8) -> Hello {
         agents: Vec::new(),
         listen_addresses: vec![address(900)],
         replace: false,
+        preferred: false,
     }
 }
 
