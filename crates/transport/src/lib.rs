@@ -84,7 +84,7 @@ pub mod quic {
     pub use crate::engine::{BindError, QuicConfig, QuicEngine, QuicLimits, QuicMetrics};
 }
 #[cfg(feature = "tokio")]
-pub use ask::ask;
+pub use ask::{ask, fill};
 #[cfg(feature = "tokio")]
 pub use handle::{LocalHello, Node};
 #[cfg(feature = "tokio")]
