@@ -88,7 +88,7 @@ pub use ask::ask;
 #[cfg(feature = "tokio")]
 pub use handle::{LocalHello, Node};
 #[cfg(feature = "tokio")]
-pub use transport::{BoxFuture, Inbound, InboundEvent, SessionInfo, Side, Transport};
+pub use transport::{BoxFuture, Inbound, InboundEvent, PathKind, SessionInfo, Side, Transport};
 
 /// Most agents that one machine may prove in a session hello.
 pub const MAX_AGENTS: usize = 8;

@@ -20,7 +20,7 @@ use crate::{
     queue::Outbox,
     reach::Report,
     state::SessionUp,
-    transport::SessionInfo,
+    transport::{PathKind, SessionInfo},
 };
 
 /// Most pings without an answer on one session; the oldest is given up.
@@ -116,6 +116,7 @@ impl Session {
             generation: self.generation,
             side: self.side,
             remote_address: self.link.remote_address(),
+            path: PathKind::Direct,
             listen_addresses: self.listen_addresses.clone(),
             rtt: self.link.rtt(),
             observed_address: observed.map(|(_, address)| address),
