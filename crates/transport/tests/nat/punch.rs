@@ -29,10 +29,11 @@ fn place(internet: &Internet, kind: &str) -> Option<NatId> {
     }
 }
 
-/// Two machines that each have a session with a third one, and whether the first reaches the second.
+/// Two machines that each have a session with a third one, which does not relay, and whether the first reaches the
+/// second.
 async fn meet(seed: u64, from: &str, to: &str) -> (Result<(), DialError>, [Machine; 2]) {
     let internet = Internet::new(seed);
-    let helper = internet.machine(1, None);
+    let helper = internet.machine_with(1, None, |config| config.relay.enabled = false);
     let mut a = internet.machine(2, place(&internet, from));
     let mut b = internet.machine(3, place(&internet, to));
     a.connect(&helper).await;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use x0x_core::{MachineId, PeerAddr, Protocol};
 use x0x_identity::testing::key;
 use x0x_transport::{
-    Inbound, InboundEvent, Node, SessionConfig, SessionInfo, Transport,
+    Inbound, InboundEvent, Node, PathKind, SessionConfig, SessionInfo, Transport,
     quic::{QuicConfig, SimNet},
     testing::{
         eventually, hello,
@@ -37,11 +37,23 @@ impl Internet {
 
     /// The `n`-th machine, somewhere.
     pub(crate) fn machine(&self, n: u64, behind: Option<NatId>) -> Machine {
+        self.machine_with(n, behind, |_| {})
+    }
+
+    /// The same with other settings.
+    pub(crate) fn machine_with(
+        &self,
+        n: u64,
+        behind: Option<NatId>,
+        change: impl FnOnce(&mut SessionConfig),
+    ) -> Machine {
         let at = self.net.with(|world| world.host(behind));
         let config = QuicConfig::new(at, key(n));
         let engine = self.net.engine(config).expect("a socket");
         let clock = Arc::new(self.net.clone());
-        let node = Node::start(engine, SessionConfig::default(), hello(n, 0), clock);
+        let mut config = SessionConfig::default();
+        change(&mut config);
+        let node = Node::start(engine, config, hello(n, 0), clock);
         let inbox = node.inbound(Protocol::Direct).expect("free");
         Machine { node, at, id: key(n).public_key().machine_id(), inbox }
     }
@@ -56,6 +68,16 @@ impl Machine {
         let session = within("connect", self.node.connect(to.to())).await.expect("connects");
         to.sees(self).await;
         session
+    }
+
+    /// Waits for this end of a session.
+    pub(crate) async fn has(&self, peer: &Self) {
+        eventually("both ends have the session", async || self.node.session(peer.id).is_some()).await;
+    }
+
+    /// What the packets of the session with a peer go over.
+    pub(crate) fn path(&self, peer: &Self) -> PathKind {
+        self.node.session(peer.id).expect("a session").path
     }
 
     /// Waits for this end of a session, and for what the peer says at its beginning.
