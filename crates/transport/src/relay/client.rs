@@ -220,6 +220,11 @@ impl Client {
         due.into_iter().for_each(|peer| self.ask_next(out, peer));
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.own.len()
+    }
+
     pub(super) fn next(&self) -> Option<Tick> {
         let due = |sought: &Sought| match sought.relays.is_empty() {
             true => sought.deadline,

@@ -158,6 +158,11 @@ impl Server {
         late.into_iter().for_each(|number| self.end(out, number, None, RelayRefusal::NotConnected));
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.contexts.len()
+    }
+
     pub(super) fn next(&self) -> Option<Tick> {
         self.waiting.values().min().copied()
     }

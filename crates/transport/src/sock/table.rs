@@ -28,6 +28,8 @@ pub const LINGER: Duration = Duration::from_secs(10);
 const CLASS_E: u32 = 0xf000_0000;
 /// The first of those that stand for ways by a relay.
 const RELAYED: u32 = 0xf800_0000;
+/// The first after them: the broadcast address is behind it.
+const RELAYED_END: u32 = 0xffff_ff00;
 /// Bits of such an address, before its last byte, that tell relays apart.
 const RELAY_BITS: u32 = 19;
 /// A port, which an address must have.
@@ -42,14 +44,14 @@ pub fn is_virtual(address: SocketAddr) -> bool {
 /// Whether an address stands for a way by a relay.
 #[must_use]
 pub fn is_relayed(address: SocketAddr) -> bool {
-    matches!(address.ip().to_canonical(), IpAddr::V4(ip) if u32::from(ip) >= RELAYED)
+    let range = RELAYED..RELAYED_END;
+    matches!(address.ip().to_canonical(), IpAddr::V4(ip) if range.contains(&u32::from(ip)))
 }
 
 /// The `n`-th address of a way by the `relay`-th relay. Ways by one relay are of one /24: strangers who come by it
 /// are counted together.
 #[must_use]
 pub fn relayed_address(relay: u64, n: u32) -> SocketAddr {
-    // The last relay's number is left out, for the broadcast address is among its addresses.
     let relay = (relay % ((1 << RELAY_BITS) - 1)) as u32;
     let [_, low, ports @ ..] = n.to_be_bytes();
     let ip = Ipv4Addr::from(RELAYED | relay << 8 | u32::from(low));

@@ -92,20 +92,26 @@ impl Machine {
     /// Sends messages, and makes sure that they arrive, in order.
     pub(crate) async fn talk(&self, to: &mut Self, messages: u32) {
         for n in 0..messages {
-            let message = Bytes::from([&n.to_be_bytes()[..], &[7; 3000]].concat());
-            within("send", self.node.send(to.id, Protocol::Direct, message)).await.expect("up");
+            let sent = self.node.send(to.id, Protocol::Direct, message(n));
+            within("send", sent).await.expect("up");
         }
         let mut next = 0;
         while next < messages {
-            if let InboundEvent::Message { peer, message } =
+            if let InboundEvent::Message { peer, message: got } =
                 within("message", to.inbox.recv()).await.expect("the node is up")
                 && peer == self.id
             {
-                assert_eq!(message[..4], next.to_be_bytes());
+                assert_eq!(got, message(next));
                 next += 1;
             }
         }
     }
+}
+
+/// The `n`-th message, of about three packets.
+fn message(n: u32) -> Bytes {
+    let filled = (0..750_u32).flat_map(|at| (n ^ at.wrapping_mul(0x9e37_79b9)).to_be_bytes());
+    n.to_be_bytes().into_iter().chain(filled).collect()
 }
 
 /// Waits, in virtual time, for what must come.
