@@ -16,11 +16,13 @@ use x0x_core::{AgentId, MachineId, Protocol, StreamClass, Tick};
 
 use crate::{
     config::{MAX_HELD, SessionConfig},
+    driver::Ways,
     link::{Link, Side},
     queue::Outbox,
     reach::Report,
+    sock::table::is_relayed,
     state::SessionUp,
-    transport::SessionInfo,
+    transport::{PathKind, SessionInfo},
 };
 
 /// Most pings without an answer on one session; the oldest is given up.
@@ -113,17 +115,26 @@ impl Session {
         &self.agents
     }
 
-    pub(crate) fn info(&self) -> SessionInfo {
+    pub(crate) fn info(&self, ways: &Ways) -> SessionInfo {
         let observed = self.observed.lock().unwrap_or_else(PoisonError::into_inner);
+        let address = self.link.remote_address();
+        // What stands for a way by a relay is nobody else's business.
+        let (remote_address, path) = match ways.relay(address) {
+            Some((via, address)) => (address, PathKind::Relayed { via }),
+            None => (address, PathKind::Direct),
+        };
         SessionInfo {
             peer: self.peer,
             agents: self.agents.clone(),
             generation: self.generation,
             side: self.side,
-            remote_address: self.link.remote_address(),
+            remote_address,
+            path,
             listen_addresses: self.listen_addresses.clone(),
             rtt: self.link.rtt(),
-            observed_address: observed.map(|(_, address)| address),
+            observed_address: observed
+                .map(|(_, address)| address)
+                .filter(|_| path == PathKind::Direct),
         }
     }
 
@@ -140,6 +151,9 @@ impl Session {
         let observed = self.observed.lock().unwrap_or_else(PoisonError::into_inner);
         let (_, observed) = (*observed)?;
         let from = self.link.remote_address();
+        if is_relayed(from) {
+            return None;
+        }
         Some(Report::new(self.peer, from, observed, self.side == Side::Acceptor))
     }
 

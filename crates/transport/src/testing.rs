@@ -20,7 +20,7 @@ use crate::{
     SessionConfig,
     handle::{LocalHello, Node},
     record::{ReachClass, SignedRecord},
-    transport::{SessionInfo, Side},
+    transport::{PathKind, SessionInfo, Side},
 };
 
 /// How links of a [`MemoryNetwork`] behave.
@@ -165,6 +165,7 @@ pub fn session_info(peer: MachineId, generation: u64) -> SessionInfo {
         generation,
         side: Side::Dialer,
         remote_address: address(0),
+        path: PathKind::Direct,
         listen_addresses: Vec::new(),
         rtt: Duration::from_millis(1),
         observed_address: None,

@@ -126,6 +126,19 @@ pub enum InboundEvent {
     Down(MachineId),
 }
 
+/// What the packets of a session go over. It may change while the session lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PathKind {
+    /// From this machine to the peer's address, whatever translators are between them.
+    Direct,
+    /// By way of another machine, which sees ciphertext alone.
+    Relayed {
+        /// That machine.
+        via: MachineId,
+    },
+}
+
 /// A session as seen from this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -138,8 +151,10 @@ pub struct SessionInfo {
     pub generation: u64,
     /// Who opened the connection.
     pub side: Side,
-    /// Where the peer's packets come from.
+    /// Where the peer's packets come from; those of a relayed session come from the relay.
     pub remote_address: SocketAddr,
+    /// What its packets go over now.
+    pub path: PathKind,
     /// Addresses where the peer says that it listens, as far as they are plausible; for dialling it
     /// again.
     pub listen_addresses: Vec<SocketAddr>,
@@ -154,7 +169,8 @@ impl SessionInfo {
     /// one it listens on, so its own addresses come first.
     #[must_use]
     pub fn peer_addr(&self) -> PeerAddr {
-        let seen = (self.side == Side::Dialer).then_some(self.remote_address);
+        let dialled = self.side == Side::Dialer && self.path == PathKind::Direct;
+        let seen = dialled.then_some(self.remote_address);
         PeerAddr::known(self.peer, seen.into_iter().chain(self.listen_addresses.iter().copied()))
     }
 }

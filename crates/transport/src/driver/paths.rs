@@ -22,7 +22,7 @@ use crate::{
     sock::{
         FlowId, ProbeIn, Prober,
         prober::{Input, Output, Validated},
-        table::MAX_SOURCES,
+        table::{MAX_SOURCES, is_relayed},
     },
     state::LinkId,
     wire::ControlOut,
@@ -33,6 +33,9 @@ pub(super) const MAX_WAITING: usize = 16;
 /// The nonce of the ping that moves a session: nobody waits for its answer.
 const MOVING: u64 = u64::MAX;
 
+/// How long questions are out before a relay is sought besides: longer than most round trips, so that the
+/// other addresses of the peer come first.
+const SEEK_AFTER: Duration = Duration::from_millis(400);
 /// Packets between two checks of a link that is in use, as in a transfer: it does not fall silent by itself.
 const BUSY: u64 = 16;
 
@@ -103,8 +106,10 @@ impl Silence {
 struct Watched {
     flow: FlowId,
     silence: Silence,
-    /// Nothing came since the latest questions went out.
-    asking: bool,
+    /// Since when questions are out and nothing came.
+    asking: Option<Tick>,
+    /// A relay was sought since the latest of these.
+    sought: bool,
 }
 
 /// The flows of probes of all sessions. At most one for each session.
@@ -131,7 +136,20 @@ impl LinkPaths {
         self.prober.poll_timeout().into_iter().chain(check).min()
     }
 
-    /// Tells the prober something of a flow that is no link's.
+    /// The flow of a session's link.
+    pub(super) fn flow(&self, link: LinkId) -> Option<FlowId> {
+        self.watched.get(&link).map(|watched| watched.flow)
+    }
+
+    /// Questions go out to find another path for a link.
+    pub(super) fn ask(&mut self, now: Tick, link: LinkId) {
+        if let Some(watched) = self.watched.get_mut(&link) {
+            watched.asking = Some(now);
+            watched.sought = true;
+        }
+    }
+
+    /// Tells the prober something of a flow.
     pub(super) fn probe(&mut self, now: Tick, input: Input) {
         self.prober.handle(now, input);
     }
@@ -162,12 +180,13 @@ impl Actor {
         let Some(keys) = link.flow_keys() else { return };
         let flow = keys.flow();
         self.paths.prober.handle(self.now(), Input::Open(keys));
-        let watched = Watched { flow, silence: Silence::default(), asking: false };
+        let watched = Watched { flow, silence: Silence::default(), asking: None, sought: false };
         self.paths.watched.insert(id, watched);
         self.paths.flows.insert(flow, id);
     }
 
     pub(super) fn unwatch_path(&mut self, id: LinkId) {
+        self.upgrades.forget(id);
         if let Some(watched) = self.paths.watched.remove(&id) {
             self.paths.flows.remove(&watched.flow);
             self.paths.prober.handle(self.now(), Input::Close(watched.flow));
@@ -183,15 +202,20 @@ impl Actor {
         self.paths.prober.handle_timeout(now);
         if now >= self.paths.check_at {
             self.check_paths(now);
+            self.check_carriers();
+            self.check_upgrades(now);
             self.watch_or_rest(now);
         }
         self.carry_probes();
     }
 
-    /// While nothing is sent, the next look at the paths is as seldom as that at addresses.
+    /// While nothing is sent, the next look at the paths is as seldom as that at addresses. Sessions that go by
+    /// a relay are always looked after, for a better path.
     fn watch_or_rest(&mut self, now: Tick) {
         let config = &self.context.config;
-        let at_rest = self.paths.watched.values().all(|watched| watched.silence.is_at_rest());
+        let is_calm = |watched: &Watched| watched.silence.is_at_rest() && watched.asking.is_none();
+        let at_rest = self.paths.watched.values().all(is_calm)
+            && !self.links.values().any(|handle| is_relayed(handle.link.remote_address()));
         self.paths.check_at = now
             + match at_rest {
                 true => config.observe_interval,
@@ -210,22 +234,29 @@ impl Actor {
 
     fn check_paths(&mut self, now: Tick) {
         let limit = self.context.config.path_silence;
-        let (mut questions, mut pings) = (Vec::new(), Vec::new());
+        let (mut questions, mut pings, mut lost) = (Vec::new(), Vec::new(), Vec::new());
         for (id, watched) in &mut self.paths.watched {
             let Some(handle) = self.links.get(id) else { continue };
             let (Some(sent), Some(received)) = (handle.link.sent(), handle.link.received()) else {
                 continue;
             };
             let heard = received != watched.silence.received;
-            watched.asking &= !heard;
-            let dialled = handle.session.as_ref().is_some_and(|session| session.is_dialled());
+            watched.asking = watched.asking.filter(|_| !heard);
+            let session = handle.session.as_ref().filter(|session| session.is_dialled());
+            let dialled = session.is_some();
+            let waits = watched.asking.is_some_and(|since| now.since(since) >= SEEK_AFTER);
+            if let Some(session) = session.filter(|_| waits && !watched.sought) {
+                watched.sought = true;
+                lost.push((session.peer, handle.link.remote_address()));
+            }
             match watched.silence.check(now, sent, received, limit) {
                 Verdict::Well => {}
                 // The peer follows any packet of a dialler by itself.
                 Verdict::Fell if dialled => pings.push(*id),
                 Verdict::Fell => questions.push((*id, watched.flow)),
                 Verdict::Silent => {
-                    watched.asking = true;
+                    watched.asking = watched.asking.or(Some(now));
+                    watched.sought = false;
                     self.context.metrics.paths_silent.inc();
                     questions.push((*id, watched.flow));
                 }
@@ -239,11 +270,15 @@ impl Actor {
                 self.paths.prober.handle(now, Input::Probe { flow, address });
             }
         }
+        for (peer, from) in lost {
+            let relay = self.context.ways.relay(from).map(|(relay, _)| relay);
+            self.seek_relay(peer, relay);
+        }
     }
 
     /// Where the peer of a session may be: where it was last, and for the end that dialled, where it says
     /// that it listens. What it may not name was sorted out at the hello.
-    fn places(&self, id: LinkId) -> BTreeSet<SocketAddr> {
+    pub(super) fn places(&self, id: LinkId) -> BTreeSet<SocketAddr> {
         let Some(handle) = self.links.get(&id) else { return BTreeSet::new() };
         let here = self.context.engine.local_addresses();
         let mut places = BTreeSet::from([handle.link.remote_address()]);
@@ -271,19 +306,28 @@ impl Actor {
         };
         let Some(watched) = self.paths.watched.get_mut(&id) else { return };
         let Some(handle) = self.links.get(&id) else { return };
-        if path.asked && path.address == handle.link.remote_address() {
+        let current = handle.link.remote_address();
+        if path.asked && path.address == current {
             watched.silence.works(handle.link.sent().unwrap_or(0));
         }
+        let (was_relayed, relayed) = (is_relayed(current), is_relayed(path.address));
         // The other end asks when it does not hear us: it follows that we do not reach it where we think.
-        let wanted = !path.asked || watched.asking;
+        // Yet by way of a relay it also asks because it has not heard of the direct path.
+        let followed = !path.asked && (was_relayed || !relayed);
+        let wanted = watched.asking.is_some() || followed || (was_relayed && !relayed);
         if !handle.link.add_path(path.address) || !wanted {
             return;
         }
-        watched.asking = false;
-        let moves = handle.link.remote_address() != path.address;
-        if moves && handle.link.use_path(path.address) {
-            self.context.metrics.paths_changed.inc();
-            tracing::debug!(link = id.0, to = %path.address, "session moved");
+        watched.asking = None;
+        if current != path.address && handle.link.use_path(path.address) {
+            let metrics = &self.context.metrics;
+            metrics.paths_changed.inc();
+            match (was_relayed, relayed) {
+                (true, false) => metrics.paths_upgraded.inc(),
+                (false, true) => metrics.paths_fell_back.inc(),
+                _ => {}
+            }
+            tracing::debug!(link = id.0, relayed, "session moved");
         }
         // What was lost is sent again at once, and the peer sees the path in use.
         self.send_control(id, &ControlOut::Ping(MOVING));
