@@ -29,7 +29,8 @@ enum Task {
     Ci(ci::Options),
     /// Run the README's walk-through: two daemons, a first gossip and a first direct message
     Demo(demo::Options),
-    /// Take release daemons through stalls, crashes and partitions, and count every delivery
+    /// Have release daemons meet through address translators, or take them through stalls, crashes and
+    /// partitions and count every delivery
     Lab(bench::LabOptions),
     /// Run a scenario of the gossip simulator: `sim <scenario> --nodes N --seed S [--mode M] [--json]`,
     /// or a table of its figures: `sim --table <table>`

@@ -51,6 +51,7 @@ pub(crate) struct Inner {
     pub(crate) kem_public: Vec<u8>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) role: Role,
+    pub(crate) pure_pq: bool,
     pub(crate) started: Tick,
     pub(crate) node: Arc<Node>,
     pub(crate) engine_metrics: Arc<x0x_transport::quic::QuicMetrics>,

@@ -29,6 +29,7 @@ use crate::{
     mail,
     presence::{Below, reach_suspects, start_finding, start_presence, watch_contacts},
     proofs::{Keeper, PROOFS},
+    reach::told_addresses,
     sealed_letters::start_letters,
     sought::Sought,
     topic_peers::keep_linked,
@@ -113,6 +114,7 @@ impl AgentBuilder {
                 started: clock.now(),
                 clock,
                 role: config.role,
+                pure_pq: config.pure_pq,
                 node,
                 engine_metrics,
                 membership,
@@ -346,7 +348,7 @@ async fn start_discovery(
         generation: identity.generation,
         // Told in notices, with the certificate that proves it.
         user: None,
-        addresses: Box::new(move || addresses.local_addresses()),
+        addresses: Box::new(move || told_addresses(&*addresses)),
     };
     let settings = DiscoveryConfig {
         heartbeat: config.heartbeat,

@@ -68,7 +68,7 @@ impl Agent {
         }
         let outcome = match self.session_of(agent) {
             Some(session) => ConnectOutcome::connected(ConnectKind::AlreadyConnected, &session),
-            None => self.reach(agent).await,
+            None => self.locate(agent).await,
         };
         if outcome.is_connected() {
             self.inner.sought.reached(&agent);
@@ -77,7 +77,7 @@ impl Agent {
         outcome
     }
 
-    async fn reach(&self, agent: AgentId) -> ConnectOutcome {
+    async fn locate(&self, agent: AgentId) -> ConnectOutcome {
         let known = self.discovered_agent(&agent).await;
         let known = known.map(|record| PeerAddr::known(record.machine, record.addresses));
         let Some(target) = known.or_else(|| self.hint(&agent)) else {
@@ -137,9 +137,10 @@ impl Agent {
         }
         // One that is refused for want of room takes place at a later attempt.
         let found = self.inner.discovery.seek(agent, SEEK).await.ok().flatten()?;
-        if !self.believes(agent, found.machine) || found.addresses.is_empty() {
+        if !self.believes(agent, found.machine) {
             return None;
         }
+        // Without an address it is reached with the help of a common peer, or not at all.
         let found = PeerAddr::known(found.machine, found.addresses);
         let is_new = |tried: &PeerAddr| {
             let untried = |address| !tried.addresses.contains(address);
@@ -148,18 +149,24 @@ impl Agent {
         tried.is_none_or(is_new).then_some(found)
     }
 
-    /// Connects to a machine, found through the sessions and the discovery cache.
+    /// Connects to a machine: where a session or the discovery cache says that it is, else with the help of
+    /// a peer that has a session with it.
     pub async fn connect_machine(&self, machine: MachineId) -> ConnectOutcome {
         if let Some(session) = self.inner.node.session(machine) {
             return ConnectOutcome::connected(ConnectKind::AlreadyConnected, &session);
         }
         let known = self.discovered(true).await.into_iter().find(|agent| agent.machine == machine);
-        let Some(known) = known else {
-            return ConnectOutcome::failed(ConnectKind::NotFound, "machine is not known");
-        };
-        match self.inner.node.connect(PeerAddr::known(machine, known.addresses)).await {
+        let is_known = known.is_some();
+        let addresses = known.map(|known| known.addresses).unwrap_or_default();
+        match self.inner.node.connect(PeerAddr::known(machine, addresses)).await {
             Ok(session) => ConnectOutcome::connected(ConnectKind::Direct, &session),
-            Err(error) => ConnectOutcome::failed(ConnectKind::Unreachable, error.to_string()),
+            Err(error) if is_known => {
+                ConnectOutcome::failed(ConnectKind::Unreachable, error.to_string())
+            }
+            Err(_) => ConnectOutcome::failed(
+                ConnectKind::NotFound,
+                "machine is not known, and no peer has a session with it",
+            ),
         }
     }
 

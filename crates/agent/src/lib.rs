@@ -31,6 +31,7 @@ mod mailbox;
 mod messaging;
 mod presence;
 mod proofs;
+mod reach;
 mod role;
 mod sealed_letters;
 mod sought;
@@ -55,6 +56,7 @@ pub use messaging::{
     QueuedDirect, TopicNameError,
 };
 
+pub use reach::{MAX_PROBE_TIME, ProbeError, Punches};
 pub use role::Role;
 pub use topics::MAX_TOPIC_NAMES;
 pub use trust::Subscription;
@@ -86,4 +88,6 @@ pub use x0x_presence::{
     Status as PresenceStatus,
 };
 pub use x0x_rendezvous::{AnnounceError, DiscoveredAgent, FindError};
-pub use x0x_transport::{SessionConfig, SessionInfo, Side};
+pub use x0x_transport::{
+    ExternalAddress, Mapping, PathKind, Reach, ReachClass, SessionConfig, SessionInfo, Side,
+};

@@ -14,7 +14,7 @@ use x0x_rendezvous::{Candidates, FinderConfig, Finding, FindingParts};
 use x0x_transport::{BoxFuture, Node, ReachClass, SessionInfo, Transport};
 use x0x_trust::{Level, Trust};
 
-use crate::{Agent, Role, StartError, builder::layer, trust::Gate};
+use crate::{Agent, Role, StartError, builder::layer, reach::told_addresses, trust::Gate};
 
 /// Longest wait until presence has taken note of a session; it does so within a turn of its task.
 const NOTED: Duration = Duration::from_secs(2);
@@ -82,7 +82,7 @@ pub(crate) fn start_finding(
         key: below.agent.clone(),
         generation,
         policy: Arc::new(below.gate.clone()),
-        addresses: Box::new(move || addresses.local_addresses()),
+        addresses: Box::new(move || told_addresses(&*addresses)),
         candidates: Arc::new(KnownPeers { membership, node }),
         clock: Arc::clone(below.clock),
         config: FinderConfig {

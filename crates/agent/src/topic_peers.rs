@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use x0x_core::{Clock, PeerAddr, Tick, TopicId};
 use x0x_gossip_pubsub::{Gossip, topic_id};
 use x0x_identity::NOTICE_TOPIC;
-use x0x_rendezvous::{ANNOUNCE_TOPIC, Finding};
+use x0x_rendezvous::{ANNOUNCE_TOPIC, Finding, Record};
 
 /// How often it is looked whether there is anything to do.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -100,11 +100,9 @@ pub(crate) fn keep_linked(
 async fn look(gossip: &Gossip, finding: &Finding, topic: TopicId) {
     // A search that is refused takes place in the next turn.
     let found = finding.subscribers(topic, PATIENCE).await.unwrap_or_default();
-    let peers: Vec<PeerAddr> = found
-        .into_iter()
-        .filter(|record| !record.addresses.is_empty())
-        .map(|record| PeerAddr::known(record.machine, record.addresses))
-        .collect();
+    // One without an address is behind a translator: a common peer may help.
+    let known = |record: Record| PeerAddr::known(record.machine, record.addresses);
+    let peers: Vec<PeerAddr> = found.into_iter().map(known).collect();
     if !peers.is_empty() {
         gossip.introduce(topic, peers).await;
     }

@@ -156,6 +156,8 @@ codes! {
     Conflict = 409, "conflict";
     /// The daemon has no network.
     NoConnectivity = 503, "no_connectivity";
+    /// A peer did not answer a probe.
+    ProbeFailed = 503, "probe_failed";
     /// The daemon is stopping.
     ShuttingDown = 503, "shutting_down";
     /// The daemon failed; nothing is wrong with the request.

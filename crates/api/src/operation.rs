@@ -86,10 +86,16 @@ operations! {
     EvaluateTrust = "evaluateTrust";
     /// `GET /peers`
     Peers = "peers";
+    /// `GET /peers/{peer_id}/health`
+    PeerHealth = "peerHealth";
+    /// `POST /peers/{peer_id}/probe`
+    ProbePeer = "probePeer";
     /// `GET /network/status`
     NetworkStatus = "networkStatus";
     /// `GET /peers/events`
     PeerEvents = "peerEvents";
+    /// `GET /network/bootstrap-cache`
+    BootstrapCache = "bootstrapCache";
     /// `GET /diagnostics/connectivity`
     Connectivity = "connectivity";
     /// `GET /diagnostics/gossip`

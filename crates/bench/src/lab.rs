@@ -6,6 +6,7 @@ mod files;
 mod letters;
 mod mail;
 mod namespaces;
+mod nat;
 mod nine;
 mod partition;
 mod presence;
@@ -17,6 +18,7 @@ use anyhow::Result;
 use clap::Subcommand;
 use tokio::time::Instant;
 
+pub(crate) use self::nat::Meeting;
 use crate::report::{Report, Target};
 use crate::socket::Subscriber;
 
@@ -64,6 +66,19 @@ pub(crate) enum Scenario {
         #[arg(long, default_value_t = 60)]
         seconds: u64,
     },
+    /// Pairs of daemons behind address translators of all kinds, that meet by the id of an agent.
+    /// Needs root and nft
+    Nat {
+        /// These kinds only
+        #[arg(long, value_enum, value_delimiter = ',', value_name = "KIND,...")]
+        only: Vec<nat::Kind>,
+        /// How often each pair meets
+        #[arg(long, default_value_t = 1)]
+        runs: u32,
+        /// Each pair of different kinds in one direction only
+        #[arg(long)]
+        one_way: bool,
+    },
     /// Five contacts on a machine that is fully busy, one of which stands still for 5 s again and
     /// again, and one of which is killed in the end
     Presence {
@@ -82,6 +97,10 @@ pub(crate) async fn run(daemon: &Path, scenario: &Scenario, report: &mut Report)
         Scenario::Letters { minutes } => letters::run(daemon, *minutes, report).await?,
         Scenario::Partition { seconds } => {
             partition::run(daemon, Duration::from_secs(*seconds), report).await?;
+        }
+        Scenario::Nat { only, runs, one_way } => {
+            let pairs = nat::Pairs { only, runs: *runs, one_way: *one_way };
+            nat::run(daemon, pairs, report).await?;
         }
         Scenario::Presence { minutes } => presence::run(daemon, *minutes, report).await?,
     }

@@ -1,7 +1,7 @@
 //! Daemons under measurement.
 
 use std::fs;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -28,6 +28,12 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(30);
 /// Variables that would change what is measured.
 const INHERITED: [&str; 6] =
     ["XDG_DATA_HOME", "XDG_CONFIG_HOME", "RUST_LOG", "X0X_LOG_DIR", "X0X_NAME", "X0X_DATA_DIR"];
+
+/// Where a daemon listens, and whom it knows.
+pub(crate) struct Network {
+    pub(crate) bind: SocketAddr,
+    pub(crate) bootstrap: Vec<SocketAddr>,
+}
 
 /// A running daemon.
 pub(crate) struct Node {
@@ -56,7 +62,19 @@ impl Node {
         folder: &Path,
         bootstrap: Option<SocketAddr>,
     ) -> Result<(Self, Duration)> {
-        let config = write_config(folder, place.address(), bootstrap)?;
+        let bind = SocketAddr::from((place.address(), 0));
+        let network = Network { bind, bootstrap: bootstrap.into_iter().collect() };
+        Self::start_on(place, daemon, folder, &network).await
+    }
+
+    /// The same with an address to bind, and with any number of machines to begin with.
+    pub(crate) async fn start_on(
+        place: Place,
+        daemon: &Path,
+        folder: &Path,
+        network: &Network,
+    ) -> Result<(Self, Duration)> {
+        let config = write_config(folder, network)?;
         let port_file = folder.join("data/api.port");
         let _ = fs::remove_file(&port_file);
         let started = Instant::now();
@@ -216,11 +234,13 @@ impl Cluster {
     }
 }
 
-fn write_config(folder: &Path, bind: IpAddr, bootstrap: Option<SocketAddr>) -> Result<PathBuf> {
+fn write_config(folder: &Path, network: &Network) -> Result<PathBuf> {
     fs::create_dir_all(folder)?;
-    let peers = bootstrap.map(|address| format!("{:?}", address.to_string())).unwrap_or_default();
+    let peers = network.bootstrap.iter().map(|address| format!("{:?}", address.to_string()));
+    let peers = peers.collect::<Vec<_>>().join(", ");
+    let bind = network.bind;
     let text = format!(
-        "bind_address = \"{bind}:0\"\napi_address = \"127.0.0.1:0\"\ndata_dir = {:?}\n\
+        "bind_address = \"{bind}\"\napi_address = \"127.0.0.1:0\"\ndata_dir = {:?}\n\
          identity_dir = {:?}\nbootstrap_peers = [{peers}]\nnetwork = \"bench\"\n",
         folder.join("data"),
         folder.join("identity"),

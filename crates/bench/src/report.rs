@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::lab::Meeting;
+
 /// What the design asks of a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -49,9 +51,17 @@ struct Figure {
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Report {
     figures: Vec<Figure>,
+    /// What became of pairs behind translators.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    meetings: Vec<Meeting>,
 }
 
 impl Report {
+    /// Adds what became of pairs, for programs to read.
+    pub(crate) fn add_meetings(&mut self, meetings: Vec<Meeting>) {
+        self.meetings.extend(meetings);
+    }
+
     /// Adds a figure that the design sets no target for.
     pub(crate) fn note(&mut self, run: &str, name: &'static str, value: f64, unit: &'static str) {
         self.push(run, name, value, unit, None);

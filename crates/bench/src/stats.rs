@@ -11,6 +11,10 @@ impl Samples {
         self.0.push(sample);
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The smallest sample that `percent` of all do not exceed (nearest rank), in milliseconds;
     /// not a number without samples.
     pub(crate) fn percentile_ms(&mut self, percent: f64) -> f64 {

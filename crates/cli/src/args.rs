@@ -150,6 +150,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Option<NetworkCommand>,
     },
+    /// How others reach this machine, and what to do about it
+    Netcheck,
     /// The topics that this daemon keeps, and how their messages spread
     Topics,
     /// Figures of the daemon's layers

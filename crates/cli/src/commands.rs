@@ -9,6 +9,7 @@ mod doctor;
 mod files;
 mod identity;
 mod inbox;
+mod netcheck;
 mod network;
 mod presence;
 mod pubsub;
@@ -50,6 +51,7 @@ pub(crate) fn run(arguments: Arguments, output: &mut Output) -> Result<()> {
         }
         Command::Peers { command } => network::peers(&client()?, command.as_ref(), output),
         Command::Network { command } => network::run(&client()?, command.as_ref(), output),
+        Command::Netcheck => netcheck::run(&client()?, output),
         Command::Topics => network::topics(&client()?, output),
         Command::Diagnostics(command) => network::diagnose(&client()?, &command, output),
         Command::Agents { command } => agents::run(&client()?, command, output),

@@ -1,12 +1,13 @@
 //! Values of the layers as the API shows them.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use data_encoding::HEXLOWER;
 use x0x_agent::{
-    Agent, Cursor, DirectMessage, DiscoveredAgent, Kind, LetterState, MessageId, NotLeft,
-    PresenceState, PresenceStatus, Retention, Start, TRANSFER_CHUNK, TransferDirection,
-    TransferInfo, TransferPhase, TransferWaiting, WallTime, transfer_chunks,
+    Agent, Cursor, DirectMessage, DiscoveredAgent, Kind, LetterState, Mapping, MessageId, NotLeft,
+    PathKind, PresenceState, PresenceStatus, Reach, ReachClass, Retention, SessionInfo, Side, Start,
+    TRANSFER_CHUNK, TransferDirection, TransferInfo, TransferPhase, TransferWaiting, WallTime,
+    transfer_chunks,
     trust::{Assessment, Contact, IdentityType, Level, Subject, Trust},
 };
 use x0x_api::{
@@ -182,6 +183,64 @@ pub(crate) const fn presence_state(state: PresenceState) -> types::PresenceState
         PresenceState::Offline => types::PresenceState::Offline,
         _ => types::PresenceState::Unknown,
     }
+}
+
+/// A session and its path.
+pub(crate) fn session(info: &SessionInfo) -> types::PeerSession {
+    let (path, via) = match info.path {
+        PathKind::Relayed { via } => (types::PathKind::Relayed, Some(via)),
+        _ => (types::PathKind::Direct, None),
+    };
+    types::PeerSession {
+        path,
+        via,
+        address: info.remote_address,
+        opened_by: match info.side {
+            Side::Dialer => types::OpenedBy::Us,
+            _ => types::OpenedBy::Peer,
+        },
+        rtt_us: info.rtt.as_micros() as u64,
+        generation: info.generation,
+    }
+}
+
+/// How a machine can be reached.
+pub(crate) const fn reach_class(class: ReachClass) -> types::ReachClass {
+    match class {
+        ReachClass::Public => types::ReachClass::Public,
+        ReachClass::Punchable => types::ReachClass::Punchable,
+        ReachClass::RelayOnly => types::ReachClass::RelayOnly,
+        _ => types::ReachClass::Unknown,
+    }
+}
+
+const fn mapping(mapping: Mapping) -> types::Mapping {
+    match mapping {
+        Mapping::Independent => types::Mapping::Independent,
+        Mapping::Dependent => types::Mapping::Dependent,
+        _ => types::Mapping::Unknown,
+    }
+}
+
+/// How this machine is reached, and where others are told to dial it.
+pub(crate) fn reach(reach: &Reach, told: Vec<SocketAddr>) -> types::Reach {
+    let external = reach.external.iter().map(|external| types::ExternalAddress {
+        address: external.address,
+        confirmed: external.confirmed,
+        networks: external.networks as u64,
+    });
+    types::Reach {
+        class: reach_class(reach.class),
+        external: external.collect(),
+        mapping_v4: mapping(reach.mapping_v4),
+        mapping_v6: mapping(reach.mapping_v6),
+        told,
+    }
+}
+
+/// Names as text.
+pub(crate) fn names(names: &[&str]) -> Vec<String> {
+    names.iter().copied().map(str::to_owned).collect()
 }
 
 /// A place in a topic's log.

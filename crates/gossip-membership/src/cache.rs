@@ -37,6 +37,9 @@ const MIN_INBOUND: usize = 8;
 pub const MAX_ANCHORS: usize = 2;
 /// Largest file that is read. A full cache of IPv6 addresses takes about 160 KB.
 pub const MAX_FILE: u64 = 1024 * 1024;
+/// Failed dials in a row after which a peer is dialled after all others. It is not forgotten: it may have
+/// been this machine that had no way out.
+pub const DEMOTED_AFTER: u32 = 5;
 /// A peer not met for this long is not dialled any more.
 const MAX_AGE: Duration = Duration::from_secs(90 * 24 * 3600);
 
@@ -51,25 +54,55 @@ pub struct PeerCache {
     anchors: Vec<MachineId>,
 }
 
-/// Peers and when they were met, newest last.
+/// A remembered peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CachedPeer {
+    /// Which one, and where it may be dialled.
+    pub peer: Peer,
+    /// When it was met last.
+    pub seen: WallTime,
+    /// This node found it; else it only ever came by itself.
+    pub dialled: bool,
+    /// A neighbour of long standing, dialled first at a start.
+    pub anchor: bool,
+    /// Dials that failed since it was met.
+    pub failures: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Known {
+    seen: WallTime,
+    peer: Peer,
+    failures: u32,
+}
+
+/// Peers, the one met last comes last.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-struct Met(Vec<(WallTime, Peer)>);
+struct Met(Vec<Known>);
 
 impl Met {
     fn remove(&mut self, id: MachineId) -> Option<Peer> {
-        let place = self.0.iter().position(|(_, peer)| peer.id() == id)?;
-        Some(self.0.remove(place).1)
+        let place = self.0.iter().position(|known| known.peer.id() == id)?;
+        Some(self.0.remove(place).peer)
     }
 
-    fn push(&mut self, now: WallTime, peer: Peer, max: usize) {
+    fn push(&mut self, seen: WallTime, peer: Peer, max: usize) {
         if self.0.len() >= max {
             self.0.remove(0);
         }
-        self.0.push((now, peer));
+        self.0.push(Known { seen, peer, failures: 0 });
     }
 
-    fn newest_first(&self) -> impl Iterator<Item = &Peer> {
-        self.0.iter().rev().map(|(_, peer)| peer)
+    fn get_mut(&mut self, id: MachineId) -> Option<&mut Known> {
+        self.0.iter_mut().find(|known| known.peer.id() == id)
+    }
+
+    /// Those that answered lately come before those that fail; of each, the one met last first.
+    fn best_first(&self) -> impl Iterator<Item = &Known> {
+        let failing = |known: &&Known| known.failures >= DEMOTED_AFTER;
+        let newest = || self.0.iter().rev();
+        newest().filter(move |known| !failing(known)).chain(newest().filter(failing))
     }
 }
 
@@ -103,6 +136,8 @@ struct PeerIn {
     dialled: bool,
     #[serde(default)]
     anchor: bool,
+    #[serde(default)]
+    failures: u32,
 }
 
 impl PeerCache {
@@ -140,6 +175,9 @@ impl PeerCache {
             let seen = WallTime::from_millis(entry.last_seen_ms).min(now);
             if seen + MAX_AGE >= now && entry.id != local {
                 cache.note(seen, Peer::new(entry.id, entry.addresses), entry.dialled);
+                if let Some(known) = cache.known_mut(entry.id) {
+                    known.failures = entry.failures;
+                }
                 if entry.anchor && cache.anchors.len() < MAX_ANCHORS {
                     cache.anchors.push(entry.id);
                 }
@@ -168,9 +206,33 @@ impl PeerCache {
         true
     }
 
-    /// All peers: those that were dialled, then those that came, each with the one met last first.
+    /// Notes that a peer was dialled and did not answer. False when it is not remembered.
+    pub fn note_failure(&mut self, id: MachineId) -> bool {
+        let known = self.known_mut(id);
+        known.map(|known| known.failures = known.failures.saturating_add(1)).is_some()
+    }
+
+    fn known_mut(&mut self, id: MachineId) -> Option<&mut Known> {
+        match self.dialled.get_mut(id) {
+            Some(known) => Some(known),
+            None => self.inbound.get_mut(id),
+        }
+    }
+
+    /// All peers: those that were dialled, then those that came, each with the best one first.
     pub fn peers(&self) -> impl Iterator<Item = &Peer> {
-        self.dialled.newest_first().chain(self.inbound.newest_first())
+        self.dialled.best_first().chain(self.inbound.best_first()).map(|known| &known.peer)
+    }
+
+    /// All that is remembered, in the order in which it would be dialled.
+    pub fn entries(&self) -> impl Iterator<Item = CachedPeer> {
+        self.in_order().map(|(known, dialled)| CachedPeer {
+            peer: known.peer.clone(),
+            seen: known.seen,
+            dialled,
+            anchor: self.anchors.contains(&known.peer.id()),
+            failures: known.failures,
+        })
     }
 
     /// Marks the anchors; those of peers that are not remembered are left out. False when they are
@@ -192,18 +254,30 @@ impl PeerCache {
     /// were dialled, and a few of them if there are not that many.
     pub fn to_dial(&self) -> impl Iterator<Item = &Peer> {
         let most = MIN_INBOUND.max(self.dialled.0.len() / DIALLED_PER_INBOUND);
-        let is_anchor = |peer: &&Peer| self.anchors.contains(&peer.id());
-        let other = move |peer: &&Peer| !is_anchor(peer);
-        let anchors = self.peers().filter(is_anchor);
-        let mut dialled = self.dialled.newest_first().filter(other);
-        let mut inbound = self.inbound.newest_first().filter(other).take(most);
+        let mut came = 0;
+        self.in_order().filter_map(move |(known, dialled)| {
+            let anchor = self.anchors.contains(&known.peer.id());
+            came += usize::from(!dialled && !anchor);
+            (dialled || anchor || came <= most).then_some(&known.peer)
+        })
+    }
+
+    /// All peers in the order of a start, and whether each was dialled.
+    fn in_order(&self) -> impl Iterator<Item = (&Known, bool)> {
+        let is_anchor = |known: &&Known| self.anchors.contains(&known.peer.id());
+        let other = move |known: &&Known| !is_anchor(known);
+        let (found, came) = (self.dialled.best_first(), self.inbound.best_first());
+        let anchors = found.map(|known| (known, true)).chain(came.map(|known| (known, false)));
+        let anchors = anchors.filter(move |(known, _)| is_anchor(known));
+        let mut found = self.dialled.best_first().filter(other).map(|known| (known, true));
+        let mut came = self.inbound.best_first().filter(other).map(|known| (known, false));
         let mut turn = 0;
         let others = std::iter::from_fn(move || {
             turn += 1;
             if turn % (DIALLED_PER_INBOUND + 1) == 0 {
-                inbound.next().or_else(|| dialled.next())
+                came.next().or_else(|| found.next())
             } else {
-                dialled.next().or_else(|| inbound.next())
+                found.next().or_else(|| came.next())
             }
         });
         anchors.chain(others)
@@ -212,15 +286,16 @@ impl PeerCache {
     /// The content of the cache file.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
-        let entry = |(seen, peer): &(WallTime, Peer), dialled| PeerIn {
-            id: peer.id(),
-            addresses: peer.addresses().to_vec(),
-            last_seen_ms: seen.as_millis(),
+        let entry = |known: &Known, dialled| PeerIn {
+            id: known.peer.id(),
+            addresses: known.peer.addresses().to_vec(),
+            last_seen_ms: known.seen.as_millis(),
             dialled,
-            anchor: self.anchors.contains(&peer.id()),
+            anchor: self.anchors.contains(&known.peer.id()),
+            failures: known.failures,
         };
-        let dialled = self.dialled.0.iter().rev().map(|met| entry(met, true));
-        let inbound = self.inbound.0.iter().rev().map(|met| entry(met, false));
+        let dialled = self.dialled.0.iter().rev().map(|known| entry(known, true));
+        let inbound = self.inbound.0.iter().rev().map(|known| entry(known, false));
         let file = FileIn { version: VERSION, peers: dialled.chain(inbound).collect() };
         serde_json::to_vec_pretty(&file).expect("strings and numbers serialise")
     }
@@ -323,6 +398,29 @@ mod tests {
         }
         let names = fs::read_dir(path.parent().expect("in a folder")).expect("readable").count();
         assert_eq!(names, 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn who_does_not_answer_is_dialled_last_and_not_forgotten() {
+        let mut cache = PeerCache::default();
+        for n in 0..4 {
+            cache.note(NOW + Duration::from_secs(u64::from(n)), peer(n), true);
+        }
+        for _ in 0..DEMOTED_AFTER {
+            assert!(cache.note_failure(peer(3).id()));
+        }
+        assert!(!cache.note_failure(peer(9).id()), "not remembered");
+        let order = |cache: &PeerCache| cache.to_dial().cloned().collect::<Vec<_>>();
+        assert_eq!(order(&cache), [peer(2), peer(1), peer(0), peer(3)]);
+        let folder = folder();
+        let path = folder.path().join("peers.json");
+        write(&path, &cache.to_json()).expect("written");
+        let mut read = PeerCache::load(&path, LOCAL, NOW).expect("readable");
+        assert_eq!(order(&read), order(&cache));
+        assert_eq!(read.entries().last().map(|last| last.failures), Some(DEMOTED_AFTER));
+        // Whoever is met again counts as before.
+        read.note(NOW + Duration::from_secs(9), peer(3), true);
+        assert_eq!(order(&read)[0], peer(3));
     }
 
     #[test]

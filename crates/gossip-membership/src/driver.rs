@@ -19,7 +19,7 @@ use x0x_transport::{
 
 use crate::{
     announce::Announcer,
-    cache::{self, PeerCache},
+    cache::{self, CachedPeer, PeerCache},
     config::MembershipConfig,
     metrics::MembershipMetrics,
     neighbors::NeighborEvent,
@@ -34,8 +34,10 @@ const CACHE_DELAY: Duration = Duration::from_millis(100);
 /// Shortest time between two writes of the cache.
 const CACHE_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How often the own addresses and the age of the own record are looked at, beside each new session.
-const REFRESH_INTERVAL: Duration = Duration::from_secs(3600);
+/// How often the own addresses and the own record are looked at, beside each new session.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
+/// How soon after a new session they are looked at again: what its peer sees of this machine comes after it.
+const REPORTED: Duration = Duration::from_secs(2);
 /// Records of a peer that are verified at once, and the time in which it earns one more. An honest one
 /// has a new record twice a day, or when its addresses change.
 const RECORD_BURST: u32 = 4;
@@ -46,6 +48,7 @@ const RECORD_REFILL: Duration = Duration::from_secs(60);
 pub(crate) enum Command {
     PassiveView(oneshot::Sender<Vec<PeerAddr>>),
     Known(oneshot::Sender<Vec<Peer>>),
+    Cached(oneshot::Sender<Vec<CachedPeer>>),
 }
 
 type Dialled = (PeerAddr, Result<MachineId, DialFailure>);
@@ -107,7 +110,7 @@ impl Actor {
                 () = stop.cancelled() => break,
                 Some(command) = commands.recv() => self.on_command(command),
                 Some(dialled) = self.dials.join_next() => match dialled {
-                    Ok((to, result)) => self.handle(Input::DialResult { to, result }),
+                    Ok((to, result)) => self.on_dialled(to, result),
                     // The machine gives the dial up at its deadline.
                     Err(error) => tracing::error!(%error, "dial task failed"),
                 },
@@ -184,7 +187,21 @@ impl Actor {
             Command::Known(reply) => {
                 let _ = reply.send(self.machine.known().cloned().collect());
             }
+            Command::Cached(reply) => {
+                let cache = self.store.as_ref().map(|store| &store.cache);
+                let _ = reply.send(cache.into_iter().flat_map(PeerCache::entries).collect());
+            }
         }
+    }
+
+    fn on_dialled(&mut self, to: PeerAddr, result: Result<MachineId, DialFailure>) {
+        if let (Some(store), Some(id), Err(DialFailure::Unreachable)) =
+            (&mut self.store, to.id, result)
+            && store.cache.note_failure(id)
+        {
+            store.save_soon(self.clock.now());
+        }
+        self.handle(Input::DialResult { to, result });
     }
 
     fn on_event(&mut self, event: InboundEvent) {
@@ -202,6 +219,7 @@ impl Actor {
 
     fn on_up(&mut self, session: &SessionInfo) {
         self.refresh_addresses();
+        self.refresh_at = self.clock.now() + REPORTED;
         let Some(peer) = Peer::from_addr(&session.peer_addr()) else {
             return;
         };

@@ -9,6 +9,7 @@ use x0x_transport::{Transport, ask};
 
 use crate::{
     announce::{Announcer, View},
+    cache::CachedPeer,
     config::MembershipConfig,
     driver::{Actor, Command},
     error::{Closed, StartError},
@@ -101,6 +102,15 @@ impl Membership {
     /// [`Closed`] after a shutdown.
     pub async fn known(&self) -> Result<Vec<Peer>, Closed> {
         ask(&self.0.commands, Command::Known).await.ok_or(Closed)
+    }
+
+    /// The peers that are remembered over a restart, in the order in which they would be dialled; none where
+    /// no file is kept.
+    ///
+    /// # Errors
+    /// [`Closed`] after a shutdown.
+    pub async fn cached(&self) -> Result<Vec<CachedPeer>, Closed> {
+        ask(&self.0.commands, Command::Cached).await.ok_or(Closed)
     }
 
     /// Counters of this node's overlay.

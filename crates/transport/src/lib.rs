@@ -84,7 +84,9 @@ pub mod quic {
     //! The [`Engine`](crate::link::Engine) over QUIC with post-quantum TLS.
     #[cfg(feature = "test-util")]
     pub use crate::engine::SimNet;
-    pub use crate::engine::{BindError, QuicConfig, QuicEngine, QuicLimits, QuicMetrics};
+    pub use crate::engine::{
+        BindError, QuicConfig, QuicEngine, QuicLimits, QuicMetrics, key_exchange_groups,
+    };
 }
 #[cfg(feature = "tokio")]
 pub use ask::{ask, fill};

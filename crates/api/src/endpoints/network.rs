@@ -1,12 +1,13 @@
 //! Rows of sessions and gossip.
 
-use super::row::{get, json, stream};
+use super::row::{get, json, post, stream};
 use crate::{
-    endpoint::{Answer, Endpoint, SchemaOf},
+    endpoint::{Answer, Endpoint, Parameter, SchemaOf},
     event::PeerChange,
     operation::Operation,
     types::{
-        ConnectivityResponse, GossipDiagnosticsResponse, NetworkStatusResponse, PeersResponse,
+        BootstrapCacheResponse, ConnectivityResponse, GossipDiagnosticsResponse,
+        NetworkStatusResponse, PeerHealthResponse, PeersResponse, ProbeResponse,
     },
 };
 
@@ -15,7 +16,18 @@ const CATEGORY: &str = "Network";
 pub(super) const TABLE: &[Endpoint] = &[
     get(Operation::Peers, "/peers", CATEGORY, json::<PeersResponse>())
         .cli("peers")
-        .says("Machines with a live session."),
+        .says("Machines with a live session, and the path that it takes."),
+    get(Operation::PeerHealth, "/peers/{peer_id}/health", CATEGORY, json::<PeerHealthResponse>())
+        .cli("peers health")
+        .says("The session with a machine: its path, and how it is protected."),
+    post(Operation::ProbePeer, "/peers/{peer_id}/probe", CATEGORY, json::<ProbeResponse>())
+        .cli("peers probe")
+        .says("Measures the round trip to a machine over its session; 503 when no answer comes.")
+        .query(&[Parameter::new(
+            "timeout_ms",
+            "integer",
+            "How long to wait for the answer, 100 to 30000 (default 2000).",
+        )]),
     stream(
         Operation::PeerEvents,
         "/peers/events",
@@ -27,6 +39,14 @@ pub(super) const TABLE: &[Endpoint] = &[
     get(Operation::NetworkStatus, "/network/status", CATEGORY, json::<NetworkStatusResponse>())
         .cli("network status")
         .says("Addresses, sessions and round-trip time."),
+    get(
+        Operation::BootstrapCache,
+        "/network/bootstrap-cache",
+        CATEGORY,
+        json::<BootstrapCacheResponse>(),
+    )
+    .cli("network cache")
+    .says("Machines that are remembered over a restart, in the order in which they would be dialled."),
     get(
         Operation::Connectivity,
         "/diagnostics/connectivity",

@@ -9,6 +9,7 @@ use x0x_core::{AgentId, MachineId, UserId};
 use crate::{
     encoding::{Address, Hex64},
     flag::True,
+    types::network::ReachClass,
 };
 
 /// What is known of an agent from its announcements.
@@ -118,17 +119,19 @@ pub struct AgentMachineResponse {
 pub struct ReachabilityResponse {
     /// Always true.
     pub ok: True,
-    /// Whether there is a session with its machine, or an address to dial.
+    /// Whether there is a session on a direct path, or its machine can be dialled as far as is known.
     pub likely_direct: bool,
-    /// Whether a hole must be punched for it; false, since that is not known before a dial.
+    /// Whether the machine says that it is behind an address translator, so that a common peer has to help.
     pub needs_coordination: bool,
     /// Whether its machine relays for others.
     pub is_relay: bool,
-    /// Whether its machine coordinates hole punches.
+    /// Whether its machine would coordinate hole punches for this one: every machine with a session does.
     pub is_coordinator: bool,
     /// Where its machine may be reached.
     #[schema(value_type = Vec<Address>)]
     pub addresses: Vec<SocketAddr>,
+    /// How the machine says that it is reached, in a record that it signed.
+    pub reach: ReachClass,
 }
 
 /// Answer of `GET /users/{user_id}/agents`.

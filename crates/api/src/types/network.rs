@@ -1,4 +1,4 @@
-//! `/peers`, `/network/status` and `/diagnostics/connectivity`.
+//! `/network/status` and `/diagnostics/connectivity`.
 
 use std::net::SocketAddr;
 
@@ -11,23 +11,6 @@ use crate::{
     flag::True,
 };
 
-/// Answer of `GET /peers`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct PeersResponse {
-    /// Always true.
-    pub ok: True,
-    /// One entry for each live QUIC session.
-    pub peers: Vec<Peer>,
-}
-
-/// A machine with a live session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Peer {
-    /// The machine's id.
-    #[schema(value_type = Hex64)]
-    pub id: MachineId,
-}
-
 /// Answer of `GET /network/status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct NetworkStatusResponse {
@@ -36,10 +19,11 @@ pub struct NetworkStatusResponse {
     /// Where the QUIC endpoint listens; null when it has no address yet.
     #[schema(value_type = Option<Address>, required = true)]
     pub local_addr: Option<SocketAddr>,
-    /// Addresses as peers see this machine.
+    /// Addresses as peers see this machine, those that several networks agree on first.
     #[schema(value_type = Vec<Address>)]
     pub external_addrs: Vec<SocketAddr>,
-    /// Kind of address translation in front of this machine, `Unknown` until it is found out.
+    /// Kind of address translation in front of this machine: `None`, `EndpointIndependent` (one address for
+    /// all peers), `Symmetric` (another port for each), and `Unknown` until it is found out.
     pub nat_type: String,
     /// Whether one of the addresses is globally routable.
     pub has_global_address: bool,
@@ -58,9 +42,9 @@ pub struct NetworkStatusResponse {
     pub is_relaying: bool,
     /// Sessions that it relays.
     pub relay_sessions: u64,
-    /// Whether this machine coordinates hole punches for others.
+    /// Whether this machine coordinated hole punches for others.
     pub is_coordinating: bool,
-    /// Punches that it coordinates now.
+    /// Punches that it brought about since the start.
     pub coordination_sessions: u64,
     /// Mean smoothed round-trip time of the sessions.
     pub avg_rtt_ms: u64,
@@ -79,10 +63,11 @@ pub struct ConnectivityResponse {
     /// Where the QUIC endpoint listens; null when it has no address yet.
     #[schema(value_type = Option<Address>, required = true)]
     pub local_addr: Option<SocketAddr>,
-    /// Addresses as peers see this machine.
+    /// Addresses as peers see this machine, those that several networks agree on first.
     #[schema(value_type = Vec<Address>)]
     pub external_addrs: Vec<SocketAddr>,
-    /// Kind of address translation in front of this machine, `Unknown` until it is found out.
+    /// Kind of address translation in front of this machine: `None`, `EndpointIndependent` (one address for
+    /// all peers), `Symmetric` (another port for each), and `Unknown` until it is found out.
     pub nat_type: String,
     /// Whether peers can dial this machine; null until one did.
     #[schema(required = true)]
@@ -107,6 +92,77 @@ pub struct ConnectivityResponse {
     pub avg_rtt_ms: u64,
     /// Whole seconds since the daemon started.
     pub uptime_s: u64,
+    /// How this machine is reached, as far as its peers let it know.
+    pub reach: Reach,
+    /// What every session is protected with.
+    pub crypto: Crypto,
+}
+
+/// How this machine is reached.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Reach {
+    /// In short.
+    pub class: ReachClass,
+    /// Its addresses on the internet, the surest first.
+    pub external: Vec<ExternalAddress>,
+    /// How IPv4 ports are mapped.
+    pub mapping_v4: Mapping,
+    /// How IPv6 ports are mapped.
+    pub mapping_v6: Mapping,
+    /// Where others are told to dial this machine, best first.
+    #[schema(value_type = Vec<Address>)]
+    pub told: Vec<SocketAddr>,
+}
+
+/// An address of this machine as the internet sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ExternalAddress {
+    /// The address.
+    #[schema(value_type = Address)]
+    pub address: SocketAddr,
+    /// Whether peers of two networks say so; one peer's word is a hint.
+    pub confirmed: bool,
+    /// How many networks say so.
+    pub networks: u64,
+}
+
+/// How a machine can be reached.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ReachClass {
+    /// It is not known.
+    #[default]
+    Unknown,
+    /// By a plain dial.
+    Public,
+    /// Behind an address translator, with the help of a common peer.
+    Punchable,
+    /// Through a relay only.
+    RelayOnly,
+}
+
+/// How an address translator chooses ports (RFC 4787).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Mapping {
+    /// Too few peers have said anything.
+    #[default]
+    Unknown,
+    /// One port for all destinations.
+    Independent,
+    /// Another port for each destination.
+    Dependent,
+}
+
+/// What every session is protected with.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Crypto {
+    /// The key exchange groups that are offered and accepted, preferred ones first.
+    pub key_exchange_groups: Vec<String>,
+    /// The signature schemes that are accepted.
+    pub signature_schemes: Vec<String>,
 }
 
 /// What a gateway forwards to this machine.
@@ -170,8 +226,8 @@ pub struct Relaying {
 /// What this machine coordinates.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Coordinating {
-    /// Whether it coordinates hole punches for others.
+    /// Whether it coordinated hole punches for others.
     pub is_coordinating: bool,
-    /// Punches that it coordinates now.
+    /// Punches that it brought about since the start.
     pub sessions: u64,
 }

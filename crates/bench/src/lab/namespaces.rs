@@ -72,7 +72,8 @@ impl Drop for Network {
     }
 }
 
-fn ip(arguments: &[&str]) -> Result<()> {
+/// Runs `ip`.
+pub(super) fn ip(arguments: &[&str]) -> Result<()> {
     let output = Command::new("ip").args(arguments).output().context("cannot run ip")?;
     if !output.status.success() {
         let error = String::from_utf8_lossy(&output.stderr);

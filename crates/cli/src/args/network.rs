@@ -7,6 +7,7 @@ use super::Limit;
 #[derive(Subcommand, Debug)]
 pub(crate) enum NetworkCommand {
     Status,
+    Cache,
 }
 
 #[derive(Subcommand, Debug)]
@@ -18,6 +19,17 @@ pub(crate) enum DiagnosticsCommand {
 #[derive(Subcommand, Debug)]
 pub(crate) enum PeersCommand {
     Events(Limit),
+    Health {
+        /// The machine's id
+        peer: String,
+    },
+    Probe {
+        /// The machine's id
+        peer: String,
+        /// How long to wait for the answer
+        #[arg(long, value_name = "N", default_value_t = 2000)]
+        timeout_ms: u64,
+    },
 }
 
 #[derive(Subcommand, Debug)]

@@ -1,5 +1,7 @@
 //! `x0x network` and `x0x topics`: tables over the daemon's own figures.
 
+use std::time::Duration;
+
 use serde_json::json;
 use x0x_api::Operation;
 use x0x_api::event::{PEER_LIFECYCLE, PeerChange};
@@ -23,6 +25,7 @@ pub(super) fn run(
     match command {
         None => overview(client, output),
         Some(NetworkCommand::Status) => show(client, &Call::new(Operation::NetworkStatus), output),
+        Some(NetworkCommand::Cache) => show(client, &Call::new(Operation::BootstrapCache), output),
     }
 }
 
@@ -35,6 +38,14 @@ pub(super) fn peers(
     match command {
         None => show(client, &Call::new(Operation::Peers), output),
         Some(PeersCommand::Events(limit)) => peer_events(client, *limit, output),
+        Some(PeersCommand::Health { peer }) => {
+            show(client, &Call::new(Operation::PeerHealth).parameter("peer_id", peer), output)
+        }
+        Some(PeersCommand::Probe { peer, timeout_ms }) => {
+            let call = Call::new(Operation::ProbePeer).parameter("peer_id", peer);
+            let call = call.query("timeout_ms", timeout_ms.to_string());
+            show(client, &call.patient(Duration::from_millis(*timeout_ms)), output)
+        }
     }
 }
 

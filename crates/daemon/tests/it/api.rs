@@ -8,7 +8,7 @@ use x0x_api::{VERSION, types};
 use crate::support::{Answer, EventStream, Node, eventually, stop};
 
 /// An answer as the type that the table promises, with no key beyond it.
-fn typed<T: DeserializeOwned + serde::Serialize>(answer: &Answer) -> T {
+pub(crate) fn typed<T: DeserializeOwned + serde::Serialize>(answer: &Answer) -> T {
     assert_eq!(answer.status, 200, "{answer:?}");
     let value: T = serde_json::from_value(answer.json()).expect("the promised shape");
     assert_eq!(serde_json::to_value(&value).expect("serialises"), answer.json());

@@ -15,6 +15,7 @@ mod limits;
 mod line;
 mod mail;
 mod nine;
+mod reach;
 mod resume;
 mod strangers;
 mod support;

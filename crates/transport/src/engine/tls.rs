@@ -120,6 +120,12 @@ pub(super) fn reset_key(key: &SecretKey) -> Result<hmac::Key, Error> {
     Ok(okm.into())
 }
 
+/// The key exchange groups that are offered and accepted, preferred ones first. Every link uses one of them.
+#[must_use]
+pub const fn key_exchange_groups(pure_pq: bool) -> &'static [&'static str] {
+    if pure_pq { &["MLKEM768"] } else { &["X25519MLKEM768", "MLKEM768"] }
+}
+
 fn provider(pure_pq: bool) -> Result<CryptoProvider, Error> {
     let base = default_provider();
     let kx_groups = if pure_pq {
@@ -346,6 +352,10 @@ mod tests {
         };
         assert_eq!(groups(false), [NamedGroup::X25519MLKEM768, NamedGroup::MLKEM768]);
         assert_eq!(groups(true), [NamedGroup::MLKEM768]);
+        for pure in [false, true] {
+            let names = groups(pure).into_iter().map(|group| format!("{group:?}"));
+            assert_eq!(names.collect::<Vec<_>>(), key_exchange_groups(pure));
+        }
         let schemes =
             provider(false).unwrap().signature_verification_algorithms.supported_schemes();
         assert_eq!(schemes, [SignatureScheme::ML_DSA_65]);

@@ -214,6 +214,12 @@ fn addresses_of_this_machine_are_not_dialled() {
     assert_eq!(failure(&outputs), Some(&DialError::OwnAddress));
     let (_, outputs) = bench.connect(known(GREATER, &[]));
     assert_eq!(failure(&outputs), Some(&DialError::NoAddress));
+    // Beside a peer that may help, that is no reason not to ask it: networks number alike.
+    let mut helped = Bench::helped(true);
+    helped.session(LESSER, 1);
+    let (_, mut outputs) = helped.connect(known(GREATER, &[1]));
+    outputs.extend(helped.pass(Duration::ZERO));
+    assert!(outputs.contains(&Output::Punch(GREATER)), "{outputs:?}");
     // Found out only by the identity that answers.
     let (_, outputs) = bench.connect(PeerAddr::unknown(address(10)));
     let (link, outputs) = bench.reach(dials(&outputs)[0].0, LOCAL, 10);

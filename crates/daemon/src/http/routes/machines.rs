@@ -7,7 +7,7 @@ use std::{
 };
 
 use axum::{Json, extract::State};
-use x0x_agent::{DiscoveredAgent, Side};
+use x0x_agent::{DiscoveredAgent, PathKind, ReachClass, Side};
 use x0x_api::{
     ErrorCode, True,
     types::{
@@ -132,13 +132,18 @@ pub(super) async fn reachability(
     let known = app.agent.discovered_agent(&id).await;
     let known =
         known.ok_or_else(|| ApiError::new(ErrorCode::NotFound, "agent not in discovery cache"))?;
+    let reach = app.agent.reach_of(known.machine).await;
+    let session = app.agent.session_of(id);
+    let is_direct = session.as_ref().is_some_and(|session| session.path == PathKind::Direct);
+    let behind = matches!(reach, ReachClass::Punchable | ReachClass::RelayOnly);
     Ok(Json(ReachabilityResponse {
         ok: True::default(),
-        likely_direct: !known.addresses.is_empty() || app.agent.session_of(id).is_some(),
-        needs_coordination: false,
+        likely_direct: is_direct || (!known.addresses.is_empty() && !behind),
+        needs_coordination: behind,
         is_relay: false,
-        is_coordinator: false,
+        is_coordinator: session.is_some(),
         addresses: known.addresses,
+        reach: convert::reach_class(reach),
     }))
 }
 

@@ -1,6 +1,7 @@
 //! One handler an operation.
 
 mod card;
+mod connectivity;
 mod contacts;
 mod direct;
 mod discovery;
@@ -73,9 +74,12 @@ handlers! {
     EvaluateTrust: contacts::evaluate,
     Announce: identity::announce,
     Peers: network::peers,
-    NetworkStatus: network::status,
+    PeerHealth: network::health,
+    ProbePeer: network::probe,
+    NetworkStatus: connectivity::status,
+    BootstrapCache: network::bootstrap_cache,
     PeerEvents: network::events,
-    Connectivity: network::connectivity,
+    Connectivity: connectivity::connectivity,
     GossipDiagnostics: gossip::diagnostics,
     DiscoveredAgents: discovery::list,
     DiscoveredAgent: discovery::get,

@@ -1,107 +1,109 @@
-//! `/peers`, `/network/status` and `/diagnostics/connectivity`.
+//! `/peers` and `/network/bootstrap-cache`.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{Json, extract::State, response::Response};
 use bytes::{Bytes, BytesMut};
-use x0x_agent::{Agent, SessionInfo, Side};
+use serde::Deserialize;
+use x0x_agent::{Agent, MAX_PROBE_TIME, SessionInfo};
 use x0x_api::{
-    True,
+    ErrorCode, True,
     event::{PEER_LIFECYCLE, PeerChange, PeerEventKind},
     types::{
-        Connections, ConnectivityResponse, Coordinating, LocalDiscovery, NetworkStatusResponse,
-        Peer, PeersResponse, PortMapping, Relaying, Services,
+        BootstrapCacheResponse, CachedPeer, Peer, PeerHealthResponse, PeerSnapshot, PeersResponse,
+        ProbeResponse,
     },
 };
 use x0x_core::{Clock, MachineId, SystemClock};
 
-use super::Answer;
+use super::{Answer, connectivity::SIGNATURE_SCHEME};
 use crate::{
     app::App,
+    convert,
     http::{
         error::ApiError,
+        extract::{Params, PathParameter},
         sse::{self, Source},
     },
 };
 
 /// How often the sessions are looked at while somebody listens.
 const LOOK: Duration = Duration::from_millis(500);
+/// How long the answer to a probe is waited for when nothing is said, and at least.
+const PROBE_TIME: Duration = Duration::from_secs(2);
+const MIN_PROBE_TIME: Duration = Duration::from_millis(100);
 
 pub(super) async fn peers(State(app): State<Arc<App>>) -> Answer<PeersResponse> {
-    let peers = app.agent.sessions().iter().map(|session| Peer { id: session.peer }).collect();
+    let peer =
+        |session: &SessionInfo| Peer { id: session.peer, session: convert::session(session) };
+    let peers = app.agent.sessions().iter().map(peer).collect();
     Ok(Json(PeersResponse { ok: True::default(), peers }))
 }
 
-pub(super) async fn status(State(app): State<Arc<App>>) -> Answer<NetworkStatusResponse> {
-    let sessions = app.agent.sessions();
-    let (local, observed) = (app.agent.local_addresses(), app.agent.observed_addresses());
-    let count = sessions.len() as u64;
-    let was_dialled = sessions.iter().any(|session| session.side == Side::Acceptor);
-    Ok(Json(NetworkStatusResponse {
+pub(super) async fn health(
+    State(app): State<Arc<App>>,
+    PathParameter(id): PathParameter,
+) -> Answer<PeerHealthResponse> {
+    let peer_id: MachineId = id.parse()?;
+    let session = app.agent.sessions().into_iter().find(|session| session.peer == peer_id);
+    let connected = session.is_some();
+    let health = if connected { "connected" } else { "not connected" };
+    Ok(Json(PeerHealthResponse {
         ok: True::default(),
-        local_addr: local.first().copied(),
-        nat_type: "Unknown".to_owned(),
-        has_global_address: observed.iter().chain(&local).any(is_global),
-        can_receive_direct: was_dialled.then_some(true),
-        connected_peers: count,
-        direct_connections: count,
-        relayed_connections: 0,
-        hole_punch_success_rate: 0.0,
-        is_relaying: false,
-        relay_sessions: 0,
-        is_coordinating: false,
-        coordination_sessions: 0,
-        avg_rtt_ms: mean_rtt(&sessions),
-        uptime_secs: app.uptime().as_secs(),
-        external_addrs: observed,
+        peer_id,
+        health: health.to_owned(),
+        snapshot: PeerSnapshot {
+            connected,
+            generation: session.as_ref().map(|session| session.generation),
+            reader_task_active: connected,
+            packets_received: app.agent.packets_received(peer_id),
+            session: session.as_ref().map(convert::session),
+            key_exchange_groups: convert::names(app.agent.key_exchange_groups()),
+            signature_scheme: SIGNATURE_SCHEME.to_owned(),
+        },
     }))
 }
 
-/// The mean round-trip time in milliseconds.
-fn mean_rtt(sessions: &[SessionInfo]) -> u64 {
-    let total: Duration = sessions.iter().map(|session| session.rtt).sum();
-    let mean = total.checked_div(sessions.len().try_into().unwrap_or(u32::MAX));
-    mean.map_or(0, |rtt| rtt.as_millis() as u64)
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct ProbeParams {
+    timeout_ms: Option<u64>,
 }
 
-pub(super) async fn connectivity(State(app): State<Arc<App>>) -> Answer<ConnectivityResponse> {
-    let sessions = app.agent.sessions();
-    let (local, observed) = (app.agent.local_addresses(), app.agent.observed_addresses());
-    let count = sessions.len() as u64;
-    let dialled_by = sessions.iter().filter(|session| session.side == Side::Acceptor);
-    let dialled_by: Vec<SocketAddr> = dialled_by.map(|session| session.remote_address).collect();
-    let scope = match &dialled_by[..] {
-        [] => "none",
-        from if from.iter().any(is_global) => "global",
-        _ => "local",
-    };
-    Ok(Json(ConnectivityResponse {
+pub(super) async fn probe(
+    State(app): State<Arc<App>>,
+    PathParameter(id): PathParameter,
+    Params(params): Params<ProbeParams>,
+) -> Answer<ProbeResponse> {
+    let peer: MachineId = id.parse()?;
+    let patience = params.timeout_ms.map_or(PROBE_TIME, Duration::from_millis);
+    let patience = patience.clamp(MIN_PROBE_TIME, MAX_PROBE_TIME);
+    let rtt = app.agent.probe(peer, patience).await.map_err(|error| {
+        ApiError::new(ErrorCode::ProbeFailed, format!("probe failed: {error}"))
+    })?;
+    Ok(Json(ProbeResponse {
         ok: True::default(),
-        peer_id: app.agent.machine_id(),
-        local_addr: local.first().copied(),
-        nat_type: "Unknown".to_owned(),
-        can_receive_direct: (!dialled_by.is_empty()).then_some(true),
-        direct_reachability_scope: scope.to_owned(),
-        has_global_address: observed.iter().chain(&local).any(is_global),
-        port_mapping: PortMapping::default(),
-        mdns: LocalDiscovery::default(),
-        services: Services { bootstrap_enabled: app.is_bootstrap(), ..Services::default() },
-        connections: Connections {
-            connected_peers: count,
-            active: count,
-            direct: count,
-            ..Connections::default()
-        },
-        relay: Relaying::default(),
-        coordinator: Coordinating::default(),
-        avg_rtt_ms: mean_rtt(&sessions),
-        uptime_s: app.uptime().as_secs(),
-        external_addrs: observed,
+        rtt_ms: rtt.as_millis() as u64,
+        rtt_us: rtt.as_micros() as u64,
+        timeout_ms: patience.as_millis() as u64,
+    }))
+}
+
+pub(super) async fn bootstrap_cache(State(app): State<Arc<App>>) -> Answer<BootstrapCacheResponse> {
+    let connected: Vec<_> = app.agent.sessions().iter().map(|session| session.peer).collect();
+    let cached = app.agent.cached_peers().await.into_iter().map(|cached| CachedPeer {
+        peer_id: cached.peer.id(),
+        addresses: cached.peer.addresses().to_vec(),
+        last_seen: cached.seen.as_secs(),
+        dialled: cached.dialled,
+        anchor: cached.anchor,
+        failures: cached.failures,
+    });
+    Ok(Json(BootstrapCacheResponse {
+        ok: True::default(),
+        connection_count: connected.len() as u64,
+        connected_peers: connected,
+        cached_peers: cached.collect(),
     }))
 }
 
@@ -158,27 +160,6 @@ fn changes(
     gone.chain(come).collect()
 }
 
-/// Whether an address can be routed on the open internet, as far as its range tells.
-fn is_global(address: &SocketAddr) -> bool {
-    match address.ip().to_canonical() {
-        IpAddr::V4(ip) => {
-            let [a, b, ..] = ip.octets();
-            let shared = a == 100 && (64..128).contains(&b);
-            let special = ip.is_private()
-                || ip.is_loopback()
-                || ip.is_link_local()
-                || ip.is_documentation()
-                || ip.is_multicast();
-            a != 0 && a < 240 && !shared && !special
-        }
-        // Unicast addresses in use are all below 2000::/3; 2001:db8::/32 is for documents.
-        IpAddr::V6(ip) => {
-            let [first, second, ..] = ip.segments();
-            first & 0xe000 == 0x2000 && (first, second) != (0x2001, 0x0db8)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,27 +177,5 @@ mod tests {
             .collect();
         use PeerEventKind::{Closed, Established, Replaced};
         assert_eq!(changes, [(1, Closed), (3, Replaced), (4, Established)]);
-    }
-
-    #[test]
-    fn global_addresses() {
-        for text in ["8.8.8.8:1", "[2a00:1450::1]:1", "[::ffff:8.8.8.8]:1", "100.128.0.1:1"] {
-            assert!(is_global(&text.parse().expect("an address")), "{text}");
-        }
-        for text in [
-            "10.0.0.1:1",
-            "127.0.0.1:1",
-            "100.64.0.1:1",
-            "169.254.0.1:1",
-            "192.0.2.1:1",
-            "0.0.0.0:1",
-            "[::1]:1",
-            "[fe80::1]:1",
-            "[fd00::1]:1",
-            "[2001:db8::1]:1",
-            "[::ffff:10.0.0.1]:1",
-        ] {
-            assert!(!is_global(&text.parse().expect("an address")), "{text}");
-        }
     }
 }

@@ -1,0 +1,127 @@
+//! What stands between a machine and the internet, and which pairs of it meet.
+
+use std::fmt;
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+/// What stands before a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Kind {
+    /// Nothing: the machine has a public address
+    None,
+    /// A router that lets everybody in who knows the port
+    FullCone,
+    /// A router that lets in the hosts to which the machine has sent
+    AddressRestricted,
+    /// A router that lets in the ports to which it has sent: the usual one
+    PortRestricted,
+    /// A router that uses another port for each destination
+    Symmetric,
+    /// A home router behind the provider's
+    Cgnat,
+    /// A network that drops UDP
+    UdpBlocked,
+}
+
+impl Kind {
+    /// All, in the order of the table.
+    pub(crate) const ALL: [Self; 7] = [
+        Self::None,
+        Self::FullCone,
+        Self::AddressRestricted,
+        Self::PortRestricted,
+        Self::Symmetric,
+        Self::Cgnat,
+        Self::UdpBlocked,
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::FullCone => "full-cone",
+            Self::AddressRestricted => "address-restricted",
+            Self::PortRestricted => "port-restricted",
+            Self::Symmetric => "symmetric",
+            Self::Cgnat => "cgnat",
+            Self::UdpBlocked => "udp-blocked",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// What the packets of a pair's session go over in the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Way {
+    Direct,
+    Relayed,
+    /// There is no session.
+    Nothing,
+}
+
+impl Way {
+    /// Whether it is as good as what was expected. A pair that meets although none of its kind is
+    /// expected to is a mistake in the table.
+    pub(crate) const fn meets(self, expected: Self) -> bool {
+        match expected {
+            Self::Direct => matches!(self, Self::Direct),
+            Self::Relayed => !matches!(self, Self::Nothing),
+            Self::Nothing => matches!(self, Self::Nothing),
+        }
+    }
+
+    pub(crate) const fn letter(self) -> char {
+        match self {
+            Self::Direct => 'D',
+            Self::Relayed => 'R',
+            Self::Nothing => '-',
+        }
+    }
+}
+
+/// What becomes of each pair, rows and columns in the order of [`Kind::ALL`]: direct, relayed or nothing.
+/// Another port for each destination does not go with letting in only known ports: such pairs need a relay.
+/// Where UDP is blocked, so is everything, until there is a relay over TCP.
+const EXPECTED: [&[u8; 7]; 7] =
+    [b"DDDDDD-", b"DDDDDD-", b"DDDDDD-", b"DDDD-D-", b"DDD----", b"DDDD-D-", b"-------"];
+
+/// What becomes of a pair.
+pub(crate) fn expected(a: Kind, b: Kind) -> Way {
+    match EXPECTED[a as usize][b as usize] {
+        b'D' => Way::Direct,
+        b'R' => Way::Relayed,
+        _ => Way::Nothing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_says_the_same_of_both_ends() {
+        for (row, a) in Kind::ALL.into_iter().enumerate() {
+            assert_eq!(a as usize, row);
+            for b in Kind::ALL {
+                assert_eq!(expected(a, b), expected(b, a), "{a} and {b}");
+            }
+        }
+        assert_eq!(expected(Kind::PortRestricted, Kind::Cgnat), Way::Direct);
+        assert_eq!(expected(Kind::Symmetric, Kind::Symmetric), Way::Nothing);
+    }
+
+    #[test]
+    fn a_relayed_pair_may_become_direct_and_no_pair_worse() {
+        assert!(Way::Direct.meets(Way::Relayed));
+        assert!(!Way::Relayed.meets(Way::Direct));
+        assert!(!Way::Nothing.meets(Way::Relayed));
+        assert!(!Way::Direct.meets(Way::Nothing));
+    }
+}
