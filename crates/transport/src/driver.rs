@@ -99,6 +99,7 @@ pub(crate) enum Event {
     Refused { link: LinkId, code: CloseCode },
     LinkClosed { link: LinkId, reason: LinkClosed },
     Punch { link: LinkId, punch: Box<Punch> },
+    AddressesChanged,
 }
 
 /// What the handle asks for.
@@ -203,6 +204,7 @@ impl Actor {
         context.tasks.spawn(accept_links(context.clone()));
         let (probe_sender, mut probes) = mpsc::channel(paths::MAX_WAITING);
         context.tasks.spawn(paths::forward_probes(context.clone(), probe_sender));
+        context.tasks.spawn(paths::watch_addresses(context.clone()));
         loop {
             let wait = self.wait();
             tokio::select! {
@@ -273,6 +275,7 @@ impl Actor {
     fn on_event(&mut self, event: Event) {
         let input = match event {
             Event::Punch { link, punch } => return self.on_punch(link, *punch),
+            Event::AddressesChanged => return self.on_addresses_changed(),
             Event::Dialled { attempt, result } => {
                 self.attempts.remove(&attempt);
                 let result = result.map(|link| self.add_link(link));

@@ -87,6 +87,7 @@ metrics! {
         dial_failures_limit = "Connects refused by a limit.",
         dial_failures_other = "Connects without a usable address, or after the end.",
         paths_silent = "Sessions that sent without hearing anything, and were probed for a path that works.",
+        addresses_changed = "Times that this machine's addresses changed.",
         paths_changed = "Sessions that moved to another address of their peer.",
         reconnects = "Attempts to reopen a lost session.",
         reconnects_given_up = "Lost sessions that were not reopened.",

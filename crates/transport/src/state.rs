@@ -133,6 +133,8 @@ pub enum Input {
         /// Where the peer answers, if it does.
         found: Option<SocketAddr>,
     },
+    /// This machine's addresses changed to these.
+    LocalAddresses(Vec<SocketAddr>),
     /// Everything ends.
     Shutdown,
 }
@@ -525,6 +527,7 @@ impl Machine for Sessions {
             Input::Disconnect(peer, code) => self.on_disconnect(now, peer, code),
             Input::Usage(usage) => self.on_usage(now, &usage),
             Input::Punched { peer, found } => self.on_punched(now, peer, found),
+            Input::LocalAddresses(addresses) => self.on_local_addresses(now, addresses),
             Input::Shutdown => self.on_shutdown(),
         }
     }
