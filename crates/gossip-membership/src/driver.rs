@@ -46,6 +46,8 @@ const RECORD_REFILL: Duration = Duration::from_secs(60);
 pub(crate) enum Command {
     PassiveView(oneshot::Sender<Vec<PeerAddr>>),
     Known(oneshot::Sender<Vec<Peer>>),
+    Introduce(PeerAddr),
+    Refresh,
 }
 
 type Dialled = (PeerAddr, Result<MachineId, DialFailure>);
@@ -175,7 +177,7 @@ impl Actor {
         }
     }
 
-    fn on_command(&self, command: Command) {
+    fn on_command(&mut self, command: Command) {
         // The caller may have given up.
         match command {
             Command::PassiveView(reply) => {
@@ -184,6 +186,12 @@ impl Actor {
             Command::Known(reply) => {
                 let _ = reply.send(self.machine.known().cloned().collect());
             }
+            Command::Introduce(peer) => {
+                if let Some(peer) = Peer::from_addr(&peer) {
+                    self.handle(Input::Introduce(peer));
+                }
+            }
+            Command::Refresh => self.refresh_addresses(),
         }
     }
 
