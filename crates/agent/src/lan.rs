@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use x0x_core::{Clock, MachineId, PeerAddr, Tick, TokenBucket};
 use x0x_transport::{
@@ -123,6 +123,8 @@ pub(crate) async fn meet(
 ) {
     let clock = Arc::clone(&agent.inner.clock);
     let (mut choice, mut dials) = (Choice::new(clock.now()), JoinSet::new());
+    let mut lonely = tokio::time::interval(LONELY);
+    lonely.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
@@ -136,7 +138,7 @@ pub(crate) async fn meet(
                     dials.spawn(dial(agent.clone(), find, waits));
                 }
             }
-            () = tokio::time::sleep(LONELY) => {
+            _ = lonely.tick() => {
                 if agent.neighbors().is_empty() {
                     discovery.search();
                 }
