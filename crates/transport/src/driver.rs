@@ -107,6 +107,7 @@ pub(crate) enum Event {
     LinkClosed { link: LinkId, reason: LinkClosed },
     Punch { link: LinkId, punch: Box<Punch> },
     Relay { link: LinkId, step: RelayStep },
+    AddressesChanged,
 }
 
 /// What the handle asks for.
@@ -222,6 +223,7 @@ impl Actor {
         let (probe_sender, mut probes) = mpsc::channel(paths::MAX_WAITING);
         context.tasks.spawn(paths::forward_probes(context.clone(), probe_sender));
         context.tasks.spawn(ways::send_relayed(context.clone()));
+        context.tasks.spawn(paths::watch_addresses(context.clone()));
         loop {
             let wait = self.wait();
             tokio::select! {
@@ -295,6 +297,7 @@ impl Actor {
         let input = match event {
             Event::Punch { link, punch } => return self.on_punch(link, *punch),
             Event::Relay { link, step } => return self.on_relay(link, step),
+            Event::AddressesChanged => return self.on_addresses_changed(),
             Event::Dialled { attempt, result } => {
                 self.attempts.remove(&attempt);
                 let result = result.map(|link| self.add_link(link));

@@ -11,6 +11,8 @@
 //! - [`punch`]: how machines behind address translators agree to send to each other at once; pure
 //! - [`relay`]: how machines that cannot reach each other are joined by a third one; pure
 //! - [`reach`]: what peers see of this machine, and what of it is to be believed; pure
+//! - [`interfaces`]: the addresses of this machine, and when they change
+//! - `lan` (a feature): machines on the same links, found by multicast DNS
 //! - `driver`, `queue`, `inbound`, `table`: the tokio shell of that machine
 //! - [`link`]: the seam to what carries the streams: the QUIC engine (`quic`, a feature) or the one in
 //!   memory (`testing`, a feature)
@@ -50,8 +52,13 @@ pub mod frame;
 mod handle;
 #[cfg(feature = "tokio")]
 mod inbound;
+pub mod interfaces;
+#[cfg(feature = "lan")]
+pub mod lan;
 pub mod link;
 pub mod metrics;
+#[cfg(any(feature = "quic", feature = "lan"))]
+mod outgoing;
 #[cfg(feature = "tokio")]
 mod own;
 mod prefix;

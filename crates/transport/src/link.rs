@@ -35,6 +35,11 @@ pub trait Engine: Send + Sync + fmt::Debug + 'static {
     /// Addresses of the socket, wildcards replaced by usable addresses.
     fn local_addresses(&self) -> Vec<SocketAddr>;
 
+    /// Waits until these addresses may have changed. Dropping the future loses nothing.
+    fn addresses_changed(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+
     /// The machine's record of these addresses and of how it is reached as of now, signed with its key;
     /// `None` from an engine that has none.
     fn sign_record(

@@ -99,6 +99,7 @@ metrics! {
         dial_failures_limit = "Connects refused by a limit.",
         dial_failures_other = "Connects without a usable address, or after the end.",
         paths_silent = "Sessions that sent without hearing anything, and were probed for a path that works.",
+        addresses_changed = "Times that this machine's addresses changed.",
         paths_changed = "Sessions that moved to another address of their peer.",
         paths_upgraded = "Sessions that moved from a relay to a direct path.",
         paths_fell_back = "Sessions that moved from a direct path to a relay.",

@@ -197,6 +197,11 @@ impl Observations {
         Self::default()
     }
 
+    /// Forgets all reports: they are of another place.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
     /// Takes a report, or hears again that it still holds. Those of and about machines that are not on
     /// the internet say nothing of it.
     pub fn report(&mut self, now: Tick, report: &Report) {

@@ -140,6 +140,8 @@ pub enum Input {
         /// The address that stands for the way by a relay, if there is one.
         found: Option<SocketAddr>,
     },
+    /// This machine's addresses changed to these.
+    LocalAddresses(Vec<SocketAddr>),
     /// Everything ends.
     Shutdown,
 }
@@ -534,6 +536,7 @@ impl Machine for Sessions {
             Input::Usage(usage) => self.on_usage(now, &usage),
             Input::Punched { peer, found } => self.on_punched(now, peer, found),
             Input::Relayed { peer, found } => self.on_relayed(now, peer, found),
+            Input::LocalAddresses(addresses) => self.on_local_addresses(now, addresses),
             Input::Shutdown => self.on_shutdown(),
         }
     }

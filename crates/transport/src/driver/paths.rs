@@ -7,14 +7,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
 use tokio::sync::mpsc;
 use x0x_core::{Machine, SeededRng, Tick, dialable};
 
-use super::{Actor, Context};
+use super::{Actor, Context, Event};
 use crate::{
     link::Link,
     metrics::TransportMetrics,
@@ -24,7 +24,7 @@ use crate::{
         prober::{Input, Output, Validated},
         table::{MAX_SOURCES, is_relayed},
     },
-    state::LinkId,
+    state::{self, LinkId},
     wire::ControlOut,
 };
 
@@ -174,7 +174,51 @@ pub(super) async fn forward_probes(
     }
 }
 
+/// Tells the actor of changes of this machine's addresses.
+pub(super) async fn watch_addresses(context: Arc<Context>) {
+    let watch = async {
+        let mut known = context.engine.local_addresses();
+        loop {
+            context.engine.addresses_changed().await;
+            let now = context.engine.local_addresses();
+            if std::mem::replace(&mut known, now) != known {
+                context.event(Event::AddressesChanged).await;
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = context.closing.cancelled() => {}
+        () = watch => {}
+    }
+}
+
 impl Actor {
+    /// This machine is somewhere else: each peer is asked at once whether it hears us, so that it follows
+    /// before anything is lost, and what was seen of the old place counts no more.
+    pub(super) fn on_addresses_changed(&mut self) {
+        let (context, now) = (self.context.clone(), self.now());
+        context.metrics.addresses_changed.inc();
+        context.observations.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.handle(state::Input::LocalAddresses(context.engine.local_addresses()));
+        let mut sessions = Vec::new();
+        for (id, watched) in &mut self.paths.watched {
+            watched.asking = true;
+            sessions.push((*id, watched.flow));
+        }
+        for (id, flow) in sessions {
+            self.send_control(id, &ControlOut::Ping(MOVING));
+            self.ask_places(now, id, flow);
+        }
+        self.carry_probes();
+    }
+
+    fn ask_places(&mut self, now: Tick, id: LinkId, flow: FlowId) {
+        for address in self.places(id) {
+            self.paths.prober.handle(now, Input::Probe { flow, address });
+        }
+    }
+
     /// Begins to watch the path of a link that became a session.
     pub(super) fn watch_path(&mut self, id: LinkId, link: &dyn Link) {
         let Some(keys) = link.flow_keys() else { return };
@@ -266,9 +310,7 @@ impl Actor {
             self.send_control(id, &ControlOut::Ping(MOVING));
         }
         for (id, flow) in questions {
-            for address in self.places(id) {
-                self.paths.prober.handle(now, Input::Probe { flow, address });
-            }
+            self.ask_places(now, id, flow);
         }
         for (peer, from) in lost {
             let relay = self.context.ways.relay(from).map(|(relay, _)| relay);

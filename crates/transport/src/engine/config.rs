@@ -6,7 +6,7 @@ use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig
 use x0x_core::{Clock, SystemClock};
 use x0x_identity::SecretKey;
 
-use crate::link::Side;
+use crate::{interfaces::NetworkWatch, link::Side};
 
 /// One-way streams that a peer may have open. Sessions use one for each stream class.
 const MAX_STREAMS: u32 = 16;
@@ -62,6 +62,9 @@ pub struct QuicConfig {
     pub limits: QuicLimits,
     /// Where handshake rates and ticket ages read the time.
     pub clock: Arc<dyn Clock>,
+    /// The machine's interfaces, which a wildcard address stands for. Without it, the routes are asked
+    /// each time, and nobody is told of changes.
+    pub network: Option<NetworkWatch>,
 }
 
 impl QuicConfig {
@@ -78,6 +81,7 @@ impl QuicConfig {
             socket_buffer: 4 << 20,
             limits: QuicLimits::default(),
             clock: Arc::new(SystemClock::new()),
+            network: None,
         }
     }
 

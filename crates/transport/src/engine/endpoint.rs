@@ -34,6 +34,7 @@ use super::{
 };
 use crate::{
     error::DialError,
+    interfaces::NetworkWatch,
     link::{Engine, Link, Side},
     record::{ReachClass, SignedRecord},
     sock::{
@@ -96,6 +97,9 @@ pub struct QuicEngine {
     /// Taken by the close.
     running: Mutex<Option<Running>>,
     links: tokio::sync::Mutex<mpsc::Receiver<Box<dyn Link>>>,
+    network: Option<NetworkWatch>,
+    /// For whoever waits for changes.
+    changes: tokio::sync::Mutex<Option<NetworkWatch>>,
 }
 
 struct Running {
@@ -208,6 +212,8 @@ impl QuicEngine {
             from_relays,
             running: Mutex::new(Some(Running { endpoint, acceptor, released })),
             links: tokio::sync::Mutex::new(links),
+            changes: tokio::sync::Mutex::new(config.network.clone()),
+            network: config.network,
         })
     }
 
@@ -296,7 +302,21 @@ impl Engine for QuicEngine {
     }
 
     fn local_addresses(&self) -> Vec<SocketAddr> {
-        reachable(self.local)
+        match &self.network {
+            Some(network) => network.borrow().addresses(self.local),
+            None => reachable(self.local),
+        }
+    }
+
+    fn addresses_changed(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            if let Some(changes) = &mut *self.changes.lock().await
+                && changes.changed().await.is_ok()
+            {
+                return;
+            }
+            std::future::pending().await
+        })
     }
 
     fn sign_record(
