@@ -203,7 +203,7 @@ impl Actor {
         self.handle(state::Input::LocalAddresses(context.engine.local_addresses()));
         let mut sessions = Vec::new();
         for (id, watched) in &mut self.paths.watched {
-            watched.asking = true;
+            watched.asking = Some(now);
             sessions.push((*id, watched.flow));
         }
         for (id, flow) in sessions {
