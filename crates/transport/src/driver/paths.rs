@@ -297,9 +297,7 @@ impl Actor {
         }
         let (was_relayed, relayed) = (is_relayed(current), is_relayed(path.address));
         // The other end asks when it does not hear us: it follows that we do not reach it where we think.
-        // Yet by way of a relay it also asks because it has not heard of the direct path.
-        let followed = !path.asked && (was_relayed || !relayed);
-        let wanted = watched.asking.is_some() || followed || (was_relayed && !relayed);
+        let wanted = watched.asking.is_some() || !path.asked || (was_relayed && !relayed);
         if !handle.link.add_path(path.address) || !wanted {
             return;
         }

@@ -84,8 +84,6 @@ pub struct QuicEngine {
     handshake_timeout: Duration,
     metrics: Arc<QuicMetrics>,
     paths: Arc<Paths>,
-    /// For probes. The socket is quinn's, and ends with it.
-    socket: Weak<SteadySocket>,
     probes: tokio::sync::Mutex<mpsc::Receiver<(SocketAddr, ProbeIn)>>,
     /// Packets to relays, and from them.
     to_relays: tokio::sync::Mutex<mpsc::Receiver<Relayed>>,
@@ -172,7 +170,7 @@ impl QuicEngine {
         let paths = Arc::new(paths);
         let socket = SteadySocket::new(socket, paths.clone(), relayed, metrics.clone(), alive);
         let socket = Arc::new(socket);
-        let side_channel = Arc::downgrade(&socket);
+        let _ = paths.socket.set(Arc::downgrade(&socket));
         let runtime = Arc::new(TokioRuntime);
         let endpoint = Endpoint::new_with_abstract_socket(settings, Some(server), socket, runtime)
             .map_err(bind)?;
@@ -196,7 +194,6 @@ impl QuicEngine {
             handshake_timeout: config.handshake_timeout,
             metrics,
             paths,
-            socket: side_channel,
             probes: tokio::sync::Mutex::new(probes),
             to_relays: tokio::sync::Mutex::new(to_relays),
             from_relays,
@@ -319,8 +316,8 @@ impl Engine for QuicEngine {
     }
 
     fn send_probe(&self, to: SocketAddr, packet: &[u8; PROBE_LEN]) {
-        if let Some(socket) = self.socket.upgrade() {
-            socket.send_probe(to, packet);
+        if let Some(socket) = self.paths.socket.get().and_then(Weak::upgrade) {
+            socket.send_beside(to, packet);
         }
     }
 
