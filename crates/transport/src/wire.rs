@@ -200,9 +200,7 @@ impl ControlIn {
                 Self::Relay(RelayStep::incoming_from_proto(&incoming)?)
             }
             Some(proto::Kind::RelayOk(ok)) => Self::Relay(RelayStep::ok_from_proto(ok)),
-            Some(proto::Kind::RelayClose(close)) => {
-                Self::Relay(RelayStep::close_from_proto(close))
-            }
+            Some(proto::Kind::RelayClose(close)) => Self::Relay(RelayStep::close_from_proto(close)),
             None => Self::Unknown,
         })
     }

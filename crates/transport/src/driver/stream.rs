@@ -188,7 +188,10 @@ impl ClassReader {
         self.changes.mark_unchanged();
         for feed in self.feeds.iter_mut().filter(|feed| feed.consumer.is_none()) {
             if let Some(consumer) = self.context.consumers.get(feed.protocol)
-                && consumer.event(InboundEvent::Up(self.session.info(&self.context.ways))).await.is_ok()
+                && consumer
+                    .event(InboundEvent::Up(self.session.info(&self.context.ways)))
+                    .await
+                    .is_ok()
             {
                 feed.consumer = Some(consumer);
             }

@@ -123,8 +123,7 @@ impl PathTable {
         }
         let name = self.free_name();
         let sources = vec![Source { address: real, seen: now }];
-        let path =
-            Path { active: real, sources, latest: Vec::new(), users: 1, free_since: now };
+        let path = Path { active: real, sources, latest: Vec::new(), users: 1, free_since: now };
         self.paths.insert(name, path);
         self.sources.insert(real, name);
         Some(name)
