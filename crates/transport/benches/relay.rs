@@ -10,7 +10,7 @@ use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::{runtime::Builder, sync::oneshot, time::timeout};
-use x0x_core::{PeerAddr, Protocol};
+use x0x_core::{Clock, PeerAddr, Protocol};
 use x0x_identity::testing::key;
 use x0x_transport::{
     InboundEvent, Node, PathKind, SessionConfig, Transport,
@@ -105,19 +105,19 @@ fn relayed() -> (f64, f64) {
     let rate = runtime.block_on(async {
         let relay = relay_node.await.expect("runs");
         let (a, b) = (node(2, "127.0.0.1:0", false), node(3, "[::1]:0", false));
-        let mut inbox = b.inbound(Protocol::File).expect("free");
+        let mut inbox = b.inbound(Protocol::FileContent).expect("free");
         for node in [&a, &b] {
             let to = PeerAddr::known(relay.local_id(), relay.local_addresses());
             node.connect(to).await.expect("connects");
         }
         let session = a.connect(PeerAddr::known(b.local_id(), [])).await.expect("relayed");
         assert_eq!(session.path, PathKind::Relayed { via: relay.local_id() });
-        let start = std::time::Instant::now();
+        let clock = TokioClock::new();
         let _ = begin.send(());
         let send = async {
             for _ in 0..TRANSFER / CHUNK {
                 let chunk = Bytes::from(vec![7; CHUNK]);
-                a.send(b.local_id(), Protocol::File, chunk).await.expect("up");
+                a.send(b.local_id(), Protocol::FileContent, chunk).await.expect("up");
             }
         };
         let receive = async {
@@ -129,7 +129,7 @@ fn relayed() -> (f64, f64) {
             }
         };
         tokio::join!(send, receive);
-        let rate = TRANSFER as f64 / start.elapsed().as_secs_f64() / f64::from(1 << 20);
+        let rate = TRANSFER as f64 / (clock.now().as_micros() as f64 / 1e6) / f64::from(1 << 20);
         let _ = end.send(());
         rate
     });
