@@ -35,7 +35,7 @@ const MOVING: u64 = u64::MAX;
 
 /// How long questions are out before a relay is sought besides: longer than most round trips, so that the
 /// other addresses of the peer come first.
-const SEEK_AFTER: Duration = Duration::from_millis(400);
+const SEEK_AFTER: Duration = Duration::from_millis(250);
 /// Packets between two checks of a link that is in use, as in a transfer: it does not fall silent by itself.
 const BUSY: u64 = 16;
 
@@ -73,6 +73,7 @@ impl Silence {
             return Verdict::Well;
         }
         if std::mem::take(&mut self.busy) {
+            self.since = (sent != self.sent).then_some(now);
             return Verdict::Fell;
         }
         match self.since {
@@ -108,8 +109,8 @@ struct Watched {
     silence: Silence,
     /// Since when questions are out and nothing came.
     asking: Option<Tick>,
-    /// A relay was sought since the latest of these.
-    sought: bool,
+    /// When a relay is sought, if nothing comes until then. Only the end that dialled does so.
+    seek_at: Option<Tick>,
 }
 
 /// The flows of probes of all sessions. At most one for each session.
@@ -133,7 +134,8 @@ impl LinkPaths {
 
     pub(super) fn next(&self) -> Option<Tick> {
         let check = (!self.watched.is_empty()).then_some(self.check_at);
-        self.prober.poll_timeout().into_iter().chain(check).min()
+        let seek = self.watched.values().filter_map(|watched| watched.seek_at);
+        self.prober.poll_timeout().into_iter().chain(check).chain(seek).min()
     }
 
     /// The flow of a session's link.
@@ -145,7 +147,7 @@ impl LinkPaths {
     pub(super) fn ask(&mut self, now: Tick, link: LinkId) {
         if let Some(watched) = self.watched.get_mut(&link) {
             watched.asking = Some(now);
-            watched.sought = true;
+            watched.seek_at = None;
         }
     }
 
@@ -224,7 +226,7 @@ impl Actor {
         let Some(keys) = link.flow_keys() else { return };
         let flow = keys.flow();
         self.paths.prober.handle(self.now(), Input::Open(keys));
-        let watched = Watched { flow, silence: Silence::default(), asking: None, sought: false };
+        let watched = Watched { flow, silence: Silence::default(), asking: None, seek_at: None };
         self.paths.watched.insert(id, watched);
         self.paths.flows.insert(flow, id);
     }
@@ -250,6 +252,7 @@ impl Actor {
             self.check_upgrades(now);
             self.watch_or_rest(now);
         }
+        self.seek_relays(now);
         self.carry_probes();
     }
 
@@ -278,7 +281,7 @@ impl Actor {
 
     fn check_paths(&mut self, now: Tick) {
         let limit = self.context.config.path_silence;
-        let (mut questions, mut pings, mut lost) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut questions, mut pings) = (Vec::new(), Vec::new());
         for (id, watched) in &mut self.paths.watched {
             let Some(handle) = self.links.get(id) else { continue };
             let (Some(sent), Some(received)) = (handle.link.sent(), handle.link.received()) else {
@@ -286,13 +289,7 @@ impl Actor {
             };
             let heard = received != watched.silence.received;
             watched.asking = watched.asking.filter(|_| !heard);
-            let session = handle.session.as_ref().filter(|session| session.is_dialled());
-            let dialled = session.is_some();
-            let waits = watched.asking.is_some_and(|since| now.since(since) >= SEEK_AFTER);
-            if let Some(session) = session.filter(|_| waits && !watched.sought) {
-                watched.sought = true;
-                lost.push((session.peer, handle.link.remote_address()));
-            }
+            let dialled = handle.session.as_ref().is_some_and(|session| session.is_dialled());
             match watched.silence.check(now, sent, received, limit) {
                 Verdict::Well => {}
                 // The peer follows any packet of a dialler by itself.
@@ -300,7 +297,7 @@ impl Actor {
                 Verdict::Fell => questions.push((*id, watched.flow)),
                 Verdict::Silent => {
                     watched.asking = watched.asking.or(Some(now));
-                    watched.sought = false;
+                    watched.seek_at = dialled.then_some(now + SEEK_AFTER);
                     self.context.metrics.paths_silent.inc();
                     questions.push((*id, watched.flow));
                 }
@@ -311,6 +308,22 @@ impl Actor {
         }
         for (id, flow) in questions {
             self.ask_places(now, id, flow);
+        }
+    }
+
+    /// Seeks relays for sessions whose questions were not answered.
+    fn seek_relays(&mut self, now: Tick) {
+        let mut lost = Vec::new();
+        for (id, watched) in &mut self.paths.watched {
+            if watched.seek_at.is_none_or(|at| at > now) {
+                continue;
+            }
+            watched.seek_at = None;
+            let Some(handle) = self.links.get(id) else { continue };
+            let silent = handle.link.received() == Some(watched.silence.received);
+            if let Some(session) = handle.session.as_ref().filter(|_| silent) {
+                lost.push((session.peer, handle.link.remote_address()));
+            }
         }
         for (peer, from) in lost {
             let relay = self.context.ways.relay(from).map(|(relay, _)| relay);
@@ -354,14 +367,13 @@ impl Actor {
         }
         let (was_relayed, relayed) = (is_relayed(current), is_relayed(path.address));
         // The other end asks when it does not hear us: it follows that we do not reach it where we think.
-        // Yet by way of a relay it also asks because it has not heard of the direct path.
-        let followed = !path.asked && (was_relayed || !relayed);
-        let wanted = watched.asking.is_some() || followed || (was_relayed && !relayed);
+        let wanted = watched.asking.is_some() || !path.asked || (was_relayed && !relayed);
         if !handle.link.add_path(path.address) || !wanted {
             return;
         }
-        watched.asking = None;
+        (watched.asking, watched.seek_at) = (None, None);
         if current != path.address && handle.link.use_path(path.address) {
+            self.context.ways.part_large(path.address);
             let metrics = &self.context.metrics;
             metrics.paths_changed.inc();
             match (was_relayed, relayed) {

@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError, RwLock, Weak,
-        atomic::{AtomicU16, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering},
     },
 };
 
@@ -19,7 +19,7 @@ use crate::{
     link::{DatagramRefused, Link},
     relay::{
         Leg, RelayMetrics,
-        packet::{Assembly, Piece, RelayedIn, encode, halves},
+        packet::{Assembly, MAX_PARTED, Piece, RelayedIn, encode, halves},
         quota::{ByteBucket, ClientQuota, OverQuota},
     },
     sock::table::{is_relayed, relayed_address},
@@ -90,26 +90,28 @@ impl Carrier {
         piece: Piece,
         payload: &[u8],
     ) -> bool {
-        if is_relayed(self.link.remote_address()) {
-            metrics.dropped_nested.inc();
-            return false;
-        }
         let refused = match self.link.send_datagram(encode(from_relay, context, piece, payload)) {
             Ok(()) => return true,
             Err(refused) => refused,
         };
-        let DatagramRefused::TooLarge { most } = refused else {
+        if refused == DatagramRefused::Closed {
             metrics.dropped_over.inc();
             return false;
-        };
-        let number = self.number.fetch_add(1, Ordering::Relaxed);
-        let parts = (piece == Piece::Whole).then(|| halves(payload, number, most)).flatten();
-        let Some(parts) = parts else {
+        }
+        let may = piece == Piece::Whole && payload.len() <= MAX_PARTED;
+        let sent = may && self.send_halves((from_relay, context), payload);
+        if !sent {
             metrics.dropped_too_large.inc();
-            return false;
-        };
-        parts.into_iter().all(|(piece, part)| {
-            self.link.send_datagram(encode(from_relay, context, piece, part)).is_ok()
+        }
+        sent
+    }
+
+    fn send_halves(&self, (from_relay, context): (bool, ContextId), packet: &[u8]) -> bool {
+        let number = self.number.fetch_add(1, Ordering::Relaxed);
+        halves(packet, number).is_some_and(|parts| {
+            parts.into_iter().all(|(piece, part)| {
+                self.link.send_datagram(encode(from_relay, context, piece, part)).is_ok()
+            })
         })
     }
 }
@@ -123,6 +125,8 @@ struct Way {
     /// `None` once it is over.
     carrier: Option<Arc<Carrier>>,
     used: Arc<AtomicU64>,
+    /// A session came to it from another path, with packets of that path's size.
+    parts_large: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -161,7 +165,8 @@ impl Ways {
         let parts = Mutex::default();
         carrier.set((true, leg.1), Route::Deliver { way, parts, used: used.clone() });
         let relay_address = carrier.link.remote_address();
-        inner.ways.insert(way, Way { leg, relay_address, carrier: Some(carrier), used });
+        let (carrier, parts_large) = (Some(carrier), AtomicBool::new(false));
+        inner.ways.insert(way, Way { leg, relay_address, carrier, used, parts_large });
         inner.by_leg.insert(leg, way);
     }
 
@@ -193,6 +198,14 @@ impl Ways {
         Some((way.leg.0, way.relay_address))
     }
 
+    /// A session comes to a way from another path.
+    pub(super) fn part_large(&self, address: SocketAddr) {
+        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(way) = inner.ways.get(&address) {
+            way.parts_large.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Open ways over which nothing came or went since a time.
     pub(super) fn unused_since(&self, time: Tick) -> Vec<Leg> {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
@@ -208,8 +221,16 @@ impl Ways {
         let Some((way, carrier)) = open else { return self.metrics.dropped_over.inc() };
         way.used.store(now.as_micros(), Ordering::Relaxed);
         let context = way.leg.1;
+        let parts = packet.len() > MAX_PARTED && way.parts_large.load(Ordering::Relaxed);
         drop(inner);
-        if carrier.send(&self.metrics, (false, context), Piece::Whole, packet) {
+        if is_relayed(carrier.link.remote_address()) {
+            return self.metrics.dropped_nested.inc();
+        }
+        let sent = match parts {
+            true => carrier.send_halves((false, context), packet),
+            false => carrier.send(&self.metrics, (false, context), Piece::Whole, packet),
+        };
+        if sent {
             self.metrics.sent_packets.inc();
         }
     }
@@ -241,6 +262,9 @@ impl Ways {
     fn forward(&self, now: Tick, pair: &Pair, to: usize, read: &RelayedIn) {
         let (carrier, context) = &pair.ends[to];
         let Some(carrier) = carrier.upgrade() else { return self.metrics.dropped_over.inc() };
+        if is_relayed(carrier.link.remote_address()) {
+            return self.metrics.dropped_nested.inc();
+        }
         let bytes = read.payload.len();
         let charged = {
             let mut total = self.total.lock().unwrap_or_else(PoisonError::into_inner);
@@ -259,31 +283,35 @@ impl Ways {
             self.metrics.forwarded_bytes.add(bytes as u64);
         }
     }
-}
 
-impl Context {
-    fn on_datagram(&self, carrier: &Carrier, datagram: &Bytes) {
-        let (ways, now) = (&self.ways, self.clock.now());
+    /// Takes a datagram of a carrier; gives the packet for this machine that it completes, and its way.
+    fn on_datagram(
+        &self,
+        now: Tick,
+        carrier: &Carrier,
+        datagram: &Bytes,
+    ) -> Option<(SocketAddr, Bytes)> {
         let Some(read) = RelayedIn::decode(datagram) else {
-            return ways.metrics.dropped_malformed.inc();
+            self.metrics.dropped_malformed.inc();
+            return None;
         };
         let routes = carrier.routes.read().unwrap_or_else(PoisonError::into_inner);
         match routes.get(&(read.from_relay, read.context)) {
-            None => ways.metrics.dropped_unknown_context.inc(),
+            None => self.metrics.dropped_unknown_context.inc(),
             Some(Route::Deliver { way, parts, used }) => {
                 used.store(now.as_micros(), Ordering::Relaxed);
                 let mut parts = parts.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(packet) = parts.take(read.piece, read.payload) {
-                    ways.metrics.received_packets.inc();
-                    self.engine.deliver(*way, packet);
-                }
+                let packet = parts.take(read.piece, read.payload)?;
+                self.metrics.received_packets.inc();
+                return Some((*way, packet));
             }
             Some(Route::Forward { pair, to }) => {
                 let (pair, to) = (pair.clone(), *to);
                 drop(routes);
-                ways.forward(now, &pair, to, &read);
+                self.forward(now, &pair, to, &read);
             }
         }
+        None
     }
 }
 
@@ -291,7 +319,10 @@ impl Context {
 pub(super) async fn read_datagrams(context: Arc<Context>, carrier: Arc<Carrier>) {
     let read = async {
         while let Some(datagram) = carrier.link.next_datagram().await {
-            context.on_datagram(&carrier, &datagram);
+            let now = context.clock.now();
+            if let Some((way, packet)) = context.ways.on_datagram(now, &carrier, &datagram) {
+                context.engine.deliver(way, packet);
+            }
         }
     };
     tokio::select! {
@@ -319,3 +350,6 @@ pub(super) async fn send_relayed(context: Arc<Context>) {
         () = send => {}
     }
 }
+
+#[cfg(test)]
+mod tests;

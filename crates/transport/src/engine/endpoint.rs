@@ -87,8 +87,6 @@ pub struct QuicEngine {
     handshake_timeout: Duration,
     metrics: Arc<QuicMetrics>,
     paths: Arc<Paths>,
-    /// For probes. The socket is quinn's, and ends with it.
-    socket: Weak<SteadySocket>,
     activity: Arc<Activity>,
     probes: tokio::sync::Mutex<mpsc::Receiver<(SocketAddr, ProbeIn)>>,
     /// Packets to relays, and from them.
@@ -179,7 +177,8 @@ impl QuicEngine {
         let paths = Arc::new(paths);
         let socket = SteadySocket::new(socket, paths.clone(), relayed, metrics.clone(), alive);
         let socket = Arc::new(socket);
-        let (side_channel, activity) = (Arc::downgrade(&socket), socket.activity());
+        let _ = paths.socket.set(Arc::downgrade(&socket));
+        let activity = socket.activity();
         let runtime = Arc::new(TokioRuntime);
         let endpoint = Endpoint::new_with_abstract_socket(settings, Some(server), socket, runtime)
             .map_err(bind)?;
@@ -205,7 +204,6 @@ impl QuicEngine {
             handshake_timeout: config.handshake_timeout,
             metrics,
             paths,
-            socket: side_channel,
             activity,
             probes: tokio::sync::Mutex::new(probes),
             to_relays: tokio::sync::Mutex::new(to_relays),
@@ -345,8 +343,8 @@ impl Engine for QuicEngine {
     }
 
     fn send_probe(&self, to: SocketAddr, packet: &[u8; PROBE_LEN]) {
-        if let Some(socket) = self.socket.upgrade() {
-            socket.send_probe(to, packet);
+        if let Some(socket) = self.paths.socket.get().and_then(Weak::upgrade) {
+            socket.send_beside(to, packet);
         }
     }
 

@@ -206,8 +206,8 @@ impl SteadySocket {
         self.activity.clone()
     }
 
-    /// Sends a probe beside quinn. A socket that has no room loses it, like any path may.
-    pub(super) fn send_probe(&self, to: SocketAddr, packet: &[u8]) {
+    /// Sends a packet beside quinn. A socket that has no room loses it, like any path may.
+    pub(super) fn send_beside(&self, to: SocketAddr, packet: &[u8]) {
         if !self.paths.carries(to) {
             return;
         }
@@ -252,7 +252,10 @@ impl AsyncUdpSocket for SteadySocket {
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         self.activity.note();
         // A packet whose path is over is lost.
-        let Some(destination) = self.paths.outgoing(transmit.destination) else { return Ok(()) };
+        let segment = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
+        let last = transmit.contents.chunks(segment).next_back().unwrap_or_default();
+        let destination = self.paths.outgoing(transmit.destination, last);
+        let Some(destination) = destination else { return Ok(()) };
         self.send(&Transmit {
             destination,
             ecn: transmit.ecn,

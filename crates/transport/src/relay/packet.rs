@@ -5,8 +5,10 @@
 //! ```
 //!
 //! The kind says who sends, the relay or an end: each end of a session may be the other's relay, so that the
-//! names of contexts alone do not tell. A packet is parted only when the carrier does not take it whole and
-//! every QUIC path has to (RFC 9000 §14); of a larger one the loss tells its sender the size of the path.
+//! names of contexts alone do not tell. A packet is parted when the carrier does not take it whole and every QUIC
+//! path has to (RFC 9000 §14); of a larger one the loss tells its sender the size of the path. A sender that came
+//! from another path still makes packets of that path's size, of which a loss would cost it a second: these are
+//! all parted.
 
 use std::collections::VecDeque;
 
@@ -18,7 +20,8 @@ use crate::wire::ContextId;
 pub const HEADER: usize = 5;
 /// Bytes before a part.
 pub const PART_HEADER: usize = HEADER + 2;
-/// Largest packet that is sent in two parts: what every QUIC path carries.
+/// What every QUIC path carries; and so the largest packet that a relay parts, and the smallest that a sender from
+/// another path does.
 pub const MAX_PARTED: usize = 1200;
 /// Largest packet that is carried.
 pub const MAX_PACKET: usize = 1500;
@@ -99,14 +102,12 @@ pub fn encode(from_relay: bool, context: ContextId, piece: Piece, payload: &[u8]
     datagram.freeze()
 }
 
-/// The two parts of a packet for which the carrier's `capacity` is too little; `None` when it is not to be
-/// parted, or its parts would not fit either.
+/// The two parts of a packet; `None` of one that has no two bytes.
 #[must_use]
-pub fn halves(packet: &[u8], number: u16, capacity: usize) -> Option<[(Piece, &[u8]); 2]> {
+pub fn halves(packet: &[u8], number: u16) -> Option<[(Piece, &[u8]); 2]> {
     let (first, second) = packet.split_at(packet.len().div_ceil(2));
-    let fits = packet.len() <= MAX_PARTED && first.len() + PART_HEADER <= capacity;
     let parts = [(Piece::First(number), first), (Piece::Second(number), second)];
-    (fits && !second.is_empty()).then_some(parts)
+    (!second.is_empty()).then_some(parts)
 }
 
 /// Packets of one context of which one part has come.
@@ -181,11 +182,11 @@ mod tests {
 
         #[test]
         fn two_parts_make_a_packet_in_either_order(
-            packet in prop::collection::vec(any::<u8>(), 2..=MAX_PARTED),
+            packet in prop::collection::vec(any::<u8>(), 2..=MAX_PACKET),
             number: u16,
             turned: bool,
         ) {
-            let mut parts = halves(&packet, number, 700).expect("fits");
+            let mut parts = halves(&packet, number).expect("two bytes");
             if turned {
                 parts.reverse();
             }
@@ -216,7 +217,6 @@ mod tests {
         assert_eq!(assembly.take(Piece::Second(95), Bytes::from_static(b"b")), None, "evicted");
         let whole = assembly.take(Piece::Second(98), Bytes::from_static(b"b"));
         assert_eq!(whole, Some(Bytes::from_static(b"ab")));
-        assert_eq!(halves(&[7; MAX_PARTED + 1], 1, 1400), None, "its sender has to find out");
-        assert_eq!(halves(&[7; MAX_PARTED], 1, 606), None);
+        assert_eq!(halves(&[7], 1), None);
     }
 }

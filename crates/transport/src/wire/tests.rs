@@ -168,3 +168,25 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn steps_of_relays_round_trip_and_names_tell_who_made_them() {
+    let machine = MachineId::new([7; 32]);
+    let decode = |step| ControlIn::decode(&ControlOut::Relay(step).encode(), false);
+    let why = RelayRefusal::Idle;
+    for step in [
+        RelayStep::Open { context: 2, target: machine },
+        RelayStep::Incoming { context: 3, from: machine },
+        RelayStep::Ok { context: u32::MAX },
+        RelayStep::Close { context: 9, from_relay: true, why },
+        RelayStep::Close { context: 8, from_relay: false, why: RelayRefusal::Unknown },
+    ] {
+        assert!(matches!(decode(step), Ok(ControlIn::Relay(read)) if read == step), "{step:?}");
+    }
+    for context in [0, 1, 3] {
+        assert!(decode(RelayStep::Open { context, target: machine }).is_err());
+    }
+    for context in [0, 1, 2] {
+        assert!(decode(RelayStep::Incoming { context, from: machine }).is_err());
+    }
+}

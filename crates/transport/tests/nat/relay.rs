@@ -100,6 +100,13 @@ impl Pair {
         Self { internet, nats, relays, a, b }
     }
 
+    /// The direct path ends; what the translators have for others stays.
+    fn cut(&self) {
+        self.internet.net.with(|world| {
+            self.nats.into_iter().for_each(|nat| world.set_kind(nat, NatKind::Symmetric));
+        });
+    }
+
     /// Both translators are others from now on.
     fn become_kind(&self, kind: NatKind) {
         self.internet.net.with(|world| {
@@ -162,7 +169,7 @@ async fn a_relayed_session_moves_to_a_direct_path_once_there_is_one() {
         metrics.opened.value() - metrics.closed.value()
     };
     assert_eq!(pair.relays.iter().map(open).sum::<u64>(), 0, "idle contexts are closed");
-    assert_eq!(forwarded(), so_far);
+    assert!(forwarded() < so_far + 10, "nothing but the end of it");
     assert!(pair.is_direct());
 }
 
@@ -174,7 +181,7 @@ async fn a_direct_path_that_dies_is_replaced_by_a_relay() {
     assert!(pair.is_direct());
     let before = pair.generation();
     for a_first in [true, false] {
-        pair.become_kind(NatKind::Symmetric);
+        pair.cut();
         let start = Instant::now();
         if a_first {
             pair.a.talk(&mut pair.b, 50).await;
@@ -182,7 +189,7 @@ async fn a_direct_path_that_dies_is_replaced_by_a_relay() {
         pair.b.talk(&mut pair.a, 50).await;
         let took = start.elapsed();
         println!("talked after {took:?}");
-        assert!(took < Duration::from_secs(5), "{took:?}");
+        assert!(took < Duration::from_secs(3), "{took:?}");
         assert_eq!(pair.generation(), before, "the same session");
         assert!(!pair.is_direct());
         pair.become_kind(NatKind::PortRestricted);
