@@ -4,6 +4,7 @@
 //! queueing into bounded queues, and by closing links.
 
 mod assembly;
+mod dialback;
 mod link;
 mod paths;
 mod punch;
@@ -32,6 +33,7 @@ use self::{
 };
 use crate::{
     config::{MAX_SESSIONS, SessionConfig},
+    dialback::DialBacks,
     error::DialError,
     inbound::Consumers,
     link::{Engine, Link, LinkClosed},
@@ -43,7 +45,7 @@ use crate::{
     state::{AttemptId, Input, LinkId, LinkUp, Output, RequestId, SessionUp, Sessions, Usage},
     table::{Holds, Session, SessionTable, is_used},
     transport::SessionInfo,
-    wire::{CloseCode, ControlOut, Hello, HelloOut, Instance, NetworkId, Punch},
+    wire::{CloseCode, ControlOut, DialBackStep, Hello, HelloOut, Instance, NetworkId, Punch},
 };
 
 /// Events of link tasks waiting for the actor; the tasks wait while it is full.
@@ -99,6 +101,7 @@ pub(crate) enum Event {
     Refused { link: LinkId, code: CloseCode },
     LinkClosed { link: LinkId, reason: LinkClosed },
     Punch { link: LinkId, punch: Box<Punch> },
+    DialBack { link: LinkId, step: Box<DialBackStep> },
     AddressesChanged,
 }
 
@@ -173,6 +176,7 @@ pub(crate) struct Actor {
     observe_at: Tick,
     paths: LinkPaths,
     punches: Punches,
+    dial_backs: DialBacks,
     /// Sessions that ended and whose last messages are on their way; each for a limited time.
     drains: TaskTracker,
 }
@@ -183,6 +187,7 @@ impl Actor {
         Self {
             paths: LinkPaths::new(probes, &context.metrics),
             punches: Punches::new(context.local, context.metrics.punches.clone()),
+            dial_backs: DialBacks::new(context.metrics.dial_backs.clone()),
             context,
             machine,
             links: BTreeMap::new(),
@@ -233,7 +238,8 @@ impl Actor {
     fn wait(&self) -> Option<Duration> {
         let observe = (!self.links.is_empty()).then_some(self.observe_at);
         let (paths, punches) = (self.paths.next(), self.punches.poll_timeout());
-        let timers = [self.machine.poll_timeout(), paths, punches, observe];
+        let dial_backs = self.dial_backs.poll_timeout();
+        let timers = [self.machine.poll_timeout(), paths, punches, dial_backs, observe];
         let next = timers.into_iter().flatten().min()?;
         Some(next.since(self.now()))
     }
@@ -275,6 +281,7 @@ impl Actor {
     fn on_event(&mut self, event: Event) {
         let input = match event {
             Event::Punch { link, punch } => return self.on_punch(link, *punch),
+            Event::DialBack { link, step } => return self.on_dial_back(link, *step),
             Event::AddressesChanged => return self.on_addresses_changed(),
             Event::Dialled { attempt, result } => {
                 self.attempts.remove(&attempt);
@@ -306,11 +313,12 @@ impl Actor {
         self.carry_out();
         self.on_path_timeout(now);
         self.on_punch_timeout();
+        self.on_dial_back_timeout();
         if now >= self.observe_at {
             self.observe_at = now + self.context.config.observe_interval;
             self.report_addresses();
-            // So that what those say who leave is kept for its time.
-            self.context.reach();
+            // What those say who leave is kept for its time.
+            self.ask_for_probes();
             self.prune_lanes();
             self.report_usage();
         }
@@ -369,6 +377,8 @@ impl Actor {
     }
 
     fn dial(&mut self, attempt: AttemptId, address: SocketAddr, expected: Option<MachineId>) {
+        let writes = crate::dialback::Input::WritesTo(address);
+        self.dial_backs.handle(self.now(), writes);
         let (keep, given_up) = oneshot::channel::<()>();
         self.attempts.insert(attempt, keep);
         let context = self.context.clone();

@@ -6,8 +6,8 @@ use x0x_core::{Counter, Gauge, Metric, StreamClass};
 use x0x_identity::BindingError;
 
 use crate::{
-    error::DialError, frame::FrameError, punch::PunchMetrics, sock::prober::ProbeMetrics,
-    wire::HelloError,
+    dialback::DialBackMetrics, error::DialError, frame::FrameError, punch::PunchMetrics,
+    sock::prober::ProbeMetrics, wire::HelloError,
 };
 
 macro_rules! metrics {
@@ -24,6 +24,8 @@ macro_rules! metrics {
             pub probes: Arc<ProbeMetrics>,
             /// Agreements to send at once.
             pub punches: Arc<PunchMetrics>,
+            /// Questions whether machines are reachable.
+            pub dial_backs: Arc<DialBackMetrics>,
             $(#[doc = $help] pub $counter: Counter,)*
         }
 
@@ -40,6 +42,7 @@ macro_rules! metrics {
                 }
                 all.extend(self.probes.snapshot());
                 all.extend(self.punches.snapshot());
+                all.extend(self.dial_backs.snapshot());
                 all
             }
         }

@@ -4,6 +4,7 @@
 //! network and the signatures. Only a verified [`Hello`] reaches the session machine. The schema is
 //! `docs/protocol/transport.proto`.
 
+mod dialback;
 mod punch;
 
 use std::{
@@ -20,6 +21,7 @@ use x0x_identity::{
     BindingError, BindingPolicy, MAX_SIGNED_BINDING, Shown, SignedBinding, SignedBindingIn,
 };
 
+pub use self::dialback::{DialBack, DialBackStep};
 pub use self::punch::{MAX_WAIT_MS, Offer, Punch, Refusal, RoundId};
 use crate::MAX_AGENTS;
 
@@ -91,6 +93,8 @@ pub enum ControlOut {
     },
     /// A step of an agreement to send at once.
     Punch(Punch),
+    /// A step of a question whether a machine is reachable.
+    DialBack(DialBackStep),
 }
 
 impl ControlOut {
@@ -106,6 +110,7 @@ impl ControlOut {
                 proto::Kind::Observed(proto::Observed { seq: *seq, address: pack(*address) })
             }
             Self::Punch(punch) => punch.to_proto(),
+            Self::DialBack(step) => step.to_proto(),
         };
         proto::Control { kind: Some(kind) }.encode_to_vec().into()
     }
@@ -157,6 +162,8 @@ pub enum ControlIn {
     },
     /// A step of an agreement to send at once.
     Punch(Box<Punch>),
+    /// A step of a question whether a machine is reachable.
+    DialBack(Box<DialBackStep>),
     /// Of a later version of the protocol; to be skipped.
     Unknown,
 }
@@ -185,6 +192,12 @@ impl ControlIn {
                 punch(Punch::Accept(Offer::from_proto(&accept)?))
             }
             Some(proto::Kind::PunchRefuse(refuse)) => punch(Punch::refuse_from_proto(&refuse)?),
+            Some(proto::Kind::DialBackAsk(ask)) => {
+                Self::DialBack(Box::new(DialBackStep::Ask(DialBack::from_proto(&ask)?)))
+            }
+            Some(proto::Kind::DialBackForward(ask)) => {
+                Self::DialBack(Box::new(DialBackStep::Forward(DialBack::from_proto(&ask)?)))
+            }
             None => Self::Unknown,
         })
     }
@@ -330,7 +343,7 @@ mod proto {
 
     #[derive(Clone, PartialEq, prost::Message)]
     pub(super) struct Control {
-        #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+        #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 20, 21")]
         pub(super) kind: Option<Kind>,
     }
 
@@ -354,6 +367,20 @@ mod proto {
         PunchAccept(Offer),
         #[prost(message, tag = "9")]
         PunchRefuse(Refuse),
+        #[prost(message, tag = "20")]
+        DialBackAsk(DialBack),
+        #[prost(message, tag = "21")]
+        DialBackForward(DialBack),
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct DialBack {
+        #[prost(bytes = "bytes", tag = "1")]
+        pub(super) round: Bytes,
+        #[prost(bytes = "bytes", tag = "2")]
+        pub(super) seed: Bytes,
+        #[prost(bytes = "bytes", tag = "3")]
+        pub(super) address: Bytes,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]

@@ -6,6 +6,7 @@ use x0x_core::{Machine, MachineId, Tick, TokenBucket};
 
 use super::Actor;
 use crate::{
+    dialback,
     own::OwnAddresses,
     punch::{Input, MAX_HELPERS, Output, Place, Received},
     sock::prober,
@@ -24,14 +25,14 @@ pub(super) const fn rate(now: Tick) -> TokenBucket {
     TokenBucket::new(STEPS_BURST, STEPS_REFILL, now)
 }
 
-fn place(session: &Session) -> Place {
+pub(super) fn place(session: &Session) -> Place {
     let observed = session.report().map(|report| report.observed);
     let link = &session.link;
     Place::new(session.peer, link.remote_address(), observed, link.rtt())
 }
 
 /// What nobody can guess.
-fn secret<const N: usize>() -> [u8; N] {
+pub(super) fn secret<const N: usize>() -> [u8; N] {
     let mut secret = [0; N];
     getrandom::fill(&mut secret).expect("the operating system has randomness");
     secret
@@ -97,6 +98,7 @@ impl Actor {
                 Output::Open(keys) => self.paths.probe(now, prober::Input::Open(keys)),
                 Output::Close(flow) => self.paths.probe(now, prober::Input::Close(flow)),
                 Output::Probe { flow, address } => {
+                    self.dial_backs.handle(now, dialback::Input::WritesTo(address));
                     self.paths.probe(now, prober::Input::Probe { flow, address });
                 }
                 Output::Over { peer, found } => {

@@ -297,6 +297,9 @@ impl ClassReader {
             Ok(ControlIn::Punch(punch)) => {
                 self.context.event(Event::Punch { link: self.link, punch }).await;
             }
+            Ok(ControlIn::DialBack(step)) => {
+                self.context.event(Event::DialBack { link: self.link, step }).await;
+            }
             Ok(ControlIn::Keep(number)) => {
                 self.context.event(Event::Keep { link: self.link, number }).await;
             }

@@ -9,7 +9,7 @@ use std::{
     convert::Infallible,
     future::Future,
     io::{self, IoSliceMut},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
@@ -28,6 +28,7 @@ use tokio::{
 };
 
 use super::{metrics::QuicMetrics, paths::Paths};
+use crate::interfaces::NetworkWatch;
 
 /// Errors in a row after which the socket is left alone for a moment. Single errors are answered by
 /// trying again, since datagrams may wait behind them.
@@ -149,6 +150,7 @@ pub(super) struct SteadySocket {
     paths: Arc<Paths>,
     metrics: Arc<QuicMetrics>,
     receiving: Mutex<Pause>,
+    network: Option<NetworkWatch>,
     /// Dropped with the socket: tells the engine that the port is free.
     _alive: mpsc::Sender<Infallible>,
 }
@@ -158,9 +160,17 @@ impl SteadySocket {
         inner: Arc<dyn AsyncUdpSocket>,
         paths: Arc<Paths>,
         metrics: Arc<QuicMetrics>,
+        network: Option<NetworkWatch>,
         alive: mpsc::Sender<Infallible>,
     ) -> Self {
-        Self { inner, paths, metrics, receiving: Mutex::default(), _alive: alive }
+        Self { inner, paths, metrics, receiving: Mutex::default(), network, _alive: alive }
+    }
+
+    /// The address that quinn wants to send from: that at which the peer reached this machine. It may have
+    /// been lost since, and a packet from there could not be sent.
+    fn source(&self, wanted: Option<IpAddr>) -> Option<IpAddr> {
+        let network = self.network.as_ref();
+        wanted.filter(|ip| network.is_none_or(|network| network.borrow().is_own(*ip)))
     }
 
     /// Sends a probe beside quinn. A socket that has no room loses it, like any path may.
@@ -180,7 +190,21 @@ impl SteadySocket {
     }
 
     fn send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        match self.inner.try_send(transmit) {
+        let sent = self.inner.try_send(transmit);
+        let sent = match sent {
+            Err(e) if e.kind() != io::ErrorKind::WouldBlock && transmit.src_ip.is_some() => {
+                // The address was lost a moment ago: the system chooses another.
+                self.inner.try_send(&Transmit {
+                    destination: transmit.destination,
+                    ecn: transmit.ecn,
+                    contents: transmit.contents,
+                    segment_size: transmit.segment_size,
+                    src_ip: None,
+                })
+            }
+            sent => sent,
+        };
+        match sent {
             Ok(()) => {
                 let bytes = transmit.contents.len();
                 let datagrams = transmit.segment_size.map_or(1, |size| bytes.div_ceil(size.max(1)));
@@ -211,7 +235,7 @@ impl AsyncUdpSocket for SteadySocket {
             ecn: transmit.ecn,
             contents: transmit.contents,
             segment_size: transmit.segment_size,
-            src_ip: transmit.src_ip,
+            src_ip: self.source(transmit.src_ip),
         })
     }
 
