@@ -192,7 +192,7 @@ impl SteadySocket {
     fn send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         let sent = self.inner.try_send(transmit);
         let sent = match sent {
-            Err(e) if e.kind() != io::ErrorKind::WouldBlock && transmit.src_ip.is_some() => {
+            Err(e) if is_sourceless(&e) && transmit.src_ip.is_some() => {
                 // The address was lost a moment ago: the system chooses another.
                 self.inner.try_send(&Transmit {
                     destination: transmit.destination,
@@ -309,6 +309,11 @@ impl UdpPoller for SteadyPoller {
             }
         }
     }
+}
+
+/// What systems say of a packet from an address that the machine does not have.
+fn is_sourceless(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::AddrNotAvailable)
 }
 
 /// Keeps a socket that fails over and over from spinning its task.
