@@ -220,7 +220,7 @@ fn write_config(folder: &Path, bind: IpAddr, bootstrap: Option<SocketAddr>) -> R
     fs::create_dir_all(folder)?;
     let peers = bootstrap.map(|address| format!("{:?}", address.to_string())).unwrap_or_default();
     let text = format!(
-        "bind_address = \"{bind}:0\"\napi_address = \"127.0.0.1:0\"\ndata_dir = {:?}\n\
+        "bind_address = \"{bind}:0\"\napi_address = \"127.0.0.1:0\"\nmdns = false\ndata_dir = {:?}\n\
          identity_dir = {:?}\nbootstrap_peers = [{peers}]\nnetwork = \"bench\"\n",
         folder.join("data"),
         folder.join("identity"),
