@@ -87,10 +87,13 @@ impl Network {
         &self.0
     }
 
-    /// Whether this machine has the address.
+    /// Whether this machine has the address, as far as is known: not all are listed of a machine with very
+    /// many, nor where the system does not list any.
     #[must_use]
     pub fn is_own(&self, ip: IpAddr) -> bool {
-        self.0.iter().any(|interface| interface.ip == ip.to_canonical())
+        let ip = ip.to_canonical();
+        let all_known = (1..MAX_ADDRESSES_SEEN).contains(&self.0.len());
+        !all_known || ip.is_loopback() || self.0.iter().any(|interface| interface.ip == ip)
     }
 
     /// Whether an address is on a link that this machine shares with others.

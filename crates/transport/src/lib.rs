@@ -10,6 +10,7 @@
 //! - [`sock`]: probes and paths on the UDP port; pure
 //! - [`punch`]: how machines behind address translators agree to send to each other at once; pure
 //! - [`relay`]: how machines that cannot reach each other are joined by a third one; pure
+//! - [`dialback`]: whether somebody to whom this machine never sent anything reaches it; pure
 //! - [`reach`]: what peers see of this machine, and what of it is to be believed; pure
 //! - [`interfaces`]: the addresses of this machine, and when they change
 //! - `lan` (a feature): machines on the same links, found by multicast DNS
@@ -44,6 +45,7 @@ mod counters;
 #[cfg(feature = "tokio")]
 mod ask;
 pub mod config;
+pub mod dialback;
 #[cfg(feature = "tokio")]
 mod driver;
 pub mod error;

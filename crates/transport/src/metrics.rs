@@ -6,7 +6,8 @@ use x0x_core::{Counter, Gauge, Metric, StreamClass};
 use x0x_identity::BindingError;
 
 use crate::{
-    error::DialError, frame::FrameError, punch::PunchMetrics, relay::RelayMetrics,
+    dialback::DialBackMetrics, error::DialError, frame::FrameError, punch::PunchMetrics,
+    relay::RelayMetrics,
     sock::prober::ProbeMetrics, wire::HelloError,
 };
 
@@ -28,6 +29,8 @@ macro_rules! metrics {
             pub punches: Arc<PunchMetrics>,
             /// Relays.
             pub relay: Arc<RelayMetrics>,
+            /// Questions whether machines are reachable.
+            pub dial_backs: Arc<DialBackMetrics>,
             $(#[doc = $help] pub $counter: Counter,)*
         }
 
@@ -47,6 +50,7 @@ macro_rules! metrics {
                 all.extend(self.probes.snapshot());
                 all.extend(self.punches.snapshot());
                 all.extend(self.relay.snapshot());
+                all.extend(self.dial_backs.snapshot());
                 all
             }
         }

@@ -3,7 +3,8 @@
 use protox::prost_reflect::{DescriptorPool, DynamicMessage, Kind, Value};
 use x0x_core::MachineId;
 use x0x_transport::wire::{
-    ControlOut, HelloOut, NetworkId, Offer, Punch, Refusal, RelayRefusal, RelayStep,
+    ControlOut, DialBack, DialBackStep, HelloOut, NetworkId, Offer, Punch, Refusal, RelayRefusal,
+    RelayStep,
 };
 
 const SCHEMA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/protocol");
@@ -26,6 +27,9 @@ const FIELDS: &[(&str, &str, u32, Option<Kind>)] = &[
     ("RelayClose", "context", 1, Some(Kind::Uint32)),
     ("RelayClose", "from_relay", 2, Some(Kind::Bool)),
     ("RelayClose", "why", 3, Some(Kind::Uint32)),
+    ("DialBack", "round", 1, Some(Kind::Bytes)),
+    ("DialBack", "seed", 2, Some(Kind::Bytes)),
+    ("DialBack", "address", 3, Some(Kind::Bytes)),
     ("Control", "hello", 1, None),
     ("Control", "keep", 2, None),
     ("Control", "ping", 3, None),
@@ -39,6 +43,8 @@ const FIELDS: &[(&str, &str, u32, Option<Kind>)] = &[
     ("Control", "relay_incoming", 11, None),
     ("Control", "relay_ok", 12, None),
     ("Control", "relay_close", 13, None),
+    ("Control", "dial_back_ask", 20, None),
+    ("Control", "dial_back_forward", 21, None),
     ("Hello", "version", 1, Some(Kind::Uint32)),
     ("Hello", "network", 2, Some(Kind::Bytes)),
     ("Hello", "instance", 3, Some(Kind::Bytes)),
@@ -130,6 +136,15 @@ fn what_the_code_encodes_the_schema_decodes() {
         let (name, value) = decode(&ControlOut::Punch(punch));
         assert_eq!((name.as_str(), field(&value, "wait_ms")), (kind, Value::U32(70)));
         assert_eq!(field(&value, "addresses"), Value::List(vec![packed.clone(); 8]));
+        assert_eq!(field(&value, "seed"), Value::Bytes(vec![5; 32].into()));
+    }
+    let ask = DialBack { round: [6; 16], seed: [5; 32], address };
+    for (kind, step) in [
+        ("dial_back_ask", DialBackStep::Ask(ask)),
+        ("dial_back_forward", DialBackStep::Forward(ask)),
+    ] {
+        let (name, value) = decode(&ControlOut::DialBack(step));
+        assert_eq!((name.as_str(), field(&value, "address")), (kind, packed.clone()));
         assert_eq!(field(&value, "seed"), Value::Bytes(vec![5; 32].into()));
     }
     let refuse = Punch::Refuse { round: [6; 16], peer, why: Refusal::Rate };

@@ -16,6 +16,7 @@ use x0x_core::{Machine, SeededRng, Tick, dialable};
 
 use super::{Actor, Context, Event};
 use crate::{
+    dialback,
     link::Link,
     metrics::TransportMetrics,
     punch,
@@ -389,11 +390,17 @@ impl Actor {
 }
 
 impl Actor {
-    /// An agreement to send at once has come to something.
+    /// An agreement to send at once, or a question whether this machine is reachable, has come to something.
     fn on_punched_path(&mut self, path: &Validated) {
         let found = punch::Input::Validated { flow: path.flow, address: path.address };
         self.punches.handle(self.now(), found);
         self.carry_punches();
+        let Validated { flow, address, seen, asked, .. } = *path;
+        if !asked {
+            let came = dialback::Input::Validated { flow, from: address, seen };
+            self.dial_backs.handle(self.now(), came);
+            self.carry_dial_backs();
+        }
     }
 }
 

@@ -344,6 +344,9 @@ impl ClassReader {
             Ok(ControlIn::Relay(step)) => {
                 self.context.event(Event::Relay { link: self.link, step }).await;
             }
+            Ok(ControlIn::DialBack(step)) => {
+                self.context.event(Event::DialBack { link: self.link, step }).await;
+            }
             Ok(ControlIn::Keep(number)) => {
                 self.context.event(Event::Keep { link: self.link, number }).await;
             }

@@ -9,7 +9,7 @@ use std::{
     convert::Infallible,
     future::Future,
     io::{self, IoSliceMut},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
@@ -32,6 +32,7 @@ use super::{
     metrics::QuicMetrics,
     paths::{Paths, Relayed},
 };
+use crate::interfaces::NetworkWatch;
 
 /// Errors in a row after which the socket is left alone for a moment. Single errors are answered by
 /// trying again, since datagrams may wait behind them.
@@ -185,6 +186,7 @@ pub(super) struct SteadySocket {
     metrics: Arc<QuicMetrics>,
     activity: Arc<Activity>,
     receiving: Mutex<Receiving>,
+    network: Option<NetworkWatch>,
     /// Dropped with the socket: tells the engine that the port is free.
     _alive: mpsc::Sender<Infallible>,
 }
@@ -195,10 +197,19 @@ impl SteadySocket {
         paths: Arc<Paths>,
         relayed: mpsc::Receiver<Relayed>,
         metrics: Arc<QuicMetrics>,
+        network: Option<NetworkWatch>,
         alive: mpsc::Sender<Infallible>,
     ) -> Self {
         let receiving = Mutex::new(Receiving { pause: Pause::default(), relayed, turn: false });
-        Self { inner, paths, metrics, activity: Arc::default(), receiving, _alive: alive }
+        let activity = Arc::default();
+        Self { inner, paths, metrics, activity, receiving, network, _alive: alive }
+    }
+
+    /// The address that quinn wants to send from: that at which the peer reached this machine. It may have
+    /// been lost since, and a packet from there could not be sent.
+    fn source(&self, wanted: Option<IpAddr>) -> Option<IpAddr> {
+        let network = self.network.as_ref();
+        wanted.filter(|ip| network.is_none_or(|network| network.borrow().is_own(*ip)))
     }
 
     /// Wakes when quinn sends.
@@ -226,7 +237,21 @@ impl SteadySocket {
         if self.paths.take_relayed(transmit) {
             return Ok(());
         }
-        match self.inner.try_send(transmit) {
+        let sent = self.inner.try_send(transmit);
+        let sent = match sent {
+            Err(e) if is_sourceless(&e) && transmit.src_ip.is_some() => {
+                // The address was lost a moment ago: the system chooses another.
+                self.inner.try_send(&Transmit {
+                    destination: transmit.destination,
+                    ecn: transmit.ecn,
+                    contents: transmit.contents,
+                    segment_size: transmit.segment_size,
+                    src_ip: None,
+                })
+            }
+            sent => sent,
+        };
+        match sent {
             Ok(()) => {
                 let bytes = transmit.contents.len();
                 let datagrams = transmit.segment_size.map_or(1, |size| bytes.div_ceil(size.max(1)));
@@ -261,7 +286,7 @@ impl AsyncUdpSocket for SteadySocket {
             ecn: transmit.ecn,
             contents: transmit.contents,
             segment_size: transmit.segment_size,
-            src_ip: transmit.src_ip,
+            src_ip: self.source(transmit.src_ip),
         })
     }
 
@@ -357,6 +382,11 @@ impl UdpPoller for SteadyPoller {
             }
         }
     }
+}
+
+/// What systems say of a packet from an address that the machine does not have.
+fn is_sourceless(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::AddrNotAvailable)
 }
 
 /// Keeps a socket that fails over and over from spinning its task.

@@ -191,7 +191,8 @@ impl Lan {
             let same = |link: &&Interface| {
                 link.index == interface.index && link.ip.is_ipv4() == interface.ip.is_ipv4()
             };
-            if links.len() < 2 * MAX_LINKS && !links.iter().any(|link| same(&link)) {
+            let of_family = links.iter().filter(|link| link.ip.is_ipv4() == interface.ip.is_ipv4());
+            if of_family.count() < MAX_LINKS && !links.iter().any(|link| same(&link)) {
                 links.push(*interface);
             }
         }
@@ -244,7 +245,10 @@ impl Lan {
     }
 
     fn on_network(&mut self, now: Tick, network: Arc<Network>) {
-        let same = Self::links(&network) == Self::links(&self.network);
+        let shared = |of: &Network| -> Vec<Interface> {
+            of.interfaces().iter().copied().filter(|interface| interface.shared).collect()
+        };
+        let same = shared(&network) == shared(&self.network);
         self.network = network;
         if same {
             return;
