@@ -115,6 +115,7 @@ impl AgentBuilder {
                 clock,
                 role: config.role,
                 pure_pq: config.pure_pq,
+                relays: config.sessions.relay.enabled,
                 node,
                 engine_metrics,
                 membership,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use x0x_core::{Protocol, StreamClass};
 
-use crate::frame::MAX_PARTIAL;
+use crate::{frame::MAX_PARTIAL, relay::RelayConfig};
 
 /// Most live sessions. Each may pin several megabytes.
 pub const MAX_SESSIONS: usize = 256;
@@ -67,6 +67,9 @@ pub struct SessionConfig {
     /// How long a dial of a known peer is on its own before others are asked for help: most that succeed
     /// by themselves have done so.
     pub punch_after: Duration,
+    /// How long such a dial is without a link before a peer of both is asked to relay: most that are helped to
+    /// a direct path have it by then, and a relayed session moves to one that is found later.
+    pub relay_after: Duration,
     /// How long a dialler refused as a duplicate waits for the session that the arbiter kept.
     pub duplicate_wait: Duration,
     /// First back-off after a failed dial; doubles with each failure.
@@ -107,6 +110,8 @@ pub struct SessionConfig {
     /// For how long a session may send without hearing anything before its peer is probed: longer than
     /// nearly all round trips, and short against the idle timeout.
     pub path_silence: Duration,
+    /// What this machine relays, and has relayed.
+    pub relay: RelayConfig,
 }
 
 impl Default for SessionConfig {
@@ -120,6 +125,7 @@ impl Default for SessionConfig {
             dial_deadline: Duration::from_secs(15),
             dial_stagger: Duration::from_millis(150),
             punch_after: Duration::from_millis(300),
+            relay_after: Duration::from_millis(700),
             duplicate_wait: Duration::from_secs(1),
             backoff_min: Duration::from_millis(500),
             backoff_max: Duration::from_secs(300),
@@ -138,6 +144,7 @@ impl Default for SessionConfig {
             observe_interval: Duration::from_secs(10),
             path_check_interval: Duration::from_millis(500),
             path_silence: Duration::from_secs(1),
+            relay: RelayConfig::default(),
         }
     }
 }

@@ -5,9 +5,13 @@
 
 mod assembly;
 mod link;
+mod observe;
 mod paths;
 mod punch;
+mod relay;
 mod stream;
+mod upgrade;
+mod ways;
 mod writer;
 
 use std::{
@@ -25,10 +29,12 @@ use x0x_core::{
 };
 use x0x_identity::BindingPolicy;
 
-pub(crate) use self::assembly::Assembly;
+pub(crate) use self::{assembly::Assembly, ways::Ways};
 use self::{
     paths::LinkPaths,
+    relay::Relaying,
     stream::{ClassReader, Incoming},
+    upgrade::Upgrades,
 };
 use crate::{
     config::{MAX_SESSIONS, SessionConfig},
@@ -43,7 +49,7 @@ use crate::{
     state::{AttemptId, Input, LinkId, LinkUp, Output, RequestId, SessionUp, Sessions, Usage},
     table::{Holds, Session, SessionTable, is_used},
     transport::SessionInfo,
-    wire::{CloseCode, ControlOut, Hello, HelloOut, Instance, NetworkId, Punch},
+    wire::{CloseCode, ControlOut, Hello, HelloOut, Instance, NetworkId, Punch, RelayStep},
 };
 
 /// Events of link tasks waiting for the actor; the tasks wait while it is full.
@@ -64,6 +70,7 @@ pub(crate) struct Context {
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) metrics: Arc<TransportMetrics>,
     pub(crate) table: SessionTable,
+    pub(crate) ways: Ways,
     pub(crate) holds: Holds,
     /// The machine's latest record.
     pub(crate) record: StdMutex<Option<OwnRecord>>,
@@ -99,6 +106,7 @@ pub(crate) enum Event {
     Refused { link: LinkId, code: CloseCode },
     LinkClosed { link: LinkId, reason: LinkClosed },
     Punch { link: LinkId, punch: Box<Punch> },
+    Relay { link: LinkId, step: RelayStep },
 }
 
 /// What the handle asks for.
@@ -152,6 +160,8 @@ struct LinkHandle {
     reports: u64,
     /// Steps of agreements that the peer may send.
     punches: TokenBucket,
+    /// Steps of contexts that it may send.
+    relays: TokenBucket,
     /// Once it is one.
     session: Option<Arc<Session>>,
 }
@@ -172,6 +182,8 @@ pub(crate) struct Actor {
     observe_at: Tick,
     paths: LinkPaths,
     punches: Punches,
+    relaying: Relaying,
+    upgrades: Upgrades,
     /// Sessions that ended and whose last messages are on their way; each for a limited time.
     drains: TaskTracker,
 }
@@ -182,6 +194,12 @@ impl Actor {
         Self {
             paths: LinkPaths::new(probes, &context.metrics),
             punches: Punches::new(context.local, context.metrics.punches.clone()),
+            relaying: Relaying::new(
+                context.local,
+                &context.config.relay,
+                context.metrics.relay.clone(),
+            ),
+            upgrades: Upgrades::default(),
             context,
             machine,
             links: BTreeMap::new(),
@@ -203,6 +221,7 @@ impl Actor {
         context.tasks.spawn(accept_links(context.clone()));
         let (probe_sender, mut probes) = mpsc::channel(paths::MAX_WAITING);
         context.tasks.spawn(paths::forward_probes(context.clone(), probe_sender));
+        context.tasks.spawn(ways::send_relayed(context.clone()));
         loop {
             let wait = self.wait();
             tokio::select! {
@@ -231,7 +250,8 @@ impl Actor {
     fn wait(&self) -> Option<Duration> {
         let observe = (!self.links.is_empty()).then_some(self.observe_at);
         let (paths, punches) = (self.paths.next(), self.punches.poll_timeout());
-        let timers = [self.machine.poll_timeout(), paths, punches, observe];
+        let relays = self.relaying.next();
+        let timers = [self.machine.poll_timeout(), paths, punches, relays, observe];
         let next = timers.into_iter().flatten().min()?;
         Some(next.since(self.now()))
     }
@@ -273,6 +293,7 @@ impl Actor {
     fn on_event(&mut self, event: Event) {
         let input = match event {
             Event::Punch { link, punch } => return self.on_punch(link, *punch),
+            Event::Relay { link, step } => return self.on_relay(link, step),
             Event::Dialled { attempt, result } => {
                 self.attempts.remove(&attempt);
                 let result = result.map(|link| self.add_link(link));
@@ -303,6 +324,7 @@ impl Actor {
         self.carry_out();
         self.on_path_timeout(now);
         self.on_punch_timeout();
+        self.on_relay_timeout(now);
         if now >= self.observe_at {
             self.observe_at = now + self.context.config.observe_interval;
             self.report_addresses();
@@ -341,6 +363,8 @@ impl Actor {
                 }
                 Output::Punch(peer) => self.punch(peer),
                 Output::PunchOver(peer) => self.punch_over(peer),
+                Output::Relay(peer) => self.seek_relay(peer, None),
+                Output::RelayOver(peer) => self.relay_unwanted(peer),
                 Output::Abort(attempt) => drop(self.attempts.remove(&attempt)),
                 Output::SendHello { link, replace } => self.start_link(link, replace),
                 Output::SendKeep { link, number } => {
@@ -350,7 +374,8 @@ impl Actor {
                 Output::Down { link, peer } => self.session_down(link, peer),
                 Output::Close { link, code } => self.drop_link(link, Some(code)),
                 Output::Connected { request, peer } => {
-                    let session = self.context.table.get(&peer).map(|session| session.info());
+                    let info = |session: &Arc<Session>| session.info(&self.context.ways);
+                    let session = self.context.table.with(&peer, info);
                     self.answer(request, session.ok_or(DialError::Closed));
                 }
                 Output::Failed { request, error } => self.answer(request, Err(error)),
@@ -387,8 +412,9 @@ impl Actor {
         let control = Arc::new(Outbox::new(self.context.config.queue(StreamClass::Control)));
         let (link, streams) = (Arc::from(link), [const { None }; 4]);
         let punches = punch::rate(self.now());
+        let relays = relay::rate(self.now());
         let (told, reports, session) = (None, 0, None);
-        let handle = LinkHandle { link, control, streams, told, reports, punches, session };
+        let handle = LinkHandle { link, control, streams, told, reports, punches, relays, session };
         self.links.insert(id, handle);
         up
     }
@@ -464,11 +490,12 @@ impl Actor {
         self.watch_path(id, &*link);
     }
 
-    fn session_down(&self, id: LinkId, peer: MachineId) {
+    fn session_down(&mut self, id: LinkId, peer: MachineId) {
         tracing::debug!(peer = %peer.short(), link = id.0, "session down");
         if let Some(session) = self.context.table.remove(&peer) {
             session.end();
         }
+        self.carrier_gone(peer);
     }
 
     /// Forgets a link, closing it when there is a code to tell. A session that this end ends in
@@ -496,27 +523,6 @@ impl Actor {
         if let Some(code) = code {
             link.close(code);
         }
-    }
-
-    /// Tells each peer its address if it changed.
-    fn report_addresses(&mut self) {
-        let told = self.links.iter().filter(|(_, handle)| handle.told.is_some());
-        let sessions: Vec<LinkId> = told.map(|(id, _)| *id).collect();
-        for id in sessions {
-            self.report_address(id);
-        }
-    }
-
-    fn report_address(&mut self, id: LinkId) {
-        let Some(handle) = self.links.get_mut(&id) else { return };
-        let address = handle.link.remote_address();
-        if handle.told == Some(address) {
-            return;
-        }
-        handle.told = Some(address);
-        handle.reports += 1;
-        let report = ControlOut::Observed { seq: handle.reports, address };
-        self.send_control(id, &report);
     }
 
     /// Forgets the turns of peers without a reader.

@@ -14,7 +14,7 @@ use x0x_identity::{AcceptAll, BindingPolicy};
 
 use crate::{
     config::{MAX_SESSIONS, SessionConfig},
-    driver::{Actor, Assembly, Command, Context, MAX_COMMANDS, MAX_EVENTS},
+    driver::{Actor, Assembly, Command, Context, MAX_COMMANDS, MAX_EVENTS, Ways},
     error::{DialError, InboundTaken, SendError},
     inbound::Consumers,
     link::{BoxFuture, Engine},
@@ -22,6 +22,7 @@ use crate::{
     own::OwnRecord,
     queue::Refused,
     reach::Reach,
+    relay::quota::ByteBucket,
     record::SignedRecord,
     state::Sessions,
     table::{Holds, Session, SessionTable},
@@ -113,7 +114,11 @@ impl Node {
             metrics.clone(),
             SeededRng::from_seed(seed),
         );
-        let machine = if engine.has_probes() { machine.with_punches() } else { machine };
+        let machine = if engine.has_probes() { machine.with_help() } else { machine };
+        let total = config.relay.total_rate;
+        // A tenth of a second of it at once.
+        let total = ByteBucket::new(total, total / 10, clock.now());
+        let ways = Ways::new(total, metrics.relay.clone());
         let context = Arc::new(Context {
             local,
             network: NetworkId::of(&hello.network),
@@ -122,6 +127,7 @@ impl Node {
             engine,
             metrics,
             table: SessionTable::default(),
+            ways,
             holds: Holds::default(),
             record: Mutex::default(),
             observations: Mutex::default(),
@@ -318,7 +324,7 @@ impl Transport for Node {
     }
 
     fn session(&self, peer: MachineId) -> Option<SessionInfo> {
-        self.context.table.with(&peer, |session| session.info())
+        self.context.table.with(&peer, |session| session.info(&self.context.ways))
     }
 
     fn received(&self, peer: MachineId) -> Option<u64> {
@@ -326,6 +332,6 @@ impl Transport for Node {
     }
 
     fn sessions(&self) -> Vec<SessionInfo> {
-        self.context.table.all().iter().map(|session| session.info()).collect()
+        self.context.table.all().iter().map(|session| session.info(&self.context.ways)).collect()
     }
 }

@@ -9,6 +9,7 @@
 //! - [`frame`], [`wire`], [`state`]: framing, control messages, and the machine of sessions; pure
 //! - [`sock`]: probes and paths on the UDP port; pure
 //! - [`punch`]: how machines behind address translators agree to send to each other at once; pure
+//! - [`relay`]: how machines that cannot reach each other are joined by a third one; pure
 //! - [`reach`]: what peers see of this machine, and what of it is to be believed; pure
 //! - `driver`, `queue`, `inbound`, `table`: the tokio shell of that machine
 //! - [`link`]: the seam to what carries the streams: the QUIC engine (`quic`, a feature) or the one in
@@ -59,6 +60,7 @@ pub mod punch;
 mod queue;
 pub mod reach;
 pub mod record;
+pub mod relay;
 pub mod sock;
 pub mod state;
 #[cfg(feature = "tokio")]
@@ -76,6 +78,7 @@ pub use config::SessionConfig;
 pub use metrics::TransportMetrics;
 pub use reach::{ExternalAddress, Mapping, Reach};
 pub use record::{PeerRecord, ReachClass, SignedRecord};
+pub use relay::RelayConfig;
 #[cfg(feature = "quic")]
 pub mod quic {
     //! The [`Engine`](crate::link::Engine) over QUIC with post-quantum TLS.

@@ -74,6 +74,23 @@ pub trait Engine: Send + Sync + fmt::Debug + 'static {
         Box::pin(std::future::ready(None))
     }
 
+    /// Takes a packet that came by way of a relay as one from that address
+    /// ([`relayed_address`](crate::sock::table::relayed_address)). It may be lost.
+    fn deliver(&self, from: SocketAddr, packet: Bytes) {
+        let _ = (from, packet);
+    }
+
+    /// The next packets for ways by a relay, at most `max` of them; `None` from an engine that makes none. Dropping
+    /// the future loses nothing.
+    fn next_relayed<'a>(
+        &'a self,
+        packets: &'a mut Vec<(SocketAddr, Bytes)>,
+        max: usize,
+    ) -> BoxFuture<'a, Option<()>> {
+        let _ = (packets, max);
+        Box::pin(std::future::ready(None))
+    }
+
     /// Closes all links and the socket, waiting until the peers were told.
     fn close(&self) -> BoxFuture<'_, ()>;
 }
@@ -120,6 +137,26 @@ pub trait Link: Send + Sync + fmt::Debug + 'static {
         false
     }
 
+    /// Whether datagrams can be sent to the peer, and come from it.
+    fn has_datagrams(&self) -> bool {
+        false
+    }
+
+    /// Sends a datagram beside the streams. It may be lost; of those that wait the oldest give way.
+    ///
+    /// # Errors
+    /// [`DatagramRefused`].
+    fn send_datagram(&self, datagram: Bytes) -> Result<(), DatagramRefused> {
+        let _ = datagram;
+        Err(DatagramRefused::Closed)
+    }
+
+    /// The next datagram of the peer; `None` when the link is over, or has none. Dropping the future loses
+    /// nothing.
+    fn next_datagram(&self) -> BoxFuture<'_, Option<Bytes>> {
+        Box::pin(std::future::ready(None))
+    }
+
     /// The link became a session: the engine may spend the memory on it that a stranger does not get.
     fn trust(&self) {}
 
@@ -134,6 +171,21 @@ pub trait Link: Send + Sync + fmt::Debug + 'static {
 
     /// Waits until the link is closed by either side.
     fn closed(&self) -> BoxFuture<'_, LinkClosed>;
+}
+
+/// Why a datagram was not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DatagramRefused {
+    /// The path does not carry one of that size now.
+    #[error("larger than the {most} bytes that the path carries")]
+    TooLarge {
+        /// The largest.
+        most: usize,
+    },
+    /// The link is over, or has no datagrams.
+    #[error("no datagrams on this link")]
+    Closed,
 }
 
 /// The sending half of a stream.

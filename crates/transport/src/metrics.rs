@@ -6,8 +6,8 @@ use x0x_core::{Counter, Gauge, Metric, StreamClass};
 use x0x_identity::BindingError;
 
 use crate::{
-    error::DialError, frame::FrameError, punch::PunchMetrics, sock::prober::ProbeMetrics,
-    wire::HelloError,
+    error::DialError, frame::FrameError, punch::PunchMetrics, relay::RelayMetrics,
+    sock::prober::ProbeMetrics, wire::HelloError,
 };
 
 macro_rules! metrics {
@@ -18,12 +18,16 @@ macro_rules! metrics {
         pub struct TransportMetrics {
             /// Sessions that are up.
             pub sessions: Gauge,
+            /// Of these, sessions that go by a relay.
+            pub sessions_by_relay: Gauge,
             /// Traffic of each class, in the order of their wire numbers.
             pub classes: [ClassMetrics; 4],
             /// Probes of paths.
             pub probes: Arc<ProbeMetrics>,
             /// Agreements to send at once.
             pub punches: Arc<PunchMetrics>,
+            /// Relays.
+            pub relay: Arc<RelayMetrics>,
             $(#[doc = $help] pub $counter: Counter,)*
         }
 
@@ -33,6 +37,8 @@ macro_rules! metrics {
             pub fn snapshot(&self) -> Vec<Metric> {
                 let mut all = vec![
                     self.sessions.metric("transport_sessions", "Sessions that are up."),
+                    self.sessions_by_relay
+                        .metric("transport_sessions_by_relay", "Sessions that go by a relay now."),
                     $(self.$counter.metric(concat!("transport_", stringify!($counter)), $help),)*
                 ];
                 for (class, names) in self.classes.iter().zip(&CLASS_NAMES) {
@@ -40,6 +46,7 @@ macro_rules! metrics {
                 }
                 all.extend(self.probes.snapshot());
                 all.extend(self.punches.snapshot());
+                all.extend(self.relay.snapshot());
                 all
             }
         }
@@ -49,6 +56,9 @@ macro_rules! metrics {
 metrics! {
     counters {
         sessions_opened = "Sessions opened.",
+        sessions_began_direct = "Sessions that began on a direct path that nobody helped to find.",
+        sessions_began_punched = "Sessions that this machine opened at an address found with the help of others.",
+        sessions_began_relayed = "Sessions that began by way of a relay.",
         sessions_lost = "Sessions ended by the peer or the path.",
         sessions_replaced = "Sessions replaced by a later link of the same peer.",
         sessions_idle_closed = "Sessions closed because they were idle and too many.",
@@ -88,6 +98,8 @@ metrics! {
         dial_failures_other = "Connects without a usable address, or after the end.",
         paths_silent = "Sessions that sent without hearing anything, and were probed for a path that works.",
         paths_changed = "Sessions that moved to another address of their peer.",
+        paths_upgraded = "Sessions that moved from a relay to a direct path.",
+        paths_fell_back = "Sessions that moved from a direct path to a relay.",
         reconnects = "Attempts to reopen a lost session.",
         reconnects_given_up = "Lost sessions that were not reopened.",
         sends_busy = "Messages refused because the peer's queue was full.",

@@ -133,6 +133,13 @@ pub enum Input {
         /// Where the peer answers, if it does.
         found: Option<SocketAddr>,
     },
+    /// What became of an [`Output::Relay`].
+    Relayed {
+        /// Who was to be reached.
+        peer: MachineId,
+        /// The address that stands for the way by a relay, if there is one.
+        found: Option<SocketAddr>,
+    },
     /// Everything ends.
     Shutdown,
 }
@@ -166,6 +173,10 @@ pub enum Output {
     Punch(MachineId),
     /// That need not be found out any more.
     PunchOver(MachineId),
+    /// Find a machine that relays to a peer, and answer with [`Input::Relayed`].
+    Relay(MachineId),
+    /// That is not wanted any more.
+    RelayOver(MachineId),
     /// Give an attempt up. It may still answer.
     Abort(AttemptId),
     /// Send this end's hello.
@@ -274,6 +285,8 @@ enum Timer {
     Stagger(dial::DialId),
     /// A dial needs help.
     Punch(dial::DialId),
+    /// It needs a relay.
+    Relay(dial::DialId),
     /// A dial has taken too long altogether.
     Dial(dial::DialId),
     /// A dial refused as a duplicate has waited long enough.
@@ -298,8 +311,8 @@ pub struct Sessions {
     timers: Timers<Timer>,
     outputs: VecDeque<Output>,
     generation: u64,
-    /// Whether peers can be found with the help of others.
-    punches: bool,
+    /// Whether peers can be found, or reached, with the help of others.
+    helped: bool,
     stopped: bool,
 }
 
@@ -327,16 +340,9 @@ impl Sessions {
             timers: Timers::new(),
             outputs: VecDeque::new(),
             generation: 0,
-            punches: false,
+            helped: false,
             stopped: false,
         }
-    }
-
-    /// Asks others for help with dials that do not succeed soon.
-    #[must_use]
-    pub fn with_punches(mut self) -> Self {
-        self.punches = true;
-        self
     }
 
     fn output(&mut self, output: Output) {
@@ -447,6 +453,7 @@ impl Sessions {
             held,
         };
         self.sessions.insert(peer, session);
+        self.count_way(id, address);
         self.metrics.sessions.set(self.sessions.len() as u64);
         self.metrics.sessions_opened.inc();
         self.timers.cancel(Timer::Link(id));
@@ -525,6 +532,7 @@ impl Machine for Sessions {
             Input::Disconnect(peer, code) => self.on_disconnect(now, peer, code),
             Input::Usage(usage) => self.on_usage(now, &usage),
             Input::Punched { peer, found } => self.on_punched(now, peer, found),
+            Input::Relayed { peer, found } => self.on_relayed(now, peer, found),
             Input::Shutdown => self.on_shutdown(),
         }
     }
@@ -538,6 +546,7 @@ impl Machine for Sessions {
                 }
                 Timer::Stagger(dial) => self.on_stagger(now, dial),
                 Timer::Punch(dial) => self.ask_for_help(dial),
+                Timer::Relay(dial) => self.ask_for_relay(dial),
                 Timer::Dial(dial) => self.fail_dial(now, dial, &DialError::Timeout),
                 Timer::Duplicate(dial) => self.on_duplicate_waited(now, dial),
                 Timer::Reconnect(peer) => self.on_reconnect(now, peer),

@@ -16,9 +16,11 @@ use x0x_core::{AgentId, MachineId, Protocol, StreamClass, Tick};
 
 use crate::{
     config::{MAX_HELD, SessionConfig},
+    driver::Ways,
     link::{Link, Side},
     queue::Outbox,
     reach::Report,
+    sock::table::is_relayed,
     state::SessionUp,
     transport::{PathKind, SessionInfo},
 };
@@ -108,18 +110,26 @@ impl Session {
         Tick::from_micros(self.used.load(Ordering::Relaxed))
     }
 
-    pub(crate) fn info(&self) -> SessionInfo {
+    pub(crate) fn info(&self, ways: &Ways) -> SessionInfo {
         let observed = self.observed.lock().unwrap_or_else(PoisonError::into_inner);
+        let address = self.link.remote_address();
+        // What stands for a way by a relay is nobody else's business.
+        let (remote_address, path) = match ways.relay(address) {
+            Some((via, address)) => (address, PathKind::Relayed { via }),
+            None => (address, PathKind::Direct),
+        };
         SessionInfo {
             peer: self.peer,
             agents: self.agents.clone(),
             generation: self.generation,
             side: self.side,
-            remote_address: self.link.remote_address(),
-            path: PathKind::Direct,
+            remote_address,
+            path,
             listen_addresses: self.listen_addresses.clone(),
             rtt: self.link.rtt(),
-            observed_address: observed.map(|(_, address)| address),
+            observed_address: observed
+                .map(|(_, address)| address)
+                .filter(|_| path == PathKind::Direct),
         }
     }
 
@@ -136,6 +146,9 @@ impl Session {
         let observed = self.observed.lock().unwrap_or_else(PoisonError::into_inner);
         let (_, observed) = (*observed)?;
         let from = self.link.remote_address();
+        if is_relayed(from) {
+            return None;
+        }
         Some(Report::new(self.peer, from, observed, self.side == Side::Acceptor))
     }
 

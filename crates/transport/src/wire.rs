@@ -4,7 +4,9 @@
 //! network and the signatures. Only a verified [`Hello`] reaches the session machine. The schema is
 //! `docs/protocol/transport.proto`.
 
+mod proto;
 mod punch;
+mod relay;
 
 use std::{
     fmt,
@@ -20,7 +22,10 @@ use x0x_identity::{
     BindingError, BindingPolicy, MAX_SIGNED_BINDING, Shown, SignedBinding, SignedBindingIn,
 };
 
-pub use self::punch::{MAX_WAIT_MS, Offer, Punch, Refusal, RoundId};
+pub use self::{
+    punch::{MAX_WAIT_MS, Offer, Punch, Refusal, RoundId},
+    relay::{ContextId, RelayRefusal, RelayStep},
+};
 use crate::MAX_AGENTS;
 
 /// Version of the session protocol. Another one is refused like another network.
@@ -91,6 +96,8 @@ pub enum ControlOut {
     },
     /// A step of an agreement to send at once.
     Punch(Punch),
+    /// A step in the life of a relay's context.
+    Relay(RelayStep),
 }
 
 impl ControlOut {
@@ -106,6 +113,7 @@ impl ControlOut {
                 proto::Kind::Observed(proto::Observed { seq: *seq, address: pack(*address) })
             }
             Self::Punch(punch) => punch.to_proto(),
+            Self::Relay(step) => step.to_proto(),
         };
         proto::Control { kind: Some(kind) }.encode_to_vec().into()
     }
@@ -157,6 +165,8 @@ pub enum ControlIn {
     },
     /// A step of an agreement to send at once.
     Punch(Box<Punch>),
+    /// A step in the life of a relay's context.
+    Relay(RelayStep),
     /// Of a later version of the protocol; to be skipped.
     Unknown,
 }
@@ -185,6 +195,14 @@ impl ControlIn {
                 punch(Punch::Accept(Offer::from_proto(&accept)?))
             }
             Some(proto::Kind::PunchRefuse(refuse)) => punch(Punch::refuse_from_proto(&refuse)?),
+            Some(proto::Kind::RelayOpen(open)) => Self::Relay(RelayStep::open_from_proto(&open)?),
+            Some(proto::Kind::RelayIncoming(incoming)) => {
+                Self::Relay(RelayStep::incoming_from_proto(&incoming)?)
+            }
+            Some(proto::Kind::RelayOk(ok)) => Self::Relay(RelayStep::ok_from_proto(ok)),
+            Some(proto::Kind::RelayClose(close)) => {
+                Self::Relay(RelayStep::close_from_proto(close))
+            }
             None => Self::Unknown,
         })
     }
@@ -322,105 +340,6 @@ pub(crate) fn unpack(bytes: &[u8]) -> Result<SocketAddr, DecodeError> {
         _ => return Err(invalid()),
     };
     Ok(SocketAddr::new(ip.to_canonical(), u16::from_be_bytes(*port)))
-}
-
-/// The schema. Field numbers are never reused.
-mod proto {
-    use bytes::Bytes;
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Control {
-        #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
-        pub(super) kind: Option<Kind>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Oneof)]
-    pub(super) enum Kind {
-        #[prost(message, tag = "1")]
-        Hello(Hello),
-        #[prost(message, tag = "2")]
-        Keep(Keep),
-        #[prost(message, tag = "3")]
-        Ping(Ping),
-        #[prost(message, tag = "4")]
-        Pong(Pong),
-        #[prost(message, tag = "5")]
-        Observed(Observed),
-        #[prost(message, tag = "6")]
-        PunchAsk(Offer),
-        #[prost(message, tag = "7")]
-        PunchForward(Offer),
-        #[prost(message, tag = "8")]
-        PunchAccept(Offer),
-        #[prost(message, tag = "9")]
-        PunchRefuse(Refuse),
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Offer {
-        #[prost(bytes = "bytes", tag = "1")]
-        pub(super) round: Bytes,
-        #[prost(bytes = "bytes", tag = "2")]
-        pub(super) peer: Bytes,
-        #[prost(bytes = "bytes", tag = "3")]
-        pub(super) seed: Bytes,
-        #[prost(bytes = "bytes", repeated, tag = "4")]
-        pub(super) addresses: Vec<Bytes>,
-        #[prost(uint32, tag = "5")]
-        pub(super) wait_ms: u32,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Refuse {
-        #[prost(bytes = "bytes", tag = "1")]
-        pub(super) round: Bytes,
-        #[prost(bytes = "bytes", tag = "2")]
-        pub(super) peer: Bytes,
-        #[prost(uint32, tag = "3")]
-        pub(super) why: u32,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Hello {
-        #[prost(uint32, tag = "1")]
-        pub(super) version: u32,
-        #[prost(bytes = "bytes", tag = "2")]
-        pub(super) network: Bytes,
-        #[prost(bytes = "bytes", tag = "3")]
-        pub(super) instance: Bytes,
-        #[prost(bytes = "bytes", repeated, tag = "4")]
-        pub(super) bindings: Vec<Bytes>,
-        #[prost(bytes = "bytes", repeated, tag = "5")]
-        pub(super) listen: Vec<Bytes>,
-        #[prost(bool, tag = "6")]
-        pub(super) replace: bool,
-    }
-
-    #[derive(Clone, Copy, PartialEq, prost::Message)]
-    pub(super) struct Keep {
-        #[prost(uint64, tag = "1")]
-        pub(super) number: u64,
-    }
-
-    #[derive(Clone, Copy, PartialEq, prost::Message)]
-    pub(super) struct Ping {
-        #[prost(fixed64, tag = "1")]
-        pub(super) nonce: u64,
-    }
-
-    #[derive(Clone, Copy, PartialEq, prost::Message)]
-    pub(super) struct Pong {
-        #[prost(fixed64, tag = "1")]
-        pub(super) nonce: u64,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Observed {
-        #[prost(uint64, tag = "1")]
-        pub(super) seq: u64,
-        #[prost(bytes = "bytes", tag = "2")]
-        pub(super) address: Bytes,
-    }
 }
 
 /// Why a connection is closed: the QUIC application error code.

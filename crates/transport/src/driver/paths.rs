@@ -22,7 +22,7 @@ use crate::{
     sock::{
         FlowId, ProbeIn, Prober,
         prober::{Input, Output, Validated},
-        table::MAX_SOURCES,
+        table::{MAX_SOURCES, is_relayed},
     },
     state::LinkId,
     wire::ControlOut,
@@ -33,6 +33,9 @@ pub(super) const MAX_WAITING: usize = 16;
 /// The nonce of the ping that moves a session: nobody waits for its answer.
 const MOVING: u64 = u64::MAX;
 
+/// How long questions are out before a relay is sought besides: longer than most round trips, so that the
+/// other addresses of the peer come first.
+const SEEK_AFTER: Duration = Duration::from_millis(250);
 /// Packets between two checks of a link that is in use, as in a transfer: it does not fall silent by itself.
 const BUSY: u64 = 16;
 
@@ -70,6 +73,7 @@ impl Silence {
             return Verdict::Well;
         }
         if std::mem::take(&mut self.busy) {
+            self.since = (sent != self.sent).then_some(now);
             return Verdict::Fell;
         }
         match self.since {
@@ -98,8 +102,10 @@ impl Silence {
 struct Watched {
     flow: FlowId,
     silence: Silence,
-    /// Nothing came since the latest questions went out.
-    asking: bool,
+    /// Since when questions are out and nothing came.
+    asking: Option<Tick>,
+    /// When a relay is sought, if nothing comes until then. Only the end that dialled does so.
+    seek_at: Option<Tick>,
 }
 
 /// The flows of probes of all sessions. At most one for each session.
@@ -123,10 +129,24 @@ impl LinkPaths {
 
     pub(super) fn next(&self) -> Option<Tick> {
         let check = (!self.watched.is_empty()).then_some(self.check_at);
-        self.prober.poll_timeout().into_iter().chain(check).min()
+        let seek = self.watched.values().filter_map(|watched| watched.seek_at);
+        self.prober.poll_timeout().into_iter().chain(check).chain(seek).min()
     }
 
-    /// Tells the prober something of a flow that is no link's.
+    /// The flow of a session's link.
+    pub(super) fn flow(&self, link: LinkId) -> Option<FlowId> {
+        self.watched.get(&link).map(|watched| watched.flow)
+    }
+
+    /// Questions go out to find another path for a link.
+    pub(super) fn ask(&mut self, now: Tick, link: LinkId) {
+        if let Some(watched) = self.watched.get_mut(&link) {
+            watched.asking = Some(now);
+            watched.seek_at = None;
+        }
+    }
+
+    /// Tells the prober something of a flow.
     pub(super) fn probe(&mut self, now: Tick, input: Input) {
         self.prober.handle(now, input);
     }
@@ -157,12 +177,13 @@ impl Actor {
         let Some(keys) = link.flow_keys() else { return };
         let flow = keys.flow();
         self.paths.prober.handle(self.now(), Input::Open(keys));
-        let watched = Watched { flow, silence: Silence::default(), asking: false };
+        let watched = Watched { flow, silence: Silence::default(), asking: None, seek_at: None };
         self.paths.watched.insert(id, watched);
         self.paths.flows.insert(flow, id);
     }
 
     pub(super) fn unwatch_path(&mut self, id: LinkId) {
+        self.upgrades.forget(id);
         if let Some(watched) = self.paths.watched.remove(&id) {
             self.paths.flows.remove(&watched.flow);
             self.paths.prober.handle(self.now(), Input::Close(watched.flow));
@@ -179,7 +200,10 @@ impl Actor {
         if now >= self.paths.check_at {
             self.paths.check_at = now + self.context.config.path_check_interval;
             self.check_paths(now);
+            self.check_carriers();
+            self.check_upgrades(now);
         }
+        self.seek_relays(now);
         self.carry_probes();
     }
 
@@ -192,7 +216,7 @@ impl Actor {
                 continue;
             };
             let heard = received != watched.silence.received;
-            watched.asking &= !heard;
+            watched.asking = watched.asking.filter(|_| !heard);
             let dialled = handle.session.as_ref().is_some_and(|session| session.is_dialled());
             match watched.silence.check(now, sent, received, limit) {
                 Verdict::Well => {}
@@ -200,7 +224,8 @@ impl Actor {
                 Verdict::Fell if dialled => pings.push(*id),
                 Verdict::Fell => questions.push((*id, watched.flow)),
                 Verdict::Silent => {
-                    watched.asking = true;
+                    watched.asking = watched.asking.or(Some(now));
+                    watched.seek_at = dialled.then_some(now + SEEK_AFTER);
                     self.context.metrics.paths_silent.inc();
                     questions.push((*id, watched.flow));
                 }
@@ -216,9 +241,29 @@ impl Actor {
         }
     }
 
+    /// Seeks relays for sessions whose questions were not answered.
+    fn seek_relays(&mut self, now: Tick) {
+        let mut lost = Vec::new();
+        for (id, watched) in &mut self.paths.watched {
+            if watched.seek_at.is_none_or(|at| at > now) {
+                continue;
+            }
+            watched.seek_at = None;
+            let Some(handle) = self.links.get(id) else { continue };
+            let silent = handle.link.received() == Some(watched.silence.received);
+            if let Some(session) = handle.session.as_ref().filter(|_| silent) {
+                lost.push((session.peer, handle.link.remote_address()));
+            }
+        }
+        for (peer, from) in lost {
+            let relay = self.context.ways.relay(from).map(|(relay, _)| relay);
+            self.seek_relay(peer, relay);
+        }
+    }
+
     /// Where the peer of a session may be: where it was last, and for the end that dialled, where it says
     /// that it listens. What it may not name was sorted out at the hello.
-    fn places(&self, id: LinkId) -> BTreeSet<SocketAddr> {
+    pub(super) fn places(&self, id: LinkId) -> BTreeSet<SocketAddr> {
         let Some(handle) = self.links.get(&id) else { return BTreeSet::new() };
         let here = self.context.engine.local_addresses();
         let mut places = BTreeSet::from([handle.link.remote_address()]);
@@ -246,19 +291,29 @@ impl Actor {
         };
         let Some(watched) = self.paths.watched.get_mut(&id) else { return };
         let Some(handle) = self.links.get(&id) else { return };
-        if path.asked && path.address == handle.link.remote_address() {
+        let current = handle.link.remote_address();
+        if path.asked && path.address == current {
             watched.silence.works(handle.link.sent().unwrap_or(0));
         }
+        let (was_relayed, relayed) = (is_relayed(current), is_relayed(path.address));
         // The other end asks when it does not hear us: it follows that we do not reach it where we think.
-        let wanted = !path.asked || watched.asking;
+        // Yet by way of a relay it also asks because it has not heard of the direct path.
+        let followed = !path.asked && (was_relayed || !relayed);
+        let wanted = watched.asking.is_some() || followed || (was_relayed && !relayed);
         if !handle.link.add_path(path.address) || !wanted {
             return;
         }
-        watched.asking = false;
-        let moves = handle.link.remote_address() != path.address;
-        if moves && handle.link.use_path(path.address) {
-            self.context.metrics.paths_changed.inc();
-            tracing::debug!(link = id.0, to = %path.address, "session moved");
+        (watched.asking, watched.seek_at) = (None, None);
+        if current != path.address && handle.link.use_path(path.address) {
+            self.context.ways.part_large(path.address);
+            let metrics = &self.context.metrics;
+            metrics.paths_changed.inc();
+            match (was_relayed, relayed) {
+                (true, false) => metrics.paths_upgraded.inc(),
+                (false, true) => metrics.paths_fell_back.inc(),
+                _ => {}
+            }
+            tracing::debug!(link = id.0, relayed, "session moved");
         }
         // What was lost is sent again at once, and the peer sees the path in use.
         self.send_control(id, &ControlOut::Ping(MOVING));

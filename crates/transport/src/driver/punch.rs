@@ -1,6 +1,6 @@
 //! Carries agreements to send at once: between sessions, probes and dials.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use x0x_core::{Machine, MachineId, Tick, TokenBucket};
 
@@ -8,7 +8,7 @@ use super::Actor;
 use crate::{
     own::OwnAddresses,
     punch::{Input, MAX_HELPERS, Output, Place, Received},
-    sock::prober,
+    sock::{prober, table::is_relayed},
     state::{self, LinkId},
     table::Session,
     wire::{ControlOut, Punch},
@@ -24,10 +24,11 @@ pub(super) const fn rate(now: Tick) -> TokenBucket {
     TokenBucket::new(STEPS_BURST, STEPS_REFILL, now)
 }
 
-fn place(session: &Session) -> Place {
+/// A machine as it is seen over its session; of one that comes by a relay nothing is seen.
+fn place(session: &Session) -> Option<Place> {
     let observed = session.report().map(|report| report.observed);
-    let link = &session.link;
-    Place::new(session.peer, link.remote_address(), observed, link.rtt())
+    let (link, address) = (&session.link, session.link.remote_address());
+    (!is_relayed(address)).then(|| Place::new(session.peer, address, observed, link.rtt()))
 }
 
 /// What nobody can guess.
@@ -39,29 +40,25 @@ fn secret<const N: usize>() -> [u8; N] {
 
 impl Actor {
     /// Where this machine may be, for others to try.
-    fn own_candidates(&self) -> Vec<std::net::SocketAddr> {
+    pub(super) fn own_candidates(&self) -> Vec<SocketAddr> {
         let local = self.context.engine.local_addresses();
         OwnAddresses::new(local, &self.context.reach()).all().collect()
     }
 
     /// A dial needs help.
     pub(super) fn punch(&mut self, peer: MachineId) {
-        let mut helpers: Vec<(Duration, MachineId)> = self
-            .context
-            .table
-            .all()
-            .iter()
-            .map(|session| (session.link.rtt(), session.peer))
-            .collect();
-        helpers.sort_unstable();
-        let helpers = helpers.into_iter().map(|(_, peer)| peer).take(MAX_HELPERS + 1).collect();
+        let mut helpers = self.helpers(peer);
+        helpers.truncate(MAX_HELPERS);
         let (fresh, own) = ((secret(), secret()), self.own_candidates());
         self.punches.handle(self.now(), Input::Want { peer, fresh, helpers, own });
         self.carry_punches();
     }
 
-    /// The dial needs no help any more.
+    /// The dial needs no help any more. If it came to a relay first, the help goes on.
     pub(super) fn punch_over(&mut self, peer: MachineId) {
+        if self.wants_direct(peer) {
+            return;
+        }
         self.punches.handle(self.now(), Input::Unwanted(peer));
     }
 
@@ -71,12 +68,13 @@ impl Actor {
         if !handle.punches.take(now) {
             return self.context.metrics.punches.dropped.inc();
         }
-        let Some(from) = handle.session.as_ref().map(|session| place(session)) else { return };
+        let from = handle.session.as_ref().and_then(|session| place(session));
+        let Some(from) = from else { return };
         let named = match &punch {
             Punch::Ask(offer) | Punch::Forward(offer) | Punch::Accept(offer) => offer.peer,
             Punch::Refuse { peer, .. } => *peer,
         };
-        let peer = self.context.table.get(&named).map(|session| place(&session));
+        let peer = self.context.table.get(&named).and_then(|session| place(&session));
         let willing = !self.context.policy.refuses(&named);
         let own = self.own_candidates();
         let received = Received::new(from, punch, peer, willing, own, secret());
@@ -100,8 +98,12 @@ impl Actor {
                     self.paths.probe(now, prober::Input::Probe { flow, address });
                 }
                 Output::Over { peer, found } => {
+                    if let Some(address) = found {
+                        self.probe_session(peer, address);
+                    }
                     self.handle(state::Input::Punched { peer, found });
                 }
+                Output::Reached { peer, address } => self.probe_session(peer, address),
             }
         }
         self.carry_probes();

@@ -188,7 +188,7 @@ impl ClassReader {
         self.changes.mark_unchanged();
         for feed in self.feeds.iter_mut().filter(|feed| feed.consumer.is_none()) {
             if let Some(consumer) = self.context.consumers.get(feed.protocol)
-                && consumer.event(InboundEvent::Up(self.session.info())).await.is_ok()
+                && consumer.event(InboundEvent::Up(self.session.info(&self.context.ways))).await.is_ok()
             {
                 feed.consumer = Some(consumer);
             }
@@ -296,6 +296,9 @@ impl ClassReader {
             Ok(ControlIn::Unknown) => self.context.metrics.control_unknown.inc(),
             Ok(ControlIn::Punch(punch)) => {
                 self.context.event(Event::Punch { link: self.link, punch }).await;
+            }
+            Ok(ControlIn::Relay(step)) => {
+                self.context.event(Event::Relay { link: self.link, step }).await;
             }
             Ok(ControlIn::Keep(number)) => {
                 self.context.event(Event::Keep { link: self.link, number }).await;

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use quinn::{ConnectionError, ReadError, StoppedError, VarInt, WriteError};
+use quinn::{ConnectionError, ReadError, SendDatagramError, StoppedError, VarInt, WriteError};
 use rustls::pki_types::CertificateDer;
 use x0x_core::MachineId;
 use zeroize::Zeroize;
@@ -15,7 +15,7 @@ use super::{
     tls::proven_peer,
 };
 use crate::{
-    link::{Link, LinkClosed, RecvStream, SendStream},
+    link::{DatagramRefused, Link, LinkClosed, RecvStream, SendStream},
     sock::{
         FlowKeys,
         packet::FLOW_SECRET_LEN,
@@ -105,6 +105,24 @@ impl Link for QuicLink {
 
     fn use_path(&self, address: SocketAddr) -> bool {
         self.path.as_ref().is_some_and(|path| path.activate(address))
+    }
+
+    fn has_datagrams(&self) -> bool {
+        self.connection.max_datagram_size().is_some()
+    }
+
+    fn send_datagram(&self, datagram: Bytes) -> Result<(), DatagramRefused> {
+        self.connection.send_datagram(datagram).map_err(|error| match error {
+            SendDatagramError::TooLarge => {
+                let most = self.connection.max_datagram_size().unwrap_or(0);
+                DatagramRefused::TooLarge { most }
+            }
+            _ => DatagramRefused::Closed,
+        })
+    }
+
+    fn next_datagram(&self) -> BoxFuture<'_, Option<Bytes>> {
+        Box::pin(async move { self.connection.read_datagram().await.ok() })
     }
 
     fn trust(&self) {

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use quinn::{AsyncUdpSocket, Endpoint, EndpointConfig, Incoming, TokioRuntime};
 use tokio::{
     sync::mpsc,
@@ -25,7 +26,7 @@ use super::{
     failure::{HandshakeFailure, not_started},
     ids::{ConnectionIds, accepting},
     metrics::QuicMetrics,
-    paths::{MAX_PROBES, PathUse, Paths},
+    paths::{MAX_PROBES, MAX_RELAYED, PathUse, Paths, Relayed},
     socket::{SteadySocket, UdpSocket},
     tls::{Tls, UNKNOWN_PEER, peer_name, reset_key},
 };
@@ -33,7 +34,10 @@ use crate::{
     error::DialError,
     link::{Engine, Link, Side},
     record::{ReachClass, SignedRecord},
-    sock::{PROBE_LEN, ProbeIn, table::MAX_PATHS},
+    sock::{
+        PROBE_LEN, ProbeIn,
+        table::{MAX_PATHS, is_relayed},
+    },
     transport::BoxFuture,
     wire::CloseCode,
 };
@@ -83,6 +87,9 @@ pub struct QuicEngine {
     /// For probes. The socket is quinn's, and ends with it.
     socket: Weak<SteadySocket>,
     probes: tokio::sync::Mutex<mpsc::Receiver<(SocketAddr, ProbeIn)>>,
+    /// Packets to relays, and from them.
+    to_relays: tokio::sync::Mutex<mpsc::Receiver<Relayed>>,
+    from_relays: mpsc::Sender<Relayed>,
     /// Taken by the close.
     running: Mutex<Option<Running>>,
     links: tokio::sync::Mutex<mpsc::Receiver<Box<dyn Link>>>,
@@ -159,8 +166,12 @@ impl QuicEngine {
         let local = socket.local_addr().map_err(bind)?;
         let (probe_sender, probes) = mpsc::channel(MAX_PROBES);
         let (clock, v6) = (config.clock.clone(), local.is_ipv6());
-        let paths = Arc::new(Paths::new(ids, clock, v6, probe_sender, metrics.clone()));
-        let socket = Arc::new(SteadySocket::new(socket, paths.clone(), metrics.clone(), alive));
+        let (out_sender, to_relays) = mpsc::channel(MAX_RELAYED);
+        let (from_relays, relayed) = mpsc::channel(MAX_RELAYED);
+        let paths = Paths::new(ids, clock, v6, probe_sender, out_sender, metrics.clone());
+        let paths = Arc::new(paths);
+        let socket = SteadySocket::new(socket, paths.clone(), relayed, metrics.clone(), alive);
+        let socket = Arc::new(socket);
         let side_channel = Arc::downgrade(&socket);
         let runtime = Arc::new(TokioRuntime);
         let endpoint = Endpoint::new_with_abstract_socket(settings, Some(server), socket, runtime)
@@ -187,6 +198,8 @@ impl QuicEngine {
             paths,
             socket: side_channel,
             probes: tokio::sync::Mutex::new(probes),
+            to_relays: tokio::sync::Mutex::new(to_relays),
+            from_relays,
             running: Mutex::new(Some(Running { endpoint, acceptor, released })),
             links: tokio::sync::Mutex::new(links),
         })
@@ -249,7 +262,8 @@ impl QuicEngine {
     }
 
     fn path(&self, address: SocketAddr) -> Result<PathUse, DialError> {
-        let address = dialable(address).filter(|address| self.paths.carries(*address));
+        let may = if is_relayed(address) { Some(address) } else { dialable(address) };
+        let address = may.filter(|address| self.paths.carries(*address));
         let address = address.ok_or(DialError::NoAddress)?;
         self.paths.dial(address).ok_or(DialError::Limit { what: "paths", max: MAX_PATHS })
     }
@@ -312,6 +326,23 @@ impl Engine for QuicEngine {
 
     fn next_probe(&self) -> BoxFuture<'_, Option<(SocketAddr, ProbeIn)>> {
         Box::pin(async move { self.probes.lock().await.recv().await })
+    }
+
+    fn deliver(&self, from: SocketAddr, packet: Bytes) {
+        if self.from_relays.try_send((from, packet)).is_err() {
+            self.metrics.relayed_dropped.inc();
+        }
+    }
+
+    fn next_relayed<'a>(
+        &'a self,
+        packets: &'a mut Vec<Relayed>,
+        max: usize,
+    ) -> BoxFuture<'a, Option<()>> {
+        Box::pin(async move {
+            let count = self.to_relays.lock().await.recv_many(packets, max).await;
+            (count > 0).then_some(())
+        })
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

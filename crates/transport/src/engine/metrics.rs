@@ -61,6 +61,8 @@ pub struct QuicMetrics {
     pub udp_forged_source: Counter,
     /// Probe packets lost since too many came or the socket was busy.
     pub probes_dropped: Counter,
+    /// Packets for or from ways by a relay, lost since too many wait.
+    pub relayed_dropped: Counter,
     /// Links moved to another address of their peer.
     pub paths_switched: Counter,
     /// Send buffer that the operating system granted, in bytes.
@@ -167,6 +169,8 @@ impl QuicMetrics {
             self.udp_forged_source
                 .metric("quic_udp_forged_source", "Datagrams from addresses that no machine has"),
             self.probes_dropped.metric("quic_probes_dropped", "Probe packets lost at this machine"),
+            self.relayed_dropped
+                .metric("quic_relayed_dropped", "Relayed packets lost at this machine"),
             self.paths_switched
                 .metric("quic_paths_switched", "Links moved to another address of their peer"),
             self.socket_send_buffer

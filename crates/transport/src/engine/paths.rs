@@ -5,18 +5,25 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use quinn::udp::RecvMeta;
+use bytes::Bytes;
+use quinn::udp::{RecvMeta, Transmit};
 use tokio::sync::mpsc;
 use x0x_core::Clock;
 
 use super::{ids::ConnectionIds, metrics::QuicMetrics};
 use crate::sock::{
     PROBE_LEN, PathTable, ProbeIn,
-    table::{is_virtual, plain},
+    table::{is_relayed, is_virtual, plain},
 };
 
 /// Probe packets that wait for the prober; more are lost.
 pub(super) const MAX_PROBES: usize = 256;
+/// Packets that wait to be sent by way of a relay, or came that way and wait for the endpoint; more are lost. A
+/// third of a megabyte.
+pub(super) const MAX_RELAYED: usize = 256;
+
+/// A packet and the way by a relay that it takes or took.
+pub(super) type Relayed = (SocketAddr, Bytes);
 
 /// The paths of all links of an engine. Shared by its socket, its dials and its links.
 #[derive(Debug)]
@@ -27,6 +34,9 @@ pub(super) struct Paths {
     /// Whether the socket is of the IPv6 family, and so has IPv4 addresses in mapped form.
     v6: bool,
     probes: mpsc::Sender<(SocketAddr, ProbeIn)>,
+    /// To the relays. A queue, since sending it is another connection's work: quinn holds the lock of the one that
+    /// the packet is of.
+    relayed: mpsc::Sender<Relayed>,
     metrics: Arc<QuicMetrics>,
 }
 
@@ -36,9 +46,10 @@ impl Paths {
         clock: Arc<dyn Clock>,
         v6: bool,
         probes: mpsc::Sender<(SocketAddr, ProbeIn)>,
+        relayed: mpsc::Sender<Relayed>,
         metrics: Arc<QuicMetrics>,
     ) -> Self {
-        Self { table: Mutex::default(), ids, clock, v6, probes, metrics }
+        Self { table: Mutex::default(), ids, clock, v6, probes, relayed, metrics }
     }
 
     fn table(&self) -> MutexGuard<'_, PathTable> {
@@ -68,7 +79,7 @@ impl Paths {
 
     /// Where a packet really goes; `None` when its path is over.
     pub(super) fn outgoing(&self, to: SocketAddr) -> Option<SocketAddr> {
-        if !is_virtual(to) {
+        if !is_virtual(to) || is_relayed(to) {
             return Some(to);
         }
         let real = self.table().active(to);
@@ -78,12 +89,46 @@ impl Paths {
         real.map(|real| self.form(real))
     }
 
-    /// Makes of what was received what quinn shall see.
+    /// Takes what goes by way of a relay; false for all that does not.
+    pub(super) fn take_relayed(&self, transmit: &Transmit<'_>) -> bool {
+        let way = is_relayed(transmit.destination);
+        if way {
+            let to = plain(transmit.destination);
+            let size = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
+            for packet in transmit.contents.chunks(size) {
+                if self.relayed.try_send((to, Bytes::copy_from_slice(packet))).is_err() {
+                    self.metrics.relayed_dropped.inc();
+                }
+            }
+        }
+        way
+    }
+
+    /// Makes of what came to the socket what quinn shall see.
     pub(super) fn incoming(&self, buffer: &mut [u8], meta: &mut RecvMeta) {
         if is_virtual(meta.addr) {
             self.metrics.udp_forged_source.inc();
             meta.len = 0;
         }
+        self.translate(buffer, meta);
+    }
+
+    /// The same for what came by way of a relay; what does not fit into the buffer is lost.
+    pub(super) fn incoming_relayed(
+        &self,
+        (from, packet): &Relayed,
+        buffer: &mut [u8],
+        meta: &mut RecvMeta,
+    ) {
+        let len = packet.len();
+        let fits = buffer.get_mut(..len).map(|buffer| buffer.copy_from_slice(packet));
+        let len = fits.map_or(0, |()| len);
+        let addr = self.form(*from);
+        *meta = RecvMeta { addr, len, stride: len, ecn: None, dst_ip: None };
+        self.translate(buffer, meta);
+    }
+
+    fn translate(&self, buffer: &mut [u8], meta: &mut RecvMeta) {
         self.take_probes(buffer, meta);
         if meta.len == 0 {
             return;
@@ -171,7 +216,9 @@ mod tests {
     fn paths(v6: bool) -> (Arc<Paths>, mpsc::Receiver<(SocketAddr, ProbeIn)>) {
         let (sender, probes) = mpsc::channel(MAX_PROBES);
         let clock = Arc::new(ManualClock::new(WallTime::default()));
-        let paths = Paths::new(ConnectionIds::default(), clock, v6, sender, Arc::default());
+        let (relayed, _) = mpsc::channel(1);
+        let ids = ConnectionIds::default();
+        let paths = Paths::new(ids, clock, v6, sender, relayed, Arc::default());
         (Arc::new(paths), probes)
     }
 

@@ -27,7 +27,10 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::{metrics::QuicMetrics, paths::Paths};
+use super::{
+    metrics::QuicMetrics,
+    paths::{Paths, Relayed},
+};
 
 /// Errors in a row after which the socket is left alone for a moment. Single errors are answered by
 /// trying again, since datagrams may wait behind them.
@@ -142,13 +145,44 @@ impl UdpPoller for WritePoller {
     }
 }
 
+/// Where datagrams come from.
+#[derive(Debug)]
+struct Receiving {
+    pause: Pause,
+    /// By way of relays.
+    relayed: mpsc::Receiver<Relayed>,
+    /// Whether these had their turn before the socket.
+    turn: bool,
+}
+
+impl Receiving {
+    /// Hands on what came by way of relays, as much as there are buffers for.
+    fn poll_relayed(
+        &mut self,
+        cx: &mut Context<'_>,
+        paths: &Paths,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<usize> {
+        let mut count = 0;
+        for (buffer, meta) in bufs.iter_mut().zip(meta) {
+            match self.relayed.poll_recv(cx) {
+                Poll::Ready(Some(packet)) => paths.incoming_relayed(&packet, buffer, meta),
+                Poll::Ready(None) | Poll::Pending => break,
+            }
+            count += 1;
+        }
+        if count == 0 { Poll::Pending } else { Poll::Ready(count) }
+    }
+}
+
 /// Passes datagrams through, translating and counting them; swallows and counts errors.
 #[derive(Debug)]
 pub(super) struct SteadySocket {
     inner: Arc<dyn AsyncUdpSocket>,
     paths: Arc<Paths>,
     metrics: Arc<QuicMetrics>,
-    receiving: Mutex<Pause>,
+    receiving: Mutex<Receiving>,
     /// Dropped with the socket: tells the engine that the port is free.
     _alive: mpsc::Sender<Infallible>,
 }
@@ -157,10 +191,12 @@ impl SteadySocket {
     pub(super) fn new(
         inner: Arc<dyn AsyncUdpSocket>,
         paths: Arc<Paths>,
+        relayed: mpsc::Receiver<Relayed>,
         metrics: Arc<QuicMetrics>,
         alive: mpsc::Sender<Infallible>,
     ) -> Self {
-        Self { inner, paths, metrics, receiving: Mutex::default(), _alive: alive }
+        let receiving = Mutex::new(Receiving { pause: Pause::default(), relayed, turn: false });
+        Self { inner, paths, metrics, receiving, _alive: alive }
     }
 
     /// Sends a probe beside quinn. A socket that has no room loses it, like any path may.
@@ -180,6 +216,9 @@ impl SteadySocket {
     }
 
     fn send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        if self.paths.take_relayed(transmit) {
+            return Ok(());
+        }
         match self.inner.try_send(transmit) {
             Ok(()) => {
                 let bytes = transmit.contents.len();
@@ -221,7 +260,45 @@ impl AsyncUdpSocket for SteadySocket {
         bufs: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        let mut pause = self.receiving.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut receiving = self.receiving.lock().unwrap_or_else(PoisonError::into_inner);
+        // Neither keeps the other waiting.
+        receiving.turn = !receiving.turn;
+        if receiving.turn
+            && let Poll::Ready(count) = receiving.poll_relayed(cx, &self.paths, bufs, meta)
+        {
+            return Poll::Ready(Ok(count));
+        }
+        if let Poll::Ready(received) = self.poll_socket(cx, &mut receiving.pause, bufs, meta) {
+            return Poll::Ready(received);
+        }
+        receiving.poll_relayed(cx, &self.paths, bufs, meta).map(Ok)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.inner.local_addr()
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        self.inner.max_transmit_segments()
+    }
+
+    fn max_receive_segments(&self) -> usize {
+        self.inner.max_receive_segments()
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.inner.may_fragment()
+    }
+}
+
+impl SteadySocket {
+    fn poll_socket(
+        &self,
+        cx: &mut Context<'_>,
+        pause: &mut Pause,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
         loop {
             ready!(pause.poll(cx));
             match ready!(self.inner.poll_recv(cx, bufs, meta)) {
@@ -241,22 +318,6 @@ impl AsyncUdpSocket for SteadySocket {
                 }
             }
         }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.inner.local_addr()
-    }
-
-    fn max_transmit_segments(&self) -> usize {
-        self.inner.max_transmit_segments()
-    }
-
-    fn max_receive_segments(&self) -> usize {
-        self.inner.max_receive_segments()
-    }
-
-    fn may_fragment(&self) -> bool {
-        self.inner.may_fragment()
     }
 }
 

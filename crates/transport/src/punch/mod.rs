@@ -159,6 +159,13 @@ pub enum Output {
         /// Where.
         address: SocketAddr,
     },
+    /// A peer that asked for this machine answers at this address.
+    Reached {
+        /// Who.
+        peer: MachineId,
+        /// Where.
+        address: SocketAddr,
+    },
     /// A wanted peer answers at this address, or it cannot be reached this way.
     Over {
         /// Whom.
@@ -412,11 +419,11 @@ impl Punches {
     }
 
     fn validated(&mut self, flow: FlowId, address: SocketAddr) {
-        let round = self.rounds.get(&flow).filter(|round| round.asked);
-        let peer = round.map(|round| (round.peer, round.id));
-        if let Some((peer, id)) = peer
-            && self.wanted.get(&peer).is_some_and(|wanted| wanted.round == id)
-        {
+        let Some(Round { peer, id, asked, .. }) = self.rounds.get(&flow) else { return };
+        let (peer, id) = (*peer, *id);
+        if !asked {
+            self.outputs.push_back(Output::Reached { peer, address });
+        } else if self.wanted.get(&peer).is_some_and(|wanted| wanted.round == id) {
             self.over(peer, Some(address));
         }
     }

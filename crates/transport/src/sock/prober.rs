@@ -14,7 +14,10 @@ use std::{
 
 use x0x_core::{Machine, SeededRng, Tick, TokenBucket, dialable};
 
-use super::packet::{FlowId, FlowKeys, Nonce, PROBE_LEN, Probe, ProbeIn, Step};
+use super::{
+    packet::{FlowId, FlowKeys, Nonce, PROBE_LEN, Probe, ProbeIn, Step},
+    table::is_relayed,
+};
 
 /// Most flows; further ones are refused.
 pub const MAX_FLOWS: usize = 512;
@@ -219,7 +222,7 @@ impl Prober {
         let Some(probe) = packet.verify(&flow.keys) else {
             return self.metrics.refused_forged.inc();
         };
-        if dialable(from).is_none() {
+        if dialable(from).is_none() && !is_relayed(from) {
             return self.metrics.refused_source.inc();
         }
         match probe.step {

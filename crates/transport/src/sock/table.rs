@@ -3,6 +3,9 @@
 //! Each dial gets a virtual address out of 240.0.0.0/4, the reserved class E (RFC 1112 §4): no machine
 //! has it, [`dialable`](x0x_core::dialable) lets nobody name it, and it fits into sockets of either family.
 //! Dials to one address at one time share it: there is one machine at the end. It never leaves the machine.
+//!
+//! The upper half of the block stands for ways by a relay: to those who use them they are as real as the address of
+//! a machine, and a virtual address may stand for one of them.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -23,6 +26,12 @@ pub const LINGER: Duration = Duration::from_secs(10);
 
 /// The first byte of class E addresses.
 const CLASS_E: u32 = 0xf000_0000;
+/// The first of those that stand for ways by a relay.
+const RELAYED: u32 = 0xf800_0000;
+/// The first after them: the broadcast address is behind it.
+const RELAYED_END: u32 = 0xffff_ff00;
+/// Bits of such an address, before its last byte, that tell relays apart.
+const RELAY_BITS: u32 = 19;
 /// A port, which an address must have.
 const PORT: u16 = 1;
 
@@ -30,6 +39,23 @@ const PORT: u16 = 1;
 #[must_use]
 pub fn is_virtual(address: SocketAddr) -> bool {
     matches!(address.ip().to_canonical(), IpAddr::V4(ip) if u32::from(ip) >= CLASS_E)
+}
+
+/// Whether an address stands for a way by a relay.
+#[must_use]
+pub fn is_relayed(address: SocketAddr) -> bool {
+    let range = RELAYED..RELAYED_END;
+    matches!(address.ip().to_canonical(), IpAddr::V4(ip) if range.contains(&u32::from(ip)))
+}
+
+/// The `n`-th address of a way by the `relay`-th relay. Ways by one relay are of one /24: strangers who come by it
+/// are counted together.
+#[must_use]
+pub fn relayed_address(relay: u64, n: u32) -> SocketAddr {
+    let relay = (relay % ((1 << RELAY_BITS) - 1)) as u32;
+    let [_, low, ports @ ..] = n.to_be_bytes();
+    let ip = Ipv4Addr::from(RELAYED | relay << 8 | u32::from(low));
+    SocketAddr::from((ip, u16::from_be_bytes(ports).max(PORT)))
 }
 
 /// The address in its plain form: what a socket of both families calls `::ffff:192.0.2.1` is 192.0.2.1.
@@ -133,7 +159,7 @@ impl PathTable {
     pub fn add(&mut self, now: Tick, name: SocketAddr, real: SocketAddr) -> bool {
         let (name, real) = (plain(name), plain(real));
         self.expire(now);
-        if !self.paths.contains_key(&name) || is_virtual(real) {
+        if !self.paths.contains_key(&name) || (is_virtual(real) && !is_relayed(real)) {
             return false;
         }
         if let Some(owner) = self.sources.get(&real).copied()
@@ -184,8 +210,7 @@ impl PathTable {
 
     fn free_name(&mut self) -> SocketAddr {
         loop {
-            // The last address is the broadcast address.
-            self.next = (self.next + 1) % (!CLASS_E);
+            self.next = (self.next + 1) % (RELAYED - CLASS_E);
             let name = SocketAddr::from((Ipv4Addr::from(CLASS_E | self.next), PORT));
             if !self.paths.contains_key(&name) {
                 return name;

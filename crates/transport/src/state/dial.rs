@@ -13,6 +13,7 @@ use crate::{
     config::{MAX_DIALS, MAX_QUEUED_DIALS, MAX_WAITERS},
     error::DialError,
     link::{LinkClosed, Side},
+    sock::table::is_virtual,
     wire::CloseCode,
 };
 
@@ -80,7 +81,11 @@ pub(super) struct Dial {
     refused: bool,
     /// The replacement of that session was asked for.
     replace: bool,
+    /// To find a direct path, and a relay.
     pub(super) help: Help,
+    pub(super) relay: Help,
+    /// Where others helped to find the peer.
+    pub(super) punched: Option<SocketAddr>,
     pub(super) error: Option<DialError>,
 }
 
@@ -140,10 +145,19 @@ impl Dials {
         self.all.values().any(|dial| dial.wanted && dial.peer == Some(peer))
     }
 
-    /// The dial of a peer for which others were asked.
-    pub(super) fn helped(&self, peer: MachineId) -> Option<DialId> {
-        let mut asked = self.all.iter().filter(|(_, dial)| dial.help == Help::Asked);
+    /// The dial of a peer for which others were asked for something.
+    pub(super) fn helped(
+        &self,
+        peer: MachineId,
+        with: impl Fn(&Dial) -> Help,
+    ) -> Option<DialId> {
+        let mut asked = self.all.iter().filter(|(_, dial)| with(dial) == Help::Asked);
         asked.find(|(_, dial)| dial.expected == Some(peer)).map(|(id, _)| *id)
+    }
+
+    /// The dial that a link came of.
+    pub(super) fn of_link(&self, link: LinkId) -> Option<&Dial> {
+        self.all.values().find(|dial| dial.link == Some(link))
     }
 }
 
@@ -186,7 +200,8 @@ impl Sessions {
         }
         let mut addresses: VecDeque<SocketAddr> = VecDeque::new();
         for address in to.addresses.iter().take(MAX_ADDRESSES) {
-            if !addresses.contains(address) && !self.local_addresses.contains(address) {
+            let usable = !self.local_addresses.contains(address) && !is_virtual(*address);
+            if usable && !addresses.contains(address) {
                 addresses.push_back(*address);
             }
         }
@@ -197,7 +212,7 @@ impl Sessions {
         if let Some(dial) = self.dials.all.values_mut().find(|dial| dial.is_for(to)) {
             return join(dial, caller, &addresses);
         }
-        let nobody_helps = !self.punches || to.id.is_none() || self.sessions.is_empty();
+        let nobody_helps = !self.helped || to.id.is_none() || self.sessions.is_empty();
         // Networks number their machines alike: what is an own address here may be the peer's elsewhere.
         if none_usable && nobody_helps {
             let own = !to.addresses.is_empty();
@@ -230,7 +245,7 @@ impl Sessions {
         error: Option<DialError>,
     ) {
         let id = DialId(self.dials.number());
-        let help = if self.punches && expected.is_some() { Help::Possible } else { Help::Over };
+        let help = if self.helped && expected.is_some() { Help::Possible } else { Help::Over };
         let dial = Dial {
             expected,
             untried,
@@ -243,6 +258,8 @@ impl Sessions {
             refused: false,
             replace: false,
             help,
+            relay: help,
+            punched: None,
             error,
         };
         self.dials.all.insert(id, dial);
@@ -480,14 +497,17 @@ impl Sessions {
     /// Removes a dial, giving back who waits for it.
     fn end_dial(&mut self, id: DialId) -> Vec<RequestId> {
         self.abort_attempts(id);
-        let timers = [Timer::Stagger(id), Timer::Punch(id), Timer::Dial(id), Timer::Duplicate(id)];
+        let timers = [Timer::Stagger, Timer::Punch, Timer::Relay, Timer::Dial, Timer::Duplicate];
         for timer in timers {
-            self.timers.cancel(timer);
+            self.timers.cancel(timer(id));
         }
         self.dials.queue.retain(|queued| *queued != id);
         let Some(dial) = self.dials.all.remove(&id) else { return Vec::new() };
         if let (Help::Asked, Some(peer)) = (dial.help, dial.expected) {
             self.output(Output::PunchOver(peer));
+        }
+        if let (Help::Asked, Some(peer)) = (dial.relay, dial.expected) {
+            self.output(Output::RelayOver(peer));
         }
         dial.waiters
     }

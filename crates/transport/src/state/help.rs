@@ -1,16 +1,24 @@
-//! Dials that others help with: those of known peers that do not succeed by themselves.
+//! Dials that others help with: those of known peers that do not succeed by themselves. Soon others are asked
+//! where the peer answers, and a little later, to relay.
 
 use std::net::SocketAddr;
 
 use x0x_core::{MachineId, Tick};
 
 use super::{
-    Output, Sessions, Timer,
+    LinkId, Output, Sessions, Timer,
     dial::{DialId, Help},
 };
-use crate::error::DialError;
+use crate::{error::DialError, sock::table::is_relayed};
 
 impl Sessions {
+    /// Asks others for help with dials that do not succeed soon.
+    #[must_use]
+    pub const fn with_help(mut self) -> Self {
+        self.helped = true;
+        self
+    }
+
     /// Plans when a dial that begins is helped: soon, or at once when there is no address to try.
     pub(super) fn plan_help(&mut self, now: Tick, id: DialId) {
         let Some(dial) = self.dials.get(id) else { return };
@@ -18,6 +26,7 @@ impl Sessions {
             let wait = self.config.punch_after;
             let at = if dial.has_untried() { now + wait } else { now };
             self.timers.set(Timer::Punch(id), at);
+            self.timers.set(Timer::Relay(id), now + self.config.relay_after);
         }
     }
 
@@ -32,32 +41,70 @@ impl Sessions {
         self.output(Output::Punch(peer));
     }
 
+    pub(super) fn ask_for_relay(&mut self, id: DialId) {
+        let Some(dial) = self.dials.get_mut(id) else { return };
+        let Some(peer) = dial.expected.filter(|_| dial.relay == Help::Possible) else { return };
+        if dial.link.is_some() {
+            return;
+        }
+        dial.relay = Help::Asked;
+        self.timers.cancel(Timer::Relay(id));
+        self.output(Output::Relay(peer));
+    }
+
     /// Whether a dial whose addresses have all failed may still succeed with help.
     pub(super) fn awaits_help(&mut self, id: DialId, error: &DialError) -> bool {
-        let Some(dial) = self.dials.get(id) else { return false };
-        match dial.help {
-            Help::Asked => true,
-            // Who answers and refuses needs not be found.
-            Help::Possible if *error == DialError::Timeout => {
-                self.ask_for_help(id);
-                true
-            }
-            Help::Possible | Help::Over => false,
+        // Who answers and refuses needs not be found.
+        if *error == DialError::Timeout {
+            self.ask_for_help(id);
+            self.ask_for_relay(id);
         }
+        let asked = |help| help == Help::Asked;
+        self.dials.get(id).is_some_and(|dial| asked(dial.help) || asked(dial.relay))
     }
 
     pub(super) fn on_punched(&mut self, now: Tick, peer: MachineId, found: Option<SocketAddr>) {
-        let Some(id) = self.dials.helped(peer) else { return };
+        let Some(id) = self.dials.helped(peer, |dial| dial.help) else { return };
         let Some(dial) = self.dials.get_mut(id) else { return };
         dial.help = Help::Over;
+        dial.punched = found;
+        if found.is_none() {
+            self.ask_for_relay(id);
+        }
+        self.try_found(now, id, found);
+    }
+
+    pub(super) fn on_relayed(&mut self, now: Tick, peer: MachineId, found: Option<SocketAddr>) {
+        let Some(id) = self.dials.helped(peer, |dial| dial.relay) else { return };
+        let Some(dial) = self.dials.get_mut(id) else { return };
+        dial.relay = Help::Over;
+        self.try_found(now, id, found);
+    }
+
+    fn try_found(&mut self, now: Tick, id: DialId, found: Option<SocketAddr>) {
+        let Some(dial) = self.dials.get_mut(id) else { return };
         if let Some(address) = found
             && dial.add_first(address)
         {
             return self.try_next(now, id);
         }
-        if dial.is_exhausted() {
+        let asked = |help| help == Help::Asked;
+        if dial.is_exhausted() && !asked(dial.help) && !asked(dial.relay) {
             let error = dial.error.take().unwrap_or(DialError::Timeout);
             self.fail_dial(now, id, &error);
         }
+    }
+
+    /// Counts how a session began.
+    pub(super) fn count_way(&self, id: LinkId, address: SocketAddr) {
+        let punched = self.dials.of_link(id).is_some_and(|dial| dial.punched == Some(address));
+        if is_relayed(address) {
+            &self.metrics.sessions_began_relayed
+        } else if punched {
+            &self.metrics.sessions_began_punched
+        } else {
+            &self.metrics.sessions_began_direct
+        }
+        .inc();
     }
 }

@@ -9,6 +9,7 @@ use crate::{
     config::MAX_RECONNECTS,
     error::DialError,
     link::{LinkClosed, Side},
+    sock::table::is_virtual,
     wire::CloseCode,
 };
 
@@ -46,10 +47,13 @@ impl Sessions {
         session: &Session,
         reason: &LinkClosed,
     ) {
-        let seen = (link.side == Side::Dialer).then_some(link.address);
+        let relayed = is_virtual(link.address);
+        let seen = (link.side == Side::Dialer && !relayed).then_some(link.address);
         let listening = session.listen_addresses.iter().copied();
         let to = PeerAddr::known(link.peer, seen.into_iter().chain(listening));
-        if !is_loss(reason) || to.addresses.is_empty() {
+        // Others may reach a peer that was reached by them before.
+        let nowhere = to.addresses.is_empty() && !(relayed && self.helped);
+        if !is_loss(reason) || nowhere {
             return;
         }
         if self.reconnects.len() >= MAX_RECONNECTS {
@@ -101,8 +105,11 @@ impl Sessions {
         }
         let (to, wanted) = (reconnect.to.clone(), reconnect.wanted);
         self.metrics.reconnects.inc();
-        if let Err(error) = self.dial(now, Caller::Reopen { wanted }, &to) {
-            self.retry_reconnect(now, peer, &error);
+        match self.dial(now, Caller::Reopen { wanted }, &to) {
+            Ok(()) => {}
+            // Nobody is there to help: that is an attempt, too.
+            Err(error @ DialError::NoAddress) => self.reconnect_failed(now, peer, &error),
+            Err(error) => self.retry_reconnect(now, peer, &error),
         }
     }
 
@@ -129,7 +136,7 @@ impl Sessions {
             .min();
         let next = match error {
             // No dial was made: its turn comes when others are done.
-            DialError::Limit { .. } => now + self.config.dial_deadline,
+            DialError::Limit { .. } | DialError::NoAddress => now + self.config.dial_deadline,
             _ => blocked.unwrap_or(now + self.config.backoff_min),
         };
         self.timers.set(Timer::Reconnect(peer), next);

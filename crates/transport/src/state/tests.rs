@@ -56,7 +56,7 @@ impl Bench {
     fn helped(helped: bool) -> Self {
         let mut bench = Self::new();
         if helped {
-            bench.machine = bench.machine.with_punches();
+            bench.machine = bench.machine.with_help();
         }
         bench
     }

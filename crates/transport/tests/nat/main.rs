@@ -3,5 +3,6 @@
 
 mod punch;
 mod reach;
+mod relay;
 mod schedule;
 mod support;

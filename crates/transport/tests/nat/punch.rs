@@ -12,9 +12,9 @@ use x0x_transport::{
 use crate::support::{Internet, Machine, within};
 
 /// Where a machine can be: on the internet, behind a translator, behind a carrier's and its own.
-const PLACES: [&str; 6] = ["open", "full", "address", "port", "symmetric", "carrier"];
+pub(crate) const PLACES: [&str; 6] = ["open", "full", "address", "port", "symmetric", "carrier"];
 
-fn place(internet: &Internet, kind: &str) -> Option<NatId> {
+pub(crate) fn place(internet: &Internet, kind: &str) -> Option<NatId> {
     match kind {
         "open" => None,
         "full" => Some(internet.nat(NatKind::FullCone)),
@@ -29,10 +29,11 @@ fn place(internet: &Internet, kind: &str) -> Option<NatId> {
     }
 }
 
-/// Two machines that each have a session with a third one, and whether the first reaches the second.
+/// Two machines that each have a session with a third one, which does not relay, and whether the first reaches the
+/// second.
 async fn meet(seed: u64, from: &str, to: &str) -> (Result<(), DialError>, [Machine; 2]) {
     let internet = Internet::new(seed);
-    let helper = internet.machine(1, None);
+    let helper = internet.machine_with(1, None, |config| config.relay.enabled = false);
     let mut a = internet.machine(2, place(&internet, from));
     let mut b = internet.machine(3, place(&internet, to));
     a.connect(&helper).await;
@@ -49,7 +50,7 @@ async fn meet(seed: u64, from: &str, to: &str) -> (Result<(), DialError>, [Machi
 
 /// Whether a translator gives each destination a port that nobody can be told, while the other end lets in only
 /// the port that it sent to.
-fn impossible(from: &str, to: &str) -> bool {
+pub(crate) fn impossible(from: &str, to: &str) -> bool {
     let hard = |one: &str, other: &str| {
         one == "symmetric" && ["symmetric", "port", "carrier"].contains(&other)
     };

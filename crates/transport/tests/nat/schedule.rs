@@ -61,3 +61,59 @@ async fn no_schedule_of_path_changes_loses_a_message() {
 async fn nor_does_any_other() {
     schedules(5..10).await;
 }
+
+/// The same with translators through which there is a direct path now and then, and relays that come and go: the session
+/// moves between them, or is opened again when none was left; what was acknowledged has arrived.
+async fn relayed_schedules(seeds: Range<u64>) {
+    for seed in seeds {
+        println!("seed {seed}");
+        let mut rng = SeededRng::from_number(seed);
+        let internet = Internet::new(900 + seed);
+        let relays = [1, 4].map(|n| internet.machine(n, None));
+        let nats = [(); 2].map(|()| internet.nat(NatKind::Symmetric));
+        let mut a = internet.machine(2, Some(nats[0]));
+        let mut b = internet.machine(3, Some(nats[1]));
+        for relay in &relays {
+            a.connect(relay).await;
+            b.connect(relay).await;
+        }
+        let before = within("connect", a.node.connect(PeerAddr::known(b.id, []))).await;
+        let before = before.expect("relayed");
+        b.has(&a).await;
+        for _ in 0..8 {
+            internet.net.with(|world| world.loss = rng.below(4) as f64 * 0.01);
+            let (count, back) = (10 + rng.below(60) as u32, 10 + rng.below(60) as u32);
+            a.talk(&mut b, count).await;
+            b.talk(&mut a, back).await;
+            let kinds = [NatKind::FullCone, NatKind::PortRestricted, NatKind::Symmetric];
+            let kind = kinds[rng.below(kinds.len())];
+            let moved = rng.below(3);
+            internet.net.with(|world| {
+                for (end, nat) in nats.into_iter().enumerate() {
+                    world.set_kind(nat, kind);
+                    if moved == 2 || moved == end {
+                        world.rebind(nat);
+                    }
+                }
+            });
+            if rng.chance(0.5) {
+                tokio::time::sleep(Duration::from_millis(rng.range(0, 30_000))).await;
+            }
+        }
+        a.talk(&mut b, 50).await;
+        b.talk(&mut a, 50).await;
+        let after = a.node.session(b.id).expect("still up");
+        assert_eq!(after.generation, before.generation, "seed {seed}");
+        tokio::join!(a.node.shutdown(), b.node.shutdown());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_schedule_of_relays_and_direct_paths_loses_a_message() {
+    relayed_schedules(0..5).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nor_does_any_other_of_these() {
+    relayed_schedules(5..10).await;
+}

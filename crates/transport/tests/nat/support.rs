@@ -6,7 +6,7 @@ use bytes::Bytes;
 use x0x_core::{MachineId, PeerAddr, Protocol};
 use x0x_identity::testing::key;
 use x0x_transport::{
-    Inbound, InboundEvent, Node, SessionConfig, SessionInfo, Transport,
+    Inbound, InboundEvent, Node, PathKind, SessionConfig, SessionInfo, Transport,
     quic::{QuicConfig, SimNet},
     testing::{
         eventually, hello,
@@ -37,11 +37,23 @@ impl Internet {
 
     /// The `n`-th machine, somewhere.
     pub(crate) fn machine(&self, n: u64, behind: Option<NatId>) -> Machine {
+        self.machine_with(n, behind, |_| {})
+    }
+
+    /// The same with other settings.
+    pub(crate) fn machine_with(
+        &self,
+        n: u64,
+        behind: Option<NatId>,
+        change: impl FnOnce(&mut SessionConfig),
+    ) -> Machine {
         let at = self.net.with(|world| world.host(behind));
         let config = QuicConfig::new(at, key(n));
         let engine = self.net.engine(config).expect("a socket");
         let clock = Arc::new(self.net.clone());
-        let node = Node::start(engine, SessionConfig::default(), hello(n, 0), clock);
+        let mut config = SessionConfig::default();
+        change(&mut config);
+        let node = Node::start(engine, config, hello(n, 0), clock);
         let inbox = node.inbound(Protocol::Direct).expect("free");
         Machine { node, at, id: key(n).public_key().machine_id(), inbox }
     }
@@ -58,6 +70,16 @@ impl Machine {
         session
     }
 
+    /// Waits for this end of a session.
+    pub(crate) async fn has(&self, peer: &Self) {
+        eventually("both ends have the session", async || self.node.session(peer.id).is_some()).await;
+    }
+
+    /// What the packets of the session with a peer go over.
+    pub(crate) fn path(&self, peer: &Self) -> PathKind {
+        self.node.session(peer.id).expect("a session").path
+    }
+
     /// Waits for this end of a session, and for what the peer says at its beginning.
     pub(crate) async fn sees(&self, peer: &Self) {
         let told = async || {
@@ -70,20 +92,26 @@ impl Machine {
     /// Sends messages, and makes sure that they arrive, in order.
     pub(crate) async fn talk(&self, to: &mut Self, messages: u32) {
         for n in 0..messages {
-            let message = Bytes::from([&n.to_be_bytes()[..], &[7; 3000]].concat());
-            within("send", self.node.send(to.id, Protocol::Direct, message)).await.expect("up");
+            let sent = self.node.send(to.id, Protocol::Direct, message(n));
+            within("send", sent).await.expect("up");
         }
         let mut next = 0;
         while next < messages {
-            if let InboundEvent::Message { peer, message } =
+            if let InboundEvent::Message { peer, message: got } =
                 within("message", to.inbox.recv()).await.expect("the node is up")
                 && peer == self.id
             {
-                assert_eq!(message[..4], next.to_be_bytes());
+                assert_eq!(got, message(next));
                 next += 1;
             }
         }
     }
+}
+
+/// The `n`-th message, of about three packets.
+fn message(n: u32) -> Bytes {
+    let filled = (0..750_u32).flat_map(|at| (n ^ at.wrapping_mul(0x9e37_79b9)).to_be_bytes());
+    n.to_be_bytes().into_iter().chain(filled).collect()
 }
 
 /// Waits, in virtual time, for what must come.

@@ -22,6 +22,8 @@ enum Step {
     Pass(u64),
     /// What others' help with a dial came to.
     Punched(u8, Option<u8>),
+    /// What the search for a relay came to.
+    Relayed(u8, Option<u8>),
     /// A peer is to be reached of which no address is known.
     Find(u8),
 }
@@ -41,6 +43,7 @@ fn step() -> impl Strategy<Value = Step> {
         peer.prop_map(Step::Disconnect),
         (0_u64..4000).prop_map(Step::Pass),
         (0_u8..4, any::<Option<u8>>()).prop_map(|(n, at)| Step::Punched(n, at)),
+        (0_u8..4, any::<Option<u8>>()).prop_map(|(n, at)| Step::Relayed(n, at)),
         (0_u8..4).prop_map(Step::Find),
     ]
 }
@@ -58,6 +61,7 @@ struct Model {
     trying: BTreeSet<AttemptId>,
     waiting: BTreeSet<RequestId>,
     helped: BTreeSet<MachineId>,
+    relayed: BTreeSet<MachineId>,
     generation: u64,
 }
 
@@ -89,6 +93,8 @@ impl Model {
             }
             Output::Punch(peer) => assert!(self.helped.insert(*peer), "once a dial"),
             Output::PunchOver(peer) => assert!(self.helped.remove(peer)),
+            Output::Relay(peer) => assert!(self.relayed.insert(*peer), "once a dial"),
+            Output::RelayOver(peer) => assert!(self.relayed.remove(peer)),
         }
     }
 }
@@ -162,6 +168,13 @@ fn take(bench: &mut Bench, model: &mut Model, step: Step) {
             }
             Input::Punched { peer: peer(n), found: at.map(|at| address(at.into())) }
         }
+        Step::Relayed(n, at) => {
+            if !model.relayed.remove(&peer(n)) {
+                return;
+            }
+            let found = at.map(|at| crate::sock::table::relayed_address(1, at.into()));
+            Input::Relayed { peer: peer(n), found }
+        }
         Step::Find(n) => {
             let request = RequestId(bench.number());
             model.waiting.insert(request);
@@ -189,6 +202,7 @@ proptest! {
         prop_assert!(model.up.is_empty() && model.open.is_empty());
         prop_assert!(model.waiting.is_empty(), "everybody was answered");
         prop_assert!(model.helped.is_empty(), "nobody is asked for ever");
+        prop_assert!(model.relayed.is_empty(), "nor is any relay sought");
     }
 
     #[test]

@@ -1,0 +1,235 @@
+//! The ends of contexts: whoever asks for them, and whoever is asked.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use x0x_core::{MachineId, Tick};
+
+use super::{
+    Leg, MAX_ASKED, MAX_OWN, MAX_PER_RELAY, MAX_SOUGHT, Output, Received, RelayConfig, RelayMetrics,
+    SEEK_TIME, close, legs_of, next_name,
+};
+use crate::wire::{ContextId, RelayRefusal, RelayStep};
+
+/// Machines asked at once, and the time after which a further one is asked in case these are gone.
+const AT_ONCE: usize = 3;
+const PATIENCE: Duration = Duration::from_millis(500);
+
+#[derive(Debug)]
+struct Sought {
+    relays: VecDeque<MachineId>,
+    /// When another one is asked.
+    more_at: Tick,
+    deadline: Tick,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// A relay was asked.
+    Asked,
+    Open,
+}
+
+#[derive(Debug)]
+struct Own {
+    peer: MachineId,
+    stage: Stage,
+}
+
+/// All contexts of which this machine is an end.
+#[derive(Debug)]
+pub(super) struct Client {
+    local: MachineId,
+    config: RelayConfig,
+    metrics: Arc<RelayMetrics>,
+    sought: BTreeMap<MachineId, Sought>,
+    own: BTreeMap<Leg, Own>,
+    last: ContextId,
+}
+
+impl Client {
+    pub(super) fn new(
+        local: MachineId,
+        config: RelayConfig,
+        metrics: Arc<RelayMetrics>,
+    ) -> Self {
+        let (sought, own) = (BTreeMap::new(), BTreeMap::new());
+        Self { local, config, metrics, sought, own, last: 0 }
+    }
+
+    fn asked_for(&self, of: impl Fn(&ContextId) -> bool) -> usize {
+        self.own.keys().filter(|(_, context)| of(context)).count()
+    }
+
+    fn over(&mut self, out: &mut VecDeque<Output>, peer: MachineId, found: Option<Leg>) {
+        self.sought.remove(&peer);
+        let outcome = if found.is_some() { &self.metrics.found } else { &self.metrics.failed };
+        outcome.inc();
+        out.push_back(Output::Over { peer, found });
+    }
+
+    pub(super) fn seek(
+        &mut self,
+        out: &mut VecDeque<Output>,
+        now: Tick,
+        peer: MachineId,
+        mut relays: Vec<MachineId>,
+    ) {
+        if self.sought.contains_key(&peer) {
+            return;
+        }
+        self.metrics.sought.inc();
+        relays.retain(|relay| *relay != peer && *relay != self.local);
+        relays.truncate(MAX_ASKED);
+        if relays.is_empty() || !self.config.use_others || self.sought.len() >= MAX_SOUGHT {
+            return self.over(out, peer, None);
+        }
+        let (relays, deadline) = (relays.into(), now + SEEK_TIME);
+        self.sought.insert(peer, Sought { relays, more_at: now + PATIENCE, deadline });
+        for _ in 0..AT_ONCE {
+            self.ask_next(out, peer);
+        }
+        self.give_up_if_done(out, peer);
+    }
+
+    fn ask_next(&mut self, out: &mut VecDeque<Output>, peer: MachineId) {
+        let Some(sought) = self.sought.get_mut(&peer) else { return };
+        let Some(relay) = sought.relays.pop_front() else { return };
+        if self.asked_for(|context| context % 2 == 0) >= MAX_OWN {
+            return self.metrics.refused_limit.inc();
+        }
+        let own = &self.own;
+        let context = next_name(&mut self.last, |name| own.contains_key(&(relay, name)));
+        self.own.insert((relay, context), Own { peer, stage: Stage::Asked });
+        let step = RelayStep::Open { context, target: peer };
+        out.push_back(Output::Send { to: relay, step });
+    }
+
+    fn asked(&self, peer: MachineId) -> impl Iterator<Item = Leg> {
+        let asked = self.own.iter().filter(move |(_, own)| own.peer == peer);
+        asked.filter(|(_, own)| own.stage == Stage::Asked).map(|(leg, _)| *leg)
+    }
+
+    fn give_up_if_done(&mut self, out: &mut VecDeque<Output>, peer: MachineId) {
+        let nobody_left = self.sought.get(&peer).is_some_and(|sought| sought.relays.is_empty());
+        if nobody_left && self.asked(peer).next().is_none() {
+            self.over(out, peer, None);
+        }
+    }
+
+    /// Takes back what was asked of others for a peer.
+    fn take_back(&mut self, out: &mut VecDeque<Output>, peer: MachineId) {
+        let asked: Vec<Leg> = self.asked(peer).collect();
+        for leg in asked {
+            self.own.remove(&leg);
+            close(out, leg, false, RelayRefusal::Over);
+        }
+    }
+
+    pub(super) fn unwanted(&mut self, out: &mut VecDeque<Output>, peer: MachineId) {
+        if self.sought.remove(&peer).is_some() {
+            self.take_back(out, peer);
+        }
+    }
+
+    /// A relay has joined this machine with the peer for which it was asked.
+    pub(super) fn accepted(&mut self, out: &mut VecDeque<Output>, leg: Leg) {
+        let own = self.own.get_mut(&leg).filter(|own| own.stage == Stage::Asked);
+        let Some(own) = own else { return self.metrics.refused_unasked.inc() };
+        own.stage = Stage::Open;
+        let peer = own.peer;
+        self.take_back(out, peer);
+        out.push_back(Output::Open { leg, peer });
+        self.over(out, peer, Some(leg));
+    }
+
+    /// A relay asks on behalf of a peer.
+    pub(super) fn incoming(
+        &mut self,
+        out: &mut VecDeque<Output>,
+        received: &Received,
+        leg: Leg,
+        peer: MachineId,
+    ) {
+        let at_relay = legs_of(&self.own, leg.0).filter(|((_, name), _)| name % 2 == 1).count();
+        let full = self.asked_for(|context| context % 2 == 1) >= MAX_OWN;
+        let (counter, why) = if !self.config.use_others {
+            (&self.metrics.refused_off, RelayRefusal::Unwilling)
+        } else if peer == self.local || peer == leg.0 {
+            (&self.metrics.refused_self, RelayRefusal::Unwilling)
+        } else if !received.direct {
+            (&self.metrics.refused_nested, RelayRefusal::Nested)
+        } else if !received.willing {
+            (&self.metrics.refused_unwilling, RelayRefusal::Unwilling)
+        } else if self.own.contains_key(&leg) {
+            return self.metrics.refused_name.inc();
+        } else if full || at_relay >= MAX_PER_RELAY {
+            (&self.metrics.refused_limit, RelayRefusal::Limit)
+        } else {
+            self.metrics.accepted.inc();
+            self.own.insert(leg, Own { peer, stage: Stage::Open });
+            out.push_back(Output::Open { leg, peer });
+            let step = RelayStep::Ok { context: leg.1 };
+            return out.push_back(Output::Send { to: leg.0, step });
+        };
+        counter.inc();
+        close(out, leg, false, why);
+    }
+
+    /// A relay refused, or ended a context.
+    pub(super) fn closed(&mut self, out: &mut VecDeque<Output>, leg: Leg) {
+        let Some(own) = self.own.remove(&leg) else { return };
+        match own.stage {
+            Stage::Open => out.push_back(Output::Close(leg)),
+            Stage::Asked => {
+                self.ask_next(out, own.peer);
+                self.give_up_if_done(out, own.peer);
+            }
+        }
+    }
+
+    pub(super) fn gone(&mut self, out: &mut VecDeque<Output>, machine: MachineId) {
+        let legs: Vec<Leg> = legs_of(&self.own, machine).map(|(leg, _)| *leg).collect();
+        legs.into_iter().for_each(|leg| self.closed(out, leg));
+    }
+
+    pub(super) fn unused(&mut self, out: &mut VecDeque<Output>, leg: Leg) {
+        if self.own.remove(&leg).is_some() {
+            out.push_back(Output::Close(leg));
+            close(out, leg, false, RelayRefusal::Idle);
+        }
+    }
+
+    pub(super) fn on_timeout(&mut self, out: &mut VecDeque<Output>, now: Tick) {
+        let late = self.sought.iter().filter(|(_, sought)| sought.deadline <= now);
+        let late: Vec<MachineId> = late.map(|(peer, _)| *peer).collect();
+        for peer in late {
+            self.take_back(out, peer);
+            self.over(out, peer, None);
+        }
+        let due = self.sought.iter_mut().filter(|(_, sought)| sought.more_at <= now);
+        let due: Vec<MachineId> = due
+            .map(|(peer, sought)| {
+                sought.more_at = now + PATIENCE;
+                *peer
+            })
+            .collect();
+        due.into_iter().for_each(|peer| self.ask_next(out, peer));
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.own.len()
+    }
+
+    pub(super) fn next(&self) -> Option<Tick> {
+        let due = |sought: &Sought| match sought.relays.is_empty() {
+            true => sought.deadline,
+            false => sought.deadline.min(sought.more_at),
+        };
+        self.sought.values().map(due).min()
+    }
+}
