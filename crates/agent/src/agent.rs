@@ -52,6 +52,8 @@ pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) role: Role,
     pub(crate) pure_pq: bool,
+    /// Whether this machine relays for others.
+    pub(crate) relays: bool,
     pub(crate) started: Tick,
     pub(crate) node: Arc<Node>,
     pub(crate) engine_metrics: Arc<x0x_transport::quic::QuicMetrics>,

@@ -122,6 +122,7 @@ impl AgentBuilder {
                 clock,
                 role: config.role,
                 pure_pq: config.pure_pq,
+                relays: config.sessions.relay.enabled,
                 node,
                 engine_metrics,
                 lan: lan.as_ref().map(|lan| Arc::clone(lan.metrics())),

@@ -57,7 +57,7 @@ pub use messaging::{
     QueuedDirect, TopicNameError,
 };
 
-pub use reach::{MAX_PROBE_TIME, ProbeError, Punches};
+pub use reach::{MAX_PROBE_TIME, ProbeError, Punches, Relaying};
 pub use role::Role;
 pub use topics::MAX_TOPIC_NAMES;
 pub use trust::Subscription;

@@ -23,6 +23,18 @@ pub struct Punches {
     pub coordinated: u64,
 }
 
+/// What this machine relays for others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Relaying {
+    /// Whether it would.
+    pub enabled: bool,
+    /// Pairs of machines whose packets it forwards now.
+    pub pairs: u64,
+    /// Bytes that it forwarded since the start.
+    pub bytes_forwarded: u64,
+}
+
 /// A probe got no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -71,6 +83,17 @@ impl Agent {
             found: punches.found.value(),
             failed: punches.failed.value(),
             coordinated: punches.forwarded.value(),
+        }
+    }
+
+    /// What this machine relays for others.
+    #[must_use]
+    pub fn relaying(&self) -> Relaying {
+        let relay = &self.inner.node.metrics().relay;
+        Relaying {
+            enabled: self.inner.relays,
+            pairs: relay.opened.value().saturating_sub(relay.closed.value()),
+            bytes_forwarded: relay.forwarded_bytes.value(),
         }
     }
 

@@ -123,7 +123,7 @@ fn network_and_topics_are_tables_or_json() {
 #[test]
 fn every_call_goes_where_the_table_says_with_the_token() {
     let id = "cd".repeat(32);
-    let calls: [(&[&str], &str, Value); 27] = [
+    let calls: [(&[&str], &str, Value); 30] = [
         (&["status"], "GET /status", Value::Null),
         (&["agent"], "GET /agent", Value::Null),
         (
@@ -133,6 +133,13 @@ fn every_call_goes_where_the_table_says_with_the_token() {
         ),
         (&["peers"], "GET /peers", Value::Null),
         (&["network", "status"], "GET /network/status", Value::Null),
+        (&["network", "cache"], "GET /network/bootstrap-cache", Value::Null),
+        (&["peers", "health", "x/y"], "GET /peers/x%2Fy/health", Value::Null),
+        (
+            &["peers", "probe", "ab", "--timeout-ms", "7"],
+            "POST /peers/ab/probe?timeout_ms=7",
+            Value::Null,
+        ),
         (&["diagnostics", "gossip"], "GET /diagnostics/gossip", Value::Null),
         (&["agents"], "GET /agents/discovered", Value::Null),
         (

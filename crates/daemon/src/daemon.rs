@@ -133,6 +133,7 @@ fn agent_config(config: &Config) -> AgentConfig {
     agent.mdns_announce_id = config.mdns_announce_id;
     agent.sessions.max_sessions = config.max_sessions;
     agent.sessions.max_sessions_per_network = config.max_sessions_per_network;
+    agent.sessions.relay.enabled = config.relay;
     agent.gossip.clone_from(&config.gossip);
     agent.store_bytes = config.store_bytes;
     agent.mail_retention = config.mail.retention;

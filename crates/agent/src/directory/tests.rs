@@ -34,6 +34,14 @@ async fn who_is_not_where_it_was_is_looked_for_and_seen_when_connected() {
         // Whoever is told so sees it.
         assert_eq!(alice.presence_of(id).await.state, PresenceState::Online);
     }
+    // A machine of which nothing is known is reached with the help of a peer that has a session with it.
+    alice.inner.node.disconnect(bob.machine_id());
+    until("the session is over", || alice.session_of(id).is_none()).await;
+    alice.inner.discovery.forget(vec![id]).await;
+    let outcome = alice.connect_machine(bob.machine_id()).await;
+    assert!(outcome.is_connected(), "{outcome:?}");
+    let nobody = MachineId::new([9; 32]);
+    assert_eq!(alice.connect_machine(nobody).await.kind, ConnectKind::NotFound);
     // One that is nowhere is looked for once, and not again at once.
     let nobody = AgentId::new([9; 32]);
     let searches = || alice.inner.finding.metrics().searches.value();

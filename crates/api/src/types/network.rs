@@ -38,9 +38,9 @@ pub struct NetworkStatusResponse {
     pub relayed_connections: u64,
     /// Share of hole punches that worked, 0 to 1.
     pub hole_punch_success_rate: f64,
-    /// Whether this machine relays for others.
+    /// Whether this machine relays for others now.
     pub is_relaying: bool,
-    /// Sessions that it relays.
+    /// Pairs of machines whose sessions it relays now.
     pub relay_sessions: u64,
     /// Whether this machine coordinated hole punches for others.
     pub is_coordinating: bool,
@@ -189,7 +189,7 @@ pub struct LocalDiscovery {
 /// What this machine does for others.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Services {
-    /// It passes packets on.
+    /// It relays packets of peers that cannot reach each other.
     pub relay_enabled: bool,
     /// It coordinates hole punches.
     pub coordinator_enabled: bool,
@@ -215,9 +215,9 @@ pub struct Connections {
 /// What this machine relays.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Relaying {
-    /// Whether it relays for others.
+    /// Whether it relays for others now.
     pub is_relaying: bool,
-    /// Sessions that it relays.
+    /// Pairs of machines whose sessions it relays now.
     pub sessions: u64,
     /// Bytes that it passed on.
     pub bytes_forwarded: u64,

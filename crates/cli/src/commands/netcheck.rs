@@ -117,8 +117,8 @@ fn advice(found: &ConnectivityResponse) -> Vec<String> {
             }
             (_, "Symmetric") => format!(
                 "The router shows this machine at another port to each peer. Public peers, and peers \
-                 behind routers that are less strict, connect directly; the rest need a relay. \
-                 Forwarding UDP port {port} to this machine on the router, or UPnP there, mends it."
+                 behind routers that are less strict, connect directly; the rest by way of a common \
+                 peer. Forwarding UDP port {port} to this machine on the router mends it."
             ),
             (ReachClass::Punchable, _) => format!(
                 "A router is before this machine, of the usual kind: others connect directly with \

@@ -191,6 +191,7 @@ table! {
     SessionsTable {
         max: usize,
         max_per_network: usize,
+        relay: bool,
     }
 }
 
@@ -367,6 +368,9 @@ impl SessionsTable {
             }
             value => Ok(value),
         };
+        if let Some(relay) = self.relay {
+            config.relay = relay;
+        }
         if let Some(max) = cap("sessions.max", self.max)? {
             config.max_sessions = max;
         }

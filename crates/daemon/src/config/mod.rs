@@ -87,6 +87,8 @@ pub struct Config {
     /// Most of these that machines of one network (/24 of IPv4, /56 of IPv6) opened; loopback, the
     /// link and the site are exempt.
     pub max_sessions_per_network: usize,
+    /// Whether packets of peers that cannot reach each other are relayed, within quotas.
+    pub relay: bool,
     /// What topics keep in memory and for how long, and every other bound of gossip.
     pub gossip: GossipLimits,
     /// Bytes that the database of topics may take on disk.
@@ -173,6 +175,7 @@ impl Config {
             network: None,
             max_sessions: sessions.max_sessions,
             max_sessions_per_network: sessions.max_sessions_per_network,
+            relay: sessions.relay.enabled,
             gossip: GossipLimits::default(),
             store_bytes: DEFAULT_STORE_BYTES,
             files: FilesSettings::default(),
@@ -262,6 +265,7 @@ impl fmt::Display for Config {
         writeln!(f, "log_format = \"{}\"", self.log_format)?;
         writeln!(f, "\n[sessions]\nmax = {}", self.max_sessions)?;
         writeln!(f, "max_per_network = {}", self.max_sessions_per_network)?;
+        writeln!(f, "relay = {}", self.relay)?;
         writeln!(f, "\n[gossip]\nretention_secs = {}", self.gossip.retention.as_secs())?;
         writeln!(f, "topic_bytes = {}", self.gossip.topic_bytes)?;
         writeln!(f, "topic_entries = {}", self.gossip.topic_entries)?;

@@ -110,12 +110,13 @@ fn bootstrap_flags_add_to_the_file() {
 fn keys_that_change_nothing_are_named_not_fatal() {
     let text = "presence_beacon_interval_secs = 30\nmoons = 2\nuser_key_path = '/x/user.key'\n\
                 [update]\nenabled = false\n[gossip]\nactive_view_size = 6\nactive = 1\n\
-                [sessions]\nmax = 9\nmin = 1";
+                [sessions]\nmax = 9\nrelay = false\nmin = 1";
     let config = Place::new().load(text, Overrides::default()).expect("valid");
     let sorted = |mut keys: Vec<String>| {
         keys.sort();
         keys
     };
+    assert!(!config.relay);
     assert_eq!(sorted(config.unknown_keys), ["gossip.active", "moons", "sessions.min"]);
     let known = ["gossip.active_view_size", "presence_beacon_interval_secs", "update"];
     assert_eq!(sorted(config.keys_without_effect), known);

@@ -90,7 +90,7 @@ impl Way {
 /// Another port for each destination does not go with letting in only known ports: such pairs need a relay.
 /// Where UDP is blocked, so is everything, until there is a relay over TCP.
 const EXPECTED: [&[u8; 7]; 7] =
-    [b"DDDDDD-", b"DDDDDD-", b"DDDDDD-", b"DDDD-D-", b"DDD----", b"DDDD-D-", b"-------"];
+    [b"DDDDDD-", b"DDDDDD-", b"DDDDDD-", b"DDDDRD-", b"DDDRRR-", b"DDDDRD-", b"-------"];
 
 /// What becomes of a pair.
 pub(crate) fn expected(a: Kind, b: Kind) -> Way {
@@ -114,7 +114,8 @@ mod tests {
             }
         }
         assert_eq!(expected(Kind::PortRestricted, Kind::Cgnat), Way::Direct);
-        assert_eq!(expected(Kind::Symmetric, Kind::Symmetric), Way::Nothing);
+        assert_eq!(expected(Kind::Symmetric, Kind::Symmetric), Way::Relayed);
+        assert_eq!(expected(Kind::None, Kind::UdpBlocked), Way::Nothing);
     }
 
     #[test]

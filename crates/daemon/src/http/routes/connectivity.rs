@@ -30,6 +30,7 @@ struct Seen {
     external: Vec<SocketAddr>,
     reach: Reach,
     punches: Punches,
+    relaying: x0x_agent::Relaying,
 }
 
 impl Seen {
@@ -48,6 +49,7 @@ impl Seen {
             external,
             reach,
             punches: agent.punches(),
+            relaying: agent.relaying(),
         }
     }
 
@@ -119,8 +121,8 @@ pub(super) async fn status(State(app): State<Arc<App>>) -> Answer<NetworkStatusR
         direct_connections: seen.direct(),
         relayed_connections: seen.relayed(),
         hole_punch_success_rate: seen.punch_rate(),
-        is_relaying: false,
-        relay_sessions: 0,
+        is_relaying: seen.relaying.pairs > 0,
+        relay_sessions: seen.relaying.pairs,
         is_coordinating: seen.punches.coordinated > 0,
         coordination_sessions: seen.punches.coordinated,
         avg_rtt_ms: seen.mean_rtt(),
@@ -143,9 +145,9 @@ pub(super) async fn connectivity(State(app): State<Arc<App>>) -> Answer<Connecti
         port_mapping: PortMapping::default(),
         mdns: LocalDiscovery::default(),
         services: Services {
+            relay_enabled: seen.relaying.enabled,
             coordinator_enabled: true,
             bootstrap_enabled: app.is_bootstrap(),
-            ..Services::default()
         },
         connections: Connections {
             connected_peers: count,
@@ -154,7 +156,11 @@ pub(super) async fn connectivity(State(app): State<Arc<App>>) -> Answer<Connecti
             relayed: seen.relayed(),
             hole_punch_success_rate: seen.punch_rate(),
         },
-        relay: Relaying::default(),
+        relay: Relaying {
+            is_relaying: seen.relaying.pairs > 0,
+            sessions: seen.relaying.pairs,
+            bytes_forwarded: seen.relaying.bytes_forwarded,
+        },
         coordinator: Coordinating {
             is_coordinating: seen.punches.coordinated > 0,
             sessions: seen.punches.coordinated,
