@@ -123,6 +123,29 @@ impl fmt::Debug for QuicEngine {
     }
 }
 
+fn tls_error(error: &rustls::Error) -> BindError {
+    BindError::Tls(error.to_string())
+}
+
+/// What both sides of every connection are set to.
+fn tls(config: &QuicConfig) -> Result<Tls, BindError> {
+    let transport = |side| {
+        let transport = config.transport(side);
+        transport.map(Arc::new).ok_or(BindError::Config("idle timeout too long"))
+    };
+    let dialling = transport(Side::Dialer)?;
+    let mut tls = Tls::new(&config.key, config.pure_pq, config.clock.clone())
+        .map_err(|error| tls_error(&error))?;
+    tls.known_peer.transport_config(dialling.clone());
+    tls.unknown_peer.transport_config(dialling);
+    tls.server
+        .transport_config(transport(Side::Acceptor)?)
+        .max_incoming(MAX_INCOMING)
+        .incoming_buffer_size(INCOMING_BUFFER)
+        .incoming_buffer_size_total(INCOMING_BUFFERS);
+    Ok(tls)
+}
+
 impl QuicEngine {
     /// Binds the socket and starts to accept. Call it inside a tokio runtime.
     ///
@@ -141,25 +164,12 @@ impl QuicEngine {
         socket: Arc<dyn AsyncUdpSocket>,
         metrics: Arc<QuicMetrics>,
     ) -> Result<Self, BindError> {
-        let tls = |error: rustls::Error| BindError::Tls(error.to_string());
         let address = config.bind;
         let bind = |source| BindError::Socket { address, source };
-        let transport = |side| {
-            let transport = config.transport(side);
-            transport.map(Arc::new).ok_or(BindError::Config("idle timeout too long"))
-        };
-        let dialling = transport(Side::Dialer)?;
-        let Tls { mut server, mut known_peer, mut unknown_peer } =
-            Tls::new(&config.key, config.pure_pq, config.clock.clone()).map_err(tls)?;
-        known_peer.transport_config(dialling.clone());
-        unknown_peer.transport_config(dialling);
-        server
-            .transport_config(transport(Side::Acceptor)?)
-            .max_incoming(MAX_INCOMING)
-            .incoming_buffer_size(INCOMING_BUFFER)
-            .incoming_buffer_size_total(INCOMING_BUFFERS);
-
-        let mut settings = EndpointConfig::new(Arc::new(reset_key(&config.key).map_err(tls)?));
+        let Tls { server, known_peer, unknown_peer } = tls(&config)?;
+        let mut settings = EndpointConfig::new(Arc::new(
+            reset_key(&config.key).map_err(|error| tls_error(&error))?,
+        ));
         settings
             // Probes share the port, told apart by this bit.
             .grease_quic_bit(false);
@@ -176,8 +186,7 @@ impl QuicEngine {
         let paths = Paths::new(ids, clock, v6, probe_sender, out_sender, metrics.clone());
         let paths = Arc::new(paths);
         let (of_paths, network) = (paths.clone(), config.network.clone());
-        let socket =
-            SteadySocket::new(socket, of_paths, relayed, metrics.clone(), network, alive);
+        let socket = SteadySocket::new(socket, of_paths, relayed, metrics.clone(), network, alive);
         let socket = Arc::new(socket);
         let _ = paths.socket.set(Arc::downgrade(&socket));
         let activity = socket.activity();

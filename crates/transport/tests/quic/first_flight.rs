@@ -2,7 +2,7 @@
 //!
 //! Until it knows that the client owns its address, a server may send three times the bytes that it
 //! received. The client's hello fills two datagrams, and the server's whole answer has to fit into
-//! the credit of these two. It is 7031 bytes of 7200; new connection ids of another 138 bytes ride
+//! the credit of these two. It is 7037 bytes of 7200; new connection ids of another 138 bytes ride
 //! along.
 
 use x0x_transport::{link::Engine, quic::QuicEngine};
