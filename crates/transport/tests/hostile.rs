@@ -12,7 +12,10 @@ use x0x_transport::{
         LinkModel, MemoryEngine, MemoryNetwork, TokioClock, address, eventually, hello, machine,
         node,
     },
-    wire::{CloseCode, ControlIn, ControlOut, HelloOut, NetworkId, Offer, Punch},
+    wire::{
+        CloseCode, ControlIn, ControlOut, HelloOut, NetworkId, Offer, Punch, RelayRefusal,
+        RelayStep,
+    },
 };
 
 /// A peer without a node behind it.
@@ -369,6 +372,41 @@ async fn a_flood_of_agreements_is_dropped_and_the_session_goes_on() {
     };
     eventually("all came", async || punches.dropped.value() + taken() == 10_000).await;
     assert!(taken() < 200 && punches.answered.value() < 30, "{} taken", taken());
+    assert_eq!(node.sessions().len(), 1);
+}
+
+/// Relay this machine with itself, with the asker, with one that is not there; let it be relayed by a session that cannot;
+/// answers about nothing.
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_bogus_contexts_is_refused_and_the_session_goes_on() {
+    let (network, node) = world();
+    let mut peer = Peer::session(&network).await;
+    let why = RelayRefusal::Over;
+    for n in 1..=1000_u32 {
+        let (even, odd) = (2 * n, 2 * n + 1);
+        for step in [
+            RelayStep::Open { context: even, target: node.local_id() },
+            RelayStep::Open { context: even, target: machine(2) },
+            RelayStep::Open { context: even, target: machine(9) },
+            RelayStep::Incoming { context: odd, from: machine(9) },
+            RelayStep::Ok { context: even },
+            RelayStep::Ok { context: odd },
+            RelayStep::Close { context: even, from_relay: n % 2 == 0, why },
+        ] {
+            peer.say(&ControlOut::Relay(step)).await;
+        }
+    }
+    let relay = &node.metrics().relay;
+    let refused = || {
+        relay.refused_self.value()
+            + relay.refused_not_connected.value()
+            + relay.refused_nested.value()
+            + relay.refused_unasked.value()
+    };
+    eventually("all came", async || relay.steps_dropped.value() > 6800).await;
+    assert!((20..200).contains(&refused()), "{} refused", refused());
+    assert!(relay.refused_self.value() > 0 && relay.refused_not_connected.value() > 0);
+    assert_eq!((relay.opened.value(), relay.accepted.value()), (0, 0));
     assert_eq!(node.sessions().len(), 1);
 }
 

@@ -90,7 +90,7 @@ impl QuicConfig {
     /// The dialler probes an idle link; the acceptor, whose timer the probe restarts, only when the
     /// dialler did not. Both probing would double the packets of a network at rest.
     ///
-    /// The server's first flight has about 96 bytes to spare under the amplification limit, so
+    /// The server's first flight has about 90 bytes to spare under the amplification limit, so
     /// features whose transport parameters are not needed stay off: two-way streams.
     pub(crate) fn transport(&self, side: Side) -> Option<TransportConfig> {
         let mut mtu = MtuDiscoveryConfig::default();
