@@ -4,8 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use x0x_core::{PeerAddr, Protocol};
+use x0x_identity::testing::key;
 use x0x_transport::{
-    InboundEvent, Node, SessionConfig, Transport,
+    InboundEvent, Node, PathKind, SessionConfig, Transport,
+    link::Engine,
+    quic::{QuicConfig, QuicEngine},
     testing::{TokioClock, hello},
 };
 
@@ -107,4 +110,49 @@ async fn a_peer_without_a_known_address_is_found_with_help() {
     assert!(b.local_addresses().contains(&found.remote_address));
     assert_eq!(helper.metrics().punches.forwarded.value(), 1);
     tokio::join!(a.shutdown(), b.shutdown(), helper.shutdown());
+}
+
+/// Real sockets without an address family in common, and a machine that has both.
+#[tokio::test]
+async fn two_that_cannot_reach_each_other_are_relayed_over_real_sockets() {
+    let bound = |n, bind: &str| {
+        let config = QuicConfig::new(bind.parse().expect("an address"), key(n));
+        QuicEngine::bind(config).ok()
+    };
+    // Machines without IPv6 have nothing to try here.
+    let (Some(b), Some(relay)) = (bound(2, "[::1]:0"), bound(3, "[::]:0")) else { return };
+    let started = |n, engine| {
+        let clock = Arc::new(TokioClock::new());
+        Node::start(engine, SessionConfig::default(), hello(n, 0), clock)
+    };
+    let relay_at = relay.local_addresses();
+    let (a, b, relay) = (started(1, engine(1)), started(2, b), started(3, relay));
+    let mut inbox = b.inbound(Protocol::Direct).expect("free");
+    for node in [&a, &b] {
+        let to = PeerAddr::known(id(3), relay_at.clone());
+        within("connect", node.connect(to)).await.expect("one of the families");
+    }
+    until("both are known", || relay.sessions().len() == 2).await;
+    let session = within("connect", a.connect(PeerAddr::known(id(2), []))).await;
+    assert_eq!(session.expect("relayed").path, PathKind::Relayed { via: id(3) });
+    let message = |n: u32| Bytes::from([&n.to_be_bytes()[..], &[7; 4000]].concat());
+    let send = async {
+        for n in 0..100 {
+            within("send", a.send(id(2), Protocol::Direct, message(n))).await.expect("in session");
+        }
+    };
+    let receive = async {
+        let mut next = 0;
+        while next < 100 {
+            if let Some(InboundEvent::Message { peer, message: got }) =
+                within("message", inbox.recv()).await
+            {
+                assert_eq!((peer, got), (id(1), message(next)));
+                next += 1;
+            }
+        }
+    };
+    tokio::join!(send, receive);
+    assert!(relay.metrics().relay.forwarded_bytes.value() > 400_000);
+    tokio::join!(a.shutdown(), b.shutdown(), relay.shutdown());
 }
