@@ -7,8 +7,7 @@ use x0x_identity::BindingError;
 
 use crate::{
     dialback::DialBackMetrics, error::DialError, frame::FrameError, punch::PunchMetrics,
-    relay::RelayMetrics,
-    sock::prober::ProbeMetrics, wire::HelloError,
+    relay::RelayMetrics, sock::prober::ProbeMetrics, wire::HelloError,
 };
 
 macro_rules! metrics {

@@ -176,8 +176,7 @@ impl QuicEngine {
         let paths = Paths::new(ids, clock, v6, probe_sender, out_sender, metrics.clone());
         let paths = Arc::new(paths);
         let (of_paths, network) = (paths.clone(), config.network.clone());
-        let socket =
-            SteadySocket::new(socket, of_paths, relayed, metrics.clone(), network, alive);
+        let socket = SteadySocket::new(socket, of_paths, relayed, metrics.clone(), network, alive);
         let socket = Arc::new(socket);
         let _ = paths.socket.set(Arc::downgrade(&socket));
         let activity = socket.activity();
