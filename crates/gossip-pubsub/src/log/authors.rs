@@ -119,7 +119,8 @@ impl TopicLog {
     /// longest.
     pub(crate) fn least(&self, by: &Introducer) -> Option<AgentId> {
         let newcomers = self.authors.iter().filter(|(_, author)| author.counted);
-        let theirs = newcomers.filter(|(_, author)| author.introducer == *by && author.retained > 0);
+        let theirs =
+            newcomers.filter(|(_, author)| author.introducer == *by && author.retained > 0);
         let least = theirs.min_by_key(|(_, author)| (author.entries > 1, author.active));
         least.map(|(id, _)| *id)
     }

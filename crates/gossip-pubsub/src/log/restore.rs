@@ -2,9 +2,7 @@
 
 use x0x_core::{AgentId, Tick};
 
-use crate::{
-    run::EntryHash, store::RestoredTopic,
-};
+use crate::{run::EntryHash, store::RestoredTopic};
 
 use super::{Arrival, Author, Chain, FREE_EPOCHS, Holes, Route, Sum, TopicLog};
 

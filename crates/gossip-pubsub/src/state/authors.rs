@@ -16,11 +16,7 @@ use crate::{
     run::RunBody,
 };
 
-use super::{
-    PubSubMachine, Topic,
-    timers::SWEEP,
-    topics::EXPIRY_SLACK_MS,
-};
+use super::{PubSubMachine, Topic, timers::SWEEP, topics::EXPIRY_SLACK_MS};
 
 /// Authors that are made former ones at once.
 const FORGET: usize = 64;
@@ -106,7 +102,9 @@ impl PubSubMachine {
         let all: usize = self.topics.values().map(active).sum();
         let most = self.topics.iter().max_by_key(|(_, topic)| active(topic));
         match most {
-            Some((most, _)) if here < self.limits.topic_authors && all >= self.limits.authors => *most,
+            Some((most, _)) if here < self.limits.topic_authors && all >= self.limits.authors => {
+                *most
+            }
             _ => *id,
         }
     }
@@ -222,7 +220,8 @@ impl PubSubMachine {
         let spare: usize = self.topics.values().map(|topic| topic.log.spare()).sum();
         if spare > self.limits.spare_chains {
             let most = self.topics.iter().max_by_key(|(_, topic)| topic.log.spare());
-            if let Some((id, Some(author))) = most.map(|(id, topic)| (*id, topic.log.most_epochs())) {
+            if let Some((id, Some(author))) = most.map(|(id, topic)| (*id, topic.log.most_epochs()))
+            {
                 self.forget_epoch(&id, &author);
             }
         }

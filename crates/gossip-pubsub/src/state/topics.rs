@@ -202,7 +202,11 @@ impl PubSubMachine {
         self.metrics.topics.set(self.topics.len() as u64);
     }
 
-    pub(super) fn evict(&mut self, id: &TopicId, which: impl FnOnce(&mut TopicLog) -> Option<Removed>) {
+    pub(super) fn evict(
+        &mut self,
+        id: &TopicId,
+        which: impl FnOnce(&mut TopicLog) -> Option<Removed>,
+    ) {
         let Some(Removed { item, oldest }) = self.change_log(id, which).flatten() else { return };
         self.metrics.runs_evicted.inc();
         if !item.is_stored() {
