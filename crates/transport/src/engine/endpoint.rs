@@ -164,9 +164,8 @@ impl QuicEngine {
         let (probe_sender, probes) = mpsc::channel(MAX_PROBES);
         let (clock, v6) = (config.clock.clone(), local.is_ipv6());
         let paths = Arc::new(Paths::new(ids, clock, v6, probe_sender, metrics.clone()));
-        let (of_paths, network) = (paths.clone(), config.network.clone());
-        let socket = SteadySocket::new(socket, of_paths, metrics.clone(), network, alive);
-        let socket = Arc::new(socket);
+        let (of, network) = (paths.clone(), config.network.clone());
+        let socket = Arc::new(SteadySocket::new(socket, of, metrics.clone(), network, alive));
         let side_channel = Arc::downgrade(&socket);
         let runtime = Arc::new(TokioRuntime);
         let endpoint = Endpoint::new_with_abstract_socket(settings, Some(server), socket, runtime)
