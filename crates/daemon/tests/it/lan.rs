@@ -4,12 +4,14 @@
 
 use std::{
     fs::File, future::Future, net::SocketAddr, os::fd::AsFd, process::Command, thread::JoinHandle,
-    time::Instant,
 };
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::json;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 use x0x_daemon::Config;
 
 use crate::support::{EventStream, Node, eventually, payload, within};
