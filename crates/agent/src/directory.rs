@@ -132,9 +132,7 @@ impl Agent {
 
     async fn dial(&self, agent: AgentId, target: PeerAddr) -> ConnectOutcome {
         match self.inner.node.connect(target).await {
-            Ok(session) if session.agents.contains(&agent) => {
-                ConnectOutcome::made(&session)
-            }
+            Ok(session) if session.agents.contains(&agent) => ConnectOutcome::made(&session),
             Ok(_) => ConnectOutcome::failed(
                 ConnectKind::Unreachable,
                 "the machine answered but no longer runs this agent",

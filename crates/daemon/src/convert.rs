@@ -5,9 +5,9 @@ use std::{net::SocketAddr, path::PathBuf};
 use data_encoding::HEXLOWER;
 use x0x_agent::{
     Agent, Cursor, DirectMessage, DiscoveredAgent, Kind, LetterState, Mapping, MessageId, NotLeft,
-    PathKind, PresenceState, PresenceStatus, Reach, ReachClass, Retention, SessionInfo, Side, Start,
-    TRANSFER_CHUNK, TransferDirection, TransferInfo, TransferPhase, TransferWaiting, WallTime,
-    transfer_chunks,
+    PathKind, PresenceState, PresenceStatus, Reach, ReachClass, Retention, SessionInfo, Side,
+    Start, TRANSFER_CHUNK, TransferDirection, TransferInfo, TransferPhase, TransferWaiting,
+    WallTime, transfer_chunks,
     trust::{Assessment, Contact, IdentityType, Level, Subject, Trust},
 };
 use x0x_api::{

@@ -46,7 +46,9 @@ pub(super) const TABLE: &[Endpoint] = &[
         json::<BootstrapCacheResponse>(),
     )
     .cli("network cache")
-    .says("Machines that are remembered over a restart, in the order in which they would be dialled."),
+    .says(
+        "Machines that are remembered over a restart, in the order in which they would be dialled.",
+    ),
     get(
         Operation::Connectivity,
         "/diagnostics/connectivity",

@@ -159,7 +159,9 @@ fn matrix(kinds: &[Kind], meetings: &[Meeting]) -> String {
         for to in kinds {
             let of_pair = meetings.iter().filter(|it| (it.from, it.to) == (*from, *to));
             let cell: String = of_pair
-                .map(|it| format!("{}{}", it.way.letter(), if it.is_as_expected() { "" } else { "!" }))
+                .map(|it| {
+                    format!("{}{}", it.way.letter(), if it.is_as_expected() { "" } else { "!" })
+                })
                 .collect();
             _ = write!(text, "{cell:<20}");
         }
@@ -221,11 +223,7 @@ async fn joined(node: &Node, kind: Kind) -> Result<()> {
 }
 
 /// Asks one for a session with the other's agent, until there is one.
-async fn connect(
-    from: &Node,
-    to: &Node,
-    expected: Way,
-) -> Result<(Way, Option<f64>, bool)> {
+async fn connect(from: &Node, to: &Node, expected: Way) -> Result<(Way, Option<f64>, bool)> {
     let agent: AgentResponse = to.http().await?.get(Operation::Agent).await?;
     let body = ConnectRequest { agent_id: agent.agent_id.to_string() };
     let patience = if expected == Way::Nothing { FAIL } else { MEET };

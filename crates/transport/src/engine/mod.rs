@@ -37,9 +37,9 @@ mod tls;
 pub use config::{QuicConfig, QuicLimits};
 pub use endpoint::{BindError, QuicEngine};
 pub use metrics::QuicMetrics;
-pub use tls::key_exchange_groups;
 #[cfg(feature = "test-util")]
 pub use sim::SimNet;
+pub use tls::key_exchange_groups;
 
 #[cfg(test)]
 mod tests;

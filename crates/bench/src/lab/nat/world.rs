@@ -151,9 +151,7 @@ fn rules(kind: Kind) -> String {
             ),
             "set spoken {\ntype ipv4_addr;\nflags dynamic,timeout;\ntimeout 60s;\nsize 1024;\n}\n",
         ),
-        Kind::UdpBlocked => {
-            (TRANSLATED.to_owned(), None, "meta l4proto udp drop".to_owned(), "")
-        }
+        Kind::UdpBlocked => (TRANSLATED.to_owned(), None, "meta l4proto udp drop".to_owned(), ""),
         Kind::None | Kind::PortRestricted | Kind::Cgnat => {
             (TRANSLATED.to_owned(), None, CLOSED.to_owned(), "")
         }

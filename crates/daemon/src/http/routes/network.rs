@@ -78,9 +78,10 @@ pub(super) async fn probe(
     let peer: MachineId = id.parse()?;
     let patience = params.timeout_ms.map_or(PROBE_TIME, Duration::from_millis);
     let patience = patience.clamp(MIN_PROBE_TIME, MAX_PROBE_TIME);
-    let rtt = app.agent.probe(peer, patience).await.map_err(|error| {
-        ApiError::new(ErrorCode::ProbeFailed, format!("probe failed: {error}"))
-    })?;
+    let rtt =
+        app.agent.probe(peer, patience).await.map_err(|error| {
+            ApiError::new(ErrorCode::ProbeFailed, format!("probe failed: {error}"))
+        })?;
     Ok(Json(ProbeResponse {
         ok: True::default(),
         rtt_ms: rtt.as_millis() as u64,
