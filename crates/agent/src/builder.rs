@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use x0x_core::{AgentId, Clock, MachineId, SeededRng, SystemClock, UserId};
@@ -16,6 +17,8 @@ use x0x_rendezvous::{Discovery, DiscoveryConfig, Finding, LocalAgent};
 use x0x_store::{SqliteStore, StoreConfig};
 use x0x_transport::{
     LocalHello, Node, Transport,
+    interfaces::{NetworkWatch, SystemInterfaces, follow},
+    lan::LanDiscovery,
     quic::{QuicConfig, QuicEngine, QuicMetrics},
 };
 use x0x_trust::{Trust, TrustEvents};
@@ -26,7 +29,7 @@ use crate::{
     effects::Effects,
     files::{seek, start_files},
     identity::{Hints, Standing},
-    mail,
+    lan, mail,
     presence::{Below, reach_suspects, start_finding, start_presence, watch_contacts},
     proofs::{Keeper, PROOFS},
     reach::told_addresses,
@@ -85,7 +88,11 @@ impl AgentBuilder {
         let gate = Gate::new(trust.clone(), agent_id, identity.generation);
         // From before the first session on.
         let changes = trust.events();
-        let (node, engine_metrics, seed) = start_node(&config, &identity, &gate, &clock)?;
+        // Nobody else is on a loopback.
+        let network = (!config.bind.ip().is_loopback()).then(|| follow(SystemInterfaces::open()));
+        let (node, engine_metrics, seed) =
+            start_node(&config, &identity, &gate, &clock, network.clone())?;
+        let lan = network.as_ref().and_then(|network| lan::start(&config, &node, network, &clock));
         let transport: Arc<dyn Transport> = Arc::<Node>::clone(&node);
         let membership = start_membership(&config, Arc::clone(&transport), &clock, seed)?;
         let key = Arc::new(identity.agent.clone());
@@ -118,6 +125,7 @@ impl AgentBuilder {
                 relays: config.sessions.relay.enabled,
                 node,
                 engine_metrics,
+                lan: lan.as_ref().map(|lan| Arc::clone(lan.metrics())),
                 membership,
                 gossip,
                 store,
@@ -139,6 +147,7 @@ impl AgentBuilder {
         // Nobody else sets it.
         let _ = itself.set(Arc::downgrade(&agent.inner));
         start_tasks(&agent, effects, seeks).await;
+        start_lan(&agent, network, lan).await;
         Ok(agent)
     }
 }
@@ -161,6 +170,18 @@ async fn start_tasks(agent: &Agent, effects: Effects, seeks: Seeks) {
         ),
         tokio::spawn(seek(agent.clone(), seeks, stop.clone())),
     ]);
+}
+
+/// What follows the machine's links.
+async fn start_lan(agent: &Agent, network: Option<NetworkWatch>, lan: Option<LanDiscovery>) {
+    let Some(network) = network else { return };
+    let (inner, stop) = (&agent.inner, &agent.inner.stop);
+    let mut tasks = inner.tasks.lock().await;
+    let moves = lan::follow_moves(agent.clone(), network.clone());
+    tasks.push(tokio::spawn(stop.clone().run_until_cancelled_owned(moves).map(drop)));
+    if let Some(lan) = lan {
+        tasks.push(tokio::spawn(lan::meet(agent.clone(), lan, network, stop.clone())));
+    }
 }
 
 /// What sees others, and is seen by them.
@@ -255,10 +276,12 @@ fn start_node(
     identity: &Identity,
     gate: &Gate,
     clock: &Arc<dyn Clock>,
+    network: Option<NetworkWatch>,
 ) -> Result<Transported, StartError> {
     let mut quic = QuicConfig::new(config.bind, identity.machine.clone());
     quic.pure_pq = config.pure_pq;
     quic.clock = Arc::clone(clock);
+    quic.network = network;
     let engine = QuicEngine::bind(quic).map_err(|error| StartError::Transport(error.into()))?;
     let metrics = engine.metrics();
     let hello = LocalHello::random(&*config.network, vec![binding(identity, &**clock)])

@@ -44,6 +44,11 @@ pub struct AgentConfig {
     pub bootstrap: Vec<SocketAddr>,
     /// Machines of different networks refuse each other. Default `x0x`.
     pub network: String,
+    /// Announce this machine to others on its links by multicast DNS, under a random name, and look for them.
+    /// Without effect on an endpoint that is bound to loopback. Default false.
+    pub mdns: bool,
+    /// Let everybody on these links know the machine's id, so that contacts find it at once. Default false.
+    pub mdns_announce_id: bool,
     /// Offer pure ML-KEM-768 alone, without the X25519 hybrid. Default false.
     pub pure_pq: bool,
     /// Limits and times of sessions, such as how many there may be.
@@ -84,6 +89,8 @@ impl AgentConfig {
             role: Role::default(),
             bootstrap: Vec::new(),
             network: "x0x".to_owned(),
+            mdns: false,
+            mdns_announce_id: false,
             pure_pq: false,
             sessions: SessionConfig::default(),
             storage: Storage::Disk,

@@ -234,11 +234,8 @@ impl Agent {
         agent: AgentId,
         patience: Duration,
     ) -> Result<Option<DiscoveredAgent>, FindError> {
-        if !self.may_look_for(agent).await {
-            return Ok(None);
-        }
-        let found = self.inner.discovery.find(agent, patience).await?;
-        Ok(found.filter(|found| self.believes(found.agent, found.machine)))
+        let search = self.inner.discovery.find(agent, patience);
+        self.believed(agent, search).await
     }
 
     /// Like [`find`](Self::find), and when nobody knows the agent waits for its announcement until the
@@ -251,17 +248,22 @@ impl Agent {
         agent: AgentId,
         patience: Duration,
     ) -> Result<Option<DiscoveredAgent>, FindError> {
-        if !self.may_look_for(agent).await {
-            return Ok(None);
-        }
-        let found = self.inner.discovery.wait_for(agent, patience).await?;
-        Ok(found.filter(|found| self.believes(found.agent, found.machine)))
+        let search = self.inner.discovery.wait_for(agent, patience);
+        self.believed(agent, search).await
     }
 
-    /// Whoever is refused wherever it is need not be looked for.
-    async fn may_look_for(&self, agent: AgentId) -> bool {
+    /// What a search finds that is believed; whoever is refused wherever it is need not be looked for.
+    async fn believed(
+        &self,
+        agent: AgentId,
+        search: impl Future<Output = Result<Option<DiscoveredAgent>, FindError>>,
+    ) -> Result<Option<DiscoveredAgent>, FindError> {
         self.observe_sessions().await;
-        self.gate().allows(&agent, None, Action::AnnounceAccept)
+        if !self.gate().allows(&agent, None, Action::AnnounceAccept) {
+            return Ok(None);
+        }
+        let found = search.await?;
+        Ok(found.filter(|found| self.believes(found.agent, found.machine)))
     }
 
     /// Announces this agent now, beside the periodic announcements.

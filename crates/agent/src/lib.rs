@@ -25,6 +25,7 @@ mod effects;
 mod error;
 mod files;
 mod identity;
+mod lan;
 mod letters;
 mod mail;
 mod mailbox;

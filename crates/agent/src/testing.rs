@@ -1,8 +1,8 @@
-//! Hostile peers, made of the layers themselves: what an [`Agent`](crate::Agent) would never say, they do.
+//! Agents for tests, and hostile peers made of the layers themselves: what an [`Agent`] would never say, they do.
 //!
 //! Agent `n` has the test key `n`, and its machine the test key `100 + n`.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use x0x_core::{AgentId, Clock, MachineId, SystemClock, WallTime};
@@ -15,8 +15,22 @@ use x0x_transport::{
     quic::{QuicConfig, QuicEngine},
 };
 
+use crate::{Agent, AgentConfig};
+
 /// What most things here are valid for.
 pub const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// An agent of its own on loopback, with its keys and data in a folder of this name.
+///
+/// # Panics
+/// When it does not start.
+pub async fn start_agent(folder: &Path, name: &str, bootstrap: &[SocketAddr]) -> Agent {
+    let folder = folder.join(name);
+    let mut config = AgentConfig::new(folder.join("keys"), folder.join("data"));
+    config.bind = SocketAddr::from(([127, 0, 0, 1], 0));
+    config.bootstrap = bootstrap.to_vec();
+    Agent::builder(config).start().await.expect("the agent starts")
+}
 
 /// The clock of this machine.
 #[must_use]

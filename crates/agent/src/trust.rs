@@ -153,6 +153,10 @@ impl BindingPolicy for Gate {
     fn refuses(&self, machine: &MachineId) -> bool {
         self.trust.is_revoked(&Subject::Machine(*machine))
     }
+
+    fn prefers(&self, agent: &AgentId) -> bool {
+        matches!(self.trust.level(agent), Level::Known | Level::Trusted)
+    }
 }
 
 impl Subscription {

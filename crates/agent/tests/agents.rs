@@ -1,32 +1,15 @@
 //! Whole agents in one process over real QUIC on loopback.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use x0x_agent::{
     Agent, AgentConfig, AgentId, ConnectKind, Delivery, DirectError, DirectEvent, SendDirectError,
-    Subscription,
+    Subscription, testing::start_agent,
 };
+use x0x_transport::testing::eventually;
 
 const PATIENCE: Duration = Duration::from_secs(30);
-
-async fn start(folder: &Path, name: &str, bootstrap: &[SocketAddr]) -> Agent {
-    let dir = folder.join(name);
-    let mut config = AgentConfig::new(dir.join("keys"), dir.join("data"));
-    config.bind = SocketAddr::from(([127, 0, 0, 1], 0));
-    config.bootstrap = bootstrap.to_vec();
-    Agent::builder(config).start().await.expect("the agent starts")
-}
-
-/// Waits until a condition holds; panics with the name of what did not.
-async fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let waited = tokio::time::timeout(PATIENCE, async {
-        while !condition() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    });
-    waited.await.unwrap_or_else(|_| panic!("did not happen: {what}"));
-}
 
 async fn next_payload(subscription: &mut Subscription) -> (AgentId, Bytes) {
     match tokio::time::timeout(PATIENCE, subscription.next()).await {
@@ -38,12 +21,12 @@ async fn next_payload(subscription: &mut Subscription) -> (AgentId, Bytes) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn gossip_and_direct_between_agents_that_bootstrap_from_one() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let alice = start(folder.path(), "alice", &[]).await;
+    let alice = start_agent(folder.path(), "alice", &[]).await;
     let hub = alice.local_addresses();
-    let bob = start(folder.path(), "bob", &hub).await;
-    let carol = start(folder.path(), "carol", &hub).await;
+    let bob = start_agent(folder.path(), "bob", &hub).await;
+    let carol = start_agent(folder.path(), "carol", &hub).await;
     for agent in [&alice, &bob, &carol] {
-        until("a full mesh", || agent.sessions().len() == 2).await;
+        eventually("a full mesh", async || agent.sessions().len() == 2).await;
     }
 
     let mut subscriptions = Vec::new();
@@ -101,8 +84,8 @@ async fn gossip_and_direct_between_agents_that_bootstrap_from_one() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn agents_discover_each_other_and_connect() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let alice = start(folder.path(), "alice", &[]).await;
-    let bob = start(folder.path(), "bob", &alice.local_addresses()).await;
+    let alice = start_agent(folder.path(), "alice", &[]).await;
+    let bob = start_agent(folder.path(), "bob", &alice.local_addresses()).await;
 
     let found = alice.find(bob.agent_id(), PATIENCE).await.expect("open").expect("bob is found");
     assert_eq!((found.agent, found.machine), (bob.agent_id(), bob.machine_id()));
@@ -116,7 +99,7 @@ async fn agents_discover_each_other_and_connect() {
     assert!(metrics.len() > 20, "every layer reports: {metrics:?}");
 
     bob.shutdown().await;
-    until("alice sees bob leave", || alice.sessions().is_empty()).await;
+    eventually("alice sees bob leave", async || alice.sessions().is_empty()).await;
     let outcome = alice.connect(bob.agent_id()).await;
     assert_eq!(outcome.kind, ConnectKind::Unreachable);
     alice.shutdown().await;
@@ -125,15 +108,15 @@ async fn agents_discover_each_other_and_connect() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restarted_agent_keeps_its_identity_and_rejoins_from_its_peer_cache() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let alice = start(folder.path(), "alice", &[]).await;
-    let bob = start(folder.path(), "bob", &alice.local_addresses()).await;
-    until("bob joins", || bob.neighbors().contains(&alice.machine_id())).await;
+    let alice = start_agent(folder.path(), "alice", &[]).await;
+    let bob = start_agent(folder.path(), "bob", &alice.local_addresses()).await;
+    eventually("bob joins", async || bob.neighbors().contains(&alice.machine_id())).await;
     let (agent, machine) = (bob.agent_id(), bob.machine_id());
     bob.shutdown().await;
 
-    let bob = start(folder.path(), "bob", &[]).await;
+    let bob = start_agent(folder.path(), "bob", &[]).await;
     assert_eq!((bob.agent_id(), bob.machine_id()), (agent, machine));
-    until("bob is back", || alice.session_of(agent).is_some()).await;
+    eventually("bob is back", async || alice.session_of(agent).is_some()).await;
     let mut news = bob.subscribe("late").await.expect("a subscription");
     alice.publish("late", "welcome back".into()).await.expect("published");
     assert_eq!(next_payload(&mut news).await.1, "welcome back");
@@ -144,7 +127,7 @@ async fn a_restarted_agent_keeps_its_identity_and_rejoins_from_its_peer_cache() 
 #[tokio::test]
 async fn damaged_keys_and_bad_topics_are_refused() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let alice = start(folder.path(), "alice", &[]).await;
+    let alice = start_agent(folder.path(), "alice", &[]).await;
     assert!(alice.publish("", Bytes::new()).await.is_err());
     assert!(alice.subscribe(&"x".repeat(1025)).await.is_err());
     assert!(alice.publish("big", Bytes::from(vec![0; 1 << 20])).await.is_err());

@@ -1,34 +1,18 @@
 //! The effects of trust, end to end: for every way in which an agent may stand, every path by which it
 //! reaches the application or is reached, over real QUIC on loopback.
 
-use std::{collections::BTreeSet, net::SocketAddr, path::Path, time::Duration};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use x0x_agent::{
-    Agent, AgentConfig, AgentId, Delivery, DirectEvent, MachineId, PresenceState, WallTime,
+    Agent, AgentId, Delivery, DirectEvent, MachineId, PresenceState, WallTime,
+    testing::start_agent,
     trust::{Action, Change, Decision, Level, Reason, Subject},
 };
 use x0x_identity::AgentBinding;
+use x0x_transport::testing::eventually;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const TOPIC: &str = "effects";
-
-async fn start(folder: &Path, name: &str, bootstrap: &[SocketAddr]) -> Agent {
-    let dir = folder.join(name);
-    let mut config = AgentConfig::new(dir.join("keys"), dir.join("data"));
-    config.bind = SocketAddr::from(([127, 0, 0, 1], 0));
-    config.bootstrap = bootstrap.to_vec();
-    Agent::builder(config).start().await.expect("the agent starts")
-}
-
-/// Waits until a condition holds; panics with the name of what did not.
-async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let waited = tokio::time::timeout(PATIENCE, async {
-        while !condition().await {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    });
-    waited.await.unwrap_or_else(|_| panic!("did not happen: {what}"));
-}
 
 /// Makes an agent stand like this at the victim.
 async fn set(victim: &Agent, peer: &Agent, reason: Reason) {
@@ -66,16 +50,16 @@ struct World {
 impl World {
     /// A victim, and one peer for each reason, acquainted before they stand like this.
     async fn new(folder: &Path) -> Self {
-        let victim = start(folder, "victim", &[]).await;
+        let victim = start_agent(folder, "victim", &[]).await;
         let mut peers = Vec::new();
         for reason in Reason::ALL {
-            let peer = start(folder, &reason.to_string(), &victim.local_addresses()).await;
+            let peer = start_agent(folder, &reason.to_string(), &victim.local_addresses()).await;
             peers.push((reason, peer));
         }
         for (reason, peer) in &peers {
             let agent = peer.agent_id();
-            until("acquainted", async || victim.session_of(agent).is_some()).await;
-            until("found", async || victim.discovered_agent(&agent).await.is_some()).await;
+            eventually("acquainted", async || victim.session_of(agent).is_some()).await;
+            eventually("found", async || victim.discovered_agent(&agent).await.is_some()).await;
             set(&victim, peer, *reason).await;
         }
         Self { victim, peers }
@@ -110,7 +94,7 @@ impl World {
 async fn sessions(world: &World) {
     let victim = &world.victim;
     let counted = world.allowed(Action::SessionAccept);
-    until("sessions count whom they may", async || {
+    eventually("sessions count whom they may", async || {
         let proven = victim.sessions().into_iter().flat_map(|session| session.agents);
         proven.collect::<BTreeSet<AgentId>>() == counted
     })
@@ -140,7 +124,7 @@ async fn gossip(world: &World) {
         world.peers.iter().filter(heeded).map(|(_, peer)| peer.agent_id()).collect();
     let mut heard = BTreeSet::new();
     // All of them are in the victim's log, for it carries them to others, before its own word is.
-    until("all arrived", async || {
+    eventually("all arrived", async || {
         let topics = world.victim.gossip_diagnostics().await.topics;
         let topic = topics.iter().find(|(name, _)| name.as_deref() == Some(TOPIC));
         topic.is_some_and(|(_, topic)| topic.entries >= world.peers.len() as u64)
@@ -209,7 +193,7 @@ async fn places(world: &World) {
 async fn presence(world: &World) {
     let victim = &world.victim;
     let visible = world.allowed(Action::PresenceVisible);
-    until("presence shows whom it may", async || {
+    eventually("presence shows whom it may", async || {
         let seen = world
             .those(async |peer| {
                 victim.presence_of(peer.agent_id()).await.state != PresenceState::Unknown
@@ -248,12 +232,12 @@ fn counts(peer: &Agent) -> Vec<(&'static str, u64)> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_blocked_agent_cannot_count_its_way_to_the_truth() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let victim = start(folder.path(), "victim", &[]).await;
+    let victim = start_agent(folder.path(), "victim", &[]).await;
     let mut answers = Vec::new();
     for name in ["unknown", "blocked"] {
-        let peer = start(folder.path(), name, &victim.local_addresses()).await;
+        let peer = start_agent(folder.path(), name, &victim.local_addresses()).await;
         let (agent, to) = (peer.agent_id(), victim.agent_id());
-        until("acquainted", async || {
+        eventually("acquainted", async || {
             victim.session_of(agent).is_some() && peer.session_of(to).is_some()
         })
         .await;
@@ -276,14 +260,14 @@ async fn a_blocked_agent_cannot_count_its_way_to_the_truth() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_revocation_ends_what_is_there() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let victim = start(folder.path(), "victim", &[]).await;
-    let peer = start(folder.path(), "peer", &victim.local_addresses()).await;
-    let other = start(folder.path(), "other", &victim.local_addresses()).await;
+    let victim = start_agent(folder.path(), "victim", &[]).await;
+    let peer = start_agent(folder.path(), "peer", &victim.local_addresses()).await;
+    let other = start_agent(folder.path(), "other", &victim.local_addresses()).await;
     let agent = peer.agent_id();
     for of in [&peer, &other] {
         let id = of.agent_id();
-        until("acquainted", async || victim.session_of(id).is_some()).await;
-        until("found", async || victim.discovered_agent(&id).await.is_some()).await;
+        eventually("acquainted", async || victim.session_of(id).is_some()).await;
+        eventually("found", async || victim.discovered_agent(&id).await.is_some()).await;
     }
     let expelled = |agent: &Agent| {
         let found = agent.metrics().into_iter();
@@ -292,28 +276,28 @@ async fn a_revocation_ends_what_is_there() {
     let before: u64 = expelled(&victim);
     peer.revoke(x0x_agent::RevokeWhat::Machine, "sold").await.expect("told");
     let subject = Subject::Machine(peer.machine_id());
-    until("the victim heard", async || victim.trust().is_revoked_for_all(&subject)).await;
-    until("its session ended", async || {
+    eventually("the victim heard", async || victim.trust().is_revoked_for_all(&subject)).await;
+    eventually("its session ended", async || {
         victim.sessions().iter().all(|session| session.peer != peer.machine_id())
     })
     .await;
     assert!(expelled(&victim) > before);
-    until("it is forgotten", async || victim.discovered_agent(&agent).await.is_none()).await;
+    eventually("it is forgotten", async || victim.discovered_agent(&agent).await.is_none()).await;
     assert!(victim.session_of(other.agent_id()).is_some(), "nobody else is concerned");
     drop(peer.connect(victim.agent_id()).await);
-    until("and stays away", async || peer.session_of(victim.agent_id()).is_none()).await;
+    eventually("and stays away", async || peer.session_of(victim.agent_id()).is_none()).await;
     assert!(victim.sessions().iter().all(|session| session.peer != peer.machine_id()));
 
     // It is kept, with its proof.
     let data = folder.path().join("victim/data/revocations.bin");
-    until("its proof is kept", async || data.exists()).await;
+    eventually("its proof is kept", async || data.exists()).await;
     for agent in [victim, peer, other] {
         agent.shutdown().await;
     }
     let fresh = folder.path().join("fresh/data");
     std::fs::create_dir_all(&fresh).expect("made");
     std::fs::copy(&data, fresh.join("revocations.bin")).expect("copied");
-    let fresh = start(folder.path(), "fresh", &[]).await;
-    until("the proof is enough", async || fresh.trust().is_revoked_for_all(&subject)).await;
+    let fresh = start_agent(folder.path(), "fresh", &[]).await;
+    eventually("the proof is enough", async || fresh.trust().is_revoked_for_all(&subject)).await;
     fresh.shutdown().await;
 }

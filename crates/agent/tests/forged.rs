@@ -1,37 +1,19 @@
 //! A malicious peer made from the layers themselves: what it forges is refused on every path, counted,
 //! and never shown.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use x0x_agent::{
-    Agent, AgentConfig, UserId, WallTime,
-    testing::{DAY, Mallory, agent, announcement, binding, machine, node, now},
+    Agent, UserId, WallTime,
+    testing::{DAY, Mallory, agent, announcement, binding, machine, node, now, start_agent},
 };
 use x0x_identity::{
     AcceptedCertificate, AgentBinding, NOTICE_TOPIC, Notice, SignedBinding, SignedCertificate,
     SignedRevocation, testing::key,
 };
 use x0x_rendezvous::{ANNOUNCE_TOPIC, Announcement};
-use x0x_transport::Transport;
-
-const PATIENCE: Duration = Duration::from_secs(30);
-
-async fn start(folder: &Path, name: &str) -> Agent {
-    let dir = folder.join(name);
-    let mut config = AgentConfig::new(dir.join("keys"), dir.join("data"));
-    config.bind = SocketAddr::from(([127, 0, 0, 1], 0));
-    Agent::builder(config).start().await.expect("the agent starts")
-}
-
-async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let waited = tokio::time::timeout(PATIENCE, async {
-        while !condition().await {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    });
-    waited.await.unwrap_or_else(|_| panic!("did not happen: {what}"));
-}
+use x0x_transport::{Transport, testing::eventually};
 
 fn metric(agent: &Agent, name: &str) -> u64 {
     let metrics = agent.metrics();
@@ -41,13 +23,13 @@ fn metric(agent: &Agent, name: &str) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn forged_replayed_and_foreign_announcements_are_refused_and_counted() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let victim = start(folder.path(), "victim").await;
+    let victim = start_agent(folder.path(), "victim", &[]).await;
     let mallory = Mallory::start(1, victim.local_addresses());
-    until("joined", async || victim.session_of(agent(1)).is_some()).await;
+    eventually("joined", async || victim.session_of(agent(1)).is_some()).await;
     let refused = async |name: &str, payload: Bytes| {
         let before = metric(&victim, name);
         mallory.say(ANNOUNCE_TOPIC, payload).await;
-        until(name, async || metric(&victim, name) > before).await;
+        eventually(name, async || metric(&victim, name) > before).await;
     };
 
     // Somebody else's word, as its own and as theirs.
@@ -66,7 +48,7 @@ async fn forged_replayed_and_foreign_announcements_are_refused_and_counted() {
     // The truth, and the truth again.
     let honest = announcement(1, now(), 5).encode(&binding(1));
     mallory.say(ANNOUNCE_TOPIC, honest.clone()).await;
-    until("known", async || victim.discovered_agent(&agent(1)).await.is_some()).await;
+    eventually("known", async || victim.discovered_agent(&agent(1)).await.is_some()).await;
     refused("discovery_replayed", honest).await;
     let earlier = WallTime::from_millis(now().as_millis() - 60_000);
     refused("discovery_replayed", announcement(1, earlier, 99).encode(&binding(1))).await;
@@ -78,7 +60,7 @@ async fn forged_replayed_and_foreign_announcements_are_refused_and_counted() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hellos_that_prove_nothing_are_refused_and_counted() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let victim = start(folder.path(), "victim").await;
+    let victim = start_agent(folder.path(), "victim", &[]).await;
     let past = WallTime::from_millis(now().as_millis() - 3 * DAY.as_millis() as u64);
     let mut altered = binding(3).encode().to_vec();
     let last = altered.len() - 1;
@@ -100,7 +82,7 @@ async fn hellos_that_prove_nothing_are_refused_and_counted() {
         let peer = if n == 0 { node(3, vec![hello]) } else { node(3 + 10 * n as u64, vec![hello]) };
         let target = x0x_core::PeerAddr::known(victim.machine_id(), victim.local_addresses());
         drop(peer.connect(target).await);
-        until(name, async || metric(&victim, name) > before).await;
+        eventually(name, async || metric(&victim, name) > before).await;
         assert!(victim.session_of(agent(3)).is_none(), "{name}");
         peer.shutdown().await;
     }
@@ -111,9 +93,9 @@ async fn hellos_that_prove_nothing_are_refused_and_counted() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn certificates_of_others_and_ended_ones_name_nobody() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let victim = start(folder.path(), "victim").await;
+    let victim = start_agent(folder.path(), "victim", &[]).await;
     let mallory = Mallory::start(5, victim.local_addresses());
-    until("joined", async || victim.session_of(agent(5)).is_some()).await;
+    eventually("joined", async || victim.session_of(agent(5)).is_some()).await;
     let (user, past) =
         (key(60), WallTime::from_millis(now().as_millis() - 9 * DAY.as_millis() as u64));
     let user_id: UserId = user.public_key().user_id();
@@ -124,7 +106,7 @@ async fn certificates_of_others_and_ended_ones_name_nobody() {
     let refused = async |payload: Bytes| {
         let before = metric(&victim, "agent_notices_refused");
         mallory.say(NOTICE_TOPIC, payload).await;
-        until("refused", async || metric(&victim, "agent_notices_refused") > before).await;
+        eventually("refused", async || metric(&victim, "agent_notices_refused") > before).await;
         assert_eq!(victim.trust().user_of(&agent(5)), None);
     };
     refused(standing(SignedCertificate::issue(&user, agent(6), now(), DAY))).await;
@@ -148,7 +130,7 @@ async fn certificates_of_others_and_ended_ones_name_nobody() {
     // Its own, in its time.
     let honest = SignedCertificate::issue(&user, agent(5), now(), DAY);
     mallory.say(NOTICE_TOPIC, standing(honest)).await;
-    until("named", async || victim.trust().user_of(&agent(5)) == Some(user_id)).await;
+    eventually("named", async || victim.trust().user_of(&agent(5)) == Some(user_id)).await;
     mallory.stop().await;
     victim.shutdown().await;
 }
@@ -157,26 +139,27 @@ async fn certificates_of_others_and_ended_ones_name_nobody() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_superseded_machine_is_not_believed() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let victim = start(folder.path(), "victim").await;
+    let victim = start_agent(folder.path(), "victim", &[]).await;
     let old = Mallory::start(8, victim.local_addresses());
-    until("joined", async || victim.session_of(agent(8)).is_some()).await;
+    eventually("joined", async || victim.session_of(agent(8)).is_some()).await;
     old.say(ANNOUNCE_TOPIC, announcement(8, now(), 1).encode(&binding(8))).await;
-    until("known", async || victim.discovered_agent(&agent(8)).await.is_some()).await;
+    eventually("known", async || victim.discovered_agent(&agent(8)).await.is_some()).await;
 
     let (not_before, not_after) = (now(), now() + DAY);
     let (agent_id, to) = (agent(8), machine(200));
     let generation = now().as_millis();
     let moved = AgentBinding { agent: agent_id, machine: to, not_before, not_after, generation };
     let _ = victim.trust().observe(&moved);
-    until("its session ends", async || victim.session_of(agent_id).is_none()).await;
-    until("it is forgotten", async || victim.discovered_agent(&agent_id).await.is_none()).await;
-    until("the machine is back as anybody", async || {
+    eventually("its session ends", async || victim.session_of(agent_id).is_none()).await;
+    eventually("it is forgotten", async || victim.discovered_agent(&agent_id).await.is_none())
+        .await;
+    eventually("the machine is back as anybody", async || {
         victim.sessions().iter().any(|it| it.peer == machine(108) && it.agents.is_empty())
     })
     .await;
     let before = metric(&victim, "discovery_refused_policy");
     old.say(ANNOUNCE_TOPIC, announcement(8, now(), 2).encode(&binding(8))).await;
-    until("refused", async || metric(&victim, "discovery_refused_policy") > before).await;
+    eventually("refused", async || metric(&victim, "discovery_refused_policy") > before).await;
     assert_eq!(victim.find(agent_id, Duration::from_millis(300)).await, Ok(None));
     old.stop().await;
     victim.shutdown().await;

@@ -240,7 +240,7 @@ fn write_config(folder: &Path, network: &Network) -> Result<PathBuf> {
     let peers = peers.collect::<Vec<_>>().join(", ");
     let bind = network.bind;
     let text = format!(
-        "bind_address = \"{bind}\"\napi_address = \"127.0.0.1:0\"\ndata_dir = {:?}\n\
+        "bind_address = \"{bind}\"\napi_address = \"127.0.0.1:0\"\nmdns = false\ndata_dir = {:?}\n\
          identity_dir = {:?}\nbootstrap_peers = [{peers}]\nnetwork = \"bench\"\n",
         folder.join("data"),
         folder.join("identity"),

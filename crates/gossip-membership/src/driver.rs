@@ -49,6 +49,8 @@ pub(crate) enum Command {
     PassiveView(oneshot::Sender<Vec<PeerAddr>>),
     Known(oneshot::Sender<Vec<Peer>>),
     Cached(oneshot::Sender<Vec<CachedPeer>>),
+    Introduce(PeerAddr),
+    Refresh,
 }
 
 type Dialled = (PeerAddr, Result<MachineId, DialFailure>);
@@ -178,7 +180,7 @@ impl Actor {
         }
     }
 
-    fn on_command(&self, command: Command) {
+    fn on_command(&mut self, command: Command) {
         // The caller may have given up.
         match command {
             Command::PassiveView(reply) => {
@@ -191,6 +193,12 @@ impl Actor {
                 let cache = self.store.as_ref().map(|store| &store.cache);
                 let _ = reply.send(cache.into_iter().flat_map(PeerCache::entries).collect());
             }
+            Command::Introduce(peer) => {
+                if let Some(peer) = Peer::from_addr(&peer) {
+                    self.handle(Input::Introduce(peer));
+                }
+            }
+            Command::Refresh => self.refresh_addresses(),
         }
     }
 

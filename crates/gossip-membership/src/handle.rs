@@ -113,6 +113,19 @@ impl Membership {
         ask(&self.0.commands, Command::Cached).await.ok_or(Closed)
     }
 
+    /// Tells of a peer that was found beside the overlay, such as one on the same link, with its id: it is a
+    /// way in, like a bootstrap peer, and a candidate when there are neighbours enough. Without effect
+    /// after a shutdown.
+    pub async fn introduce(&self, peer: PeerAddr) {
+        let _ = self.0.commands.send(Command::Introduce(peer)).await;
+    }
+
+    /// Looks at this node's addresses and record again, for they may have changed. Without effect after a
+    /// shutdown.
+    pub async fn refresh(&self) {
+        let _ = self.0.commands.send(Command::Refresh).await;
+    }
+
     /// Counters of this node's overlay.
     #[must_use]
     pub fn metrics(&self) -> &Arc<MembershipMetrics> {

@@ -134,6 +134,8 @@ pub enum Input {
     },
     /// The session ended.
     Down(MachineId),
+    /// A peer found beside the overlay, such as one on the same link: a way in, like a bootstrap peer.
+    Introduce(Peer),
     /// A dial ended; the session's [`Input::Up`] may come before or after.
     DialResult {
         /// As given in [`Output::Dial`].
@@ -549,6 +551,7 @@ impl Machine for HyParView {
             Input::Received { peer, packets } => return self.on_received(now, peer, packets),
             Input::Message { peer, message } => self.on_message(now, peer, message),
             Input::Down(id) => self.on_down(now, id),
+            Input::Introduce(peer) => drop(self.reach(now, peer, dial::Purpose::Join)),
             Input::DialResult { to, result } => self.on_dial_result(now, &to, result),
             Input::Leave => self.on_leave(now),
         }

@@ -8,7 +8,7 @@ use x0x_core::AgentId;
 use crate::{
     config::{MAX_CONTROL_ITEMS, MAX_HEADS, MAX_RANGES},
     link::ChainId,
-    log::{Fingerprint, TopicLog},
+    log::{Fingerprint, Sum, TopicLog},
     wire::{Head, RangeBody, RangeIn},
 };
 
@@ -25,10 +25,72 @@ const LIST: usize = 32;
 const MAX_LISTED: usize = MAX_CONTROL_ITEMS / 2;
 
 /// The first chain that there can be.
-const FIRST: ChainId = (AgentId::new([0; 32]), 0);
+pub(crate) const FIRST: ChainId = (AgentId::new([0; 32]), 0);
+
+/// Chains of which a peer retains nothing and this node has less, by the head that they have there.
+pub(crate) type Gone = BTreeMap<ChainId, u64>;
+
+/// A log as it is compared with one peer: with what is gone at that peer, as if it had been here. So
+/// nobody looks for it, and both find the same, whatever they removed to make room. Other peers are
+/// asked all the same: what one says of it counts for that one alone.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Compared<'a> {
+    log: &'a TopicLog,
+    gone: &'a Gone,
+}
+
+impl<'a> Compared<'a> {
+    pub(crate) const fn new(log: &'a TopicLog, gone: &'a Gone) -> Self {
+        Self { log, gone }
+    }
+
+    /// The heads between two chains, in order.
+    fn heads(self, from: ChainId, to: Option<ChainId>) -> Vec<(Head, Sum)> {
+        let mut heads: Vec<(Head, Sum)> = self.log.heads(from, to).collect();
+        let known = heads.len();
+        let gone = self.gone.range(from..).take_while(|(chain, _)| to.is_none_or(|to| **chain < to));
+        for ((author, epoch), seq) in gone {
+            let head = Head { author: *author, epoch: *epoch, seq: *seq, gone: true };
+            let of = (head, Sum::of(author, *epoch, *seq));
+            let held = heads.get(..known).unwrap_or_default();
+            match held.binary_search_by_key(&(*author, *epoch), |(head, _)| (head.author, head.epoch))
+            {
+                Ok(at) => {
+                    if let Some(held) = heads.get_mut(at).filter(|(held, _)| held.seq < *seq) {
+                        *held = of;
+                    }
+                }
+                // One that does not count any more.
+                Err(_) if self.log.head(author, *epoch) >= *seq => {}
+                Err(_) => heads.push(of),
+            }
+        }
+        if heads.len() > known {
+            heads.sort_unstable_by_key(|(head, _)| (head.author, head.epoch));
+        }
+        heads
+    }
+
+    /// All of it in one number.
+    pub(crate) fn fingerprint(self) -> Fingerprint {
+        let mut sum = *self.log.fingerprint();
+        for ((author, epoch), seq) in self.gone {
+            let (head, mark) = self.log.counted(author, *epoch);
+            if head < *seq {
+                sum.replace(mark, Sum::of(author, *epoch, *seq));
+            }
+        }
+        sum
+    }
+
+    /// All heads.
+    pub(crate) fn all(self) -> Vec<Head> {
+        self.heads(FIRST, None).into_iter().map(|(head, _)| head).collect()
+    }
+}
 
 /// The whole topic as ranges, to begin with.
-pub(crate) fn begin(log: &TopicLog) -> Vec<RangeIn> {
+pub(crate) fn begin(log: Compared<'_>) -> Vec<RangeIn> {
     split(log, FIRST, None)
 }
 
@@ -37,6 +99,8 @@ pub(crate) fn begin(log: &TopicLog) -> Vec<RangeIn> {
 pub(crate) struct Answer {
     /// The heads that it told of.
     pub(crate) told: Vec<Head>,
+    /// Where that was all that it has: what else was gone there does not count any more.
+    pub(crate) whole: Vec<(ChainId, Option<ChainId>)>,
     /// The ranges to send back; none when nothing is left to say.
     pub(crate) ranges: Vec<RangeIn>,
     /// There was no room for all that differs: the rest is found by another comparison.
@@ -68,7 +132,7 @@ impl Room {
 
 /// Answers a peer's ranges, those from `pivot` on first: when there is no room for all, each gets it in
 /// some comparison.
-pub(crate) fn answer(log: &TopicLog, theirs: Vec<RangeIn>, pivot: usize) -> Answer {
+pub(crate) fn answer(log: Compared<'_>, theirs: Vec<RangeIn>, pivot: usize) -> Answer {
     let starts = std::iter::once(Some(FIRST)).chain(theirs.iter().map(|range| range.end));
     let starts: Vec<_> = starts.map_while(|start| start).collect();
     let mut theirs: Vec<_> = starts.into_iter().zip(theirs).enumerate().collect();
@@ -96,7 +160,7 @@ pub(crate) fn answer(log: &TopicLog, theirs: Vec<RangeIn>, pivot: usize) -> Answ
 
 /// What is to be said of one range; nothing when it is equal, or there is no room.
 fn answer_range(
-    log: &TopicLog,
+    log: Compared<'_>,
     (start, end): (ChainId, Option<ChainId>),
     body: RangeBody,
     room: &mut Room,
@@ -111,6 +175,7 @@ fn answer_range(
         RangeBody::Heads { heads, reply } => {
             let more = if reply { ahead(log, start, end, &heads) } else { Vec::new() };
             answer.told.extend(heads);
+            answer.whole.extend(reply.then_some((start, end)));
             Some(more)
         }
     };
@@ -132,14 +197,14 @@ fn answer_range(
 
 /// The heads here that are beyond those of a list, or not in it.
 pub(crate) fn ahead(
-    log: &TopicLog,
+    log: Compared<'_>,
     from: ChainId,
     to: Option<ChainId>,
     theirs: &[Head],
 ) -> Vec<Head> {
     let theirs: BTreeMap<ChainId, u64> =
         theirs.iter().map(|head| ((head.author, head.epoch), head.seq)).collect();
-    let mine = log.heads(from, to).map(|(head, _)| head);
+    let mine = log.heads(from, to).into_iter().map(|(head, _)| head);
     let ahead = mine.filter(|head| {
         theirs.get(&(head.author, head.epoch)).is_none_or(|theirs| *theirs < head.seq)
     });
@@ -147,13 +212,17 @@ pub(crate) fn ahead(
 }
 
 /// As [`ahead`], of all chains.
-pub(crate) fn all_ahead(log: &TopicLog, theirs: &[Head]) -> Vec<Head> {
+pub(crate) fn all_ahead(log: Compared<'_>, theirs: &[Head]) -> Vec<Head> {
     ahead(log, FIRST, None, theirs)
 }
 
-fn sum(log: &TopicLog, from: ChainId, to: Option<ChainId>) -> Fingerprint {
+fn sum(log: Compared<'_>, from: ChainId, to: Option<ChainId>) -> Fingerprint {
     let mut sum = Fingerprint::default();
-    log.heads(from, to).for_each(|(_, mark)| sum.add(mark));
+    if log.gone.is_empty() {
+        log.log.heads(from, to).for_each(|(_, mark)| sum.add(mark));
+    } else {
+        log.heads(from, to).into_iter().for_each(|(_, mark)| sum.add(mark));
+    }
     sum
 }
 
@@ -166,8 +235,8 @@ fn skip(end: Option<ChainId>, ranges: &mut Vec<RangeIn>) {
 }
 
 /// Describes a range that differs: its heads when they are few, else the fingerprints of its parts.
-fn split(log: &TopicLog, from: ChainId, to: Option<ChainId>) -> Vec<RangeIn> {
-    let chains: Vec<_> = log.heads(from, to).collect();
+fn split(log: Compared<'_>, from: ChainId, to: Option<ChainId>) -> Vec<RangeIn> {
+    let chains = log.heads(from, to);
     if chains.len() <= LIST {
         let heads = chains.into_iter().map(|(head, _)| head).collect();
         return vec![RangeIn { end: to, body: RangeBody::Heads { heads, reply: true } }];

@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use crate::store::LoadLimits;
+use crate::{
+    link::Link,
+    log::TopicLog,
+    run::{Entry, Run},
+    store::LoadLimits,
+};
 
 /// Most entries under one signature. 64 makes the signature's share of one entry about 52 bytes and
 /// 3 µs, while a run of small entries still fits a few packets.
@@ -37,8 +42,9 @@ pub const MAX_ANNOUNCED: usize = 64;
 /// Most ranges in one frame of a range-based comparison.
 pub const MAX_RANGES: usize = 256;
 
-/// Most epochs kept of one author in one topic: the current one and 31 restarts before it.
-pub const MAX_EPOCHS: usize = 32;
+/// Most epochs kept of one author in one topic: of one that restarts every five minutes, all that are
+/// within the retention, and those of its other classes.
+pub const MAX_EPOCHS: usize = 320;
 
 /// Epochs of one author that do not count against [`Limits::spare_chains`].
 pub const FREE_EPOCHS: usize = 4;
@@ -52,11 +58,17 @@ pub const MAX_ANNOUNCERS: usize = 8;
 /// Most sessions beyond [`Limits::links`] that wait for a link to end: what a transport may carry.
 pub const MAX_WAITING_LINKS: usize = 4096;
 
-/// Bookkeeping bytes charged for each retained run, on top of its encoded bytes.
-pub const RUN_OVERHEAD: usize = 320;
+/// Bookkeeping bytes charged for each retained run, on top of its encoded bytes: the run, its places in
+/// the log's indexes, and its part of what the allocator keeps.
+pub const RUN_OVERHEAD: usize = 720;
+
+// What is charged is what is taken: counters of its two shares, two allocations, and its places.
+const _: () = assert!(size_of::<Run>() + 16 + 4 * 16 + TopicLog::RUN_PLACE <= RUN_OVERHEAD);
 
 /// Bookkeeping bytes charged for each retained entry.
 pub const ENTRY_OVERHEAD: usize = 64;
+
+const _: () = assert!(size_of::<Entry>() <= ENTRY_OVERHEAD);
 
 /// Bytes as which an entry counts at least in its author's share of a topic: what there is for each
 /// when a topic is at both of its default caps.
@@ -76,7 +88,7 @@ pub(crate) const AUTHOR_BYTES: usize = x0x_identity::PUBLIC_KEY_LEN * 3;
 pub(crate) const HEAD_BYTES: usize = 160;
 
 /// Bytes that one missing range takes: announcers, floors, and its places in three indexes.
-pub(crate) const MISSING_BYTES: usize = MAX_ANNOUNCERS * 64 + 16 * 64 + 3 * HEAD_BYTES;
+pub(crate) const MISSING_BYTES: usize = MAX_ANNOUNCERS * 64 + 16 * 64 + 6 * HEAD_BYTES;
 
 /// How runs spread over the links of a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -298,9 +310,12 @@ impl Limits {
         const HEAD: usize = HEAD_BYTES;
         let proofs =
             self.equivocation_proofs * 2 * (MAX_RUN_BYTES + MAX_RUN_ENTRIES * ENTRY_OVERHEAD);
-        let chains = (self.authors + self.former_authors) * FREE_EPOCHS + self.spare_chains;
-        let authors = (self.authors + self.keys) * AUTHOR + chains * HEAD;
-        let link = self.link_heads * HEAD
+        let known = self.authors + self.former_authors;
+        let chains = known * FREE_EPOCHS + self.spare_chains;
+        let authors = (self.authors + self.keys) * AUTHOR
+            + known * TopicLog::AUTHOR_PLACE
+            + chains * TopicLog::CHAIN_PLACE;
+        let link = self.link_heads * (Link::VIEW_PLACE + Link::GONE_PLACE)
             + self.keys * 100
             + self.link_wants * 2 * HEAD
             + MAX_CONTROL_ITEMS * HEAD / 2
@@ -323,17 +338,18 @@ impl Limits {
             + self.pending_entries * ENTRY_OVERHEAD
             + self.published_topics * 2 * HEAD
             + self.penalties * 2 * HEAD
+            + self.topics * 8 * HEAD
             + 512 * HEAD
     }
 }
 
 impl Limits {
     /// What a store behind the logs adds: runs on their way to it, and one topic on its way from it,
-    /// of which the runs exist twice for a moment.
+    /// of which the runs exist twice for a moment; and one that is stored again.
     fn storing(&self) -> usize {
         const CHAIN: usize = 128;
         let load = LoadLimits::from(self);
-        let runs = usize::try_from(load.bytes).unwrap_or(usize::MAX).saturating_mul(2);
+        let runs = usize::try_from(load.bytes).unwrap_or(usize::MAX).saturating_mul(3);
         let unstored = usize::try_from(self.unstored_bytes).unwrap_or(usize::MAX);
         // One run more than the limit, and those that are being committed.
         let waiting = unstored.saturating_add(MAX_RUN_BYTES).saturating_mul(2);
@@ -351,6 +367,6 @@ mod tests {
     #[test]
     fn the_default_bound_is_known() {
         let bound = Limits::default().memory_bound();
-        assert!(bound < 640 * 1024 * 1024, "{bound} bytes");
+        assert!(bound < 720 * 1024 * 1024, "{bound} bytes");
     }
 }

@@ -118,6 +118,8 @@ pub(crate) struct Driver {
     pub(crate) unstored: VecDeque<(u64, Appended)>,
     /// The number of the last change.
     pub(crate) changes: u64,
+    /// The machine knows that the store is behind.
+    pub(crate) behind: bool,
     pub(crate) waiters: Waiters,
     pub(crate) dials: JoinSet<(MachineId, bool)>,
     pub(crate) measured: Tick,
@@ -159,7 +161,10 @@ impl Driver {
                 Wake::Stop | Wake::Command(None) | Wake::Signed(None) | Wake::Events(0) => break,
                 Wake::Command(Some(command)) => self.command(now, command),
                 Wake::Signed(Some(run)) => self.signed(now, *run),
-                Wake::Followed(followed) => self.followed(now, *followed),
+                Wake::Followed(followed) => {
+                    self.followed(now, *followed);
+                    self.look_at_store(now);
+                }
                 Wake::Neighbor(event) => {
                     if let Some(input) = self.links.neighbor(event) {
                         self.machine.handle(now, input);
@@ -315,6 +320,10 @@ impl Driver {
                 });
                 self.machine.handle(now, Input::Restored { topic, stored });
             }
+            Followed::Holed(topic) => {
+                self.shared.metrics.topics_mended.inc();
+                self.machine.handle(now, Input::Holed(topic));
+            }
             Followed::Own(held) => {
                 self.shared.publisher().follow(held.epoch);
                 self.machine.handle(now, Input::Carry(held.topics));
@@ -341,6 +350,16 @@ impl Driver {
                     self.machine.handle(now, Input::Stored { topic, upto });
                 }
             }
+        }
+    }
+
+    /// Tells the machine when so much waits for the store that peers should bring no more, and when no
+    /// longer.
+    fn look_at_store(&mut self, now: Tick) {
+        let behind = self.store.as_ref().is_some_and(Follower::is_behind);
+        if behind != self.behind {
+            self.behind = behind;
+            self.machine.handle(now, Input::StoreBehind(behind));
         }
     }
 
@@ -388,6 +407,7 @@ impl Driver {
                     if let Some(store) = &mut self.store {
                         self.changes = store.push(change);
                     }
+                    self.look_at_store(now);
                 }
                 Output::Load(topic) => match &mut self.store {
                     Some(store) => store.load(topic),

@@ -186,9 +186,7 @@ impl Gossip {
         let (sender, commands) = mpsc::channel(COMMANDS);
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let links = Links::new(neighbors.map(|neighbors| neighbors.events()));
-        let load_limits = (&limits).into();
-        let store =
-            store.map(|store| Follower::new(store, network, load_limits).asking_for(author));
+        let store = store.map(|store| Follower::new(store, network, &limits).asking_for(author));
         let mut machine_seed = *author.as_bytes();
         machine_seed[..8].copy_from_slice(&rng.next_u64().to_be_bytes());
         machine_seed[8..16].copy_from_slice(&epoch.to_be_bytes());
@@ -207,6 +205,7 @@ impl Gossip {
             store,
             unstored: VecDeque::new(),
             changes: 0,
+            behind: false,
             waiters: Waiters::default(),
             dials: tokio::task::JoinSet::new(),
             measured: shared.clock.now(),

@@ -243,9 +243,16 @@ pub(crate) struct Link {
     pub(crate) address: Option<PeerAddr>,
     /// Views in all topics, at most [`Limits::link_heads`].
     views: usize,
+    /// Chains that are gone at the peer, in all topics, at most as many.
+    gone: usize,
 }
 
 impl Link {
+    /// Bytes that what is noted of a chain takes, in a tree of which half may be empty.
+    pub(crate) const VIEW_PLACE: usize = 2 * size_of::<(ChainId, View)>();
+    /// Bytes that a chain takes which is gone at the peer.
+    pub(crate) const GONE_PLACE: usize = 2 * size_of::<(ChainId, u64)>();
+
     pub(crate) fn new(now: Tick, limits: &Limits) -> Self {
         Self {
             paused: false,
@@ -295,6 +302,7 @@ impl Link {
             score: Score::new(now),
             address: None,
             views: 0,
+            gone: 0,
         }
     }
 
@@ -364,6 +372,7 @@ impl Link {
     pub(crate) fn drop_topic(&mut self, topic: &TopicId) {
         if let Some(state) = self.topics.remove(topic) {
             self.views = self.views.saturating_sub(state.views.len());
+            self.gone = self.gone.saturating_sub(state.gone.len());
             self.ready.retain(|queued| queued != topic);
             self.heads.retain(|(of, _), _| of != topic);
             self.pulls.drop_topic(topic);
@@ -390,6 +399,43 @@ impl Link {
                 entry.insert(View::default())
             }
         })
+    }
+
+    /// Chains that are gone at the peer.
+    pub(crate) const fn gone(&self) -> usize {
+        self.gone
+    }
+
+    /// Notes whether the peer retains nothing of a chain that has more entries there than here. When
+    /// there are too many, all are forgotten, which costs comparisons.
+    pub(crate) fn note_gone(
+        &mut self,
+        topic: &TopicId,
+        chain: ChainId,
+        seq: Option<u64>,
+        limits: &Limits,
+    ) {
+        if seq.is_some() && self.gone >= limits.link_heads {
+            self.topics.values_mut().for_each(|state| state.gone.clear());
+            self.gone = 0;
+        }
+        let Some(place) = self.topics.get_mut(topic) else { return };
+        let before = place.gone.len();
+        match seq {
+            Some(seq) => drop(place.gone.insert(chain, seq)),
+            None => drop(place.gone.remove(&chain)),
+        }
+        self.gone = self.gone - before + place.gone.len();
+    }
+
+    /// Forgets what is gone between two chains, since the peer told all that it has there.
+    pub(crate) fn forget_gone(&mut self, topic: &TopicId, from: ChainId, to: Option<ChainId>) {
+        let Some(place) = self.topics.get_mut(topic).filter(|place| !place.gone.is_empty()) else {
+            return;
+        };
+        let before = place.gone.len();
+        place.gone.retain(|chain, _| *chain < from || to.is_some_and(|to| *chain >= to));
+        self.gone = self.gone - before + place.gone.len();
     }
 
     /// What is noted of a chain.

@@ -12,19 +12,22 @@ use x0x_core::{AgentId, MachineId, Tick, TokenBucket, WallTime};
 use x0x_identity::PublicKey;
 
 use crate::{
-    config::{FREE_EPOCHS, Limits, MAX_EPOCHS},
+    config::{FREE_EPOCHS, Limits},
     retention::Retention,
     run::{Run, RunBody},
     time::HybridTime,
     wire::Head,
 };
 
+mod authors;
 mod chain;
+mod epochs;
 mod fingerprint;
 mod holes;
 mod remove;
 mod restore;
 
+pub(crate) use authors::{Arrival, Introducer};
 pub(crate) use fingerprint::{Fingerprint, Sum};
 pub(crate) use remove::Removed;
 pub(crate) use restore::SKIPPED;
@@ -113,6 +116,12 @@ pub(crate) struct TopicLog {
     /// What is before this position is in the store, or need not be; none without a store.
     stored: Option<u64>,
     fingerprint: Fingerprint,
+    /// No chain that counts in it without a retained run ends before this time; none when there are
+    /// none of these.
+    gone: Option<HybridTime>,
+    /// Authors that are not established, by the link that brought them.
+    newcomers: BTreeMap<Introducer, usize>,
+    established: usize,
     /// Chains beyond the free ones of their authors.
     spare: usize,
     authors: BTreeMap<AgentId, Author>,
@@ -207,25 +216,6 @@ impl TopicLog {
         &self.fingerprint
     }
 
-    /// Chains beyond the free ones of their authors.
-    pub(crate) const fn spare(&self) -> usize {
-        self.spare
-    }
-
-    /// Authors that are no former ones.
-    pub(crate) const fn authors(&self) -> usize {
-        self.keyed
-    }
-
-    pub(crate) fn former_authors(&self) -> usize {
-        self.authors.len() - self.keyed
-    }
-
-    /// Authors that can be made former ones.
-    pub(crate) const fn idle_authors(&self) -> usize {
-        self.idle
-    }
-
     /// Bytes from a position to the end.
     pub(crate) fn bytes_after(&self, position: u64) -> u64 {
         self.at(position).map_or(0, |item| self.end_bytes - item.start_bytes)
@@ -257,7 +247,7 @@ impl TopicLog {
     pub(crate) fn block(&mut self, author: &AgentId) {
         if let Some(author) = self.authors.get_mut(author) {
             author.blocked = true;
-            author.epochs.values_mut().for_each(|chain| {
+            author.epochs.iter_mut().for_each(|(_, chain)| {
                 self.fingerprint.remove(std::mem::take(&mut chain.mark));
             });
         }
@@ -281,7 +271,7 @@ impl TopicLog {
         let replaced = author.replaced(epoch);
         !author.blocked
             && !replaced
-            && (author.epochs.contains_key(&epoch) || !author.supersedes(epoch))
+            && (author.epochs.get(epoch).is_some() || !author.supersedes(epoch))
     }
 
     /// The last contiguous entry of an author's epoch; 0 when nothing is known of it.
@@ -289,8 +279,9 @@ impl TopicLog {
         self.chain(author, epoch).map_or(0, |chain| chain.head)
     }
 
-    /// The heads of the chains with retained runs between two of them, in order: what is compared
-    /// with peers.
+    /// The heads of the chains between two of them, in order: what is compared with peers. All that are
+    /// within the retention count, whether anything of them is retained here or not: else what each
+    /// node removed to make room would differ for ever.
     pub(crate) fn heads(
         &self,
         from: (AgentId, u64),
@@ -299,13 +290,19 @@ impl TopicLog {
         let authors = self.authors.range(from.0..);
         let chains = authors.flat_map(|(id, author)| {
             author.epochs.iter().map(move |(epoch, chain)| {
-                (Head { author: *id, epoch: *epoch, seq: chain.head }, chain.mark)
+                let gone = chain.retained.is_empty();
+                (Head { author: *id, epoch, seq: chain.head, gone }, chain.mark)
             })
         });
         let chains = chains.skip_while(move |(head, _)| (head.author, head.epoch) < from);
         let chains =
             chains.take_while(move |(head, _)| to.is_none_or(|to| (head.author, head.epoch) < to));
         chains.filter(|(_, mark)| !mark.is_zero())
+    }
+
+    /// A chain's head, and its part of the fingerprint.
+    pub(crate) fn counted(&self, author: &AgentId, epoch: u64) -> (u64, Sum) {
+        self.chain(author, epoch).map_or((0, Sum::ZERO), |chain| (chain.head, chain.mark))
     }
 
     /// All heads that are compared with peers.
@@ -337,7 +334,7 @@ impl TopicLog {
         if author.replaced(run.epoch) {
             return Relation::Old;
         }
-        let Some(chain) = author.epochs.get(&run.epoch) else {
+        let Some(chain) = author.epochs.get(run.epoch) else {
             return if author.supersedes(run.epoch) { Relation::Old } else { begins(run) };
         };
         let latest = run.retention() == Retention::Latest;
@@ -378,12 +375,12 @@ impl TopicLog {
         author: &AgentId,
         since: WallTime,
     ) -> impl Iterator<Item = (u64, u64, u64)> + '_ {
-        let epochs = self.authors.get(author).into_iter().flat_map(|author| &author.epochs);
+        let epochs = self.authors.get(author).into_iter().flat_map(|author| author.epochs.iter());
         epochs.filter_map(move |(epoch, chain)| {
             let old =
                 chain.retained.partition_point(|(run, _)| run.body().last_time().wall() < since);
             let (first, _) = chain.retained.get(old)?;
-            Some((*epoch, first.body().first_seq, chain.head))
+            Some((epoch, first.body().first_seq, chain.head))
         })
     }
 
@@ -411,8 +408,8 @@ impl TopicLog {
             self.idle -= 1;
         }
         author.active = start;
-        let begins = !author.epochs.contains_key(&epoch);
-        let chain = author.epochs.entry(epoch).or_insert_with(|| Chain::begin(body.prev));
+        let (chain, begins) = author.epochs.make(epoch, || Chain::begin(body.prev));
+        let Some(chain) = chain else { return Vec::new() };
         let missed = body.missed_after(chain.head);
         chain.head = body.last_seq();
         chain.hash = run.hash();
@@ -423,9 +420,6 @@ impl TopicLog {
         self.fingerprint.replace(std::mem::replace(&mut chain.mark, mark), mark);
         if begins {
             self.spare += usize::from(author.epochs.len() > FREE_EPOCHS);
-            if author.epochs.len() > MAX_EPOCHS {
-                self.forget_epoch(&id);
-            }
         }
         let retention = run.body().retention();
         let item = Item { run, start, start_bytes: self.end_bytes, missed, begins, hops };
@@ -443,21 +437,6 @@ impl TopicLog {
         }
     }
 
-    /// Forgets an author's oldest epoch, so that nothing of it is accepted again.
-    pub(crate) fn forget_epoch(&mut self, author: &AgentId) {
-        let Some(author) = self.authors.get_mut(author) else { return };
-        author.forgot = true;
-        self.spare -= usize::from(author.epochs.len() > FREE_EPOCHS);
-        if let Some((_, chain)) = author.epochs.pop_first() {
-            self.fingerprint.remove(chain.mark);
-        }
-    }
-
-    /// How many epochs of an author are known.
-    pub(crate) fn epochs(&self, author: &AgentId) -> usize {
-        self.authors.get(author).map_or(0, |author| author.epochs.len())
-    }
-
     /// The run appended last.
     pub(crate) fn last(&self) -> Option<&Item> {
         self.items.last_key_value().map(|(_, item)| item)
@@ -473,36 +452,7 @@ impl TopicLog {
         self.items.values().next().map(|item| item.run.body().last_time())
     }
 
-    /// The authors that can be made former ones, with the time of their latest entry.
-    pub(crate) fn idle(&self) -> impl Iterator<Item = (HybridTime, AgentId)> {
-        let idle = self.authors.iter().filter(|(_, a)| a.key.is_some() && a.retained == 0);
-        idle.map(|(id, author)| (author.latest(), *id))
-    }
-
-    /// Makes an author without retained runs a former one: its key goes, its heads stay.
-    pub(crate) fn forget_key(&mut self, author: &AgentId) {
-        if let Some(author) = self.authors.get_mut(author)
-            && author.retained == 0
-            && author.key.take().is_some()
-        {
-            self.keyed -= 1;
-            self.idle -= 1;
-        }
-    }
-
-    /// Forgets former authors of whom everything is from before this time, so that nothing of them
-    /// would be accepted again.
-    pub(crate) fn forget_former(&mut self, before: WallTime) {
-        self.authors.retain(|_, author| {
-            let kept = author.key.is_some() || author.latest().wall() >= before;
-            if !kept {
-                self.spare -= author.epochs.len().saturating_sub(FREE_EPOCHS);
-            }
-            kept
-        });
-    }
-
     fn chain(&self, author: &AgentId, epoch: u64) -> Option<&Chain> {
-        self.authors.get(author)?.epochs.get(&epoch)
+        self.authors.get(author)?.epochs.get(epoch)
     }
 }

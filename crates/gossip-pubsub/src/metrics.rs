@@ -172,6 +172,12 @@ metrics! {
         refused_links,
         /// Authors whose key left a full author table; their heads are kept.
         authors_forgotten,
+        /// Newcomers expelled with their runs from a full table for another one.
+        authors_expelled,
+        /// Topics stored again, since changes of them were not.
+        topics_mended,
+        /// Epochs forgotten with their runs, since their author had too many.
+        epochs_forgotten,
         /// Authors caught signing two histories.
         equivocations,
         /// Peers disconnected for misbehaviour.

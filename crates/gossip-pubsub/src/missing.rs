@@ -51,6 +51,8 @@ pub(crate) struct Floor {
     pub(crate) since: Tick,
     /// The first entry of that run.
     pub(crate) first: u64,
+    /// When it is believed although others may know better.
+    pub(crate) until: Tick,
     /// How often it was asked for that run again.
     asked: u32,
 }
@@ -234,7 +236,7 @@ impl MissingTable {
         now: Tick,
         key: Key,
         report: Report,
-        (head, first): (u64, u64),
+        (head, first, patience): (u64, u64, Duration),
         limits: &Limits,
     ) -> bool {
         self.note(now, key, report, limits);
@@ -247,10 +249,11 @@ impl MissingTable {
         let known = missing.floors.iter_mut().find(|floor| floor.peer == peer);
         if let Some(floor) = known {
             floor.first = first;
+            floor.until = floor.until.min(floor.since + patience);
             return false;
         }
         if missing.floors.len() < MAX_FLOORS {
-            missing.floors.push(Floor { peer, since: now, first, asked: 0 });
+            missing.floors.push(Floor { peer, since: now, first, until: now + patience, asked: 0 });
         }
         true
     }
@@ -316,13 +319,14 @@ impl MissingTable {
     }
 
     /// Whom to ask. `rank` sorts links, the best first; none for those that cannot be asked. Before
-    /// a topic is `settled`, a floor is not taken for the last word however many say so.
+    /// a topic is `settled`, a floor is not taken for the last word however many say so, until the patience
+    /// of when it was told or of now is over.
     pub(crate) fn choose(
         &self,
         now: Tick,
         key: &Key,
         head: u64,
-        (limits, settled): (&Limits, bool),
+        (settled, patience): (bool, Duration),
         rank: impl Fn(&MachineId) -> Option<(u32, u32, u32)>,
     ) -> Choice {
         let Some(missing) = self.entries.get(key) else { return Choice::GiveUp };
@@ -352,9 +356,9 @@ impl MissingTable {
         };
         let mut silent = missing.announcers.iter().filter(|known| !is_floor(&known.peer));
         let open = !settled || silent.any(|known| rank(&known.peer).is_some());
-        let patient = floor.since + limits.gap_patience;
-        if open && patient > now {
-            return Choice::Wait(patient);
+        let until = floor.until.min(floor.since + patience);
+        if open && until > now {
+            return Choice::Wait(until);
         }
         let (need_key, upto) = (missing.need_key, missing.upto());
         Choice::Ask { peer: floor.peer, need_key, tree: false, upto }

@@ -14,7 +14,7 @@ use crate::{
     error::{VerifyError, WireError},
     retention::{Retention, class_code},
     time::HybridTime,
-    wire::{self, EntryWire, FrameKind, PublishWire, RunWire},
+    wire::{self, Before, EntryWire, FrameKind, PublishWire, RunWire},
 };
 
 /// The domain of a run's signature. The signed message is the hash of the run's last entry.
@@ -306,7 +306,7 @@ impl RunIn {
     /// may be a large buffer shared with other messages.
     pub(crate) fn seal(self, hash: EntryHash, hops: u32) -> Result<Run, WireError> {
         let run_len = self.encoded.len();
-        let frame = publish_frame(self.encoded, Bytes::new(), false, hops + 1);
+        let frame = publish_frame(self.encoded, Bytes::new(), Before::Held, hops + 1);
         // Behind the run there is only the number of hops, with its tag.
         let trailer = 1 + prost::length_delimiter_len(hops as usize + 1);
         let start = frame.len() - trailer - run_len;
@@ -323,8 +323,9 @@ impl RunIn {
 }
 
 /// The frame that carries a run; `hops` counts the link that it is for.
-pub(crate) fn publish_frame(run: Bytes, author_key: Bytes, floor: bool, hops: u32) -> Bytes {
-    wire::encode(FrameKind::Publish(PublishWire { run, author_key, floor, hops }))
+pub(crate) fn publish_frame(run: Bytes, author_key: Bytes, before: Before, hops: u32) -> Bytes {
+    let (floor, removed) = (before != Before::Held, before == Before::Removed);
+    wire::encode(FrameKind::Publish(PublishWire { run, author_key, floor, hops, removed }))
 }
 
 fn decode_entries(wire: Vec<EntryWire>, epoch: u64) -> Result<Vec<Entry>, WireError> {
@@ -388,7 +389,7 @@ impl Run {
         if hops == self.hops {
             return self.frame.clone();
         }
-        publish_frame(self.encoded.clone(), Bytes::new(), false, hops + 1)
+        publish_frame(self.encoded.clone(), Bytes::new(), Before::Held, hops + 1)
     }
 
     /// Number of entries.

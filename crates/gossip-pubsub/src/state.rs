@@ -28,6 +28,7 @@ use crate::{
     time::HybridTime,
 };
 
+mod authors;
 mod believed;
 mod compare;
 mod gaps;
@@ -140,6 +141,8 @@ pub struct PubSubMachine {
     log_entries: u64,
     /// Bytes that the store has not taken yet.
     unstored_bytes: u64,
+    /// More waits for the store than the logs tell.
+    store_behind: bool,
     /// When former authors were last looked through for some that can be forgotten.
     former_swept: Option<Tick>,
     latest: HybridTime,
@@ -195,6 +198,7 @@ impl PubSubMachine {
             log_bytes: 0,
             log_entries: 0,
             unstored_bytes: 0,
+            store_behind: false,
             former_swept: None,
             latest: HybridTime::default(),
             closing: false,
@@ -423,6 +427,8 @@ impl Machine for PubSubMachine {
             Input::Verified(checked) => self.verified(checked),
             Input::Signed(run) => self.signed(run),
             Input::Stored { topic, upto } => self.stored_upto(&topic, upto),
+            Input::StoreBehind(behind) => self.store_behind = behind,
+            Input::Holed(topic) => self.store_again(&topic),
             Input::Restored { topic, stored } => self.restored(topic, stored),
             Input::SubscriberFull(id) => {
                 if let Some(subscriber) = self.subscribers.get_mut(&id) {

@@ -139,6 +139,22 @@ pub enum LogChange {
     },
 }
 
+#[cfg(feature = "tokio")]
+impl LogChange {
+    /// The topic that it is of; none when it is of all.
+    pub(crate) fn topic(&self) -> Option<TopicId> {
+        match self {
+            Self::Append { run, .. } => Some(run.body().topic()),
+            Self::EvictTo { topic, .. }
+            | Self::Remove { topic, .. }
+            | Self::Reach { topic, .. }
+            | Self::Block { topic, .. }
+            | Self::DropTopic { topic } => Some(*topic),
+            Self::Expire { .. } => None,
+        }
+    }
+}
+
 /// How much of a topic is loaded at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoadLimits {

@@ -29,7 +29,7 @@ pub(crate) use compare::{DigestWire, HeadsWire, RangeBody, RangeIn, RangesWire};
 pub use peers::{FindPeersIn, MAX_FOUND, PeersFoundIn};
 pub(crate) use peers::{FindPeersWire, MAX_TTL, PeersFoundWire};
 pub use runs::PublishIn;
-pub(crate) use runs::{EntryWire, PublishWire, RunWire};
+pub(crate) use runs::{Before, EntryWire, PublishWire, RunWire};
 pub use topics::SubscriptionsIn;
 pub(crate) use topics::{Head, HeadWire, SubscriptionsWire, TopicHeads};
 pub use tree::{AnnounceIn, GraftIn, PruneIn, WantIn};

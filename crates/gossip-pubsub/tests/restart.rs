@@ -147,6 +147,31 @@ async fn published_means_stored_and_a_failing_store_is_told() {
 }
 
 /// The classes of the runs that a store holds of a topic, and the numbers in them.
+#[tokio::test(start_paused = true)]
+async fn what_a_failing_store_did_not_take_is_stored_once_it_can() {
+    let (network, store) = (MemoryNetwork::new(31, LinkModel::default()), Arc::default());
+    let node = node(&network, 1);
+    let gossip = stored(1, &node, &store);
+    let topic = topic_id("holed");
+    publish(&gossip, topic, 0..2).await;
+    store.fail_with(Some(StoreError::Full));
+    let refused = gossip.publish(topic, number(2)).await.map(drop);
+    assert_eq!(refused, Err(PublishError::NotStored));
+    store.fail_with(None);
+    publish(&gossip, topic, 3..4).await;
+    let all = (0..4).map(number).collect::<Vec<_>>();
+    let entries = async |store: &MemoryLogStore| -> Vec<Bytes> {
+        held(store, topic).await.into_iter().flat_map(|(_, payloads)| payloads).collect()
+    };
+    assert_eq!(entries(&store).await.len(), 3, "a hole");
+    let mended = async {
+        while entries(&store).await != all {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(SHORT, mended).await.expect("mended in time");
+}
+
 async fn held(store: &MemoryLogStore, topic: TopicId) -> Vec<(Retention, Vec<Bytes>)> {
     let limits = LoadLimits { bytes: u64::MAX, runs: usize::MAX, chains: usize::MAX };
     let held = store.load(topic, limits).await.expect("it loads");

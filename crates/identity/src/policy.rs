@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use x0x_core::MachineId;
+use x0x_core::{AgentId, MachineId};
 
 use crate::binding::AgentBinding;
 
@@ -28,6 +28,13 @@ pub trait BindingPolicy: Send + Sync + fmt::Debug + 'static {
     /// Whether there is to be no session with a machine, whoever runs on it. By default there may be.
     fn refuses(&self, machine: &MachineId) -> bool {
         let _ = machine;
+        false
+    }
+
+    /// Whether the sessions with an agent's machine, which counts as its own, come before those of
+    /// strangers when there is little room. By default they do not.
+    fn prefers(&self, agent: &AgentId) -> bool {
+        let _ = agent;
         false
     }
 }

@@ -104,7 +104,8 @@ pub struct SessionConfig {
     pub drain_deadline: Duration,
     /// How often a changed address of a peer is looked for, to tell it.
     pub observe_interval: Duration,
-    /// How often it is looked for sessions that hear nothing. Retransmissions double their distance
+    /// How often it is looked for sessions that hear nothing, while anything is sent; with
+    /// [`observe_interval`](Self::observe_interval) while nothing is. Retransmissions double their distance
     /// meanwhile, so the gap in a transfer is about twice as long.
     pub path_check_interval: Duration,
     /// For how long a session may send without hearing anything before its peer is probed: longer than

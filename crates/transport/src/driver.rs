@@ -4,6 +4,7 @@
 //! queueing into bounded queues, and by closing links.
 
 mod assembly;
+mod dialback;
 mod link;
 mod observe;
 mod paths;
@@ -38,6 +39,7 @@ use self::{
 };
 use crate::{
     config::{MAX_SESSIONS, SessionConfig},
+    dialback::DialBacks,
     error::DialError,
     inbound::Consumers,
     link::{Engine, Link, LinkClosed},
@@ -49,7 +51,9 @@ use crate::{
     state::{AttemptId, Input, LinkId, LinkUp, Output, RequestId, SessionUp, Sessions, Usage},
     table::{Holds, Session, SessionTable, is_used},
     transport::SessionInfo,
-    wire::{CloseCode, ControlOut, Hello, HelloOut, Instance, NetworkId, Punch, RelayStep},
+    wire::{
+        CloseCode, ControlOut, DialBackStep, Hello, HelloOut, Instance, NetworkId, Punch, RelayStep,
+    },
 };
 
 /// Events of link tasks waiting for the actor; the tasks wait while it is full.
@@ -107,6 +111,8 @@ pub(crate) enum Event {
     LinkClosed { link: LinkId, reason: LinkClosed },
     Punch { link: LinkId, punch: Box<Punch> },
     Relay { link: LinkId, step: RelayStep },
+    DialBack { link: LinkId, step: Box<DialBackStep> },
+    AddressesChanged,
 }
 
 /// What the handle asks for.
@@ -184,6 +190,7 @@ pub(crate) struct Actor {
     punches: Punches,
     relaying: Relaying,
     upgrades: Upgrades,
+    dial_backs: DialBacks,
     /// Sessions that ended and whose last messages are on their way; each for a limited time.
     drains: TaskTracker,
 }
@@ -200,6 +207,7 @@ impl Actor {
                 context.metrics.relay.clone(),
             ),
             upgrades: Upgrades::default(),
+            dial_backs: DialBacks::new(context.metrics.dial_backs.clone()),
             context,
             machine,
             links: BTreeMap::new(),
@@ -222,6 +230,7 @@ impl Actor {
         let (probe_sender, mut probes) = mpsc::channel(paths::MAX_WAITING);
         context.tasks.spawn(paths::forward_probes(context.clone(), probe_sender));
         context.tasks.spawn(ways::send_relayed(context.clone()));
+        context.tasks.spawn(paths::watch_addresses(context.clone()));
         loop {
             let wait = self.wait();
             tokio::select! {
@@ -233,6 +242,7 @@ impl Actor {
                     None => break,
                 },
                 () = context.gave_up.notified() => self.on_gave_up(),
+                () = context.engine.woken() => self.watch_paths_soon(),
                 Some(event) = events.recv() => self.on_event(event),
                 () = sleep(wait) => self.on_timeout(),
                 // Last, since anybody can send them.
@@ -250,8 +260,8 @@ impl Actor {
     fn wait(&self) -> Option<Duration> {
         let observe = (!self.links.is_empty()).then_some(self.observe_at);
         let (paths, punches) = (self.paths.next(), self.punches.poll_timeout());
-        let relays = self.relaying.next();
-        let timers = [self.machine.poll_timeout(), paths, punches, relays, observe];
+        let (relays, dial_backs) = (self.relaying.next(), self.dial_backs.poll_timeout());
+        let timers = [self.machine.poll_timeout(), paths, punches, relays, dial_backs, observe];
         let next = timers.into_iter().flatten().min()?;
         Some(next.since(self.now()))
     }
@@ -294,6 +304,8 @@ impl Actor {
         let input = match event {
             Event::Punch { link, punch } => return self.on_punch(link, *punch),
             Event::Relay { link, step } => return self.on_relay(link, step),
+            Event::DialBack { link, step } => return self.on_dial_back(link, *step),
+            Event::AddressesChanged => return self.on_addresses_changed(),
             Event::Dialled { attempt, result } => {
                 self.attempts.remove(&attempt);
                 let result = result.map(|link| self.add_link(link));
@@ -325,11 +337,12 @@ impl Actor {
         self.on_path_timeout(now);
         self.on_punch_timeout();
         self.on_relay_timeout(now);
+        self.on_dial_back_timeout();
         if now >= self.observe_at {
             self.observe_at = now + self.context.config.observe_interval;
             self.report_addresses();
-            // So that what those say who leave is kept for its time.
-            self.context.reach();
+            // What those say who leave is kept for its time.
+            self.ask_for_probes();
             self.prune_lanes();
             self.report_usage();
         }
@@ -391,6 +404,8 @@ impl Actor {
     }
 
     fn dial(&mut self, attempt: AttemptId, address: SocketAddr, expected: Option<MachineId>) {
+        let writes = crate::dialback::Input::WritesTo(address);
+        self.dial_backs.handle(self.now(), writes);
         let (keep, given_up) = oneshot::channel::<()>();
         self.attempts.insert(attempt, keep);
         let context = self.context.clone();

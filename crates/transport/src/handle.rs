@@ -22,8 +22,8 @@ use crate::{
     own::OwnRecord,
     queue::Refused,
     reach::Reach,
-    relay::quota::ByteBucket,
     record::SignedRecord,
+    relay::quota::ByteBucket,
     state::Sessions,
     table::{Holds, Session, SessionTable},
     transport::{Inbound, SessionInfo, Transport},
@@ -119,6 +119,7 @@ impl Node {
         // A tenth of a second of it at once.
         let total = ByteBucket::new(total, total / 10, clock.now());
         let ways = Ways::new(total, metrics.relay.clone());
+        let assembly = Assembly::new(&config, &clock);
         let context = Arc::new(Context {
             local,
             network: NetworkId::of(&hello.network),
@@ -132,7 +133,7 @@ impl Node {
             record: Mutex::default(),
             observations: Mutex::default(),
             consumers: Consumers::new(config.inbound_events, config.inbound_bytes),
-            assembly: Assembly::new(&config),
+            assembly,
             config,
             bindings: RwLock::new(hello.bindings),
             policy,

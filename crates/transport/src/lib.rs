@@ -10,7 +10,10 @@
 //! - [`sock`]: probes and paths on the UDP port; pure
 //! - [`punch`]: how machines behind address translators agree to send to each other at once; pure
 //! - [`relay`]: how machines that cannot reach each other are joined by a third one; pure
+//! - [`dialback`]: whether somebody to whom this machine never sent anything reaches it; pure
 //! - [`reach`]: what peers see of this machine, and what of it is to be believed; pure
+//! - [`interfaces`]: the addresses of this machine, and when they change
+//! - `lan` (a feature): machines on the same links, found by multicast DNS
 //! - `driver`, `queue`, `inbound`, `table`: the tokio shell of that machine
 //! - [`link`]: the seam to what carries the streams: the QUIC engine (`quic`, a feature) or the one in
 //!   memory (`testing`, a feature)
@@ -42,6 +45,7 @@ mod counters;
 #[cfg(feature = "tokio")]
 mod ask;
 pub mod config;
+pub mod dialback;
 #[cfg(feature = "tokio")]
 mod driver;
 pub mod error;
@@ -50,8 +54,13 @@ pub mod frame;
 mod handle;
 #[cfg(feature = "tokio")]
 mod inbound;
+pub mod interfaces;
+#[cfg(feature = "lan")]
+pub mod lan;
 pub mod link;
 pub mod metrics;
+#[cfg(any(feature = "quic", feature = "lan"))]
+mod outgoing;
 #[cfg(feature = "tokio")]
 mod own;
 mod prefix;
@@ -89,7 +98,7 @@ pub mod quic {
     };
 }
 #[cfg(feature = "tokio")]
-pub use ask::ask;
+pub use ask::{ask, fill};
 #[cfg(feature = "tokio")]
 pub use handle::{LocalHello, Node};
 #[cfg(feature = "tokio")]

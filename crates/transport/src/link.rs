@@ -35,6 +35,11 @@ pub trait Engine: Send + Sync + fmt::Debug + 'static {
     /// Addresses of the socket, wildcards replaced by usable addresses.
     fn local_addresses(&self) -> Vec<SocketAddr>;
 
+    /// Waits until these addresses may have changed. Dropping the future loses nothing.
+    fn addresses_changed(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+
     /// The machine's record of these addresses and of how it is reached as of now, signed with its key;
     /// `None` from an engine that has none.
     fn sign_record(
@@ -72,6 +77,15 @@ pub trait Engine: Send + Sync + fmt::Debug + 'static {
     /// without probes. Dropping the future loses nothing.
     fn next_probe(&self) -> BoxFuture<'_, Option<(SocketAddr, ProbeIn)>> {
         Box::pin(std::future::ready(None))
+    }
+
+    /// Nothing is to be looked after until a link sends a packet, acknowledgements and keep-alives included.
+    fn rest(&self) {}
+
+    /// Waits for the first packet after a [`rest`](Self::rest); for ever with an engine that does not count
+    /// packets. Dropping the future loses nothing.
+    fn woken(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
     }
 
     /// Takes a packet that came by way of a relay as one from that address

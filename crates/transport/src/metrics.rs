@@ -6,8 +6,8 @@ use x0x_core::{Counter, Gauge, Metric, StreamClass};
 use x0x_identity::BindingError;
 
 use crate::{
-    error::DialError, frame::FrameError, punch::PunchMetrics, relay::RelayMetrics,
-    sock::prober::ProbeMetrics, wire::HelloError,
+    dialback::DialBackMetrics, error::DialError, frame::FrameError, punch::PunchMetrics,
+    relay::RelayMetrics, sock::prober::ProbeMetrics, wire::HelloError,
 };
 
 macro_rules! metrics {
@@ -28,6 +28,8 @@ macro_rules! metrics {
             pub punches: Arc<PunchMetrics>,
             /// Relays.
             pub relay: Arc<RelayMetrics>,
+            /// Questions whether machines are reachable.
+            pub dial_backs: Arc<DialBackMetrics>,
             $(#[doc = $help] pub $counter: Counter,)*
         }
 
@@ -47,6 +49,7 @@ macro_rules! metrics {
                 all.extend(self.probes.snapshot());
                 all.extend(self.punches.snapshot());
                 all.extend(self.relay.snapshot());
+                all.extend(self.dial_backs.snapshot());
                 all
             }
         }
@@ -81,6 +84,8 @@ metrics! {
         control_replies_dropped = "Answers and reports not queued to a slow peer.",
         frames_too_large = "Frames over their class's limit.",
         frames_stalled = "Large frames that stopped arriving.",
+        frames_slow = "Large frames that took too long while others waited for memory.",
+        frames_unplaced = "Large frames given up because there was no memory for them in time.",
         frames_wrong_class = "Frames of a protocol of another class.",
         frames_unknown_protocol = "Frames of a protocol unknown to this build, skipped.",
         frames_unclaimed = "Messages dropped because their protocol has no consumer.",
@@ -97,6 +102,7 @@ metrics! {
         dial_failures_limit = "Connects refused by a limit.",
         dial_failures_other = "Connects without a usable address, or after the end.",
         paths_silent = "Sessions that sent without hearing anything, and were probed for a path that works.",
+        addresses_changed = "Times that this machine's addresses changed.",
         paths_changed = "Sessions that moved to another address of their peer.",
         paths_upgraded = "Sessions that moved from a relay to a direct path.",
         paths_fell_back = "Sessions that moved from a direct path to a relay.",

@@ -22,6 +22,8 @@ pub const MAX_REPORTS_PER_NETWORK: usize = 4;
 pub const REPORT_LIFETIME: Duration = Duration::from_secs(600);
 /// How often a peer may change its report.
 pub const MIN_CHANGE: Duration = Duration::from_secs(10);
+/// How long it counts that an address was reached.
+pub const REACHED_FOR: Duration = Duration::from_secs(900);
 /// Most external addresses told of one family.
 pub const MAX_EXTERNAL: usize = 8;
 
@@ -188,6 +190,8 @@ impl Family {
 pub struct Observations {
     v4: Family,
     v6: Family,
+    /// Addresses at which somebody reached this machine to whom it did not write, and when.
+    reached: BTreeMap<SocketAddr, Tick>,
 }
 
 impl Observations {
@@ -195,6 +199,23 @@ impl Observations {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Forgets all reports: they are of another place.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Somebody reached this machine at an address, to whom it did not write.
+    pub fn reached(&mut self, now: Tick, address: SocketAddr) {
+        self.reached.retain(|_, at| now.since(*at) < REACHED_FOR);
+        if self.reached.len() < MAX_EXTERNAL || self.reached.contains_key(&address) {
+            self.reached.insert(address, now);
+        }
+    }
+
+    fn was_reached(&self, now: Tick, address: SocketAddr) -> bool {
+        self.reached.get(&address).is_some_and(|at| now.since(*at) < REACHED_FOR)
     }
 
     /// Takes a report, or hears again that it still holds. Those of and about machines that are not on
@@ -211,8 +232,9 @@ impl Observations {
 
     /// How a machine that listens at `own` is reached.
     ///
-    /// Public: one of these addresses is confirmed, and somebody dialled it. Punchable: another address is
-    /// confirmed, that of a translator which keeps to one mapping for everybody.
+    /// Public: one of these addresses is confirmed, and somebody dialled it; or a confirmed address, be it a
+    /// translator's, was [`reached`](Self::reached). Punchable: another address is confirmed, that of a
+    /// translator which keeps to one mapping for everybody.
     #[must_use]
     pub fn reach(&self, now: Tick, own: &[SocketAddr]) -> Reach {
         let mut external = self.v4.external(now);
@@ -223,6 +245,7 @@ impl Observations {
         for address in confirmed.map(|external| external.address) {
             let is_own = own.contains(&address);
             public |= is_own && (self.v4.came(now, address) || self.v6.came(now, address));
+            public |= self.was_reached(now, address);
             translated |= !is_own;
         }
         let class = match (public, translated) {

@@ -140,6 +140,8 @@ pub enum Input {
         /// The address that stands for the way by a relay, if there is one.
         found: Option<SocketAddr>,
     },
+    /// This machine's addresses changed to these.
+    LocalAddresses(Vec<SocketAddr>),
     /// Everything ends.
     Shutdown,
 }
@@ -364,6 +366,7 @@ impl Sessions {
             self.metrics.control_refused.inc();
             return self.refuse(now, id, CloseCode::Misbehaved);
         }
+        link.wanted |= hello.preferred;
         if self.local < peer {
             // The peer is the arbiter.
             link.phase = Phase::Keep(hello);
@@ -533,6 +536,7 @@ impl Machine for Sessions {
             Input::Usage(usage) => self.on_usage(now, &usage),
             Input::Punched { peer, found } => self.on_punched(now, peer, found),
             Input::Relayed { peer, found } => self.on_relayed(now, peer, found),
+            Input::LocalAddresses(addresses) => self.on_local_addresses(now, addresses),
             Input::Shutdown => self.on_shutdown(),
         }
     }

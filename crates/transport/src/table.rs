@@ -110,6 +110,11 @@ impl Session {
         Tick::from_micros(self.used.load(Ordering::Relaxed))
     }
 
+    /// The agents that the peer proved.
+    pub(crate) fn agents(&self) -> &[AgentId] {
+        &self.agents
+    }
+
     pub(crate) fn info(&self, ways: &Ways) -> SessionInfo {
         let observed = self.observed.lock().unwrap_or_else(PoisonError::into_inner);
         let address = self.link.remote_address();

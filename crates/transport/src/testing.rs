@@ -3,6 +3,9 @@
 //! A test of a layer above starts a few nodes with [`node`] and has real hellos, duplicate
 //! resolution, queues and back-pressure between them, on tokio's paused clock if it likes.
 
+mod interfaces;
+#[cfg(feature = "lan")]
+mod lan;
 mod link;
 pub mod nat;
 mod network;
@@ -15,6 +18,9 @@ use x0x_core::{Clock, MachineId, SeededRng, Tick, WallTime};
 use x0x_identity::SignedBinding;
 pub use x0x_identity::testing::key;
 
+pub use self::interfaces::FakeInterfaces;
+#[cfg(feature = "lan")]
+pub use self::lan::{FakeLan, FakeStation};
 pub use self::network::{MemoryEngine, MemoryNetwork};
 use crate::{
     SessionConfig,

@@ -4,6 +4,7 @@
 //! network and the signatures. Only a verified [`Hello`] reaches the session machine. The schema is
 //! `docs/protocol/transport.proto`.
 
+mod dialback;
 mod proto;
 mod punch;
 mod relay;
@@ -23,6 +24,7 @@ use x0x_identity::{
 };
 
 pub use self::{
+    dialback::{DialBack, DialBackStep},
     punch::{MAX_WAIT_MS, Offer, Punch, Refusal, RoundId},
     relay::{ContextId, RelayRefusal, RelayStep},
 };
@@ -98,6 +100,8 @@ pub enum ControlOut {
     Punch(Punch),
     /// A step in the life of a relay's context.
     Relay(RelayStep),
+    /// A step of a question whether a machine is reachable.
+    DialBack(DialBackStep),
 }
 
 impl ControlOut {
@@ -114,6 +118,7 @@ impl ControlOut {
             }
             Self::Punch(punch) => punch.to_proto(),
             Self::Relay(step) => step.to_proto(),
+            Self::DialBack(step) => step.to_proto(),
         };
         proto::Control { kind: Some(kind) }.encode_to_vec().into()
     }
@@ -167,6 +172,8 @@ pub enum ControlIn {
     Punch(Box<Punch>),
     /// A step in the life of a relay's context.
     Relay(RelayStep),
+    /// A step of a question whether a machine is reachable.
+    DialBack(Box<DialBackStep>),
     /// Of a later version of the protocol; to be skipped.
     Unknown,
 }
@@ -200,8 +207,12 @@ impl ControlIn {
                 Self::Relay(RelayStep::incoming_from_proto(&incoming)?)
             }
             Some(proto::Kind::RelayOk(ok)) => Self::Relay(RelayStep::ok_from_proto(ok)),
-            Some(proto::Kind::RelayClose(close)) => {
-                Self::Relay(RelayStep::close_from_proto(close))
+            Some(proto::Kind::RelayClose(close)) => Self::Relay(RelayStep::close_from_proto(close)),
+            Some(proto::Kind::DialBackAsk(ask)) => {
+                Self::DialBack(Box::new(DialBackStep::Ask(DialBack::from_proto(&ask)?)))
+            }
+            Some(proto::Kind::DialBackForward(ask)) => {
+                Self::DialBack(Box::new(DialBackStep::Forward(DialBack::from_proto(&ask)?)))
             }
             None => Self::Unknown,
         })
@@ -235,6 +246,8 @@ pub struct Hello {
     pub listen_addresses: Vec<SocketAddr>,
     /// It lost its session and asks for this link in its place.
     pub replace: bool,
+    /// One of the agents is preferred here to strangers.
+    pub preferred: bool,
 }
 
 /// A hello that does not hold.
@@ -316,8 +329,9 @@ impl HelloIn {
                 agents.push(binding.agent);
             }
         }
-        let (instance, replace) = (self.instance, self.replace);
-        Ok(Hello { instance, agents, listen_addresses: self.listen_addresses, replace })
+        let preferred = agents.iter().any(|agent| policy.prefers(agent));
+        let Self { instance, listen_addresses, replace, .. } = self;
+        Ok(Hello { instance, agents, listen_addresses, replace, preferred })
     }
 }
 

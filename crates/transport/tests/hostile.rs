@@ -313,6 +313,41 @@ async fn half_messages_share_one_budget() {
     assert_eq!(next(&mut inbound).await, large, "who waits for the budget has its turn");
 }
 
+/// Who drips as fast as it must has its turn cut short for others.
+#[tokio::test(start_paused = true)]
+async fn a_slow_large_message_gives_way_to_who_waits() {
+    let network = MemoryNetwork::new(7, LinkModel::default());
+    let mut config = SessionConfig::default();
+    config.direct_assembly_bytes = 0;
+    let engine = network.engine(machine(1), address(1));
+    let node = Node::start(engine, config, hello(1, 0), Arc::new(TokioClock::new()));
+    let mut inbound = node.inbound(Protocol::Direct).expect("free");
+    let peer = Peer::session(&network).await;
+    let mut slow = begin_large(&peer).await;
+    let drip = async {
+        let piece = || Bytes::from(vec![0; 300 * 1024]);
+        while slow.write_all(&mut [piece()]).await.is_ok() {
+            tokio::time::sleep(Duration::from_secs(10)).await;
+        }
+    };
+    let honest = x0x_transport::testing::node(&network, 3);
+    honest.connect(PeerAddr::known(machine(1), [address(1)])).await.expect("connects");
+    let large = Bytes::from(vec![3; 12 << 20]);
+    honest.send(machine(1), Protocol::Direct, large.clone()).await.expect("up");
+    let arrives = async {
+        loop {
+            if let Some(InboundEvent::Message { message, .. }) = inbound.recv().await {
+                return message;
+            }
+        }
+    };
+    let both = async { tokio::join!(drip, peer.is_closed_with(CloseCode::Timeout), arrives) };
+    let ((), (), message) =
+        tokio::time::timeout(Duration::from_secs(70), both).await.expect("within a minute");
+    assert_eq!(message, large);
+    assert_eq!(node.metrics().frames_slow.value(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_flood_of_agreements_is_dropped_and_the_session_goes_on() {
     let (network, node) = world();

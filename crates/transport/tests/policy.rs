@@ -19,6 +19,7 @@ use x0x_transport::{
 struct Refusals {
     machines: Mutex<BTreeSet<MachineId>>,
     agents: Mutex<BTreeSet<AgentId>>,
+    preferred: Mutex<BTreeSet<AgentId>>,
 }
 
 impl BindingPolicy for Refusals {
@@ -30,6 +31,10 @@ impl BindingPolicy for Refusals {
     fn refuses(&self, machine: &MachineId) -> bool {
         self.machines.lock().unwrap_or_else(PoisonError::into_inner).contains(machine)
     }
+
+    fn prefers(&self, agent: &AgentId) -> bool {
+        self.preferred.lock().unwrap_or_else(PoisonError::into_inner).contains(agent)
+    }
 }
 
 fn at(n: u64) -> PeerAddr {
@@ -38,6 +43,25 @@ fn at(n: u64) -> PeerAddr {
 
 fn agent(n: u64) -> AgentId {
     key(agent_key(n)).public_key().agent_id()
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_is_preferred_finds_a_place_among_strangers() {
+    let network = MemoryNetwork::new(3, LinkModel::default());
+    let policy = Arc::new(Refusals::default());
+    policy.preferred.lock().expect("not poisoned").insert(agent(9));
+    let mut config = SessionConfig::default();
+    config.max_sessions = 4;
+    let (engine, clock) = (network.engine(machine(1), address(1)), Arc::new(TokioClock::new()));
+    let a = Node::start_with(engine, config, hello(1, 0), clock, policy);
+    let others: Vec<Node> = (2..=5).map(|n| node(&network, n)).collect();
+    for other in &others {
+        drop(other.connect(at(1)).await);
+    }
+    assert_eq!(a.sessions().len(), 3, "a quarter of the places is kept from strangers");
+    let friend = node(&network, 9);
+    friend.connect(at(1)).await.expect("preferred");
+    eventually("four", async || a.sessions().len() == 4).await;
 }
 
 fn guarded(network: &MemoryNetwork, n: u64, policy: &Arc<Refusals>) -> Node {

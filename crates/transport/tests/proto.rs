@@ -2,7 +2,10 @@
 
 use protox::prost_reflect::{DescriptorPool, DynamicMessage, Kind, Value};
 use x0x_core::MachineId;
-use x0x_transport::wire::{ControlOut, HelloOut, NetworkId, Offer, Punch, Refusal};
+use x0x_transport::wire::{
+    ControlOut, DialBack, DialBackStep, HelloOut, NetworkId, Offer, Punch, Refusal, RelayRefusal,
+    RelayStep,
+};
 
 const SCHEMA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/protocol");
 
@@ -16,6 +19,17 @@ const FIELDS: &[(&str, &str, u32, Option<Kind>)] = &[
     ("Refuse", "round", 1, Some(Kind::Bytes)),
     ("Refuse", "peer", 2, Some(Kind::Bytes)),
     ("Refuse", "why", 3, Some(Kind::Uint32)),
+    ("RelayOpen", "context", 1, Some(Kind::Uint32)),
+    ("RelayOpen", "target", 2, Some(Kind::Bytes)),
+    ("RelayIncoming", "context", 1, Some(Kind::Uint32)),
+    ("RelayIncoming", "from", 2, Some(Kind::Bytes)),
+    ("RelayOk", "context", 1, Some(Kind::Uint32)),
+    ("RelayClose", "context", 1, Some(Kind::Uint32)),
+    ("RelayClose", "from_relay", 2, Some(Kind::Bool)),
+    ("RelayClose", "why", 3, Some(Kind::Uint32)),
+    ("DialBack", "round", 1, Some(Kind::Bytes)),
+    ("DialBack", "seed", 2, Some(Kind::Bytes)),
+    ("DialBack", "address", 3, Some(Kind::Bytes)),
     ("Control", "hello", 1, None),
     ("Control", "keep", 2, None),
     ("Control", "ping", 3, None),
@@ -25,6 +39,12 @@ const FIELDS: &[(&str, &str, u32, Option<Kind>)] = &[
     ("Control", "punch_forward", 7, None),
     ("Control", "punch_accept", 8, None),
     ("Control", "punch_refuse", 9, None),
+    ("Control", "relay_open", 10, None),
+    ("Control", "relay_incoming", 11, None),
+    ("Control", "relay_ok", 12, None),
+    ("Control", "relay_close", 13, None),
+    ("Control", "dial_back_ask", 20, None),
+    ("Control", "dial_back_forward", 21, None),
     ("Hello", "version", 1, Some(Kind::Uint32)),
     ("Hello", "network", 2, Some(Kind::Bytes)),
     ("Hello", "instance", 3, Some(Kind::Bytes)),
@@ -118,8 +138,42 @@ fn what_the_code_encodes_the_schema_decodes() {
         assert_eq!(field(&value, "addresses"), Value::List(vec![packed.clone(); 8]));
         assert_eq!(field(&value, "seed"), Value::Bytes(vec![5; 32].into()));
     }
+    let ask = DialBack { round: [6; 16], seed: [5; 32], address };
+    for (kind, step) in [
+        ("dial_back_ask", DialBackStep::Ask(ask)),
+        ("dial_back_forward", DialBackStep::Forward(ask)),
+    ] {
+        let (name, value) = decode(&ControlOut::DialBack(step));
+        assert_eq!((name.as_str(), field(&value, "address")), (kind, packed.clone()));
+        assert_eq!(field(&value, "seed"), Value::Bytes(vec![5; 32].into()));
+    }
     let refuse = Punch::Refuse { round: [6; 16], peer, why: Refusal::Rate };
     let (name, value) = decode(&ControlOut::Punch(refuse));
     assert_eq!((name.as_str(), field(&value, "why")), ("punch_refuse", Value::U32(2)));
     assert_eq!(field(&value, "peer"), Value::Bytes(vec![8; 32].into()));
+}
+
+#[test]
+fn steps_of_relays_are_as_the_schema_says() {
+    let machine = MachineId::new([8; 32]);
+    let bytes = Value::Bytes(vec![8; 32].into());
+    let why = RelayRefusal::Nested;
+    for (kind, step, name, expected) in [
+        ("relay_open", RelayStep::Open { context: 6, target: machine }, "target", bytes.clone()),
+        ("relay_incoming", RelayStep::Incoming { context: 6, from: machine }, "from", bytes),
+        ("relay_ok", RelayStep::Ok { context: 6 }, "context", Value::U32(6)),
+        (
+            "relay_close",
+            RelayStep::Close { context: 6, from_relay: true, why },
+            "why",
+            Value::U32(4),
+        ),
+    ] {
+        let (found, value) = decode(&ControlOut::Relay(step));
+        assert_eq!((found.as_str(), field(&value, "context")), (kind, Value::U32(6)));
+        assert_eq!(field(&value, name), expected, "{kind}");
+    }
+    let step = RelayStep::Close { context: 6, from_relay: true, why };
+    let (_, value) = decode(&ControlOut::Relay(step));
+    assert_eq!(field(&value, "from_relay"), Value::Bool(true));
 }

@@ -307,6 +307,7 @@ async fn at_the_limit_a_newcomer_takes_the_place_of_an_idle_session_that_nobody_
     let mut config = SessionConfig::default();
     config.max_sessions = 3;
     let a = Node::start(engine, config, hello(1, 1), Arc::new(TokioClock::new()));
+    let _taken = a.inbound(Protocol::Direct).expect("free");
     let others: Vec<Node> = (2..=5).map(|n| node(&network, n)).collect();
     for n in 2..=4 {
         a.connect(at(n)).await.expect("connects");

@@ -1,30 +1,10 @@
 //! Reaching agents, over real QUIC on loopback.
 
-use std::{net::SocketAddr, path::Path};
-
 use x0x_presence::PresenceState;
+use x0x_transport::testing::eventually;
 
 use super::*;
-use crate::AgentConfig;
-
-const PATIENCE: Duration = Duration::from_secs(20);
-
-async fn start(folder: &Path, name: &str, bootstrap: &[SocketAddr]) -> Agent {
-    let dir = folder.join(name);
-    let mut config = AgentConfig::new(dir.join("keys"), dir.join("data"));
-    config.bind = SocketAddr::from(([127, 0, 0, 1], 0));
-    config.bootstrap = bootstrap.to_vec();
-    Agent::builder(config).start().await.expect("the agent starts")
-}
-
-async fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let waited = tokio::time::timeout(PATIENCE, async {
-        while !condition() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    });
-    waited.await.unwrap_or_else(|_| panic!("did not happen: {what}"));
-}
+use crate::testing::start_agent;
 
 fn filed(agent: &Agent) -> u64 {
     agent.inner.finding.metrics().copies_kept.value()
@@ -33,16 +13,16 @@ fn filed(agent: &Agent) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_not_where_it_was_is_looked_for_and_seen_when_connected() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let hub = start(folder.path(), "hub", &[]).await;
-    let alice = start(folder.path(), "alice", &hub.local_addresses()).await;
-    let bob = start(folder.path(), "bob", &hub.local_addresses()).await;
-    until("bob's record is filed", || filed(&bob) > 0).await;
+    let hub = start_agent(folder.path(), "hub", &[]).await;
+    let alice = start_agent(folder.path(), "alice", &hub.local_addresses()).await;
+    let bob = start_agent(folder.path(), "bob", &hub.local_addresses()).await;
+    eventually("bob's record is filed", async || filed(&bob) > 0).await;
     let id = bob.agent_id();
 
     // Nothing is known of it, or that it is where nobody answers.
     for stale in [None, Some("127.0.0.1:9")] {
         alice.inner.node.disconnect(bob.machine_id());
-        until("the session is over", || alice.session_of(id).is_none()).await;
+        eventually("the session is over", async || alice.session_of(id).is_none()).await;
         alice.inner.discovery.forget(vec![id]).await;
         if let Some(stale) = stale {
             let places = vec![stale.parse().expect("an address")];

@@ -222,6 +222,8 @@ table! {
         user_key_path: PathBuf,
         role: RoleName,
         bootstrap_peers: Vec<SocketAddr>,
+        mdns: bool,
+        mdns_announce_id: bool,
         network: String,
         heartbeat_interval_secs: u64,
         identity_ttl_secs: u64,
@@ -319,6 +321,8 @@ impl FileConfig {
         config.user_key_path = self.user_key_path.or_else(|| config.user_key_path.take());
         set(&mut config.role, self.role);
         set(&mut config.bootstrap_peers, self.bootstrap_peers);
+        set(&mut config.mdns, self.mdns);
+        set(&mut config.mdns_announce_id, self.mdns_announce_id);
         set(&mut config.log_level, self.log_level);
         set(&mut config.log_format, self.log_format);
         if let Some(sessions) = self.sessions {

@@ -76,6 +76,10 @@ pub struct Config {
     pub role: RoleName,
     /// Machines to contact first.
     pub bootstrap_peers: Vec<SocketAddr>,
+    /// Whether this machine announces itself to others on its links, and looks for them.
+    pub mdns: bool,
+    /// Whether it tells them its id.
+    pub mdns_announce_id: bool,
     /// Name of the network; machines of different networks do not talk.
     pub network: Option<String>,
     /// Most live sessions with other machines.
@@ -117,6 +121,7 @@ impl Config {
         Self {
             bind_address: free,
             api_address: free,
+            mdns: false,
             data_dir: directory.join("data"),
             identity_dir: directory.join("identity"),
             ..Self::defaults(None, &Paths::below(directory))
@@ -165,6 +170,8 @@ impl Config {
             user_key_path: None,
             role: RoleName::Agent,
             bootstrap_peers: Vec::new(),
+            mdns: true,
+            mdns_announce_id: false,
             network: None,
             max_sessions: sessions.max_sessions,
             max_sessions_per_network: sessions.max_sessions_per_network,
@@ -250,6 +257,8 @@ impl fmt::Display for Config {
         }
         writeln!(f, "role = \"{}\"", self.role)?;
         writeln!(f, "bootstrap_peers = [{}]", peers.join(", "))?;
+        writeln!(f, "mdns = {}", self.mdns)?;
+        writeln!(f, "mdns_announce_id = {}", self.mdns_announce_id)?;
         writeln!(f, "heartbeat_interval_secs = {}", self.heartbeat.as_secs())?;
         writeln!(f, "identity_ttl_secs = {}", self.identity_ttl.as_secs())?;
         writeln!(f, "log_level = \"{}\"", self.log_level)?;

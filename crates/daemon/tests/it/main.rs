@@ -9,6 +9,8 @@ mod events;
 mod files;
 mod floods;
 mod hostile;
+#[cfg(target_os = "linux")]
+mod lan;
 mod letters;
 mod lifecycle;
 mod limits;

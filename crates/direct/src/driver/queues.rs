@@ -1,7 +1,7 @@
 //! What comes to the driver: from each queue a part in each turn, so that none that is full holds up another.
 
 use tokio::sync::mpsc;
-use x0x_transport::{Inbound, InboundEvent};
+use x0x_transport::{Inbound, InboundEvent, fill};
 
 use crate::handle::{Arrival, Command};
 
@@ -39,17 +39,9 @@ impl Queues {
 
     /// Adds what is there already: whichever had something, the others get their turn too.
     pub(super) fn fill(&mut self, taken: &mut Taken) {
-        fill(&mut self.commands, &mut taken.commands);
-        fill(&mut self.inbound, &mut taken.events);
-        fill(&mut self.arrivals, &mut taken.arrivals);
-    }
-}
-
-fn fill<T>(queue: &mut mpsc::Receiver<T>, taken: &mut Vec<T>) {
-    while taken.len() < BATCH
-        && let Ok(next) = queue.try_recv()
-    {
-        taken.push(next);
+        fill(&mut self.commands, &mut taken.commands, BATCH);
+        fill(&mut self.inbound, &mut taken.events, BATCH);
+        fill(&mut self.arrivals, &mut taken.arrivals, BATCH);
     }
 }
 

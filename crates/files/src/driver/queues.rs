@@ -1,7 +1,7 @@
 //! What comes to the driver: from each queue a part in each turn, so that none that is full holds up another.
 
 use tokio::sync::mpsc;
-use x0x_transport::{Inbound, InboundEvent};
+use x0x_transport::{Inbound, InboundEvent, fill};
 
 use super::Command;
 use crate::{id::TransferId, state::Input};
@@ -49,19 +49,11 @@ impl Queues {
             return None;
         }
         // Whichever had something, the others get their turn too.
-        fill(&mut self.commands, commands);
-        fill(&mut self.results, results);
-        fill(&mut self.control, control);
-        fill(&mut self.content, content);
+        fill(&mut self.commands, commands, BATCH);
+        fill(&mut self.results, results, BATCH);
+        fill(&mut self.control, control, BATCH);
+        fill(&mut self.content, content, BATCH);
         Some(taken)
-    }
-}
-
-fn fill<T>(queue: &mut mpsc::Receiver<T>, taken: &mut Vec<T>) {
-    while taken.len() < BATCH
-        && let Ok(next) = queue.try_recv()
-    {
-        taken.push(next);
     }
 }
 

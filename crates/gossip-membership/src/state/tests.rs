@@ -201,6 +201,28 @@ fn a_bootstrap_peer_is_dialled_then_joined_then_shuffled_with() {
 }
 
 #[test]
+fn whoever_is_introduced_is_a_way_in_and_later_a_candidate() {
+    let mut world = World::new();
+    world.handle(Input::LocalAddresses(vec![address(0)]));
+    // The session may be there already, or be announced later.
+    world.up(1);
+    assert_eq!(sent(&world.handle(Input::Introduce(peer(1))), 1), [&Message::Join]);
+    assert_eq!(world.handle(Input::Introduce(peer(2))), [Output::Dial(peer(2).to_addr())]);
+    assert_eq!(sent(&world.up(2), 2), [&Message::Join]);
+    for n in 1..=2 {
+        world.hear(n, reply(true));
+    }
+    for n in 3..=9 {
+        world.up(n);
+        world.handle(Input::Introduce(peer(n)));
+        world.hear(n, reply(true));
+    }
+    let known = world.machine.passive().count() + world.machine.active().count();
+    assert!(known >= 8, "{known} are known");
+    world.handle(Input::Introduce(peer(0)));
+}
+
+#[test]
 fn a_silent_bootstrap_address_is_tried_again_with_back_off() {
     let mut world = World::new();
     world.handle(Input::Start { bootstrap: vec![address(1)], cached: Vec::new() });

@@ -42,17 +42,24 @@ fn log(chains: impl IntoIterator<Item = u64>) -> TopicLog {
     log
 }
 
+/// A log as it is compared with a peer of which nothing else is known.
+fn with(log: &TopicLog) -> Compared<'_> {
+    static NONE: Gone = Gone::new();
+    Compared::new(log, &NONE)
+}
+
 /// What each of two logs learns of the other in one comparison, and how many messages that took. All
 /// of them find room in the queue of a link that nothing else waits for.
 fn compare(a: &TopicLog, b: &TopicLog, pivot: usize) -> ([Vec<Head>; 2], usize, bool) {
     let mut learnt = [Vec::new(), Vec::new()];
-    let (mut ranges, mut turn, mut messages, mut all) = (begin(a), 1, 0, true);
+    let (mut ranges, mut turn, mut messages, mut all) = (begin(with(a)), 1, 0, true);
     while !ranges.is_empty() {
         messages += 1;
         assert!(messages < 20 && ranges.len() <= MAX_RANGES);
         let frame = RangesIn { topic: topic_id("c"), ranges };
         assert!(frame.items() <= MAX_CONTROL_ITEMS, "{}", frame.items());
-        let Answer { told, ranges: next, left } = answer([a, b][turn], frame.ranges, pivot);
+        let Answer { told, ranges: next, left, .. } =
+            answer(with([a, b][turn]), frame.ranges, pivot);
         learnt[turn].extend(told);
         all &= !left;
         (ranges, turn) = (next, 1 - turn);

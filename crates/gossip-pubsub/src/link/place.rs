@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use x0x_core::Tick;
 
-use crate::{config::Limits, log::TopicLog};
+use crate::{compare::Gone, config::Limits, log::TopicLog};
 
 use super::ChainId;
 
@@ -50,6 +50,9 @@ pub(crate) struct LinkTopic {
     /// The link is a part of the topic's shared tree: runs are pushed, unless a view says otherwise.
     pub(crate) eager: bool,
     pub(crate) views: BTreeMap<ChainId, View>,
+    /// Chains of which the peer retains nothing and this node has less; at most [`Limits::link_heads`]
+    /// in all topics of the link.
+    pub(crate) gone: Gone,
     /// The log's digest when it was last found equal to the peer's.
     pub(crate) equal: Option<[u8; 16]>,
     /// Whether the topic is in the link's queue.

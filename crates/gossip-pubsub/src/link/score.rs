@@ -1,6 +1,8 @@
 //! How well a peer behaves: known here only, never told to anybody.
 
-use x0x_core::Tick;
+use std::time::Duration;
+
+use x0x_core::{Tick, TokenBucket};
 
 /// Points at which a peer is disconnected.
 pub(crate) const MAX_PENALTY: u32 = 100;
@@ -14,8 +16,13 @@ pub(crate) const UNSERVED_AT: u32 = 60;
 /// Most first deliveries that count, each against one broken promise.
 const MAX_CREDIT: u32 = 64;
 
+/// New authors that a peer may bring at once in place of others that it brought, and the time for
+/// another one: few enough that what is remembered of those expelled lasts for as long as it must.
+const RENEWAL_BURST: u32 = 8;
+const RENEW_EVERY: Duration = Duration::from_secs(30);
+
 /// Misbehaviour, of which one point is forgiven each second, and how far promises are kept.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Score {
     points: u32,
     since: Tick,
@@ -26,6 +33,8 @@ pub(crate) struct Score {
     /// Authors that it was the first to bring, of which one is forgotten every twenty seconds.
     authors: u32,
     authors_since: Tick,
+    /// Authors that it may bring in place of its own.
+    pub(crate) renewals: TokenBucket,
 }
 
 impl Score {
@@ -38,6 +47,7 @@ impl Score {
             credit: 0,
             authors: 0,
             authors_since: now,
+            renewals: TokenBucket::new(RENEWAL_BURST, RENEW_EVERY, now),
         }
     }
 

@@ -1,11 +1,8 @@
 //! One author's chains in a topic.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
 
-use x0x_core::TokenBucket;
+use x0x_core::{MachineId, Tick, TokenBucket};
 use x0x_identity::PublicKey;
 
 use crate::{
@@ -15,7 +12,7 @@ use crate::{
     time::HybridTime,
 };
 
-use super::{Relation, Route, Sum};
+use super::{Relation, Route, Sum, epochs::Epochs};
 
 /// One author's chain in one epoch.
 #[derive(Debug)]
@@ -26,7 +23,7 @@ pub(super) struct Chain {
     /// Its runs in the log, in order, with their positions.
     pub(super) retained: VecDeque<(Arc<Run>, u64)>,
     pub(super) route: Route,
-    /// Its part of the log's fingerprint.
+    /// Its part of the log's fingerprint: of every chain that somebody may still retain something of.
     pub(super) mark: Sum,
 }
 
@@ -38,26 +35,33 @@ pub(super) struct Author {
     /// Epochs before the oldest known one were forgotten.
     pub(super) forgot: bool,
     pub(super) allowance: Option<TokenBucket>,
-    pub(super) epochs: BTreeMap<u64, Chain>,
+    pub(super) epochs: Epochs,
     /// Its runs in the log, with their entries and bytes.
     pub(super) retained: usize,
     pub(super) entries: u64,
     pub(super) bytes: u64,
     /// Position of its latest entry.
     pub(super) active: u64,
+    /// When its first run joined the log.
+    pub(super) began: Tick,
+    /// The link that brought it; none when it was stored, or is this node's own.
+    pub(super) introducer: Option<MachineId>,
+    /// It counts among the newcomers of that link: one may be expelled for another one.
+    pub(super) counted: bool,
+    /// It is not expelled: known for long, or this node's own.
+    pub(super) established: bool,
 }
 
 impl Author {
     /// Whether an epoch that is not known is older than all that are, after some were forgotten.
     pub(super) fn supersedes(&self, epoch: u64) -> bool {
-        self.forgot && self.epochs.keys().next().is_none_or(|oldest| epoch < *oldest)
+        self.forgot && self.epochs.first().is_none_or(|oldest| epoch < oldest)
     }
 
     /// Whether what is known of a later epoch takes the place of all there is of this one.
     pub(super) fn replaced(&self, epoch: u64) -> bool {
-        let later = || self.epochs.range(epoch.saturating_add(1)..);
         Retention::of_epoch(epoch) == Retention::Latest
-            && later().any(|(epoch, _)| Retention::of_epoch(*epoch) == Retention::Latest)
+            && self.epochs.after(epoch).any(|(at, _)| Retention::of_epoch(at) == Retention::Latest)
     }
 
     /// What it takes of the log, by bytes or by entries, whichever is more.
@@ -65,8 +69,15 @@ impl Author {
         self.bytes.max(self.entries * ENTRY_SHARE)
     }
 
+    /// Milliseconds between the first and the last of its retained runs.
+    pub(super) fn span(&self) -> u64 {
+        let runs = || self.epochs.iter().flat_map(|(_, chain)| &chain.retained);
+        let times = || runs().map(|(run, _)| run.body().last_time().wall().as_millis());
+        times().max().unwrap_or(0).saturating_sub(times().min().unwrap_or(0))
+    }
+
     pub(super) fn latest(&self) -> HybridTime {
-        self.epochs.values().map(|chain| chain.time).max().unwrap_or_default()
+        self.epochs.iter().map(|(_, chain)| chain.time).max().unwrap_or_default()
     }
 }
 
@@ -89,6 +100,19 @@ impl Chain {
             retained: VecDeque::new(),
             route: Route { peer: None, hops: None },
             mark: Sum::ZERO,
+        }
+    }
+
+    /// Takes the run at a position out. A list that was long gives its room back.
+    pub(super) fn release(&mut self, position: u64) {
+        let index = self.retained.partition_point(|(_, at)| *at < position);
+        if self.retained.get(index).is_some_and(|(_, at)| *at == position) {
+            self.retained.remove(index);
+        }
+        if self.retained.is_empty() {
+            self.retained = VecDeque::new();
+        } else if self.retained.capacity() > 4 * self.retained.len().max(2) {
+            self.retained.shrink_to(2 * self.retained.len());
         }
     }
 

@@ -20,6 +20,9 @@ pub(super) struct Holes {
 }
 
 impl Holes {
+    /// Bytes that a hole takes, in a tree of which half may be empty.
+    pub(super) const EACH: usize = 2 * size_of::<(u64, Hole)>();
+
     /// Of what was before a position something was removed, nobody knows how much.
     pub(super) fn before(end: u64) -> Self {
         let removals = u64::from(end > 0);

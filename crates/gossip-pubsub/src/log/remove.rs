@@ -17,8 +17,8 @@ pub(crate) struct Removed {
 impl TopicLog {
     /// Removes what a run of the latest-only class takes the place of.
     pub(super) fn replace(&mut self, author: &AgentId, newest: u64) -> Vec<Item> {
-        let chains = self.authors.get(author).into_iter().flat_map(|author| &author.epochs);
-        let latest = chains.filter(|(epoch, _)| Retention::of_epoch(**epoch) == Retention::Latest);
+        let chains = self.authors.get(author).into_iter().flat_map(|author| author.epochs.iter());
+        let latest = chains.filter(|(epoch, _)| Retention::of_epoch(*epoch) == Retention::Latest);
         let retained = latest.flat_map(|(_, chain)| chain.retained.iter().map(|(_, at)| *at));
         let before: Vec<u64> = retained.filter(|at| *at != newest).collect();
         let replaced: Vec<Item> =
@@ -27,6 +27,7 @@ impl TopicLog {
         for item in &replaced {
             self.holes.join(self.room(item.start));
         }
+        self.forget_replaced(author);
         replaced
     }
 
@@ -48,9 +49,8 @@ impl TopicLog {
             return self.expel(*oldest);
         }
         let heaviest = self.shares.last().and_then(|(_, author)| self.authors.get(author));
-        let chains = heaviest.into_iter().flat_map(|author| author.epochs.values());
-        let first = chains.filter_map(|chain| chain.retained.front()).map(|(_, at)| *at).min();
-        // Of epochs that were forgotten there may be runs without a chain.
+        let chains = heaviest.into_iter().flat_map(|author| author.epochs.iter());
+        let first = chains.filter_map(|(_, chain)| chain.retained.front()).map(|(_, at)| *at).min();
         self.expel(first.unwrap_or(*oldest))
     }
 
@@ -76,14 +76,17 @@ impl TopicLog {
         self.weigh(&item, false);
         let body = item.run.body();
         if let Some(author) = self.authors.get_mut(&body.author)
-            && let Some(chain) = author.epochs.get_mut(&body.epoch)
+            && let Some(chain) = author.epochs.get_mut(body.epoch)
         {
-            let index = chain.retained.partition_point(|(_, at)| *at < item.start);
-            if chain.retained.get(index).is_some_and(|(_, at)| *at == item.start) {
-                chain.retained.remove(index);
-            }
-            if chain.retained.is_empty() {
-                self.fingerprint.remove(std::mem::take(&mut chain.mark));
+            chain.release(item.start);
+            let time = chain.time;
+            if chain.retained.is_empty() && !chain.mark.is_zero() {
+                // What is ephemeral is gone everywhere in a moment.
+                if item.is_stored() {
+                    self.gone = Some(self.gone.map_or(time, |gone| gone.min(time)));
+                } else {
+                    self.fingerprint.remove(std::mem::take(&mut chain.mark));
+                }
             }
         }
         Some(item)

@@ -1,8 +1,12 @@
 //! Taking over what a store held.
 
-use crate::{run::EntryHash, store::RestoredTopic};
+use x0x_core::{AgentId, Tick};
 
-use super::{Author, Chain, FREE_EPOCHS, Holes, MAX_EPOCHS, Route, TopicLog};
+use crate::{
+    run::EntryHash, store::RestoredTopic,
+};
+
+use super::{Arrival, Author, Chain, FREE_EPOCHS, Holes, Route, Sum, TopicLog};
 
 /// Positions left out after a restart. Fewer entries than that can have been delivered without being
 /// stored, since a store is told where they end each time that half as many were, so that no position
@@ -16,7 +20,9 @@ impl TopicLog {
         for held in stored.runs {
             let Some(key) = stored.keys.get(&held.run.body().author) else { continue };
             log.end = held.position;
+            let author = held.run.body().author;
             log.append(held.run, key, Route::default(), 0);
+            log.arrived(&author, Arrival { now: Tick::ZERO, by: None, own: false });
             if let Some(mut item) = log.items.last_entry() {
                 let item = item.get_mut();
                 (item.missed, item.begins) = (held.missed, held.begins);
@@ -25,21 +31,21 @@ impl TopicLog {
         for former in stored.former {
             let author = log.authors.entry(former.author).or_default();
             let hash = EntryHash::new(former.hash);
-            let epoch = author.epochs.entry(former.epoch);
-            let chain = epoch.or_insert_with(|| Chain::begin(hash));
+            if author.replaced(former.epoch) {
+                continue;
+            }
+            let (chain, _) = author.epochs.make(former.epoch, || Chain::begin(hash));
+            let Some(chain) = chain else { continue };
             (chain.head, chain.hash, chain.time) = (former.head, hash, former.time);
+            if chain.retained.is_empty() {
+                let mark = Sum::of(&former.author, former.epoch, former.head);
+                log.fingerprint.replace(std::mem::replace(&mut chain.mark, mark), mark);
+                log.gone = Some(log.gone.map_or(former.time, |gone| gone.min(former.time)));
+            }
         }
         for author in stored.blocked {
             log.authors.entry(author).or_default();
             log.block(&author);
-        }
-        // More than are kept may have been stored since they were forgotten here.
-        for author in log.authors.values_mut().filter(|author| author.epochs.len() > MAX_EPOCHS) {
-            author.forgot = true;
-            while author.epochs.len() > MAX_EPOCHS {
-                let Some((_, chain)) = author.epochs.pop_first() else { break };
-                log.fingerprint.remove(chain.mark);
-            }
         }
         // A log of which nothing is retained lost all that was ever in it.
         log.evicted = if log.items.is_empty() { stored.end } else { log.base() };
@@ -47,6 +53,19 @@ impl TopicLog {
         log.end = stored.end + SKIPPED;
         log.recount();
         log
+    }
+
+    /// Of authors that were stored, this node's own is established, and those are that had published
+    /// for so many milliseconds, as far as there is room for them.
+    pub(crate) fn recognise(&mut self, me: &AgentId, span: u64, most: usize) {
+        let long: Vec<AgentId> = self
+            .authors
+            .iter()
+            .filter(|(id, author)| author.counted && (*id == me || author.span() >= span))
+            .map(|(id, _)| *id)
+            .collect();
+        self.establish(me, Tick::ZERO, usize::MAX);
+        long.iter().for_each(|id| self.establish(id, Tick::ZERO, most));
     }
 
     /// Forgets the former authors whose latest entry is oldest, until so few are left.
@@ -57,7 +76,9 @@ impl TopicLog {
         former.sort_unstable();
         let surplus = former.len().saturating_sub(most);
         for (_, _, id) in former.drain(..surplus) {
-            self.authors.remove(&id);
+            if let Some(author) = self.authors.remove(&id) {
+                author.epochs.iter().for_each(|(_, chain)| self.fingerprint.remove(chain.mark));
+            }
         }
         self.recount();
     }

@@ -180,23 +180,35 @@ fn relations_tell_authors_faults_apart() {
 fn the_newest_epochs_are_kept_and_idle_authors_are_forgotten() {
     let mut log = TopicLog::default();
     let mut forge = forge(4);
-    let epochs: Vec<u64> = (10..12 + MAX_EPOCHS as u64).collect();
-    for epoch in &epochs {
-        forge.epoch = *epoch;
+    let kept = 30;
+    for epoch in 10..12 + kept as u64 {
+        forge.epoch = epoch;
         let run = forge.run(None, &[b"x"]);
         assert_eq!(relation(&log, &run), Relation::Next);
         log.append(Arc::new(run), forge.key.public_key(), Route::default(), 0);
+    }
+    for oldest in [10, 11] {
+        assert_eq!(log.epochs(&forge.author()).1, Some(oldest));
+        for place in log.places(&forge.author(), Some(oldest)) {
+            log.expel(place);
+        }
+        log.forget_epoch(&forge.author());
     }
     forge.epoch = 11;
     assert_eq!(relation(&log, &forge.run(None, &[b"x"])), Relation::Old);
     forge.epoch = 12;
     assert_eq!(relation(&log, &forge.run(None, &[b"x"])), Relation::Duplicate);
-    assert_eq!(log.all_heads().len(), MAX_EPOCHS);
-    assert_eq!(log.spare(), MAX_EPOCHS - FREE_EPOCHS);
-    assert_eq!(log.fingerprint().chains() as usize, MAX_EPOCHS);
+    assert_eq!((log.all_heads().len(), log.entries()), (kept, kept as u64));
+    assert_eq!(log.spare(), kept - FREE_EPOCHS);
+    assert_eq!(log.fingerprint().chains() as usize, kept);
     log.forget_key(&forge.author());
     assert_eq!((log.authors(), log.idle_authors()), (1, 0), "runs of it are retained");
     while log.evict().is_some() {}
+    assert_eq!(log.fingerprint().chains() as usize, kept, "others may retain what is gone here");
+    assert!(log.all_heads().iter().all(|head| head.gone));
+    log.expire(WALL);
+    assert_eq!(log.fingerprint().chains() as usize, kept, "not past the retention");
+    log.expire(WallTime::from_millis(WALL.as_millis() + 1));
     assert_eq!(*log.fingerprint(), Fingerprint::default());
     assert_eq!((log.bytes(), log.base()), (0, log.end()));
     assert_eq!(log.idle().count(), log.idle_authors());

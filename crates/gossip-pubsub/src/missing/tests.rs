@@ -15,7 +15,7 @@ fn report(n: u8, upto: u64, wait: Option<Duration>) -> Report {
 }
 
 fn choose(table: &MissingTable, now: Tick, head: u64) -> Choice {
-    table.choose(now, &key(1), head, (&Limits::default(), true), |_| Some((0, 0, 0)))
+    table.choose(now, &key(1), head, (true, Duration::MAX), |_| Some((0, 0, 0)))
 }
 
 #[test]
@@ -62,8 +62,8 @@ fn a_floor_is_asked_again_when_nobody_else_is_left_or_patience_ends() {
     let (mut table, limits) = (MissingTable::default(), Limits::default());
     let now = Tick::ZERO;
     table.note(now, key(1), report(1, 10, None), &limits);
-    assert!(table.note_floor(now, key(1), report(1, 10, None), (0, 5), &limits));
-    assert!(!table.note_floor(now, key(1), report(1, 10, None), (0, 5), &limits));
+    assert!(table.note_floor(now, key(1), report(1, 10, None), (0, 5, limits.gap_patience), &limits));
+    assert!(!table.note_floor(now, key(1), report(1, 10, None), (0, 5, limits.gap_patience), &limits));
     table.suggest(&key(1), [peer(1), peer(2)].into_iter());
     assert!(matches!(choose(&table, now, 0), Choice::Ask { peer: p, .. } if p == peer(2)));
     for _ in 0..MAX_TRIES {

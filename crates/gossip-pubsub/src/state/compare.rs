@@ -5,7 +5,7 @@ use std::time::Duration;
 use x0x_core::{MachineId, TopicId};
 
 use crate::{
-    compare::{self, Answer},
+    compare::{self, Answer, Compared, Gone},
     config::MAX_HEADS,
     link::{Control, UNSERVED_AT},
     wire::{DigestIn, Head, HeadsIn, RangesIn, TopicHeads, WantIn},
@@ -57,7 +57,7 @@ impl PubSubMachine {
 
     /// Compares a topic with a link, unless both are known to be equal.
     pub(super) fn send_digest(&mut self, peer: MachineId, topic: &TopicId) {
-        let Some(digest) = self.digest(topic) else { return };
+        let Some(digest) = self.digest(&peer, topic) else { return };
         let place = self.links.get(&peer).and_then(|link| link.topics.get(topic));
         if place.is_some_and(|place| place.equal != Some(digest.fingerprint)) {
             self.metrics.comparisons.inc();
@@ -65,9 +65,16 @@ impl PubSubMachine {
         }
     }
 
-    fn digest(&self, topic: &TopicId) -> Option<DigestIn> {
-        let topic_state = self.topics.get(topic).filter(|state| !state.loading)?;
-        let fingerprint = topic_state.log.fingerprint();
+    /// What is held of a topic, as it is compared with a link.
+    fn compared(&self, peer: &MachineId, topic: &TopicId) -> Option<Compared<'_>> {
+        static NONE: Gone = Gone::new();
+        let state = self.topics.get(topic).filter(|state| !state.loading)?;
+        let place = self.links.get(peer).and_then(|link| link.topics.get(topic));
+        Some(Compared::new(&state.log, place.map_or(&NONE, |place| &place.gone)))
+    }
+
+    pub(super) fn digest(&self, peer: &MachineId, topic: &TopicId) -> Option<DigestIn> {
+        let fingerprint = self.compared(peer, topic)?.fingerprint();
         let chains = fingerprint.chains();
         Some(DigestIn { topic: *topic, fingerprint: fingerprint.digest(), chains })
     }
@@ -110,7 +117,7 @@ impl PubSubMachine {
         let known = place.is_none_or(|place| place.equal == Some(digest.fingerprint));
         if !self.found_equal(peer, &topic, digest.fingerprint) {
             self.compare_further(peer, topic, digest.chains);
-        } else if !known && let Some(mine) = self.digest(&topic) {
+        } else if !known && let Some(mine) = self.digest(&peer, &topic) {
             // Told once, so that neither asks again while nothing changes.
             self.send_control(peer, Control::Digest(mine));
         }
@@ -118,7 +125,7 @@ impl PubSubMachine {
 
     /// Whether a link has the same of a topic; also when there is nothing to compare it with.
     fn found_equal(&mut self, peer: MachineId, topic: &TopicId, theirs: [u8; 16]) -> bool {
-        let Some(mine) = self.digest(topic) else { return true };
+        let Some(mine) = self.digest(&peer, topic) else { return true };
         let equal = mine.fingerprint == theirs;
         let link = self.links.get_mut(&peer);
         if let Some(place) = link.and_then(|link| link.topics.get_mut(topic)) {
@@ -129,13 +136,13 @@ impl PubSubMachine {
 
     /// The topics differ: by lists when both are short, else by ranges.
     fn compare_further(&mut self, peer: MachineId, topic: TopicId, theirs: u32) {
-        let Some(state) = self.topics.get(&topic) else { return };
-        let mine = state.log.fingerprint().chains() as usize;
-        if mine <= MAX_HEADS && theirs as usize <= MAX_HEADS {
-            let heads = HeadsIn { topic, heads: state.log.all_heads(), reply: true };
+        let Some(mine) = self.compared(&peer, &topic) else { return };
+        let chains = mine.fingerprint().chains() as usize;
+        if chains <= MAX_HEADS && theirs as usize <= MAX_HEADS {
+            let heads = HeadsIn { topic, heads: mine.all(), reply: true };
             self.send_list(peer, topic, Control::Heads(heads));
         } else {
-            let ranges = RangesIn { topic, ranges: compare::begin(&state.log) };
+            let ranges = RangesIn { topic, ranges: compare::begin(mine) };
             self.send_list(peer, topic, Control::Ranges(ranges));
         }
     }
@@ -166,13 +173,16 @@ impl PubSubMachine {
 
     fn compare_heads(&mut self, peer: MachineId, theirs: HeadsIn) {
         let HeadsIn { topic, heads, reply } = theirs;
+        if reply && let Some(link) = self.links.get_mut(&peer) {
+            link.forget_gone(&topic, compare::FIRST, None);
+        }
         self.told(peer, topic, &heads);
         let subscribes = self.links.get(&peer).is_some_and(|link| link.topics.contains_key(&topic));
         if !reply || !subscribes {
             return;
         }
-        let Some(state) = self.topics.get(&topic) else { return };
-        let heads = compare::all_ahead(&state.log, &heads);
+        let Some(mine) = self.compared(&peer, &topic) else { return };
+        let heads = compare::all_ahead(mine, &heads);
         if !heads.is_empty() {
             let heads = HeadsIn { topic, heads, reply: false };
             self.send_list(peer, topic, Control::Heads(heads));
@@ -184,9 +194,12 @@ impl PubSubMachine {
         if !self.serves(peer, &topic) {
             return;
         }
-        let Some(state) = self.topics.get(&topic) else { return };
         let pivot = self.rng.below(ranges.ranges.len().max(1));
-        let Answer { told, ranges, left } = compare::answer(&state.log, ranges.ranges, pivot);
+        let Some(mine) = self.compared(&peer, &topic) else { return };
+        let Answer { told, whole, ranges, left } = compare::answer(mine, ranges.ranges, pivot);
+        if let Some(link) = self.links.get_mut(&peer) {
+            whole.into_iter().for_each(|(from, to)| link.forget_gone(&topic, from, to));
+        }
         self.told(peer, topic, &told);
         if left {
             self.compare_soon(topic);
@@ -202,13 +215,14 @@ impl PubSubMachine {
             let chain = (head.author, head.epoch);
             let Some(state) = self.topics.get(&topic) else { return };
             let mine = state.log.head(&head.author, head.epoch);
-            let lacks = mine < head.seq
-                && state.is_subscribed()
-                && state.log.takes(&head.author, head.epoch);
+            let lacks = mine < head.seq && state.is_subscribed();
+            // What is not taken here is as good as gone there.
+            let gone = lacks && (head.gone || !state.log.takes(&head.author, head.epoch));
             if let Some(link) = self.links.get_mut(&peer) {
                 link.note_have(&topic, chain, head.seq, &self.limits);
+                link.note_gone(&topic, chain, gone.then_some(head.seq), &self.limits);
             }
-            if lacks {
+            if lacks && !gone {
                 self.lack(peer, (topic, chain), head.seq, false);
             }
         }

@@ -9,7 +9,7 @@ use crate::{
     link::{Control, Link},
     missing::{Choice, Key, Report},
     run::RunBody,
-    wire::WantIn,
+    wire::{Before, WantIn},
 };
 
 use super::PubSubMachine;
@@ -24,6 +24,10 @@ const DISTRUSTED_AT: u32 = 16;
 /// How long a link is not asked for a chain of which it sent what cannot be accepted now: too old or
 /// too new by the clock here, or of one author too many.
 const PUT_OFF: Duration = Duration::from_secs(30);
+
+/// How long after a subscription a search for other subscribers has had its time: it begins after two
+/// seconds, and whoever is found is dialled.
+const SEARCHED: Duration = Duration::from_secs(6);
 
 /// How long after a rate was exceeded what was refused is asked for.
 pub(super) const COOL: Duration = Duration::from_millis(500);
@@ -41,8 +45,8 @@ impl PubSubMachine {
             let link = links.get(peer).filter(|link| !link.banned)?;
             Some(link.rank(now))
         };
-        let settled = self.is_settled(&topic);
-        match self.missing.choose(now, &key, head, (&self.limits, settled), rank) {
+        let settled = (self.is_settled(&topic), self.patience(&topic, Before::Unheard));
+        match self.missing.choose(now, &key, head, settled, rank) {
             Choice::Ask { peer, need_key, tree, upto } => {
                 let until = now + self.ask_again(&key, &peer);
                 self.missing.asked(&key, peer, (now, until));
@@ -173,6 +177,23 @@ impl PubSubMachine {
         self.missing.note(self.now, key, report, &self.limits);
     }
 
+    /// How long others may contradict a link that has nothing older, before that is believed. With one
+    /// link only, that is until a search for subscribers has had its time. What that link never had
+    /// itself may be had wherever it should have come from: two rounds of comparison, within which
+    /// whoever is connected is to have it, pass before it is given up.
+    fn patience(&self, topic: &TopicId, before: Before) -> Duration {
+        let usual = self.limits.gap_patience;
+        if self.topic_links(topic) > 1 {
+            return usual;
+        }
+        if before == Before::Unheard {
+            return usual.max(self.limits.reconcile_every * 26 / 10);
+        }
+        let since = self.topics.get(topic).and_then(|state| state.subscribed_at);
+        let searched = since.map_or(SEARCHED, |at| SEARCHED.saturating_sub(self.now.since(at)));
+        usual.max(searched)
+    }
+
     /// Whether those who may hold a topic had time to say what they hold: it was subscribed a while
     /// ago. With one link only nobody can contradict it.
     fn is_settled(&self, topic: &TopicId) -> bool {
@@ -190,11 +211,11 @@ impl PubSubMachine {
         peer: MachineId,
         body: &RunBody,
         head: u64,
-        floor: bool,
+        before: Before,
     ) -> bool {
         let RunBody { topic, author, epoch, first_seq, .. } = *body;
         let (key, upto) = ((topic, (author, epoch)), body.last_seq());
-        if !floor {
+        if before == Before::Held {
             self.metrics.refused_gap.inc();
             let asked = self.missing.tries(&key).1;
             self.lack(peer, key, upto, false);
@@ -208,7 +229,7 @@ impl PubSubMachine {
         let floor_of = |id: &MachineId| self.missing.floor(&key, id, head);
         let floors: Vec<_> = others.iter().filter_map(floor_of).collect();
         let lower = floors.iter().any(|floor| floor.first < first_seq);
-        let patience = self.limits.gap_patience * if lower { 2 } else { 1 };
+        let patience = self.patience(&topic, before) * if lower { 2 } else { 1 };
         let waited = floor_of(&peer).is_some_and(|own| self.now.since(own.since) >= patience);
         let agreed = floors.len() == others.len() && !lower && self.is_settled(&topic);
         let trusted = |link: &Link| !link.banned && link.score.broken(self.now) < DISTRUSTED_AT;
@@ -222,7 +243,8 @@ impl PubSubMachine {
         self.metrics.refused_gap.inc();
         let report = Report { peer, upto, hops: u32::MAX, need_key: false, wait: None };
         let limits = &self.limits;
-        if self.missing.note_floor(self.now, key, report, (head, first_seq), limits) {
+        let floor = (head, first_seq, patience);
+        if self.missing.note_floor(self.now, key, report, floor, limits) {
             self.missing.suggest(&key, others.into_iter());
             self.ask(key);
         }

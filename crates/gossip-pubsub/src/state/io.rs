@@ -89,6 +89,10 @@ pub enum Input {
         /// What was stored of it.
         stored: Option<Box<RestoredTopic>>,
     },
+    /// So much waits for the store that nothing more should be taken that is stored; or no longer.
+    StoreBehind(bool),
+    /// Changes of a topic were not stored: all that is in its log is stored again.
+    Holed(TopicId),
     /// The subscription's channel refused the last [`Output::Deliver`] to it.
     SubscriberFull(SubscriptionId),
     /// The subscription's channel has room again.

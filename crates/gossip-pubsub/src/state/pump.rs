@@ -8,7 +8,7 @@ use crate::{
     link::{Link, Offer, Outgoing, Scan, Step, View},
     log::{Item, TopicLog},
     run::publish_frame,
-    wire::{self, AnnounceIn, FrameKind, SubscriptionsWire, TopicHeads},
+    wire::{self, AnnounceIn, Before, FrameKind, SubscriptionsWire, TopicHeads},
 };
 
 use super::{Output, PubSubMachine, THROTTLE, Timer, Topic};
@@ -291,18 +291,24 @@ fn publish(
     let body = run.body();
     let author = body.author();
     let key = log.key(&author).filter(|_| !link.keys_sent.contains(&author));
-    let floor = body.first_seq() > 1 && log.is_floor(run, oldest);
+    let before = if body.first_seq() == 1 || !log.is_floor(run, oldest) {
+        Before::Held
+    } else if item.missed == 0 {
+        Before::Removed
+    } else {
+        Before::Unheard
+    };
     let Some(key) = key else {
         // Keeps a key that is in use from being evicted before one that is not.
         link.keys_sent.promote(&author);
-        if !floor {
+        if before == Before::Held {
             return (run.frame(item.hops), None);
         }
         let encoded = run.encoded().clone();
-        return (publish_frame(encoded, Bytes::new(), floor, item.hops + 1), None);
+        return (publish_frame(encoded, Bytes::new(), before, item.hops + 1), None);
     };
     link.note_key(author, limits);
     let author_key = wire::copy(key.as_bytes());
     let encoded = run.encoded().clone();
-    (publish_frame(encoded, author_key, floor, item.hops + 1), Some(author))
+    (publish_frame(encoded, author_key, before, item.hops + 1), Some(author))
 }

@@ -13,10 +13,10 @@ use crate::{
     retention::began,
     run::{Run, RunBody, RunIn},
     store::LogChange,
-    wire::{Announced, FrameIn, PublishIn},
+    wire::{Announced, Before, FrameIn, PublishIn},
 };
 
-use super::{Equivocation, Output, PubSubMachine, Topic};
+use super::{Equivocation, Output, PubSubMachine};
 
 /// Points for what an honest peer never sends, whatever the author did.
 const FORGERY: u32 = 10;
@@ -24,16 +24,13 @@ const FORGERY: u32 = 10;
 /// Points for a run that no honest peer forwards, although its author may have signed it.
 const DUBIOUS: u32 = 1;
 
-/// Most links among which a full table of authors is shared.
-const SHARERS: usize = 8;
-
 /// A run that passed the cheap checks and waits for its signature to be checked.
 #[derive(Debug)]
 pub struct PendingRun {
     peer: MachineId,
     run: RunIn,
     key: PublicKey,
-    floor: bool,
+    before: Before,
     hops: u32,
 }
 
@@ -44,17 +41,17 @@ pub struct CheckedRun {
     key: PublicKey,
     hops: u32,
     result: Result<Arc<Run>, VerifyError>,
-    /// Whether its sender has nothing older.
-    floor: bool,
+    /// What its sender says of what is older.
+    before: Before,
 }
 
 impl PendingRun {
     /// Checks the signature; about 60 µs and 0.6 µs for each entry.
     #[must_use]
     pub fn verify(self) -> CheckedRun {
-        let Self { peer, run, key, floor, hops } = self;
+        let Self { peer, run, key, before, hops } = self;
         let result = run.verify_after(&key, hops).map(Arc::new);
-        CheckedRun { peer, key, hops, result, floor }
+        CheckedRun { peer, key, hops, result, before }
     }
 
     /// What the run says.
@@ -81,8 +78,8 @@ impl PendingRun {
     pub fn known(self, run: Arc<Run>) -> CheckedRun {
         let same = run.encoded() == self.run.encoded();
         let result = if same { Ok(run) } else { Err(VerifyError::BadSignature) };
-        let Self { peer, key, floor, hops, .. } = self;
-        CheckedRun { peer, key, hops, result, floor }
+        let Self { peer, key, before, hops, .. } = self;
+        CheckedRun { peer, key, hops, result, before }
     }
 }
 
@@ -141,7 +138,7 @@ impl PubSubMachine {
     }
 
     fn publish(&mut self, peer: MachineId, publish: PublishIn) {
-        let PublishIn { run, author_key, floor, hops } = publish;
+        let PublishIn { run, author_key, before, hops } = publish;
         let body = run.body();
         if body.network != self.network {
             self.metrics.refused_network.inc();
@@ -162,7 +159,7 @@ impl PubSubMachine {
         if !self.is_timely(body) {
             return self.put_off(peer, body);
         }
-        if !self.is_wanted(peer, body, run.signature(), floor) {
+        if !self.is_wanted(peer, body, run.signature(), before) {
             let key = (body.topic, (body.author, body.epoch));
             // The key is sent once, so it is kept although the run comes too early.
             if author_key.is_some()
@@ -196,7 +193,7 @@ impl PubSubMachine {
                 self.lack_later(peer, body);
             }
             Ok(Some(key)) => {
-                let pending = PendingRun { peer, run, key, floor, hops };
+                let pending = PendingRun { peer, run, key, before, hops };
                 self.outputs.push_back(Output::Verify(Box::new(pending)));
             }
             Ok(None) => {
@@ -225,35 +222,6 @@ impl PubSubMachine {
         self.checks.take(now) || own.is_some_and(|own| own.take(now))
     }
 
-    /// Whether a link may bring a run of this author: it is known in the topic, or there is room for
-    /// a new one and the link did not bring too many. The first half of a table is for everybody; of
-    /// the other, each of the links of the topic gets a share, so that one that makes authors up
-    /// leaves room for those of the others.
-    fn may_introduce(&mut self, peer: MachineId, body: &RunBody) -> bool {
-        let (now, limits) = (self.now, &self.limits);
-        let Some(topic) = self.topics.get(&body.topic) else { return false };
-        if topic.log.key(&body.author).is_some() {
-            return true;
-        }
-        let active = |topic: &Topic| topic.log.authors() - topic.log.idle_authors();
-        let (here, all) = (active(topic), self.topics.values().map(active).sum::<usize>());
-        if here >= limits.topic_authors || all >= limits.authors {
-            self.metrics.refused_authors.inc();
-            return false;
-        }
-        let sources = self.topic_links(&body.topic).min(SHARERS);
-        let Some(link) = self.links.get_mut(&peer) else { return false };
-        let brought = link.score.authors(now) as usize;
-        let fits =
-            |used: usize, max: usize| sources <= 1 || used < max / 2 || brought < max / sources;
-        let fits = fits(here, limits.topic_authors) && fits(all, limits.authors);
-        let may = fits && link.allowed.authors.take(now);
-        if !may {
-            self.metrics.refused_author_quota.inc();
-        }
-        may
-    }
-
     /// Whether the run's times are within what is retained and what clocks may differ by.
     fn is_timely(&self, body: &RunBody) -> bool {
         let latest = self.wall + self.limits.clock_ahead;
@@ -275,7 +243,7 @@ impl PubSubMachine {
         peer: MachineId,
         body: &RunBody,
         signature: &[u8],
-        floor: bool,
+        before: Before,
     ) -> bool {
         let Some(topic) = self.topics.get(&body.topic) else { return false };
         // An honest peer that holds less than we do sends old runs, and one that has not noticed an
@@ -291,7 +259,7 @@ impl PubSubMachine {
                 self.metrics.refused_overlap.inc();
                 return true;
             }
-            Relation::Gap { head } => return self.accepts_gap(peer, body, head, floor),
+            Relation::Gap { head } => return self.accepts_gap(peer, body, head, before),
             Relation::Duplicate => {
                 self.metrics.duplicates.inc();
                 self.came(peer, body, false);
@@ -354,7 +322,7 @@ impl PubSubMachine {
     }
 
     pub(super) fn verified(&mut self, checked: CheckedRun) {
-        let CheckedRun { peer, key, hops, result, floor } = checked;
+        let CheckedRun { peer, key, hops, result, before } = checked;
         self.metrics.signatures_verified.inc();
         let Ok(run) = result else {
             self.metrics.refused_signature.inc();
@@ -369,11 +337,11 @@ impl PubSubMachine {
                 return self.equivocation(run);
             }
             // Decided before the signature was checked, and nothing came between.
-            _ if !self.is_wanted(peer, body, run.signature(), floor) => return,
+            _ if !self.is_wanted(peer, body, run.signature(), before) => return,
             _ => {}
         }
         let head = self.head_of(body);
-        if !self.admit_author(&body.topic, &body.author) {
+        if !self.admit_author(peer, &body.topic, &body.author) {
             self.metrics.refused_authors.inc();
             return self.put_off(peer, body);
         }

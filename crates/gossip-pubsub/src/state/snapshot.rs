@@ -6,7 +6,7 @@ use x0x_core::{MachineId, TopicId};
 
 use crate::{
     config::{
-        AUTHOR_BYTES, FREE_EPOCHS, HEAD_BYTES, MAX_ANNOUNCED, MAX_CONTROL_ITEMS,
+        AUTHOR_BYTES, HEAD_BYTES, MAX_ANNOUNCED, MAX_CONTROL_ITEMS, MAX_EPOCHS,
         MAX_SUBSCRIBED_TOPICS, MAX_WAITING_LINKS, MISSING_BYTES,
     },
     link::Link,
@@ -49,7 +49,7 @@ pub struct TopicSnapshot {
     pub bytes: u64,
     /// Authors whose key is known.
     pub authors: usize,
-    /// Chains with retained entries.
+    /// Chains that count: those with entries within the retention, here or elsewhere.
     pub chains: u32,
     /// Links in the topic's shared tree, to which runs are pushed.
     pub eager: usize,
@@ -129,6 +129,7 @@ impl PubSubMachine {
         };
         let whole = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
         let strangers = self.links.values().filter(|link| !link.neighbor).count();
+        let ephemeral = self.topics.values().map(|topic| topic.ephemeral.len()).max();
         let timers = 2 + 6 * self.topics.len() + 2 * self.links.len();
         let tables = [
             ("topics", self.topics.len(), limits.topics),
@@ -155,6 +156,9 @@ impl PubSubMachine {
             ("bytes of a topic", of_topics(&|log| whole(log.bytes())), limits.topic_bytes),
             ("bytes of all topics", whole(self.log_bytes), limits.log_bytes),
             ("topics of a link", of_links(&|link| link.topics.len()), MAX_SUBSCRIBED_TOPICS),
+            ("ephemeral runs of a topic", ephemeral.unwrap_or(0), limits.topic_entries),
+            ("epochs of an author", of_topics(&TopicLog::longest), MAX_EPOCHS),
+            ("chains gone at a link", of_links(&Link::gone), limits.link_heads),
             ("chains of a link", of_links(&Link::views), limits.link_heads),
             ("keys sent on a link", of_links(&|link| link.keys_sent.len()), limits.keys),
             ("heads for a link", of_links(&|link| link.heads.len()), MAX_ANNOUNCED),
@@ -168,17 +172,14 @@ impl PubSubMachine {
     }
 
     fn memory(&self) -> usize {
-        let log = |topic: &Topic| {
-            let chains = topic.log.authors() + topic.log.former_authors();
-            let chains = chains * FREE_EPOCHS + topic.log.spare();
-            topic.log.authors() * AUTHOR_BYTES + chains * HEAD_BYTES
-        };
+        let log = |topic: &Topic| topic.log.authors() * AUTHOR_BYTES + topic.log.author_bytes();
         let link = |link: &Link| {
             let (controls, items) = link.controls();
             let topics =
                 link.topics.len() + link.announce.len() + link.announced.len() + link.retract.len();
-            let heads = link.views() + link.heads.len() + link.pulls.len() + controls + topics;
-            heads * HEAD_BYTES + items * HEAD_BYTES / 2 + link.keys_sent.len() * 100
+            let heads = link.heads.len() + link.pulls.len() + controls + topics;
+            let chains = link.views() * Link::VIEW_PLACE + link.gone() * Link::GONE_PLACE;
+            chains + heads * HEAD_BYTES + items * HEAD_BYTES / 2 + link.keys_sent.len() * 100
         };
         let proofs =
             self.equivocations.iter().map(|proof| proof.first.size() + proof.second.size());
@@ -189,18 +190,22 @@ impl PubSubMachine {
             + self.links.values().map(link).sum::<usize>()
             + proofs.sum::<usize>()
             + self.missing.len() * MISSING_BYTES
-            + (self.waiting.len() + small) * HEAD_BYTES
+            + (self.waiting.len() + small + 8 * self.topics.len()) * HEAD_BYTES
     }
 
     fn topic_snapshot(&self, id: &TopicId) -> Option<TopicSnapshot> {
         let topic = self.topics.get(id)?;
         let (mut eager, mut lazy, mut equal) = (0, 0, 0);
-        let digest = topic.log.fingerprint().digest();
-        let links = self.links.values().filter(|link| !link.banned);
-        for place in links.filter_map(|link| link.topics.get(id)) {
+        let links = self.links.iter().filter(|(_, link)| !link.banned);
+        for (peer, place) in
+            links.filter_map(|(peer, link)| Some((peer, link.topics.get(id)?)))
+        {
             eager += usize::from(place.eager);
             lazy += usize::from(!place.eager);
-            equal += usize::from(place.equal == Some(digest));
+            equal += usize::from(
+                place.equal.is_some()
+                    && place.equal == self.digest(peer, id).map(|digest| digest.fingerprint),
+            );
         }
         Some(TopicSnapshot {
             topic: *id,

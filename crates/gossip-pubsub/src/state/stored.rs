@@ -14,7 +14,7 @@ use crate::{
     subscriber::{Cursor, SubscriptionId},
 };
 
-use super::{Output, PubSubMachine, Timer, Topic, live_from};
+use super::{Output, PubSubMachine, Timer, Topic, authors::ESTABLISHED, live_from};
 
 /// How often the store is told what is past the retention.
 const EXPIRE: Duration = Duration::from_secs(3600);
@@ -22,7 +22,7 @@ const EXPIRE: Duration = Duration::from_secs(3600);
 impl PubSubMachine {
     /// What was stored of a topic is here: it joins in.
     pub(super) fn restored(&mut self, id: TopicId, stored: Option<Box<RestoredTopic>>) {
-        let incarnation = self.rng.next_u64();
+        let (incarnation, oldest_retained) = (self.rng.next_u64(), self.oldest_retained());
         let Some(topic) = self.topics.get_mut(&id).filter(|topic| topic.loading) else { return };
         topic.loading = false;
         topic.log = match stored {
@@ -37,6 +37,9 @@ impl PubSubMachine {
             topic.log.follow_store();
         }
         topic.own = topic.log.retains_author(&self.me);
+        let span = u64::try_from(ESTABLISHED.as_millis()).unwrap_or(u64::MAX);
+        topic.log.recognise(&self.me, span, self.limits.topic_authors / 2);
+        topic.log.expire(oldest_retained);
         self.log_bytes += topic.log.bytes();
         self.log_entries += topic.log.entries();
         self.latest = self.latest.max(topic.log.latest());
@@ -126,7 +129,8 @@ impl PubSubMachine {
         let limits = &self.limits;
         let of_topic = |topic: &Topic| topic.log.unstored_bytes() > limits.unstored_topic_bytes;
         run.retention() != Retention::Ephemeral
-            && (self.unstored_bytes > limits.unstored_bytes
+            && (self.store_behind
+                || self.unstored_bytes > limits.unstored_bytes
                 || self.topics.get(&run.topic()).is_some_and(of_topic))
     }
 
@@ -159,6 +163,30 @@ impl PubSubMachine {
         if self.storing {
             self.outputs.push_back(Output::Persist(change));
         }
+    }
+
+    /// Changes of a topic were not stored. What is in its log takes their place: nothing changes where it
+    /// is stored already.
+    pub(super) fn store_again(&mut self, id: &TopicId) {
+        let Some(topic) = self.topics.get(id).filter(|topic| !topic.loading) else { return };
+        if !self.storing {
+            return;
+        }
+        let (log, topic) = (&topic.log, *id);
+        let evicted = LogChange::EvictTo { topic, position: log.base() };
+        let runs = log.from(0).filter(|item| item.is_stored()).filter_map(|item| {
+            Some(LogChange::Append {
+                incarnation: log.incarnation(),
+                position: item.start,
+                missed: item.missed,
+                begins: item.begins,
+                run: Arc::clone(&item.run),
+                key: log.key(&item.run.body().author())?.clone(),
+            })
+        });
+        let blocked = log.blocked().map(|author| LogChange::Block { topic, author });
+        let changes = std::iter::once(evicted).chain(runs).chain(blocked);
+        self.outputs.extend(changes.map(Output::Persist));
     }
 
     /// Says that a run of this author is in the log.

@@ -1,13 +1,12 @@
 //! The topics' logs: making and dropping them, appending, retention and congestion.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use x0x_core::{AgentId, MachineId, TopicId, WallTime};
+use x0x_core::{MachineId, TopicId, WallTime};
 use x0x_identity::PublicKey;
 
 use crate::{
-    config::FREE_EPOCHS,
-    log::{Item, Removed, Route, TopicLog},
+    log::{Arrival, Item, Removed, Route, TopicLog},
     retention::{EPHEMERAL_FOR, Retention},
     run::Run,
     store::LogChange,
@@ -22,12 +21,9 @@ use super::{
 /// How late retention by age is looked at, at most: the wall clock may be set meanwhile.
 const MAX_SWEEP: Duration = Duration::from_secs(3600);
 
-/// Authors that are made former ones at once.
-const FORGET: usize = 64;
-
 /// How long past the retention an entry is still accepted: sweeps and clocks are not exact, and the
 /// entry may be needed to continue its author's chain.
-const EXPIRY_SLACK_MS: u64 = 60 * 60 * 1000;
+pub(super) const EXPIRY_SLACK_MS: u64 = 60 * 60 * 1000;
 
 /// Runs of this author that wait for a topic to be loaded before publishing to it is busy. What the
 /// publisher accepted before that follows.
@@ -82,8 +78,10 @@ impl PubSubMachine {
     pub(super) fn append(&mut self, run: &Arc<Run>, key: &PublicKey, route: Route, hops: u32) {
         let (id, author) = (run.body().topic(), run.body().author());
         self.latest = self.latest.max(run.body().last_time());
+        let arrival = Arrival { now: self.now, by: route.peer, own: author == self.me };
         let append = |log: &mut TopicLog| {
             let replaced = log.append(Arc::clone(run), key, route, hops);
+            log.arrived(&author, arrival);
             (replaced, log.last().cloned(), log.incarnation())
         };
         let Some((replaced, Some(item), log)) = self.change_log(&id, append) else { return };
@@ -108,6 +106,7 @@ impl PubSubMachine {
             self.wake_subscribers(&id);
         }
         self.limit_epochs(&id, &author);
+        self.establish(&id, &author);
         self.limit_log(&id);
         self.schedule_age(&id);
     }
@@ -128,6 +127,17 @@ impl PubSubMachine {
         self.persist_reach(id, item);
     }
 
+    /// An ephemeral run is gone before its time.
+    fn not_ephemeral(&mut self, id: &TopicId, position: u64) {
+        let Some(topic) = self.topics.get_mut(id) else { return };
+        if let Ok(at) = topic.ephemeral.binary_search_by_key(&position, |(_, at)| *at) {
+            topic.ephemeral.remove(at);
+        }
+        if topic.ephemeral.capacity() > 4 * topic.ephemeral.len().max(4) {
+            topic.ephemeral.shrink_to(2 * topic.ephemeral.len());
+        }
+    }
+
     /// Removes ephemeral runs that were here for as long as they are kept.
     pub(super) fn expire_ephemeral(&mut self, id: &TopicId) {
         while let Some(topic) = self.topics.get_mut(id)
@@ -143,26 +153,11 @@ impl PubSubMachine {
         }
     }
 
-    /// Forgets an author's oldest epoch when there are too many beyond the free ones in all.
-    fn limit_epochs(&mut self, id: &TopicId, author: &AgentId) {
-        let Some(topic) = self.topics.get(id) else { return };
-        let epochs = topic.log.epochs(author);
-        if epochs <= FREE_EPOCHS {
-            return;
-        }
-        let spare: usize = self.topics.values().map(|topic| topic.log.spare()).sum();
-        if spare > self.limits.spare_chains
-            && let Some(topic) = self.topics.get_mut(id)
-        {
-            topic.log.forget_epoch(author);
-        }
-    }
-
     /// Looks at a topic's age once its oldest run may be past the retention, but not too often.
     fn schedule_age(&mut self, id: &TopicId) {
         let oldest = self.oldest_kept().as_millis();
         let Some(topic) = self.topics.get_mut(id).filter(|topic| !topic.aging) else { return };
-        let Some(time) = topic.log.oldest() else { return };
+        let Some(time) = topic.log.oldest_counted() else { return };
         topic.aging = true;
         let left = Duration::from_millis(time.wall().as_millis().saturating_sub(oldest));
         let after = left.clamp(SWEEP, MAX_SWEEP);
@@ -207,11 +202,11 @@ impl PubSubMachine {
         self.metrics.topics.set(self.topics.len() as u64);
     }
 
-    fn evict(&mut self, id: &TopicId, which: impl FnOnce(&mut TopicLog) -> Option<Removed>) {
+    pub(super) fn evict(&mut self, id: &TopicId, which: impl FnOnce(&mut TopicLog) -> Option<Removed>) {
         let Some(Removed { item, oldest }) = self.change_log(id, which).flatten() else { return };
         self.metrics.runs_evicted.inc();
         if !item.is_stored() {
-            return;
+            return self.not_ephemeral(id, item.start);
         }
         let topic = *id;
         if !oldest {
@@ -289,6 +284,7 @@ impl PubSubMachine {
         {
             self.evict(id, TopicLog::evict_oldest);
         }
+        self.forget_old(id);
         if let Some(topic) = self.topics.get_mut(id) {
             topic.aging = false;
         }
@@ -305,61 +301,6 @@ impl PubSubMachine {
         let carried = topic.loading || (topic.own && topic.log.retains_author(&me));
         if topic.subscribers.is_empty() && topic.drop_at.is_none() && !carried {
             self.drop_topic(id);
-        }
-    }
-
-    /// Whether there is room for an author of whom nothing is known in a topic, or only its heads.
-    /// Those least recently active without retained runs make room, by becoming former authors.
-    pub(super) fn admit_author(&mut self, id: &TopicId, author: &AgentId) -> bool {
-        let Some(topic) = self.topics.get(id) else { return false };
-        if topic.log.key(author).is_some() {
-            return true;
-        }
-        let limits = &self.limits;
-        let in_topic = topic.log.authors() >= limits.topic_authors;
-        let all: usize = self.topics.values().map(|topic| topic.log.authors()).sum();
-        if !in_topic && all < limits.authors {
-            return true;
-        }
-        let idle = |topic: &Topic| topic.log.idle_authors();
-        let candidates =
-            if in_topic { idle(topic) } else { self.topics.values().map(idle).sum::<usize>() };
-        candidates > 0 && self.former_room() && {
-            self.forget_keys(in_topic.then_some(*id));
-            true
-        }
-    }
-
-    /// Whether there is room for more former authors; those of whom nothing could be accepted again
-    /// make room, which is looked for now and then.
-    fn former_room(&mut self) -> bool {
-        let former = |topics: &BTreeMap<TopicId, Topic>| -> usize {
-            topics.values().map(|topic| topic.log.former_authors()).sum()
-        };
-        let (now, max) = (self.now, self.limits.former_authors);
-        if former(&self.topics) >= max && self.former_swept.is_none_or(|at| now.since(at) >= SWEEP)
-        {
-            self.former_swept = Some(now);
-            let before = self.oldest_known();
-            self.topics.values_mut().for_each(|topic| topic.log.forget_former(before));
-        }
-        former(&self.topics) < max
-    }
-
-    /// Makes the least recently active idle authors of a topic, or of all, former ones: several at
-    /// once, so that they are not searched for each new author.
-    fn forget_keys(&mut self, within: Option<TopicId>) {
-        let topics =
-            self.topics.iter().filter(|(id, _)| within.is_none_or(|within| within == **id));
-        let mut idle: Vec<_> = topics
-            .flat_map(|(id, topic)| topic.log.idle().map(|(time, author)| (time, *id, author)))
-            .collect();
-        idle.sort_unstable();
-        for (_, id, author) in idle.into_iter().take(FORGET) {
-            if let Some(topic) = self.topics.get_mut(&id) {
-                topic.log.forget_key(&author);
-                self.metrics.authors_forgotten.inc();
-            }
         }
     }
 

@@ -2,7 +2,7 @@
 //! gathers during one goes with the next.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     future,
     future::Future as _,
     pin::Pin,
@@ -17,7 +17,7 @@ use x0x_transport::BoxFuture;
 
 use super::{HeldOf, LoadLimits, LogChange, LogStore, RestoredTopic, StoreError};
 use crate::{
-    config::{MAX_OWN_TOPICS, MAX_WAITING_CHANGES},
+    config::{Limits, MAX_OWN_TOPICS, MAX_WAITING_CHANGES},
     run::NetworkId,
     subscriber::Cursor,
 };
@@ -32,6 +32,12 @@ const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 /// damaged begins anew, and what is not stored is a hole in its author's chain for ever.
 const RETRIES: [Duration; 3] =
     [Duration::from_millis(50), Duration::from_millis(200), Duration::from_millis(800)];
+
+/// Most topics of which changes are not stored and are to be; of more of them, some keep their holes.
+const MAX_HOLED: usize = 1024;
+
+/// How long after a commit failed for good what is held of its topics is stored again.
+const MEND: Duration = Duration::from_secs(10);
 
 /// What the store did.
 #[derive(Debug)]
@@ -50,6 +56,8 @@ pub(crate) enum Followed {
     Loaded { topic: TopicId, result: Result<Option<Box<RestoredTopic>>, StoreError> },
     /// What is held of the author that was asked for.
     Own(HeldOf),
+    /// Changes of a topic were not stored: all that is in its log is to be pushed again.
+    Holed(TopicId),
 }
 
 type Own = BoxFuture<'static, HeldOf>;
@@ -64,6 +72,12 @@ pub(crate) struct Follower {
     waiting: Vec<LogChange>,
     /// Where the logs end with the runs that wait.
     ends: BTreeMap<TopicId, Cursor>,
+    /// Bytes of the runs that wait, and how many of them are too many.
+    bytes: u64,
+    max_bytes: u64,
+    /// Topics of which changes are not stored, and when that is mended.
+    holed: BTreeSet<TopicId>,
+    mend: Option<Pin<Box<Sleep>>>,
     /// Changes pushed, and those of them that were handed to the store.
     pushed: u64,
     handed: u64,
@@ -90,6 +104,7 @@ struct Wanted {
 struct UnderWay {
     through: u64,
     ends: BTreeMap<TopicId, Cursor>,
+    topics: BTreeSet<TopicId>,
     commit: Commit,
 }
 
@@ -105,11 +120,15 @@ impl std::fmt::Debug for Follower {
 }
 
 impl Follower {
-    pub(crate) fn new(store: Arc<dyn LogStore>, network: NetworkId, limits: LoadLimits) -> Self {
+    pub(crate) fn new(store: Arc<dyn LogStore>, network: NetworkId, limits: &Limits) -> Self {
         Self {
             store,
             network,
-            limits,
+            limits: LoadLimits::from(limits),
+            bytes: 0,
+            max_bytes: limits.unstored_bytes,
+            holed: BTreeSet::new(),
+            mend: None,
             waiting: Vec::new(),
             ends: BTreeMap::new(),
             pushed: 0,
@@ -134,6 +153,7 @@ impl Follower {
             let body = run.body();
             let end = Cursor::new(*incarnation, position + body.entries().len() as u64);
             self.ends.insert(body.topic(), end);
+            self.bytes += run.size() as u64;
         }
         self.waiting.push(change);
         self.pushed += 1;
@@ -149,7 +169,13 @@ impl Follower {
     /// Whether so much waits that nothing more should be added.
     pub(crate) fn is_full(&self) -> bool {
         let loads = self.wanted.len() + self.again.len() + usize::from(self.load.is_some());
-        self.waiting.len() >= MAX_WAITING_CHANGES || loads >= MAX_LOADS
+        self.is_behind() || loads >= MAX_LOADS
+    }
+
+    /// Whether so many changes wait, or so many bytes, that peers should bring no more. The logs do not
+    /// tell: of what was replaced meanwhile they hold nothing.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.waiting.len() >= MAX_WAITING_CHANGES || self.bytes > self.max_bytes
     }
 
     /// Whether nothing is under way or waits, but for topics that cannot be read.
@@ -176,9 +202,28 @@ impl Follower {
         }
         if let Some(under_way) = &mut self.commit
             && let Poll::Ready(result) = under_way.commit.as_mut().poll(context)
-            && let Some(UnderWay { through, ends, .. }) = self.commit.take()
+            && let Some(UnderWay { through, ends, topics, .. }) = self.commit.take()
         {
+            // A store that is closed takes nothing any more.
+            if result.as_ref().is_err_and(|error| *error != StoreError::Closed) {
+                self.holed.extend(topics);
+                while self.holed.len() > MAX_HOLED {
+                    self.holed.pop_last();
+                }
+                self.mend = Some(Box::pin(tokio::time::sleep(MEND)));
+            }
             return Poll::Ready(Followed::Committed { through, ends, result });
+        }
+        // One after the other, so that no more than one topic is on its way again.
+        if self.commit.is_none()
+            && let Some(mend) = &mut self.mend
+            && mend.as_mut().poll(context).is_ready()
+        {
+            if let Some(topic) = self.holed.pop_first() {
+                self.mend = Some(Box::pin(tokio::time::sleep(Duration::ZERO)));
+                return Poll::Ready(Followed::Holed(topic));
+            }
+            self.mend = None;
         }
         // After the commit, so that the store got that first.
         if let Some((wanted, load)) = &mut self.load
@@ -215,8 +260,10 @@ impl Follower {
             let (store, changes) = (Arc::clone(&self.store), std::mem::take(&mut self.waiting));
             self.handed = self.pushed;
             let (through, ends) = (self.handed, std::mem::take(&mut self.ends));
+            let topics = changes.iter().filter_map(LogChange::topic).collect();
+            self.bytes = 0;
             let commit = Box::pin(commit(store, changes));
-            self.commit = Some(UnderWay { through, ends, commit });
+            self.commit = Some(UnderWay { through, ends, topics, commit });
         }
         if self.load.is_none()
             && self.wanted.front().is_some_and(|wanted| wanted.after <= self.handed)

@@ -176,8 +176,8 @@ fn places_that_overlap_or_pass_the_end_are_left_out() {
 }
 
 fn follower(store: &Arc<MemoryLogStore>) -> Follower {
-    let limits = LoadLimits::from(&Limits::default());
-    Follower::new(Arc::clone(store) as _, NetworkId::from_name("contract"), limits)
+    let network = NetworkId::from_name("contract");
+    Follower::new(Arc::clone(store) as _, network, &Limits::default())
 }
 
 fn append(forge: &RunForge, position: u64, run: &Run) -> LogChange {
@@ -263,6 +263,7 @@ async fn failures_are_told_and_do_not_end_it() {
                 assert_eq!(of, topic);
                 retries += 1;
             }
+            Followed::Holed(of) => assert_eq!(of, topic),
             other => panic!("unexpected {other:?}"),
         }
     }
@@ -289,11 +290,49 @@ async fn it_is_full_before_it_holds_much() {
         follower.push(append(&forge, pushed, &runs[0]));
         pushed += 1;
     }
-    assert_eq!(pushed as usize, MAX_WAITING_CHANGES);
+    let each = runs[0].size() as u64;
+    assert_eq!(pushed, Limits::default().unstored_bytes / each + 1, "by bytes");
     assert!(poll_once(&mut Box::pin(follower.next())).await.is_pending());
     assert!(!follower.is_full(), "they are on their way");
+    let change = LogChange::Remove { topic: topic_id("a"), position: 1 };
+    (0..MAX_WAITING_CHANGES).for_each(|_| {
+        follower.push(change.clone());
+    });
+    assert!(follower.is_behind(), "by their number");
+    store.resume();
+    while !follower.is_idle() {
+        follower.next().await;
+    }
     (0..MAX_LOADS).for_each(|_| follower.load(topic_id("a")));
     assert!(follower.is_full());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_not_stored_is_asked_for_again_topic_by_topic() {
+    let store = Arc::new(MemoryLogStore::new());
+    let mut follower = follower(&store);
+    let (forge, runs) = chain(1);
+    store.fail_with(Some(StoreError::Full));
+    follower.push(append(&forge, 0, &runs[0]));
+    follower.push(LogChange::DropTopic { topic: topic_id("b") });
+    let Followed::Committed { result, .. } = follower.next().await else { panic!("a commit") };
+    assert!(result.is_err());
+    store.fail_with(None);
+    let mut holed = Vec::new();
+    while holed.len() < 2 {
+        match follower.next().await {
+            Followed::Holed(topic) => {
+                follower.push(append(&forge, 0, &runs[0]));
+                holed.push(topic);
+            }
+            Followed::Committed { result, .. } => assert_eq!(result, Ok(())),
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+    holed.sort_unstable();
+    let mut both = [topic_id("a"), topic_id("b")];
+    both.sort_unstable();
+    assert_eq!(holed, both);
 }
 
 #[tokio::test(start_paused = true)]

@@ -114,6 +114,7 @@ pub fn floor_frame(forge: &RunForge, encoded: &Bytes) -> Bytes {
         run: encoded.clone(),
         author_key,
         floor: true,
+        removed: false,
         hops: 1,
     }))
 }
@@ -134,7 +135,7 @@ pub fn want_frame(topic: TopicId, author: AgentId, epoch: u64, from_seq: u64) ->
 }
 
 fn publish(run: Bytes, author_key: Bytes) -> Bytes {
-    wire::encode(FrameKind::Publish(PublishWire { run, author_key, floor: false, hops: 1 }))
+    wire::encode(FrameKind::Publish(PublishWire { run, author_key, hops: 1, ..PublishWire::default() }))
 }
 
 /// A run's wire form, altered.

@@ -25,6 +25,9 @@ pub(crate) struct PublishWire {
     /// Links that the run crossed, this one included.
     #[prost(uint32, tag = "4")]
     pub(crate) hops: u32,
+    /// With `floor`: the sender held what is before, until retention took it.
+    #[prost(bool, tag = "5")]
+    pub(crate) removed: bool,
 }
 
 /// 1 to 64 consecutive entries of one author under one signature.
@@ -61,13 +64,25 @@ pub(crate) struct EntryWire {
     pub(crate) payload: Bytes,
 }
 
+/// What the sender of a run says of what is before it in its chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Before {
+    /// Nothing, so that it may be had there.
+    #[default]
+    Held,
+    /// It was held there, until retention took it.
+    Removed,
+    /// It never was there.
+    Unheard,
+}
+
 /// A run as it arrived, with what travels beside it.
 #[derive(Debug, Clone)]
 pub struct PublishIn {
     pub(crate) run: RunIn,
     /// [`PUBLIC_KEY_LEN`] bytes, not yet checked against the author's id.
     pub(crate) author_key: Option<Bytes>,
-    pub(crate) floor: bool,
+    pub(crate) before: Before,
     pub(crate) hops: u32,
 }
 
@@ -79,7 +94,12 @@ impl PublishIn {
             _ => return Err(DecodeError::Field("author_key").into()),
         };
         let hops = wire.hops.clamp(1, MAX_HOPS);
-        Ok(Self { run: RunIn::decode(wire.run)?, author_key, floor: wire.floor, hops })
+        let before = match (wire.floor, wire.removed) {
+            (false, _) => Before::Held,
+            (true, true) => Before::Removed,
+            (true, false) => Before::Unheard,
+        };
+        Ok(Self { run: RunIn::decode(wire.run)?, author_key, before, hops })
     }
 
     /// The run.

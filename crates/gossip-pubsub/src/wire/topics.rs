@@ -49,6 +49,9 @@ pub(crate) struct HeadWire {
     pub(crate) epoch: u64,
     #[prost(uint64, tag = "3")]
     pub(crate) seq: u64,
+    /// The sender retains nothing of the chain any more.
+    #[prost(bool, tag = "4")]
+    pub(crate) gone: bool,
 }
 
 /// The peer's subscriptions, or a change of them.
@@ -80,6 +83,8 @@ pub(crate) struct Head {
     pub(crate) author: AgentId,
     pub(crate) epoch: u64,
     pub(crate) seq: u64,
+    /// Nothing of the chain is retained there any more, so that it is of no use to ask for it.
+    pub(crate) gone: bool,
 }
 
 impl SubscriptionsIn {
@@ -99,11 +104,12 @@ impl SubscriptionsIn {
 impl Head {
     pub(super) fn from_wire(wire: &HeadWire) -> Result<Self, WireError> {
         let author = author_field(&wire.author)?;
-        Ok(Self { author, epoch: wire.epoch, seq: wire.seq })
+        Ok(Self { author, epoch: wire.epoch, seq: wire.seq, gone: wire.gone })
     }
 
     pub(crate) fn to_wire(self) -> HeadWire {
-        HeadWire { author: copy(self.author.as_bytes()), epoch: self.epoch, seq: self.seq }
+        let Self { epoch, seq, gone, .. } = self;
+        HeadWire { author: copy(self.author.as_bytes()), epoch, seq, gone }
     }
 }
 

@@ -12,5 +12,6 @@ mod hostile;
 mod liars;
 mod model;
 mod pressure;
+mod room;
 mod strangers;
 mod world;

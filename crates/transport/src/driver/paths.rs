@@ -7,15 +7,16 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
 use tokio::sync::mpsc;
 use x0x_core::{Machine, SeededRng, Tick, dialable};
 
-use super::{Actor, Context};
+use super::{Actor, Context, Event};
 use crate::{
+    dialback,
     link::Link,
     metrics::TransportMetrics,
     punch,
@@ -24,7 +25,7 @@ use crate::{
         prober::{Input, Output, Validated},
         table::{MAX_SOURCES, is_relayed},
     },
-    state::LinkId,
+    state::{self, LinkId},
     wire::ControlOut,
 };
 
@@ -88,6 +89,11 @@ impl Silence {
             }
             Some(_) => Verdict::Well,
         }
+    }
+
+    /// Whether nothing is waited for.
+    const fn is_at_rest(&self) -> bool {
+        self.since.is_none() && !self.busy
     }
 
     /// The path works, as a probe showed.
@@ -171,7 +177,51 @@ pub(super) async fn forward_probes(
     }
 }
 
+/// Tells the actor of changes of this machine's addresses.
+pub(super) async fn watch_addresses(context: Arc<Context>) {
+    let watch = async {
+        let mut known = context.engine.local_addresses();
+        loop {
+            context.engine.addresses_changed().await;
+            let now = context.engine.local_addresses();
+            if std::mem::replace(&mut known, now) != known {
+                context.event(Event::AddressesChanged).await;
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = context.closing.cancelled() => {}
+        () = watch => {}
+    }
+}
+
 impl Actor {
+    /// This machine is somewhere else: each peer is asked at once whether it hears us, so that it follows
+    /// before anything is lost, and what was seen of the old place counts no more.
+    pub(super) fn on_addresses_changed(&mut self) {
+        let (context, now) = (self.context.clone(), self.now());
+        context.metrics.addresses_changed.inc();
+        context.observations.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.handle(state::Input::LocalAddresses(context.engine.local_addresses()));
+        let mut sessions = Vec::new();
+        for (id, watched) in &mut self.paths.watched {
+            watched.asking = Some(now);
+            sessions.push((*id, watched.flow));
+        }
+        for (id, flow) in sessions {
+            self.send_control(id, &ControlOut::Ping(MOVING));
+            self.ask_places(now, id, flow);
+        }
+        self.carry_probes();
+    }
+
+    fn ask_places(&mut self, now: Tick, id: LinkId, flow: FlowId) {
+        for address in self.places(id) {
+            self.paths.prober.handle(now, Input::Probe { flow, address });
+        }
+    }
+
     /// Begins to watch the path of a link that became a session.
     pub(super) fn watch_path(&mut self, id: LinkId, link: &dyn Link) {
         let Some(keys) = link.flow_keys() else { return };
@@ -198,13 +248,36 @@ impl Actor {
     pub(super) fn on_path_timeout(&mut self, now: Tick) {
         self.paths.prober.handle_timeout(now);
         if now >= self.paths.check_at {
-            self.paths.check_at = now + self.context.config.path_check_interval;
             self.check_paths(now);
             self.check_carriers();
             self.check_upgrades(now);
+            self.watch_or_rest(now);
         }
         self.seek_relays(now);
         self.carry_probes();
+    }
+
+    /// While nothing is sent, the next look at the paths is as seldom as that at addresses. Sessions that go by
+    /// a relay are always looked after, for a better path.
+    fn watch_or_rest(&mut self, now: Tick) {
+        let config = &self.context.config;
+        let is_calm = |watched: &Watched| watched.silence.is_at_rest() && watched.asking.is_none();
+        let at_rest = self.paths.watched.values().all(is_calm)
+            && !self.links.values().any(|handle| is_relayed(handle.link.remote_address()));
+        self.paths.check_at = now
+            + match at_rest {
+                true => config.observe_interval,
+                false => config.path_check_interval,
+            };
+        if at_rest {
+            self.context.engine.rest();
+        }
+    }
+
+    /// Something is sent after a rest.
+    pub(super) fn watch_paths_soon(&mut self) {
+        let soon = self.now() + self.context.config.path_check_interval;
+        self.paths.check_at = self.paths.check_at.min(soon);
     }
 
     fn check_paths(&mut self, now: Tick) {
@@ -235,9 +308,7 @@ impl Actor {
             self.send_control(id, &ControlOut::Ping(MOVING));
         }
         for (id, flow) in questions {
-            for address in self.places(id) {
-                self.paths.prober.handle(now, Input::Probe { flow, address });
-            }
+            self.ask_places(now, id, flow);
         }
     }
 
@@ -297,9 +368,7 @@ impl Actor {
         }
         let (was_relayed, relayed) = (is_relayed(current), is_relayed(path.address));
         // The other end asks when it does not hear us: it follows that we do not reach it where we think.
-        // Yet by way of a relay it also asks because it has not heard of the direct path.
-        let followed = !path.asked && (was_relayed || !relayed);
-        let wanted = watched.asking.is_some() || followed || (was_relayed && !relayed);
+        let wanted = watched.asking.is_some() || !path.asked || (was_relayed && !relayed);
         if !handle.link.add_path(path.address) || !wanted {
             return;
         }
@@ -321,11 +390,17 @@ impl Actor {
 }
 
 impl Actor {
-    /// An agreement to send at once has come to something.
+    /// An agreement to send at once, or a question whether this machine is reachable, has come to something.
     fn on_punched_path(&mut self, path: &Validated) {
         let found = punch::Input::Validated { flow: path.flow, address: path.address };
         self.punches.handle(self.now(), found);
         self.carry_punches();
+        let Validated { flow, address, seen, asked, .. } = *path;
+        if !asked {
+            let came = dialback::Input::Validated { flow, from: address, seen };
+            self.dial_backs.handle(self.now(), came);
+            self.carry_dial_backs();
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use x0x_core::{Machine, MachineId, Tick, TokenBucket};
 
 use super::Actor;
 use crate::{
+    dialback,
     own::OwnAddresses,
     punch::{Input, MAX_HELPERS, Output, Place, Received},
     sock::{prober, table::is_relayed},
@@ -25,14 +26,14 @@ pub(super) const fn rate(now: Tick) -> TokenBucket {
 }
 
 /// A machine as it is seen over its session; of one that comes by a relay nothing is seen.
-fn place(session: &Session) -> Option<Place> {
+pub(super) fn place(session: &Session) -> Option<Place> {
     let observed = session.report().map(|report| report.observed);
     let (link, address) = (&session.link, session.link.remote_address());
     (!is_relayed(address)).then(|| Place::new(session.peer, address, observed, link.rtt()))
 }
 
 /// What nobody can guess.
-fn secret<const N: usize>() -> [u8; N] {
+pub(super) fn secret<const N: usize>() -> [u8; N] {
     let mut secret = [0; N];
     getrandom::fill(&mut secret).expect("the operating system has randomness");
     secret
@@ -95,6 +96,7 @@ impl Actor {
                 Output::Open(keys) => self.paths.probe(now, prober::Input::Open(keys)),
                 Output::Close(flow) => self.paths.probe(now, prober::Input::Close(flow)),
                 Output::Probe { flow, address } => {
+                    self.dial_backs.handle(now, dialback::Input::WritesTo(address));
                     self.paths.probe(now, prober::Input::Probe { flow, address });
                 }
                 Output::Over { peer, found } => {

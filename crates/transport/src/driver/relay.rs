@@ -79,8 +79,7 @@ impl Relaying {
     fn quota(&mut self, now: Tick, client: MachineId) -> Option<Arc<Mutex<ClientQuota>>> {
         if self.quotas.len() >= MAX_QUOTAS && !self.quotas.contains_key(&client) {
             self.quotas.retain(|_, quota| {
-                let rested =
-                    quota.lock().unwrap_or_else(PoisonError::into_inner).is_rested(now);
+                let rested = quota.lock().unwrap_or_else(PoisonError::into_inner).is_rested(now);
                 Arc::strong_count(quota) > 1 || !rested
             });
             if self.quotas.len() >= MAX_QUOTAS {
@@ -103,9 +102,9 @@ impl Actor {
     /// Those that can bring this machine and a peer before each other, nearest first.
     pub(super) fn helpers(&self, peer: MachineId) -> Vec<MachineId> {
         let sessions = self.context.table.all();
-        let direct = sessions.iter().filter(|session| {
-            session.peer != peer && !is_relayed(session.link.remote_address())
-        });
+        let direct = sessions
+            .iter()
+            .filter(|session| session.peer != peer && !is_relayed(session.link.remote_address()));
         let mut helpers: Vec<_> = direct.map(|s| (s.link.rtt(), s.peer)).collect();
         helpers.sort_unstable();
         helpers.into_iter().map(|(_, peer)| peer).collect()

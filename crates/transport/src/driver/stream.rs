@@ -4,13 +4,19 @@
 //! `Writable` and `Down` come in order without further care. Readers of consecutive sessions with
 //! one peer take turns over a lock (the *lane*): the `Down` of the one precedes the `Up` of the next.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::sync::{Mutex, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 use x0x_core::{Protocol, StreamClass};
 
-use super::{Context, Event, assembly::Claim, sleep, writer::stream_given_up};
+use super::{
+    Context, Event,
+    assembly::{Claim, Claimant, Place},
+    sleep,
+    writer::stream_given_up,
+};
 use crate::{
     frame::{Assembling, Frame, FrameDecoder},
     inbound::{Consumer, Gone, MAX_BATCH},
@@ -65,7 +71,9 @@ pub(super) struct ClassReader {
     class: StreamClass,
     feeds: Vec<Feed>,
     changes: watch::Receiver<()>,
-    /// Of the large message that is arriving.
+    /// Of the large message that is arriving, until its memory is granted.
+    place: Option<Place>,
+    /// The memory of that message.
     claim: Option<Claim>,
 }
 
@@ -82,7 +90,7 @@ impl ClassReader {
             .map(|protocol| Feed { protocol, consumer: None, batch: Vec::new() })
             .collect();
         let changes = context.consumers.changes();
-        Self { context, session, link, class, feeds, changes, claim: None }
+        Self { context, session, link, class, feeds, changes, place: None, claim: None }
     }
 
     pub(super) async fn run(mut self, lane: Arc<Mutex<()>>, incoming: oneshot::Receiver<Incoming>) {
@@ -110,24 +118,27 @@ impl ClassReader {
 
     async fn serve(&mut self, incoming: oneshot::Receiver<Incoming>) {
         let session = self.session.clone();
-        let (context, class) = (self.context.clone(), self.class);
-        let outbox = session.outbox(class).clone();
+        let context = self.context.clone();
+        let outbox = session.outbox(self.class).clone();
         self.announce().await;
         let mut source = Source::Expected(incoming);
         loop {
             let all_announced = self.feeds.iter().all(|feed| feed.consumer.is_some());
             let large = source.assembling();
-            let unclaimed = large.filter(|_| self.claim.is_none());
+            self.ask_for_memory(large);
             let stalled = self.claim.as_ref().map(|claim| claim.until().since(context.clock.now()));
+            let revoked = self.claim.as_ref().map(|claim| claim.revoked.clone());
             tokio::select! {
                 biased;
                 () = session.ended.cancelled() => return self.finish(source).await,
                 () = outbox.writable() => self.announce_writable().await,
                 _ = self.changes.changed(), if !all_announced => self.announce().await,
-                claim = claim(&context, class, unclaimed), if unclaimed.is_some() => {
-                    self.claimed(claim, large);
+                granted = granted(&mut self.place), if self.place.is_some() => {
+                    if !self.claimed(granted, large).await {
+                        return;
+                    }
                 }
-                ready = source.ready(), if unclaimed.is_none() => match ready {
+                ready = source.ready(), if self.place.is_none() => match ready {
                     Ok(Some(incoming)) => {
                         if !self.take_chunk(&mut incoming.decoder).await {
                             return;
@@ -139,18 +150,47 @@ impl ClassReader {
                         return;
                     }
                 },
-                () = sleep(stalled), if stalled.is_some() => {
-                    self.context.metrics.frames_stalled.inc();
-                    self.context.refuse(self.link, CloseCode::Timeout).await;
+                () = overdue(stalled, revoked.as_ref()), if stalled.is_some() => {
+                    let slow = revoked.is_some_and(|revoked| revoked.is_cancelled());
+                    let metrics = &context.metrics;
+                    if slow { &metrics.frames_slow } else { &metrics.frames_stalled }.inc();
+                    context.refuse(self.link, CloseCode::Timeout).await;
                     return;
                 }
             }
         }
     }
 
-    fn claimed(&mut self, claim: Option<Claim>, large: Option<Assembling>) {
-        self.claim = claim;
+    /// Takes a place in the queue for the memory of a large message that begins.
+    fn ask_for_memory(&mut self, large: Option<Assembling>) {
+        if let Some(large) = large.filter(|_| self.place.is_none() && self.claim.is_none()) {
+            let session = &self.session;
+            let policy = &self.context.policy;
+            let needed = self.context.holds.contains(&session.peer)
+                || session.agents().iter().any(|agent| policy.prefers(agent));
+            let claimant = match needed {
+                true => Claimant::Needed,
+                false => Claimant::stranger(session.link.remote_address().ip()),
+            };
+            self.place = Some(self.context.assembly.ask(self.class, large, claimant));
+        }
+    }
+
+    /// The memory was granted, or the wait took too long: then the link ends, and false is given.
+    async fn claimed(
+        &mut self,
+        granted: Option<CancellationToken>,
+        large: Option<Assembling>,
+    ) -> bool {
+        let place = self.place.take();
+        self.claim = place.zip(granted).map(|(place, revoked)| place.into_claim(revoked));
+        if self.claim.is_none() {
+            self.context.metrics.frames_unplaced.inc();
+            self.context.refuse(self.link, CloseCode::Timeout).await;
+            return false;
+        }
         self.progress(large);
+        true
     }
 
     /// Gives the claim of a large message back when it is complete, or notes its progress.
@@ -175,6 +215,7 @@ impl ClassReader {
     /// The session ended: what arrived before is still handed on. The stream is kept until the link
     /// is over, because giving it up would tell the peer that this end misbehaves.
     async fn finish(&mut self, mut source: Source) {
+        self.place = None;
         while !matches!(source, Source::Ended)
             && (self.claim.is_some() || source.assembling().is_none())
             && let Ok(Some(incoming)) = source.ready().await
@@ -188,7 +229,10 @@ impl ClassReader {
         self.changes.mark_unchanged();
         for feed in self.feeds.iter_mut().filter(|feed| feed.consumer.is_none()) {
             if let Some(consumer) = self.context.consumers.get(feed.protocol)
-                && consumer.event(InboundEvent::Up(self.session.info(&self.context.ways))).await.is_ok()
+                && consumer
+                    .event(InboundEvent::Up(self.session.info(&self.context.ways)))
+                    .await
+                    .is_ok()
             {
                 feed.consumer = Some(consumer);
             }
@@ -300,6 +344,9 @@ impl ClassReader {
             Ok(ControlIn::Relay(step)) => {
                 self.context.event(Event::Relay { link: self.link, step }).await;
             }
+            Ok(ControlIn::DialBack(step)) => {
+                self.context.event(Event::DialBack { link: self.link, step }).await;
+            }
             Ok(ControlIn::Keep(number)) => {
                 self.context.event(Event::Keep { link: self.link, number }).await;
             }
@@ -313,9 +360,23 @@ impl ClassReader {
     }
 }
 
-/// The memory of a large message, when there is one.
-async fn claim(context: &Context, class: StreamClass, large: Option<Assembling>) -> Option<Claim> {
-    context.assembly.claim(class, large?).await
+/// Waits for the memory of a large message, when one waits for it.
+async fn granted(place: &mut Option<Place>) -> Option<CancellationToken> {
+    place.as_mut()?.granted().await
+}
+
+/// Waits until a large message takes too long.
+async fn overdue(stalled: Option<Duration>, revoked: Option<&CancellationToken>) {
+    let revoked = async {
+        match revoked {
+            Some(revoked) => revoked.cancelled().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = sleep(stalled) => {}
+        () = revoked => {}
+    }
 }
 
 /// Where a reader's bytes come from.

@@ -283,31 +283,35 @@ impl Ways {
             self.metrics.forwarded_bytes.add(bytes as u64);
         }
     }
-}
 
-impl Context {
-    fn on_datagram(&self, carrier: &Carrier, datagram: &Bytes) {
-        let (ways, now) = (&self.ways, self.clock.now());
+    /// Takes a datagram of a carrier; gives the packet for this machine that it completes, and its way.
+    fn on_datagram(
+        &self,
+        now: Tick,
+        carrier: &Carrier,
+        datagram: &Bytes,
+    ) -> Option<(SocketAddr, Bytes)> {
         let Some(read) = RelayedIn::decode(datagram) else {
-            return ways.metrics.dropped_malformed.inc();
+            self.metrics.dropped_malformed.inc();
+            return None;
         };
         let routes = carrier.routes.read().unwrap_or_else(PoisonError::into_inner);
         match routes.get(&(read.from_relay, read.context)) {
-            None => ways.metrics.dropped_unknown_context.inc(),
+            None => self.metrics.dropped_unknown_context.inc(),
             Some(Route::Deliver { way, parts, used }) => {
                 used.store(now.as_micros(), Ordering::Relaxed);
                 let mut parts = parts.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(packet) = parts.take(read.piece, read.payload) {
-                    ways.metrics.received_packets.inc();
-                    self.engine.deliver(*way, packet);
-                }
+                let packet = parts.take(read.piece, read.payload)?;
+                self.metrics.received_packets.inc();
+                return Some((*way, packet));
             }
             Some(Route::Forward { pair, to }) => {
                 let (pair, to) = (pair.clone(), *to);
                 drop(routes);
-                ways.forward(now, &pair, to, &read);
+                self.forward(now, &pair, to, &read);
             }
         }
+        None
     }
 }
 
@@ -315,7 +319,10 @@ impl Context {
 pub(super) async fn read_datagrams(context: Arc<Context>, carrier: Arc<Carrier>) {
     let read = async {
         while let Some(datagram) = carrier.link.next_datagram().await {
-            context.on_datagram(&carrier, &datagram);
+            let now = context.clock.now();
+            if let Some((way, packet)) = context.ways.on_datagram(now, &carrier, &datagram) {
+                context.engine.deliver(way, packet);
+            }
         }
     };
     tokio::select! {
@@ -343,3 +350,6 @@ pub(super) async fn send_relayed(context: Arc<Context>) {
         () = send => {}
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,8 @@
 //! What a wildcard binding means to a peer.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// Documentation addresses (RFC 5737, RFC 3849): routed like any other, owned by nobody.
-const PROBE_V4: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
-const PROBE_V6: SocketAddr =
-    SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)), 9);
+use crate::outgoing;
 
 /// The addresses under which a socket bound to `local` can be reached: itself, or for a wildcard
 /// the addresses of the outgoing interfaces, then loopback.
@@ -15,28 +12,15 @@ pub(super) fn reachable(local: SocketAddr) -> Vec<SocketAddr> {
     }
     let mut ips = Vec::new();
     if local.is_ipv6() {
-        ips.extend(outgoing(PROBE_V6));
+        ips.extend(outgoing::v6());
     }
-    ips.extend(outgoing(PROBE_V4));
+    ips.extend(outgoing::v4());
     if local.is_ipv6() {
         ips.push(Ipv6Addr::LOCALHOST.into());
     }
     ips.push(Ipv4Addr::LOCALHOST.into());
     ips.dedup();
     ips.into_iter().map(|ip| SocketAddr::new(ip, local.port())).collect()
-}
-
-/// The address that packets to `target` would leave from. Connecting a UDP socket only asks the
-/// routing table; nothing is sent.
-fn outgoing(target: SocketAddr) -> Option<IpAddr> {
-    let any: IpAddr = match target {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let socket = UdpSocket::bind((any, 0)).ok()?;
-    socket.connect(target).ok()?;
-    let ip = socket.local_addr().ok()?.ip();
-    (!ip.is_unspecified()).then_some(ip)
 }
 
 #[cfg(test)]

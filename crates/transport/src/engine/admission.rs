@@ -25,7 +25,8 @@ pub(super) enum Verdict {
     Accept,
     /// Let the dialler prove its address first.
     Retry,
-    RefusePending,
+    /// In the place of the oldest one that is in progress.
+    Replace,
     RefuseRate,
 }
 
@@ -33,7 +34,9 @@ pub(super) enum Verdict {
 #[derive(Debug)]
 pub(super) struct Admission<S = RandomState> {
     limits: QuicLimits,
-    buckets: Box<[TokenBucket]>,
+    networks: Box<[TokenBucket]>,
+    /// Of IPv6, twice as generous.
+    sites: Box<[TokenBucket]>,
     hasher: S,
 }
 
@@ -46,8 +49,20 @@ impl Admission {
 impl<S: BuildHasher> Admission<S> {
     fn with_hasher(limits: QuicLimits, hasher: S) -> Self {
         let refill = Duration::from_secs(1) / limits.network_rate.max(1);
-        let bucket = TokenBucket::new(limits.network_burst, refill, Tick::ZERO);
-        Self { limits, buckets: vec![bucket; MAX_NETWORKS].into_boxed_slice(), hasher }
+        let table = |factor: u32| {
+            let burst = limits.network_burst.saturating_mul(factor);
+            let bucket = TokenBucket::new(burst, refill / factor, Tick::ZERO);
+            vec![bucket; MAX_NETWORKS].into_boxed_slice()
+        };
+        Self { networks: table(1), sites: table(2), limits, hasher }
+    }
+
+    /// The time of a handshake that begins while `pending` others are in progress.
+    pub(super) fn time_limit(&self, usual: Duration, pending: usize) -> Duration {
+        match pending < self.limits.pending_before_hurry {
+            true => usual,
+            false => usual.min(self.limits.hurried_timeout),
+        }
     }
 
     /// Judges a handshake from `remote` while `pending` others are in progress.
@@ -58,22 +73,24 @@ impl<S: BuildHasher> Admission<S> {
         validated: bool,
         pending: usize,
     ) -> Verdict {
-        if pending >= self.limits.max_pending {
-            return Verdict::RefusePending;
-        }
         if pending >= self.limits.pending_before_retry && !validated {
             return Verdict::Retry;
         }
         let ip = remote.ip().to_canonical();
         if ip.is_loopback() || self.take(now, ip, validated) {
-            return Verdict::Accept;
+            let full = pending >= self.limits.max_pending;
+            return if full { Verdict::Replace } else { Verdict::Accept };
         }
         if validated { Verdict::RefuseRate } else { Verdict::Retry }
     }
 
     fn take(&mut self, now: Tick, ip: IpAddr, validated: bool) -> bool {
-        let hash = self.hasher.hash_one((Prefix::of(ip), validated));
-        self.buckets[(hash % MAX_NETWORKS as u64) as usize].take(now)
+        let place = |prefix: Prefix| {
+            (self.hasher.hash_one((prefix, validated)) % MAX_NETWORKS as u64) as usize
+        };
+        let site = Prefix::site(ip).map(place);
+        self.networks[place(Prefix::of(ip))].take(now)
+            && site.is_none_or(|site| self.sites[site].take(now))
     }
 }
 
@@ -93,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn pending_handshakes_bring_retries_then_refusals() {
+    fn pending_handshakes_bring_retries_and_then_replace_each_other() {
         let mut admission = admission();
         let peer = address("192.0.2.1");
         for (pending, validated, verdict) in [
@@ -101,11 +118,27 @@ mod tests {
             (256, false, Verdict::Retry),
             (256, true, Verdict::Accept),
             (1023, true, Verdict::Accept),
-            (1024, true, Verdict::RefusePending),
-            (1024, false, Verdict::RefusePending),
+            (1024, true, Verdict::Replace),
+            (1024, false, Verdict::Retry),
         ] {
             assert_eq!(admission.judge(Tick::ZERO, peer, validated, pending), verdict);
         }
+        let usual = Duration::from_secs(6);
+        assert_eq!(admission.time_limit(usual, 511), usual);
+        assert_eq!(admission.time_limit(usual, 512), Duration::from_secs(2));
+    }
+
+    #[test]
+    fn a_site_of_ipv6_spends_twice_as_much() {
+        let mut admission = admission();
+        let mut judge = |network: u16| {
+            let ip = IpAddr::from([0x2001, 0xdb8, 1, network << 8, 0, 0, 0, 1]);
+            admission.judge(Tick::ZERO, SocketAddr::new(ip, 4000), true, 0)
+        };
+        for network in 0..10 {
+            assert_eq!(judge(network), Verdict::Accept);
+        }
+        assert_eq!(judge(10), Verdict::RefuseRate);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig
 use x0x_core::{Clock, SystemClock};
 use x0x_identity::SecretKey;
 
-use crate::link::Side;
+use crate::{interfaces::NetworkWatch, link::Side};
 
 /// One-way streams that a peer may have open. Sessions use one for each stream class.
 const MAX_STREAMS: u32 = 16;
@@ -62,6 +62,9 @@ pub struct QuicConfig {
     pub limits: QuicLimits,
     /// Where handshake rates and ticket ages read the time.
     pub clock: Arc<dyn Clock>,
+    /// The machine's interfaces, which a wildcard address stands for. Without it, the routes are asked
+    /// each time, and nobody is told of changes.
+    pub network: Option<NetworkWatch>,
 }
 
 impl QuicConfig {
@@ -78,6 +81,7 @@ impl QuicConfig {
             socket_buffer: 4 << 20,
             limits: QuicLimits::default(),
             clock: Arc::new(SystemClock::new()),
+            network: None,
         }
     }
 
@@ -125,10 +129,16 @@ pub struct QuicLimits {
     /// Handshakes in progress from which on a dialler must first prove its address (a retry, one
     /// more round trip).
     pub pending_before_retry: usize,
-    /// Handshakes in progress from which on all others are refused.
+    /// Handshakes in progress from which on a new one has
+    /// [`hurried_timeout`](Self::hurried_timeout) at most.
+    pub pending_before_hurry: usize,
+    /// Time of a handshake when many are in progress: a few long round trips.
+    pub hurried_timeout: Duration,
+    /// Most handshakes in progress. The oldest, which is the least likely to succeed, gives way to a
+    /// new one.
     pub max_pending: usize,
-    /// Handshakes a second that one network (/24 of IPv4, /56 of IPv6) may start. Loopback is
-    /// exempt.
+    /// Handshakes a second that one network (/24 of IPv4, /56 of IPv6) may start, and half of those of
+    /// one /48 of IPv6. Loopback is exempt.
     pub network_rate: u32,
     /// Handshakes that one network may start at once after a quiet time.
     pub network_burst: u32,
@@ -140,6 +150,8 @@ impl Default for QuicLimits {
     fn default() -> Self {
         Self {
             pending_before_retry: 256,
+            pending_before_hurry: 512,
+            hurried_timeout: Duration::from_secs(2),
             max_pending: 1024,
             network_rate: 50,
             network_burst: 200,

@@ -1,6 +1,7 @@
 //! The engine: one UDP socket that dials and accepts.
 
 use std::{
+    collections::VecDeque,
     convert::Infallible,
     fmt, io,
     net::SocketAddr,
@@ -12,13 +13,14 @@ use bytes::Bytes;
 use quinn::{AsyncUdpSocket, Endpoint, EndpointConfig, Incoming, TokioRuntime};
 use tokio::{
     sync::mpsc,
-    task::{JoinHandle, JoinSet},
+    task::{AbortHandle, JoinHandle, JoinSet},
     time::timeout,
 };
 use x0x_core::{Clock, MachineId, WallTime, dialable};
 use x0x_identity::SecretKey;
 
 use super::{
+    activity::Activity,
     addresses::reachable,
     admission::{Admission, Verdict},
     config::QuicConfig,
@@ -32,6 +34,7 @@ use super::{
 };
 use crate::{
     error::DialError,
+    interfaces::NetworkWatch,
     link::{Engine, Link, Side},
     record::{ReachClass, SignedRecord},
     sock::{
@@ -84,8 +87,7 @@ pub struct QuicEngine {
     handshake_timeout: Duration,
     metrics: Arc<QuicMetrics>,
     paths: Arc<Paths>,
-    /// For probes. The socket is quinn's, and ends with it.
-    socket: Weak<SteadySocket>,
+    activity: Arc<Activity>,
     probes: tokio::sync::Mutex<mpsc::Receiver<(SocketAddr, ProbeIn)>>,
     /// Packets to relays, and from them.
     to_relays: tokio::sync::Mutex<mpsc::Receiver<Relayed>>,
@@ -93,6 +95,9 @@ pub struct QuicEngine {
     /// Taken by the close.
     running: Mutex<Option<Running>>,
     links: tokio::sync::Mutex<mpsc::Receiver<Box<dyn Link>>>,
+    network: Option<NetworkWatch>,
+    /// For whoever waits for changes.
+    changes: tokio::sync::Mutex<Option<NetworkWatch>>,
 }
 
 struct Running {
@@ -170,9 +175,11 @@ impl QuicEngine {
         let (from_relays, relayed) = mpsc::channel(MAX_RELAYED);
         let paths = Paths::new(ids, clock, v6, probe_sender, out_sender, metrics.clone());
         let paths = Arc::new(paths);
-        let socket = SteadySocket::new(socket, paths.clone(), relayed, metrics.clone(), alive);
+        let (of_paths, network) = (paths.clone(), config.network.clone());
+        let socket = SteadySocket::new(socket, of_paths, relayed, metrics.clone(), network, alive);
         let socket = Arc::new(socket);
-        let side_channel = Arc::downgrade(&socket);
+        let _ = paths.socket.set(Arc::downgrade(&socket));
+        let activity = socket.activity();
         let runtime = Arc::new(TokioRuntime);
         let endpoint = Endpoint::new_with_abstract_socket(settings, Some(server), socket, runtime)
             .map_err(bind)?;
@@ -185,6 +192,8 @@ impl QuicEngine {
             metrics: metrics.clone(),
             links: sender,
             handshakes: JoinSet::new(),
+            by_age: VecDeque::new(),
+            ready: VecDeque::new(),
         };
         let acceptor = tokio::spawn(acceptor.run(endpoint.clone()));
         Ok(Self {
@@ -196,12 +205,14 @@ impl QuicEngine {
             handshake_timeout: config.handshake_timeout,
             metrics,
             paths,
-            socket: side_channel,
+            activity,
             probes: tokio::sync::Mutex::new(probes),
             to_relays: tokio::sync::Mutex::new(to_relays),
             from_relays,
             running: Mutex::new(Some(Running { endpoint, acceptor, released })),
             links: tokio::sync::Mutex::new(links),
+            changes: tokio::sync::Mutex::new(config.network.clone()),
+            network: config.network,
         })
     }
 
@@ -290,7 +301,21 @@ impl Engine for QuicEngine {
     }
 
     fn local_addresses(&self) -> Vec<SocketAddr> {
-        reachable(self.local)
+        match &self.network {
+            Some(network) => network.borrow().addresses(self.local),
+            None => reachable(self.local),
+        }
+    }
+
+    fn addresses_changed(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            if let Some(changes) = &mut *self.changes.lock().await
+                && changes.changed().await.is_ok()
+            {
+                return;
+            }
+            std::future::pending().await
+        })
     }
 
     fn sign_record(
@@ -319,13 +344,21 @@ impl Engine for QuicEngine {
     }
 
     fn send_probe(&self, to: SocketAddr, packet: &[u8; PROBE_LEN]) {
-        if let Some(socket) = self.socket.upgrade() {
-            socket.send_probe(to, packet);
+        if let Some(socket) = self.paths.socket.get().and_then(Weak::upgrade) {
+            socket.send_beside(to, packet);
         }
     }
 
     fn next_probe(&self) -> BoxFuture<'_, Option<(SocketAddr, ProbeIn)>> {
         Box::pin(async move { self.probes.lock().await.recv().await })
+    }
+
+    fn rest(&self) {
+        self.activity.rest();
+    }
+
+    fn woken(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.activity.woken())
     }
 
     fn deliver(&self, from: SocketAddr, packet: Bytes) {
@@ -357,15 +390,27 @@ struct Acceptor {
     handshake_timeout: Duration,
     metrics: Arc<QuicMetrics>,
     links: mpsc::Sender<Box<dyn Link>>,
-    handshakes: JoinSet<()>,
+    handshakes: JoinSet<Option<Box<dyn Link>>>,
+    /// Handles of these, and of some that ended.
+    by_age: VecDeque<AbortHandle>,
+    /// Links that wait for the layer above; they count as handshakes.
+    ready: VecDeque<Box<dyn Link>>,
 }
 
 impl Acceptor {
     async fn run(mut self, endpoint: Endpoint) {
+        let links = self.links.clone();
         loop {
             tokio::select! {
                 biased;
-                Some(_) = self.handshakes.join_next(), if !self.handshakes.is_empty() => {}
+                place = links.reserve(), if !self.ready.is_empty() => match place {
+                    Ok(place) => drop(self.ready.pop_front().map(|link| place.send(link))),
+                    // The engine is gone.
+                    Err(_) => return,
+                },
+                Some(done) = self.handshakes.join_next(), if !self.handshakes.is_empty() => {
+                    self.ready.extend(done.ok().flatten());
+                }
                 incoming = endpoint.accept() => match incoming {
                     Some(incoming) => self.admit(incoming),
                     None => return,
@@ -379,7 +424,7 @@ impl Acceptor {
             self.clock.now(),
             incoming.remote_address(),
             incoming.remote_address_validated(),
-            self.handshakes.len(),
+            self.pending(),
         );
         match verdict {
             Verdict::Accept => self.begin(incoming),
@@ -390,15 +435,35 @@ impl Acceptor {
                     error.into_incoming().refuse();
                 }
             }
-            Verdict::RefusePending => {
-                self.metrics.incoming_refused_pending.inc();
-                incoming.refuse();
+            Verdict::Replace => {
+                if self.abort_oldest() {
+                    self.metrics.incoming_replaced.inc();
+                    self.begin(incoming);
+                } else {
+                    self.metrics.incoming_refused_pending.inc();
+                    incoming.refuse();
+                }
             }
             Verdict::RefuseRate => {
                 self.metrics.incoming_refused_rate.inc();
                 incoming.refuse();
             }
         }
+    }
+
+    fn pending(&self) -> usize {
+        self.handshakes.len() + self.ready.len()
+    }
+
+    /// False when all handshakes are done and wait for the layer above.
+    fn abort_oldest(&mut self) -> bool {
+        while let Some(oldest) = self.by_age.pop_front() {
+            if !oldest.is_finished() {
+                oldest.abort();
+                return true;
+            }
+        }
+        false
     }
 
     fn begin(&mut self, incoming: Incoming) {
@@ -410,17 +475,13 @@ impl Acceptor {
                 return;
             }
         };
-        let links = self.links.clone();
-        let limit = self.handshake_timeout;
-        self.handshakes.spawn(async move {
+        let limit = self.admission.time_limit(self.handshake_timeout, self.pending());
+        let handshake = self.handshakes.spawn(async move {
             let failure = match timeout(limit, connecting).await {
                 Ok(Ok(connection)) => match QuicLink::new(connection, None) {
                     Ok(link) => {
                         metrics.links_accepted.inc();
-                        // While the layer above is behind, the handshake stays pending, so new
-                        // ones are refused. It fails only when the engine is gone.
-                        let _ = links.send(Box::new(link)).await;
-                        return;
+                        return Some(Box::new(link) as Box<dyn Link>);
                     }
                     Err(_) => HandshakeFailure::KeyType,
                 },
@@ -428,6 +489,11 @@ impl Acceptor {
                 Err(_) => HandshakeFailure::Timeout,
             };
             metrics.failed(failure).inc();
+            None
         });
+        self.by_age.push_back(handshake);
+        if self.by_age.len() > 2 * self.handshakes.len() {
+            self.by_age.retain(|handshake| !handshake.is_finished());
+        }
     }
 }

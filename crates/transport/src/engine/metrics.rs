@@ -14,8 +14,10 @@ pub struct QuicMetrics {
     pub links_accepted: Counter,
     /// Incoming handshakes told to prove their address first.
     pub incoming_retried: Counter,
-    /// Incoming handshakes refused since too many were in progress.
+    /// Incoming handshakes refused since too many links wait to be taken.
     pub incoming_refused_pending: Counter,
+    /// Handshakes given up for later ones since too many were in progress.
+    pub incoming_replaced: Counter,
     /// Incoming handshakes refused since their network started too many.
     pub incoming_refused_rate: Counter,
     /// Handshakes with a peer that offers no post-quantum key exchange of ours.
@@ -105,7 +107,11 @@ impl QuicMetrics {
                 .metric("quic_incoming_retried", "Incoming handshakes told to prove their address"),
             self.incoming_refused_pending.metric(
                 "quic_incoming_refused_pending",
-                "Incoming handshakes refused: too many in progress",
+                "Incoming handshakes refused: too many links wait to be taken",
+            ),
+            self.incoming_replaced.metric(
+                "quic_incoming_replaced",
+                "Incoming handshakes given up for later ones: too many in progress",
             ),
             self.incoming_refused_rate.metric(
                 "quic_incoming_refused_rate",

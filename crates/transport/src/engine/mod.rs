@@ -19,6 +19,7 @@
 //! If that fails, the dialler's link ends with [`LinkClosed::Failed`](crate::link::LinkClosed) as
 //! soon as the refusal arrives: a dialler trusts a link only after the peer's session messages.
 
+mod activity;
 mod addresses;
 mod admission;
 mod config;

@@ -2,7 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
 };
 
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use quinn::udp::{RecvMeta, Transmit};
 use tokio::sync::mpsc;
 use x0x_core::Clock;
 
-use super::{ids::ConnectionIds, metrics::QuicMetrics};
+use super::{ids::ConnectionIds, metrics::QuicMetrics, socket::SteadySocket};
 use crate::sock::{
     PROBE_LEN, PathTable, ProbeIn,
     table::{is_relayed, is_virtual, plain},
@@ -37,6 +37,8 @@ pub(super) struct Paths {
     /// To the relays. A queue, since sending it is another connection's work: quinn holds the lock of the one that
     /// the packet is of.
     relayed: mpsc::Sender<Relayed>,
+    /// For packets beside quinn. The socket is quinn's, and ends with it.
+    pub(super) socket: OnceLock<Weak<SteadySocket>>,
     metrics: Arc<QuicMetrics>,
 }
 
@@ -49,7 +51,8 @@ impl Paths {
         relayed: mpsc::Sender<Relayed>,
         metrics: Arc<QuicMetrics>,
     ) -> Self {
-        Self { table: Mutex::default(), ids, clock, v6, probes, relayed, metrics }
+        let (table, socket) = (Mutex::default(), OnceLock::new());
+        Self { table, ids, clock, v6, probes, relayed, socket, metrics }
     }
 
     fn table(&self) -> MutexGuard<'_, PathTable> {
@@ -77,12 +80,12 @@ impl Paths {
         }
     }
 
-    /// Where a packet really goes; `None` when its path is over.
-    pub(super) fn outgoing(&self, to: SocketAddr) -> Option<SocketAddr> {
+    /// Where packets, the last of which is `last`, really go; `None` when their path is over.
+    pub(super) fn outgoing(&self, to: SocketAddr, last: &[u8]) -> Option<SocketAddr> {
         if !is_virtual(to) || is_relayed(to) {
             return Some(to);
         }
-        let real = self.table().active(to);
+        let real = self.table().outgoing(to, last);
         if real.is_none() {
             self.metrics.udp_pathless.inc();
         }
@@ -192,9 +195,16 @@ impl PathUse {
 
     /// Sends to another of the real addresses from now on.
     pub(super) fn activate(&self, real: SocketAddr) -> bool {
-        let done = self.paths.table().activate(self.name, real);
+        let mut table = self.paths.table();
+        let done = table.activate(self.name, real);
+        let latest = table.latest(self.name).filter(|_| done).map(<[u8]>::to_vec);
+        drop(table);
         if done {
             self.paths.metrics.paths_switched.inc();
+        }
+        let socket = self.paths.socket.get().and_then(Weak::upgrade);
+        if let (Some(latest), Some(socket)) = (latest, socket) {
+            socket.send_beside(real, &latest);
         }
         done
     }
@@ -258,7 +268,7 @@ mod tests {
         for (v6, form) in [(false, "192.0.2.9:7"), (true, "[::ffff:192.0.2.9]:7")] {
             let (paths, _probes) = paths(v6);
             let used = paths.dial("192.0.2.9:7".parse().expect("an address")).expect("room");
-            let real = paths.outgoing(paths.form(used.name())).expect("a path");
+            let real = paths.outgoing(paths.form(used.name()), &[]).expect("a path");
             assert_eq!(real.to_string(), form);
             let mut meta = meta(form, 40, 40);
             paths.incoming(&mut [0x40; 40], &mut meta);
@@ -266,7 +276,8 @@ mod tests {
             let mut forged = self::meta("240.0.0.9:1", 40, 40);
             paths.incoming(&mut [0x40; 40], &mut forged);
             assert_eq!(forged.len, 0);
-            assert_eq!(paths.outgoing("240.0.1.1:1".parse().expect("an address")), None);
+            let nobodys = "240.0.1.1:1".parse().expect("an address");
+            assert_eq!(paths.outgoing(nobodys, &[]), None);
             assert_eq!(paths.metrics.udp_pathless.value(), 1);
         }
     }

@@ -9,7 +9,7 @@ use std::{
     convert::Infallible,
     future::Future,
     io::{self, IoSliceMut},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
@@ -28,9 +28,11 @@ use tokio::{
 };
 
 use super::{
+    activity::Activity,
     metrics::QuicMetrics,
     paths::{Paths, Relayed},
 };
+use crate::interfaces::NetworkWatch;
 
 /// Errors in a row after which the socket is left alone for a moment. Single errors are answered by
 /// trying again, since datagrams may wait behind them.
@@ -182,7 +184,9 @@ pub(super) struct SteadySocket {
     inner: Arc<dyn AsyncUdpSocket>,
     paths: Arc<Paths>,
     metrics: Arc<QuicMetrics>,
+    activity: Arc<Activity>,
     receiving: Mutex<Receiving>,
+    network: Option<NetworkWatch>,
     /// Dropped with the socket: tells the engine that the port is free.
     _alive: mpsc::Sender<Infallible>,
 }
@@ -193,14 +197,28 @@ impl SteadySocket {
         paths: Arc<Paths>,
         relayed: mpsc::Receiver<Relayed>,
         metrics: Arc<QuicMetrics>,
+        network: Option<NetworkWatch>,
         alive: mpsc::Sender<Infallible>,
     ) -> Self {
         let receiving = Mutex::new(Receiving { pause: Pause::default(), relayed, turn: false });
-        Self { inner, paths, metrics, receiving, _alive: alive }
+        let activity = Arc::default();
+        Self { inner, paths, metrics, activity, receiving, network, _alive: alive }
     }
 
-    /// Sends a probe beside quinn. A socket that has no room loses it, like any path may.
-    pub(super) fn send_probe(&self, to: SocketAddr, packet: &[u8]) {
+    /// The address that quinn wants to send from: that at which the peer reached this machine. It may have
+    /// been lost since, and a packet from there could not be sent.
+    fn source(&self, wanted: Option<IpAddr>) -> Option<IpAddr> {
+        let network = self.network.as_ref();
+        wanted.filter(|ip| network.is_none_or(|network| network.borrow().is_own(*ip)))
+    }
+
+    /// Wakes when quinn sends.
+    pub(super) fn activity(&self) -> Arc<Activity> {
+        self.activity.clone()
+    }
+
+    /// Sends a packet beside quinn. A socket that has no room loses it, like any path may.
+    pub(super) fn send_beside(&self, to: SocketAddr, packet: &[u8]) {
         if !self.paths.carries(to) {
             return;
         }
@@ -219,7 +237,21 @@ impl SteadySocket {
         if self.paths.take_relayed(transmit) {
             return Ok(());
         }
-        match self.inner.try_send(transmit) {
+        let sent = self.inner.try_send(transmit);
+        let sent = match sent {
+            Err(e) if is_sourceless(&e) && transmit.src_ip.is_some() => {
+                // The address was lost a moment ago: the system chooses another.
+                self.inner.try_send(&Transmit {
+                    destination: transmit.destination,
+                    ecn: transmit.ecn,
+                    contents: transmit.contents,
+                    segment_size: transmit.segment_size,
+                    src_ip: None,
+                })
+            }
+            sent => sent,
+        };
+        match sent {
             Ok(()) => {
                 let bytes = transmit.contents.len();
                 let datagrams = transmit.segment_size.map_or(1, |size| bytes.div_ceil(size.max(1)));
@@ -243,14 +275,18 @@ impl AsyncUdpSocket for SteadySocket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        self.activity.note();
         // A packet whose path is over is lost.
-        let Some(destination) = self.paths.outgoing(transmit.destination) else { return Ok(()) };
+        let segment = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
+        let last = transmit.contents.chunks(segment).next_back().unwrap_or_default();
+        let destination = self.paths.outgoing(transmit.destination, last);
+        let Some(destination) = destination else { return Ok(()) };
         self.send(&Transmit {
             destination,
             ecn: transmit.ecn,
             contents: transmit.contents,
             segment_size: transmit.segment_size,
-            src_ip: transmit.src_ip,
+            src_ip: self.source(transmit.src_ip),
         })
     }
 
@@ -346,6 +382,11 @@ impl UdpPoller for SteadyPoller {
             }
         }
     }
+}
+
+/// What systems say of a packet from an address that the machine does not have.
+fn is_sourceless(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::AddrNotAvailable)
 }
 
 /// Keeps a socket that fails over and over from spinning its task.

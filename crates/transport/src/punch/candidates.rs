@@ -63,12 +63,12 @@ pub(super) fn usable(via: &Place, offered: &[SocketAddr], own: &[SocketAddr]) ->
 
 /// Where packets were sent on somebody's word a moment ago.
 #[derive(Debug, Default)]
-pub(super) struct Victims(BTreeMap<SocketAddr, Tick>);
+pub(crate) struct Victims(BTreeMap<SocketAddr, Tick>);
 
 impl Victims {
     /// Leaves out the addresses that have to rest, but for the first `sure` ones, and notes the others. Gives
     /// how many were left out. When too many rest, all others do.
-    pub(super) fn spare(
+    pub(crate) fn spare(
         &mut self,
         now: Tick,
         addresses: Vec<SocketAddr>,

@@ -21,8 +21,9 @@ use std::{
 
 use x0x_core::{Machine, MachineId, Tick, TokenBucket};
 
+pub(crate) use self::candidates::Victims;
 pub use self::candidates::{MAX_VICTIMS, VICTIM_REST};
-use self::{candidates::Victims, coordinator::Coordinator};
+use self::coordinator::Coordinator;
 use crate::{
     sock::{FlowId, FlowKeys, packet::FLOW_SECRET_LEN},
     wire::{Offer, Punch, Refusal, RoundId},

@@ -9,8 +9,8 @@ use std::{
 use x0x_core::{MachineId, Tick};
 
 use super::{
-    Leg, MAX_ASKED, MAX_OWN, MAX_PER_RELAY, MAX_SOUGHT, Output, Received, RelayConfig, RelayMetrics,
-    SEEK_TIME, close, legs_of, next_name,
+    Leg, MAX_ASKED, MAX_OWN, MAX_PER_RELAY, MAX_SOUGHT, Output, Received, RelayConfig,
+    RelayMetrics, SEEK_TIME, close, legs_of, next_name,
 };
 use crate::wire::{ContextId, RelayRefusal, RelayStep};
 
@@ -51,11 +51,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(
-        local: MachineId,
-        config: RelayConfig,
-        metrics: Arc<RelayMetrics>,
-    ) -> Self {
+    pub(super) fn new(local: MachineId, config: RelayConfig, metrics: Arc<RelayMetrics>) -> Self {
         let (sought, own) = (BTreeMap::new(), BTreeMap::new());
         Self { local, config, metrics, sought, own, last: 0 }
     }

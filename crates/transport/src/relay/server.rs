@@ -35,11 +35,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) fn new(
-        local: MachineId,
-        config: RelayConfig,
-        metrics: Arc<RelayMetrics>,
-    ) -> Self {
+    pub(super) fn new(local: MachineId, config: RelayConfig, metrics: Arc<RelayMetrics>) -> Self {
         let (contexts, legs, waiting) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         Self { local, config, metrics, contexts, legs, waiting, last: 1, last_number: 0 }
     }
@@ -110,13 +106,7 @@ impl Server {
     }
 
     /// Ends a context. Whoever ended it needs not be told.
-    fn end(
-        &mut self,
-        out: &mut VecDeque<Output>,
-        number: u64,
-        by: Option<Leg>,
-        why: RelayRefusal,
-    ) {
+    fn end(&mut self, out: &mut VecDeque<Output>, number: u64, by: Option<Leg>, why: RelayRefusal) {
         let Some(context) = self.contexts.remove(&number) else { return };
         self.waiting.remove(&number);
         for leg in context.legs {

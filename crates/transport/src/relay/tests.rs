@@ -112,9 +112,7 @@ fn the_first_of_several_relays_wins_and_the_others_are_let_go() {
     net.give(1, Input::Seek { peer: machine(2), relays });
     let over = net.take().into_iter().filter(|(_, o)| matches!(o, Output::Over { .. })).count();
     assert_eq!(over, 1);
-    let open = |net: &Net| -> usize {
-        (3..7).map(|n| net.all[n].server.len()).sum()
-    };
+    let open = |net: &Net| -> usize { (3..7).map(|n| net.all[n].server.len()).sum() };
     assert_eq!(open(&net), 1, "one context, the others were taken back");
     // Without that relay both ends learn of it.
     let relay = (3..7).find(|n| net.all[*n].server.len() == 1).expect("one");
@@ -218,7 +216,8 @@ fn relays_that_do_not_answer_delay_the_search_but_do_not_end_it() {
     net.give(1, Input::Seek { peer: machine(2), relays });
     assert!(net.take().is_empty());
     net.pass(Duration::from_secs(2));
-    let found = net.take().into_iter().any(|(_, o)| matches!(o, Output::Over { found: Some(_), .. }));
+    let found =
+        net.take().into_iter().any(|(_, o)| matches!(o, Output::Over { found: Some(_), .. }));
     assert!(found);
     net.give(1, Input::Seek { peer: machine(9), relays: vec![machine(60)] });
     net.pass(SEEK_TIME);

@@ -54,6 +54,13 @@ pub enum Input {
         /// Where. Whoever asks has checked that packets may be sent there.
         address: SocketAddr,
     },
+    /// The same, with a single packet.
+    ProbeOnce {
+        /// Of whom.
+        flow: FlowId,
+        /// Where.
+        address: SocketAddr,
+    },
     /// A packet arrived.
     Received {
         /// From where.
@@ -126,6 +133,8 @@ struct Asked {
     sent: Vec<Tick>,
     begun: Tick,
     answered: bool,
+    /// Packets that are sent at most.
+    most: usize,
 }
 
 #[derive(Debug)]
@@ -168,7 +177,7 @@ impl Prober {
         self.flows.insert(keys.flow(), Flow { keys, asked, challenges, answers });
     }
 
-    fn ask(&mut self, now: Tick, id: FlowId, address: SocketAddr) {
+    fn ask(&mut self, now: Tick, id: FlowId, address: SocketAddr, most: usize) {
         let Some(flow) = self.flows.get_mut(&id) else { return };
         if let Some(asked) = flow.asked.get(&address)
             && !asked.answered
@@ -182,7 +191,7 @@ impl Prober {
             return self.metrics.refused_limit.inc();
         }
         let nonce = self.rng.next_u64();
-        let asked = Asked { nonce, sent: Vec::new(), begun: now, answered: false };
+        let asked = Asked { nonce, sent: Vec::new(), begun: now, answered: false, most };
         flow.asked.insert(address, asked);
         self.send_due(now, id);
     }
@@ -302,7 +311,7 @@ impl Asked {
         if self.answered && self.sent.len() >= AT_LEAST {
             return None;
         }
-        let after = SCHEDULE_MS.get(self.sent.len())?;
+        let after = SCHEDULE_MS.iter().take(self.most).nth(self.sent.len())?;
         Some(self.begun + Duration::from_millis(*after))
     }
 }
@@ -315,7 +324,8 @@ impl Machine for Prober {
         match input {
             Input::Open(keys) => self.open(now, keys),
             Input::Close(flow) => drop(self.flows.remove(&flow)),
-            Input::Probe { flow, address } => self.ask(now, flow, address),
+            Input::Probe { flow, address } => self.ask(now, flow, address, SCHEDULE_MS.len()),
+            Input::ProbeOnce { flow, address } => self.ask(now, flow, address, 1),
             Input::Received { from, packet } => self.received(now, from, &packet),
         }
     }

@@ -79,6 +79,8 @@ struct Path {
     active: SocketAddr,
     /// The active one among them.
     sources: Vec<Source>,
+    /// The latest packet, to be sent once more when the path changes.
+    latest: Vec<u8>,
     /// Links and dials that use it, and since when there is none.
     users: u32,
     free_since: Tick,
@@ -121,7 +123,8 @@ impl PathTable {
         }
         let name = self.free_name();
         let sources = vec![Source { address: real, seen: now }];
-        self.paths.insert(name, Path { active: real, sources, users: 1, free_since: now });
+        let path = Path { active: real, sources, latest: Vec::new(), users: 1, free_since: now };
+        self.paths.insert(name, path);
         self.sources.insert(real, name);
         Some(name)
     }
@@ -141,6 +144,23 @@ impl PathTable {
     #[must_use]
     pub fn active(&self, name: SocketAddr) -> Option<SocketAddr> {
         Some(self.paths.get(&plain(name))?.active)
+    }
+
+    /// Where a packet to a virtual address goes. It is kept until the next one.
+    pub fn outgoing(&mut self, name: SocketAddr, packet: &[u8]) -> Option<SocketAddr> {
+        let path = self.paths.get_mut(&plain(name))?;
+        path.latest.clear();
+        path.latest.extend_from_slice(packet);
+        Some(path.active)
+    }
+
+    /// The packet that last went to a virtual address. When its path was dead it arrives nowhere, and QUIC, whose
+    /// window is full and whose timers have backed off by then, may send nothing for seconds: the same packet over
+    /// another path makes the peer acknowledge what that path can carry again.
+    #[must_use]
+    pub fn latest(&self, name: SocketAddr) -> Option<&[u8]> {
+        let latest = &self.paths.get(&plain(name))?.latest;
+        (!latest.is_empty()).then_some(latest)
     }
 
     /// The virtual address that a packet from a real one belongs to, if it was dialled.

@@ -78,6 +78,12 @@ impl Backoff {
         }
     }
 
+    /// Failures say nothing any more: this machine is somewhere else.
+    pub(super) fn forget_all(&mut self) {
+        self.failures.clear();
+        self.by_end.clear();
+    }
+
     /// An address that was left alone for long after its back-off starts afresh.
     fn forget_old(&mut self, now: Tick) {
         while let Some((until, key)) = self.by_end.first().copied()

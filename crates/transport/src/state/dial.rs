@@ -146,11 +146,7 @@ impl Dials {
     }
 
     /// The dial of a peer for which others were asked for something.
-    pub(super) fn helped(
-        &self,
-        peer: MachineId,
-        with: impl Fn(&Dial) -> Help,
-    ) -> Option<DialId> {
+    pub(super) fn helped(&self, peer: MachineId, with: impl Fn(&Dial) -> Help) -> Option<DialId> {
         let mut asked = self.all.iter().filter(|(_, dial)| with(dial) == Help::Asked);
         asked.find(|(_, dial)| dial.expected == Some(peer)).map(|(id, _)| *id)
     }

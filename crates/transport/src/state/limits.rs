@@ -1,8 +1,8 @@
 //! How much strangers may take: links that are not sessions yet, and sessions, altogether and from
 //! one network.
 //!
-//! Sessions are *wanted* when somebody here asked for them, and *held* when a layer needs them. The
-//! others are strangers': they take at most three quarters of the places, and when there is none left
+//! Sessions are *wanted* when somebody here asked for them or an agent of theirs is preferred, and *held*
+//! when a layer needs them. The others are strangers': they take at most three quarters of the places, and when there is none left
 //! for a session that is wanted or held, the one of theirs that this machine used least recently
 //! makes room.
 //!

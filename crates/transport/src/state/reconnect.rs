@@ -1,6 +1,6 @@
 //! Reopening sessions that were lost, not ended.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use x0x_core::{MachineId, PeerAddr, Tick};
 
@@ -110,6 +110,20 @@ impl Sessions {
             // Nobody is there to help: that is an attempt, too.
             Err(error @ DialError::NoAddress) => self.reconnect_failed(now, peer, &error),
             Err(error) => self.retry_reconnect(now, peer, &error),
+        }
+    }
+
+    /// What failed before may work from the new addresses: nothing is held against anybody, and lost
+    /// sessions are tried again at once, but for those that another process replaces.
+    pub(super) fn on_local_addresses(&mut self, now: Tick, addresses: Vec<SocketAddr>) {
+        self.local_addresses = addresses;
+        self.backoff.forget_all();
+        let lost = self.reconnects.iter().filter(|(_, reconnect)| reconnect.contested <= 1);
+        let lost: Vec<MachineId> = lost.map(|(peer, _)| *peer).collect();
+        for peer in lost {
+            if self.timers.at(Timer::Reconnect(peer)).is_some() {
+                self.timers.set(Timer::Reconnect(peer), now);
+            }
         }
     }
 

@@ -29,6 +29,7 @@ fn hello(instance: u8) -> Hello {
         agents: Vec::new(),
         listen_addresses: vec![address(900)],
         replace: false,
+        preferred: false,
     }
 }
 
@@ -480,6 +481,34 @@ fn a_lost_session_is_given_up_in_the_end() {
     assert!((9..=10).contains(&attempts), "{attempts}");
     assert!(bench.now <= Tick::ZERO + Duration::from_secs(900));
     assert_eq!(bench.machine.metrics.reconnects_given_up.value(), 1);
+}
+
+#[test]
+fn from_new_addresses_everything_is_tried_again_at_once() {
+    let mut bench = Bench::new();
+    let link = bench.session(LESSER, 1);
+    bench.close(link, LinkClosed::TimedOut);
+    for _ in 0..4 {
+        let due = bench.machine.poll_timeout().expect("it is tried again");
+        let outputs = bench.pass(due.since(bench.now));
+        for (attempt, _) in dials(&outputs) {
+            bench.give(Input::Dialled { attempt, result: Err(DialError::Timeout) });
+        }
+    }
+    let (request, outputs) = bench.connect(known(GREATER, &[10]));
+    let (attempt, _) = dials(&outputs)[0];
+    let failed = bench.give(Input::Dialled { attempt, result: Err(DialError::Timeout) });
+    assert!(failed.contains(&Output::Failed { request, error: DialError::Timeout }));
+    let (_, outputs) = bench.connect(known(GREATER, &[10]));
+    assert!(dials(&outputs).is_empty(), "it backs off");
+
+    bench.give(Input::LocalAddresses(vec![address(2)]));
+    let lost = bench.pass(Duration::ZERO);
+    assert_eq!(dials(&lost).len(), 1, "the lost session");
+    let (_, outputs) = bench.connect(known(GREATER, &[10]));
+    assert_eq!(dials(&outputs).len(), 1, "nothing is held against it");
+    let (_, outputs) = bench.connect(known(MachineId::new([7; 32]), &[2]));
+    assert!(dials(&outputs).is_empty(), "this is the own address now");
 }
 
 #[test]

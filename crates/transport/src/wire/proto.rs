@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Control {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 20, 21")]
     pub(super) kind: Option<Kind>,
 }
 
@@ -36,6 +36,20 @@ pub(super) enum Kind {
     RelayOk(RelayOk),
     #[prost(message, tag = "13")]
     RelayClose(RelayClose),
+    #[prost(message, tag = "20")]
+    DialBackAsk(DialBack),
+    #[prost(message, tag = "21")]
+    DialBackForward(DialBack),
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct DialBack {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(super) round: Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub(super) seed: Bytes,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub(super) address: Bytes,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -57,6 +57,15 @@ fn golden_vectors() {
         (ControlOut::Ping(1), "1a09090100000000000000"),
         (ControlOut::Pong(1), "2209090100000000000000"),
         (observed("192.0.2.1:9000"), "2a0a08031206c00002012328"),
+        (
+            ControlOut::DialBack(DialBackStep::Ask(DialBack {
+                round: [1; 16],
+                seed: [2; 32],
+                address: "192.0.2.1:9000".parse().expect("v4"),
+            })),
+            "a2013c0a1001010101010101010101010101010101122002020202020202020202020202020202020202\
+             020202020202020202020202021a06c00002012328",
+        ),
         (observed("[::ffff:192.0.2.1]:9000"), "2a0a08031206c00002012328"),
         (observed("[2001:db8::1]:9001"), "2a160803121220010db80000000000000000000000012329"),
     ];
@@ -166,5 +175,27 @@ proptest! {
                 prop_assert!(verified.is_err());
             }
         }
+    }
+}
+
+#[test]
+fn steps_of_relays_round_trip_and_names_tell_who_made_them() {
+    let machine = MachineId::new([7; 32]);
+    let decode = |step| ControlIn::decode(&ControlOut::Relay(step).encode(), false);
+    let why = RelayRefusal::Idle;
+    for step in [
+        RelayStep::Open { context: 2, target: machine },
+        RelayStep::Incoming { context: 3, from: machine },
+        RelayStep::Ok { context: u32::MAX },
+        RelayStep::Close { context: 9, from_relay: true, why },
+        RelayStep::Close { context: 8, from_relay: false, why: RelayRefusal::Unknown },
+    ] {
+        assert!(matches!(decode(step), Ok(ControlIn::Relay(read)) if read == step), "{step:?}");
+    }
+    for context in [0, 1, 3] {
+        assert!(decode(RelayStep::Open { context, target: machine }).is_err());
+    }
+    for context in [0, 1, 2] {
+        assert!(decode(RelayStep::Incoming { context, from: machine }).is_err());
     }
 }

@@ -169,7 +169,7 @@ async fn a_relayed_session_moves_to_a_direct_path_once_there_is_one() {
         metrics.opened.value() - metrics.closed.value()
     };
     assert_eq!(pair.relays.iter().map(open).sum::<u64>(), 0, "idle contexts are closed");
-    assert_eq!(forwarded(), so_far);
+    assert!(forwarded() < so_far + 10, "nothing but the end of it");
     assert!(pair.is_direct());
 }
 

@@ -72,7 +72,8 @@ impl Machine {
 
     /// Waits for this end of a session.
     pub(crate) async fn has(&self, peer: &Self) {
-        eventually("both ends have the session", async || self.node.session(peer.id).is_some()).await;
+        eventually("both ends have the session", async || self.node.session(peer.id).is_some())
+            .await;
     }
 
     /// What the packets of the session with a peer go over.

@@ -149,6 +149,21 @@ fn a_dial_that_crosses_is_wanted_whoever_opened_the_session() {
 }
 
 #[test]
+fn who_is_preferred_counts_as_wanted() {
+    let mut bench = Bench::new();
+    bench.machine.config.max_sessions = 1;
+    assert!(is_up(&opens(&mut bench, stranger(0), host(0, 1), false)));
+    let link = LinkId(bench.number());
+    let up = LinkUp { link, peer: stranger(1), address: host(1, 1), held: false };
+    bench.give(Input::Accepted(up));
+    let friend = Hello { preferred: true, ..hello(1) };
+    let outputs = bench.give(Input::Hello { link, hello: friend });
+    assert!(is_up(&outputs) && downs(&outputs) == [stranger(0)]);
+    let outputs = reaches(&mut bench, stranger(2));
+    assert!(matches!(failure(&outputs), Some(DialError::Limit { .. })), "it does not give way");
+}
+
+#[test]
 fn a_lost_session_of_a_stranger_comes_back_as_one() {
     let mut bench = Bench::new();
     bench.machine.config.max_sessions = 1;
