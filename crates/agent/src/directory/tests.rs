@@ -36,7 +36,7 @@ async fn who_is_not_where_it_was_is_looked_for_and_seen_when_connected() {
     }
     // A machine of which nothing is known is reached with the help of a peer that has a session with it.
     alice.inner.node.disconnect(bob.machine_id());
-    until("the session is over", || alice.session_of(id).is_none()).await;
+    eventually("the session is over", async || alice.session_of(id).is_none()).await;
     alice.inner.discovery.forget(vec![id]).await;
     let outcome = alice.connect_machine(bob.machine_id()).await;
     assert!(outcome.is_connected(), "{outcome:?}");

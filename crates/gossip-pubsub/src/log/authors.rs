@@ -166,7 +166,7 @@ impl TopicLog {
     pub(super) fn forget_replaced(&mut self, author: &AgentId) {
         let Some(author) = self.authors.get_mut(author) else { return };
         let latest = |epoch: &u64| Retention::of_epoch(*epoch) == Retention::Latest;
-        let newest = author.epochs.iter().map(|(epoch, _)| epoch).filter(latest).last();
+        let newest = author.epochs.iter().map(|(epoch, _)| epoch).rfind(latest);
         let before = author.epochs.len().saturating_sub(FREE_EPOCHS);
         let fingerprint = &mut self.fingerprint;
         author.epochs.retain(|epoch, chain| {

@@ -145,10 +145,9 @@ fn rules(kind: Kind) -> String {
         Kind::AddressRestricted => (
             TRANSLATED.to_owned(),
             Some(everything_in),
-            format!(
-                "iifname \"lan\" meta l4proto udp update @spoken {{ ip daddr }}\n\
-                 iifname \"wan\" ct state new ip saddr != @spoken drop"
-            ),
+            "iifname \"lan\" meta l4proto udp update @spoken { ip daddr }\n\
+             iifname \"wan\" ct state new ip saddr != @spoken drop"
+                .to_owned(),
             "set spoken {\ntype ipv4_addr;\nflags dynamic,timeout;\ntimeout 60s;\nsize 1024;\n}\n",
         ),
         Kind::UdpBlocked => (TRANSLATED.to_owned(), None, "meta l4proto udp drop".to_owned(), ""),
