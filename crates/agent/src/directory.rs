@@ -4,7 +4,7 @@ use std::{net::SocketAddr, pin::pin, time::Duration};
 
 use x0x_core::{AgentId, MachineId, PeerAddr};
 use x0x_rendezvous::{AnnounceError, DiscoveredAgent, FindError};
-use x0x_transport::{SessionInfo, Transport};
+use x0x_transport::{PathKind, SessionInfo, Transport};
 use x0x_trust::{Action, Policy};
 
 use crate::Agent;
@@ -18,8 +18,10 @@ const HEAD_START: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConnectKind {
-    /// A direct connection was made.
+    /// A direct connection was made, if need be with the help of a common peer.
     Direct,
+    /// A connection was made by way of a common peer, which relays it.
+    Coordinated,
     /// There was a session already.
     AlreadyConnected,
     /// The agent's machine is known and did not answer, or did not prove that agent.
@@ -41,7 +43,18 @@ pub struct ConnectOutcome {
 }
 
 impl ConnectOutcome {
-    fn connected(kind: ConnectKind, session: &SessionInfo) -> Self {
+    /// There was a session already.
+    const fn found(session: &SessionInfo) -> Self {
+        Self::over(ConnectKind::AlreadyConnected, session)
+    }
+
+    /// One was made.
+    fn made(session: &SessionInfo) -> Self {
+        let is_direct = session.path == PathKind::Direct;
+        Self::over(if is_direct { ConnectKind::Direct } else { ConnectKind::Coordinated }, session)
+    }
+
+    const fn over(kind: ConnectKind, session: &SessionInfo) -> Self {
         Self { kind, addr: Some(session.remote_address), reason: String::new() }
     }
 
@@ -52,7 +65,8 @@ impl ConnectOutcome {
     /// Whether there is a session.
     #[must_use]
     pub const fn is_connected(&self) -> bool {
-        matches!(self.kind, ConnectKind::Direct | ConnectKind::AlreadyConnected)
+        use ConnectKind::{AlreadyConnected, Coordinated, Direct};
+        matches!(self.kind, Direct | Coordinated | AlreadyConnected)
     }
 }
 
@@ -67,7 +81,7 @@ impl Agent {
             return ConnectOutcome::failed(ConnectKind::Unreachable, reason);
         }
         let outcome = match self.session_of(agent) {
-            Some(session) => ConnectOutcome::connected(ConnectKind::AlreadyConnected, &session),
+            Some(session) => ConnectOutcome::found(&session),
             None => self.locate(agent).await,
         };
         if outcome.is_connected() {
@@ -118,9 +132,7 @@ impl Agent {
 
     async fn dial(&self, agent: AgentId, target: PeerAddr) -> ConnectOutcome {
         match self.inner.node.connect(target).await {
-            Ok(session) if session.agents.contains(&agent) => {
-                ConnectOutcome::connected(ConnectKind::Direct, &session)
-            }
+            Ok(session) if session.agents.contains(&agent) => ConnectOutcome::made(&session),
             Ok(_) => ConnectOutcome::failed(
                 ConnectKind::Unreachable,
                 "the machine answered but no longer runs this agent",
@@ -153,13 +165,13 @@ impl Agent {
     /// a peer that has a session with it.
     pub async fn connect_machine(&self, machine: MachineId) -> ConnectOutcome {
         if let Some(session) = self.inner.node.session(machine) {
-            return ConnectOutcome::connected(ConnectKind::AlreadyConnected, &session);
+            return ConnectOutcome::found(&session);
         }
         let known = self.discovered(true).await.into_iter().find(|agent| agent.machine == machine);
         let is_known = known.is_some();
         let addresses = known.map(|known| known.addresses).unwrap_or_default();
         match self.inner.node.connect(PeerAddr::known(machine, addresses)).await {
-            Ok(session) => ConnectOutcome::connected(ConnectKind::Direct, &session),
+            Ok(session) => ConnectOutcome::made(&session),
             Err(error) if is_known => {
                 ConnectOutcome::failed(ConnectKind::Unreachable, error.to_string())
             }

@@ -97,6 +97,12 @@ impl Agent {
         }
     }
 
+    /// Machines found on the links of this one since the start; nothing where they are not looked for.
+    #[must_use]
+    pub fn found_on_links(&self) -> Option<u64> {
+        self.inner.lan.as_ref().map(|lan| lan.found.value())
+    }
+
     /// How a machine says of itself, in its signed record, that it is reached; unknown where no record of
     /// it came here.
     pub async fn reach_of(&self, machine: MachineId) -> ReachClass {

@@ -23,9 +23,9 @@ pub struct ConnectRequest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[non_exhaustive]
 pub enum ConnectOutcome {
-    /// A new session on a direct path.
+    /// A new session on a direct path, if need be with the help of a common peer.
     Direct,
-    /// A new session with the help of another peer.
+    /// A new session by way of a common peer, which relays it until there is a direct path.
     Coordinated,
     /// There was a session already.
     AlreadyConnected,

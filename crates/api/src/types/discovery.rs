@@ -123,7 +123,7 @@ pub struct ReachabilityResponse {
     pub likely_direct: bool,
     /// Whether the machine says that it is behind an address translator, so that a common peer has to help.
     pub needs_coordination: bool,
-    /// Whether its machine relays for others.
+    /// Whether its machine relays one of this machine's sessions now.
     pub is_relay: bool,
     /// Whether its machine would coordinate hole punches for this one: every machine with a session does.
     pub is_coordinator: bool,

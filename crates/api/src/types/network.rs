@@ -22,8 +22,9 @@ pub struct NetworkStatusResponse {
     /// Addresses as peers see this machine, those that several networks agree on first.
     #[schema(value_type = Vec<Address>)]
     pub external_addrs: Vec<SocketAddr>,
-    /// Kind of address translation in front of this machine: `None`, `EndpointIndependent` (one address for
-    /// all peers), `Symmetric` (another port for each), and `Unknown` until it is found out.
+    /// Kind of address translation in front of this machine: `None`, `FullCone` (it lets everybody in),
+    /// `EndpointIndependent` (one address for all peers), `Symmetric` (another port for each), and `Unknown`
+    /// until it is found out.
     pub nat_type: String,
     /// Whether one of the addresses is globally routable.
     pub has_global_address: bool,
@@ -66,8 +67,9 @@ pub struct ConnectivityResponse {
     /// Addresses as peers see this machine, those that several networks agree on first.
     #[schema(value_type = Vec<Address>)]
     pub external_addrs: Vec<SocketAddr>,
-    /// Kind of address translation in front of this machine: `None`, `EndpointIndependent` (one address for
-    /// all peers), `Symmetric` (another port for each), and `Unknown` until it is found out.
+    /// Kind of address translation in front of this machine: `None`, `FullCone` (it lets everybody in),
+    /// `EndpointIndependent` (one address for all peers), `Symmetric` (another port for each), and `Unknown`
+    /// until it is found out.
     pub nat_type: String,
     /// Whether peers can dial this machine; null until one did.
     #[schema(required = true)]
@@ -182,7 +184,7 @@ pub struct LocalDiscovery {
     pub browsing: bool,
     /// Whether this machine is announced.
     pub advertising: bool,
-    /// Machines found.
+    /// Machines found since the start.
     pub discovered_peers: u64,
 }
 

@@ -6,8 +6,8 @@ use super::Limit;
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum NetworkCommand {
-    Status,
     Cache,
+    Status,
 }
 
 #[derive(Subcommand, Debug)]

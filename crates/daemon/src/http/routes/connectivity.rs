@@ -31,6 +31,7 @@ struct Seen {
     reach: Reach,
     punches: Punches,
     relaying: x0x_agent::Relaying,
+    found_on_links: Option<u64>,
 }
 
 impl Seen {
@@ -50,6 +51,7 @@ impl Seen {
             reach,
             punches: agent.punches(),
             relaying: agent.relaying(),
+            found_on_links: agent.found_on_links(),
         }
     }
 
@@ -73,9 +75,13 @@ impl Seen {
         }
     }
 
-    const fn nat_type(&self) -> &'static str {
+    fn nat_type(&self) -> &'static str {
+        let mut confirmed = self.reach.external.iter().filter(|external| external.confirmed);
+        let is_own = confirmed.any(|external| self.local.contains(&external.address));
         match (self.reach.class, self.reach.mapping_v4) {
-            (ReachClass::Public, _) => "None",
+            (ReachClass::Public, _) if is_own => "None",
+            // Somebody came in to whom this machine had not written.
+            (ReachClass::Public, _) => "FullCone",
             (_, Mapping::Dependent) => "Symmetric",
             (ReachClass::Punchable, _) => "EndpointIndependent",
             _ => "Unknown",
@@ -143,7 +149,11 @@ pub(super) async fn connectivity(State(app): State<Arc<App>>) -> Answer<Connecti
         direct_reachability_scope: seen.scope().to_owned(),
         has_global_address: seen.has_global_address(),
         port_mapping: PortMapping::default(),
-        mdns: LocalDiscovery::default(),
+        mdns: LocalDiscovery {
+            browsing: seen.found_on_links.is_some(),
+            advertising: seen.found_on_links.is_some(),
+            discovered_peers: seen.found_on_links.unwrap_or_default(),
+        },
         services: Services {
             relay_enabled: seen.relaying.enabled,
             coordinator_enabled: true,

@@ -49,6 +49,7 @@ pub(super) async fn connect(
 const fn outcome(kind: ConnectKind) -> ConnectOutcome {
     match kind {
         ConnectKind::Direct => ConnectOutcome::Direct,
+        ConnectKind::Coordinated => ConnectOutcome::Coordinated,
         ConnectKind::AlreadyConnected => ConnectOutcome::AlreadyConnected,
         ConnectKind::NotFound => ConnectOutcome::NotFound,
         _ => ConnectOutcome::Unreachable,

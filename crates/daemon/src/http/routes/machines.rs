@@ -134,13 +134,15 @@ pub(super) async fn reachability(
         known.ok_or_else(|| ApiError::new(ErrorCode::NotFound, "agent not in discovery cache"))?;
     let reach = app.agent.reach_of(known.machine).await;
     let session = app.agent.session_of(id);
+    let relayed = PathKind::Relayed { via: known.machine };
+    let is_relay = app.agent.sessions().iter().any(|session| session.path == relayed);
     let is_direct = session.as_ref().is_some_and(|session| session.path == PathKind::Direct);
     let behind = matches!(reach, ReachClass::Punchable | ReachClass::RelayOnly);
     Ok(Json(ReachabilityResponse {
         ok: True::default(),
         likely_direct: is_direct || (!known.addresses.is_empty() && !behind),
         needs_coordination: behind,
-        is_relay: false,
+        is_relay,
         is_coordinator: session.is_some(),
         addresses: known.addresses,
         reach: convert::reach_class(reach),
