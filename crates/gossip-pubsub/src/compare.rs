@@ -48,12 +48,14 @@ impl<'a> Compared<'a> {
     fn heads(self, from: ChainId, to: Option<ChainId>) -> Vec<(Head, Sum)> {
         let mut heads: Vec<(Head, Sum)> = self.log.heads(from, to).collect();
         let known = heads.len();
-        let gone = self.gone.range(from..).take_while(|(chain, _)| to.is_none_or(|to| **chain < to));
+        let gone =
+            self.gone.range(from..).take_while(|(chain, _)| to.is_none_or(|to| **chain < to));
         for ((author, epoch), seq) in gone {
             let head = Head { author: *author, epoch: *epoch, seq: *seq, gone: true };
             let of = (head, Sum::of(author, *epoch, *seq));
             let held = heads.get(..known).unwrap_or_default();
-            match held.binary_search_by_key(&(*author, *epoch), |(head, _)| (head.author, head.epoch))
+            match held
+                .binary_search_by_key(&(*author, *epoch), |(head, _)| (head.author, head.epoch))
             {
                 Ok(at) => {
                     if let Some(held) = heads.get_mut(at).filter(|(held, _)| held.seq < *seq) {

@@ -62,8 +62,20 @@ fn a_floor_is_asked_again_when_nobody_else_is_left_or_patience_ends() {
     let (mut table, limits) = (MissingTable::default(), Limits::default());
     let now = Tick::ZERO;
     table.note(now, key(1), report(1, 10, None), &limits);
-    assert!(table.note_floor(now, key(1), report(1, 10, None), (0, 5, limits.gap_patience), &limits));
-    assert!(!table.note_floor(now, key(1), report(1, 10, None), (0, 5, limits.gap_patience), &limits));
+    assert!(table.note_floor(
+        now,
+        key(1),
+        report(1, 10, None),
+        (0, 5, limits.gap_patience),
+        &limits
+    ));
+    assert!(!table.note_floor(
+        now,
+        key(1),
+        report(1, 10, None),
+        (0, 5, limits.gap_patience),
+        &limits
+    ));
     table.suggest(&key(1), [peer(1), peer(2)].into_iter());
     assert!(matches!(choose(&table, now, 0), Choice::Ask { peer: p, .. } if p == peer(2)));
     for _ in 0..MAX_TRIES {

@@ -197,9 +197,7 @@ impl PubSubMachine {
         let topic = self.topics.get(id)?;
         let (mut eager, mut lazy, mut equal) = (0, 0, 0);
         let links = self.links.iter().filter(|(_, link)| !link.banned);
-        for (peer, place) in
-            links.filter_map(|(peer, link)| Some((peer, link.topics.get(id)?)))
-        {
+        for (peer, place) in links.filter_map(|(peer, link)| Some((peer, link.topics.get(id)?))) {
             eager += usize::from(place.eager);
             lazy += usize::from(!place.eager);
             equal += usize::from(

@@ -135,7 +135,12 @@ pub fn want_frame(topic: TopicId, author: AgentId, epoch: u64, from_seq: u64) ->
 }
 
 fn publish(run: Bytes, author_key: Bytes) -> Bytes {
-    wire::encode(FrameKind::Publish(PublishWire { run, author_key, hops: 1, ..PublishWire::default() }))
+    wire::encode(FrameKind::Publish(PublishWire {
+        run,
+        author_key,
+        hops: 1,
+        ..PublishWire::default()
+    }))
 }
 
 /// A run's wire form, altered.

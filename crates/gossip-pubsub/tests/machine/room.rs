@@ -154,8 +154,12 @@ fn what_each_removed_to_make_room_differs_and_they_are_found_equal_all_the_same(
     }
     // Nothing is left to compare, or to ask for.
     let counted = |world: &World| {
-        let names =
-            ["pubsub_comparisons", "pubsub_wants_sent", "pubsub_promises_broken", "pubsub_missing_given_up"];
+        let names = [
+            "pubsub_comparisons",
+            "pubsub_wants_sent",
+            "pubsub_promises_broken",
+            "pubsub_missing_given_up",
+        ];
         let of = |node| names.map(|name| world.counter(node, name));
         [of(0), of(1), of(2)]
     };
