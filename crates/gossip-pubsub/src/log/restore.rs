@@ -2,7 +2,7 @@
 
 use x0x_core::{AgentId, Tick};
 
-use crate::{run::EntryHash, store::RestoredTopic};
+use crate::{config::MAX_EPOCHS, run::EntryHash, store::RestoredTopic};
 
 use super::{Arrival, Author, Chain, FREE_EPOCHS, Holes, Route, Sum, TopicLog};
 
@@ -47,12 +47,30 @@ impl TopicLog {
             log.authors.entry(author).or_default();
             log.block(&author);
         }
+        log.recount();
+        log.limit_restored();
         // A log of which nothing is retained lost all that was ever in it.
         log.evicted = if log.items.is_empty() { stored.end } else { log.base() };
         log.holes = Holes::before(log.evicted);
         log.end = stored.end + SKIPPED;
-        log.recount();
         log
+    }
+
+    /// Forgets what authors have too many epochs of: more than are kept may have been stored since they
+    /// were forgotten before the restart.
+    fn limit_restored(&mut self) {
+        let many = self.authors.iter().filter(|(_, author)| author.epochs.len() > MAX_EPOCHS);
+        let many: Vec<AgentId> = many.map(|(id, _)| *id).collect();
+        for id in many {
+            while let (epochs, Some(oldest)) = self.epochs(&id)
+                && epochs > MAX_EPOCHS
+            {
+                for place in self.places(&id, Some(oldest)) {
+                    drop(self.expel(place));
+                }
+                self.forget_epoch(&id);
+            }
+        }
     }
 
     /// Of authors that were stored, this node's own is established, and those are that had published
