@@ -122,6 +122,8 @@ pub(crate) struct TopicLog {
     /// Authors that are not established, by the link that brought them.
     newcomers: BTreeMap<Introducer, usize>,
     established: usize,
+    /// Authors that are blocked.
+    blocked: usize,
     /// Chains beyond the free ones of their authors.
     spare: usize,
     authors: BTreeMap<AgentId, Author>,
@@ -237,20 +239,6 @@ impl TopicLog {
     /// The author's key, known since its first run was verified.
     pub(crate) fn key(&self, author: &AgentId) -> Option<&PublicKey> {
         self.authors.get(author)?.key.as_ref()
-    }
-
-    pub(crate) fn is_blocked(&self, author: &AgentId) -> bool {
-        self.authors.get(author).is_some_and(|author| author.blocked)
-    }
-
-    /// Stops accepting and forwarding an author.
-    pub(crate) fn block(&mut self, author: &AgentId) {
-        if let Some(author) = self.authors.get_mut(author) {
-            author.blocked = true;
-            author.epochs.iter_mut().for_each(|(_, chain)| {
-                self.fingerprint.remove(std::mem::take(&mut chain.mark));
-            });
-        }
     }
 
     /// What an author may bring in; none when it is new.

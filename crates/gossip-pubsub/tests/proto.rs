@@ -258,6 +258,8 @@ fn late_joiner() -> Vec<Bytes> {
     let first = author.run(None, &[b"one"]);
     let second = author.run(Some(&first), &[b"two"]);
     net.subscribe(0, topic);
+    // Of another author nothing is left but its head.
+    net.signed(0, forge(9, topic).run(None, &[b"gone"]));
     net.signed(0, first);
     net.signed(0, second);
     let subscription = net.subscribe(1, topic);

@@ -17,6 +17,9 @@ pub(crate) type Introducer = Option<MachineId>;
 pub(crate) struct Arrival {
     pub(crate) now: Tick,
     pub(crate) by: Introducer,
+    /// Those who began before are established, while there are fewer than so many.
+    pub(crate) before: Tick,
+    pub(crate) most: usize,
     /// It is this node's own.
     pub(crate) own: bool,
 }
@@ -61,12 +64,16 @@ impl TopicLog {
         self.authors.len() * Self::AUTHOR_PLACE + chains * Epochs::EACH
     }
 
-    /// Notes how the author of the run appended last came here, if it is new.
+    /// Notes how the author of the run appended last came here, if it is new, or that it went on for
+    /// long.
     pub(crate) fn arrived(&mut self, id: &AgentId, arrival: Arrival) {
-        let Some(author) = self.authors.get_mut(id).filter(|author| author.retained == 1) else {
+        let Some(author) = self.authors.get_mut(id).filter(|author| !author.established) else {
             return;
         };
-        if author.established || author.counted {
+        if author.counted {
+            if author.began <= arrival.before {
+                self.establish(id, arrival.before, arrival.most);
+            }
             return;
         }
         (author.began, author.introducer) = (arrival.now, arrival.by);
@@ -233,6 +240,20 @@ impl TopicLog {
         self.oldest().into_iter().chain(self.gone).min()
     }
 
+    pub(crate) fn is_blocked(&self, author: &AgentId) -> bool {
+        self.blocked > 0 && self.authors.get(author).is_some_and(|author| author.blocked)
+    }
+
+    /// Stops accepting and forwarding an author.
+    pub(crate) fn block(&mut self, author: &AgentId) {
+        let Some(author) = self.authors.get_mut(author) else { return };
+        self.blocked += usize::from(!author.blocked);
+        author.blocked = true;
+        author.epochs.iter_mut().for_each(|(_, chain)| {
+            self.fingerprint.remove(std::mem::take(&mut chain.mark));
+        });
+    }
+
     /// The authors that are blocked.
     pub(crate) fn blocked(&self) -> impl Iterator<Item = AgentId> {
         self.authors.iter().filter(|(_, author)| author.blocked).map(|(id, _)| *id)
@@ -264,10 +285,12 @@ impl TopicLog {
     /// would be accepted again.
     pub(crate) fn forget_former(&mut self, before: WallTime) {
         let (spare, fingerprint) = (&mut self.spare, &mut self.fingerprint);
+        let blocked = &mut self.blocked;
         self.authors.retain(|_, author| {
             let kept = author.key.is_some() || author.latest().wall() >= before;
             if !kept {
                 *spare -= author.epochs.len().saturating_sub(FREE_EPOCHS);
+                *blocked -= usize::from(author.blocked);
                 author.epochs.iter().for_each(|(_, chain)| fingerprint.remove(chain.mark));
             }
             kept

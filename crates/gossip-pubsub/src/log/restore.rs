@@ -2,7 +2,7 @@
 
 use x0x_core::{AgentId, Tick};
 
-use crate::{run::EntryHash, store::RestoredTopic};
+use crate::{config::MAX_EPOCHS, run::EntryHash, store::RestoredTopic};
 
 use super::{Arrival, Author, Chain, FREE_EPOCHS, Holes, Route, Sum, TopicLog};
 
@@ -15,12 +15,14 @@ impl TopicLog {
     /// The log that was stored, with its positions.
     pub(crate) fn restored(stored: RestoredTopic) -> Self {
         let mut log = Self::new(stored.incarnation);
+        let (now, before) = (Tick::from_millis(1), Tick::ZERO);
+        let arrival = Arrival { now, by: None, before, most: 0, own: false };
         for held in stored.runs {
             let Some(key) = stored.keys.get(&held.run.body().author) else { continue };
             log.end = held.position;
             let author = held.run.body().author;
             log.append(held.run, key, Route::default(), 0);
-            log.arrived(&author, Arrival { now: Tick::ZERO, by: None, own: false });
+            log.arrived(&author, arrival);
             if let Some(mut item) = log.items.last_entry() {
                 let item = item.get_mut();
                 (item.missed, item.begins) = (held.missed, held.begins);
@@ -45,12 +47,30 @@ impl TopicLog {
             log.authors.entry(author).or_default();
             log.block(&author);
         }
+        log.recount();
+        log.limit_restored();
         // A log of which nothing is retained lost all that was ever in it.
         log.evicted = if log.items.is_empty() { stored.end } else { log.base() };
         log.holes = Holes::before(log.evicted);
         log.end = stored.end + SKIPPED;
-        log.recount();
         log
+    }
+
+    /// Forgets what authors have too many epochs of: more than are kept may have been stored since they
+    /// were forgotten before the restart.
+    fn limit_restored(&mut self) {
+        let many = self.authors.iter().filter(|(_, author)| author.epochs.len() > MAX_EPOCHS);
+        let many: Vec<AgentId> = many.map(|(id, _)| *id).collect();
+        for id in many {
+            while let (epochs, Some(oldest)) = self.epochs(&id)
+                && epochs > MAX_EPOCHS
+            {
+                for place in self.places(&id, Some(oldest)) {
+                    drop(self.expel(place));
+                }
+                self.forget_epoch(&id);
+            }
+        }
     }
 
     /// Of authors that were stored, this node's own is established, and those are that had published
@@ -62,8 +82,9 @@ impl TopicLog {
             .filter(|(id, author)| author.counted && (*id == me || author.span() >= span))
             .map(|(id, _)| *id)
             .collect();
-        self.establish(me, Tick::ZERO, usize::MAX);
-        long.iter().for_each(|id| self.establish(id, Tick::ZERO, most));
+        let began = Tick::from_millis(1);
+        self.establish(me, began, usize::MAX);
+        long.iter().for_each(|id| self.establish(id, began, most));
     }
 
     /// Forgets the former authors whose latest entry is oldest, until so few are left.
@@ -75,6 +96,7 @@ impl TopicLog {
         let surplus = former.len().saturating_sub(most);
         for (_, _, id) in former.drain(..surplus) {
             if let Some(author) = self.authors.remove(&id) {
+                self.blocked -= usize::from(author.blocked);
                 author.epochs.iter().for_each(|(_, chain)| self.fingerprint.remove(chain.mark));
             }
         }

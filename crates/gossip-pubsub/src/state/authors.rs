@@ -12,6 +12,7 @@ use x0x_core::{AgentId, MachineId, Tick, TopicId, WallTime};
 
 use crate::{
     config::{FREE_EPOCHS, MAX_EPOCHS},
+    log::Arrival,
     retention::EPHEMERAL_FOR,
     run::RunBody,
 };
@@ -161,13 +162,12 @@ impl PubSubMachine {
         true
     }
 
-    /// An author that went on for so long is established, while at most half of a topic's are.
-    pub(super) fn establish(&mut self, id: &TopicId, author: &AgentId) {
-        let most = self.limits.topic_authors / 2;
-        let Some(before) = self.now.since(Tick::ZERO).checked_sub(ESTABLISHED) else { return };
-        if let Some(topic) = self.topics.get_mut(id) {
-            topic.log.establish(author, Tick::ZERO + before, most);
-        }
+    /// How an author comes into a log now. One that went on for so long is established, while at most
+    /// half of a topic's are.
+    pub(super) fn arrival(&self, by: Option<MachineId>, own: bool) -> Arrival {
+        let (now, most) = (self.now, self.limits.topic_authors / 2);
+        let before = Tick::ZERO + now.since(Tick::ZERO).saturating_sub(ESTABLISHED);
+        Arrival { now, by, before, most, own }
     }
 
     /// Whether there is room for more former authors; those of whom nothing could be accepted again
@@ -206,7 +206,7 @@ impl PubSubMachine {
     /// Forgets epochs, with what is retained of them, when an author has too many, or all authors
     /// together beyond the free ones: then of the author with most in the topic with most of them.
     pub(super) fn limit_epochs(&mut self, id: &TopicId, author: &AgentId) {
-        let Some(topic) = self.topics.get(id) else { return };
+        let Some(topic) = self.topics.get(id).filter(|topic| topic.log.spare() > 0) else { return };
         let (epochs, _) = topic.log.epochs(author);
         if epochs <= FREE_EPOCHS {
             return;

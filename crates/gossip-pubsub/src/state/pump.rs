@@ -290,7 +290,8 @@ fn publish(
     let run = &item.run;
     let body = run.body();
     let author = body.author();
-    let key = log.key(&author).filter(|_| !link.keys_sent.contains(&author));
+    let known = link.keys_sent.contains(&author);
+    let key = if known { None } else { log.key(&author) };
     let before = if body.first_seq() == 1 || !log.is_floor(run, oldest) {
         Before::Held
     } else if item.missed == 0 {

@@ -6,7 +6,7 @@ use x0x_core::{MachineId, TopicId, WallTime};
 use x0x_identity::PublicKey;
 
 use crate::{
-    log::{Arrival, Item, Removed, Route, TopicLog},
+    log::{Item, Removed, Route, TopicLog},
     retention::{EPHEMERAL_FOR, Retention},
     run::Run,
     store::LogChange,
@@ -78,7 +78,7 @@ impl PubSubMachine {
     pub(super) fn append(&mut self, run: &Arc<Run>, key: &PublicKey, route: Route, hops: u32) {
         let (id, author) = (run.body().topic(), run.body().author());
         self.latest = self.latest.max(run.body().last_time());
-        let arrival = Arrival { now: self.now, by: route.peer, own: author == self.me };
+        let arrival = self.arrival(route.peer, author == self.me);
         let append = |log: &mut TopicLog| {
             let replaced = log.append(Arc::clone(run), key, route, hops);
             log.arrived(&author, arrival);
@@ -106,7 +106,6 @@ impl PubSubMachine {
             self.wake_subscribers(&id);
         }
         self.limit_epochs(&id, &author);
-        self.establish(&id, &author);
         self.limit_log(&id);
         self.schedule_age(&id);
     }

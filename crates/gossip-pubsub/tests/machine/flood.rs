@@ -226,7 +226,7 @@ impl Flood {
 
     fn head(&mut self) -> Fields {
         let (author, epoch, seq) = self.place();
-        frames::head(author, epoch, seq)
+        frames::head(author, epoch, seq).number(4, u64::from(self.rng.chance(0.3)))
     }
 
     /// Topic and chain, as wants, prunes and grafts begin.
