@@ -162,6 +162,12 @@ impl Agent {
         self.inner.store.as_ref().map_or(0, |store| store.metrics().files_damaged.value())
     }
 
+    /// Whether the last commit of the database failed for want of space.
+    #[must_use]
+    pub fn storage_full(&self) -> bool {
+        self.inner.store.as_ref().is_some_and(|store| store.metrics().full.value() > 0)
+    }
+
     /// Every layer's counters and gauges.
     #[must_use]
     pub fn metrics(&self) -> Vec<Metric> {

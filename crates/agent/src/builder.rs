@@ -354,6 +354,7 @@ async fn open_store(config: &AgentConfig) -> Result<Option<SqliteStore>, StartEr
         Storage::Disk => {
             let mut store = StoreConfig::at(config.data_dir.join(DATABASE));
             store.max_bytes = config.store_bytes;
+            store.mail_durability = config.mail_durability;
             SqliteStore::open(store).await.map(Some).map_err(layer("store"))
         }
     }

@@ -9,6 +9,7 @@ use std::{
 use x0x_direct::{Quotas, letters::LettersConfig, mail::Retention};
 use x0x_files::AcceptRule;
 use x0x_gossip_pubsub::Limits as GossipLimits;
+use x0x_store::Durability;
 use x0x_transport::SessionConfig;
 
 use crate::Role;
@@ -57,6 +58,8 @@ pub struct AgentConfig {
     pub storage: Storage,
     /// Bytes that the database may take on disk; the oldest of what it keeps goes. Default 1 GiB.
     pub store_bytes: u64,
+    /// What mail that is acknowledged, and letters that are posted, outlive. Default the end of the process.
+    pub mail_durability: Durability,
     /// How much mail may lie unread.
     pub mail_quotas: Quotas,
     /// What is kept of mail and letters.
@@ -98,6 +101,7 @@ impl AgentConfig {
             downloads: None,
             accept_files: Vec::new(),
             files_keep_free: 64 * 1024 * 1024,
+            mail_durability: Durability::default(),
             mail_quotas: Quotas::default(),
             mail_retention: Retention::default(),
             letters: LettersConfig::default(),

@@ -1,6 +1,13 @@
 //! Named readers of the mail, each with a place of its own that survives a restart.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::{
@@ -13,7 +20,12 @@ use x0x_direct::{
     mail::{Consumer, ConsumerError, MailChange, MailError, is_consumer_name},
 };
 
-use crate::{Agent, letters::ReadNotes, mailbox::Mailbox, trust::Gate};
+use crate::{
+    Agent,
+    letters::ReadNotes,
+    mailbox::{Mailbox, counted},
+    trust::Gate,
+};
 
 /// Most consumers; the caller drops one to make another.
 pub const MAX_CONSUMERS: usize = 64;
@@ -42,6 +54,30 @@ pub enum Begin {
     Latest,
     /// After this number.
     After(u64),
+}
+
+/// How messages are claimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Lease {
+    /// For how long nobody else gets them.
+    pub time: Duration,
+    /// Nothing is handed out that comes behind a message which somebody else works on.
+    pub in_order: bool,
+}
+
+impl Lease {
+    /// For a while, whoever works on what is before.
+    #[must_use]
+    pub const fn of(time: Duration) -> Self {
+        Self { time, in_order: false }
+    }
+
+    /// For a while, and only what has nothing claimed before it.
+    #[must_use]
+    pub const fn in_order(time: Duration) -> Self {
+        Self { time, in_order: true }
+    }
 }
 
 /// What a consumer is to acknowledge.
@@ -93,6 +129,9 @@ pub enum InboxError {
     /// There is no consumer of this name.
     #[error("consumer not found")]
     NotFound,
+    /// A claim that was to be renewed is over: the message was acknowledged or given back.
+    #[error("the message is not claimed any more")]
+    NotClaimed,
     /// There are too many.
     #[error("limit reached: consumers (at most {MAX_CONSUMERS})")]
     TooManyConsumers,
@@ -111,6 +150,10 @@ pub(crate) struct Consumers {
     /// What was with somebody waits again. Other changes give no message to those who wait.
     freed: Notify,
     mailbox: Mailbox,
+    /// Nothing up to this number was kept at the start.
+    floor: u64,
+    /// The highest number that was handed out, which the mailbox may not have been told of yet.
+    handed: AtomicU64,
     clock: Arc<dyn Clock>,
 }
 
@@ -119,6 +162,7 @@ impl Consumers {
     pub(crate) fn new(
         mailbox: Mailbox,
         records: Vec<(String, Bytes)>,
+        floor: u64,
         clock: Arc<dyn Clock>,
     ) -> Self {
         let known = records.into_iter().filter_map(|(name, record)| {
@@ -129,7 +173,7 @@ impl Consumers {
             Some((name, consumer?))
         });
         let known = Mutex::new(known.take(MAX_CONSUMERS).collect());
-        Self { known, freed: Notify::new(), mailbox, clock }
+        Self { known, freed: Notify::new(), mailbox, floor, handed: AtomicU64::new(0), clock }
     }
 
     fn begin(&self, begin: Begin) -> u64 {
@@ -141,7 +185,9 @@ impl Consumers {
         }
     }
 
-    async fn create(&self, name: &str, begin: Begin) -> Result<(), InboxError> {
+    /// Makes a consumer, unless there is one. One that only looks need not be stored while there is no
+    /// room for it: it is once it changes.
+    async fn create(&self, name: &str, begin: Begin, only_looks: bool) -> Result<(), InboxError> {
         if !is_consumer_name(name) {
             return Err(InboxError::Name);
         }
@@ -153,7 +199,7 @@ impl Consumers {
             return Err(InboxError::TooManyConsumers);
         }
         let consumer = Consumer::new(self.begin(begin), self.clock.wall());
-        self.store(name, &consumer).await?;
+        self.keep(name, &consumer, only_looks).await?;
         known.insert(name.to_owned(), consumer);
         Ok(())
     }
@@ -175,7 +221,7 @@ impl Consumers {
             cursor: consumer.cursor(),
             claimed: consumer.claimed(now),
             waiting: last
-                .saturating_sub(consumer.cursor())
+                .saturating_sub(consumer.cursor().max(self.floor))
                 .saturating_sub(consumer.acked_beyond() as u64),
             created_at: consumer.created_at(),
         };
@@ -185,6 +231,19 @@ impl Consumers {
     async fn store(&self, name: &str, consumer: &Consumer) -> Result<(), MailError> {
         let change = MailChange::Consumer { name: name.to_owned(), record: consumer.encode() };
         self.mailbox.store().commit(vec![change]).await.map(|_| ())
+    }
+
+    /// The same; one that only looks is content with memory while the disk is full.
+    async fn keep(
+        &self,
+        name: &str,
+        consumer: &Consumer,
+        only_looks: bool,
+    ) -> Result<(), MailError> {
+        match self.store(name, consumer).await {
+            Err(MailError::Full) if only_looks => Ok(()),
+            result => result,
+        }
     }
 
     /// Changes a consumer: stored first, so that what is told holds.
@@ -215,7 +274,7 @@ impl Consumers {
         &self,
         name: &str,
         limit: usize,
-        lease: Option<Duration>,
+        lease: Option<Lease>,
         gate: &Gate,
     ) -> Result<Taken, InboxError> {
         let limit = limit.clamp(1, MAX_TAKEN);
@@ -223,17 +282,22 @@ impl Consumers {
         let consumer = known.get_mut(name).ok_or(InboxError::NotFound)?;
         let (mut changed, now) = (consumer.clone(), self.clock.wall());
         let (mut messages, mut bytes, mut missed) = (Vec::new(), 0, 0);
-        let mut after = changed.cursor();
-        for _ in 0..MAX_PAGES {
+        let begin = changed.cursor();
+        let mut after = begin;
+        let in_order = lease.is_some_and(|lease| lease.in_order);
+        'pages: for _ in 0..MAX_PAGES {
             let page = self.mailbox.store().mail(after, PAGE, MAX_TAKEN_BYTES).await?;
             let Some(last) = page.last().map(|message| message.number) else { break };
             for message in page {
                 // What is behind the cursor and not kept any more.
                 if changed.cursor() == after && message.number > after + 1 {
-                    missed += changed.skip_to(message.number - 1);
+                    missed += counted(changed.skip_to(message.number - 1));
                 }
                 after = message.number;
                 let full = messages.len() >= limit || bytes >= MAX_TAKEN_BYTES;
+                if in_order && changed.is_claimed(message.number, now) {
+                    break 'pages;
+                }
                 if !full && changed.wants(message.number, now) {
                     if gate.lets_read(&message) {
                         bytes += message.payload.len() as u64;
@@ -251,16 +315,19 @@ impl Consumers {
             }
         }
         if let Some(lease) = lease {
-            let lease = lease.clamp(*LEASES.start(), *LEASES.end());
+            let lease = lease.time.clamp(*LEASES.start(), *LEASES.end());
             let numbers: Vec<u64> = messages.iter().map(|message| message.number).collect();
             changed.claim(&numbers, now, lease)?;
         }
         if changed != *consumer {
-            self.store(name, &changed).await?;
+            self.keep(name, &changed, lease.is_none()).await?;
             *consumer = changed;
         }
         if let Some(last) = messages.last() {
-            self.mailbox.note_seen(last.number);
+            // What lies between was handed out by this consumer before, or is not kept. What is before
+            // its beginning is not its own to tell of.
+            self.mailbox.note_seen(begin, last.number);
+            self.handed.fetch_max(last.number, Ordering::Relaxed);
         }
         Ok(Taken { messages, missed, cursor: consumer.cursor() })
     }
@@ -268,7 +335,7 @@ impl Consumers {
     /// Acknowledges; returns the numbers for which that is news to every consumer.
     async fn ack(&self, name: &str, ack: &Ack) -> Result<Vec<u64>, InboxError> {
         // What was handed out may be ahead of what the mailbox was told of.
-        let last = self.mailbox.last().max(self.mailbox.seen());
+        let last = self.mailbox.last().max(self.handed.load(Ordering::Relaxed));
         let fresh = self.change(name, |consumer| match ack {
             Ack::Numbers(numbers) => Ok(consumer.ack(numbers, last)?),
             Ack::Through(number) => {
@@ -303,7 +370,7 @@ impl Agent {
     /// # Errors
     /// [`InboxError`].
     pub async fn create_consumer(&self, name: &str, begin: Begin) -> Result<(), InboxError> {
-        self.inner.mail.consumers.create(name, begin).await
+        self.inner.mail.consumers.create(name, begin, false).await
     }
 
     /// Forgets a consumer and its place.
@@ -325,10 +392,10 @@ impl Agent {
         name: &str,
         limit: usize,
         patience: Duration,
-        lease: Option<Duration>,
+        lease: Option<Lease>,
     ) -> Result<Taken, InboxError> {
         let (consumers, gate) = (&self.inner.mail.consumers, self.gate());
-        self.create_consumer(name, Begin::Oldest).await?;
+        consumers.create(name, Begin::Oldest, lease.is_none()).await?;
         let mailbox = &self.inner.mail.mailbox;
         let deadline = Instant::now() + patience;
         loop {
@@ -370,6 +437,26 @@ impl Agent {
         Ok(())
     }
 
+    /// Holds claimed mail for another while from now on: all of it, or none. Returns the consumer's cursor.
+    ///
+    /// # Errors
+    /// [`InboxError`].
+    pub async fn renew_mail(
+        &self,
+        name: &str,
+        numbers: &[u64],
+        lease: Duration,
+    ) -> Result<u64, InboxError> {
+        let consumers = &self.inner.mail.consumers;
+        let (now, lease) = (consumers.clock.wall(), lease.clamp(*LEASES.start(), *LEASES.end()));
+        let renewed =
+            consumers.change(name, |consumer| match consumer.renew(numbers, now, lease) {
+                true => Ok(consumer.cursor()),
+                false => Err(InboxError::NotClaimed),
+            });
+        renewed.await
+    }
+
     /// Gives claimed mail back.
     ///
     /// # Errors
@@ -401,3 +488,6 @@ impl Agent {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

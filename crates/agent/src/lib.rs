@@ -45,7 +45,9 @@ pub mod trust;
 pub use agent::{Agent, GossipDiagnostics};
 pub use builder::AgentBuilder;
 pub use config::{AgentConfig, Storage};
-pub use consumers::{Ack, Begin, ConsumerStatus, InboxError, MAX_CONSUMERS, MAX_TAKEN, Taken};
+pub use consumers::{
+    Ack, Begin, ConsumerStatus, InboxError, Lease, MAX_CONSUMERS, MAX_TAKEN, Taken,
+};
 pub use directory::{ConnectKind, ConnectOutcome};
 pub use error::{SendDirectError, StartError};
 pub use files::FileEvents;
@@ -89,6 +91,7 @@ pub use x0x_presence::{
     Status as PresenceStatus,
 };
 pub use x0x_rendezvous::{AnnounceError, DiscoveredAgent, FindError};
+pub use x0x_store::Durability;
 pub use x0x_transport::{
     ExternalAddress, Mapping, PathKind, Reach, ReachClass, SessionConfig, SessionInfo, Side,
 };

@@ -86,7 +86,8 @@ pub(crate) async fn start(
         .map_err(layer("direct"))?;
     let stirred = Arc::<Notify>::default();
     let mailbox = Mailbox::new(Arc::clone(&store), admittance, stored.last, Arc::clone(&stirred));
-    let consumers = Consumers::new(mailbox.clone(), stored.consumers, Arc::clone(clock));
+    let consumers =
+        Consumers::new(mailbox.clone(), stored.consumers, stored.floor, Arc::clone(clock));
     let carrier = Carrier::default();
     let itself = Arc::clone(&carrier.0);
     let (letters, at) = (stored.pending, Arc::clone(clock));

@@ -43,6 +43,11 @@ const READ_PAUSE: Duration = Duration::from_millis(500);
 /// are followed by ones far above.
 const MAX_COUNTED_GAP: u64 = 1 << 30;
 
+/// How many messages a gap between two numbers is; 0 when nobody knows.
+pub(crate) const fn counted(gap: u64) -> u64 {
+    if gap > MAX_COUNTED_GAP { 0 } else { gap }
+}
+
 /// What a reader of direct messages gets.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -97,8 +102,8 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note_seen(&self, number: u64) {
-        if self.admittance.seen(number) {
+    fn note_seen(&self, after: u64, through: u64) {
+        if self.admittance.seen(after, through) {
             self.stirred.notify_one();
         }
     }
@@ -237,9 +242,9 @@ impl Mailbox {
         self.0.admittance.seen_through()
     }
 
-    /// Mail up to this number is handed to somebody.
-    pub(crate) fn note_seen(&self, number: u64) {
-        self.0.note_seen(number);
+    /// All mail that is kept beyond the first of these numbers, up to the second one, is handed to somebody.
+    pub(crate) fn note_seen(&self, after: u64, through: u64) {
+        self.0.note_seen(after, through);
     }
 
     /// Ends every reader once it has read what is there.
@@ -360,6 +365,7 @@ impl DirectEvents {
             Ok(page) => {
                 self.failures = 0;
                 if page.is_empty() {
+                    self.shared.note_seen(self.after, last);
                     self.skip_to(last);
                 } else {
                     self.place = Place::Stored(page.into());
@@ -395,8 +401,8 @@ impl DirectEvents {
     fn message(&mut self, message: DirectMessage) -> Step {
         let number = message.number;
         if number > 0 {
+            self.shared.note_seen(self.after, number);
             self.after = number;
-            self.shared.note_seen(number);
         }
         Step::Event(DirectEvent::Message(message))
     }
@@ -411,6 +417,7 @@ impl DirectEvents {
         {
             let missed = message.number - self.after - 1;
             if missed > 0 {
+                self.shared.note_seen(self.after, message.number - 1);
                 self.after = message.number - 1;
                 return self.lagged(missed);
             }
@@ -468,7 +475,7 @@ impl DirectEvents {
     }
 
     fn lagged(&self, missed: u64) -> Step {
-        let missed = if missed > MAX_COUNTED_GAP { 0 } else { missed };
+        let missed = counted(missed);
         self.shared.lagged.add(missed);
         Step::Event(DirectEvent::Lagged { missed })
     }

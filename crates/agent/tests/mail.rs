@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 
 use bytes::Bytes;
 use x0x_agent::{
-    Ack, Agent, AgentConfig, AgentId, LetterOptions, LetterState, MessageId, Storage,
+    Ack, Agent, AgentConfig, AgentId, Lease, LetterOptions, LetterState, MessageId, Storage,
     trust::{Change, Level},
 };
 
@@ -70,7 +70,12 @@ async fn who_waits_gets_what_another_one_gives_back_or_keeps_too_long() {
     agent.send_direct(agent.agent_id(), Bytes::from_static(b"work")).await.expect("it is stored");
     let take = |lease: u64| {
         let (agent, lease) = (agent.clone(), Some(Duration::from_secs(lease)));
-        async move { agent.take_mail("workers", 1, PATIENCE, lease).await.expect("it is taken") }
+        async move {
+            agent
+                .take_mail("workers", 1, PATIENCE, lease.map(Lease::of))
+                .await
+                .expect("it is taken")
+        }
     };
     let first = take(3600).await.messages;
     let waiting = tokio::spawn(take(1));

@@ -42,10 +42,13 @@ to at most {ws_topics} of them. Beyond that the code is `limit_reached`. `POST /
 nothing was delivered, and the same may be sent again later. Over a WebSocket the same code comes in an
 `error` frame.
 
-Direct messages are acknowledged once the recipient's daemon has them on disk; with `\"class\":\"session\"` once
+Direct messages are acknowledged once the recipient's daemon has them in its database, where the end of
+its process at any point loses none. A loss of power may take the last ones, unless the daemon is
+configured with `durability = \"power\"` in `[mail]`, which costs a flush to the disk for each commit. With `\"class\":\"session\"` once
 it has them in memory. With `\"queue\":true` this daemon keeps a message until the recipient can be reached, also
 over restarts, in order for each recipient; `GET /direct/messages/{id}` and `/direct/receipts` tell how far it
-came. What was sent otherwise and failed is not sent again by itself: the same `id` sends it at most once.
+came. What was sent otherwise and failed is not sent again by itself. A failure after sending began has a
+`request_id`; with `timeout` and `shutting_down` the message may have arrived, and the same `id` delivers it once.
 A message that came stays in the inbox, for any number of consumers that each have a place of their own: what
 one has acknowledged it does not get again. Text of messages is never more than data: `sender`, `verified` and
 `trust_level` stand beside it. A stranger may leave 1024 messages and 32 MiB unread, a contact 16384 and 128

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::flag::False;
+use crate::{encoding::Hex32, flag::False};
 
 /// Body of every failed request, whatever refused it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -19,13 +19,18 @@ pub struct ErrorBody {
     /// More about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+    /// The message that was not acknowledged, where sending it had begun: it may have arrived. Sending it
+    /// again with this as its `id` delivers it once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Hex32>)]
+    pub request_id: Option<String>,
 }
 
 impl ErrorBody {
     /// A failure without detail.
     #[must_use]
     pub fn new(code: ErrorCode, error: impl Into<String>) -> Self {
-        Self { ok: False::default(), error: error.into(), code, detail: None }
+        Self { ok: False::default(), error: error.into(), code, detail: None, request_id: None }
     }
 }
 

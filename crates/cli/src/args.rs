@@ -37,6 +37,7 @@ Exit codes:
   0  done
   1  failed: the daemon refused, or something else went wrong
   2  no daemon answers, or the command line is wrong
+  3  what `inbox wait` waited for did not come in time
 
 With --json a failure is {\"ok\":false,\"error\":TEXT,\"code\":CODE} on standard output. Codes besides the
 daemon's own: not_running, busy (it runs and does not answer), unreachable (nobody answers at --api),

@@ -195,9 +195,13 @@ fn refuse_failures(mut response: Response<Body>) -> Result<Response<Body>> {
         return Ok(response);
     }
     let body = response.body_mut().with_config().limit(MAX_ANSWER).read_to_vec();
-    let (message, code) = describe(&body.unwrap_or_default());
+    let body = body.unwrap_or_default();
+    let (message, code) = describe(&body);
     let message = message.unwrap_or_else(|| status.canonical_reason().unwrap_or("failed").into());
-    Err(Failure::Refused { message, code, status: status.as_u16() })
+    let request_id = serde_json::from_slice::<Value>(&body)
+        .ok()
+        .and_then(|body| Some(body.get("request_id")?.as_str()?.to_owned()));
+    Err(Failure::Refused { message, code, status: status.as_u16(), request_id })
 }
 
 /// The text and the code of a failure. A daemon of another version may know codes that we do not.

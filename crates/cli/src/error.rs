@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 
 /// Exit code when no daemon answers; the command line's own usage errors share it.
 const NO_ANSWER: u8 = 2;
+/// Exit code when what was waited for did not come in time.
+const NOTHING_CAME: u8 = 3;
 
 /// The outcome of a command.
 pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
@@ -31,7 +33,11 @@ pub(crate) enum Failure {
         code: Option<String>,
         /// The HTTP status.
         status: u16,
+        /// The message that was not acknowledged, where it may have been sent.
+        request_id: Option<String>,
     },
+    /// What was waited for did not come in time; that much is printed already.
+    Nothing,
     /// What is wrong is in the answer, which is printed already.
     Reported {
         /// How much is wrong.
@@ -52,6 +58,7 @@ impl Failure {
             | Self::Busy(_)
             | Self::Unreachable(_)
             | Self::Reported { answers: false, .. } => ExitCode::from(NO_ANSWER),
+            Self::Nothing => ExitCode::from(NOTHING_CAME),
             Self::NoToken(_)
             | Self::Refused { .. }
             | Self::Reported { .. }
@@ -68,6 +75,7 @@ impl Failure {
             Self::Unreachable(_) => "unreachable",
             Self::NoToken(_) => "no_token",
             Self::Refused { code: Some(code), .. } => code,
+            Self::Nothing => "nothing_came",
             Self::Refused { .. } | Self::Reported { .. } | Self::ClosedPipe | Self::Other(_) => {
                 "failed"
             }
@@ -80,12 +88,16 @@ impl Failure {
             Self::Refused { message, .. } => message.clone(),
             other => other.to_string(),
         };
-        body(self.code(), &text)
+        let mut body = body(self.code(), &text);
+        if let Self::Refused { request_id: Some(id), .. } = self {
+            body["request_id"] = json!(id);
+        }
+        body
     }
 
     /// Whether the answer says what is wrong.
     pub(crate) fn is_reported(&self) -> bool {
-        matches!(self, Self::Reported { .. })
+        matches!(self, Self::Reported { .. } | Self::Nothing)
     }
 
     pub(crate) fn is_closed_pipe(&self) -> bool {
@@ -102,6 +114,7 @@ impl fmt::Display for Failure {
             | Self::NoToken(message)
             | Self::Reported { text: message, .. } => f.write_str(message),
             Self::Refused { message, status, .. } => write!(f, "{message} (HTTP {status})"),
+            Self::Nothing => f.write_str("nothing came in time"),
             Self::ClosedPipe => f.write_str("the output was closed"),
             Self::Other(error) => f.write_str(&causes(error)),
         }

@@ -137,6 +137,7 @@ fn agent_config(config: &Config) -> AgentConfig {
     agent.gossip.clone_from(&config.gossip);
     agent.store_bytes = config.store_bytes;
     agent.mail_retention = config.mail.retention;
+    agent.mail_durability = config.mail.durability.into();
     agent.letters.clone_from(&config.letters);
     agent.downloads.clone_from(&config.files.folder);
     if config.role == RoleName::Agent {

@@ -38,8 +38,8 @@ mod webhook;
 pub use args::Args;
 pub use config::{
     Config, ConfigError, DEFAULT_API_PORT, DEFAULT_HEARTBEAT, DEFAULT_IDENTITY_TTL,
-    DEFAULT_QUIC_PORT, FileRule, FilesSettings, LogFormat, LogLevel, MailSettings, Overrides,
-    Paths, RoleName, Webhook,
+    DEFAULT_QUIC_PORT, DurabilityName, FileRule, FilesSettings, LogFormat, LogLevel, MailSettings,
+    Overrides, Paths, RoleName, Webhook, WebhookSecret,
 };
 pub use daemon::Daemon;
 pub use error::StartError;

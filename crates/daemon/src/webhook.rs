@@ -10,6 +10,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use x0x_agent::{Ack, Agent, DirectMessage};
+use zeroize::Zeroizing;
 
 use crate::{config::Webhook, convert};
 
@@ -23,8 +24,11 @@ const ANSWER_TIME: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause.
 const LAST_PAUSE: Duration = Duration::from_secs(60);
-/// How often a message is offered before it is left, so that it does not keep others waiting.
-const ATTEMPTS: u32 = 20;
+/// How often the server may refuse a message before that is left, so that it does not keep others waiting.
+/// A server that cannot be reached or does not answer refuses nothing.
+const REFUSALS: u32 = 20;
+/// Room for the head of a request, so that no part of it is left behind where it grew.
+const MAX_HEAD: usize = 4096;
 /// Bytes of an answer that are looked at: its status line.
 const HEAD_BYTES: u64 = 1024;
 
@@ -60,11 +64,15 @@ async fn offer(agent: &Agent, webhook: &Webhook, message: DirectMessage) {
     let number = message.number;
     let event = convert::mail(agent, message);
     let Ok(body) = serde_json::to_vec(&event) else { return };
-    let mut pause = FIRST_PAUSE;
-    for _ in 0..ATTEMPTS {
+    let (mut pause, mut refusals) = (FIRST_PAUSE, 0);
+    while refusals < REFUSALS {
         match timeout(ANSWER_TIME, post(webhook, &body)).await {
             Ok(Ok(200..300)) => return,
-            outcome => tracing::debug!(number, ?outcome, "the webhook did not take a message"),
+            Ok(Ok(status)) => {
+                refusals += 1;
+                tracing::debug!(number, status, "the webhook refused a message");
+            }
+            outcome => tracing::debug!(number, ?outcome, "the webhook is not there"),
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LAST_PAUSE);
@@ -72,21 +80,49 @@ async fn offer(agent: &Agent, webhook: &Webhook, message: DirectMessage) {
     tracing::warn!(number, "the webhook does not take a message, which is left");
 }
 
+/// The head of the request, which may hold a secret.
+fn head(webhook: &Webhook, len: usize) -> Zeroizing<String> {
+    let Webhook { address, path, secret } = webhook;
+    let mut head = Zeroizing::new(String::with_capacity(MAX_HEAD));
+    head.push_str(&format!(
+        "POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\n\
+         Content-Length: {len}\r\nConnection: close\r\n"
+    ));
+    if let Some(secret) = secret {
+        for part in ["Authorization: Bearer ", secret.reveal(), "\r\n"] {
+            head.push_str(part);
+        }
+    }
+    head.push_str("\r\n");
+    head
+}
+
 /// The status of the answer.
 async fn post(webhook: &Webhook, body: &[u8]) -> io::Result<u16> {
     let mut socket = TcpStream::connect(webhook.address).await?;
-    let head = format!(
-        "POST {} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
-         Connection: close\r\n\r\n",
-        webhook.path,
-        webhook.address,
-        body.len(),
-    );
-    socket.write_all(head.as_bytes()).await?;
+    socket.write_all(head(webhook, body.len()).as_bytes()).await?;
     socket.write_all(body).await?;
     let mut answer = Vec::new();
     socket.take(HEAD_BYTES).read_to_end(&mut answer).await?;
     let line = String::from_utf8_lossy(&answer);
     let status = line.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)?.parse().ok());
     status.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::WebhookSecret;
+
+    #[test]
+    fn a_secret_is_sent_as_a_bearer_token() {
+        let address = ([127, 0, 0, 1], 80).into();
+        let mut webhook = Webhook { address, path: "/hook".to_owned(), secret: None };
+        assert!(!head(&webhook, 7).contains("Authorization"));
+        webhook.secret = WebhookSecret::parse("s3cret".to_owned());
+        let head = head(&webhook, 7);
+        assert!(head.starts_with("POST /hook HTTP/1.1\r\n"), "{}", *head);
+        assert!(head.contains("\r\nAuthorization: Bearer s3cret\r\n"), "{}", *head);
+        assert!(head.ends_with("\r\n\r\n") && !format!("{webhook:?}").contains("s3cret"));
+    }
 }

@@ -1,17 +1,17 @@
 //! Who may leave mail, and how much of it may lie unread.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use x0x_core::{AgentId, MachineId, Tick};
 
-mod notes;
+mod rates;
 
-pub use self::notes::MAX_NOTE_SENDERS;
-use self::notes::Notes;
+pub use self::rates::MAX_RATED_SENDERS;
+use self::rates::Rates;
 use crate::wire::{Kind, MAX_PAYLOAD, MAX_READ_IDS, Verified};
 
 /// What is to be done with a message whose turn it is.
@@ -148,7 +148,7 @@ struct Charge {
 }
 
 /// What lies unread, by sender. As large as the quotas allow.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Held {
     senders: BTreeMap<AgentId, Share>,
     strangers: Share,
@@ -156,12 +156,46 @@ struct Held {
     /// Admitted and not settled yet, in order.
     admitted: VecDeque<Charge>,
     /// What is stored, by number.
-    unread: VecDeque<(u64, Charge)>,
+    unread: BTreeMap<u64, Charge>,
+    /// The number that was settled last.
+    last: u64,
+    /// Numbers beyond it that were handed to somebody before they were settled; at most as many as are
+    /// admitted.
+    early: BTreeSet<u64>,
     seen: u64,
-    notes: Notes,
+    notes: Rates,
+    mail: Rates,
+}
+
+impl Default for Held {
+    fn default() -> Self {
+        Self {
+            senders: BTreeMap::new(),
+            strangers: Share::default(),
+            all: Share::default(),
+            admitted: VecDeque::new(),
+            unread: BTreeMap::new(),
+            last: 0,
+            early: BTreeSet::new(),
+            seen: 0,
+            notes: Rates::notes(),
+            mail: Rates::mail(),
+        }
+    }
 }
 
 impl Held {
+    /// Moves the mark up to the first message that nobody was handed. Returns whether it moved.
+    fn advance(&mut self) -> bool {
+        let through = match self.unread.first_key_value() {
+            Some((first, _)) => first - 1,
+            None => self.last,
+        };
+        let before = self.seen;
+        self.seen = before.max(through);
+        self.seen > before
+    }
+
     fn charge(&mut self, charge: Charge) {
         self.senders.entry(charge.from).or_default().add(charge.bytes);
         self.all.add(charge.bytes);
@@ -207,13 +241,19 @@ impl Admittance {
     /// It counts against its senders as they stand now.
     pub fn restore(&self, seen: u64, unread: impl IntoIterator<Item = Unread>) {
         let mut held = self.lock();
-        held.seen = seen;
+        (held.seen, held.last) = (seen, seen);
         for Unread { number, from, machine, bytes } in unread {
-            let stranger = self.standings.standing(&from, &machine) == Standing::Stranger;
-            let charge = Charge { from, bytes, stranger };
+            let charge = Charge { from, bytes, stranger: self.is_stranger(&from, &machine) };
             held.charge(charge);
-            held.unread.push_back((number, charge));
+            held.last = held.last.max(number);
+            held.unread.insert(number, charge);
         }
+    }
+
+    /// Whether an agent on a machine is nobody that is known now.
+    #[must_use]
+    pub fn is_stranger(&self, agent: &AgentId, machine: &MachineId) -> bool {
+        self.standings.standing(agent, machine) == Standing::Stranger
     }
 
     /// The oldest admitted mail that is not settled is stored under this number, or not at all.
@@ -221,25 +261,44 @@ impl Admittance {
         let mut held = self.lock();
         let Some(charge) = held.admitted.pop_front() else { return };
         match number {
-            Some(number) if number > held.seen => held.unread.push_back((number, charge)),
-            _ => held.release(charge),
+            Some(number) => {
+                held.last = held.last.max(number);
+                if number <= held.seen || held.early.remove(&number) {
+                    held.release(charge);
+                    held.advance();
+                } else {
+                    held.unread.insert(number, charge);
+                }
+            }
+            None => held.release(charge),
+        }
+        if held.admitted.is_empty() {
+            held.early.clear();
         }
     }
 
-    /// Everything up to this number was handed to somebody. Returns whether that is news.
-    pub fn seen(&self, number: u64) -> bool {
+    /// Somebody was handed all that is kept beyond the first of these numbers, up to the second one. Returns
+    /// whether the [mark](Self::seen_through) moved: never past a message that nobody was handed.
+    pub fn seen(&self, after: u64, through: u64) -> bool {
         let mut held = self.lock();
-        if number <= held.seen {
+        if through <= after {
             return false;
         }
-        held.seen = number;
-        while let Some((first, charge)) = held.unread.front().copied()
-            && first <= number
-        {
-            held.unread.pop_front();
-            held.release(charge);
+        let read: Vec<u64> =
+            held.unread.range(after + 1..=through).map(|(number, _)| *number).collect();
+        for number in read {
+            if let Some(charge) = held.unread.remove(&number) {
+                held.release(charge);
+            }
         }
-        true
+        match held.admitted.len() {
+            0 => held.last = held.last.max(through),
+            unsettled => {
+                let beyond = held.last.max(after) + 1;
+                held.early.extend((beyond..=through).take(unsettled));
+            }
+        }
+        held.advance()
     }
 
     /// The number up to which everything was handed to somebody.
@@ -282,7 +341,8 @@ impl Admission for Admittance {
         let fits = of_one.fits(share, bytes)
             && (!stranger || quotas.strangers.fits(held.strangers, bytes))
             && quotas.all.fits(held.all, bytes);
-        if !fits {
+        let count = Rates::count(message.payload().len());
+        if !fits || !held.mail.admit(now, from, stranger, count) {
             return Admit::Refuse;
         }
         let charge = Charge { from, bytes, stranger };
@@ -388,10 +448,10 @@ mod tests {
         assert_eq!((held.seen_through(), held.unread().messages), (4, 3));
         assert_eq!(admit(&held, 22, 1), Admit::Refuse, "strangers together");
         assert_eq!(admit(&held, 1, 1), Admit::Take);
-        assert!(held.seen(5));
+        assert!(held.seen(4, 5));
         assert_eq!(admit(&held, 21, 1), Admit::Refuse, "its share is full");
         assert_eq!(admit(&held, 22, 1), Admit::Take);
-        assert!(held.seen(7));
+        assert!(held.seen(5, 7));
         assert_eq!(held.unread().messages, 2, "what came since");
     }
 
@@ -405,9 +465,52 @@ mod tests {
         assert_eq!(held.unread(), Share { messages: 2, bytes: 20 });
         held.settle(Some(1));
         held.settle(Some(2));
-        assert!(held.seen(1) && !held.seen(1));
+        assert!(held.seen(0, 1) && !held.seen(0, 1));
         assert_eq!(held.unread().messages, 1);
-        assert!(held.seen(9));
+        assert!(held.seen(1, 9));
         assert_eq!(held.unread(), Share::default());
+    }
+
+    #[test]
+    fn the_mark_never_passes_what_nobody_was_handed() {
+        let held = admittance();
+        for number in 1..=4 {
+            assert_eq!(admit(&held, 1 + number, 10), Admit::Take);
+            held.settle(Some(u64::from(number)));
+        }
+        assert!(!held.seen(2, 4), "a reader that began after the second one");
+        assert_eq!(
+            (held.seen_through(), held.unread().messages),
+            (0, 2),
+            "its share is given back"
+        );
+        assert!(held.seen(0, 1));
+        assert_eq!(held.seen_through(), 1);
+        assert!(held.seen(1, 2));
+        assert_eq!((held.seen_through(), held.unread()), (4, Share::default()));
+        // The store hands it out before its sender's share is settled.
+        assert_eq!(admit(&held, 1, 10), Admit::Take);
+        held.seen(4, 5);
+        held.settle(Some(5));
+        assert_eq!((held.seen_through(), held.unread()), (5, Share::default()));
+    }
+
+    #[test]
+    fn a_stranger_that_is_read_at_once_has_a_rate() {
+        let held = Admittance::new(Arc::new(ById), Quotas::default());
+        let mut taken = 0;
+        for number in 1..=20_000 {
+            if admit(&held, 20, 10) == Admit::Take {
+                taken += 1;
+                held.settle(Some(number));
+                held.seen(number - 1, number);
+            }
+        }
+        assert_eq!(taken, 1024);
+        for number in 20_001..=40_000 {
+            assert_eq!(admit(&held, 1, 10), Admit::Take, "a contact has none");
+            held.settle(Some(number));
+            held.seen(number - 1, number);
+        }
     }
 }

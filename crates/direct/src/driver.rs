@@ -182,7 +182,7 @@ impl Driver {
         match admitted {
             Admit::Take => {
                 let kind = message.terms().kind;
-                let message = direct_message(&message, machine, self.clock.wall());
+                let message = self.direct_message(&message, machine, self.clock.wall());
                 self.handed.push_back(Handed::Arrived(kind, message, reply));
                 self.poll_outputs(now);
             }
@@ -268,7 +268,7 @@ impl Driver {
                 match output {
                     Output::Deliver { machine, message } => {
                         let kind = message.terms().kind;
-                        let message = direct_message(&message, machine, wall);
+                        let message = self.direct_message(&message, machine, wall);
                         self.handed.push_back(Handed::Message(kind, message));
                     }
                     Output::Ignore => self.handed.push_back(Handed::Ignored),
@@ -401,6 +401,29 @@ impl Driver {
         }
     }
 
+    fn direct_message(
+        &self,
+        message: &Verified,
+        machine: MachineId,
+        received_at: WallTime,
+    ) -> DirectMessage {
+        let from = message.from();
+        let mailing = self.mailing.as_ref();
+        DirectMessage {
+            id: message.id(),
+            from,
+            to: message.to(),
+            machine,
+            payload: message.payload().clone(),
+            received_at,
+            number: 0,
+            reply_to: message.terms().reply_to,
+            wants_read: message.terms().wants_read,
+            from_stranger: mailing
+                .is_some_and(|mailing| mailing.admittance.is_stranger(&from, &machine)),
+        }
+    }
+
     fn not_stored(&self, handed: Handed) -> Option<Taken> {
         let (kind, reply) = match handed {
             Handed::Message(kind, _) => (kind, None),
@@ -427,20 +450,6 @@ impl Driver {
             timer.reset(Instant::now() + deadline.since(now));
             *armed = Some(deadline);
         }
-    }
-}
-
-fn direct_message(message: &Verified, machine: MachineId, received_at: WallTime) -> DirectMessage {
-    DirectMessage {
-        id: message.id(),
-        from: message.from(),
-        to: message.to(),
-        machine,
-        payload: message.payload().clone(),
-        received_at,
-        number: 0,
-        reply_to: message.terms().reply_to,
-        wants_read: message.terms().wants_read,
     }
 }
 

@@ -33,6 +33,8 @@ pub struct DirectMessage {
     pub reply_to: Option<MessageId>,
     /// Its sender wants to know when it is read.
     pub wants_read: bool,
+    /// Its sender was nobody that is known here when it came.
+    pub from_stranger: bool,
 }
 
 /// Where messages for this machine's agents arrive, each once. Messages of one sending machine are

@@ -59,7 +59,7 @@ pub mod testing;
 pub mod wire;
 
 pub use admission::{
-    Admission, Admit, Admittance, MAX_NOTE_SENDERS, Quotas, Share, Standing, Standings, Unread,
+    Admission, Admit, Admittance, MAX_RATED_SENDERS, Quotas, Share, Standing, Standings, Unread,
 };
 pub use config::DirectConfig;
 pub use error::{DirectError, RefuseReason};

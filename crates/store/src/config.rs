@@ -70,6 +70,9 @@ pub struct StoreConfig {
     pub path: PathBuf,
     /// What a commit outlives.
     pub durability: Durability,
+    /// The same for mail that comes and letters that are posted, which no neighbour gives back: their
+    /// transactions are flushed with [`Durability::Power`], the others as `durability` says.
+    pub mail_durability: Durability,
     /// Bytes in use after which the oldest runs of all topics go; 1 GiB unless set, at least
     /// [`MIN_FILE_BYTES`]. The file is never larger than a quarter more. It keeps its size when runs
     /// go, and their space is used again.
@@ -86,9 +89,15 @@ impl StoreConfig {
         Self {
             path: path.into(),
             durability: Durability::default(),
+            mail_durability: Durability::default(),
             max_bytes: 1024 * 1024 * 1024,
             cache_bytes: 256 * 1024,
         }
+    }
+
+    /// Whether mail is flushed where nothing else is.
+    pub(crate) fn flushes_mail(&self) -> bool {
+        self.mail_durability == Durability::Power && self.durability == Durability::Process
     }
 
     /// Bytes in use above which runs are evicted.

@@ -1,16 +1,16 @@
 //! Mail and letters in the tables: what a change does to them.
 
-use rusqlite::{Connection, OptionalExtension as _, Result, ToSql, params};
+use rusqlite::{Connection, OptionalExtension as _, Result, params};
 use x0x_core::WallTime;
 use x0x_direct::{
     DirectMessage, MessageId,
-    mail::{Letter, LetterState, MailChange, MailOutcome, Retention},
+    mail::{Letter, LetterState, MailChange, MailOutcome},
 };
 
 use crate::{config::STEP_MAIL, seal::seal};
 
-/// Ids remembered after their mail is pruned, so that a late retry is known: rows without a payload.
-const REMEMBERED: u64 = 64 * 1024;
+mod prune;
+
 /// The numbers after a file that was lost go on from here, so that they rise for every reader: seconds
 /// since the epoch, with room for a million messages in each.
 const AFTER_DAMAGE: &str = "UPDATE mail_state SET last = unixepoch() * 1048576,
@@ -21,10 +21,11 @@ const AFTER_DAMAGE: &str = "UPDATE mail_state SET last = unixepoch() * 1048576,
 const MAX_INDEXED_BYTES: usize = 16 * 1024;
 
 const STATE: &str = "SELECT last, floor, seen, messages, bytes, last_letter, letters,
-    letter_bytes, indexed, letters_indexed FROM mail_state WHERE id = 1";
+    letter_bytes, indexed, letters_indexed, stranger_messages, stranger_bytes
+    FROM mail_state WHERE id = 1";
 const SET_STATE: &str = "UPDATE mail_state SET last = ?1, floor = ?2, seen = ?3, messages = ?4,
     bytes = ?5, last_letter = ?6, letters = ?7, letter_bytes = ?8, indexed = ?9,
-    letters_indexed = ?10 WHERE id = 1";
+    letters_indexed = ?10, stranger_messages = ?11, stranger_bytes = ?12 WHERE id = 1";
 const ADD_MAIL: &str = "INSERT OR IGNORE INTO mail
     (number, key, id, sender, recipient, machine, time, reply_to, flags, seal, payload)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
@@ -36,17 +37,12 @@ const SET_LETTER: &str = "UPDATE letter SET state = ?2, changed = ?3 WHERE numbe
 const SET_CONSUMER: &str = "INSERT INTO consumer (name, record) VALUES (?1, ?2)
     ON CONFLICT DO UPDATE SET record = excluded.record";
 
-/// The oldest mail with a payload.
-const OLDEST_MAIL: &str = "SELECT number, time, length(payload) FROM mail
-    WHERE number > ?1 AND payload IS NOT NULL ORDER BY number LIMIT ?2";
-/// The oldest letters that are settled.
-const OLDEST_LETTERS: &str = "SELECT number, changed, length(payload) FROM letter
-    WHERE state >= 2 ORDER BY number LIMIT ?1";
-
 /// The flag of a message whose sender wants to know when it is read.
 pub(crate) const WANTS_READ: i64 = 1;
 /// The flag of a letter that is a note of what was read.
 pub(crate) const READ_NOTE: i64 = 2;
+/// The flag of a message whose sender was nobody that is known; the schema has an index on it.
+pub(crate) const STRANGER: i64 = 4;
 
 /// The texts that can be searched; made when somebody first searches.
 const TEXTS: &str = "CREATE VIRTUAL TABLE IF NOT EXISTS mail_text
@@ -59,6 +55,8 @@ pub(crate) struct Totals {
     pub(crate) floor: u64,
     pub(crate) seen: u64,
     letters: Tally,
+    /// Of the mail, what strangers left.
+    strangers: Tally,
 }
 
 /// What is counted of one list.
@@ -90,10 +88,6 @@ impl Tally {
         self.kept = self.kept.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(payload.cast_unsigned());
     }
-
-    const fn exceeds(&self, retention: &Retention) -> bool {
-        self.kept > retention.messages || self.bytes > retention.bytes
-    }
 }
 
 impl Totals {
@@ -105,7 +99,8 @@ impl Totals {
                 Ok(Tally { last, kept, bytes: number(bytes)?, indexed: number(indexed)? })
             };
             let (mail, letters) = (tally(0, 3, 4, 8)?, tally(5, 6, 7, 9)?);
-            Ok(Self { mail, floor: number(1)?, seen: number(2)?, letters })
+            let strangers = Tally { kept: number(10)?, bytes: number(11)?, ..Tally::default() };
+            Ok(Self { mail, floor: number(1)?, seen: number(2)?, letters, strangers })
         })
     }
 
@@ -121,6 +116,8 @@ impl Totals {
             self.letters.bytes.cast_signed(),
             self.mail.indexed.cast_signed(),
             self.letters.indexed.cast_signed(),
+            self.strangers.kept.cast_signed(),
+            self.strangers.bytes.cast_signed(),
         ])?;
         Ok(())
     }
@@ -148,7 +145,7 @@ pub(crate) fn mail_seal(message: &DirectMessage) -> i64 {
     let numbers = [
         message.number.cast_signed(),
         message.received_at.as_millis().cast_signed(),
-        i64::from(message.wants_read),
+        mail_flags(message),
         i64::from(message.reply_to.is_some()),
     ];
     let reply_to = message.reply_to.unwrap_or_default();
@@ -170,6 +167,10 @@ pub(crate) fn letter_seal(letter: &Letter) -> i64 {
     let reply_to = letter.reply_to.unwrap_or_default();
     let (from, to) = (letter.from.as_bytes(), letter.to.as_bytes());
     seal(b'l', &numbers, &[&letter.id, from, to, &reply_to, &letter.payload])
+}
+
+fn mail_flags(message: &DirectMessage) -> i64 {
+    i64::from(message.wants_read) * WANTS_READ + i64::from(message.from_stranger) * STRANGER
 }
 
 fn letter_flags(letter: &Letter) -> i64 {
@@ -244,8 +245,8 @@ impl MailTables {
     }
 
     fn receive(&mut self, connection: &Connection, message: &DirectMessage) -> Result<MailOutcome> {
-        let tally = &mut self.change(connection)?.mail;
-        let number = tally.last + 1;
+        let totals = self.change(connection)?;
+        let number = totals.mail.last + 1;
         let message = DirectMessage { number, ..message.clone() };
         let added = connection.prepare_cached(ADD_MAIL)?.execute(params![
             number.cast_signed(),
@@ -256,11 +257,14 @@ impl MailTables {
             message.machine.as_bytes(),
             millis(message.received_at),
             message.reply_to.as_ref().map(|id| &id[..]),
-            i64::from(message.wants_read) * WANTS_READ,
+            mail_flags(&message),
             mail_seal(&message),
             &message.payload[..],
         ])?;
-        Ok(tally.add(added, message.payload.len()))
+        if message.from_stranger {
+            totals.strangers.add(added, message.payload.len());
+        }
+        Ok(totals.mail.add(added, message.payload.len()))
     }
 
     fn post(&mut self, connection: &Connection, letter: &Letter) -> Result<MailOutcome> {
@@ -283,82 +287,6 @@ impl MailTables {
             &letter.payload[..],
         ])?;
         Ok(tally.add(added, letter.payload.len()))
-    }
-
-    /// Deletes some of what is not kept. Returns whether there may be more.
-    pub(crate) fn prune(
-        &mut self,
-        connection: &Connection,
-        retention: Retention,
-        now: WallTime,
-    ) -> Result<bool> {
-        let age = i64::try_from(retention.age.as_millis()).unwrap_or(i64::MAX);
-        let cutoff = millis(now).saturating_sub(age);
-        let more_mail = self.prune_mail(connection, retention, cutoff)?;
-        let more_letters = self.prune_letters(connection, retention, cutoff)?;
-        self.finish(connection)?;
-        Ok(more_mail || more_letters)
-    }
-
-    fn prune_mail(
-        &mut self,
-        connection: &Connection,
-        retention: Retention,
-        cutoff: i64,
-    ) -> Result<bool> {
-        let totals = self.totals(connection)?;
-        let oldest = oldest(connection, OLDEST_MAIL, &[&totals.floor.cast_signed(), &STEP_MAIL])?;
-        let mut pruned = 0;
-        for (number, time, bytes) in &oldest {
-            if !totals.mail.exceeds(&retention) && *time >= cutoff {
-                break;
-            }
-            connection
-                .prepare_cached("UPDATE mail SET payload = NULL WHERE number = ?1")?
-                .execute([number])?;
-            totals.floor = number.cast_unsigned();
-            totals.mail.remove(*bytes);
-            pruned += 1;
-        }
-        // What is behind both marks is remembered no more.
-        let end = totals.floor.min(totals.mail.last.saturating_sub(REMEMBERED)).cast_signed();
-        let (floor, indexed) = (totals.floor, totals.mail.indexed);
-        let gone = connection
-            .prepare_cached(
-                "DELETE FROM mail WHERE number IN
-                 (SELECT number FROM mail WHERE number <= ?1 ORDER BY number LIMIT ?2)",
-            )?
-            .execute(params![end, STEP_MAIL])?;
-        if pruned > 0 {
-            self.changed = true;
-            let first = oldest.first().map_or(0, |(number, ..)| *number);
-            forget_texts(connection, (first, floor.min(indexed).cast_signed()), 0)?;
-        }
-        Ok(pruned == STEP_MAIL || gone as i64 == STEP_MAIL)
-    }
-
-    fn prune_letters(
-        &mut self,
-        connection: &Connection,
-        retention: Retention,
-        cutoff: i64,
-    ) -> Result<bool> {
-        let tally = &mut self.totals(connection)?.letters;
-        let oldest = oldest(connection, OLDEST_LETTERS, &[&STEP_MAIL])?;
-        let mut pruned = 0;
-        for (number, changed, bytes) in oldest {
-            if !tally.exceeds(&retention) && changed >= cutoff {
-                break;
-            }
-            connection.prepare_cached("DELETE FROM letter WHERE number = ?1")?.execute([number])?;
-            if number.cast_unsigned() <= tally.indexed {
-                forget_texts(connection, (number, number), 1)?;
-            }
-            tally.remove(bytes);
-            pruned += 1;
-        }
-        self.changed |= pruned > 0;
-        Ok(pruned == STEP_MAIL)
     }
 
     /// Lets some more texts be searched. Returns whether there are more.
@@ -401,35 +329,9 @@ fn advance(
     Ok(MailOutcome::Stored(number.cast_unsigned()))
 }
 
-/// Number, time and payload bytes of rows.
-fn oldest(
-    connection: &Connection,
-    sql: &str,
-    values: &[&dyn ToSql],
-) -> Result<Vec<(i64, i64, i64)>> {
-    let mut statement = connection.prepare_cached(sql)?;
-    let rows = statement.query_map(values, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-    rows.collect()
-}
-
 /// Row of a text: two lists of numbers share the table.
 pub(crate) const fn text_row(number: i64, list: i64) -> i64 {
     number * 2 + list
-}
-
-fn forget_texts(connection: &Connection, (first, last): (i64, i64), list: i64) -> Result<()> {
-    let exists = "SELECT 1 FROM sqlite_schema WHERE name = 'mail_text'";
-    if last < first || connection.query_row(exists, [], |_| Ok(())).optional()?.is_none() {
-        return Ok(());
-    }
-    let rows = params![text_row(first, list), text_row(last, list), list];
-    connection
-        .prepare_cached(
-            "DELETE FROM mail_text WHERE rowid IN
-             (SELECT rowid FROM mail_text WHERE rowid BETWEEN ?1 AND ?2 AND rowid % 2 = ?3)",
-        )?
-        .execute(rows)?;
-    Ok(())
 }
 
 /// Indexes some rows of a table. The number of the last one, or `None` when there is no more.

@@ -10,7 +10,7 @@ use x0x_direct::{
 
 use crate::{
     config::{MAX_CONSUMERS, MAX_UNREAD},
-    mail::{READ_NOTE, Totals, WANTS_READ, key, letter_seal, mail_seal},
+    mail::{READ_NOTE, STRANGER, Totals, WANTS_READ, key, letter_seal, mail_seal},
     metrics::StoreMetrics,
 };
 
@@ -188,6 +188,7 @@ fn message(row: &Row<'_>) -> Result<Option<DirectMessage>> {
     else {
         return Ok(None);
     };
+    let flags = unsigned(row, 7)?.cast_signed();
     let message = DirectMessage {
         id: message,
         from: AgentId::new(from),
@@ -197,7 +198,8 @@ fn message(row: &Row<'_>) -> Result<Option<DirectMessage>> {
         received_at: WallTime::from_millis(unsigned(row, 5)?),
         number: unsigned(row, 0)?,
         reply_to,
-        wants_read: unsigned(row, 7)?.cast_signed() & WANTS_READ != 0,
+        wants_read: flags & WANTS_READ != 0,
+        from_stranger: flags & STRANGER != 0,
     };
     let sealed = unsigned(row, 8)?.cast_signed() == mail_seal(&message);
     Ok(sealed.then_some(message))

@@ -38,6 +38,8 @@ pub struct StoreMetrics {
     pub failed_full: Counter,
     /// The same, by a mistake of this crate.
     pub failed_internal: Counter,
+    /// 1 when the last commit failed for want of space, else 0.
+    pub full: Gauge,
     /// Bytes in use in the file, as of the last look at it.
     pub bytes_used: Gauge,
 }
@@ -71,7 +73,10 @@ impl StoreMetrics {
         match error {
             StoreError::Io(_) => self.failed_io.inc(),
             StoreError::Corrupt(_) => self.failed_corrupt.inc(),
-            StoreError::Full => self.failed_full.inc(),
+            StoreError::Full => {
+                self.full.set(1);
+                self.failed_full.inc();
+            }
             StoreError::Closed => {}
             _ => self.failed_internal.inc(),
         }

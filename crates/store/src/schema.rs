@@ -24,7 +24,7 @@ const STATEMENTS: usize = 24;
 ///
 /// `run.id` is the order of arrival, in which runs are evicted; `run_time` is for expiry. Numbers
 /// that are unsigned in the program are stored as the signed number of the same bits.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     "
     CREATE TABLE topic (
         id INTEGER PRIMARY KEY,
@@ -155,6 +155,12 @@ const MIGRATIONS: [&str; 4] = [
         until INTEGER NOT NULL,
         PRIMARY KEY (id, holder)
     ) WITHOUT ROWID;
+",
+    "
+    ALTER TABLE mail_state ADD COLUMN stranger_messages INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE mail_state ADD COLUMN stranger_bytes INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX mail_stranger ON mail (number) WHERE flags & 4 AND payload IS NOT NULL;
+    CREATE INDEX mail_pruned ON mail (number) WHERE payload IS NULL;
 ",
 ];
 

@@ -312,6 +312,7 @@ impl Writer {
         match &result {
             Ok(()) => {
                 self.metrics.transactions.inc();
+                self.metrics.full.set(0);
                 self.metrics.changes.add(changes.len() as u64);
                 self.metrics.run_bytes.add(size);
                 self.unseen_bytes += size;

@@ -124,6 +124,7 @@ async fn mail_that_came_is_known_by_machine_and_id() {
         number: 0,
         reply_to: None,
         wants_read: false,
+        from_stranger: false,
     };
     MailStore::commit(&store, vec![MailChange::Receive(message)]).await.expect("it is committed");
     assert_eq!(store.has_mail(machine, [1; 16]).await, Ok(true));

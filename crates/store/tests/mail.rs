@@ -9,11 +9,11 @@ use x0x_core::{AgentId, MachineId, WallTime};
 use x0x_direct::{
     DirectMessage, Unread,
     mail::{
-        HistoryEntry, HistoryQuery, Letter, LetterState, MailChange, MailError, MailOutcome,
-        MailStore as _, Retention,
+        Consumer, HistoryEntry, HistoryQuery, Letter, LetterState, MailChange, MailError,
+        MailOutcome, MailStore as _, Retention,
     },
 };
-use x0x_store::{SqliteStore, StoreConfig};
+use x0x_store::{Durability, SqliteStore, StoreConfig};
 
 fn agent(n: u8) -> AgentId {
     AgentId::new([n; 32])
@@ -34,6 +34,7 @@ fn message(n: u64, text: &str) -> DirectMessage {
         number: 0,
         reply_to: n.is_multiple_of(2).then_some([7; 16]),
         wants_read: n.is_multiple_of(3),
+        from_stranger: n.is_multiple_of(5),
     }
 }
 
@@ -255,6 +256,103 @@ async fn what_is_not_kept_goes_and_is_still_known() {
         commit(&store, vec![MailChange::Seen(0)]).await;
     }
     panic!("the old does not go");
+}
+
+/// Prunes until nothing more goes.
+async fn prune(store: &SqliteStore, retention: Retention) {
+    commit(store, vec![MailChange::Prune { retention, now: at(0) }]).await;
+    for _ in 0..20 {
+        commit(store, vec![MailChange::Seen(0)]).await;
+    }
+}
+
+fn from(sender: u8, stranger: bool, n: u64) -> MailChange {
+    let text = format!("text {n}");
+    MailChange::Receive(DirectMessage {
+        from: agent(sender),
+        from_stranger: stranger,
+        ..message(n, &text)
+    })
+}
+
+async fn kept(store: &SqliteStore) -> Vec<u64> {
+    store.mail(0, 10_000, u64::MAX).await.unwrap().iter().map(|mail| mail.number).collect()
+}
+
+#[tokio::test]
+async fn a_flood_of_strangers_never_pushes_out_what_a_contact_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x0x.db");
+    let store = open(&path).await;
+    commit(&store, (1..=50).map(|n| from(1, false, n)).collect()).await;
+    commit(&store, (51..=1500).map(|n| from(8, true, n)).collect()).await;
+    // Somebody has had all of it, so that it is no share of unread mail that holds them back.
+    commit(&store, vec![MailChange::Seen(1500)]).await;
+    let words = HistoryQuery { words: vec!["text".into()], limit: 2000, ..HistoryQuery::default() };
+    assert_eq!(store.history(words.clone()).await.unwrap().len(), 1500);
+    let mut retention = Retention::default();
+    retention.messages = 400;
+    prune(&store, retention).await;
+    let expected: Vec<u64> = (1..=50).chain(1401..=1500).collect();
+    assert_eq!(kept(&store).await, expected, "strangers have a quarter");
+    assert_eq!(store.history(words).await.unwrap().len(), 150);
+    let again = commit(&store, vec![from(8, true, 60)]).await;
+    assert_eq!(again, [MailOutcome::Duplicate], "a late retry is known");
+    // The counts are those of the file after a restart, too.
+    store.close().await.unwrap();
+    let store = open(&path).await;
+    commit(&store, (1501..=1600).map(|n| from(9, true, n)).collect()).await;
+    prune(&store, retention).await;
+    assert_eq!(kept(&store).await.len(), 150);
+    // By their bytes no less.
+    retention.bytes = 4 * 150;
+    prune(&store, retention).await;
+    let left = kept(&store).await;
+    assert_eq!((left.len(), left[49], left[50]), (66, 50, 1585), "16 of 9 bytes, and no contact's");
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_consumer_has_not_acknowledged_goes_last() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir.path().join("x0x.db")).await;
+    commit(&store, (1..=100).map(|n| from(1, false, n)).collect()).await;
+    commit(&store, (101..=150).map(|n| from(8, true, n)).collect()).await;
+    commit(&store, (151..=200).map(|n| from(1, false, n)).collect()).await;
+    let consumer = |name: &str, cursor| MailChange::Consumer {
+        name: name.into(),
+        record: Consumer::new(cursor, at(0)).encode(),
+    };
+    commit(&store, vec![MailChange::Seen(200), consumer("a", 20), consumer("b", 90)]).await;
+    let mut retention = Retention::default();
+    for (messages, first, first_of_stranger) in [(190, 8, 104), (180, 19, 106)] {
+        retention.messages = messages;
+        prune(&store, retention).await;
+        let expected: Vec<u64> = (first..=100).chain(first_of_stranger..=200).collect();
+        assert_eq!(kept(&store).await, expected, "a quarter, and what all have acknowledged");
+    }
+    retention.messages = 140;
+    prune(&store, retention).await;
+    let expected: Vec<u64> = (21..=100).chain(141..=200).collect();
+    assert_eq!(kept(&store).await, expected, "then what a stranger left");
+    retention.messages = 100;
+    prune(&store, retention).await;
+    let expected: Vec<u64> = (51..=100).chain(151..=200).collect();
+    assert_eq!(kept(&store).await, expected, "then the oldest");
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn mail_that_is_flushed_is_kept_as_any_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = StoreConfig::at(dir.path().join("x0x.db"));
+    config.mail_durability = Durability::Power;
+    let store = SqliteStore::open(config).await.unwrap();
+    receive(&store, 1..=3).await;
+    commit(&store, vec![MailChange::Seen(1), MailChange::Post(letter(4, "four"))]).await;
+    assert_eq!(kept(&store).await, [1, 2, 3]);
+    assert!(store.letter(4_u128.to_be_bytes()).await.unwrap().is_some());
+    store.close().await.unwrap();
 }
 
 #[tokio::test]

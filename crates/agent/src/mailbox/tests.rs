@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use x0x_core::{MachineId, SystemClock, WallTime};
 use x0x_direct::{
-    Quotas, Standing, Standings,
+    Quotas, Standing, Standings, Unread,
     mail::{
         HistoryEntry, HistoryQuery, Letter, MailChange, MailOutcome, MemoryMailStore, Retention,
         StoredMail,
@@ -63,6 +63,7 @@ impl Desk {
             number: 0,
             reply_to: None,
             wants_read: false,
+            from_stranger: false,
         };
         if stored {
             let change = MailChange::Receive(message.clone());
@@ -169,6 +170,7 @@ async fn an_answer_comes_to_who_asked_and_from_nobody_else() {
         number: 0,
         reply_to: Some(asked),
         wants_read: false,
+        from_stranger: false,
     };
     desk.mailbox.push(message(5));
     desk.mailbox.push(message(1));
@@ -265,4 +267,27 @@ async fn what_stays_unreadable_is_told_and_what_memory_has_is_not_skipped() {
     for n in 101..=many {
         assert_eq!(take(&mut reader).await, u128::from(n));
     }
+}
+
+#[tokio::test]
+async fn a_reader_that_begins_late_leaves_what_is_before_it_unread() {
+    let desk = Desk::new();
+    let unread = |number| {
+        let (from, machine) = (AgentId::new([1; 32]), MachineId::new([3; 32]));
+        Unread { number, from, machine, bytes: 10 }
+    };
+    desk.mailbox.0.admittance.restore(0, (1..=20).map(unread));
+    for n in 1..=20 {
+        desk.comes(n, true, 10).await;
+    }
+    let mut late = desk.reader().resume_after(15);
+    for n in 16..=20 {
+        assert_eq!(take(&mut late).await, n);
+    }
+    assert_eq!(desk.mailbox.seen(), 0, "nobody has read the first");
+    let mut first = desk.reader();
+    for n in 1..=20 {
+        assert_eq!(take(&mut first).await, n);
+    }
+    assert_eq!(desk.mailbox.seen(), 20);
 }

@@ -29,7 +29,7 @@ pub(super) const TABLE: &[Endpoint] = &[
         ..post(Operation::DirectSend, "/direct/send", CATEGORY, json::<DirectSendResponse>())
     }
     .cli("direct send")
-    .says("Sends a direct message; answers once the recipient's daemon has it on disk, and fails when that cannot be reached now. With `queue` it answers once this daemon has it on disk, and sends it when the recipient can be reached.")
+    .says("Sends a direct message; answers once the recipient's daemon has stored it (a loss of power may take the last ones, unless that daemon flushes its mail), and fails when that cannot be reached now. With `queue` it answers once this daemon has stored it, and sends it when the recipient can be reached.")
     .takes::<DirectSendRequest>(),
     get(
         Operation::DirectConnections,

@@ -44,6 +44,13 @@ pub struct ClaimRequest {
     /// How long to wait for one; 0 unless given, at most 60000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// Hand out nothing that comes behind a message which somebody else works on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_order: bool,
+    /// Instead: hold these claimed messages for another lease, all of them or none. The answer has no
+    /// messages; it is 409 `conflict` when one of them is claimed no more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub renew: Vec<u64>,
 }
 
 /// Body of `POST /inbox/ack`.

@@ -9,7 +9,8 @@ use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 use x0x_api::types::{
-    ConsumerRequest, DirectSendRequest, InboxAckRequest, InboxResponse, OkResponse,
+    AddContactRequest, ConsumerRequest, DirectSendRequest, InboxAckRequest, InboxResponse,
+    OkResponse,
 };
 use x0x_api::{Base64, Operation, endpoint};
 
@@ -85,6 +86,13 @@ impl<'a> Lab<'a> {
         let mut http = receiver.http().await?;
         let consumer = ConsumerRequest { consumer: CONSUMER.to_owned(), start: None };
         http.post(Operation::InboxCreateConsumer, &consumer).await?;
+        // Strangers may leave a few messages in a second and no more.
+        let contact = AddContactRequest {
+            agent_id: sender.agent_id().await?,
+            trust_level: Some("known".to_owned()),
+            label: None,
+        };
+        http.post(Operation::AddContact, &contact).await?;
         let (sender, receiver) = (Some(sender), Some(receiver));
         let (slowest_start, sent) = (Duration::ZERO, Sent::default());
         let inbox = Vec::new();

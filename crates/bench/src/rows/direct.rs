@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use x0x_api::types::DirectSendRequest;
+use x0x_api::types::{AddContactRequest, DirectSendRequest};
 use x0x_api::{Base64, Operation};
 
 use super::{SIZE, Scale, begin, direct_ws, per_second};
@@ -29,6 +29,16 @@ pub(super) async fn measure(cluster: &Cluster, scale: Scale, report: &mut Report
     let mut inbox = Subscriber::to_direct(&cluster.nodes[1]).await?;
     let mut http = sender.http().await?;
     find(&mut http, &recipient).await?;
+    // Strangers may leave a few messages in a second and no more.
+    let contact = AddContactRequest {
+        agent_id: sender.agent_id().await?,
+        trust_level: Some("known".to_owned()),
+        label: None,
+    };
+    let added = cluster.nodes[1].http().await?.post(Operation::AddContact, &contact).await?;
+    if added.status >= 300 {
+        bail!("the sender is not added as a contact: HTTP {}", added.status);
+    }
     send(&mut http, &recipient, 0).await?;
 
     let run = begin("direct, one at a time", 2);

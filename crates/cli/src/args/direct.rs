@@ -1,5 +1,7 @@
 //! Grammar of private messages.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 
 use super::Limit;
@@ -41,8 +43,12 @@ pub(crate) enum DirectCommand {
 pub(crate) struct SendArguments {
     /// The recipient's id
     pub(crate) agent: String,
-    /// The message
-    pub(crate) message: String,
+    /// The message; `-` reads it from standard input
+    #[arg(required_unless_present = "file")]
+    pub(crate) message: Option<String>,
+    /// Instead: the content of a file is the message
+    #[arg(long, value_name = "PATH", conflicts_with = "message")]
+    pub(crate) file: Option<PathBuf>,
     /// Also measure the round trip, waiting this long
     #[arg(long, value_name = "N")]
     pub(crate) require_ack_ms: Option<u64>,
@@ -58,7 +64,8 @@ pub(crate) struct SendArguments {
     /// The message that it answers
     #[arg(long, value_name = "ID")]
     pub(crate) reply_to: Option<String>,
-    /// Names it, so that sending it again delivers it once
+    /// Names it, so that sending it again delivers it once. A failure that leaves open whether the message
+    /// arrived tells the id that it had
     #[arg(long, value_name = "HEX")]
     pub(crate) id: Option<String>,
     /// Never store it at the recipient

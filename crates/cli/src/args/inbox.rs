@@ -11,7 +11,7 @@ pub(crate) enum InboxCommand {
     Wait {
         #[command(flatten)]
         reader: Reader,
-        /// Give up after so many seconds
+        /// Give up after so many seconds, with exit code 3
         #[arg(long, value_name = "SECS")]
         timeout: Option<u64>,
         /// Acknowledge what is printed
@@ -109,10 +109,13 @@ pub(crate) struct WatchArguments {
     /// How often a command that fails is run for a message before that is left
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub(crate) attempts: u32,
+    /// Where a consumer that is new begins: oldest, unread, latest, or the number after which
+    #[arg(long, value_name = "START", default_value = "unread")]
+    pub(crate) from: String,
     /// How long a command may run before it is ended, which counts as a failure
     #[arg(long, value_name = "SECS", default_value_t = 600)]
     pub(crate) lease: u64,
-    /// The command and its arguments. It gets the message on its standard input, and X0X_FROM,
+    /// The command and its arguments; one that cannot be started ends the watch. It gets the message on its standard input, and X0X_FROM,
     /// X0X_TRUST, X0X_VERIFIED, X0X_ID, X0X_NUMBER, X0X_REPLY_TO and X0X_RECEIVED_AT in its
     /// environment. No shell looks at any of it
     #[arg(long, value_name = "CMD", required = true, num_args = 1.., allow_hyphen_values = true)]

@@ -1,8 +1,13 @@
 //! `x0x direct`: private messages between two agents.
 
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
 use std::time::Duration;
 
+use anyhow::Context;
 use x0x_api::event::{DIRECT_MESSAGE, DirectMessageEvent, DirectReceipt, RECEIPT};
+use x0x_api::limits::MAX_DIRECT_PAYLOAD;
 use x0x_api::types::{
     ConnectMachineRequest, ConnectRequest, DirectClass, DirectRequestRequest, DirectSendRequest,
 };
@@ -32,7 +37,7 @@ pub(super) fn run(client: &Client, command: DirectCommand, output: &mut Output) 
             show(client, &call, output)
         }
         DirectCommand::Send(arguments) => {
-            let call = Call::new(Operation::DirectSend).body(&send(arguments))?;
+            let call = Call::new(Operation::DirectSend).body(&send(arguments)?)?;
             show(client, &call.patient(CONNECT_PATIENCE), output)
         }
         DirectCommand::Request { agent, message, timeout_ms } => {
@@ -72,10 +77,35 @@ pub(super) fn run(client: &Client, command: DirectCommand, output: &mut Output) 
     }
 }
 
-fn send(arguments: SendArguments) -> DirectSendRequest {
-    DirectSendRequest {
+/// The message: as given, from a file, or from standard input.
+fn message(text: Option<&str>, file: Option<&Path>) -> Result<Vec<u8>> {
+    match (file, text) {
+        (Some(path), _) => {
+            let named = || format!("cannot read {}", path.display());
+            bounded(File::open(path).with_context(named)?).with_context(named)
+        }
+        (None, Some("-")) => bounded(io::stdin().lock()).context("cannot read standard input"),
+        (None, text) => Ok(text.unwrap_or_default().as_bytes().to_vec()),
+    }
+    .map_err(Into::into)
+}
+
+/// All of it, unless it is longer than a message may be.
+fn bounded(source: impl Read) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    source.take(MAX_DIRECT_PAYLOAD as u64 + 1).read_to_end(&mut bytes)?;
+    anyhow::ensure!(
+        bytes.len() <= MAX_DIRECT_PAYLOAD,
+        "a message has at most {MAX_DIRECT_PAYLOAD} bytes; `x0x send-file` sends files of any size"
+    );
+    Ok(bytes)
+}
+
+fn send(arguments: SendArguments) -> Result<DirectSendRequest> {
+    let payload = message(arguments.message.as_deref(), arguments.file.as_deref())?;
+    Ok(DirectSendRequest {
         agent_id: arguments.agent,
-        payload: Base64::encode(arguments.message.as_bytes()),
+        payload: Base64::encode(&payload),
         require_ack_ms: arguments.require_ack_ms,
         class: if arguments.session { DirectClass::Session } else { DirectClass::Durable },
         queue: arguments.queue,
@@ -83,7 +113,7 @@ fn send(arguments: SendArguments) -> DirectSendRequest {
         reply_to: arguments.reply_to,
         read_receipt: arguments.read_receipt,
         lifetime_secs: arguments.lifetime,
-    }
+    })
 }
 
 fn receipts(client: &Client, limit: Limit, output: &mut Output) -> Result<()> {
@@ -104,4 +134,20 @@ fn receipts(client: &Client, limit: Limit, output: &mut Output) -> Result<()> {
         }
         Ok(Printed::Message)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_comes_from_the_command_line_or_a_file() {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let path = folder.path().join("message");
+        std::fs::write(&path, [0xff, 0, 1]).expect("written");
+        assert_eq!(message(None, Some(&path)).expect("read"), [0xff, 0, 1]);
+        assert_eq!(message(Some("hello"), None).expect("given"), b"hello");
+        assert!(message(None, Some(folder.path())).is_err());
+        assert!(bounded(io::repeat(0)).is_err(), "longer than a message may be");
+    }
 }

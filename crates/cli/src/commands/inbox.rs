@@ -13,7 +13,7 @@ use super::pubsub::short;
 use super::show;
 use crate::args::{HistoryArguments, InboxCommand, Reader};
 use crate::client::{Call, Client};
-use crate::error::Result;
+use crate::error::{Failure, Result};
 use crate::output::Output;
 
 /// Runs a command of `x0x inbox`; without one, what waits is shown.
@@ -32,7 +32,7 @@ pub(super) fn run(
                 consumer: Some(reader.consumer),
                 limit: Some(reader.limit),
                 lease_ms: Some(lease.saturating_mul(1000)),
-                timeout_ms: None,
+                ..ClaimRequest::default()
             };
             let call = Call::new(Operation::InboxClaim).body(&body)?;
             show_messages(client, &call, output).map(|_| ())
@@ -94,7 +94,7 @@ fn wait(
             let body = InboxAckRequest { consumer, numbers, through: None };
             client.call(&Call::new(Operation::InboxAck).body(&body)?)?;
         }
-        return Ok(());
+        return if found.messages.is_empty() { Err(Failure::Nothing) } else { Ok(()) };
     }
 }
 

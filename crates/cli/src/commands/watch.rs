@@ -3,7 +3,11 @@
 //! A message is claimed, the command runs, and what it did is acknowledged: a message for which the
 //! command ended well is never given to it again, also when the daemon or this process is started
 //! anew. A command that fails is run again, later each time; after some attempts the message is left
-//! behind with a warning, so that it does not keep all others waiting. It stays in the history.
+//! behind with a warning, so that it does not keep all others waiting. It stays in the history. A command
+//! that cannot be started says nothing of the message: it ends the watch, and the message waits.
+//!
+//! A claim is short and renewed for as long as its message is worked on, so that after the end of this
+//! process, however it came, the next one gets the message soon; and before any that came later.
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -16,7 +20,9 @@ use anyhow::Context;
 use x0x_api::Operation;
 use x0x_api::event::DirectMessageEvent;
 use x0x_api::limits::MAX_INBOX_WAIT;
-use x0x_api::types::{ClaimRequest, InboxAckRequest, InboxResponse, ReleaseRequest};
+use x0x_api::types::{
+    ClaimRequest, ConsumerRequest, InboxAckRequest, InboxResponse, ReleaseRequest,
+};
 
 use super::inbox::trust;
 use crate::args::WatchArguments;
@@ -30,8 +36,10 @@ const LOOK: Duration = Duration::from_millis(20);
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause.
 const LAST_PAUSE: Duration = Duration::from_secs(60);
-/// How much longer a claim holds than its command may run.
-const SPARE: Duration = Duration::from_secs(30);
+/// How long a claim holds unless it is renewed.
+const CLAIM: Duration = Duration::from_secs(30);
+/// How often it is.
+const RENEW: Duration = Duration::from_secs(8);
 
 /// Watches the inbox. `connect` finds the daemon, which may have another port after a restart.
 pub(super) fn run(connect: impl Fn() -> Result<Client>, arguments: WatchArguments) -> Result<()> {
@@ -75,6 +83,9 @@ enum Outcome {
 impl<C: Fn() -> Result<Client>> Watch<C> {
     fn run(mut self) -> Result<()> {
         self.end_with_its_command()?;
+        let (consumer, start) = (self.arguments.consumer.clone(), self.arguments.from.clone());
+        let body = ConsumerRequest { consumer, start: Some(start) };
+        self.persist(&Call::new(Operation::InboxCreateConsumer).body(&body)?)?;
         eprintln!("watching as `{}`; Ctrl-C ends", self.arguments.consumer);
         let mut done = 0;
         while self.arguments.count.is_none_or(|count| done < count) {
@@ -98,18 +109,15 @@ impl<C: Fn() -> Result<Client>> Watch<C> {
         Ok(ctrlc::set_handler(handler).context("cannot listen for Ctrl-C")?)
     }
 
-    fn lease(&self) -> Duration {
-        Duration::from_secs(self.arguments.lease)
-    }
-
     /// The next message, or none for now.
     fn claim(&mut self) -> Result<Option<DirectMessageEvent>> {
-        let lease = self.lease() + SPARE;
         let body = ClaimRequest {
             consumer: Some(self.arguments.consumer.clone()),
             limit: Some(1),
-            lease_ms: Some(u64::try_from(lease.as_millis()).unwrap_or(u64::MAX)),
+            lease_ms: Some(CLAIM.as_millis() as u64),
             timeout_ms: Some(MAX_INBOX_WAIT.as_millis() as u64),
+            in_order: true,
+            renew: Vec::new(),
         };
         let call = Call::new(Operation::InboxClaim).body(&body)?.patient(MAX_INBOX_WAIT);
         let found: InboxResponse = serde_json::from_value(self.persist(&call)?)?;
@@ -148,38 +156,54 @@ impl<C: Fn() -> Result<Client>> Watch<C> {
         let mut pause = FIRST_PAUSE;
         let attempts = self.arguments.attempts.max(1);
         for attempt in 1..=attempts {
-            let outcome = self.execute(message)?;
+            let outcome = match self.execute(message) {
+                Ok(outcome) => outcome,
+                Err(failure) => {
+                    // What is wrong is not the message: whoever watches next gets it at once. If the daemon is
+                    // away, the claim runs out.
+                    let _ = self.client.call(&self.release(message)?);
+                    return Err(failure);
+                }
+            };
             let Outcome::Failed(why) = outcome else { return self.acknowledge(message) };
             eprintln!("warning: message {}: {why} (attempt {attempt})", message.number);
             if attempt < attempts {
-                thread::sleep(pause);
-                pause = (pause * 2).min(LAST_PAUSE);
-                if !self.claim_again(message)? {
-                    // Somebody else has it now.
+                if !self.hold(message, pause)? {
+                    // Somebody acknowledged it, or gave it back.
                     return Ok(());
                 }
+                thread::sleep(pause);
+                pause = (pause * 2).min(LAST_PAUSE);
             }
         }
         eprintln!("warning: message {} is left after {attempts} attempts", message.number);
         self.acknowledge(message)
     }
 
-    /// Gives the message back and claims it anew, so that the claim holds for the next attempt.
-    fn claim_again(&mut self, message: &DirectMessageEvent) -> Result<bool> {
+    /// Holds the claim for so much longer than its usual time. False when it is over.
+    fn hold(&mut self, message: &DirectMessageEvent, longer: Duration) -> Result<bool> {
+        let call = self.renewal(message, longer)?;
+        match self.persist(&call) {
+            Ok(_) => Ok(true),
+            Err(Failure::Refused { status: 409, .. }) => Ok(false),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    fn renewal(&self, message: &DirectMessageEvent, longer: Duration) -> Result<Call> {
+        let body = ClaimRequest {
+            consumer: Some(self.arguments.consumer.clone()),
+            lease_ms: Some((CLAIM + longer).as_millis() as u64),
+            renew: vec![message.number],
+            ..ClaimRequest::default()
+        };
+        Call::new(Operation::InboxClaim).body(&body)
+    }
+
+    fn release(&self, message: &DirectMessageEvent) -> Result<Call> {
         let consumer = Some(self.arguments.consumer.clone());
         let body = ReleaseRequest { consumer, numbers: vec![message.number] };
-        self.persist(&Call::new(Operation::InboxRelease).body(&body)?)?;
-        let claimed = self.claim()?;
-        match claimed {
-            Some(other) if other.number == message.number => Ok(true),
-            Some(other) => {
-                let consumer = Some(self.arguments.consumer.clone());
-                let body = ReleaseRequest { consumer, numbers: vec![other.number] };
-                self.persist(&Call::new(Operation::InboxRelease).body(&body)?)?;
-                Ok(false)
-            }
-            None => Ok(false),
-        }
+        Call::new(Operation::InboxRelease).body(&body)
     }
 
     fn acknowledge(&mut self, message: &DirectMessageEvent) -> Result<()> {
@@ -190,10 +214,8 @@ impl<C: Fn() -> Result<Client>> Watch<C> {
     }
 
     fn execute(&self, message: &DirectMessageEvent) -> Result<Outcome> {
-        let mut child = match command(&self.arguments.exec, message)?.spawn() {
-            Ok(child) => child,
-            Err(error) => return Ok(Outcome::Failed(format!("the command cannot start: {error}"))),
-        };
+        let spawned = command(&self.arguments.exec, message)?.spawn();
+        let mut child = spawned.context("the command cannot be started")?;
         if let Some(mut stdin) = child.stdin.take() {
             let payload = message.payload.0.clone();
             // A command need not read; what it does not read is dropped with the pipe.
@@ -203,7 +225,8 @@ impl<C: Fn() -> Result<Client>> Watch<C> {
         let release = ReleaseRequest { consumer, numbers: vec![message.number] };
         let at_work = AtWork { child, client: Arc::clone(&self.client), release };
         *self.at_work.lock().unwrap_or_else(PoisonError::into_inner) = Some(at_work);
-        let mut left = self.lease();
+        let renewal = self.renewal(message, Duration::ZERO)?;
+        let (mut left, mut held) = (Duration::from_secs(self.arguments.lease), RENEW);
         loop {
             let mut running = self.at_work.lock().unwrap_or_else(PoisonError::into_inner);
             let Some(AtWork { child, .. }) = running.as_mut() else {
@@ -226,7 +249,12 @@ impl<C: Fn() -> Result<Client>> Watch<C> {
             }
             drop(running);
             thread::sleep(LOOK);
-            left = left.saturating_sub(LOOK);
+            (left, held) = (left.saturating_sub(LOOK), held.saturating_sub(LOOK));
+            if held.is_zero() {
+                // A daemon that is away has it done once it is back, or the message is run again.
+                let _ = self.client.call(&renewal);
+                held = RENEW;
+            }
         }
     }
 }

@@ -3,7 +3,8 @@
 use std::{fmt, net::SocketAddr, time::Duration};
 
 use serde::Deserialize;
-use x0x_agent::MailRetention;
+use x0x_agent::{Durability, MailRetention};
+use zeroize::Zeroizing;
 
 use super::ConfigError;
 
@@ -15,14 +16,50 @@ const MAX_DAYS: u64 = 3650;
 const MIN_MESSAGES: u64 = 1000;
 const MIN_BYTES: u64 = 32 * 1024 * 1024;
 
+/// The longest secret and the longest path of a webhook in bytes.
+const MAX_SECRET: usize = 512;
+const MAX_PATH: usize = 2048;
+
 /// How direct messages are kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MailSettings {
     /// What is kept of those that came, and of those that were queued.
     pub retention: MailRetention,
+    /// What those that were acknowledged outlive.
+    pub durability: DurabilityName,
     /// Who is told of each message that comes.
     pub webhook: Option<Webhook>,
+}
+
+/// What a message that was acknowledged outlives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum DurabilityName {
+    /// The end of the process.
+    #[default]
+    Process,
+    /// A loss of power, too, for a flush to the disk at each commit of messages.
+    Power,
+}
+
+impl From<DurabilityName> for Durability {
+    fn from(name: DurabilityName) -> Self {
+        match name {
+            DurabilityName::Process => Self::Process,
+            DurabilityName::Power => Self::Power,
+        }
+    }
+}
+
+impl fmt::Display for DurabilityName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Process => "process",
+            Self::Power => "power",
+        })
+    }
 }
 
 /// A server on this machine that gets each direct message as the body of a POST.
@@ -33,6 +70,34 @@ pub struct Webhook {
     pub address: SocketAddr,
     /// The path, with its slash.
     pub path: String,
+    /// What it knows this daemon by.
+    pub secret: Option<WebhookSecret>,
+}
+
+/// A bearer token for a webhook. Never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct WebhookSecret(Zeroizing<String>);
+
+impl WebhookSecret {
+    /// Takes 1 to 512 visible ASCII characters, and nothing else.
+    #[must_use]
+    pub fn parse(text: String) -> Option<Self> {
+        let text = Zeroizing::new(text);
+        let plain = text.bytes().all(|byte| byte.is_ascii_graphic());
+        (plain && (1..=MAX_SECRET).contains(&text.len())).then_some(Self(text))
+    }
+
+    /// The token itself.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for WebhookSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WebhookSecret")
+    }
 }
 
 impl Webhook {
@@ -42,8 +107,9 @@ impl Webhook {
         let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
         let host = host.replacen("localhost:", "127.0.0.1:", 1);
         let address: SocketAddr = host.parse().ok()?;
-        let plain = path.bytes().all(|byte| byte.is_ascii_graphic());
-        (address.ip().is_loopback() && plain).then(|| Self { address, path: format!("/{path}") })
+        let plain = path.len() < MAX_PATH && path.bytes().all(|byte| byte.is_ascii_graphic());
+        let path = format!("/{path}");
+        (address.ip().is_loopback() && plain).then_some(Self { address, path, secret: None })
     }
 }
 
@@ -60,13 +126,21 @@ pub(super) struct MailTable {
     retention_messages: Option<u64>,
     retention_bytes: Option<u64>,
     retention_days: Option<u64>,
+    durability: Option<DurabilityName>,
     webhook: Option<String>,
+    webhook_secret: Option<String>,
 }
 
 impl MailTable {
     /// The names of its keys.
-    pub(super) const KEYS: &[&str] =
-        &["retention_messages", "retention_bytes", "retention_days", "webhook"];
+    pub(super) const KEYS: &[&str] = &[
+        "retention_messages",
+        "retention_bytes",
+        "retention_days",
+        "durability",
+        "webhook",
+        "webhook_secret",
+    ];
 
     pub(super) fn apply(self, mail: &mut MailSettings) -> Result<(), ConfigError> {
         let within = |key: &'static str, value: u64, least: u64, most: u64| {
@@ -86,6 +160,7 @@ impl MailTable {
             let days = within("mail.retention_days", days, 1, MAX_DAYS)?;
             retention.age = Duration::from_secs(days * 86_400);
         }
+        mail.durability = self.durability.unwrap_or(mail.durability);
         if let Some(url) = self.webhook {
             let reason = "must be http:// with a loopback address and a port";
             let webhook = Webhook::parse(&url).ok_or_else(|| ConfigError::Value {
@@ -93,6 +168,17 @@ impl MailTable {
                 reason: reason.to_owned(),
             })?;
             mail.webhook = Some(webhook);
+        }
+        if let Some(secret) = self.webhook_secret {
+            let (key, reason) =
+                ("mail.webhook_secret", "must be 1 to 512 visible ASCII characters");
+            let secret = WebhookSecret::parse(secret)
+                .ok_or_else(|| ConfigError::Value { key, reason: reason.to_owned() })?;
+            let webhook = mail.webhook.as_mut().ok_or_else(|| ConfigError::Value {
+                key,
+                reason: "needs a webhook that it is for".to_owned(),
+            })?;
+            webhook.secret = Some(secret);
         }
         Ok(())
     }
@@ -104,8 +190,13 @@ impl fmt::Display for MailSettings {
         writeln!(f, "retention_messages = {}", self.retention.messages)?;
         writeln!(f, "retention_bytes = {}", self.retention.bytes)?;
         writeln!(f, "retention_days = {}", self.retention.age.as_secs() / 86_400)?;
+        writeln!(f, "durability = \"{}\"", self.durability)?;
         match &self.webhook {
-            Some(webhook) => writeln!(f, "webhook = {:?}", webhook.to_string()),
+            Some(webhook) => {
+                writeln!(f, "webhook = {:?}", webhook.to_string())?;
+                let secret = if webhook.secret.is_some() { "is set" } else { "is not set" };
+                writeln!(f, "# webhook_secret {secret}")
+            }
             None => Ok(()),
         }
     }
@@ -130,6 +221,24 @@ mod tests {
         ] {
             assert_eq!(Webhook::parse(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_secret_is_checked_and_not_shown() {
+        let table = |webhook: Option<&str>, secret: &str| MailTable {
+            webhook: webhook.map(str::to_owned),
+            webhook_secret: Some(secret.to_owned()),
+            ..MailTable::default()
+        };
+        let url = Some("http://127.0.0.1:80/");
+        let mut mail = MailSettings::default();
+        assert!(table(url, "s3cret").apply(&mut mail).is_ok());
+        assert!(!mail.to_string().contains("s3cret") && !format!("{mail:?}").contains("s3cret"));
+        for bad in ["", "a b", "a\r\nHost: b"] {
+            let error = table(url, bad).apply(&mut MailSettings::default()).expect_err("bad");
+            assert!(error.to_string().contains("mail.webhook_secret"), "{error}");
+        }
+        assert!(table(None, "s3cret").apply(&mut MailSettings::default()).is_err());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::{
 
 pub use file::{ConfigError, LogFormat, LogLevel, RoleName};
 pub use files::{FileRule, FilesSettings};
-pub use mail::{MailSettings, Webhook};
+pub use mail::{DurabilityName, MailSettings, Webhook, WebhookSecret};
 pub use paths::Paths;
 
 use file::FileConfig;

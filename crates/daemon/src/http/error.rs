@@ -5,13 +5,14 @@ use axum::{
     http::{HeaderValue, StatusCode, header::RETRY_AFTER},
     response::{IntoResponse, Response},
 };
+use data_encoding::HEXLOWER;
 use x0x_agent::{
     AgentPublishError, AgentSubscribeError, AnnounceError, ChangeTransferError, DirectError,
     FindError, IdentityError, ImportCardError, PublishError, SendDirectError, SendFileError,
     SubscribeError, TopicNameError,
     trust::{ChangeError, TrustError},
 };
-use x0x_agent::{CancelError, InboxError, MailError, PostError, RequestError};
+use x0x_agent::{CancelError, InboxError, MailError, MessageId, PostError, RequestError};
 use x0x_api::{ErrorBody, ErrorCode, InvalidBase64, InvalidCursor, limits::RETRY_AFTER_SECS};
 use x0x_core::ParseIdError;
 
@@ -28,6 +29,19 @@ impl ApiError {
     /// `/direct/send` gives them.
     pub(crate) fn detailed(code: ErrorCode, detail: impl Into<String>) -> Self {
         Self(ErrorBody { detail: Some(detail.into()), ..ErrorBody::new(code, code.as_str()) })
+    }
+
+    /// Names the message whose sending failed. Where that leaves open whether it arrived, the text says so, too.
+    pub(crate) fn of_message(mut self, id: &MessageId) -> Self {
+        let id = HEXLOWER.encode(id);
+        if matches!(self.code(), ErrorCode::Timeout | ErrorCode::ShuttingDown) {
+            let detail = self.0.detail.take().unwrap_or_default();
+            self.0.detail = Some(format!(
+                "{detail}; it may have arrived: sent again with the id {id}, it is delivered once"
+            ));
+        }
+        self.0.request_id = Some(id);
+        self
     }
 
     pub(crate) const fn code(&self) -> ErrorCode {
@@ -242,6 +256,7 @@ impl From<InboxError> for ApiError {
         let code = match error {
             InboxError::Name => ErrorCode::BadRequest,
             InboxError::NotFound => ErrorCode::NotFound,
+            InboxError::NotClaimed => ErrorCode::Conflict,
             InboxError::TooManyConsumers | InboxError::Consumer(_) => ErrorCode::LimitReached,
             InboxError::Store(error) => return error.into(),
             _ => ErrorCode::Internal,
@@ -311,6 +326,17 @@ mod tests {
         assert_eq!(response.headers()[RETRY_AFTER], "1");
         let stopping = ApiError::new(ErrorCode::ShuttingDown, "stopping").into_response();
         assert!(!stopping.headers().contains_key(RETRY_AFTER));
+    }
+
+    #[test]
+    fn a_send_that_may_have_arrived_names_the_message() {
+        let error = ApiError::from(SendDirectError::Direct(DirectError::Unconfirmed));
+        let body = error.of_message(&[0xab; 16]).0;
+        assert_eq!(body.request_id.as_deref(), Some("ab".repeat(16).as_str()));
+        assert!(body.to_string().contains("may have arrived"), "{body}");
+        let busy = DirectError::Refused(x0x_agent::RefuseReason::Busy);
+        let body = ApiError::from(SendDirectError::Direct(busy)).of_message(&[1; 16]).0;
+        assert!(body.request_id.is_some() && !body.to_string().contains("arrived"), "{body}");
     }
 
     #[test]

@@ -161,6 +161,12 @@ impl Collector {
         self.gaps.iter()
     }
 
+    /// Whether a machine owes a list: one that nobody asked for is not worth looking at.
+    #[must_use]
+    pub fn expects(&self, peer: &MachineId) -> bool {
+        self.holders.get(peer).is_some_and(|holder| holder.expected > 0)
+    }
+
     /// The mailbox of a letter that is being fetched from a machine.
     #[must_use]
     pub fn fetching(&self, peer: MachineId, digest: Digest) -> Option<Mailbox> {

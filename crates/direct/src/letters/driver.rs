@@ -443,6 +443,10 @@ impl Driver {
                     self.depositor.handle(now, input);
                 }
             }
+            // What follows costs time for each letter that is listed.
+            Frame::Listing { .. } if !self.collector.expects(&peer) => {
+                self.metrics.refused_unsolicited.inc();
+            }
             Frame::Listing { letters, more } => {
                 let wall = self.shared.clock.wall();
                 let trusts = &self.trusts;

@@ -128,6 +128,24 @@ impl Consumer {
             }
     }
 
+    /// Whether somebody works on a message now.
+    #[must_use]
+    pub fn is_claimed(&self, number: u64, now: WallTime) -> bool {
+        matches!(self.marks.get(&number), Some(Mark::Claimed(until)) if *until > now)
+    }
+
+    /// Holds claims for another while. False, and nothing is changed, when one of them is no claim: its
+    /// message is acknowledged, or was given back.
+    pub fn renew(&mut self, numbers: &[u64], now: WallTime, lease: Duration) -> bool {
+        let claimed = |number| matches!(self.marks.get(number), Some(Mark::Claimed(_)));
+        if !numbers.iter().all(claimed) {
+            return false;
+        }
+        let until = now + lease;
+        self.marks.extend(numbers.iter().map(|number| (*number, Mark::Claimed(until))));
+        true
+    }
+
     /// Claims messages for a while, so that nobody else gets them. Those that are not wanted are left
     /// out.
     ///
@@ -212,6 +230,12 @@ impl Consumer {
         missed
     }
 
+    /// Up to which number every one of the consumers of these records has acknowledged everything; `None` when there is none
+    /// that can be read.
+    pub fn acked_by_all(records: impl IntoIterator<Item = Bytes>) -> Option<u64> {
+        records.into_iter().filter_map(Self::decode).map(|consumer| consumer.cursor).min()
+    }
+
     fn settle(&mut self) {
         self.marks = self.marks.split_off(&(self.cursor + 1));
         while self.marks.get(&(self.cursor + 1)) == Some(&Mark::Acked) {
@@ -288,6 +312,19 @@ mod tests {
         assert!(consumer.wants(3, at(31)) && !consumer.wants(1, at(31)));
         assert_eq!(consumer.ack(&[1, 1, 2, 99], 3), Ok(vec![1]));
         assert_eq!((consumer.cursor(), consumer.claimed(at(31))), (2, 0));
+    }
+
+    #[test]
+    fn a_claim_is_renewed_while_it_is_one() {
+        let mut consumer = Consumer::new(0, at(0));
+        assert_eq!(consumer.claim(&[1, 2], at(0), LEASE).map(|claimed| claimed.len()), Ok(2));
+        assert!(consumer.renew(&[1], at(20), LEASE));
+        assert!(consumer.is_claimed(1, at(40)) && !consumer.is_claimed(2, at(40)));
+        consumer.release(&[2]);
+        assert!(!consumer.renew(&[1, 2], at(45), LEASE), "all or none");
+        assert!(!consumer.is_claimed(1, at(50)));
+        assert_eq!(consumer.ack(&[1], 2), Ok(vec![1]));
+        assert!(!consumer.renew(&[1], at(50), LEASE) && !consumer.renew(&[7], at(50), LEASE));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Mail of agents that do not outlive their process.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -9,9 +9,12 @@ use bytes::Bytes;
 use x0x_core::{AgentId, MachineId, WallTime};
 use x0x_transport::BoxFuture;
 
-use super::store::{
-    HistoryEntry, HistoryQuery, Letter, MailChange, MailError, MailOutcome, MailStore, Retention,
-    StoredMail,
+use super::{
+    consumer::Consumer,
+    store::{
+        HistoryEntry, HistoryQuery, Letter, MailChange, MailError, MailOutcome, MailStore,
+        Retention, StoredMail,
+    },
 };
 use crate::{admission::Unread, inbox::DirectMessage, wire::MessageId};
 
@@ -28,6 +31,9 @@ pub struct MemoryMailStore(Mutex<State>);
 struct State {
     mail: BTreeMap<u64, DirectMessage>,
     mail_bytes: u64,
+    /// Strangers' mail, and its payload bytes.
+    strangers: BTreeSet<u64>,
+    stranger_bytes: u64,
     ids: HashMap<(MachineId, MessageId), u64>,
     last: u64,
     floor: u64,
@@ -95,7 +101,8 @@ impl State {
                 while let Some((_, first)) = self.mail.first_key_value()
                     && first.received_at < cutoff
                 {
-                    self.forget_oldest();
+                    let first = first.number;
+                    self.forget(first);
                 }
                 MailOutcome::Done
             }
@@ -111,6 +118,10 @@ impl State {
         message.number = self.last;
         self.mail_bytes += message.payload.len() as u64;
         self.ids.insert(key, self.last);
+        if message.from_stranger {
+            self.strangers.insert(self.last);
+            self.stranger_bytes += message.payload.len() as u64;
+        }
         self.mail.insert(self.last, message);
         self.shrink(Retention::default());
         MailOutcome::Stored(self.last)
@@ -132,8 +143,16 @@ impl State {
         let messages = usize::try_from(retention.messages).unwrap_or(usize::MAX);
         let (messages, bytes) =
             (messages.min(MAX_MEMORY_MESSAGES), retention.bytes.min(MAX_MEMORY_BYTES));
+        let strangers = Retention { messages: messages as u64, bytes, ..retention }.of_strangers();
+        while self.strangers.len() as u64 > strangers.messages
+            || (self.stranger_bytes > strangers.bytes && self.strangers.len() > 1)
+        {
+            let Some(first) = self.strangers.first().copied() else { break };
+            self.forget(first);
+        }
         while self.mail.len() > messages || (self.mail_bytes > bytes && self.mail.len() > 1) {
-            self.forget_oldest();
+            let Some(first) = self.first_to_go() else { break };
+            self.forget(first);
         }
         while self.letters.len() > messages || self.letter_bytes > bytes {
             let settled = self.letters.iter().find(|(_, letter)| !letter.state.is_pending());
@@ -145,12 +164,22 @@ impl State {
         }
     }
 
-    fn forget_oldest(&mut self) {
-        if let Some((number, message)) = self.mail.pop_first() {
-            self.mail_bytes -= message.payload.len() as u64;
-            self.ids.remove(&(message.machine, message.id));
-            self.floor = number;
+    /// What goes when there is too much: what was read, then what strangers left, then the oldest.
+    fn first_to_go(&self) -> Option<u64> {
+        let first = *self.mail.first_key_value()?.0;
+        let read = Consumer::acked_by_all(self.consumers.values().cloned()).unwrap_or(self.seen);
+        let stranger = || self.strangers.first().copied();
+        if first <= read { Some(first) } else { stranger().or(Some(first)) }
+    }
+
+    fn forget(&mut self, number: u64) {
+        let Some(message) = self.mail.remove(&number) else { return };
+        self.mail_bytes -= message.payload.len() as u64;
+        if self.strangers.remove(&number) {
+            self.stranger_bytes -= message.payload.len() as u64;
         }
+        self.ids.remove(&(message.machine, message.id));
+        self.floor = self.mail.first_key_value().map_or(self.last, |(first, _)| first - 1);
     }
 
     fn load(&self) -> StoredMail {

@@ -98,7 +98,9 @@ pub enum MailChange {
     },
     /// A consumer is gone.
     DropConsumer(String),
-    /// What retention does not keep goes: a store does this in steps, beside other work.
+    /// What retention does not keep goes: a store does this in steps, beside other work. Strangers' mail beyond
+    /// [its part](Retention::of_strangers) goes first, then the oldest that every consumer has acknowledged (or,
+    /// without a consumer, that was handed to somebody), then strangers', and then the oldest.
     Prune {
         /// What is kept.
         retention: Retention,
@@ -131,6 +133,15 @@ pub struct Retention {
     pub bytes: u64,
     /// Age.
     pub age: Duration,
+}
+
+impl Retention {
+    /// What is kept of strangers' mail: a quarter. Whoever nobody knows pushes out what others like it left, and
+    /// nothing else.
+    #[must_use]
+    pub const fn of_strangers(&self) -> Self {
+        Self { messages: self.messages / 4, bytes: self.bytes / 4, age: self.age }
+    }
 }
 
 impl Default for Retention {

@@ -27,6 +27,7 @@ impl Writer {
             Ok(()) => {
                 self.metrics.commits.inc();
                 self.metrics.transactions.inc();
+                self.metrics.full.set(0);
                 self.metrics.changes.add(changes.len() as u64);
                 self.unseen_bytes += bytes;
                 self.journal.note(&self.config, bytes);

@@ -61,6 +61,7 @@ impl Writer {
             Ok(_) => {
                 self.metrics.commits.add(group.len() as u64);
                 self.metrics.transactions.inc();
+                self.metrics.full.set(0);
                 self.metrics.changes.add(changes as u64);
                 self.metrics.mail_bytes.add(bytes);
                 self.unseen_bytes += bytes;
@@ -88,6 +89,13 @@ impl Writer {
         group: &[MailCommit],
     ) -> Result<Vec<Vec<MailOutcome>>, StoreError> {
         let mut pruning = self.pruning;
+        let adds =
+            |change: &MailChange| matches!(change, MailChange::Receive(_) | MailChange::Post(_));
+        let flushes =
+            self.config.flushes_mail() && group.iter().flat_map(|commit| &commit.changes).any(adds);
+        if flushes {
+            self.set_flushing(true)?;
+        }
         let outcomes = self.mail_transaction(|mail, connection| {
             let mut outcomes = Vec::with_capacity(group.len());
             for commit in group {
@@ -102,9 +110,23 @@ impl Writer {
             }
             mail.finish(connection)?;
             Ok(outcomes)
-        })?;
-        self.pruning = pruning;
-        Ok(outcomes)
+        });
+        if flushes {
+            // What follows is flushed, too, if this fails: slower, and no less safe.
+            let _ = self.set_flushing(false);
+        }
+        if outcomes.is_ok() {
+            self.pruning = pruning;
+        }
+        outcomes
+    }
+
+    /// Whether each commit waits for the disk from now on.
+    fn set_flushing(&self, flushing: bool) -> Result<(), StoreError> {
+        let Some(connection) = &self.connection else { return Err(StoreError::Closed) };
+        let level = if flushing { "FULL" } else { "NORMAL" };
+        let set = connection.pragma_update(None, "synchronous", level);
+        set.map_err(|error| store_error(&error))
     }
 
     fn mail_transaction<T>(

@@ -87,7 +87,9 @@ pub(super) async fn send(
     let started = app.uptime();
     let terms = Terms { kind: convert::kind(request.class), reply_to, ..Terms::default() };
     let id = id.unwrap_or_else(|| app.agent.new_message_id());
-    let receipt = app.agent.queue_direct_as(id, to, payload, terms).await?.acknowledged().await?;
+    let failed = |error| ApiError::from(error).of_message(&id);
+    let queued = app.agent.queue_direct_as(id, to, payload, terms).await.map_err(ApiError::from)?;
+    let receipt = queued.acknowledged().await.map_err(failed)?;
     let took = app.uptime().saturating_sub(started);
     let path = if receipt.loopback { DirectPath::Loopback } else { DirectPath::RawQuicAcked };
     Ok(Json(DirectSendResponse {

@@ -5,7 +5,9 @@ use std::{sync::Arc, time::Duration};
 use axum::{Json, extract::State, http::StatusCode};
 use data_encoding::HEXLOWER;
 use serde::Deserialize;
-use x0x_agent::{Ack, Begin, HistoryEntry, HistoryQuery, InboxError, MAX_TAKEN, Taken, WallTime};
+use x0x_agent::{
+    Ack, Begin, HistoryEntry, HistoryQuery, InboxError, Lease, MAX_TAKEN, Taken, WallTime,
+};
 use x0x_api::{
     Base64, ErrorCode, True,
     limits::MAX_INBOX_WAIT,
@@ -65,8 +67,15 @@ pub(super) async fn claim(
     State(app): State<Arc<App>>,
     JsonBody(request): JsonBody<ClaimRequest>,
 ) -> Answer<InboxResponse> {
-    let ClaimRequest { consumer, limit, lease_ms, timeout_ms } = request;
-    let lease = Duration::from_millis(lease_ms.unwrap_or(DEFAULT_LEASE_MS));
+    let ClaimRequest { consumer, limit, lease_ms, timeout_ms, in_order, renew } = request;
+    let time = Duration::from_millis(lease_ms.unwrap_or(DEFAULT_LEASE_MS));
+    if !renew.is_empty() {
+        let consumer = named(consumer);
+        let cursor = app.agent.renew_mail(&consumer, &renew, time).await?;
+        let (messages, ok) = (Vec::new(), True::default());
+        return Ok(Json(InboxResponse { ok, consumer, messages, missed: 0, cursor }));
+    }
+    let lease = if in_order { Lease::in_order(time) } else { Lease::of(time) };
     let patience = Duration::from_millis(timeout_ms.unwrap_or(0));
     take(&app, consumer, limit.unwrap_or(1), patience, Some(lease)).await
 }
@@ -80,7 +89,7 @@ async fn take(
     consumer: Option<String>,
     limit: usize,
     patience: Duration,
-    lease: Option<Duration>,
+    lease: Option<Lease>,
 ) -> Answer<InboxResponse> {
     let consumer = named(consumer);
     let patience = patience.min(MAX_INBOX_WAIT);

@@ -39,8 +39,11 @@ pub(super) async fn health(State(app): State<Arc<App>>) -> Json<HealthResponse> 
 
 /// What needs attention, without a word that only the owner may read.
 fn problems(app: &App) -> Vec<String> {
-    let damaged = app.agent.databases_damaged() > 0;
-    damaged.then(|| "database_damaged".to_owned()).into_iter().collect()
+    let problems = [
+        ("database_damaged", app.agent.databases_damaged() > 0),
+        ("storage_full", app.agent.storage_full()),
+    ];
+    problems.iter().filter(|(_, is)| *is).map(|(name, _)| (*name).to_owned()).collect()
 }
 
 pub(super) async fn status(State(app): State<Arc<App>>) -> Answer<StatusResponse> {
@@ -80,6 +83,11 @@ fn warnings(app: &App) -> Vec<String> {
              what was in it is not available."
                 .to_owned(),
         );
+    }
+    if app.agent.storage_full() {
+        let text =
+            "the disk is full, or the database at its cap: mail and messages of topics are refused";
+        warnings.push(text.to_owned());
     }
     match app.agent.trust().loaded() {
         Loaded::FromBackup { damaged } => {

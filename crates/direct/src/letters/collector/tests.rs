@@ -420,8 +420,10 @@ fn lists_that_nobody_asked_for_are_dropped_and_the_rest_is_bounded() {
     up(&mut collector, at(0), 1);
     let peer = machine(1);
     let of = |n| (mailbox(), digest(n), true);
+    assert!(!collector.expects(&peer));
     collector.handle(at(0), CollectorInput::Asked { peer, frames: 2 });
     for n in 0..5 {
+        assert_eq!(collector.expects(&peer), n < 2, "what it owes, and no more");
         let letters = (n * 400..n * 400 + 400).map(of).collect();
         collector.handle(at(0), CollectorInput::Listed { peer, letters, more: false });
     }
