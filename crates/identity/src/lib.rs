@@ -93,3 +93,4 @@ pub use sealed::{
 pub use store::Identity;
 #[cfg(feature = "fs")]
 pub use store::{IdentityStore, Replace, StoreError};
+pub use text::shows_as_written;

@@ -6,10 +6,11 @@ use crate::error::TextError;
 
 /// Whether a text may be shown as it is: no control characters, which would steer a terminal, and
 /// none that reorder the line they stand in, which would disguise what it says.
-fn shows_as_written(text: &str) -> bool {
+#[must_use]
+pub fn shows_as_written(text: &str) -> bool {
     !text.chars().any(|c| {
         c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}')
+            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}')
             || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     })
 }
@@ -38,7 +39,7 @@ mod tests {
         for good in ["", "Ada", "Ada 2 – Büro", "日本語", "👩‍🔧"] {
             assert_eq!(check_text("name", good, 32), Ok(()), "{good}");
         }
-        for bad in ["a\nb", "\u{1b}[2J", "a\u{202e}b", "\u{7f}", "\u{85}", "a\u{2066}"] {
+        for bad in ["a\nb", "\u{1b}[2J", "a\u{202e}b", "\u{7f}", "\u{85}", "a\u{2066}", "\u{61c}"] {
             assert!(read_text("name", bad.to_owned(), 32).is_err(), "{bad:?}");
         }
         assert!(check_text("name", &"x".repeat(33), 32).is_err());

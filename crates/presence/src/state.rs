@@ -253,7 +253,7 @@ impl PresenceMachine {
     /// Whether somebody on the other end of a session may be told of an agent.
     fn may_tell_any(&self, peer: MachineId, link: &Link, subject: &AgentId) -> bool {
         let may = |viewer: &AgentId| {
-            self.visibility.believes(viewer, &peer) && self.may_see(viewer, subject)
+            self.visibility.counts(viewer, &peer) && self.may_see(viewer, subject)
         };
         link.agents.iter().any(may)
     }

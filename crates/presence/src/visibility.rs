@@ -18,6 +18,13 @@ pub trait Visibility: Send + Sync + fmt::Debug + 'static {
         true
     }
 
+    /// Whether an agent counts at the other end of a session with a machine, so that the peer is told what
+    /// anybody there would be. By default it does where it is believed to be. Whoever must not learn that
+    /// it is refused counts as well: its session shows this node anyway, and silence would tell.
+    fn counts(&self, viewer: &AgentId, machine: &MachineId) -> bool {
+        self.believes(viewer, machine)
+    }
+
     /// Whether an agent is believed to be on a machine, which its signed session names. By default it
     /// is.
     fn believes(&self, agent: &AgentId, machine: &MachineId) -> bool {

@@ -199,6 +199,14 @@ impl Contact {
         self.machines.push(record);
     }
 
+    /// Puts a machine on record again on which the contact is known to run.
+    pub(crate) fn recall(&mut self, machine: MachineId, now: WallTime) {
+        let runs_there = self.sighting.machines.contains(&machine);
+        if runs_there && self.machine(&machine).is_none() && self.has_room() {
+            self.add_machine(MachineRecord::new(machine, now));
+        }
+    }
+
     /// The contact was proven on a machine.
     pub(crate) fn seen_on(&mut self, machine: MachineId, now: WallTime) {
         self.last_seen = self.last_seen.max(Some(now));

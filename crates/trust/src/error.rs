@@ -11,11 +11,16 @@ pub enum ChangeError {
         max: usize,
     },
     /// A label or a reason that could not be shown.
-    #[error("labels and reasons have at most {max} bytes and no control characters")]
+    #[error(
+        "labels and reasons have at most {max} bytes and no characters that steer or turn round text"
+    )]
     Label {
         /// Bytes allowed.
         max: usize,
     },
+    /// The agent is blocked, and adding it did not say at what level.
+    #[error("the agent is blocked; name a level to change that")]
+    Blocked,
 }
 
 /// The file of contacts could not be used at all. Damage is no such error: see

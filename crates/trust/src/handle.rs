@@ -218,6 +218,30 @@ impl Trust {
         self.change(Change::Learn(revocation.clone())).await
     }
 
+    /// Believes a revocation that was verified from now on, without waiting for the disk: it is written with
+    /// the next change or [flush](Self::flush). For keys that nobody here has to do with, which cost nothing
+    /// to make.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; it is not believed then.
+    pub async fn note(&self, revocation: &Revocation) -> Result<Outcome, ChangeError> {
+        let now = self.inner.clock.wall();
+        // In the order of the changes, each of which is made twice.
+        let _turn = self.inner.file.lock().await;
+        let mut events = Vec::new();
+        let outcome = self.write().apply(now, &Change::Learn(revocation.clone()), &mut events);
+        if let Err(ChangeError::Full { .. }) = &outcome {
+            self.inner.metrics.refused_full.inc();
+        }
+        let outcome = outcome?;
+        if matches!(outcome, Outcome::Created | Outcome::Changed) {
+            self.inner.unsaved.store(true, Ordering::Relaxed);
+            self.tell(&events);
+            self.gauge();
+        }
+        Ok(outcome)
+    }
+
     /// A verified binding says that an agent runs on a machine.
     #[must_use]
     pub fn observe(&self, binding: &AgentBinding) -> Observation {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use x0x_core::{AgentId, MachineId, UserId, WallTime};
-use x0x_identity::{AgentBinding, Revocation, Subject};
+use x0x_identity::{AgentBinding, Revocation, Subject, shows_as_written};
 
 use crate::{
     contacts::{Contact, MAX_CONTACTS, MAX_LABEL, MachineRecord, Sighting},
@@ -219,6 +219,6 @@ fn concerns(contacts: &BTreeMap<AgentId, Contact>, subject: &Subject) -> bool {
 
 /// Takes a label, or refuses it: it is shown in terminals and pages.
 fn check_label(label: &str) -> Result<(), ChangeError> {
-    let fine = label.len() <= MAX_LABEL && !label.chars().any(char::is_control);
+    let fine = label.len() <= MAX_LABEL && shows_as_written(label);
     if fine { Ok(()) } else { Err(ChangeError::Label { max: MAX_LABEL }) }
 }

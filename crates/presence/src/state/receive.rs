@@ -23,6 +23,13 @@ const MAX_WANTS: usize = 1024;
 /// After this time another peer may be asked for a record.
 const WANT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Whether the costly check of a beacon is allowed already, as part of that of the record before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Paid {
+    Yes,
+    No,
+}
+
 impl PresenceMachine {
     pub(super) fn receive(&mut self, now: Tick, peer: MachineId, frame: &Bytes) {
         let Some(link) = self.links.get_mut(&peer) else { return };
@@ -47,7 +54,7 @@ impl PresenceMachine {
         let mut unknown = Vec::new();
         for beacon in beacons {
             match self.by_session.get(&beacon.session).copied() {
-                Some(agent) => self.sign_of_life(now, peer, agent, beacon),
+                Some(agent) => self.sign_of_life(now, peer, agent, beacon, Paid::No),
                 // A goodbye of somebody unknown is of no interest.
                 None if beacon.index > 0 && self.may_want(now, peer, beacon.session) => {
                     self.wants.insert(beacon.session, (peer, beacon, now));
@@ -122,7 +129,7 @@ impl PresenceMachine {
             return self.metrics.refused_checks.inc();
         }
         if let Some(agent) = self.adopt(now, record) {
-            self.sign_of_life(now, peer, agent, beacon);
+            self.sign_of_life(now, peer, agent, beacon, Paid::Yes);
         }
     }
 
@@ -175,6 +182,7 @@ impl PresenceMachine {
         peer: MachineId,
         agent: AgentId,
         beacon: Beacon,
+        paid: Paid,
     ) {
         let wall = self.wall_at(now);
         let Some(subject) = self.subjects.get_mut(&agent) else { return };
@@ -199,8 +207,8 @@ impl PresenceMachine {
         let Some(steps) = beacon.index.checked_sub(known.index).filter(|steps| *steps > 0) else {
             return self.metrics.beacons_stale.inc();
         };
-        // The first beacon after a record is paid for with the record.
-        if steps > CHEAP_STEPS && known.index > 0 {
+        // Whether the last one proved anything does not matter: a wrong one costs as much as a right one.
+        if steps > CHEAP_STEPS && paid == Paid::No {
             let allowed = self.links.get_mut(&peer).is_some_and(|link| link.checks.take(now));
             if !allowed {
                 return self.metrics.refused_checks.inc();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use x0x_core::{AgentId, MachineId, Tick, TokenBucket};
 
-use super::{Input, Output, PresenceMachine, Subject};
+use super::{Input, Output, PresenceMachine, Subject, receive::Paid};
 use crate::{
     config::{FAN_OUT, MAX_TTL},
     query::{MAX_TARGETS, Query, QueryIn, SignedQuery, WalkId},
@@ -254,7 +254,8 @@ impl PresenceMachine {
                 return;
             }
         }
-        self.sign_of_life(now, peer, agent, beacon);
+        let paid = if known { Paid::No } else { Paid::Yes };
+        self.sign_of_life(now, peer, agent, beacon, paid);
         if !known && let Some(subject) = self.subjects.get_mut(&agent) {
             subject.glimpsed = true;
             self.judge(now, agent);

@@ -144,6 +144,26 @@ fn floods_cost_a_bounded_amount() {
 }
 
 #[test]
+fn a_known_session_is_no_licence_to_long_chains() {
+    let mut world = world();
+    let own = session(1, 1, &world);
+    let metrics = world.nodes[0].machine.metrics();
+    let beacon = Beacon { session: own.signed().id(), index: 1, value: [1; 32] };
+    message(&mut world, 1, Frame::Beacons(vec![beacon]).encode());
+    message(&mut world, 1, Frame::Record(own.signed().clone()).encode());
+    assert_eq!(metrics.refused_beacon.value(), 1, "nothing is proven of the session");
+    world.run(secs(4 * 3600));
+    let (wrong, unpaid) = (metrics.refused_beacon.value(), metrics.refused_checks.value());
+    let far = Beacon { index: 400, ..beacon };
+    for _ in 0..200 {
+        message(&mut world, 1, Frame::Beacons(vec![far; MAX_BEACONS]).encode());
+    }
+    let checked = metrics.refused_beacon.value() - wrong;
+    assert!((1..=64).contains(&checked), "{checked} long chains were followed");
+    assert!(metrics.refused_checks.value() - unpaid > 12_000);
+}
+
+#[test]
 fn the_table_keeps_those_with_sessions() {
     let mut world = World::new(1);
     for n in 0..MAX_SUBJECTS + 200 {

@@ -37,6 +37,13 @@ pub(super) struct Filer {
     pub(super) site: Option<Site>,
 }
 
+/// What the machines of one network have here, under keys of agents or of topics.
+#[derive(Debug, Default)]
+struct Share {
+    bytes: usize,
+    by_provider: BTreeMap<MachineId, BTreeSet<(Tick, LookupKey)>>,
+}
+
 /// Records by key and by who filed them.
 #[derive(Debug)]
 pub(super) struct Holder {
@@ -44,8 +51,12 @@ pub(super) struct Holder {
     room: usize,
     records: BTreeMap<(LookupKey, MachineId), Held>,
     by_provider: BTreeMap<MachineId, BTreeSet<(Tick, LookupKey)>>,
+    /// By whether the keys are of topics, and by network.
+    by_site: BTreeMap<(bool, Option<Site>), Share>,
     by_expiry: BTreeSet<(Tick, LookupKey, MachineId)>,
     bytes: usize,
+    /// Those under keys of topics, among them.
+    topic_bytes: usize,
 }
 
 impl Holder {
@@ -54,8 +65,10 @@ impl Holder {
             room: room.min(MAX_HELD_BYTES),
             records: BTreeMap::new(),
             by_provider: BTreeMap::new(),
+            by_site: BTreeMap::new(),
             by_expiry: BTreeSet::new(),
             bytes: 0,
+            topic_bytes: 0,
         }
     }
 
@@ -97,6 +110,10 @@ impl Holder {
         self.make_room(key, filer, sealed.len() + OVERHEAD);
         let expires = now + lifetime.min(RECORD_VALIDITY);
         self.bytes += sealed.len() + OVERHEAD;
+        self.topic_bytes += if key.is_topic() { sealed.len() + OVERHEAD } else { 0 };
+        let share = self.by_site.entry((key.is_topic(), site)).or_default();
+        share.bytes += sealed.len() + OVERHEAD;
+        share.by_provider.entry(from).or_default().insert((expires, key));
         self.by_expiry.insert((expires, key, from));
         self.by_provider.entry(from).or_default().insert((expires, key));
         self.records.insert((key, from), Held { sealed, expires, near, site });
@@ -130,31 +147,60 @@ impl Holder {
             self.remove(key, from);
         }
         while self.bytes + bytes > self.room {
-            let most = self.by_provider.iter().max_by_key(|(_, own)| own.len());
-            let Some((machine, (_, key))) = most.and_then(|(m, own)| Some((*m, *own.first()?)))
-            else {
-                return;
-            };
+            let Some((key, machine)) = self.greediest() else { return };
             self.remove(key, machine);
         }
     }
 
+    /// What makes room when all of it is taken: of the network that takes most, and there of the machine
+    /// with the most records, the one that expires first. So whoever makes machines without end on one
+    /// network displaces nobody but themselves. Half of the room is for agents, whom nobody finds otherwise:
+    /// topics that take more give it back first.
+    fn greediest(&self) -> Option<(LookupKey, MachineId)> {
+        let topics = self.topic_bytes > self.room / 2;
+        let shares = self.by_site.iter().filter(|((of_topic, _), _)| *of_topic || !topics);
+        let (_, share) = shares.max_by_key(|(_, share)| share.bytes)?;
+        let (machine, own) = share.by_provider.iter().max_by_key(|(_, own)| own.len())?;
+        own.first().map(|(_, key)| (*key, *machine))
+    }
+
     fn remove(&mut self, key: LookupKey, from: MachineId) {
         let Some(held) = self.records.remove(&(key, from)) else { return };
-        self.bytes -= held.sealed.len() + OVERHEAD;
+        let bytes = held.sealed.len() + OVERHEAD;
+        self.bytes -= bytes;
+        self.topic_bytes -= if key.is_topic() { bytes } else { 0 };
         self.by_expiry.remove(&(held.expires, key, from));
-        if let Some(own) = self.by_provider.get_mut(&from) {
-            own.remove(&(held.expires, key));
-            if own.is_empty() {
-                self.by_provider.remove(&from);
+        drop_from(&mut self.by_provider, from, (held.expires, key));
+        let class = (key.is_topic(), held.site);
+        if let Some(share) = self.by_site.get_mut(&class) {
+            share.bytes -= bytes;
+            drop_from(&mut share.by_provider, from, (held.expires, key));
+            if share.by_provider.is_empty() {
+                self.by_site.remove(&class);
             }
+        }
+    }
+}
+
+fn drop_from(
+    by_provider: &mut BTreeMap<MachineId, BTreeSet<(Tick, LookupKey)>>,
+    from: MachineId,
+    record: (Tick, LookupKey),
+) {
+    if let Some(own) = by_provider.get_mut(&from) {
+        own.remove(&record);
+        if own.is_empty() {
+            by_provider.remove(&from);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use x0x_core::TopicId;
+
     use super::*;
+    use crate::key::Subject;
 
     fn machine(n: u64) -> MachineId {
         let mut id = [0; 32];
@@ -192,7 +238,7 @@ mod tests {
         assert_eq!(holder.next(), Some(end));
         holder.expire(end);
         assert_eq!((holder.bytes(), holder.next()), (0, None));
-        assert!(holder.by_provider.is_empty());
+        assert!(holder.by_provider.is_empty() && holder.by_site.is_empty());
     }
 
     #[test]
@@ -209,6 +255,43 @@ mod tests {
         let count = |site| sites.iter().filter(|held| held[0] == site).count();
         assert_eq!([1, 2, 3, 4].map(count), [1; 4], "whoever came first keeps its place");
         assert_eq!(count(9), MAX_PER_KEY - 4);
+    }
+
+    #[test]
+    fn throwaway_machines_of_one_network_do_not_empty_the_room() {
+        let (mut holder, mut now) = (Holder::new(ROOM), Tick::ZERO);
+        let mut file = |n: u64, k: u64, site: u8, size: usize| {
+            now = now + Duration::from_millis(1);
+            let filer = Filer { machine: machine(n), near: false, site: Some([site, 0, 0, 0]) };
+            holder.keep(now, filer, key(k), vec![site; size].into(), HOUR);
+        };
+        // The ids that would go first by themselves: one record each, and the largest.
+        (0..200_u64).for_each(|n| file(u64::MAX - n, n, n as u8 % 8, 5000));
+        (0..5000_u64).for_each(|n| file(1000 + n, 100_000 + n, 9, 6000));
+        let left = (0..200).filter(|n| !holder.records(now, &key(*n), false).is_empty()).count();
+        assert_eq!(left, 200, "who was there stays");
+        assert!(holder.bytes() <= ROOM);
+        let shares: usize = holder.by_site.values().map(|share| share.bytes).sum();
+        assert_eq!(shares, holder.bytes());
+    }
+
+    #[test]
+    fn topics_leave_agents_their_half() {
+        let (mut holder, mut now) = (Holder::new(ROOM), Tick::ZERO);
+        let mut file = |n: u64, key: LookupKey, site: u8| {
+            now = now + Duration::from_millis(1);
+            let filer = Filer { machine: machine(n), near: false, site: Some([site, 0, 0, 0]) };
+            holder.keep(now, filer, key, vec![site; 6000].into(), HOUR);
+        };
+        // All agents on one network, and topics from many.
+        (0..600_u64).for_each(|n| file(n, key(n), 1));
+        for n in 1000..5000_u64 {
+            let topic = Subject::Topic(TopicId::new(*machine(n).as_bytes()));
+            file(n, LookupKey::of(&topic, 0), n as u8);
+        }
+        let left = (0..600).filter(|n| !holder.records(now, &key(*n), false).is_empty()).count();
+        assert_eq!(left, 600);
+        assert!(holder.bytes() > ROOM - 7000 && holder.bytes() <= ROOM, "topics have the rest");
     }
 
     #[test]

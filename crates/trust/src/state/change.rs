@@ -15,6 +15,16 @@ pub enum Change {
         /// Its label; `None` removes it.
         label: Option<String>,
     },
+    /// Adds a contact, as known unless a level is given. One that is there keeps what is not given; when
+    /// it is blocked a level must be given, so that nobody is unblocked in passing.
+    Add {
+        /// The agent.
+        agent: AgentId,
+        /// Its level.
+        level: Option<Level>,
+        /// Its label.
+        label: Option<String>,
+    },
     /// Changes what is given of a contact, adding it when it is none.
     Update {
         /// The agent.
@@ -54,7 +64,7 @@ pub enum Change {
         /// The machine.
         machine: MachineId,
     },
-    /// Pins the contact to a machine on record, or takes the pin off.
+    /// Pins the contact to a machine on record, or on which it was proven, or takes the pin off.
     Pin {
         /// The agent.
         agent: AgentId,
@@ -102,6 +112,9 @@ impl TrustState {
                     contact.label.clone_from(label);
                 })
             }
+            Change::Add { agent, level, label } => {
+                self.add(*agent, *level, label.as_deref(), now, events)
+            }
             Change::Update { agent, level, identity_type } => {
                 self.edit(*agent, now, events, |contact| {
                     if let Some(level) = level {
@@ -124,12 +137,38 @@ impl TrustState {
             }
             Change::Pin { agent, machine, pinned } => {
                 Ok(self.edit_machine(agent, events, |contact| {
+                    if *pinned {
+                        contact.recall(*machine, now);
+                    }
                     let record = contact.machine_mut(machine)?;
                     Some(std::mem::replace(&mut record.pinned, *pinned) != *pinned)
                 }))
             }
             Change::Learn(revocation) => self.learn(revocation, events),
         }
+    }
+
+    fn add(
+        &mut self,
+        agent: AgentId,
+        level: Option<Level>,
+        label: Option<&str>,
+        now: WallTime,
+        events: &mut Vec<TrustEvent>,
+    ) -> Result<Outcome, ChangeError> {
+        if let Some(label) = label {
+            check_label(label)?;
+        }
+        let known = self.contacts.get(&agent).map(|contact| contact.trust_level);
+        let level = match (level, known) {
+            (Some(level), _) => level,
+            (None, Some(Level::Blocked)) => return Err(ChangeError::Blocked),
+            (None, known) => known.unwrap_or(Level::Known),
+        };
+        self.edit(agent, now, events, |contact| {
+            contact.set_level(level);
+            contact.label = label.map(str::to_owned).or(contact.label.take());
+        })
     }
 
     /// Changes a contact, adding it when it is none, and tells what followed.
@@ -149,7 +188,11 @@ impl TrustState {
             // What was seen of a stranger is known of the contact that it becomes.
             let sighting = self.strangers.remove(&agent);
             self.order.retain(|stranger| *stranger != agent);
-            Contact::new(agent, sighting.unwrap_or_default(), now)
+            let mut contact = Contact::new(agent, sighting.unwrap_or_default(), now);
+            for machine in contact.sighting.machines.clone() {
+                contact.add_machine(MachineRecord::new(machine, now));
+            }
+            contact
         });
         change(&mut contact);
         if self.revocations.contains(&Subject::Agent(agent)) {

@@ -436,3 +436,55 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn adding_neither_unblocks_nor_downgrades_in_passing() {
+    let mut bench = Bench::default();
+    let add = |level, label: Option<&str>| Change::Add {
+        agent: agent(1),
+        level,
+        label: label.map(str::to_owned),
+    };
+    assert_eq!(bench.apply(&add(None, Some("Ada"))), Outcome::Created);
+    assert_eq!(bench.state.level(&agent(1)), Level::Known);
+    for level in [Level::Unknown, Level::Known, Level::Trusted] {
+        bench.apply(&add(Some(level), None));
+        bench.apply(&add(None, None));
+        assert_eq!(bench.state.level(&agent(1)), level);
+    }
+    let label = bench.state.contact(&agent(1)).and_then(|contact| contact.label.clone());
+    assert_eq!(label.as_deref(), Some("Ada"), "what is not given stays");
+    bench.apply(&add(Some(Level::Blocked), None));
+    let refused = bench.state.apply(NOW, &add(None, Some("Eve")), &mut bench.events);
+    assert_eq!(refused, Err(ChangeError::Blocked));
+    assert_eq!(bench.state.level(&agent(1)), Level::Blocked);
+    bench.apply(&add(Some(Level::Known), None));
+    assert_eq!(bench.state.level(&agent(1)), Level::Known, "by name");
+}
+
+#[test]
+fn a_contact_can_be_pinned_to_where_it_was_met() {
+    let mut bench = Bench::default();
+    let there = machine(7);
+    assert_eq!(bench.observe(1, 7, 0), Observation::Current);
+    assert_eq!(bench.pin(1, 7, true), Outcome::Missing, "no contact");
+    bench.put(1, Level::Known);
+    let contact = bench.state.contact(&agent(1)).cloned().expect("a contact");
+    assert!(contact.machine(&there).is_some(), "where the stranger was met is on record");
+    let remove = Change::RemoveMachine { agent: agent(1), machine: there };
+    assert_eq!(bench.apply(&remove), Outcome::Changed);
+    assert_eq!(bench.pin(1, 7, false), Outcome::Missing);
+    assert_eq!(bench.pin(1, 7, true), Outcome::Changed, "it runs there still");
+    assert_eq!(bench.reason(1, 7), Reason::Pinned);
+    assert_eq!(bench.pin(1, 8, true), Outcome::Missing);
+}
+
+#[test]
+fn labels_that_turn_text_round_are_refused() {
+    let mut bench = Bench::default();
+    for bad in ["a\u{202e}b", "a\u{61c}", "\u{2066}", "a\nb"] {
+        let put = Change::Put { agent: agent(1), level: Level::Known, label: Some(bad.to_owned()) };
+        let refused = bench.state.apply(NOW, &put, &mut bench.events);
+        assert_eq!(refused, Err(ChangeError::Label { max: MAX_LABEL }), "{bad:?}");
+    }
+}
