@@ -424,7 +424,7 @@ fn the_catalogue_needs_no_daemon() {
     assert!(routes.ends_with(&format!("{} endpoints total\n", x0x_api::ENDPOINTS.len())));
     let rows: Value = serde_json::from_str(&run(&["routes", "--json"])).unwrap();
     assert_eq!(rows[0]["path"], "/health");
-    assert!(run(&["tree"]).contains("└── status"));
+    assert!(run(&["tree"]).contains("├── status"));
     let tree: Value = serde_json::from_str(&run(&["tree", "--json"])).unwrap();
     assert_eq!(tree["name"], "x0x");
     assert!(run(&["completions", "bash"]).contains("_x0x"));
