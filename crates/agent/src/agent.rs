@@ -190,6 +190,9 @@ impl Agent {
         metrics.extend(inner.trust.metrics().snapshot());
         let refused = &inner.standing.notices.refused;
         metrics.push(refused.metric("agent_notices_refused", "Notices that prove nothing"));
+        let limited = inner.standing.notices.keeper.limited();
+        let help = "Revocations of strangers that were too many";
+        metrics.push(limited.metric("agent_revocations_limited", help));
         metrics
     }
 
@@ -227,5 +230,6 @@ impl Agent {
         if let Err(error) = inner.trust.flush().await {
             tracing::warn!(%error, "what was seen of contacts is not written");
         }
+        inner.standing.notices.keeper.flush().await;
     }
 }

@@ -26,6 +26,7 @@ use x0x_trust::{Trust, TrustEvents};
 use crate::{
     Agent, AgentConfig, StartError, Storage,
     agent::Inner,
+    certified::Certified,
     effects::Effects,
     files::{seek, start_files},
     identity::{Hints, Standing},
@@ -37,7 +38,7 @@ use crate::{
     sought::Sought,
     topic_peers::keep_linked,
     topics::TopicNames,
-    trust::{Gate, Notices},
+    trust::{Gate, Notices, Subject},
 };
 
 /// The database in the data folder.
@@ -307,12 +308,17 @@ fn standing(
         Storage::Disk => Some(config.data_dir.join(PROOFS)),
     };
     let share = *identity.machine.public_key().machine_id().as_bytes();
-    let keeper = Keeper::new(proofs, share, Arc::clone(&clock));
+    let (machine, agent, user) = ids(&identity);
+    let own = [Subject::Machine(machine), Subject::Agent(agent)];
+    let own: Vec<Subject> = own.into_iter().chain(user.map(Subject::User)).collect();
+    let keeper = Keeper::new(proofs, share, &own, Arc::clone(&clock));
+    let certified = Certified::new(identity.certificate.clone());
     Arc::new(Standing {
         identity,
         store,
         notices: Notices { gossip, gate, keeper, clock, refused: Arc::default() },
         hints: Hints::default(),
+        certified,
         loopback: config.bind.ip().is_loopback(),
         disclosed: false.into(),
     })

@@ -15,14 +15,14 @@ use std::{
 use x0x_core::{AgentId, PeerAddr, UserId, WallTime};
 use x0x_gossip_pubsub::PublishError;
 use x0x_identity::{
-    AcceptedCertificate, AgentCertificate, AgentKeys, AgentLink, Audience, Card, CardError,
-    ExportError, Identity, IdentityStore, ImportError, Link, LinkError, Notice, Replace, Service,
-    SignedBinding, SignedCard, SignedCertificate, SignedRevocation, StoreError, TextError,
+    AgentCertificate, AgentKeys, AgentLink, Audience, Card, CardError, ExportError, Identity,
+    IdentityStore, ImportError, Link, LinkError, Notice, Replace, Service, SignedBinding,
+    SignedCard, SignedCertificate, SignedRevocation, StoreError, TextError,
 };
 use x0x_rendezvous::usable_addresses;
 use x0x_trust::{Action, Change, Level, Policy, TrustError};
 
-use crate::{Agent, trust::Notices};
+use crate::{Agent, certified::Certified, trust::Notices};
 
 /// How long the binding in a notice holds.
 const NOTICE_VALIDITY: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -68,6 +68,7 @@ pub(crate) struct Standing {
     pub(crate) store: IdentityStore,
     pub(crate) notices: Notices,
     pub(crate) hints: Hints,
+    pub(crate) certified: Certified,
     /// Loopback addresses are of use to peers: the endpoint is bound to one.
     pub(crate) loopback: bool,
     /// Whether the user is named, in cards and to everybody.
@@ -173,7 +174,7 @@ impl Agent {
     /// [`TextError`] for a name that nobody would accept.
     pub fn card(&self, display_name: &str) -> Result<SignedCard, TextError> {
         let standing = &self.inner.standing;
-        let certificate = standing.disclosed().then(|| standing.certificate()).flatten();
+        let certificate = standing.shown_certificate(self.inner.clock.wall());
         let card = Card { certificate, ..self.bare_card(display_name) };
         SignedCard::of_agent(&standing.identity.agent, card)
     }
@@ -225,14 +226,15 @@ impl Agent {
     }
 
     /// Makes a contact of whoever a card or a link is about, at this level, and remembers where it may
-    /// be reached. A contact that is there keeps its machines and, for a short link, its label.
+    /// be reached. A contact that is there keeps its machines and, for a short link, its label; without a
+    /// level a new one is known, and one that is there keeps its own. One that is blocked is refused then.
     ///
     /// # Errors
     /// [`ImportCardError`]; nothing is changed then.
     pub async fn import_card(
         &self,
         text: &str,
-        level: Level,
+        level: Option<Level>,
     ) -> Result<ImportedCard, ImportCardError> {
         let (agent, place, display_name, certificate) = match Link::parse(text)? {
             Link::Short(link) => {
@@ -251,11 +253,8 @@ impl Agent {
             return Err(ImportCardError::Own);
         }
         let trust = self.trust();
-        let label = match (display_name.is_empty(), trust.contact(&agent)) {
-            (true, known) => known.and_then(|contact| contact.label),
-            (false, _) => Some(display_name.clone()),
-        };
-        trust.change(Change::Put { agent, level, label }).await?;
+        let label = Some(display_name.clone()).filter(|name| !name.is_empty());
+        trust.change(Change::Add { agent, level, label }).await?;
         if let Some(machine) = place.id {
             trust.change(Change::PutMachine { agent, machine, label: None, pinned: false }).await?;
         }
@@ -291,11 +290,13 @@ impl Agent {
     /// [`IdentityError::NoUser`], or it could not be published now; it is with the next notice then.
     pub async fn disclose_user(&self) -> Result<(), IdentityError> {
         let standing = &self.inner.standing;
-        if standing.certificate().is_none() {
+        let now = self.inner.clock.wall();
+        standing.renew(now).await;
+        if standing.certified.shown(now).is_none() {
             return Err(IdentityError::NoUser);
         }
         standing.disclosed.store(true, Ordering::Relaxed);
-        if let Some(notice) = standing.notice(self.inner.clock.wall()) {
+        if let Some(notice) = standing.notice(now) {
             standing.notices.publish(&notice).await?;
         }
         Ok(())
@@ -334,7 +335,7 @@ impl Agent {
             agent: agent.clone(),
             kem: agent_kem.clone(),
             generation: *generation,
-            certificate: self.inner.standing.identity.certificate.clone(),
+            certificate: self.inner.standing.certified.kept(),
         };
         let passphrase = zeroize::Zeroizing::new(passphrase);
         blocking(move || Ok(keys.export(&passphrase)?)).await
@@ -379,8 +380,8 @@ impl Agent {
             RevokeWhat::Machine => SignedRevocation::of_machine(&keys.machine, now, reason)?,
             RevokeWhat::User => SignedRevocation::of_user(user()?, now, reason)?,
             RevokeWhat::AgentByUser => {
-                let certificate = keys.certificate.as_ref().ok_or(IdentityError::NoUser)?;
-                SignedRevocation::of_certified(user()?, certificate, now, reason)?
+                let certificate = standing.certified.kept().ok_or(IdentityError::NoUser)?;
+                SignedRevocation::of_certified(user()?, &certificate, now, reason)?
             }
         };
         standing.notices.keep(&signed).await?;
@@ -394,15 +395,20 @@ impl Standing {
         self.disclosed.load(Ordering::Relaxed)
     }
 
-    fn certificate(&self) -> Option<SignedCertificate> {
-        let accepted: Option<&AcceptedCertificate> = self.identity.certificate.as_ref();
-        accepted.map(|accepted| accepted.certificate().clone())
+    /// The certificate, if the user is to be named and it holds: an expired one would spoil what it is in.
+    fn shown_certificate(&self, now: WallTime) -> Option<SignedCertificate> {
+        self.disclosed().then(|| self.certified.shown(now)).flatten()
+    }
+
+    /// Has the user certify the agent again when it is time.
+    pub(crate) async fn renew(&self, now: WallTime) {
+        self.certified.renew(&self.store, &self.identity, now).await;
     }
 
     /// What the agent tells everybody about itself. Most have nothing to tell: they never moved, and
     /// name nobody.
     pub(crate) fn notice(&self, now: WallTime) -> Option<Notice> {
-        let certificate = if self.disclosed() { self.certificate() } else { None };
+        let certificate = self.shown_certificate(now);
         let Identity { agent, machine, generation, .. } = &self.identity;
         if *generation == 0 && certificate.is_none() {
             return None;

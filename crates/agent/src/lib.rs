@@ -18,6 +18,7 @@
 
 mod agent;
 mod builder;
+mod certified;
 mod config;
 mod consumers;
 mod directory;

@@ -120,11 +120,16 @@ impl Gate {
     }
 }
 
-/// Presence is told to whom it may be told: of and to those who are blocked or revoked, nothing.
+/// Presence is told of nobody who is blocked or revoked, and to nobody who is revoked. Whoever is blocked
+/// is told what a stranger is: to hear less would tell it.
 impl Visibility for Gate {
     fn may_see(&self, viewer: &AgentId, subject: &AgentId) -> bool {
-        let visible = |agent: &AgentId| self.allows(agent, None, Action::PresenceVisible);
-        visible(viewer) && visible(subject)
+        self.allows(viewer, None, Action::SessionAccept)
+            && self.allows(subject, None, Action::PresenceVisible)
+    }
+
+    fn counts(&self, viewer: &AgentId, machine: &MachineId) -> bool {
+        self.allows(viewer, Some(machine), Action::SessionAccept)
     }
 
     fn may_ask(&self, viewer: &AgentId) -> bool {
@@ -263,9 +268,11 @@ impl Notices {
         if let Err(error) = self.gate.trust.flush().await {
             tracing::debug!(%error, "what was seen of contacts is not written");
         }
+        self.keeper.flush().await;
     }
 
     async fn repeat(&self, standing: &Standing) {
+        standing.renew(self.clock.wall()).await;
         if let Some(notice) = standing.notice(self.clock.wall())
             && let Err(error) = self.publish(&notice).await
         {
@@ -284,9 +291,15 @@ impl Notices {
         }
     }
 
-    /// Keeps a verified revocation and what proves it.
+    /// Keeps a verified revocation and what proves it; it is on disk then, unless nobody here has to do with
+    /// its key.
     pub(crate) async fn keep(&self, signed: &SignedRevocation) -> Result<Outcome, TrustError> {
-        let outcome = self.gate.trust.learn(signed.revocation()).await?;
+        let (trust, revocation) = (&self.gate.trust, signed.revocation());
+        let outcome = if self.keeper.concerns(&revocation.subject, trust) {
+            trust.learn(revocation).await?
+        } else {
+            trust.note(revocation).await?
+        };
         self.keeper.keep(signed, &self.gate.trust).await;
         Ok(outcome)
     }
@@ -322,6 +335,9 @@ impl Notices {
         let subject = revocation.claimed_subject();
         // What is known needs no second proof.
         if self.gate.trust.is_revoked_for_all(&subject) && self.keeper.has(&subject).await {
+            return Ok(());
+        }
+        if !self.keeper.admits(&subject, &self.gate.trust) {
             return Ok(());
         }
         let signed = revocation.verify().map_err(|error| error.to_string())?;

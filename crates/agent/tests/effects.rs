@@ -221,38 +221,53 @@ async fn every_path_follows_the_table() {
 
 /// Counts on a peer's side of what it sent and was answered.
 fn counts(peer: &Agent) -> Vec<(&'static str, u64)> {
-    let told = ["direct_", "transport_sessions"];
+    let told = ["direct_", "transport_sessions", "presence_records_accepted"];
     let metrics = peer.metrics().into_iter();
     let of_peer = metrics.filter(|metric| told.iter().any(|name| metric.name.starts_with(name)));
     of_peer.map(|metric| (metric.name, metric.value)).collect()
 }
 
+/// How often a peer heard the victim say that it is there.
+fn beacons(peer: &Agent) -> u64 {
+    let metrics = peer.metrics().into_iter();
+    metrics.filter(|metric| metric.name == "presence_beacons_accepted").map(|m| m.value).sum()
+}
+
 /// Neither what the blocked one is answered nor how often tells it from one that nobody knows: the same
-/// number of messages, acknowledgements and sessions, none refused.
+/// number of messages, acknowledgements and sessions, none refused; and it sees the victim online, by the
+/// victim's own word.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_blocked_agent_cannot_count_its_way_to_the_truth() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let victim = start_agent(folder.path(), "victim", &[]).await;
+    let to = victim.agent_id();
     let mut answers = Vec::new();
-    for name in ["unknown", "blocked"] {
-        let peer = start_agent(folder.path(), name, &victim.local_addresses()).await;
-        let (agent, to) = (peer.agent_id(), victim.agent_id());
+    for reason in [Reason::Unknown, Reason::Blocked, Reason::WrongMachine] {
+        let name = reason.to_string();
+        // It stands like this before there is any session.
+        let peer = start_agent(folder.path(), &name, &[]).await;
+        let agent = peer.agent_id();
+        set(&victim, &peer, reason).await;
+        peer.shutdown().await;
+        let peer = start_agent(folder.path(), &name, &victim.local_addresses()).await;
+        assert_eq!(peer.agent_id(), agent);
         eventually("acquainted", async || {
             victim.session_of(agent).is_some() && peer.session_of(to).is_some()
         })
         .await;
-        if name == "blocked" {
-            set(&victim, &peer, Reason::Blocked).await;
-        }
         for n in 0..20_u8 {
             peer.send_direct(to, vec![n].into()).await.expect("acknowledged");
         }
+        eventually("the victim says that it is there", async || beacons(&peer) > 0).await;
+        let status = peer.presence_of(to).await;
+        assert_eq!((status.state, status.reachable), (PresenceState::Online, true), "{name}");
         answers.push(counts(&peer));
         // The session would tell by its end.
         assert!(peer.session_of(to).is_some());
         peer.shutdown().await;
     }
     assert_eq!(answers[0], answers[1]);
+    assert_eq!(answers[0], answers[2]);
     victim.shutdown().await;
 }
 
@@ -290,10 +305,10 @@ async fn a_revocation_ends_what_is_there() {
 
     // It is kept, with its proof.
     let data = folder.path().join("victim/data/revocations.bin");
-    eventually("its proof is kept", async || data.exists()).await;
     for agent in [victim, peer, other] {
         agent.shutdown().await;
     }
+    assert!(data.exists(), "that of a stranger is written at the end, if not before");
     let fresh = folder.path().join("fresh/data");
     std::fs::create_dir_all(&fresh).expect("made");
     std::fs::copy(&data, fresh.join("revocations.bin")).expect("copied");

@@ -157,7 +157,7 @@ codes! {
     InsufficientStorage = 507, "insufficient_storage";
     /// The daemon's disk is full, or its database at its cap. Nothing was taken.
     StorageFull = 507, "storage_full";
-    /// The message is not in a state in which that can be done.
+    /// What is to be changed is not in a state in which that can be done.
     Conflict = 409, "conflict";
     /// The daemon has no network.
     NoConnectivity = 503, "no_connectivity";

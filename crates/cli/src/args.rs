@@ -166,6 +166,7 @@ pub(crate) enum Command {
     /// What users have certified
     #[command(subcommand)]
     Users(UsersCommand),
+    #[command(after_help = "Exits with 1 when the agent is not found.")]
     Find {
         /// The agent's id
         agent: String,

@@ -98,6 +98,45 @@ fn gossip() -> Value {
 }
 
 #[test]
+fn a_card_is_shown_as_a_code_to_scan() {
+    let id = "ab".repeat(32);
+    let card = json!({
+        "ok": true, "link": "x0x://agent/long", "short_link": format!("x0x://agent/{}", "q".repeat(150)),
+        "card": { "display_name": "", "agent_id": id, "machine_id": id, "addresses": [],
+                  "created_at": 1, "expires_at": 2 },
+    });
+    let stub = Stub::start(&[("GET /agent/card", Canned::json(200, &card.to_string()))]);
+    let text = stdout(&stub.run(&["agent", "card", "--qr"]));
+    assert!(text.lines().count() > 20, "{text}");
+    assert!(!text.contains('\\'), "{text}");
+    assert_eq!(text.lines().last(), card["short_link"].as_str());
+    let json: Value =
+        serde_json::from_str(&stdout(&stub.run(&["agent", "card", "--qr", "--json"]))).unwrap();
+    assert_eq!(json["link"], "x0x://agent/long");
+}
+
+#[test]
+fn an_answer_of_no_is_a_failure() {
+    let (agent, machine) = ("ab".repeat(32), "cd".repeat(32));
+    let find = format!("POST /agents/find/{agent}");
+    let pin = format!("POST /contacts/{agent}/machines/{machine}/pin");
+    for yes in [true, false] {
+        let found = json!({ "ok": true, "found": yes }).to_string();
+        let pinned = json!({ "ok": true, "pinned": yes }).to_string();
+        let stub =
+            Stub::start(&[(&find, Canned::json(200, &found)), (&pin, Canned::json(200, &pinned))]);
+        for (arguments, said) in
+            [(vec!["find", &agent], "found"), (vec!["machines", "pin", &agent, &machine], "pinned")]
+        {
+            let output = stub.run(&arguments);
+            assert_eq!(output.status.code(), Some(i32::from(!yes)), "{arguments:?}");
+            assert!(stdout(&output).contains(&format!("{said}: {yes}")), "{arguments:?}");
+            assert_eq!(stderr(&output).contains(said), !yes, "{arguments:?}");
+        }
+    }
+}
+
+#[test]
 fn network_and_topics_are_tables_or_json() {
     let stub = Stub::start(&[
         ("GET /network/status", Canned::json(200, NETWORK)),

@@ -20,7 +20,7 @@ pub(super) const TABLE: &[Endpoint] = &[
         .says("The contacts."),
     post(Operation::AddContact, "/contacts", CATEGORY, created::<AddContactResponse>())
         .cli("contacts add")
-        .says("Adds a contact, or sets its level and label; always with status 201.")
+        .says("Adds a contact, or changes the level and label of one as far as they are given; with status 201, or 409 for a blocked one without a level.")
         .takes::<AddContactRequest>(),
     post(Operation::SetTrust, "/contacts/trust", CATEGORY, json::<OkResponse>())
         .cli("trust set")

@@ -93,7 +93,8 @@ pub struct AgentCardResponse {
 pub struct ImportCardRequest {
     /// A link of either kind, with or without `x0x://agent/`.
     pub card: String,
-    /// `blocked`, `unknown`, `known` or `trusted`; `known` when it is absent.
+    /// `blocked`, `unknown`, `known` or `trusted`. When it is absent a new contact is `known`, one that is
+    /// there keeps its level, and a blocked one is refused with 409.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trust_level: Option<String>,
 }

@@ -67,7 +67,8 @@ pub struct AddContactRequest {
     /// The agent.
     #[schema(value_type = Hex64)]
     pub agent_id: String,
-    /// `blocked`, `unknown`, `known` or `trusted`; `known` when it is absent.
+    /// `blocked`, `unknown`, `known` or `trusted`. When it is absent a new contact is `known`, one that is
+    /// there keeps its level, and a blocked one is refused with 409.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trust_level: Option<String>,
     /// A name for it, at most 128 bytes.
@@ -201,7 +202,8 @@ pub struct ContactMachineResponse {
 pub struct PinResponse {
     /// Always true.
     pub ok: True,
-    /// Whether it is pinned now; false when the machine is not on record.
+    /// Whether it is pinned now; false when the machine is not on record and the agent was never proven on
+    /// it.
     pub pinned: bool,
 }
 

@@ -8,7 +8,8 @@ pub(crate) enum ContactsCommand {
     Add {
         /// The agent's id
         agent: String,
-        /// blocked, unknown, known or trusted
+        /// blocked, unknown, known or trusted; known for a new contact, while one that is there keeps its
+        /// level, and a blocked one is refused
         #[arg(long, value_name = "LEVEL")]
         trust: Option<String>,
         /// A name for it
@@ -78,6 +79,7 @@ pub(crate) enum MachinesCommand {
         /// The machine's id
         machine: String,
     },
+    #[command(after_help = "Exits with 1 when the contact was never seen on the machine.")]
     Pin {
         /// The contact's agent id
         agent: String,

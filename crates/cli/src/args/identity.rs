@@ -23,7 +23,8 @@ pub(crate) enum AgentCommand {
     Import {
         /// A card or link, x0x://agent/...
         card: String,
-        /// blocked, unknown, known or trusted
+        /// blocked, unknown, known or trusted; known for a new contact, while one that is there keeps its
+        /// level, and a blocked one is refused
         #[arg(long, value_name = "LEVEL")]
         trust: Option<String>,
     },

@@ -1,5 +1,6 @@
 //! `x0x contacts`, `x0x machines` and `x0x trust`: whom this agent trusts with what.
 
+use serde_json::Value;
 use x0x_api::Operation;
 use x0x_api::types::{
     AddContactRequest, AddMachineRequest, EvaluateRequest, RevokeContactRequest, SetTrustRequest,
@@ -9,7 +10,7 @@ use x0x_api::types::{
 use super::{agents::waiting, show};
 use crate::args::{ContactsCommand, MachinesCommand, TrustCommand};
 use crate::client::{Call, Client};
-use crate::error::Result;
+use crate::error::{Failure, Result};
 use crate::output::Output;
 
 /// Runs a command of `x0x contacts`, the list without a word.
@@ -67,10 +68,25 @@ pub(super) fn machines(
         MachinesCommand::Remove { agent, machine } => {
             one(Operation::RemoveMachine, &agent, &machine)
         }
-        MachinesCommand::Pin { agent, machine } => one(Operation::PinMachine, &agent, &machine),
+        MachinesCommand::Pin { agent, machine } => {
+            let call = one(Operation::PinMachine, &agent, &machine);
+            return pin(client, &call, output);
+        }
         MachinesCommand::Unpin { agent, machine } => one(Operation::UnpinMachine, &agent, &machine),
     };
     show(client, &call, output)
+}
+
+/// Pins a contact; whoever believes that it is pinned must not be wrong.
+fn pin(client: &Client, call: &Call, output: &mut Output) -> Result<()> {
+    let answer = client.call(call)?;
+    output.answer(&answer)?;
+    if answer.get("pinned").and_then(Value::as_bool).unwrap_or_default() {
+        return Ok(());
+    }
+    let text = "not pinned: the contact was never seen on this machine; \
+                `x0x machines add --pin` pins it all the same";
+    Err(Failure::Reported { text: text.to_owned(), answers: true })
 }
 
 /// Runs a command of `x0x trust`.

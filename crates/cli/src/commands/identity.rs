@@ -16,6 +16,7 @@ use super::show;
 use crate::args::{AgentCommand, IdentityCommand, Revoked, UserIdCommand};
 use crate::client::{Call, Client};
 use crate::error::Result;
+use crate::escape::escape;
 use crate::output::Output;
 
 /// Longest file that is read: a passphrase, or exported keys.
@@ -67,7 +68,7 @@ fn show_code(client: &Client, call: &Call, output: &mut Output) -> Result<()> {
     let card: AgentCardResponse = serde_json::from_value(answer.clone()).context("not a card")?;
     let code = QrCode::new(&card.short_link).context("the link is too long for a code")?;
     let code = code.render::<Dense1x2>().build();
-    output.say(&format!("{code}\n{}", card.short_link), &answer)
+    output.report(&format!("{code}\n{}\n", escape(&card.short_link)), &answer)
 }
 
 fn export(client: &Client, file: &Path, passphrase_file: &Path, output: &mut Output) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
 use x0x_api::Operation;
 use x0x_api::event::{PRESENCE, PresenceChange};
 
@@ -9,7 +10,7 @@ use super::pubsub::{Printed, follow};
 use super::show;
 use crate::args::PresenceCommand;
 use crate::client::{Call, Client};
-use crate::error::Result;
+use crate::error::{Failure, Result};
 use crate::output::Output;
 
 /// What the daemon takes beside the time that it is given.
@@ -60,8 +61,12 @@ fn walk(call: Call, ttl: u32, timeout_ms: u64) -> Call {
         .patient(Duration::from_millis(timeout_ms) * 2 + SLACK)
 }
 
-/// Runs `x0x find`.
+/// Runs `x0x find`, which fails when nobody is found: scripts ask for no more than that.
 pub(super) fn find(client: &Client, agent: &str, output: &mut Output) -> Result<()> {
     let call = Call::new(Operation::FindAgent).parameter("agent_id", agent).patient(SLACK);
-    show(client, &call, output)
+    let answer = client.call(&call)?;
+    output.answer(&answer)?;
+    let found = answer.get("found").and_then(Value::as_bool).unwrap_or_default();
+    let text = "the agent was not found".to_owned();
+    if found { Ok(()) } else { Err(Failure::Reported { text, answers: true }) }
 }

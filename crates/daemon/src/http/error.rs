@@ -149,6 +149,7 @@ impl From<TrustError> for ApiError {
     fn from(error: TrustError) -> Self {
         let code = match &error {
             TrustError::Change(ChangeError::Full { .. }) => ErrorCode::LimitReached,
+            TrustError::Change(ChangeError::Blocked) => ErrorCode::Conflict,
             TrustError::Change(_) => ErrorCode::BadRequest,
             error if is_disk_full(error) => ErrorCode::StorageFull,
             _ => ErrorCode::Internal,

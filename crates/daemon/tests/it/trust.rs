@@ -196,6 +196,18 @@ async fn cards_make_contacts_and_altered_ones_do_not() {
     assert_eq!(alice.api.get("/contacts").await.json()["contacts"][0]["label"], "Bob");
     let own = alice.api.get("/agent/card").await.json();
     assert_eq!(import(own["link"].as_str().expect("text")).await.status, 400);
+    // What somebody decided about bob is not undone in passing.
+    set_level(&alice.api, &b, "trusted").await;
+    assert_eq!(import(link).await.json()["trust_level"], "Trusted");
+    set_level(&alice.api, &b, "blocked").await;
+    let refused = import(link).await;
+    assert_eq!((refused.status, &refused.json()["code"]), (409, &json!("conflict")));
+    assert_eq!(alice.api.post("/contacts", &json!({"agent_id": b})).await.status, 409);
+    let turned = json!({"agent_id": b, "trust_level": "known", "label": "a\u{202e}b"});
+    assert_eq!(alice.api.post("/contacts", &turned).await.status, 400);
+    assert_eq!(alice.api.get("/contacts").await.json()["contacts"][0]["trust_level"], "blocked");
+    let named = json!({"agent_id": b, "trust_level": "known"});
+    assert_eq!(alice.api.post("/contacts", &named).await.status, 201);
 
     // They have never met: the card says where bob is.
     assert_eq!(send(&alice.api, &b, "by card").await.status, 200);

@@ -80,7 +80,7 @@ pub(super) async fn import_card(
     State(app): State<Arc<App>>,
     JsonBody(request): JsonBody<ImportCardRequest>,
 ) -> Answer<ImportCardResponse> {
-    let level = level(request.trust_level.as_deref().unwrap_or("known"))?;
+    let level = request.trust_level.as_deref().map(level).transpose()?;
     let imported = app.agent.import_card(&request.card, level).await?;
     Ok(Json(ImportCardResponse {
         ok: True::default(),

@@ -49,8 +49,8 @@ pub(super) async fn add(
     JsonBody(request): JsonBody<AddContactRequest>,
 ) -> Result<Response, ApiError> {
     let agent: AgentId = request.agent_id.parse()?;
-    let level = level(request.trust_level.as_deref().unwrap_or("known"))?;
-    app.agent.trust().change(Change::Put { agent, level, label: request.label }).await?;
+    let level = request.trust_level.as_deref().map(level).transpose()?;
+    app.agent.trust().change(Change::Add { agent, level, label: request.label }).await?;
     let body = Json(AddContactResponse { ok: True::default(), agent_id: agent });
     Ok((StatusCode::CREATED, body).into_response())
 }
