@@ -1,6 +1,9 @@
 //! Starting the layers, the lowest first.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock, Weak},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -89,8 +92,7 @@ impl AgentBuilder {
         let gate = Gate::new(trust.clone(), agent_id, identity.generation);
         // From before the first session on.
         let changes = trust.events();
-        // Nobody else is on a loopback.
-        let network = (!config.bind.ip().is_loopback()).then(|| follow(SystemInterfaces::open()));
+        let network = watch_network(&config);
         let (node, engine_metrics, seed) =
             start_node(&config, &identity, &gate, &clock, network.clone())?;
         let lan = network.as_ref().and_then(|network| lan::start(&config, &node, network, &clock));
@@ -145,17 +147,27 @@ impl AgentBuilder {
                 stop,
             }),
         };
-        // Nobody else sets it.
-        let _ = itself.set(Arc::downgrade(&agent.inner));
-        start_tasks(&agent, effects, seeks).await;
+        start_tasks(&agent, &itself, effects, seeks).await;
         start_lan(&agent, network, lan).await;
         Ok(agent)
     }
 }
 
+/// The machine's links, unless only this machine is to be talked to: nobody else is on a loopback.
+fn watch_network(config: &AgentConfig) -> Option<NetworkWatch> {
+    (!config.bind.ip().is_loopback()).then(|| follow(SystemInterfaces::open()))
+}
+
 /// What goes on beside the layers, until the agent stops.
-async fn start_tasks(agent: &Agent, effects: Effects, seeks: Seeks) {
+async fn start_tasks(
+    agent: &Agent,
+    itself: &OnceLock<Weak<Inner>>,
+    effects: Effects,
+    seeks: Seeks,
+) {
     let inner = &agent.inner;
+    // Nobody else sets it.
+    let _ = itself.set(Arc::downgrade(inner));
     let (standing, clock, stop) = (&inner.standing, &inner.clock, &inner.stop);
     inner.tasks.lock().await.extend([
         tokio::spawn(effects.run(stop.clone())),
@@ -192,7 +204,7 @@ async fn start_seeing(
     gossip: &Arc<Gossip>,
     below: &Below<'_>,
 ) -> Result<(Presence, Finding, Discovery), StartError> {
-    let presence = start_presence(below)?;
+    let presence = start_presence(below, config.presence.clone())?;
     // An endpoint bound to loopback can only have peers on this machine.
     let finding =
         start_finding(below, identity.generation, config.role, config.bind.ip().is_loopback())?;

@@ -9,6 +9,7 @@ use std::{
 use x0x_direct::{Quotas, letters::LettersConfig, mail::Retention};
 use x0x_files::AcceptRule;
 use x0x_gossip_pubsub::Limits as GossipLimits;
+use x0x_presence::PresenceConfig;
 use x0x_store::Durability;
 use x0x_transport::SessionConfig;
 
@@ -74,6 +75,8 @@ pub struct AgentConfig {
     pub files_keep_free: u64,
     /// What topics keep in memory, for how long, and every other bound of gossip.
     pub gossip: GossipLimits,
+    /// How this agent shows that it is there.
+    pub presence: PresenceConfig,
     /// Period of announcements. Default 300 s.
     pub heartbeat: Duration,
     /// How long an announcement counts as fresh. Default 900 s.
@@ -106,6 +109,7 @@ impl AgentConfig {
             mail_retention: Retention::default(),
             letters: LettersConfig::default(),
             gossip: GossipLimits::default(),
+            presence: PresenceConfig::default(),
             heartbeat: Duration::from_secs(300),
             announcement_ttl: Duration::from_secs(900),
         }

@@ -88,7 +88,7 @@ pub use x0x_identity::{
     private_file,
 };
 pub use x0x_presence::{
-    Events as PresenceEvents, FindError as WalkError, PresenceEvent, PresenceState,
+    Events as PresenceEvents, FindError as WalkError, PresenceConfig, PresenceEvent, PresenceState,
     Status as PresenceStatus,
 };
 pub use x0x_rendezvous::{AnnounceError, DiscoveredAgent, FindError};

@@ -58,13 +58,16 @@ pub(crate) struct Below<'a> {
     pub(crate) seed: [u8; 32],
 }
 
-pub(crate) fn start_presence(below: &Below<'_>) -> Result<Presence, StartError> {
+pub(crate) fn start_presence(
+    below: &Below<'_>,
+    config: PresenceConfig,
+) -> Result<Presence, StartError> {
     let parts = PresenceParts {
         key: below.agent.clone(),
         neighbors: Some(Arc::new(below.membership.clone())),
         visibility: Arc::new(below.gate.clone()),
         clock: Arc::clone(below.clock),
-        config: PresenceConfig::default(),
+        config,
         seed: below.seed,
     };
     Presence::start(Arc::<Node>::clone(below.node), parts).map_err(layer("presence"))
