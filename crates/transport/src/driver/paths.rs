@@ -70,7 +70,9 @@ impl Silence {
     fn check(&mut self, now: Tick, sent: u64, received: u64, limit: Duration) -> Verdict {
         let new = received.saturating_sub(self.received);
         if new > 0 {
-            *self = Self { sent, received, busy: new >= BUSY, since: None, asked: 0 };
+            // What trickles in after a transfer is still a part of it.
+            let busy = self.busy || new >= BUSY;
+            *self = Self { sent, received, busy, since: None, asked: 0 };
             return Verdict::Well;
         }
         if std::mem::take(&mut self.busy) {
@@ -425,7 +427,11 @@ mod tests {
         assert_eq!(check(67, 20, 6 + BUSY), Verdict::Fell, "in the middle of something");
         assert_eq!(check(68, 20, 6 + BUSY), Verdict::Well, "once");
         assert_eq!(check(69, 21, 6 + BUSY), Verdict::Well);
-        silence.works(21);
-        assert_eq!(silence.check(at(99), 21, 6 + BUSY, limit), Verdict::Well, "a probe came back");
+        assert_eq!(silence.check(at(70), 21, 6 + 2 * BUSY, limit), Verdict::Well);
+        assert_eq!(silence.check(at(71), 21, 9 + 2 * BUSY, limit), Verdict::Well, "its last words");
+        assert_eq!(silence.check(at(72), 21, 9 + 2 * BUSY, limit), Verdict::Fell);
+        let _ = silence.check(at(73), 22, 9 + 2 * BUSY, limit);
+        silence.works(22);
+        assert_eq!(silence.check(at(99), 22, 9 + 2 * BUSY, limit), Verdict::Well, "it came back");
     }
 }
