@@ -70,6 +70,9 @@ pub struct SessionConfig {
     /// How long such a dial is without a link before a peer of both is asked to relay: most that are helped to
     /// a direct path have it by then, and a relayed session moves to one that is found later.
     pub relay_after: Duration,
+    /// How long a dial is without a link before its addresses are tried by streams of packets, too, if no session
+    /// shows that UDP passes: long enough for three packets to get lost.
+    pub stream_after: Duration,
     /// How long a dialler refused as a duplicate waits for the session that the arbiter kept.
     pub duplicate_wait: Duration,
     /// First back-off after a failed dial; doubles with each failure.
@@ -127,6 +130,7 @@ impl Default for SessionConfig {
             dial_stagger: Duration::from_millis(150),
             punch_after: Duration::from_millis(300),
             relay_after: Duration::from_millis(700),
+            stream_after: Duration::from_secs(2),
             duplicate_wait: Duration::from_secs(1),
             backoff_min: Duration::from_millis(500),
             backoff_max: Duration::from_secs(300),

@@ -48,7 +48,9 @@ use crate::{
     punch::Punches,
     queue::Outbox,
     reach::{Observations, Reach},
-    state::{AttemptId, Input, LinkId, LinkUp, Output, RequestId, SessionUp, Sessions, Usage},
+    state::{
+        AttemptId, Input, LinkId, LinkUp, Means, Output, RequestId, SessionUp, Sessions, Usage,
+    },
     table::{Holds, Session, SessionTable, is_used},
     transport::SessionInfo,
     wire::{
@@ -148,7 +150,8 @@ impl Context {
     fn hello(&self, replace: bool) -> ControlOut {
         let mut hello = HelloOut::new(self.network, self.instance);
         hello.bindings.clone_from(&self.bindings.read().unwrap_or_else(PoisonError::into_inner));
-        let own = OwnAddresses::new(self.engine.local_addresses(), &self.reach());
+        let own = OwnAddresses::new(self.engine.local_addresses(), &self.reach())
+            .with_streams(self.engine.stream_port());
         hello.listen_addresses = own.all().collect();
         hello.replace = replace;
         ControlOut::Hello(hello)
@@ -371,8 +374,8 @@ impl Actor {
     fn carry_out(&mut self) {
         while let Some(output) = self.machine.poll_output() {
             match output {
-                Output::Dial { attempt, address, expected } => {
-                    self.dial(attempt, address, expected);
+                Output::Dial { attempt, address, by, expected } => {
+                    self.dial(attempt, address, by, expected);
                 }
                 Output::Punch(peer) => self.punch(peer),
                 Output::PunchOver(peer) => self.punch_over(peer),
@@ -403,16 +406,26 @@ impl Actor {
         }
     }
 
-    fn dial(&mut self, attempt: AttemptId, address: SocketAddr, expected: Option<MachineId>) {
+    fn dial(
+        &mut self,
+        attempt: AttemptId,
+        address: SocketAddr,
+        by: Means,
+        expected: Option<MachineId>,
+    ) {
         let writes = crate::dialback::Input::WritesTo(address);
         self.dial_backs.handle(self.now(), writes);
         let (keep, given_up) = oneshot::channel::<()>();
         self.attempts.insert(attempt, keep);
         let context = self.context.clone();
         self.context.tasks.spawn(async move {
+            let dial = match by {
+                Means::Packets => context.engine.dial(address, expected),
+                Means::Stream => context.engine.dial_stream(address, expected),
+            };
             let result = tokio::select! {
                 biased;
-                result = context.engine.dial(address, expected) => result,
+                result = dial => result,
                 _ = given_up => return,
             };
             context.event(Event::Dialled { attempt, result }).await;

@@ -7,7 +7,7 @@
 //! dropped on the way. Layers above hold the narrow [`Transport`] trait.
 //!
 //! - [`frame`], [`wire`], [`state`]: framing, control messages, and the machine of sessions; pure
-//! - [`sock`]: probes and paths on the UDP port; pure
+//! - [`sock`]: probes and paths on the UDP port, and packets in streams; pure
 //! - [`punch`]: how machines behind address translators agree to send to each other at once; pure
 //! - [`relay`]: how machines that cannot reach each other are joined by a third one; pure
 //! - [`dialback`]: whether somebody to whom this machine never sent anything reaches it; pure
@@ -94,7 +94,8 @@ pub mod quic {
     #[cfg(feature = "test-util")]
     pub use crate::engine::SimNet;
     pub use crate::engine::{
-        BindError, QuicConfig, QuicEngine, QuicLimits, QuicMetrics, key_exchange_groups,
+        BindError, QuicConfig, QuicEngine, QuicLimits, QuicMetrics, StreamConfig, StreamMetrics,
+        key_exchange_groups,
     };
 }
 #[cfg(feature = "tokio")]

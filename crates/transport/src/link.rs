@@ -59,6 +59,21 @@ pub trait Engine: Send + Sync + fmt::Debug + 'static {
         expected: Option<MachineId>,
     ) -> BoxFuture<'_, Result<Box<dyn Link>, DialError>>;
 
+    /// The same over a stream of packets, for where UDP does not pass: opens one to a TCP address.
+    fn dial_stream(
+        &self,
+        address: SocketAddr,
+        expected: Option<MachineId>,
+    ) -> BoxFuture<'_, Result<Box<dyn Link>, DialError>> {
+        let _ = (address, expected);
+        Box::pin(std::future::ready(Err(DialError::NoAddress)))
+    }
+
+    /// The TCP port at which it takes streams of packets; `None` where it takes none.
+    fn stream_port(&self) -> Option<u16> {
+        None
+    }
+
     /// The next link that a peer opened and authenticated; `None` once the engine is closed.
     /// Failed handshakes are counted and skipped.
     fn accept(&self) -> BoxFuture<'_, Option<Box<dyn Link>>>;
@@ -117,6 +132,11 @@ pub trait Link: Send + Sync + fmt::Debug + 'static {
 
     /// Where its packets come from now.
     fn remote_address(&self) -> SocketAddr;
+
+    /// The TCP address of the peer, while the packets go in a stream.
+    fn stream_address(&self) -> Option<SocketAddr> {
+        None
+    }
 
     /// Smoothed round-trip time.
     fn rtt(&self) -> Duration;

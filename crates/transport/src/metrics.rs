@@ -20,6 +20,8 @@ macro_rules! metrics {
             pub sessions: Gauge,
             /// Of these, sessions that go by a relay.
             pub sessions_by_relay: Gauge,
+            /// Sessions whose packets go over TCP.
+            pub sessions_by_stream: Gauge,
             /// Traffic of each class, in the order of their wire numbers.
             pub classes: [ClassMetrics; 4],
             /// Probes of paths.
@@ -41,6 +43,8 @@ macro_rules! metrics {
                     self.sessions.metric("transport_sessions", "Sessions that are up."),
                     self.sessions_by_relay
                         .metric("transport_sessions_by_relay", "Sessions that go by a relay now."),
+                    self.sessions_by_stream
+                        .metric("transport_sessions_by_stream", "Sessions that go over TCP now."),
                     $(self.$counter.metric(concat!("transport_", stringify!($counter)), $help),)*
                 ];
                 for (class, names) in self.classes.iter().zip(&CLASS_NAMES) {
@@ -62,6 +66,8 @@ metrics! {
         sessions_began_direct = "Sessions that began on a direct path that nobody helped to find.",
         sessions_began_punched = "Sessions that this machine opened at an address found with the help of others.",
         sessions_began_relayed = "Sessions that began by way of a relay.",
+        sessions_began_by_stream = "Sessions that began in a stream of packets.",
+        dials_by_stream = "Addresses dialled by a stream of packets.",
         sessions_lost = "Sessions ended by the peer or the path.",
         sessions_replaced = "Sessions replaced by a later link of the same peer.",
         sessions_idle_closed = "Sessions closed because they were idle and too many.",

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use x0x_core::{Clock, WallTime};
+use x0x_core::{Clock, Scope, WallTime};
 
 use crate::{
     link::Engine,
@@ -17,6 +17,8 @@ pub(crate) struct OwnAddresses {
     local: Vec<SocketAddr>,
     /// Those of a translator before it, confirmed by peers.
     external: Vec<SocketAddr>,
+    /// The TCP port of streams of packets, if it is another than that of packets.
+    streams: Option<u16>,
 }
 
 impl OwnAddresses {
@@ -24,12 +26,24 @@ impl OwnAddresses {
         let confirmed = reach.external.iter().filter(|external| external.confirmed);
         let mut external: Vec<SocketAddr> = confirmed.map(|external| external.address).collect();
         external.retain(|address| !local.contains(address));
-        Self { local, external }
+        Self { local, external, streams: None }
+    }
+
+    /// Those at which streams of packets are taken, too. Whoever dials an address tries it by packets first and then
+    /// by a stream, so that only another port has to be said.
+    pub(crate) fn with_streams(mut self, port: Option<u16>) -> Self {
+        self.streams = port;
+        self
     }
 
     /// Those that reach furthest come first.
     pub(crate) fn all(&self) -> impl Iterator<Item = SocketAddr> {
-        self.external.iter().chain(&self.local).copied()
+        let all = self.external.iter().chain(&self.local).copied();
+        let global = all.clone().find(|address| Scope::of(address.ip()) == Some(Scope::Global));
+        let stream = global.zip(self.streams).map(|(at, port)| SocketAddr::new(at.ip(), port));
+        let stream = stream.filter(|stream| all.clone().all(|address| address != *stream));
+        // Second, as some only take the first few.
+        all.clone().take(1).chain(stream).chain(all.skip(1))
     }
 }
 
@@ -47,6 +61,7 @@ impl OwnRecord {
         let (of, record) = (&self.addresses, self.record.record());
         let known = |external: &Vec<SocketAddr>| external.is_empty() || *external == of.external;
         of.local == addresses.local
+            && of.streams == addresses.streams
             && known(&addresses.external)
             && (reach == record.reach || reach == ReachClass::Unknown)
             && now + RECORD_VALIDITY / 2 < record.not_after
@@ -60,7 +75,8 @@ impl OwnRecord {
         clock: &dyn Clock,
     ) -> Option<SignedRecord> {
         let now = clock.wall();
-        let addresses = OwnAddresses::new(engine.local_addresses(), reach);
+        let addresses = OwnAddresses::new(engine.local_addresses(), reach)
+            .with_streams(engine.stream_port());
         if !kept.as_ref().is_some_and(|kept| kept.holds(&addresses, reach.class, now)) {
             let all: Vec<SocketAddr> = addresses.all().collect();
             let record = engine.sign_record(&all, reach.class, now);

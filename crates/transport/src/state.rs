@@ -72,6 +72,16 @@ pub struct LinkUp {
     pub held: bool,
 }
 
+/// What an address is dialled by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Means {
+    /// Packets of their own.
+    Packets,
+    /// A stream of packets.
+    Stream,
+}
+
 /// What the world tells [`Sessions`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -167,6 +177,8 @@ pub enum Output {
         attempt: AttemptId,
         /// Where.
         address: SocketAddr,
+        /// What the packets shall go over.
+        by: Means,
         /// Who must be there.
         expected: Option<MachineId>,
     },
@@ -247,6 +259,8 @@ pub struct SessionUp {
 struct LinkState {
     peer: MachineId,
     address: SocketAddr,
+    /// Where this machine dialled: another address than that, where a stream carries the packets.
+    dialled: SocketAddr,
     side: Side,
     /// This machine wants the session; otherwise it is the peer's choice.
     wanted: bool,
@@ -289,6 +303,8 @@ enum Timer {
     Punch(dial::DialId),
     /// It needs a relay.
     Relay(dial::DialId),
+    /// It is made by streams of packets, too.
+    Stream(dial::DialId),
     /// A dial has taken too long altogether.
     Dial(dial::DialId),
     /// A dial refused as a duplicate has waited long enough.
@@ -353,7 +369,8 @@ impl Sessions {
 
     fn add_link(&mut self, now: Tick, up: LinkUp, side: Side, wanted: bool, replace: bool) {
         let LinkUp { link, peer, address, held } = up;
-        let state = LinkState { peer, address, side, wanted, held, phase: Phase::Hello };
+        let (dialled, phase) = (address, Phase::Hello);
+        let state = LinkState { peer, address, dialled, side, wanted, held, phase };
         self.links.insert(link, state);
         self.timers.set(Timer::Link(link), now + self.config.hello_deadline);
         self.output(Output::SendHello { link, replace });
@@ -551,6 +568,7 @@ impl Machine for Sessions {
                 Timer::Stagger(dial) => self.on_stagger(now, dial),
                 Timer::Punch(dial) => self.ask_for_help(dial),
                 Timer::Relay(dial) => self.ask_for_relay(dial),
+                Timer::Stream(dial) => self.try_streams(dial),
                 Timer::Dial(dial) => self.fail_dial(now, dial, &DialError::Timeout),
                 Timer::Duplicate(dial) => self.on_duplicate_waited(now, dial),
                 Timer::Reconnect(peer) => self.on_reconnect(now, peer),

@@ -20,7 +20,7 @@ use crate::{
     link::{Link, Side},
     queue::Outbox,
     reach::Report,
-    sock::table::is_relayed,
+    sock::table::is_detour,
     state::SessionUp,
     transport::{PathKind, SessionInfo},
 };
@@ -119,9 +119,10 @@ impl Session {
         let observed = self.observed.lock().unwrap_or_else(PoisonError::into_inner);
         let address = self.link.remote_address();
         // What stands for a way by a relay is nobody else's business.
-        let (remote_address, path) = match ways.relay(address) {
-            Some((via, address)) => (address, PathKind::Relayed { via }),
-            None => (address, PathKind::Direct),
+        let (remote_address, path) = match (ways.relay(address), self.link.stream_address()) {
+            (Some((via, address)), _) => (address, PathKind::Relayed { via }),
+            (None, Some(address)) => (address, PathKind::Stream),
+            (None, None) => (address, PathKind::Direct),
         };
         SessionInfo {
             peer: self.peer,
@@ -151,7 +152,7 @@ impl Session {
         let observed = self.observed.lock().unwrap_or_else(PoisonError::into_inner);
         let (_, observed) = (*observed)?;
         let from = self.link.remote_address();
-        if is_relayed(from) {
+        if is_detour(from) {
             return None;
         }
         Some(Report::new(self.peer, from, observed, self.side == Side::Acceptor))

@@ -132,6 +132,8 @@ pub enum InboundEvent {
 pub enum PathKind {
     /// From this machine to the peer's address, whatever translators are between them.
     Direct,
+    /// In a TCP stream to the peer's address, since packets of their own do not pass.
+    Stream,
     /// By way of another machine, which sees ciphertext alone.
     Relayed {
         /// That machine.
@@ -169,7 +171,8 @@ impl SessionInfo {
     /// one it listens on, so its own addresses come first.
     #[must_use]
     pub fn peer_addr(&self) -> PeerAddr {
-        let dialled = self.side == Side::Dialer && self.path == PathKind::Direct;
+        let direct = matches!(self.path, PathKind::Direct | PathKind::Stream);
+        let dialled = self.side == Side::Dialer && direct;
         let seen = dialled.then_some(self.remote_address);
         PeerAddr::known(self.peer, seen.into_iter().chain(self.listen_addresses.iter().copied()))
     }

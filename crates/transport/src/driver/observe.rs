@@ -1,7 +1,7 @@
 //! Tells peers where they are seen.
 
 use super::Actor;
-use crate::{sock::table::is_relayed, state::LinkId, wire::ControlOut};
+use crate::{sock::table::is_detour, state::LinkId, wire::ControlOut};
 
 impl Actor {
     /// Tells each peer its address if it changed.
@@ -16,8 +16,8 @@ impl Actor {
     pub(super) fn report_address(&mut self, id: LinkId) {
         let Some(handle) = self.links.get_mut(&id) else { return };
         let address = handle.link.remote_address();
-        // A relay's word about a place is no view of it.
-        if handle.told == Some(address) || is_relayed(address) {
+        // The word of a relay, or of what ends a TCP connection, about a place is no view of it.
+        if handle.told == Some(address) || is_detour(address) {
             return;
         }
         handle.told = Some(address);

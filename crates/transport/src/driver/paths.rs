@@ -23,7 +23,7 @@ use crate::{
     sock::{
         FlowId, ProbeIn, Prober,
         prober::{Input, Output, Validated},
-        table::{MAX_SOURCES, is_relayed},
+        table::{MAX_SOURCES, is_detour},
     },
     state::{self, LinkId},
     wire::ControlOut,
@@ -260,12 +260,12 @@ impl Actor {
     }
 
     /// While nothing is sent, the next look at the paths is as seldom as that at addresses. Sessions that go by
-    /// a relay are always looked after, for a better path.
+    /// a relay or a stream are always looked after, for a better path.
     fn watch_or_rest(&mut self, now: Tick) {
         let config = &self.context.config;
         let is_calm = |watched: &Watched| watched.silence.is_at_rest() && watched.asking.is_none();
         let at_rest = self.paths.watched.values().all(is_calm)
-            && !self.links.values().any(|handle| is_relayed(handle.link.remote_address()));
+            && !self.links.values().any(|handle| is_detour(handle.link.remote_address()));
         self.paths.check_at = now
             + match at_rest {
                 true => config.observe_interval,
@@ -368,9 +368,9 @@ impl Actor {
         if path.asked && path.address == current {
             watched.silence.works(handle.link.sent().unwrap_or(0));
         }
-        let (was_relayed, relayed) = (is_relayed(current), is_relayed(path.address));
+        let (was_detour, detour) = (is_detour(current), is_detour(path.address));
         // The other end asks when it does not hear us: it follows that we do not reach it where we think.
-        let wanted = watched.asking.is_some() || !path.asked || (was_relayed && !relayed);
+        let wanted = watched.asking.is_some() || !path.asked || (was_detour && !detour);
         if !handle.link.add_path(path.address) || !wanted {
             return;
         }
@@ -379,12 +379,12 @@ impl Actor {
             self.context.ways.part_large(path.address);
             let metrics = &self.context.metrics;
             metrics.paths_changed.inc();
-            match (was_relayed, relayed) {
+            match (was_detour, detour) {
                 (true, false) => metrics.paths_upgraded.inc(),
                 (false, true) => metrics.paths_fell_back.inc(),
                 _ => {}
             }
-            tracing::debug!(link = id.0, relayed, "session moved");
+            tracing::debug!(link = id.0, detour, "session moved");
         }
         // What was lost is sent again at once, and the peer sees the path in use.
         self.send_control(id, &ControlOut::Ping(MOVING));

@@ -9,7 +9,7 @@ use crate::{
     dialback,
     own::OwnAddresses,
     punch::{Input, MAX_HELPERS, Output, Place, Received},
-    sock::{prober, table::is_relayed},
+    sock::{prober, table::is_detour},
     state::{self, LinkId},
     table::Session,
     wire::{ControlOut, Punch},
@@ -25,11 +25,11 @@ pub(super) const fn rate(now: Tick) -> TokenBucket {
     TokenBucket::new(STEPS_BURST, STEPS_REFILL, now)
 }
 
-/// A machine as it is seen over its session; of one that comes by a relay nothing is seen.
+/// A machine as it is seen over its session; of one that comes by a relay or in a stream nothing is seen.
 pub(super) fn place(session: &Session) -> Option<Place> {
     let observed = session.report().map(|report| report.observed);
     let (link, address) = (&session.link, session.link.remote_address());
-    (!is_relayed(address)).then(|| Place::new(session.peer, address, observed, link.rtt()))
+    (!is_detour(address)).then(|| Place::new(session.peer, address, observed, link.rtt()))
 }
 
 /// What nobody can guess.

@@ -41,7 +41,7 @@ pub(super) const fn rate(now: Tick) -> TokenBucket {
     TokenBucket::new(STEPS_BURST, STEPS_REFILL, now)
 }
 
-/// Whether a session can carry the packets of others: it is direct, and its link takes datagrams.
+/// Whether a session can carry the packets of others: no relay carries it itself, and its link takes datagrams.
 pub(super) fn carries(session: &Session) -> bool {
     session.link.has_datagrams() && !is_relayed(session.link.remote_address())
 }

@@ -1,4 +1,4 @@
-//! Sessions that go by a relay, until a direct path is found.
+//! Sessions that go by a relay or in a stream, until a direct path is found.
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -6,7 +6,7 @@ use x0x_core::{MachineId, Tick};
 
 use super::Actor;
 use crate::{
-    sock::{prober::Input, table::is_relayed},
+    sock::{prober::Input, table::{is_detour, is_relayed}},
     state::LinkId,
 };
 
@@ -24,7 +24,7 @@ struct Upgrade {
     at: Tick,
 }
 
-/// The searches for direct paths of all relayed sessions.
+/// The searches for direct paths of all sessions that have none.
 #[derive(Debug, Default)]
 pub(super) struct Upgrades {
     all: BTreeMap<LinkId, Upgrade>,
@@ -37,7 +37,7 @@ impl Upgrades {
         self.all.remove(&link);
     }
 
-    /// Whether a direct path of a relayed session is to be sought now.
+    /// Whether a direct path of a session that has none is to be sought now.
     fn is_due(&mut self, now: Tick, link: LinkId, moved: bool) -> bool {
         let first = Upgrade { tries: 0, at: now + RETRIES[0] };
         let upgrade = self.all.entry(link).or_insert(first);
@@ -54,40 +54,46 @@ impl Upgrades {
 }
 
 impl Actor {
-    /// Seeks direct paths for relayed sessions: the end that dialled, again and again; either end, when it
+    /// Seeks direct paths for sessions that have none: the end that dialled, again and again; either end, when it
     /// finds itself at another address.
     pub(super) fn check_upgrades(&mut self, now: Tick) {
-        let mut relayed = Vec::new();
+        let mut detours = Vec::new();
         for (id, handle) in &self.links {
             let Some(session) = &handle.session else { continue };
-            if is_relayed(handle.link.remote_address()) {
-                relayed.push((*id, session.peer, session.is_dialled()));
+            let address = handle.link.remote_address();
+            if is_detour(address) {
+                detours.push((*id, session.peer, session.is_dialled(), is_relayed(address)));
             } else {
                 self.upgrades.forget(*id);
             }
         }
-        self.context.metrics.sessions_by_relay.set(relayed.len() as u64);
-        if relayed.is_empty() {
+        let streamed = detours.iter().filter(|(.., by_relay)| !by_relay).count();
+        let metrics = &self.context.metrics;
+        metrics.sessions_by_relay.set((detours.len() - streamed) as u64);
+        metrics.sessions_by_stream.set(streamed as u64);
+        if detours.is_empty() {
             return self.upgrades.own.clear();
         }
         let own = self.own_candidates();
         let known = !self.upgrades.own.is_empty();
         let moved = std::mem::replace(&mut self.upgrades.own, own) != self.upgrades.own && known;
-        for (id, peer, dialled) in relayed {
-            if dialled && self.upgrades.is_due(now, id, moved) {
+        for (id, peer, dialled, by_relay) in detours {
+            let due = dialled && self.upgrades.is_due(now, id, moved);
+            if due {
                 self.probe_listening(id, now);
-                self.punch(peer);
-            } else if !dialled && moved {
+            }
+            // Who takes streams is reached by packets, too, once any pass.
+            if by_relay && (due || (!dialled && moved)) {
                 self.punch(peer);
             }
         }
     }
 
-    /// Asks at the addresses where the peer of a relayed session says that it listens.
+    /// Asks at the addresses where the peer of a session without a direct path says that it listens.
     fn probe_listening(&mut self, id: LinkId, now: Tick) {
         let Some(flow) = self.paths.flow(id) else { return };
         for address in self.places(id) {
-            if !is_relayed(address) {
+            if !is_detour(address) {
                 self.paths.probe(now, Input::Probe { flow, address });
             }
         }

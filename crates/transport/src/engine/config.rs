@@ -60,6 +60,8 @@ pub struct QuicConfig {
     pub socket_buffer: usize,
     /// What strangers may cost.
     pub limits: QuicLimits,
+    /// Packets over TCP, where UDP does not pass.
+    pub streams: StreamConfig,
     /// Where handshake rates and ticket ages read the time.
     pub clock: Arc<dyn Clock>,
     /// The machine's interfaces, which a wildcard address stands for. Without it, the routes are asked
@@ -80,6 +82,7 @@ impl QuicConfig {
             handshake_timeout: Duration::from_secs(6),
             socket_buffer: 4 << 20,
             limits: QuicLimits::default(),
+            streams: StreamConfig::default(),
             clock: Arc::new(SystemClock::new()),
             network: None,
         }
@@ -117,6 +120,23 @@ impl QuicConfig {
             }))
             .max_idle_timeout(Some(IdleTimeout::try_from(self.idle_timeout).ok()?));
         Some(transport)
+    }
+}
+
+/// Streams of packets over TCP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StreamConfig {
+    /// Whether this machine opens streams to others when no packet of theirs comes over UDP.
+    pub dial: bool,
+    /// The TCP port at which it takes streams of others, 0 for the number of the UDP port; `None` takes none.
+    /// Networks that block UDP often let TCP pass to port 443 alone.
+    pub listen: Option<u16>,
+}
+
+impl Default for StreamConfig {
+    fn default() -> Self {
+        Self { dial: true, listen: None }
     }
 }
 

@@ -1,6 +1,13 @@
 //! One link and its streams over a QUIC connection.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use quinn::{ConnectionError, ReadError, SendDatagramError, StoppedError, VarInt, WriteError};
@@ -12,6 +19,7 @@ use super::{
     config::CONNECTION_WINDOW,
     failure::{alert, closed_text},
     paths::PathUse,
+    stream::table::StreamTable,
     tls::proven_peer,
 };
 use crate::{
@@ -46,6 +54,9 @@ pub(super) struct QuicLink {
     peer: MachineId,
     /// Of a link that this machine dialled. Its streams need it as long as they are in use.
     path: Option<Arc<PathUse>>,
+    streams: Arc<StreamTable>,
+    /// The stream that carried it ended, and it had no other path.
+    lost: Arc<AtomicBool>,
 }
 
 impl QuicLink {
@@ -54,15 +65,47 @@ impl QuicLink {
     pub(super) fn new(
         connection: quinn::Connection,
         path: Option<PathUse>,
+        streams: &Arc<StreamTable>,
     ) -> Result<Self, quinn::Connection> {
         let peer = connection
             .peer_identity()
             .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
             .and_then(|chain| proven_peer(&chain));
-        match peer {
-            Some(peer) => Ok(Self { connection, peer, path: path.map(Arc::new) }),
-            None => Err(connection),
-        }
+        let Some(peer) = peer else { return Err(connection) };
+        let (path, streams) = (path.map(Arc::new), streams.clone());
+        let link = Self { connection, peer, path, streams, lost: Arc::default() };
+        link.end_with_stream();
+        Ok(link)
+    }
+
+    /// A link whose packets go into a stream ends with it, unless it has moved elsewhere: neither end would hear
+    /// of that before the idle timeout.
+    fn end_with_stream(&self) {
+        let address = self.remote_address();
+        let Some(over) = self.streams.over(address) else { return };
+        let (connection, path, lost) =
+            (self.connection.clone(), self.path.clone(), self.lost.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                _ = connection.closed() => {}
+                () = over.cancelled() => {
+                    if remote_address(&connection, path.as_deref()) == address {
+                        lost.store(true, Ordering::Relaxed);
+                        connection.close(code(CloseCode::Timeout), b"");
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// Where the packets of a connection come from.
+fn remote_address(connection: &quinn::Connection, path: Option<&PathUse>) -> SocketAddr {
+    let address = plain(connection.remote_address());
+    match path {
+        Some(path) if is_virtual(address) => path.active(),
+        _ => address,
     }
 }
 
@@ -72,11 +115,11 @@ impl Link for QuicLink {
     }
 
     fn remote_address(&self) -> SocketAddr {
-        let address = plain(self.connection.remote_address());
-        match &self.path {
-            Some(path) if is_virtual(address) => path.active(),
-            _ => address,
-        }
+        remote_address(&self.connection, self.path.as_deref())
+    }
+
+    fn stream_address(&self) -> Option<SocketAddr> {
+        self.streams.remote(self.remote_address())
     }
 
     fn rtt(&self) -> Duration {
@@ -152,7 +195,12 @@ impl Link for QuicLink {
     }
 
     fn closed(&self) -> BoxFuture<'_, LinkClosed> {
-        Box::pin(async move { link_closed(&self.connection.closed().await) })
+        Box::pin(async move {
+            match link_closed(&self.connection.closed().await) {
+                LinkClosed::Local if self.lost.load(Ordering::Relaxed) => LinkClosed::TimedOut,
+                reason => reason,
+            }
+        })
     }
 }
 

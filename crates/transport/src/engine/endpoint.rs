@@ -30,6 +30,10 @@ use super::{
     metrics::QuicMetrics,
     paths::{MAX_PROBES, MAX_RELAYED, PathUse, Paths, Relayed},
     socket::{SteadySocket, UdpSocket},
+    stream::{
+        StreamSettings, Streams,
+        net::{StreamNet, TcpNet},
+    },
     tls::{Tls, UNKNOWN_PEER, peer_name, reset_key},
 };
 use crate::{
@@ -39,7 +43,7 @@ use crate::{
     record::{ReachClass, SignedRecord},
     sock::{
         PROBE_LEN, ProbeIn,
-        table::{MAX_PATHS, is_relayed},
+        table::{MAX_PATHS, is_detour, is_streamed},
     },
     transport::BoxFuture,
     wire::CloseCode,
@@ -61,6 +65,14 @@ pub enum BindError {
     /// The operating system refused the socket: the address is in use or not of this machine.
     #[error("cannot bind {address}: {source}")]
     Socket {
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The same of the socket for streams of packets.
+    #[error("cannot listen for TCP at {address}: {source}")]
+    Stream {
         /// The address asked for.
         address: SocketAddr,
         /// What the system said.
@@ -92,6 +104,7 @@ pub struct QuicEngine {
     /// Packets to relays, and from them.
     to_relays: tokio::sync::Mutex<mpsc::Receiver<Relayed>>,
     from_relays: mpsc::Sender<Relayed>,
+    streams: Streams,
     /// Taken by the close.
     running: Mutex<Option<Running>>,
     links: tokio::sync::Mutex<mpsc::Receiver<Box<dyn Link>>>,
@@ -156,17 +169,26 @@ impl QuicEngine {
         let address = config.bind;
         let socket = UdpSocket::bind(address, config.socket_buffer, &metrics)
             .map_err(|source| BindError::Socket { address, source })?;
-        Self::with_socket(config, Arc::new(socket), metrics)
+        let port = match config.streams.listen {
+            Some(0) => socket.local_addr().ok().map(|local| local.port()),
+            port => port,
+        };
+        let net = TcpNet::bind(address.ip(), port).map_err(|source| {
+            let address = SocketAddr::new(address.ip(), port.unwrap_or_default());
+            BindError::Stream { address, source }
+        })?;
+        Self::with_socket(config, Arc::new(socket), Arc::new(net), metrics)
     }
 
     pub(super) fn with_socket(
         config: QuicConfig,
         socket: Arc<dyn AsyncUdpSocket>,
+        net: Arc<dyn StreamNet>,
         metrics: Arc<QuicMetrics>,
     ) -> Result<Self, BindError> {
         let address = config.bind;
         let bind = |source| BindError::Socket { address, source };
-        let Tls { server, known_peer, unknown_peer } = tls(&config)?;
+        let Tls { server, known_peer, unknown_peer, streams } = tls(&config)?;
         let mut settings = EndpointConfig::new(Arc::new(
             reset_key(&config.key).map_err(|error| tls_error(&error))?,
         ));
@@ -195,7 +217,18 @@ impl QuicEngine {
             .map_err(bind)?;
 
         let (sender, links) = mpsc::channel(config.limits.accept_queue.max(1));
+        let local_id = config.key.public_key().machine_id();
+        let settings = StreamSettings {
+            handshake_timeout: config.handshake_timeout,
+            limits: config.limits.clone(),
+            clock: config.clock.clone(),
+            dials: config.streams.dial,
+        };
+        let table = paths.streams.clone();
+        let streams =
+            Streams::start(local_id, net, streams, table, from_relays.clone(), &settings);
         let acceptor = Acceptor {
+            paths: paths.clone(),
             admission: Admission::new(config.limits),
             clock: config.clock,
             handshake_timeout: config.handshake_timeout,
@@ -207,7 +240,7 @@ impl QuicEngine {
         };
         let acceptor = tokio::spawn(acceptor.run(endpoint.clone()));
         Ok(Self {
-            local_id: config.key.public_key().machine_id(),
+            local_id,
             key: config.key,
             local,
             known_peer,
@@ -219,6 +252,7 @@ impl QuicEngine {
             probes: tokio::sync::Mutex::new(probes),
             to_relays: tokio::sync::Mutex::new(to_relays),
             from_relays,
+            streams,
             running: Mutex::new(Some(Running { endpoint, acceptor, released })),
             links: tokio::sync::Mutex::new(links),
             changes: tokio::sync::Mutex::new(config.network.clone()),
@@ -253,7 +287,8 @@ impl QuicEngine {
         };
         let link = match timeout(self.handshake_timeout, connecting).await {
             Ok(Ok(connection)) => {
-                QuicLink::new(connection, Some(path)).map_err(|_| HandshakeFailure::KeyType)
+                QuicLink::new(connection, Some(path), &self.paths.streams)
+                    .map_err(|_| HandshakeFailure::KeyType)
             }
             Ok(Err(error)) => {
                 let failure = HandshakeFailure::of(&error);
@@ -283,10 +318,29 @@ impl QuicEngine {
     }
 
     fn path(&self, address: SocketAddr) -> Result<PathUse, DialError> {
-        let may = if is_relayed(address) { Some(address) } else { dialable(address) };
+        let may = if is_detour(address) { Some(address) } else { dialable(address) };
         let address = may.filter(|address| self.paths.carries(*address));
         let address = address.ok_or(DialError::NoAddress)?;
         self.paths.dial(address).ok_or(DialError::Limit { what: "paths", max: MAX_PATHS })
+    }
+
+    /// Opens a stream, and a link over it with the machine that is there.
+    async fn connect_by_stream(
+        &self,
+        address: SocketAddr,
+        expected: Option<MachineId>,
+    ) -> Result<Box<dyn Link>, DialError> {
+        if expected == Some(self.local_id) {
+            return Err(DialError::OwnAddress);
+        }
+        let address = dialable(address).ok_or(DialError::NoAddress)?;
+        let (way, peer) = self.streams.open(address, expected).await?;
+        let link = self.connect(way, Some(peer)).await;
+        match &link {
+            Ok(_) => _ = self.paths.streams.confirm(way, peer),
+            Err(_) => self.paths.streams.remove(way),
+        }
+        link
     }
 
     async fn shut_down(&self) {
@@ -295,6 +349,7 @@ impl QuicEngine {
         running.endpoint.close(code(CloseCode::Shutdown), b"");
         // A peer that does not answer learns of the close by its own idle timeout.
         let _ = timeout(CLOSE_TIMEOUT, running.endpoint.wait_idle()).await;
+        self.streams.stop();
         running.acceptor.abort();
         let _ = (&mut running.acceptor).await;
         let (_, no_socket) = mpsc::channel(1);
@@ -345,6 +400,18 @@ impl Engine for QuicEngine {
         Box::pin(self.connect(address, expected))
     }
 
+    fn dial_stream(
+        &self,
+        address: SocketAddr,
+        expected: Option<MachineId>,
+    ) -> BoxFuture<'_, Result<Box<dyn Link>, DialError>> {
+        Box::pin(self.connect_by_stream(address, expected))
+    }
+
+    fn stream_port(&self) -> Option<u16> {
+        self.streams.port()
+    }
+
     fn accept(&self) -> BoxFuture<'_, Option<Box<dyn Link>>> {
         Box::pin(async move { self.links.lock().await.recv().await })
     }
@@ -393,8 +460,19 @@ impl Engine for QuicEngine {
     }
 }
 
+/// Whether a link proves the machine that its stream proved, if it came over one.
+fn is_bound(paths: &Paths, link: &QuicLink) -> bool {
+    let address = link.remote_address();
+    let bound = !is_streamed(address) || paths.streams.confirm(address, link.peer());
+    if !bound {
+        link.close(CloseCode::Misbehaved);
+    }
+    bound
+}
+
 /// Turns incoming handshakes into links.
 struct Acceptor {
+    paths: Arc<Paths>,
     admission: Admission,
     clock: Arc<dyn Clock>,
     handshake_timeout: Duration,
@@ -477,7 +555,7 @@ impl Acceptor {
     }
 
     fn begin(&mut self, incoming: Incoming) {
-        let metrics = self.metrics.clone();
+        let (metrics, paths) = (self.metrics.clone(), self.paths.clone());
         let connecting = match accepting(|| incoming.accept()) {
             Ok(connecting) => connecting,
             Err(error) => {
@@ -488,7 +566,8 @@ impl Acceptor {
         let limit = self.admission.time_limit(self.handshake_timeout, self.pending());
         let handshake = self.handshakes.spawn(async move {
             let failure = match timeout(limit, connecting).await {
-                Ok(Ok(connection)) => match QuicLink::new(connection, None) {
+                Ok(Ok(connection)) => match QuicLink::new(connection, None, &paths.streams) {
+                    Ok(link) if !is_bound(&paths, &link) => HandshakeFailure::WrongPeer,
                     Ok(link) => {
                         metrics.links_accepted.inc();
                         return Some(Box::new(link) as Box<dyn Link>);

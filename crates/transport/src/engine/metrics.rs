@@ -1,8 +1,10 @@
 //! Counters of the engine.
 
+use std::sync::Arc;
+
 use x0x_core::{Counter, Gauge, Metric};
 
-use super::failure::HandshakeFailure;
+use super::{failure::HandshakeFailure, stream::StreamMetrics};
 
 /// What the engine counts. Shared; read it at any time.
 #[derive(Debug, Default)]
@@ -65,6 +67,8 @@ pub struct QuicMetrics {
     pub probes_dropped: Counter,
     /// Packets for or from ways by a relay, lost since too many wait.
     pub relayed_dropped: Counter,
+    /// Streams of packets over TCP.
+    pub streams: Arc<StreamMetrics>,
     /// Links moved to another address of their peer.
     pub paths_switched: Counter,
     /// Send buffer that the operating system granted, in bytes.
@@ -96,6 +100,7 @@ impl QuicMetrics {
     pub fn snapshot(&self) -> Vec<Metric> {
         let mut all = self.handshakes();
         all.extend(self.socket());
+        all.extend(self.streams.snapshot());
         all
     }
 

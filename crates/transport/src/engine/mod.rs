@@ -10,6 +10,7 @@
 //! - `failure`: why handshakes fail
 //! - `socket`: the UDP socket, which survives every I/O error
 //! - `paths`: virtual addresses and probes on that socket
+//! - `stream`: packets over TCP, where UDP does not pass
 //! - `ids`: connection ids
 //! - `sim`: the socket of a simulated internet, for tests
 //! - `addresses`: what a wildcard binding means to a peer
@@ -33,13 +34,15 @@ mod sessions;
 #[cfg(feature = "test-util")]
 mod sim;
 mod socket;
+mod stream;
 mod tls;
 
-pub use config::{QuicConfig, QuicLimits};
+pub use config::{QuicConfig, QuicLimits, StreamConfig};
 pub use endpoint::{BindError, QuicEngine};
 pub use metrics::QuicMetrics;
 #[cfg(feature = "test-util")]
 pub use sim::SimNet;
+pub use stream::StreamMetrics;
 pub use tls::key_exchange_groups;
 
 #[cfg(test)]

@@ -10,10 +10,12 @@ use quinn::udp::{RecvMeta, Transmit};
 use tokio::sync::mpsc;
 use x0x_core::Clock;
 
-use super::{ids::ConnectionIds, metrics::QuicMetrics, socket::SteadySocket};
+use super::{
+    ids::ConnectionIds, metrics::QuicMetrics, socket::SteadySocket, stream::table::StreamTable,
+};
 use crate::sock::{
     PROBE_LEN, PathTable, ProbeIn,
-    table::{is_relayed, is_virtual, plain},
+    table::{is_detour, is_streamed, is_virtual, plain},
 };
 
 /// Probe packets that wait for the prober; more are lost.
@@ -37,6 +39,8 @@ pub(super) struct Paths {
     /// To the relays. A queue, since sending it is another connection's work: quinn holds the lock of the one that
     /// the packet is of.
     relayed: mpsc::Sender<Relayed>,
+    /// What takes packets where UDP does not pass.
+    pub(super) streams: Arc<StreamTable>,
     /// For packets beside quinn. The socket is quinn's, and ends with it.
     pub(super) socket: OnceLock<Weak<SteadySocket>>,
     metrics: Arc<QuicMetrics>,
@@ -52,7 +56,8 @@ impl Paths {
         metrics: Arc<QuicMetrics>,
     ) -> Self {
         let (table, socket) = (Mutex::default(), OnceLock::new());
-        Self { table, ids, clock, v6, probes, relayed, socket, metrics }
+        let streams = Arc::new(StreamTable::new(metrics.streams.clone()));
+        Self { table, ids, clock, v6, probes, relayed, streams, socket, metrics }
     }
 
     fn table(&self) -> MutexGuard<'_, PathTable> {
@@ -82,7 +87,7 @@ impl Paths {
 
     /// Where packets, the last of which is `last`, really go; `None` when their path is over.
     pub(super) fn outgoing(&self, to: SocketAddr, last: &[u8]) -> Option<SocketAddr> {
-        if !is_virtual(to) || is_relayed(to) {
+        if !is_virtual(to) || is_detour(to) {
             return Some(to);
         }
         let real = self.table().outgoing(to, last);
@@ -92,19 +97,21 @@ impl Paths {
         real.map(|real| self.form(real))
     }
 
-    /// Takes what goes by way of a relay; false for all that does not.
-    pub(super) fn take_relayed(&self, transmit: &Transmit<'_>) -> bool {
-        let way = is_relayed(transmit.destination);
-        if way {
+    /// Takes what goes by way of a relay or in a stream; false for all that does not.
+    pub(super) fn take_detour(&self, transmit: &Transmit<'_>) -> bool {
+        let detour = is_detour(transmit.destination);
+        if detour {
             let to = plain(transmit.destination);
             let size = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
             for packet in transmit.contents.chunks(size) {
-                if self.relayed.try_send((to, Bytes::copy_from_slice(packet))).is_err() {
+                if is_streamed(to) {
+                    self.streams.send(to, packet);
+                } else if self.relayed.try_send((to, Bytes::copy_from_slice(packet))).is_err() {
                     self.metrics.relayed_dropped.inc();
                 }
             }
         }
-        way
+        detour
     }
 
     /// Makes of what came to the socket what quinn shall see.
@@ -116,7 +123,7 @@ impl Paths {
         self.translate(buffer, meta);
     }
 
-    /// The same for what came by way of a relay; what does not fit into the buffer is lost.
+    /// The same for what came by way of a relay or in a stream; what does not fit into the buffer is lost.
     pub(super) fn incoming_relayed(
         &self,
         (from, packet): &Relayed,

@@ -19,11 +19,20 @@ use tokio::{
     sync::mpsc,
     time::{Instant, Sleep, sleep_until},
 };
+use tokio_util::sync::CancellationToken;
 use x0x_core::{Clock, Tick};
 
-use super::{BindError, QuicConfig, QuicEngine, QuicMetrics};
+use self::pipe::SimStreams;
+use super::{
+    BindError, QuicConfig, QuicEngine, QuicMetrics,
+    stream::net::BoxedIo,
+};
 use crate::testing::nat::World;
 
+mod pipe;
+
+/// Connections that wait for a host to accept them.
+const MAX_CONNECTIONS: usize = 64;
 /// Packets that wait for a host; more are lost.
 const MAX_QUEUED: usize = 4096;
 
@@ -37,6 +46,10 @@ struct Packet {
 struct Inner {
     world: World,
     inboxes: BTreeMap<SocketAddr, mpsc::Sender<Packet>>,
+    /// Who listens for TCP.
+    listeners: BTreeMap<SocketAddr, mpsc::Sender<(BoxedIo, SocketAddr)>>,
+    /// Ends all connections that there are.
+    connections: CancellationToken,
 }
 
 /// A [`World`] with engines in it. Clones share it.
@@ -56,7 +69,12 @@ impl SimNet {
     /// A world in which time begins now.
     #[must_use]
     pub fn new(world: World) -> Self {
-        let inner = Inner { world, inboxes: BTreeMap::new() };
+        let inner = Inner {
+            world,
+            inboxes: BTreeMap::new(),
+            listeners: BTreeMap::new(),
+            connections: CancellationToken::new(),
+        };
         Self { inner: Arc::new(Mutex::new(inner)), start: Instant::now() }
     }
 
@@ -85,6 +103,12 @@ impl SimNet {
         }
     }
 
+    /// Ends all TCP connections, as a translator does that was restarted.
+    pub fn cut_streams(&self) {
+        let mut inner = self.lock();
+        std::mem::take(&mut inner.connections).cancel();
+    }
+
     /// The engine of a host of the world; `config.bind` is its address there.
     ///
     /// # Errors
@@ -95,7 +119,9 @@ impl SimNet {
         self.lock().inboxes.insert(local, sender);
         let inbox = Mutex::new(Inbox { queue, head: None });
         let socket = SimSocket { net: self.clone(), local, inbox };
-        QuicEngine::with_socket(config, Arc::new(socket), Arc::new(QuicMetrics::default()))
+        let streams = SimStreams::new(self, local, config.streams.listen);
+        let metrics = Arc::new(QuicMetrics::default());
+        QuicEngine::with_socket(config, Arc::new(socket), Arc::new(streams), metrics)
     }
 }
 

@@ -234,7 +234,7 @@ impl SteadySocket {
     }
 
     fn send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        if self.paths.take_relayed(transmit) {
+        if self.paths.take_detour(transmit) {
             return Ok(());
         }
         let sent = self.inner.try_send(transmit);

@@ -18,7 +18,7 @@ use quinn::{
 };
 use x0x_identity::SecretKey;
 
-use super::{QuicConfig, QuicEngine, QuicMetrics, socket::UdpSocket};
+use super::{QuicConfig, QuicEngine, QuicMetrics, socket::UdpSocket, stream::net::TcpNet};
 use crate::link::{Engine, Link};
 
 /// A real socket whose next operations fail.
@@ -88,7 +88,8 @@ fn faulty_engine(seed: u8) -> (QuicEngine, Arc<FaultySocket>) {
     let inner = Arc::new(UdpSocket::bind(config.bind, config.socket_buffer, &metrics).unwrap());
     let (receive_errors, send_errors) = (AtomicU32::new(0), AtomicU32::new(0));
     let socket = Arc::new(FaultySocket { inner, receive_errors, send_errors });
-    (QuicEngine::with_socket(config, socket.clone(), metrics).unwrap(), socket)
+    let no_tcp = Arc::new(TcpNet::bind(std::net::Ipv4Addr::LOCALHOST.into(), None).unwrap());
+    (QuicEngine::with_socket(config, socket.clone(), no_tcp, metrics).unwrap(), socket)
 }
 
 async fn send_byte(from: &dyn Link, to: &dyn Link) {

@@ -13,7 +13,7 @@ use aws_lc_rs::{hkdf, hmac};
 use data_encoding::BASE32_DNSSEC;
 use quinn::{
     NoneTokenStore,
-    crypto::rustls::{QuicClientConfig, QuicServerConfig},
+    crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig},
 };
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError,
@@ -32,7 +32,7 @@ use rustls::{
         UnixTime,
     },
     server::{
-        AlwaysResolvesServerRawPublicKeys,
+        AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
     sign::CertifiedKey,
@@ -45,6 +45,8 @@ use super::sessions::AgedSessions;
 
 /// The protocol version. One short name: the server's first flight has few bytes to spare.
 const ALPN: &[u8] = b"x0x/1";
+/// That of streams of packets.
+const STREAM_ALPN: &[u8] = b"x0x-stream/1";
 /// Top-level domain of the made-up server names; reserved, so it resolves nowhere (RFC 6761).
 const NAME_SUFFIX: &str = ".invalid";
 /// Peers whose resumption state a dialler keeps.
@@ -79,6 +81,15 @@ pub(super) struct Tls {
     pub(super) known_peer: quinn::ClientConfig,
     /// For dials to a bare address, which learn the id.
     pub(super) unknown_peer: quinn::ClientConfig,
+    /// For streams of packets.
+    pub(super) streams: StreamTls,
+}
+
+/// The same for streams of packets. They resume nothing: a handshake a stream is cheap.
+pub(super) struct StreamTls {
+    pub(super) server: Arc<rustls::ServerConfig>,
+    pub(super) known_peer: Arc<rustls::ClientConfig>,
+    pub(super) unknown_peer: Arc<rustls::ClientConfig>,
 }
 
 impl Tls {
@@ -91,15 +102,30 @@ impl Tls {
         let provider = Arc::new(provider(pure_pq)?);
         let certified = certified(key)?;
         let own = key.public_key().machine_id();
-        let known = client(&provider, &certified, own, Expect::Named)?;
-        let unknown = client(&provider, &certified, own, Expect::Anyone)?;
+        let client = |expect, alpn| client(&provider, &certified, own, expect, alpn);
+        let quic = |config| QuicClientConfig::try_from(config).map_err(no_initial_suite);
+        let known = quic(client(Expect::Named, ALPN)?)?;
+        let unknown = quic(client(Expect::Anyone, ALPN)?)?;
+        let mut of_stream = client(Expect::Named, STREAM_ALPN)?;
+        of_stream.resumption = Resumption::disabled();
+        let to_anyone = client(Expect::Anyone, STREAM_ALPN)?;
 
         let known_peer = quinn::ClientConfig::new(Arc::new(known));
         let mut unknown_peer = quinn::ClientConfig::new(Arc::new(unknown));
         unknown_peer.token_store(Arc::new(NoneTokenStore));
-        let crypto = Arc::new(server(&provider, &certified, own, clock)?);
+        let mut crypto = server(&provider, &certified, own, ALPN)?;
+        crypto.session_storage = Arc::new(AgedSessions::new(clock));
+        let crypto = Arc::new(QuicServerConfig::try_from(crypto).map_err(no_initial_suite)?);
+        let mut accepting = server(&provider, &certified, own, STREAM_ALPN)?;
+        accepting.session_storage = Arc::new(NoServerSessionStorage {});
+        accepting.send_tls13_tickets = 0;
+        let streams = StreamTls {
+            server: Arc::new(accepting),
+            known_peer: Arc::new(of_stream),
+            unknown_peer: Arc::new(to_anyone),
+        };
         let server = quinn::ServerConfig::new(crypto, Arc::new(token_key(key)));
-        Ok(Self { server, known_peer, unknown_peer })
+        Ok(Self { server, known_peer, unknown_peer, streams })
     }
 }
 
@@ -164,36 +190,40 @@ fn client(
     key: &Arc<CertifiedKey>,
     own: MachineId,
     expect: Expect,
-) -> Result<QuicClientConfig, Error> {
+    alpn: &[u8],
+) -> Result<rustls::ClientConfig, Error> {
     let algorithms = provider.signature_verification_algorithms;
     let mut config = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Verifier { own, expect, algorithms }))
         .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(key.clone())));
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![alpn.to_vec()];
     config.enable_sni = false;
     config.resumption = match expect {
         Expect::Named => Resumption::in_memory_sessions(MAX_RESUMABLE_PEERS),
         Expect::Anyone => Resumption::disabled(),
     };
-    QuicClientConfig::try_from(config).map_err(|e| Error::General(e.to_string()))
+    Ok(config)
+}
+
+fn no_initial_suite(error: NoInitialCipherSuite) -> Error {
+    Error::General(error.to_string())
 }
 
 fn server(
     provider: &Arc<CryptoProvider>,
     key: &Arc<CertifiedKey>,
     own: MachineId,
-    clock: Arc<dyn Clock>,
-) -> Result<QuicServerConfig, Error> {
+    alpn: &[u8],
+) -> Result<rustls::ServerConfig, Error> {
     let algorithms = provider.signature_verification_algorithms;
     let mut config = rustls::ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(Arc::new(Verifier { own, expect: Expect::Anyone, algorithms }))
         .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(key.clone())));
-    config.alpn_protocols = vec![ALPN.to_vec()];
-    config.session_storage = Arc::new(AgedSessions::new(clock));
-    QuicServerConfig::try_from(config).map_err(|e| Error::General(e.to_string()))
+    config.alpn_protocols = vec![alpn.to_vec()];
+    Ok(config)
 }
 
 /// Whose key is good.

@@ -3,6 +3,7 @@
 //! - [`packet`]: probe packets, told apart from QUIC by their first byte, authenticated by a key that both
 //!   ends of a flow share
 //! - [`prober`]: the machine that finds out which addresses a peer really answers at
+//! - [`stream`]: packets in a stream of bytes, where UDP does not pass
 //! - [`table`]: virtual addresses, each of which stands for what was dialled, and the real address behind each
 //!
 //! QUIC's client follows no change of its peer's address. So a link is dialled at a virtual address, and
@@ -11,6 +12,7 @@
 
 pub mod packet;
 pub mod prober;
+pub mod stream;
 pub mod table;
 
 pub use self::{

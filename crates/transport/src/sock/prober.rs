@@ -16,7 +16,7 @@ use x0x_core::{Machine, SeededRng, Tick, TokenBucket, dialable};
 
 use super::{
     packet::{FlowId, FlowKeys, Nonce, PROBE_LEN, Probe, ProbeIn, Step},
-    table::is_relayed,
+    table::is_detour,
 };
 
 /// Most flows; further ones are refused.
@@ -231,7 +231,7 @@ impl Prober {
         let Some(probe) = packet.verify(&flow.keys) else {
             return self.metrics.refused_forged.inc();
         };
-        if dialable(from).is_none() && !is_relayed(from) {
+        if dialable(from).is_none() && !is_detour(from) {
             return self.metrics.refused_source.inc();
         }
         match probe.step {

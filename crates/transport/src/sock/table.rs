@@ -26,6 +26,8 @@ pub const LINGER: Duration = Duration::from_secs(10);
 
 /// The first byte of class E addresses.
 const CLASS_E: u32 = 0xf000_0000;
+/// The first of those that stand for streams of packets.
+const STREAMED: u32 = 0xf700_0000;
 /// The first of those that stand for ways by a relay.
 const RELAYED: u32 = 0xf800_0000;
 /// The first after them: the broadcast address is behind it.
@@ -46,6 +48,28 @@ pub fn is_virtual(address: SocketAddr) -> bool {
 pub fn is_relayed(address: SocketAddr) -> bool {
     let range = RELAYED..RELAYED_END;
     matches!(address.ip().to_canonical(), IpAddr::V4(ip) if range.contains(&u32::from(ip)))
+}
+
+/// Whether an address stands for a stream of packets ([`stream`](super::stream)).
+#[must_use]
+pub fn is_streamed(address: SocketAddr) -> bool {
+    let range = STREAMED..RELAYED;
+    matches!(address.ip().to_canonical(), IpAddr::V4(ip) if range.contains(&u32::from(ip)))
+}
+
+/// Whether an address stands for a way that is no path of UDP packets to the peer: a direct one is better.
+#[must_use]
+pub fn is_detour(address: SocketAddr) -> bool {
+    is_streamed(address) || is_relayed(address)
+}
+
+/// The `n`-th address of a stream with a machine of a network. Streams with one network are of one /24:
+/// strangers who come from there are counted together.
+#[must_use]
+pub fn streamed_address(network: u16, n: u32) -> SocketAddr {
+    let [_, low, ports @ ..] = n.to_be_bytes();
+    let ip = Ipv4Addr::from(STREAMED | u32::from(network) << 8 | u32::from(low));
+    SocketAddr::from((ip, u16::from_be_bytes(ports).max(PORT)))
 }
 
 /// The `n`-th address of a way by the `relay`-th relay. Ways by one relay are of one /24: strangers who come by it
@@ -179,7 +203,7 @@ impl PathTable {
     pub fn add(&mut self, now: Tick, name: SocketAddr, real: SocketAddr) -> bool {
         let (name, real) = (plain(name), plain(real));
         self.expire(now);
-        if !self.paths.contains_key(&name) || (is_virtual(real) && !is_relayed(real)) {
+        if !self.paths.contains_key(&name) || (is_virtual(real) && !is_detour(real)) {
             return false;
         }
         if let Some(owner) = self.sources.get(&real).copied()
@@ -230,7 +254,7 @@ impl PathTable {
 
     fn free_name(&mut self) -> SocketAddr {
         loop {
-            self.next = (self.next + 1) % (RELAYED - CLASS_E);
+            self.next = (self.next + 1) % (STREAMED - CLASS_E);
             let name = SocketAddr::from((Ipv4Addr::from(CLASS_E | self.next), PORT));
             if !self.paths.contains_key(&name) {
                 return name;
@@ -308,6 +332,20 @@ mod tests {
         table.add(at(62), name, real(3));
         assert_eq!(table.incoming(at(62), real(1)), None, "silent for a minute");
         assert_eq!(table.incoming(at(62), real(2)), Some(name), "the active one stays");
+    }
+
+    #[test]
+    fn each_kind_of_virtual_address_has_a_block_of_its_own() {
+        let [stream, way] = [streamed_address(u16::MAX, u32::MAX), relayed_address(u64::MAX, 0)];
+        assert!(is_streamed(stream) && !is_relayed(stream) && is_detour(stream));
+        assert!(is_relayed(way) && !is_streamed(way) && is_detour(way));
+        let mut table = PathTable { next: STREAMED - CLASS_E - 2, ..PathTable::new() };
+        for n in 0..4 {
+            let name = table.dial(at(0), real(n)).expect("room");
+            assert!(is_virtual(name) && !is_detour(name), "{name}");
+        }
+        assert_eq!(streamed_address(1, 70_000).ip().to_string(), "247.0.1.1");
+        assert_ne!(streamed_address(1, 0).port(), 0);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 
 use x0x_core::{MAX_ADDRESSES, MachineId, PeerAddr, Tick};
 
-use super::{AttemptId, LinkId, LinkState, LinkUp, Output, RequestId, Sessions, Timer};
+use super::{AttemptId, LinkId, LinkState, LinkUp, Means, Output, RequestId, Sessions, Timer};
 use crate::{
     config::{MAX_DIALS, MAX_QUEUED_DIALS, MAX_WAITERS},
     error::DialError,
@@ -16,6 +16,9 @@ use crate::{
     sock::table::is_virtual,
     wire::CloseCode,
 };
+
+/// Most addresses of a dial that are tried by streams.
+const MAX_STREAMS_TRIED: usize = MAX_ADDRESSES;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct DialId(u64);
@@ -67,7 +70,10 @@ pub(super) struct Dial {
     pub(super) expected: Option<MachineId>,
     /// Not tried yet, best first.
     untried: VecDeque<SocketAddr>,
-    trying: BTreeMap<AttemptId, SocketAddr>,
+    trying: BTreeMap<AttemptId, (Means, SocketAddr)>,
+    /// To be tried by streams of packets, best first, and whether the time for that has come.
+    pub(super) streams: VecDeque<SocketAddr>,
+    pub(super) streaming: bool,
     /// The first attempt that made it.
     pub(super) link: Option<LinkId>,
     /// Who is or was there.
@@ -98,7 +104,8 @@ impl Dial {
     }
 
     fn has(&self, address: SocketAddr) -> bool {
-        self.untried.contains(&address) || self.trying.values().any(|a| *a == address)
+        self.untried.contains(&address)
+            || self.trying.values().any(|tried| *tried == (Means::Packets, address))
     }
 
     pub(super) fn has_untried(&self) -> bool {
@@ -181,7 +188,7 @@ impl Sessions {
     fn session_at(&self, addresses: &[SocketAddr]) -> Option<MachineId> {
         let links = self.sessions.values().filter_map(|session| self.links.get(&session.link));
         let mut dialled = links.filter(|link| link.side == Side::Dialer);
-        dialled.find(|link| addresses.contains(&link.address)).map(|link| link.peer)
+        dialled.find(|link| addresses.contains(&link.dialled)).map(|link| link.peer)
     }
 
     /// Joins or begins a dial.
@@ -246,6 +253,8 @@ impl Sessions {
             expected,
             untried,
             trying: BTreeMap::new(),
+            streams: VecDeque::new(),
+            streaming: false,
             link: None,
             peer: expected,
             waiters: caller.waiter().into_iter().collect(),
@@ -278,7 +287,10 @@ impl Sessions {
         let attempt = AttemptId(self.dials.number());
         let Some(dial) = self.dials.all.get_mut(&id) else { return };
         let Some(address) = dial.untried.pop_front() else { return };
-        dial.trying.insert(attempt, address);
+        dial.trying.insert(attempt, (Means::Packets, address));
+        if dial.streams.len() < MAX_STREAMS_TRIED && !is_virtual(address) {
+            dial.streams.push_back(address);
+        }
         let (expected, more) = (dial.expected, !dial.untried.is_empty());
         self.dials.attempts.insert(attempt, id);
         if more {
@@ -287,7 +299,20 @@ impl Sessions {
             self.timers.cancel(Timer::Stagger(id));
         }
         self.metrics.dials.inc();
-        self.output(Output::Dial { attempt, address, expected });
+        self.output(Output::Dial { attempt, address, by: Means::Packets, expected });
+    }
+
+    /// Opens a stream to the next address. False when none is left.
+    pub(super) fn try_next_stream(&mut self, id: DialId) -> bool {
+        let attempt = AttemptId(self.dials.number());
+        let Some(dial) = self.dials.all.get_mut(&id) else { return false };
+        let Some(address) = dial.streams.pop_front() else { return false };
+        dial.trying.insert(attempt, (Means::Stream, address));
+        let expected = dial.expected;
+        self.dials.attempts.insert(attempt, id);
+        self.metrics.dials_by_stream.inc();
+        self.output(Output::Dial { attempt, address, by: Means::Stream, expected });
+        true
     }
 
     pub(super) fn on_stagger(&mut self, now: Tick, id: DialId) {
@@ -309,18 +334,24 @@ impl Sessions {
             }
             return;
         };
-        let address = dial.trying.remove(&attempt);
+        let tried = dial.trying.remove(&attempt);
         let error = match result {
             Err(error) => error.clone(),
             Ok(up) => match self.wrong_peer(id, up.peer) {
-                None => return self.dial_link_up(now, id, *up),
+                None => {
+                    let at = tried.map_or(up.address, |(_, address)| address);
+                    return self.dial_link_up(now, id, *up, at);
+                }
                 Some(error) => {
                     self.output(Output::Close { link: up.link, code: CloseCode::Misbehaved });
                     error
                 }
             },
         };
-        self.address_failed(now, id, address, error);
+        match tried {
+            Some((Means::Stream, _)) => self.stream_failed(now, id, &error),
+            tried => self.address_failed(now, id, tried.map(|(_, address)| address), error),
+        }
     }
 
     fn wrong_peer(&self, id: DialId, peer: MachineId) -> Option<DialError> {
@@ -332,7 +363,7 @@ impl Sessions {
         other.then_some(DialError::PeerMisbehaved("another machine answered"))
     }
 
-    fn dial_link_up(&mut self, now: Tick, id: DialId, up: LinkUp) {
+    fn dial_link_up(&mut self, now: Tick, id: DialId, up: LinkUp, at: SocketAddr) {
         let session_may_come = self.is_linked(up.peer);
         let Some(dial) = self.dials.all.get_mut(&id) else { return };
         dial.link = Some(up.link);
@@ -342,13 +373,17 @@ impl Sessions {
         self.abort_attempts(id);
         self.timers.cancel(Timer::Stagger(id));
         self.add_link(now, up, Side::Dialer, wanted, replace);
+        self.links.entry(up.link).and_modify(|link| link.dialled = at);
     }
 
     /// Gives the attempts up; their addresses count as untried again.
     fn abort_attempts(&mut self, id: DialId) {
         let Some(dial) = self.dials.all.get_mut(&id) else { return };
-        for (attempt, address) in std::mem::take(&mut dial.trying) {
-            dial.untried.push_front(address);
+        for (attempt, (by, address)) in std::mem::take(&mut dial.trying) {
+            match by {
+                Means::Packets => dial.untried.push_front(address),
+                Means::Stream => dial.streams.push_front(address),
+            }
             self.dials.attempts.remove(&attempt);
             self.outputs.push_back(Output::Abort(attempt));
         }
@@ -371,11 +406,38 @@ impl Sessions {
         }
         if !dial.untried.is_empty() {
             self.try_next(now, id);
-        } else if dial.trying.is_empty() {
-            let error = dial.error.clone().unwrap_or(DialError::Timeout);
-            if !self.awaits_help(id, &error) {
-                self.fail_dial(now, id, &error);
-            }
+        } else {
+            self.all_tried(now, id);
+        }
+    }
+
+    /// A dial without an attempt on its way goes on by a stream, waits for help, or fails.
+    fn all_tried(&mut self, now: Tick, id: DialId) {
+        let Some(dial) = self.dials.all.get(&id) else { return };
+        if !dial.trying.is_empty() || dial.link.is_some() {
+            return;
+        }
+        let error = dial.error.clone().unwrap_or(DialError::Timeout);
+        // Who answers and refuses has been found.
+        if error == DialError::Timeout {
+            self.try_streams(id);
+        }
+        let tries = self.dials.all.get(&id).is_some_and(|dial| !dial.trying.is_empty());
+        if !tries && !self.awaits_help(id, &error) {
+            self.fail_dial(now, id, &error);
+        }
+    }
+
+    fn stream_failed(&mut self, now: Tick, id: DialId, error: &DialError) {
+        let Some(dial) = self.dials.all.get_mut(&id) else { return };
+        if !matches!(dial.error, Some(ref told) if *told != DialError::Timeout) {
+            dial.error = Some(error.clone());
+        }
+        if dial.link.is_some() || self.try_next_stream(id) {
+            return;
+        }
+        if self.dials.all.get(&id).is_some_and(|dial| !dial.has_untried()) {
+            self.all_tried(now, id);
         }
     }
 
@@ -451,7 +513,8 @@ impl Sessions {
     pub(super) fn fail_dial(&mut self, now: Tick, id: DialId, error: &DialError) {
         let Some(dial) = self.dials.all.get(&id) else { return };
         let (peer, link) = (dial.peer, dial.link);
-        let tried: Vec<SocketAddr> = dial.trying.values().copied().collect();
+        let packets = dial.trying.values().filter(|(by, _)| *by == Means::Packets);
+        let tried: Vec<SocketAddr> = packets.map(|(_, address)| *address).collect();
         let expected = dial.expected;
         for address in tried {
             self.backoff.fail(now, expected, address, &mut self.rng);
@@ -493,8 +556,11 @@ impl Sessions {
     /// Removes a dial, giving back who waits for it.
     fn end_dial(&mut self, id: DialId) -> Vec<RequestId> {
         self.abort_attempts(id);
-        let timers = [Timer::Stagger, Timer::Punch, Timer::Relay, Timer::Dial, Timer::Duplicate];
-        for timer in timers {
+        let (helps, own) = (
+            [Timer::Punch, Timer::Relay, Timer::Stream],
+            [Timer::Stagger, Timer::Dial, Timer::Duplicate],
+        );
+        for timer in helps.into_iter().chain(own) {
             self.timers.cancel(timer(id));
         }
         self.dials.queue.retain(|queued| *queued != id);

@@ -3,13 +3,19 @@
 
 use std::net::SocketAddr;
 
-use x0x_core::{MachineId, Tick};
+use x0x_core::{MachineId, Scope, Tick};
 
 use super::{
     LinkId, Output, Sessions, Timer,
     dial::{DialId, Help},
 };
-use crate::{error::DialError, sock::table::is_relayed};
+use crate::{
+    error::DialError,
+    sock::table::{is_relayed, is_streamed, is_virtual},
+};
+
+/// Streams that a dial opens at once.
+const STREAM_RACE: usize = 2;
 
 impl Sessions {
     /// Asks others for help with dials that do not succeed soon.
@@ -21,12 +27,32 @@ impl Sessions {
 
     /// Plans when a dial that begins is helped: soon, or at once when there is no address to try.
     pub(super) fn plan_help(&mut self, now: Tick, id: DialId) {
+        self.timers.set(Timer::Stream(id), now + self.config.stream_after);
         let Some(dial) = self.dials.get(id) else { return };
         if dial.help == Help::Possible {
             let wait = self.config.punch_after;
             let at = if dial.has_untried() { now + wait } else { now };
             self.timers.set(Timer::Punch(id), at);
             self.timers.set(Timer::Relay(id), now + self.config.relay_after);
+        }
+    }
+
+    /// Opens streams to the addresses of a dial that had no answer. A machine that has sessions over packets of
+    /// their own with others, as far away as these, has no use for streams.
+    pub(super) fn try_streams(&mut self, id: DialId) {
+        self.timers.cancel(Timer::Stream(id));
+        let direct = self.sessions.values().filter_map(|session| self.links.get(&session.link));
+        let direct = direct.filter(|link| !is_virtual(link.address));
+        let reached = direct.map(|link| Scope::of_path(link.address.ip())).max();
+        let Some(dial) = self.dials.get_mut(id) else { return };
+        if dial.link.is_some() || dial.streaming {
+            return;
+        }
+        dial.streaming = true;
+        let needed = |address: &SocketAddr| Some(Scope::of_path(address.ip())) > reached;
+        dial.streams.retain(needed);
+        for _ in 0..STREAM_RACE {
+            self.try_next_stream(id);
         }
     }
 
@@ -100,6 +126,8 @@ impl Sessions {
         let punched = self.dials.of_link(id).is_some_and(|dial| dial.punched == Some(address));
         if is_relayed(address) {
             &self.metrics.sessions_began_relayed
+        } else if is_streamed(address) {
+            &self.metrics.sessions_began_by_stream
         } else if punched {
             &self.metrics.sessions_began_punched
         } else {

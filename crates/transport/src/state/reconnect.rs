@@ -48,7 +48,7 @@ impl Sessions {
         reason: &LinkClosed,
     ) {
         let relayed = is_virtual(link.address);
-        let seen = (link.side == Side::Dialer && !relayed).then_some(link.address);
+        let seen = (link.side == Side::Dialer && !is_virtual(link.dialled)).then_some(link.dialled);
         let listening = session.listen_addresses.iter().copied();
         let to = PeerAddr::known(link.peer, seen.into_iter().chain(listening));
         // Others may reach a peer that was reached by them before.

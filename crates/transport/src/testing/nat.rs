@@ -183,6 +183,18 @@ impl World {
         self.nats[nat].kind = kind;
     }
 
+    /// Where a TCP connection of a host to another address on the internet comes from; `None` where nobody is.
+    /// Translators let all of them pass outwards, those that block UDP, too.
+    #[must_use]
+    pub fn connects(&self, host: SocketAddr, to: IpAddr) -> Option<IpAddr> {
+        self.hosts.iter().find(|(at, behind)| at.ip() == to && behind.is_none())?;
+        let (mut from, mut realm) = (host.ip(), *self.hosts.get(&host)?);
+        while let Some(NatId(nat)) = realm {
+            (from, realm) = (self.nats[nat].ip.into(), self.nats[nat].outer);
+        }
+        Some(from)
+    }
+
     /// Carries a packet of a host. `None` when it gets lost.
     pub fn send(&mut self, now: Tick, host: SocketAddr, to: SocketAddr) -> Option<Delivery> {
         let (mut from, mut to, mut realm) = (host, to, *self.hosts.get(&host)?);
@@ -262,6 +274,17 @@ mod tests {
         world.rebind(carrier);
         let moved = world.send(Tick::from_millis(31_000), inside, public).expect("passes").from;
         assert_ne!(moved, seen);
+    }
+
+    #[test]
+    fn tcp_passes_outwards_only() {
+        let mut world = World::new(4);
+        let nat = world.nat(NatKind::Blocked, None);
+        let (inside, public) = (world.host(Some(nat)), world.host(None));
+        let seen = world.connects(inside, public.ip()).map(|ip| ip.to_string());
+        assert_eq!(seen.as_deref(), Some("80.0.0.1"));
+        assert_eq!(world.connects(public, inside.ip()), None);
+        assert_eq!(world.send(NOW, inside, public), None);
     }
 
     #[test]

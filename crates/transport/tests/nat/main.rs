@@ -6,4 +6,5 @@ mod punch;
 mod reach;
 mod relay;
 mod schedule;
+mod stream;
 mod support;

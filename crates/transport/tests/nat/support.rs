@@ -47,8 +47,25 @@ impl Internet {
         behind: Option<NatId>,
         change: impl FnOnce(&mut SessionConfig),
     ) -> Machine {
+        self.machine_by(n, behind, change, |_| {})
+    }
+
+    /// One that takes streams of packets, on the internet.
+    pub(crate) fn volunteer(&self, n: u64) -> Machine {
+        self.machine_by(n, None, |_| {}, |config| config.streams.listen = Some(443))
+    }
+
+    /// The same with other settings of its engine.
+    pub(crate) fn machine_by(
+        &self,
+        n: u64,
+        behind: Option<NatId>,
+        change: impl FnOnce(&mut SessionConfig),
+        change_engine: impl FnOnce(&mut QuicConfig),
+    ) -> Machine {
         let at = self.net.with(|world| world.host(behind));
-        let config = QuicConfig::new(at, key(n));
+        let mut config = QuicConfig::new(at, key(n));
+        change_engine(&mut config);
         let engine = self.net.engine(config).expect("a socket");
         let clock = Arc::new(self.net.clone());
         let mut config = SessionConfig::default();
