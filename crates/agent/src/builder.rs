@@ -295,6 +295,7 @@ fn start_node(
     quic.pure_pq = config.pure_pq;
     quic.clock = Arc::clone(clock);
     quic.network = network;
+    quic.streams = config.streams.clone();
     let engine = QuicEngine::bind(quic).map_err(|error| StartError::Transport(error.into()))?;
     let metrics = engine.metrics();
     let hello = LocalHello::random(&*config.network, vec![binding(identity, &**clock)])

@@ -11,7 +11,7 @@ use x0x_files::AcceptRule;
 use x0x_gossip_pubsub::Limits as GossipLimits;
 use x0x_presence::PresenceConfig;
 use x0x_store::Durability;
-use x0x_transport::SessionConfig;
+use x0x_transport::{SessionConfig, quic::StreamConfig};
 
 use crate::Role;
 
@@ -55,6 +55,9 @@ pub struct AgentConfig {
     pub pure_pq: bool,
     /// Limits and times of sessions, such as how many there may be.
     pub sessions: SessionConfig,
+    /// Packets over TCP, where UDP does not pass: whether this machine dials so, and takes others. Default: it
+    /// dials, and takes none.
+    pub streams: StreamConfig,
     /// Where topic logs are kept. Default on disk.
     pub storage: Storage,
     /// Bytes that the database may take on disk; the oldest of what it keeps goes. Default 1 GiB.
@@ -99,6 +102,7 @@ impl AgentConfig {
             mdns_announce_id: false,
             pure_pq: false,
             sessions: SessionConfig::default(),
+            streams: StreamConfig::default(),
             storage: Storage::Disk,
             store_bytes: 1024 * 1024 * 1024,
             downloads: None,

@@ -50,7 +50,7 @@ impl ConnectOutcome {
 
     /// One was made.
     fn made(session: &SessionInfo) -> Self {
-        let is_direct = session.path == PathKind::Direct;
+        let is_direct = !matches!(session.path, PathKind::Relayed { .. });
         Self::over(if is_direct { ConnectKind::Direct } else { ConnectKind::Coordinated }, session)
     }
 

@@ -95,4 +95,5 @@ pub use x0x_rendezvous::{AnnounceError, DiscoveredAgent, FindError};
 pub use x0x_store::Durability;
 pub use x0x_transport::{
     ExternalAddress, Mapping, PathKind, Reach, ReachClass, SessionConfig, SessionInfo, Side,
+    quic::StreamConfig,
 };

@@ -33,6 +33,8 @@ const INHERITED: [&str; 6] =
 pub(crate) struct Network {
     pub(crate) bind: SocketAddr,
     pub(crate) bootstrap: Vec<SocketAddr>,
+    /// Whether it takes machines without UDP over TCP.
+    pub(crate) takes_tcp: bool,
 }
 
 /// A running daemon.
@@ -63,7 +65,8 @@ impl Node {
         bootstrap: Option<SocketAddr>,
     ) -> Result<(Self, Duration)> {
         let bind = SocketAddr::from((place.address(), 0));
-        let network = Network { bind, bootstrap: bootstrap.into_iter().collect() };
+        let bootstrap = bootstrap.into_iter().collect();
+        let network = Network { bind, bootstrap, takes_tcp: false };
         Self::start_on(place, daemon, folder, &network).await
     }
 
@@ -239,9 +242,11 @@ fn write_config(folder: &Path, network: &Network) -> Result<PathBuf> {
     let peers = network.bootstrap.iter().map(|address| format!("{:?}", address.to_string()));
     let peers = peers.collect::<Vec<_>>().join(", ");
     let bind = network.bind;
+    let takes_tcp = network.takes_tcp;
     let text = format!(
         "bind_address = \"{bind}\"\napi_address = \"127.0.0.1:0\"\nmdns = false\ndata_dir = {:?}\n\
-         identity_dir = {:?}\nbootstrap_peers = [{peers}]\nnetwork = \"bench\"\n",
+         identity_dir = {:?}\nbootstrap_peers = [{peers}]\nnetwork = \"bench\"\n\
+         [relay]\ntcp = {takes_tcp}\n",
         folder.join("data"),
         folder.join("identity"),
     );

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::Parser;
 use x0x_api::instance::{CONFIG_VARIABLE, DATA_VARIABLE, NAME_VARIABLE};
 
-use crate::config::Overrides;
+use crate::config::{Overrides, TcpRelay};
 
 /// Environment variables that have no flag.
 const ENVIRONMENT: &str = "\
@@ -43,6 +43,10 @@ pub struct Args {
     /// Machine to contact first, besides those of the configuration file; may be given more than once
     #[arg(long, value_name = "IP:PORT")]
     bootstrap: Vec<SocketAddr>,
+
+    /// Relay for machines without UDP: take them at this TCP port, or at the number of the UDP port
+    #[arg(long, value_name = "PORT", num_args = 0..=1, require_equals = true, default_missing_value = "0")]
+    relay_tcp: Option<u16>,
 
     /// Ignore the bootstrap peers of the configuration file; known peers are still contacted
     #[arg(long, alias = "no-bootstrap")]
@@ -114,6 +118,7 @@ impl Args {
             data_dir: self.data_dir.clone(),
             bootstrap: self.bootstrap.clone(),
             no_bootstrap: self.no_hard_coded_bootstrap,
+            relay_tcp: self.relay_tcp.map(TcpRelay::Port),
         }
     }
 }
@@ -132,6 +137,9 @@ mod tests {
         assert_eq!(overrides.name.as_deref(), Some("a"));
         assert_eq!(overrides.api_port, Some(0));
         assert!(overrides.no_bootstrap && overrides.bootstrap.is_empty());
+        let relay = |flag: &str| Args::parse_from(["x0xd", flag]).overrides().relay_tcp;
+        assert_eq!(relay("--relay-tcp"), Some(TcpRelay::Port(0)));
+        assert_eq!(relay("--relay-tcp=443"), Some(TcpRelay::Port(443)));
         let peers = ["--bootstrap", "192.0.2.1:5483", "--bootstrap=[::1]:9"];
         let args = Args::parse_from(["x0xd"].into_iter().chain(peers));
         let peers: Vec<_> = args.bootstrap.iter().map(SocketAddr::to_string).collect();

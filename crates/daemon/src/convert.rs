@@ -189,6 +189,7 @@ pub(crate) const fn presence_state(state: PresenceState) -> types::PresenceState
 pub(crate) fn session(info: &SessionInfo) -> types::PeerSession {
     let (path, via) = match info.path {
         PathKind::Relayed { via } => (types::PathKind::Relayed, Some(via)),
+        PathKind::Stream => (types::PathKind::Stream, None),
         _ => (types::PathKind::Direct, None),
     };
     types::PeerSession {

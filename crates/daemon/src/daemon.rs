@@ -134,6 +134,9 @@ fn agent_config(config: &Config) -> AgentConfig {
     agent.sessions.max_sessions = config.max_sessions;
     agent.sessions.max_sessions_per_network = config.max_sessions_per_network;
     agent.sessions.relay.enabled = config.relay;
+    agent.sessions.relay.use_others = config.relay_by_others;
+    agent.streams.dial = config.relay_by_others;
+    agent.streams.listen = config.relay_tcp.port(config.role);
     agent.gossip.clone_from(&config.gossip);
     agent.store_bytes = config.store_bytes;
     agent.mail_retention = config.mail.retention;

@@ -39,7 +39,7 @@ pub use args::Args;
 pub use config::{
     Config, ConfigError, DEFAULT_API_PORT, DEFAULT_HEARTBEAT, DEFAULT_IDENTITY_TTL,
     DEFAULT_QUIC_PORT, DurabilityName, FileRule, FilesSettings, LogFormat, LogLevel, MailSettings,
-    Overrides, Paths, RoleName, Webhook, WebhookSecret,
+    Overrides, Paths, RoleName, TcpRelay, Webhook, WebhookSecret,
 };
 pub use daemon::Daemon;
 pub use error::StartError;

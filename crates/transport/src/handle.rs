@@ -115,6 +115,7 @@ impl Node {
             SeededRng::from_seed(seed),
         );
         let machine = if engine.has_probes() { machine.with_help() } else { machine };
+        let machine = if engine.dials_streams() { machine.with_streams() } else { machine };
         let total = config.relay.total_rate;
         // A tenth of a second of it at once.
         let total = ByteBucket::new(total, total / 10, clock.now());

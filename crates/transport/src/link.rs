@@ -69,6 +69,11 @@ pub trait Engine: Send + Sync + fmt::Debug + 'static {
         Box::pin(std::future::ready(Err(DialError::NoAddress)))
     }
 
+    /// Whether [`dial_stream`](Self::dial_stream) may succeed.
+    fn dials_streams(&self) -> bool {
+        false
+    }
+
     /// The TCP port at which it takes streams of packets; `None` where it takes none.
     fn stream_port(&self) -> Option<u16> {
         None

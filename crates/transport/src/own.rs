@@ -75,8 +75,8 @@ impl OwnRecord {
         clock: &dyn Clock,
     ) -> Option<SignedRecord> {
         let now = clock.wall();
-        let addresses = OwnAddresses::new(engine.local_addresses(), reach)
-            .with_streams(engine.stream_port());
+        let addresses =
+            OwnAddresses::new(engine.local_addresses(), reach).with_streams(engine.stream_port());
         if !kept.as_ref().is_some_and(|kept| kept.holds(&addresses, reach.class, now)) {
             let all: Vec<SocketAddr> = addresses.all().collect();
             let record = engine.sign_record(&all, reach.class, now);

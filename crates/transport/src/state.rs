@@ -331,6 +331,8 @@ pub struct Sessions {
     generation: u64,
     /// Whether peers can be found, or reached, with the help of others.
     helped: bool,
+    /// Whether addresses can be dialled by streams of packets.
+    streams: bool,
     stopped: bool,
 }
 
@@ -359,6 +361,7 @@ impl Sessions {
             outputs: VecDeque::new(),
             generation: 0,
             helped: false,
+            streams: false,
             stopped: false,
         }
     }

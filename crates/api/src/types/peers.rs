@@ -57,6 +57,8 @@ pub struct PeerSession {
 pub enum PathKind {
     /// From machine to machine, whatever address translators are between them.
     Direct,
+    /// In a TCP stream to that machine, where packets of their own do not pass.
+    Stream,
     /// By way of another machine, which sees ciphertext alone.
     Relayed,
 }

@@ -12,7 +12,7 @@ use std::{
 use serde::Deserialize;
 use x0x_agent::{Role, SessionConfig};
 
-use super::{Config, files::FilesTable, letters::LettersTable, mail::MailTable};
+use super::{Config, TcpRelay, files::FilesTable, letters::LettersTable, mail::MailTable};
 
 /// Largest configuration file that is read.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -196,6 +196,14 @@ table! {
 }
 
 table! {
+    /// The table `[relay]`.
+    RelayTable {
+        use_others: bool,
+        tcp: TcpRelay,
+    }
+}
+
+table! {
     /// The table `[gossip]`.
     GossipTable {
         retention_secs: u64,
@@ -230,6 +238,7 @@ table! {
         log_level: LogLevel,
         log_format: LogFormat,
         sessions: SessionsTable,
+        relay: RelayTable,
         gossip: GossipTable,
         files: FilesTable,
         mail: MailTable,
@@ -258,6 +267,7 @@ impl Ignored {
                 let (known, without_effect) = match key.as_str() {
                     "gossip" => (GossipTable::KEYS, GOSSIP_WITHOUT_EFFECT),
                     "files" => (FilesTable::KEYS, &[][..]),
+                    "relay" => (RelayTable::KEYS, &[][..]),
                     "mail" => (MailTable::KEYS, &[][..]),
                     "letters" => (LettersTable::KEYS, &[][..]),
                     _ => (SessionsTable::KEYS, &[][..]),
@@ -325,6 +335,9 @@ impl FileConfig {
         set(&mut config.mdns_announce_id, self.mdns_announce_id);
         set(&mut config.log_level, self.log_level);
         set(&mut config.log_format, self.log_format);
+        if let Some(relay) = self.relay {
+            relay.apply(config);
+        }
         if let Some(sessions) = self.sessions {
             sessions.apply(config)?;
         }
@@ -353,6 +366,13 @@ impl FileConfig {
             config.identity_ttl = config.identity_ttl.max(config.heartbeat * 3);
         }
         Ok(())
+    }
+}
+
+impl RelayTable {
+    fn apply(self, config: &mut Config) {
+        config.relay_by_others = self.use_others.unwrap_or(config.relay_by_others);
+        config.relay_tcp = self.tcp.unwrap_or(config.relay_tcp);
     }
 }
 

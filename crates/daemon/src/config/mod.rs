@@ -5,6 +5,7 @@ mod files;
 mod letters;
 mod mail;
 mod paths;
+mod relay;
 
 use std::{
     fmt,
@@ -17,6 +18,7 @@ pub use file::{ConfigError, LogFormat, LogLevel, RoleName};
 pub use files::{FileRule, FilesSettings};
 pub use mail::{DurabilityName, MailSettings, Webhook, WebhookSecret};
 pub use paths::Paths;
+pub use relay::TcpRelay;
 
 use file::FileConfig;
 use x0x_agent::{GossipLimits, LettersConfig, SessionConfig};
@@ -52,6 +54,8 @@ pub struct Overrides {
     pub bootstrap: Vec<SocketAddr>,
     /// Forget the bootstrap peers of the file.
     pub no_bootstrap: bool,
+    /// Whether machines without UDP are taken, and where.
+    pub relay_tcp: Option<TcpRelay>,
 }
 
 /// A complete configuration.
@@ -89,6 +93,11 @@ pub struct Config {
     pub max_sessions_per_network: usize,
     /// Whether packets of peers that cannot reach each other are relayed, within quotas.
     pub relay: bool,
+    /// Whether others relay packets of this machine when it cannot reach a peer otherwise, and are dialled over TCP
+    /// when UDP does not pass.
+    pub relay_by_others: bool,
+    /// Whether this machine takes others over TCP.
+    pub relay_tcp: TcpRelay,
     /// What topics keep in memory and for how long, and every other bound of gossip.
     pub gossip: GossipLimits,
     /// Bytes that the database of topics may take on disk.
@@ -176,6 +185,8 @@ impl Config {
             max_sessions: sessions.max_sessions,
             max_sessions_per_network: sessions.max_sessions_per_network,
             relay: sessions.relay.enabled,
+            relay_by_others: sessions.relay.use_others,
+            relay_tcp: TcpRelay::default(),
             gossip: GossipLimits::default(),
             store_bytes: DEFAULT_STORE_BYTES,
             files: FilesSettings::default(),
@@ -200,6 +211,9 @@ impl Config {
         }
         if let Some(data_dir) = &overrides.data_dir {
             self.data_dir.clone_from(data_dir);
+        }
+        if let Some(relay_tcp) = overrides.relay_tcp {
+            self.relay_tcp = relay_tcp;
         }
         if overrides.no_bootstrap {
             self.bootstrap_peers.clear();
@@ -266,6 +280,8 @@ impl fmt::Display for Config {
         writeln!(f, "\n[sessions]\nmax = {}", self.max_sessions)?;
         writeln!(f, "max_per_network = {}", self.max_sessions_per_network)?;
         writeln!(f, "relay = {}", self.relay)?;
+        writeln!(f, "\n[relay]\nuse_others = {}", self.relay_by_others)?;
+        write!(f, "{}", self.relay_tcp)?;
         writeln!(f, "\n[gossip]\nretention_secs = {}", self.gossip.retention.as_secs())?;
         writeln!(f, "topic_bytes = {}", self.gossip.topic_bytes)?;
         writeln!(f, "topic_entries = {}", self.gossip.topic_entries)?;

@@ -191,8 +191,27 @@ fn what_check_prints_gives_the_same_configuration() {
     let text = "instance_name = 'a'\nnetwork = 'my \"net\"'\nbootstrap_peers = ['[::1]:5', '192.0.2.1:6']\n\
                 role = 'bootstrap'\nmdns = false\nmdns_announce_id = true\n\
                 log_format = 'json'\ndata_dir = '/with \"quotes\"'\nheartbeat_interval_secs = 7\n\
-                [sessions]\nmax = 50\nmax_per_network = 5\n[gossip]\nretention_secs = 600\nstore_bytes = 90000000";
+                [sessions]\nmax = 50\nmax_per_network = 5\n[relay]\nuse_others = false\ntcp = 443\n[gossip]\nretention_secs = 600\nstore_bytes = 90000000";
     let config = place.load(text, Overrides::default()).expect("valid");
     let again = place.load(&config.to_string(), Overrides::default()).expect("valid");
     assert_eq!(again, config);
+}
+
+#[test]
+fn machines_without_udp_are_taken_where_the_role_or_the_file_says() {
+    let port = |text: &str| {
+        let config = Place::new().load(text, Overrides::default()).expect("valid");
+        assert!(config.relay_by_others);
+        config.relay_tcp.port(config.role)
+    };
+    assert_eq!(port(""), None);
+    assert_eq!(port("role = 'bootstrap'"), Some(0));
+    assert_eq!(port("role = 'bootstrap'\n[relay]\ntcp = false"), None);
+    assert_eq!(port("[relay]\ntcp = true"), Some(0));
+    assert_eq!(port("[relay]\ntcp = 443"), Some(443));
+    assert!(refusal("[relay]\ntcp = 70000").contains("tcp"));
+    let overrides = Overrides { relay_tcp: Some(TcpRelay::Port(8443)), ..Overrides::default() };
+    let config = Place::new().load("[relay]\nuse_others = false", overrides).expect("valid");
+    assert_eq!(config.relay_tcp.port(config.role), Some(8443));
+    assert!(!config.relay_by_others);
 }

@@ -6,7 +6,10 @@ use x0x_core::{MachineId, Tick};
 
 use super::Actor;
 use crate::{
-    sock::{prober::Input, table::{is_detour, is_relayed}},
+    sock::{
+        prober::Input,
+        table::{is_detour, is_relayed},
+    },
     state::LinkId,
 };
 

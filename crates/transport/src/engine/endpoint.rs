@@ -225,8 +225,7 @@ impl QuicEngine {
             dials: config.streams.dial,
         };
         let table = paths.streams.clone();
-        let streams =
-            Streams::start(local_id, net, streams, table, from_relays.clone(), &settings);
+        let streams = Streams::start(local_id, net, streams, table, from_relays.clone(), &settings);
         let acceptor = Acceptor {
             paths: paths.clone(),
             admission: Admission::new(config.limits),
@@ -286,10 +285,8 @@ impl QuicEngine {
             dial.map_err(|e| not_started(&e))?
         };
         let link = match timeout(self.handshake_timeout, connecting).await {
-            Ok(Ok(connection)) => {
-                QuicLink::new(connection, Some(path), &self.paths.streams)
-                    .map_err(|_| HandshakeFailure::KeyType)
-            }
+            Ok(Ok(connection)) => QuicLink::new(connection, Some(path), &self.paths.streams)
+                .map_err(|_| HandshakeFailure::KeyType),
             Ok(Err(error)) => {
                 let failure = HandshakeFailure::of(&error);
                 self.metrics.failed(failure).inc();
@@ -406,6 +403,10 @@ impl Engine for QuicEngine {
         expected: Option<MachineId>,
     ) -> BoxFuture<'_, Result<Box<dyn Link>, DialError>> {
         Box::pin(self.connect_by_stream(address, expected))
+    }
+
+    fn dials_streams(&self) -> bool {
+        self.streams.dials()
     }
 
     fn stream_port(&self) -> Option<u16> {

@@ -23,10 +23,7 @@ use tokio_util::sync::CancellationToken;
 use x0x_core::{Clock, Tick};
 
 use self::pipe::SimStreams;
-use super::{
-    BindError, QuicConfig, QuicEngine, QuicMetrics,
-    stream::net::BoxedIo,
-};
+use super::{BindError, QuicConfig, QuicEngine, QuicMetrics, stream::net::BoxedIo};
 use crate::testing::nat::World;
 
 mod pipe;

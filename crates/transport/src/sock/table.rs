@@ -209,10 +209,12 @@ impl PathTable {
         if let Some(owner) = self.sources.get(&real).copied()
             && owner != name
         {
-            if self.active(owner) == Some(real) {
-                return false;
+            match self.paths.get(&owner) {
+                Some(path) if path.active == real && path.users > 0 => return false,
+                // Only the end of a dial that came to nothing was still to be told there.
+                Some(path) if path.active == real => self.remove(owner),
+                _ => self.forget_source(owner, real),
             }
-            self.forget_source(owner, real);
         }
         let Some(path) = self.paths.get_mut(&name) else { return false };
         if let Some(source) = path.sources.iter_mut().find(|source| source.address == real) {
@@ -370,6 +372,9 @@ mod tests {
         assert_eq!(table.incoming(at(1), real(1)), Some(newcomer));
         assert!(!table.add(at(1), moved, real(1)), "the newcomer is there");
         assert!(!table.add(at(1), moved, moved));
+        table.release(at(1), newcomer);
+        assert!(table.add(at(1), moved, real(1)) && table.activate(moved, real(1)), "nobody else");
+        assert_eq!((table.active(newcomer), table.active(moved)), (None, Some(real(1))));
     }
 
     #[test]

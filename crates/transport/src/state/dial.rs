@@ -84,7 +84,7 @@ pub(super) struct Dial {
     /// The machine itself needs it to reopen a session.
     reopens: bool,
     /// A link was refused as a duplicate: the peer has a session.
-    refused: bool,
+    pub(super) refused: bool,
     /// The replacement of that session was asked for.
     replace: bool,
     /// To find a direct path, and a relay.

@@ -25,9 +25,18 @@ impl Sessions {
         self
     }
 
+    /// Dials by streams of packets what has no answer otherwise.
+    #[must_use]
+    pub const fn with_streams(mut self) -> Self {
+        self.streams = true;
+        self
+    }
+
     /// Plans when a dial that begins is helped: soon, or at once when there is no address to try.
     pub(super) fn plan_help(&mut self, now: Tick, id: DialId) {
-        self.timers.set(Timer::Stream(id), now + self.config.stream_after);
+        if self.streams {
+            self.timers.set(Timer::Stream(id), now + self.config.stream_after);
+        }
         let Some(dial) = self.dials.get(id) else { return };
         if dial.help == Help::Possible {
             let wait = self.config.punch_after;
@@ -45,7 +54,8 @@ impl Sessions {
         let direct = direct.filter(|link| !is_virtual(link.address));
         let reached = direct.map(|link| Scope::of_path(link.address.ip())).max();
         let Some(dial) = self.dials.get_mut(id) else { return };
-        if dial.link.is_some() || dial.streaming {
+        // Who refuses a duplicate has been reached.
+        if !self.streams || dial.link.is_some() || dial.streaming || dial.refused {
             return;
         }
         dial.streaming = true;

@@ -4,6 +4,7 @@ mod contests;
 mod idle;
 mod limits;
 mod properties;
+mod streams;
 
 use std::time::Duration;
 

@@ -43,7 +43,10 @@ async fn blocked(seed: u64) -> (Internet, x0x_transport::testing::nat::NatId, Ma
     let session = machine.node.session(volunteer.id).expect("a session");
     assert_eq!(session.remote_address, tcp(&volunteer));
     let seen = volunteer.node.session(machine.id).expect("a session");
-    assert!(x0x_core::dialable(seen.remote_address).is_some(), "no virtual address leaves transport");
+    assert!(
+        x0x_core::dialable(seen.remote_address).is_some(),
+        "no virtual address leaves transport"
+    );
     assert_eq!((session.observed_address, seen.observed_address), (None, None));
     (internet, nat, volunteer, machine)
 }
@@ -134,7 +137,8 @@ async fn who_has_udp_opens_no_stream_and_who_takes_none_gets_none() {
     let open = internet.machine(2, None);
     joins(&open, &volunteer).await;
     assert_eq!(open.path(&volunteer), PathKind::Direct);
-    let nobody = PeerAddr::known(x0x_core::MachineId::new([9; 32]), [SocketAddr::from(([60, 0, 0, 9], 1))]);
+    let nobody =
+        PeerAddr::known(x0x_core::MachineId::new([9; 32]), [SocketAddr::from(([60, 0, 0, 9], 1))]);
     let error = within("fail", open.node.connect(nobody)).await.expect_err("nobody is there");
     assert_eq!(error, DialError::Timeout);
     assert_eq!(open.node.metrics().dials_by_stream.value(), 0, "UDP passes");

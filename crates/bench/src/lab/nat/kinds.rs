@@ -62,6 +62,8 @@ impl fmt::Display for Kind {
 pub(crate) enum Way {
     Direct,
     Relayed,
+    /// By a relay to which an end has a stream over TCP.
+    RelayedTcp,
     /// There is no session.
     Nothing,
 }
@@ -72,7 +74,8 @@ impl Way {
     pub(crate) const fn meets(self, expected: Self) -> bool {
         match expected {
             Self::Direct => matches!(self, Self::Direct),
-            Self::Relayed => !matches!(self, Self::Nothing),
+            Self::Relayed => matches!(self, Self::Direct | Self::Relayed),
+            Self::RelayedTcp => matches!(self, Self::RelayedTcp),
             Self::Nothing => matches!(self, Self::Nothing),
         }
     }
@@ -81,22 +84,24 @@ impl Way {
         match self {
             Self::Direct => 'D',
             Self::Relayed => 'R',
+            Self::RelayedTcp => 'T',
             Self::Nothing => '-',
         }
     }
 }
 
-/// What becomes of each pair, rows and columns in the order of [`Kind::ALL`]: direct, relayed or nothing.
+/// What becomes of each pair, rows and columns in the order of [`Kind::ALL`]: direct, relayed, or relayed over TCP.
 /// Another port for each destination does not go with letting in only known ports: such pairs need a relay.
-/// Where UDP is blocked, so is everything, until there is a relay over TCP.
+/// Where UDP is blocked they need one that takes streams.
 const EXPECTED: [&[u8; 7]; 7] =
-    [b"DDDDDD-", b"DDDDDD-", b"DDDDDD-", b"DDDDRD-", b"DDDRRR-", b"DDDDRD-", b"-------"];
+    [b"DDDDDDT", b"DDDDDDT", b"DDDDDDT", b"DDDDRDT", b"DDDRRRT", b"DDDDRDT", b"TTTTTTT"];
 
 /// What becomes of a pair.
 pub(crate) fn expected(a: Kind, b: Kind) -> Way {
     match EXPECTED[a as usize][b as usize] {
         b'D' => Way::Direct,
         b'R' => Way::Relayed,
+        b'T' => Way::RelayedTcp,
         _ => Way::Nothing,
     }
 }
@@ -115,14 +120,15 @@ mod tests {
         }
         assert_eq!(expected(Kind::PortRestricted, Kind::Cgnat), Way::Direct);
         assert_eq!(expected(Kind::Symmetric, Kind::Symmetric), Way::Relayed);
-        assert_eq!(expected(Kind::None, Kind::UdpBlocked), Way::Nothing);
+        assert_eq!(expected(Kind::None, Kind::UdpBlocked), Way::RelayedTcp);
     }
 
     #[test]
     fn a_relayed_pair_may_become_direct_and_no_pair_worse() {
         assert!(Way::Direct.meets(Way::Relayed));
         assert!(!Way::Relayed.meets(Way::Direct));
-        assert!(!Way::Nothing.meets(Way::Relayed));
+        assert!(!Way::Nothing.meets(Way::Relayed) && !Way::RelayedTcp.meets(Way::Relayed));
+        assert!(!Way::Direct.meets(Way::RelayedTcp), "UDP is not blocked there");
         assert!(!Way::Direct.meets(Way::Nothing));
     }
 }

@@ -93,7 +93,7 @@ impl Seen {
     }
 
     fn relayed(&self) -> u64 {
-        let relayed = |session: &&SessionInfo| session.path != PathKind::Direct;
+        let relayed = |session: &&SessionInfo| matches!(session.path, PathKind::Relayed { .. });
         self.sessions.iter().filter(relayed).count() as u64
     }
 

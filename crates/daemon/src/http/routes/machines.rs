@@ -136,7 +136,8 @@ pub(super) async fn reachability(
     let session = app.agent.session_of(id);
     let relayed = PathKind::Relayed { via: known.machine };
     let is_relay = app.agent.sessions().iter().any(|session| session.path == relayed);
-    let is_direct = session.as_ref().is_some_and(|session| session.path == PathKind::Direct);
+    let is_direct =
+        session.as_ref().is_some_and(|session| !matches!(session.path, PathKind::Relayed { .. }));
     let behind = matches!(reach, ReachClass::Punchable | ReachClass::RelayOnly);
     Ok(Json(ReachabilityResponse {
         ok: True::default(),

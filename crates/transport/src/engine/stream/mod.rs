@@ -142,6 +142,11 @@ impl Streams {
         self.port
     }
 
+    /// Whether it opens any.
+    pub(super) const fn dials(&self) -> bool {
+        self.dials
+    }
+
     /// Ends the listener and all streams.
     pub(super) fn stop(&self) {
         drop(self.stopping.lock().unwrap_or_else(PoisonError::into_inner).take());
@@ -166,9 +171,9 @@ impl Streams {
             }
         })?;
         let peer = proven.peer;
-        let address = shared.begin(proven).map_err(|_| {
-            DialError::Limit { what: "streams", max: table::MAX_DIALLED }
-        })?;
+        let address = shared
+            .begin(proven)
+            .map_err(|_| DialError::Limit { what: "streams", max: table::MAX_DIALLED })?;
         shared.table.metrics.dialled.inc();
         Ok((address, peer))
     }
@@ -275,4 +280,3 @@ async fn accept(shared: Arc<Shared>, mut admission: Admission, clock: Arc<dyn Cl
         });
     }
 }
-

@@ -19,7 +19,10 @@ const BACKLOG: i32 = 128;
 const SEND_BUFFER: usize = 256 << 10;
 
 /// A connection's bytes.
-pub(in crate::engine) trait StreamIo: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(in crate::engine) trait StreamIo:
+    AsyncRead + AsyncWrite + Send + Unpin
+{
+}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> StreamIo for T {}
 
 /// A connection, or TLS over one.

@@ -154,3 +154,93 @@ async fn write(
     }
     Ended::Closed
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{DuplexStream, duplex},
+        task::JoinHandle,
+    };
+    use x0x_core::MachineId;
+
+    use super::*;
+    use crate::{engine::stream::StreamMetrics, link::Side, sock::stream::MAX_PACKET};
+
+    struct Bench {
+        table: Arc<StreamTable>,
+        metrics: Arc<StreamMetrics>,
+        address: SocketAddr,
+        came: mpsc::Receiver<Relayed>,
+        peer: DuplexStream,
+        task: JoinHandle<()>,
+    }
+
+    fn bench(room: usize) -> Bench {
+        let metrics: Arc<StreamMetrics> = Arc::default();
+        let table = Arc::new(StreamTable::new(metrics.clone()));
+        let (id, remote) = (MachineId::new([1; 32]), SocketAddr::from(([192, 0, 2, 1], 9)));
+        let open = table.insert(id, remote, Side::Acceptor).ok().expect("room");
+        let (address, (deliver, came)) = (open.address, mpsc::channel(4));
+        let (peer, io) = duplex(room);
+        let task = tokio::spawn(run(Box::new(io), open, deliver, table.clone()));
+        Bench { table, metrics, address, came, peer, task }
+    }
+
+    impl Bench {
+        fn link(&self) {
+            assert!(self.table.confirm(self.address, MachineId::new([1; 32])));
+        }
+
+        async fn ends(self) -> Arc<StreamMetrics> {
+            self.task.await.expect("no panic");
+            assert!(self.table.over(self.address).is_none(), "it is forgotten");
+            assert_eq!(self.metrics.closed.value(), 1);
+            self.metrics
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn packets_go_both_ways() {
+        let mut bench = bench(1 << 16);
+        bench.table.send(bench.address, b"out");
+        let mut read = [0; 5];
+        bench.peer.read_exact(&mut read).await.expect("open");
+        assert_eq!(&read, b"\0\x03out");
+        bench.peer.write_all(b"\0\x02in\0\x04more").await.expect("open");
+        for expected in [&b"in"[..], b"more"] {
+            let (from, packet) = bench.came.recv().await.expect("open");
+            assert_eq!((from, &packet[..]), (bench.address, expected));
+        }
+        drop(bench.peer);
+        bench.task.await.expect("no panic");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_sends_no_packets_is_let_go() {
+        let mut bench = bench(1 << 16);
+        bench.peer.write_all(&[0xff; 8]).await.expect("open");
+        assert_eq!(bench.ends().await.closed_malformed.value(), 1);
+        let unlinked = self::bench(1 << 16);
+        assert_eq!(unlinked.ends().await.closed_unlinked.value(), 1);
+
+        let mut slow = self::bench(1 << 16);
+        slow.link();
+        // A byte now and then is no packet.
+        slow.peer.write_all(&[0, 9, 1]).await.expect("open");
+        sleep(Duration::from_secs(50)).await;
+        slow.peer.write_all(&[1]).await.expect("open");
+        assert_eq!(slow.ends().await.closed_idle.value(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_read_is_let_go_and_costs_a_bounded_queue() {
+        let bench = bench(1024);
+        bench.link();
+        for _ in 0..2000 {
+            bench.table.send(bench.address, &[1; MAX_PACKET]);
+        }
+        let lost = bench.metrics.dropped_full.value();
+        assert!(lost >= 2000 - 256, "{lost}");
+        assert_eq!(bench.ends().await.closed_slow.value(), 1);
+    }
+}
