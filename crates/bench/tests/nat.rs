@@ -1,10 +1,10 @@
-//! Three places of the lab, with the daemons of this build: the pairs of them meet.
+//! Four places of the lab, with the daemons of this build: the pairs of them meet.
 
 use std::path::Path;
 use std::process::Command;
 
-/// A public machine, a usual home, and a home behind the provider's translator.
-const KINDS: &str = "none,port-restricted,cgnat";
+/// A public machine, a usual home, a home behind the provider's translator, and a network without UDP.
+const KINDS: &str = "none,port-restricted,cgnat,udp-blocked";
 
 #[test]
 fn pairs_meet_through_translators() {

@@ -9,3 +9,4 @@ mod refusals;
 mod strangers;
 mod streams;
 mod support;
+mod tcp;

@@ -231,13 +231,7 @@ pub(crate) async fn client(
     alpn: &str,
     credentials: Credentials,
 ) -> quinn::ConnectionError {
-    let mut config = rustls::ClientConfig::builder_with_provider(provider(groups))
-        .with_protocol_versions(&[&TLS13])
-        .expect("TLS 1.3")
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Gullible { refuse_clients: false }))
-        .with_client_cert_resolver(Arc::new(credentials));
-    config.alpn_protocols = vec![alpn.into()];
+    let config = client_config(groups, alpn, credentials);
     let crypto = Arc::new(QuicClientConfig::try_from(config).expect("has an initial suite"));
     let endpoint = quinn::Endpoint::client(loopback()).expect("loopback binds");
     let connecting = endpoint
@@ -251,6 +245,22 @@ pub(crate) async fn client(
         }
     })
     .await
+}
+
+/// The settings of a strange client.
+pub(crate) fn client_config(
+    groups: Groups,
+    alpn: &str,
+    credentials: Credentials,
+) -> rustls::ClientConfig {
+    let mut config = rustls::ClientConfig::builder_with_provider(provider(groups))
+        .with_protocol_versions(&[&TLS13])
+        .expect("TLS 1.3")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Gullible { refuse_clients: false }))
+        .with_client_cert_resolver(Arc::new(credentials));
+    config.alpn_protocols = vec![alpn.into()];
+    config
 }
 
 /// A strange server on a free port.
