@@ -208,6 +208,8 @@ pub struct Connections {
     pub active: u64,
     /// Of these on a direct path.
     pub direct: u64,
+    /// In TCP streams, since UDP does not pass.
+    pub streamed: u64,
     /// Through a relay.
     pub relayed: u64,
     /// Share of hole punches that worked, 0 to 1.

@@ -52,7 +52,10 @@ fn rows(found: &ConnectivityResponse) -> Vec<Vec<String>> {
         _ => "none".to_owned(),
     };
     let connections = &found.connections;
-    let sessions = format!("{} direct, {} relayed", connections.direct, connections.relayed);
+    let mut sessions = format!("{} direct, {} relayed", connections.direct, connections.relayed);
+    if connections.streamed > 0 {
+        sessions += &format!(", {} over TCP", connections.streamed);
+    }
     let punches = format!("{:.0} %", connections.hole_punch_success_rate * 100.0);
     let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
     let listed = |mut items: Vec<String>| {
@@ -107,7 +110,14 @@ fn advice(found: &ConnectivityResponse) -> Vec<String> {
     if found.connections.connected_peers == 0 {
         advice.push(
             "There is no peer. Name a machine that is always on under bootstrap_peers in the \
-             configuration, or import somebody's card; and see that the firewall lets UDP out."
+             configuration, or import somebody's card; and see that the firewall lets UDP out, or TCP \
+             to one of them that takes streams."
+                .to_owned(),
+        );
+    } else if found.connections.streamed > 0 && found.connections.direct == 0 {
+        advice.push(
+            "No UDP passes here: this machine reaches a volunteer over TCP, and by its relay all who \
+             are connected to it. Letting UDP out makes sessions direct, and faster."
                 .to_owned(),
         );
     } else {
@@ -193,6 +203,9 @@ mod tests {
             assert_eq!(advice.len(), 1, "{advice:?}");
             assert!(advice[0].contains(says), "{advice:?}");
         }
+        let mut streamed = found(ReachClass::Unknown, "Unknown", 1);
+        streamed.connections.streamed = 1;
+        assert!(advice(&streamed)[0].starts_with("No UDP passes"));
         let mut relayed = found(ReachClass::Punchable, "EndpointIndependent", 2);
         relayed.connections.relayed = 1;
         relayed.reach.told = vec!["127.0.0.1:1".parse().unwrap()];

@@ -49,6 +49,10 @@ impl Actor {
     /// A dial needs help.
     pub(super) fn punch(&mut self, peer: MachineId) {
         let mut helpers = self.helpers(peer);
+        // Who has this machine in a stream sees none of its addresses. It relays at once if nobody else helps.
+        helpers.retain(|helper| {
+            self.context.table.get(helper).is_some_and(|session| place(&session).is_some())
+        });
         helpers.truncate(MAX_HELPERS);
         let (fresh, own) = ((secret(), secret()), self.own_candidates());
         self.punches.handle(self.now(), Input::Want { peer, fresh, helpers, own });

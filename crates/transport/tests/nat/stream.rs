@@ -130,6 +130,31 @@ async fn a_session_whose_stream_breaks_comes_back_by_another() {
     assert_eq!(machine.path(&volunteer), PathKind::Stream);
 }
 
+/// UDP ends in the middle of sessions with two volunteers. Both are back in streams.
+#[tokio::test(start_paused = true)]
+async fn sessions_that_lose_udp_come_back_in_streams() {
+    let internet = Internet::new(745);
+    let volunteers = [internet.volunteer(1), internet.volunteer(5)];
+    let nat = internet.nat(NatKind::PortRestricted);
+    let mut machine = internet.machine(2, Some(nat));
+    for volunteer in &volunteers {
+        joins(&machine, volunteer).await;
+        assert_eq!(machine.path(volunteer), PathKind::Direct);
+    }
+    let start = Instant::now();
+    internet.net.with(|world| world.set_kind(nat, NatKind::Blocked));
+    let streamed = |volunteer: &Machine| {
+        let session = machine.node.session(volunteer.id);
+        session.is_some_and(|session| session.path == PathKind::Stream)
+    };
+    within("back", eventually("both are back", async || volunteers.iter().all(streamed))).await;
+    println!("back in streams after {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(45), "{:?}", start.elapsed());
+    let [mut first, _second] = volunteers;
+    machine.talk(&mut first, 10).await;
+    first.talk(&mut machine, 10).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_has_udp_opens_no_stream_and_who_takes_none_gets_none() {
     let internet = Internet::new(750);

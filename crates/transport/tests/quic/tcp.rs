@@ -137,7 +137,8 @@ async fn what_comes_in_a_stream_is_no_more_trusted_than_from_udp() {
     let metrics = streams(&acceptor);
     let stream = strange(tcp(&acceptor), HYBRID, ALPN, machine(1));
     let mut tls = within("stream", stream).await.expect("a machine");
-    let packets = [&[0, 3, 0x31, 0x78, 0x30][..], &[0, 64], &[0x31; 64], &[0x04, 0xb0], &[0xc3; 1200]];
+    let packets =
+        [&[0, 3, 0x31, 0x78, 0x30][..], &[0, 64], &[0x31; 64], &[0x04, 0xb0], &[0xc3; 1200]];
     tls.write_all(&packets.concat()).await.expect("open");
     tls.flush().await.expect("open");
     until("packets", || metrics.received_packets.value() == 3).await;

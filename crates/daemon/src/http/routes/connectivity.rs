@@ -97,8 +97,13 @@ impl Seen {
         self.sessions.iter().filter(relayed).count() as u64
     }
 
+    fn streamed(&self) -> u64 {
+        let streamed = |session: &&SessionInfo| session.path == PathKind::Stream;
+        self.sessions.iter().filter(streamed).count() as u64
+    }
+
     fn direct(&self) -> u64 {
-        self.sessions.len() as u64 - self.relayed()
+        self.sessions.len() as u64 - self.relayed() - self.streamed()
     }
 
     /// The share of punches that worked; 0 before the first.
@@ -163,6 +168,7 @@ pub(super) async fn connectivity(State(app): State<Arc<App>>) -> Answer<Connecti
             connected_peers: count,
             active: count,
             direct: seen.direct(),
+            streamed: seen.streamed(),
             relayed: seen.relayed(),
             hole_punch_success_rate: seen.punch_rate(),
         },
