@@ -11,6 +11,7 @@ mod paths;
 mod punch;
 mod relay;
 mod stream;
+mod streams;
 mod upgrade;
 mod ways;
 mod writer;
@@ -35,6 +36,7 @@ use self::{
     paths::LinkPaths,
     relay::Relaying,
     stream::{ClassReader, Incoming},
+    streams::Opening,
     upgrade::Upgrades,
 };
 use crate::{
@@ -114,6 +116,7 @@ pub(crate) enum Event {
     Punch { link: LinkId, punch: Box<Punch> },
     Relay { link: LinkId, step: RelayStep },
     DialBack { link: LinkId, step: Box<DialBackStep> },
+    Streamed { link: LinkId, way: Option<SocketAddr> },
     AddressesChanged,
 }
 
@@ -193,6 +196,7 @@ pub(crate) struct Actor {
     punches: Punches,
     relaying: Relaying,
     upgrades: Upgrades,
+    opening: Opening,
     dial_backs: DialBacks,
     /// Sessions that ended and whose last messages are on their way; each for a limited time.
     drains: TaskTracker,
@@ -210,6 +214,7 @@ impl Actor {
                 context.metrics.relay.clone(),
             ),
             upgrades: Upgrades::default(),
+            opening: Opening::new(),
             dial_backs: DialBacks::new(context.metrics.dial_backs.clone()),
             context,
             machine,
@@ -308,6 +313,7 @@ impl Actor {
             Event::Punch { link, punch } => return self.on_punch(link, *punch),
             Event::Relay { link, step } => return self.on_relay(link, step),
             Event::DialBack { link, step } => return self.on_dial_back(link, *step),
+            Event::Streamed { link, way } => return self.on_streamed(link, way),
             Event::AddressesChanged => return self.on_addresses_changed(),
             Event::Dialled { attempt, result } => {
                 self.attempts.remove(&attempt);

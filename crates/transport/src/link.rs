@@ -69,6 +69,17 @@ pub trait Engine: Send + Sync + fmt::Debug + 'static {
         Box::pin(std::future::ready(Err(DialError::NoAddress)))
     }
 
+    /// Opens a stream to the machine of a session, for that to move to: gives the address that stands for it.
+    /// `None` when that cannot be.
+    fn open_stream(
+        &self,
+        address: SocketAddr,
+        peer: MachineId,
+    ) -> BoxFuture<'_, Option<SocketAddr>> {
+        let _ = (address, peer);
+        Box::pin(std::future::ready(None))
+    }
+
     /// Whether [`dial_stream`](Self::dial_stream) may succeed.
     fn dials_streams(&self) -> bool {
         false
@@ -163,8 +174,8 @@ pub trait Link: Send + Sync + fmt::Debug + 'static {
         None
     }
 
-    /// Takes the peer's packets from a further address, of which a probe has shown that the peer is
-    /// there. False where that cannot be: a link that the peer dialled follows the peer by itself.
+    /// A probe has shown that the peer is at a further address: its packets are taken from there. False where that
+    /// cannot be: a link that the peer dialled follows the peer by itself.
     fn add_path(&self, address: SocketAddr) -> bool {
         let _ = address;
         false

@@ -25,6 +25,7 @@ mod help;
 mod idle;
 mod limits;
 mod reconnect;
+mod streams;
 mod timers;
 
 #[cfg(test)]
@@ -38,6 +39,7 @@ use std::{
 
 use x0x_core::{Machine, MachineId, PeerAddr, SeededRng, Tick, may_name};
 
+pub use self::streams::Means;
 use self::{backoff::Backoff, dial::Dials, reconnect::Reconnect, timers::Timers};
 use crate::{
     config::SessionConfig,
@@ -70,16 +72,6 @@ pub struct LinkUp {
     pub address: SocketAddr,
     /// Whether a layer above needs a session with the peer.
     pub held: bool,
-}
-
-/// What an address is dialled by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum Means {
-    /// Packets of their own.
-    Packets,
-    /// A stream of packets.
-    Stream,
 }
 
 /// What the world tells [`Sessions`].

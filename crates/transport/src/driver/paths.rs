@@ -314,7 +314,7 @@ impl Actor {
         }
     }
 
-    /// Seeks relays for sessions whose questions were not answered.
+    /// Seeks relays and streams for sessions whose questions were not answered.
     fn seek_relays(&mut self, now: Tick) {
         let mut lost = Vec::new();
         for (id, watched) in &mut self.paths.watched {
@@ -325,10 +325,11 @@ impl Actor {
             let Some(handle) = self.links.get(id) else { continue };
             let silent = handle.link.received() == Some(watched.silence.received);
             if let Some(session) = handle.session.as_ref().filter(|_| silent) {
-                lost.push((session.peer, handle.link.remote_address()));
+                lost.push((*id, session.peer, handle.link.remote_address()));
             }
         }
-        for (peer, from) in lost {
+        for (id, peer, from) in lost {
+            self.seek_stream(id);
             let relay = self.context.ways.relay(from).map(|(relay, _)| relay);
             self.seek_relay(peer, relay);
         }

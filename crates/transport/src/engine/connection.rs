@@ -27,7 +27,7 @@ use crate::{
     sock::{
         FlowKeys,
         packet::FLOW_SECRET_LEN,
-        table::{is_virtual, plain},
+        table::{is_streamed, is_virtual, plain},
     },
     transport::BoxFuture,
     wire::CloseCode,
@@ -143,7 +143,9 @@ impl Link for QuicLink {
     }
 
     fn add_path(&self, address: SocketAddr) -> bool {
-        self.path.as_ref().is_some_and(|path| path.add(address))
+        // A stream may be kept from now on, if it is the peer's.
+        let bound = !is_streamed(address) || self.streams.confirm(address, self.peer);
+        bound && self.path.as_ref().is_some_and(|path| path.add(address))
     }
 
     fn use_path(&self, address: SocketAddr) -> bool {

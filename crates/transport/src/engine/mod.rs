@@ -6,6 +6,7 @@
 //! - `sessions`: TLS resumption state with an age limit
 //! - `admission`: which incoming handshakes are worth a signature
 //! - `endpoint`: [`QuicEngine`], which dials and accepts
+//! - `acceptor`: incoming handshakes
 //! - `connection`: one link and its streams
 //! - `failure`: why handshakes fail
 //! - `socket`: the UDP socket, which survives every I/O error
@@ -20,6 +21,7 @@
 //! If that fails, the dialler's link ends with [`LinkClosed::Failed`](crate::link::LinkClosed) as
 //! soon as the refusal arrives: a dialler trusts a link only after the peer's session messages.
 
+mod acceptor;
 mod activity;
 mod addresses;
 mod admission;

@@ -103,7 +103,7 @@ impl Tls {
         let certified = certified(key)?;
         let own = key.public_key().machine_id();
         let client = |expect, alpn| client(&provider, &certified, own, expect, alpn);
-        let quic = |config| QuicClientConfig::try_from(config).map_err(no_initial_suite);
+        let quic = |config| QuicClientConfig::try_from(config).map_err(|e| no_initial_suite(&e));
         let known = quic(client(Expect::Named, ALPN)?)?;
         let unknown = quic(client(Expect::Anyone, ALPN)?)?;
         let mut of_stream = client(Expect::Named, STREAM_ALPN)?;
@@ -115,7 +115,8 @@ impl Tls {
         unknown_peer.token_store(Arc::new(NoneTokenStore));
         let mut crypto = server(&provider, &certified, own, ALPN)?;
         crypto.session_storage = Arc::new(AgedSessions::new(clock));
-        let crypto = Arc::new(QuicServerConfig::try_from(crypto).map_err(no_initial_suite)?);
+        let crypto =
+            Arc::new(QuicServerConfig::try_from(crypto).map_err(|e| no_initial_suite(&e))?);
         let mut accepting = server(&provider, &certified, own, STREAM_ALPN)?;
         accepting.session_storage = Arc::new(NoServerSessionStorage {});
         accepting.send_tls13_tickets = 0;
@@ -207,7 +208,7 @@ fn client(
     Ok(config)
 }
 
-fn no_initial_suite(error: NoInitialCipherSuite) -> Error {
+fn no_initial_suite(error: &NoInitialCipherSuite) -> Error {
     Error::General(error.to_string())
 }
 

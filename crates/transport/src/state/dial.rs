@@ -28,7 +28,7 @@ pub(super) struct DialId(u64);
 pub(super) struct Dials {
     all: BTreeMap<DialId, Dial>,
     queue: VecDeque<DialId>,
-    attempts: BTreeMap<AttemptId, DialId>,
+    pub(super) attempts: BTreeMap<AttemptId, DialId>,
     next_id: u64,
 }
 
@@ -70,7 +70,7 @@ pub(super) struct Dial {
     pub(super) expected: Option<MachineId>,
     /// Not tried yet, best first.
     untried: VecDeque<SocketAddr>,
-    trying: BTreeMap<AttemptId, (Means, SocketAddr)>,
+    pub(super) trying: BTreeMap<AttemptId, (Means, SocketAddr)>,
     /// To be tried by streams of packets, best first, and whether the time for that has come.
     pub(super) streams: VecDeque<SocketAddr>,
     pub(super) streaming: bool,
@@ -134,7 +134,7 @@ impl Dials {
         self.all.len() - self.queue.len()
     }
 
-    fn number(&mut self) -> u64 {
+    pub(super) fn number(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
     }
@@ -302,19 +302,6 @@ impl Sessions {
         self.output(Output::Dial { attempt, address, by: Means::Packets, expected });
     }
 
-    /// Opens a stream to the next address. False when none is left.
-    pub(super) fn try_next_stream(&mut self, id: DialId) -> bool {
-        let attempt = AttemptId(self.dials.number());
-        let Some(dial) = self.dials.all.get_mut(&id) else { return false };
-        let Some(address) = dial.streams.pop_front() else { return false };
-        dial.trying.insert(attempt, (Means::Stream, address));
-        let expected = dial.expected;
-        self.dials.attempts.insert(attempt, id);
-        self.metrics.dials_by_stream.inc();
-        self.output(Output::Dial { attempt, address, by: Means::Stream, expected });
-        true
-    }
-
     pub(super) fn on_stagger(&mut self, now: Tick, id: DialId) {
         self.try_next(now, id);
     }
@@ -407,36 +394,6 @@ impl Sessions {
         if !dial.untried.is_empty() {
             self.try_next(now, id);
         } else {
-            self.all_tried(now, id);
-        }
-    }
-
-    /// A dial without an attempt on its way goes on by a stream, waits for help, or fails.
-    fn all_tried(&mut self, now: Tick, id: DialId) {
-        let Some(dial) = self.dials.all.get(&id) else { return };
-        if !dial.trying.is_empty() || dial.link.is_some() {
-            return;
-        }
-        let error = dial.error.clone().unwrap_or(DialError::Timeout);
-        // Who answers and refuses has been found.
-        if error == DialError::Timeout {
-            self.try_streams(id);
-        }
-        let tries = self.dials.all.get(&id).is_some_and(|dial| !dial.trying.is_empty());
-        if !tries && !self.awaits_help(id, &error) {
-            self.fail_dial(now, id, &error);
-        }
-    }
-
-    fn stream_failed(&mut self, now: Tick, id: DialId, error: &DialError) {
-        let Some(dial) = self.dials.all.get_mut(&id) else { return };
-        if !matches!(dial.error, Some(ref told) if *told != DialError::Timeout) {
-            dial.error = Some(error.clone());
-        }
-        if dial.link.is_some() || self.try_next_stream(id) {
-            return;
-        }
-        if self.dials.all.get(&id).is_some_and(|dial| !dial.has_untried()) {
             self.all_tried(now, id);
         }
     }

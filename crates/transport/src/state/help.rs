@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use x0x_core::{MachineId, Scope, Tick};
+use x0x_core::{MachineId, Tick};
 
 use super::{
     LinkId, Output, Sessions, Timer,
@@ -11,24 +11,14 @@ use super::{
 };
 use crate::{
     error::DialError,
-    sock::table::{is_relayed, is_streamed, is_virtual},
+    sock::table::{is_relayed, is_streamed},
 };
-
-/// Streams that a dial opens at once.
-const STREAM_RACE: usize = 2;
 
 impl Sessions {
     /// Asks others for help with dials that do not succeed soon.
     #[must_use]
     pub const fn with_help(mut self) -> Self {
         self.helped = true;
-        self
-    }
-
-    /// Dials by streams of packets what has no answer otherwise.
-    #[must_use]
-    pub const fn with_streams(mut self) -> Self {
-        self.streams = true;
         self
     }
 
@@ -43,26 +33,6 @@ impl Sessions {
             let at = if dial.has_untried() { now + wait } else { now };
             self.timers.set(Timer::Punch(id), at);
             self.timers.set(Timer::Relay(id), now + self.config.relay_after);
-        }
-    }
-
-    /// Opens streams to the addresses of a dial that had no answer. A machine that has sessions over packets of
-    /// their own with others, as far away as these, has no use for streams.
-    pub(super) fn try_streams(&mut self, id: DialId) {
-        self.timers.cancel(Timer::Stream(id));
-        let direct = self.sessions.values().filter_map(|session| self.links.get(&session.link));
-        let direct = direct.filter(|link| !is_virtual(link.address));
-        let reached = direct.map(|link| Scope::of_path(link.address.ip())).max();
-        let Some(dial) = self.dials.get_mut(id) else { return };
-        // Who refuses a duplicate has been reached.
-        if !self.streams || dial.link.is_some() || dial.streaming || dial.refused {
-            return;
-        }
-        dial.streaming = true;
-        let needed = |address: &SocketAddr| Some(Scope::of_path(address.ip())) > reached;
-        dial.streams.retain(needed);
-        for _ in 0..STREAM_RACE {
-            self.try_next_stream(id);
         }
     }
 

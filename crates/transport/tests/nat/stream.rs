@@ -130,29 +130,39 @@ async fn a_session_whose_stream_breaks_comes_back_by_another() {
     assert_eq!(machine.path(&volunteer), PathKind::Stream);
 }
 
-/// UDP ends in the middle of sessions with two volunteers. Both are back in streams.
+/// UDP ends in the middle of a transfer, while there are sessions with two volunteers: both move into streams.
 #[tokio::test(start_paused = true)]
-async fn sessions_that_lose_udp_come_back_in_streams() {
+async fn sessions_that_lose_udp_move_into_streams() {
     let internet = Internet::new(745);
-    let volunteers = [internet.volunteer(1), internet.volunteer(5)];
+    let mut volunteers = [internet.volunteer(1), internet.volunteer(5)];
     let nat = internet.nat(NatKind::PortRestricted);
-    let mut machine = internet.machine(2, Some(nat));
+    let machine = internet.machine(2, Some(nat));
     for volunteer in &volunteers {
         joins(&machine, volunteer).await;
         assert_eq!(machine.path(volunteer), PathKind::Direct);
     }
     let start = Instant::now();
-    internet.net.with(|world| world.set_kind(nat, NatKind::Blocked));
-    let streamed = |volunteer: &Machine| {
-        let session = machine.node.session(volunteer.id);
-        session.is_some_and(|session| session.path == PathKind::Stream)
+    let cut = async {
+        tokio::time::sleep(Duration::from_millis(40)).await;
+        internet.net.with(|world| world.set_kind(nat, NatKind::Blocked));
     };
-    within("back", eventually("both are back", async || volunteers.iter().all(streamed))).await;
-    println!("back in streams after {:?}", start.elapsed());
-    assert!(start.elapsed() < Duration::from_secs(45), "{:?}", start.elapsed());
-    let [mut first, _second] = volunteers;
-    machine.talk(&mut first, 10).await;
-    first.talk(&mut machine, 10).await;
+    let [first, second] = &mut volunteers;
+    tokio::join!(machine.talk(first, 2 * MEBIBYTE), cut);
+    println!("a transfer that loses UDP took {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
+    machine.talk(second, 10).await;
+    for volunteer in [first, second] {
+        let moved = async || machine.path(volunteer) == PathKind::Stream;
+        within("move", eventually("the session moves", moved)).await;
+        let session = machine.node.session(volunteer.id).expect("the same one");
+        assert_eq!(volunteer.path(&machine), PathKind::Stream);
+        // It was not dialled again.
+        assert!(session.generation <= 2);
+    }
+    assert_eq!(machine.node.metrics().sessions_lost.value(), 0);
+    // Nobody takes the streams for unused ones.
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert_eq!(machine.node.metrics().sessions_lost.value(), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -270,11 +270,12 @@ async fn accept(shared: Arc<Shared>, mut admission: Admission, clock: Arc<dyn Cl
         let (shared, metrics) = (shared.clone(), metrics.clone());
         pending.spawn(async move {
             match timeout(limit, shared.answer(io, remote)).await {
-                Ok(Some(proven)) => match shared.begin(proven) {
-                    Ok(_) => metrics.accepted.inc(),
-                    // It is counted.
-                    Err(_) => {}
-                },
+                Ok(Some(proven)) => {
+                    // What is refused is counted there.
+                    if shared.begin(proven).is_ok() {
+                        metrics.accepted.inc();
+                    }
+                }
                 Ok(None) | Err(_) => metrics.failed_tls.inc(),
             }
         });
