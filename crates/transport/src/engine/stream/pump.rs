@@ -179,7 +179,7 @@ mod tests {
         let metrics: Arc<StreamMetrics> = Arc::default();
         let table = Arc::new(StreamTable::new(metrics.clone()));
         let (id, remote) = (MachineId::new([1; 32]), SocketAddr::from(([192, 0, 2, 1], 9)));
-        let open = table.insert(id, remote, Side::Acceptor).ok().expect("room");
+        let open = table.insert(id, remote, Side::Acceptor).expect("room");
         let (address, (deliver, came)) = (open.address, mpsc::channel(4));
         let (peer, io) = duplex(room);
         let task = tokio::spawn(run(Box::new(io), open, deliver, table.clone()));

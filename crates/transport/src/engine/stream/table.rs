@@ -49,6 +49,7 @@ struct Entry {
 }
 
 /// A new stream, for the task that serves it.
+#[derive(Debug)]
 pub(in crate::engine) struct Open {
     /// What stands for it.
     pub(in crate::engine) address: SocketAddr,
@@ -208,15 +209,15 @@ mod tests {
         let table = StreamTable::new(Arc::default());
         let insert = |n, remote| table.insert(id(n), remote, Side::Acceptor);
         let mut open: Vec<Open> =
-            (0..32).map(|n| insert(n, at(1, n as u8)).ok().expect("room")).collect();
+            (0..32).map(|n| insert(n, at(1, n as u8)).expect("room")).collect();
         assert_eq!(insert(99, at(1, 99)).err(), Some(Refused::Network));
         let loopback = SocketAddr::from(([127, 0, 0, 1], 9));
-        open.extend((100..200).map(|n| insert(n, loopback).ok().expect("exempt")));
+        open.extend((100..200).map(|n| insert(n, loopback).expect("exempt")));
 
         let first = open[0].over.clone();
-        open.push(insert(0, at(2, 1)).ok().expect("room"));
+        open.push(insert(0, at(2, 1)).expect("room"));
         assert!(!first.is_cancelled());
-        open.push(insert(0, at(2, 2)).ok().expect("in the place of the oldest"));
+        open.push(insert(0, at(2, 2)).expect("in the place of the oldest"));
         assert!(first.is_cancelled() && table.metrics.replaced.value() == 1);
         let mut n = 1000;
         while open.len() <= MAX_ACCEPTED {
@@ -238,7 +239,7 @@ mod tests {
     #[test]
     fn what_a_stream_cannot_take_is_lost_and_nothing_more() {
         let table = StreamTable::new(Arc::default());
-        let mut open = table.insert(id(1), at(1, 1), Side::Dialer).ok().expect("room");
+        let mut open = table.insert(id(1), at(1, 1), Side::Dialer).expect("room");
         for _ in 0..MAX_QUEUED + 3 {
             table.send(open.address, &[1]);
         }
