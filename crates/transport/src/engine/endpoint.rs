@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use quinn::{AsyncUdpSocket, Endpoint, EndpointConfig, Incoming, TokioRuntime};
+use quinn::{AsyncUdpSocket, Endpoint, EndpointConfig, Incoming};
 use tokio::{
     sync::mpsc,
     task::{AbortHandle, JoinHandle, JoinSet},
@@ -30,6 +30,7 @@ use super::{
     metrics::QuicMetrics,
     paths::{MAX_PROBES, MAX_RELAYED, PathUse, Paths, Relayed},
     socket::{SteadySocket, UdpSocket},
+    timer::CalmRuntime,
     tls::{Tls, UNKNOWN_PEER, peer_name, reset_key},
 };
 use crate::{
@@ -190,7 +191,7 @@ impl QuicEngine {
         let socket = Arc::new(socket);
         let _ = paths.socket.set(Arc::downgrade(&socket));
         let activity = socket.activity();
-        let runtime = Arc::new(TokioRuntime);
+        let runtime = Arc::new(CalmRuntime::new());
         let endpoint = Endpoint::new_with_abstract_socket(settings, Some(server), socket, runtime)
             .map_err(bind)?;
 

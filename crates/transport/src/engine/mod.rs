@@ -33,6 +33,7 @@ mod sessions;
 #[cfg(feature = "test-util")]
 mod sim;
 mod socket;
+mod timer;
 mod tls;
 
 pub use config::{QuicConfig, QuicLimits};
