@@ -110,10 +110,11 @@ pub trait Engine: Send + Sync + fmt::Debug + 'static {
         Box::pin(std::future::ready(None))
     }
 
-    /// Nothing is to be looked after until a link sends a packet, acknowledgements and keep-alives included.
+    /// Nothing is to be looked after until a link sends a packet of its own accord, keep-alives included, or
+    /// many come.
     fn rest(&self) {}
 
-    /// Waits for the first packet after a [`rest`](Self::rest); for ever with an engine that does not count
+    /// Waits for the end of a [`rest`](Self::rest); for ever with an engine that does not count
     /// packets. Dropping the future loses nothing.
     fn woken(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::pending())

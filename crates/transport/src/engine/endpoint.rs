@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use quinn::{AsyncUdpSocket, Endpoint, EndpointConfig, TokioRuntime};
+use quinn::{AsyncUdpSocket, Endpoint, EndpointConfig};
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use x0x_core::{MachineId, WallTime, dialable};
 use x0x_identity::SecretKey;
@@ -29,6 +29,7 @@ use super::{
         StreamSettings, Streams,
         net::{StreamNet, TcpNet},
     },
+    timer::CalmRuntime,
     tls::{Tls, UNKNOWN_PEER, peer_name, reset_key},
 };
 use crate::{
@@ -207,7 +208,7 @@ impl QuicEngine {
         let socket = Arc::new(socket);
         let _ = paths.socket.set(Arc::downgrade(&socket));
         let activity = socket.activity();
-        let runtime = Arc::new(TokioRuntime);
+        let runtime = Arc::new(CalmRuntime::new());
         let endpoint = Endpoint::new_with_abstract_socket(settings, Some(server), socket, runtime)
             .map_err(bind)?;
 

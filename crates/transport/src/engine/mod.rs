@@ -37,6 +37,7 @@ mod sessions;
 mod sim;
 mod socket;
 mod stream;
+mod timer;
 mod tls;
 
 pub use config::{QuicConfig, QuicLimits, StreamConfig};

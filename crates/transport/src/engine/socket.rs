@@ -212,7 +212,7 @@ impl SteadySocket {
         wanted.filter(|ip| network.is_none_or(|network| network.borrow().is_own(*ip)))
     }
 
-    /// Wakes when quinn sends.
+    /// Whether anything goes on.
     pub(super) fn activity(&self) -> Arc<Activity> {
         self.activity.clone()
     }
@@ -275,7 +275,7 @@ impl AsyncUdpSocket for SteadySocket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.activity.note();
+        self.activity.sent();
         // A packet whose path is over is lost.
         let segment = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
         let last = transmit.contents.chunks(segment).next_back().unwrap_or_default();
@@ -340,6 +340,7 @@ impl SteadySocket {
             match ready!(self.inner.poll_recv(cx, bufs, meta)) {
                 Ok(count) => {
                     pause.succeeded();
+                    self.activity.received(count as u64);
                     for (meta, buffer) in meta.iter_mut().zip(bufs).take(count) {
                         let datagrams = meta.len.div_ceil(meta.stride.max(1));
                         self.metrics.udp_received_bytes.add(meta.len as u64);
