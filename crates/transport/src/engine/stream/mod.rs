@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-use rustls::pki_types::ServerName;
+use rustls::{CertificateError, pki_types::ServerName};
 use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -166,7 +166,7 @@ impl Streams {
         let proven = handshake.await.unwrap_or(Err(DialError::Timeout)).inspect_err(|error| {
             let metrics = &shared.table.metrics;
             match error {
-                DialError::PeerMisbehaved(_) => metrics.failed_peer.inc(),
+                DialError::PeerMisbehaved(_) | DialError::OwnAddress => metrics.failed_peer.inc(),
                 _ => metrics.failed_connect.inc(),
             }
         })?;
@@ -229,10 +229,14 @@ impl Shared {
     }
 }
 
-/// A peer that is there and not who was expected is not looked for elsewhere.
+/// Who is there and is not who was expected is told apart from nobody; our verifier has an error of its own for
+/// this machine's own key.
 fn tls_failure(error: &std::io::Error) -> DialError {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match tls {
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(_))) => {
+            DialError::OwnAddress
+        }
         Some(rustls::Error::InvalidCertificate(_)) => {
             DialError::PeerMisbehaved("proved another identity")
         }
