@@ -10,7 +10,9 @@ use openmls::prelude::{Credential, CredentialType, CredentialWithKey};
 use prost::Message;
 use sha2::{Digest, Sha256};
 use x0x_core::{AgentId, DecodeError, WallTime, decode_bounded, fixed_bytes};
-use x0x_identity::{MAX_CLOCK_SKEW, PUBLIC_KEY_LEN, PublicKey, SIGNATURE_LEN, SecretKey, Signature};
+use x0x_identity::{
+    MAX_CLOCK_SKEW, PUBLIC_KEY_LEN, PublicKey, SIGNATURE_LEN, SecretKey, Signature,
+};
 
 use crate::{error::CredentialError, suite::Suite};
 

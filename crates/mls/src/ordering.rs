@@ -294,7 +294,8 @@ impl Ordering {
             return Standing::Current;
         };
         let theirs = epoch + 1;
-        let smaller = tip.by.is_none_or(|mine| ids.first_key_value().is_some_and(|(first, _)| *first < mine));
+        let smaller =
+            tip.by.is_none_or(|mine| ids.first_key_value().is_some_and(|(first, _)| *first < mine));
         if theirs > tip.epoch || (theirs == tip.epoch && smaller) {
             Standing::Behind
         } else {

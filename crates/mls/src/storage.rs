@@ -67,13 +67,18 @@ impl EpochStorage {
         for (key, value) in &values {
             touched.extend((0..value.chunks.len() as u32).map(|chunk| (key.clone(), chunk)));
         }
-        Self { values: RefCell::new(values), touched: RefCell::new(touched), cut: RefCell::default() }
+        Self {
+            values: RefCell::new(values),
+            touched: RefCell::new(touched),
+            cut: RefCell::default(),
+        }
     }
 
     /// Takes over the key packages of another storage, of which a welcome names one.
     pub(crate) fn borrow_key_packages(&self, from: &Self) {
         let from = from.values.borrow();
-        let packages = from.iter().filter(|(key, _)| key.first() == Some(&(Label::KeyPackage as u8)));
+        let packages =
+            from.iter().filter(|(key, _)| key.first() == Some(&(Label::KeyPackage as u8)));
         self.values.borrow_mut().extend(packages.map(|(k, v)| (k.clone(), v.clone())));
     }
 
@@ -88,6 +93,18 @@ impl EpochStorage {
         self.values.borrow_mut().retain(|key, _| !is_package(&key));
         self.touched.borrow_mut().retain(|(key, _)| !is_package(&key));
         self.cut.borrow_mut().retain(|key, _| !is_package(&key));
+    }
+
+    /// The keys under which key packages are kept; each ends with the package's reference.
+    pub(crate) fn key_package_keys(&self) -> Vec<Vec<u8>> {
+        self.keys_of(&[Label::KeyPackage as u8])
+    }
+
+    /// Deletes a key package that nobody may use any more, by the bytes of its reference.
+    pub(crate) fn drop_key_package(&self, reference: &[u8]) {
+        // However openmls wraps a reference, its key ends with the bytes of it.
+        let found = self.key_package_keys();
+        found.into_iter().filter(|key| key.ends_with(reference)).for_each(|key| self.remove(key));
     }
 
     /// What changed since the last call, for `space`.
@@ -258,7 +275,9 @@ impl StorageProvider<V> for EpochStorage {
     }
 
     fn delete_own_leaf_nodes<G: traits::GroupId<V>>(&self, group: &G) -> Result<(), CodecError> {
-        self.keys_of(&key(Label::OwnLeafNodes, group)?).into_iter().for_each(|key| self.remove(key));
+        self.keys_of(&key(Label::OwnLeafNodes, group)?)
+            .into_iter()
+            .for_each(|key| self.remove(key));
         Ok(())
     }
 
@@ -281,7 +300,9 @@ impl StorageProvider<V> for EpochStorage {
     ) -> Result<Vec<R>, CodecError> {
         let values = self.values.borrow();
         let queued = values.iter().filter(|(key, _)| key.first() == Some(&(Label::Proposal as u8)));
-        queued.map(|(_, v)| codec::decode::<(R, serde::de::IgnoredAny)>(v).map(|(r, _)| r)).collect()
+        queued
+            .map(|(_, v)| codec::decode::<(R, serde::de::IgnoredAny)>(v).map(|(r, _)| r))
+            .collect()
     }
 
     fn queued_proposals<

@@ -17,7 +17,8 @@ struct World {
 const ROOT: Link = Link { state: [0; 32], epoch: 7, by: None };
 
 fn world() -> impl Strategy<Value = World> {
-    let shape = proptest::collection::vec((any::<prop::sample::Index>(), any::<u32>(), 0..8), 1..24);
+    let shape =
+        proptest::collection::vec((any::<prop::sample::Index>(), any::<u32>(), 0..8), 1..24);
     shape.prop_map(|shape| {
         let mut states = vec![(ROOT.state, ROOT.epoch)];
         let mut commits: Vec<(Commit, bool)> = Vec::new();
