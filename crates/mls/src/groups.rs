@@ -175,12 +175,11 @@ fn header(
     FrameIn { kind, group, epoch, state: *state, child: *child, body }.encode().to_vec()
 }
 
-/// The id of a commit: what it is, whatever frame it came in.
+/// The id of a commit: the hash of all of its frame, so that an altered one is another commit.
 fn commit_of(frame: &FrameIn) -> Commit {
     let id = Sha256::new()
         .chain_update("x0x.mls.commit.1")
-        .chain_update(frame.state)
-        .chain_update(frame.child)
+        .chain_update(header(frame.group, frame.kind, frame.epoch, &frame.state, &frame.child))
         .chain_update(&frame.body)
         .finalize();
     Commit { epoch: frame.epoch, parent: frame.state, id: id.into(), child: frame.child }

@@ -90,7 +90,10 @@ impl Live {
         let id = openmls::prelude::GroupId::from_slice(&group.0);
         let group = MlsGroup::load(&storage, &id)?
             .ok_or_else(|| GroupError::Internal("a state of the chain is not stored".into()))?;
-        let live = Self::new(group, storage, crypto)?;
+        let mut live = Self::new(group, storage, crypto)?;
+        if !live.group.is_active() {
+            live.state = state;
+        }
         if live.state == state { Ok(live) } else { Err(GroupError::internal("another state")) }
     }
 

@@ -199,17 +199,19 @@ fn concurrent_commits_end_in_one_epoch_whatever_the_order() {
     // A message on each branch, of which only one stands.
     let said: Vec<Bytes> = members.iter_mut().map(|m| say(m, group, "on a branch")).collect();
     let orders = [[0, 1, 2], [2, 1, 0], [1, 2, 0]];
-    for (member, order) in members.iter_mut().zip(orders) {
-        for n in order {
-            member.process(&commits[n]).unwrap();
+    let mut reverted = [false; 3];
+    for (n, (member, order)) in members.iter_mut().zip(orders).enumerate() {
+        for at in order {
+            let events = member.process(&commits[at]).unwrap();
+            reverted[n] |= events.iter().any(|event| matches!(event, Event::Reverted { .. }));
         }
     }
     let secrets: Vec<_> =
         members.iter_mut().map(|m| m.export(group, "x", b"", 32).unwrap()).collect();
     assert!(secrets.iter().all(|secret| *secret == secrets[0]));
-    let winners: Vec<_> = members.iter().map(|m| m.must_refresh(group).unwrap()).collect();
-    assert_eq!(winners.iter().filter(|must| !**must).count(), 1, "losers commit again");
-    let winner = winners.iter().position(|must| !must).unwrap();
+    let winner = reverted.iter().position(|fell| !fell).expect("one stands");
+    assert_eq!(reverted.iter().filter(|fell| !**fell).count(), 1);
+    assert!(!members[winner].must_refresh(group).unwrap());
     for n in (0..3).filter(|n| *n != winner) {
         assert!(text(&members[n].process(&said[winner]).unwrap()).is_some());
     }
@@ -343,7 +345,7 @@ fn restarts_and_restored_backups_use_no_generation_twice() {
 fn a_large_group_hands_out_its_tree_apart() {
     let (mut a, store) = member(1);
     let group = a.create(Suite::Hybrid).unwrap();
-    let mut others: Vec<Member> = (100..132).map(|n| member(n).0).collect();
+    let mut others: Vec<Member> = (100..130).map(|n| member(n).0).collect();
     let packages: Vec<_> = others
         .iter_mut()
         .map(|m| verify_key_package(&package(m, Suite::Hybrid), NOW).unwrap())

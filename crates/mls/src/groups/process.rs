@@ -296,13 +296,16 @@ impl<S: MlsStore> Groups<S> {
             Err(refusal) => return Err((Some(Box::new(base)), refusal)),
         };
         let (staged, facts) = staged;
-        if live::state_id(staged.group_context()).ok() != Some(commit.child) {
+        // Who is removed cannot follow into the next state, so that its own view of it is no proof.
+        let reached = live::state_id(staged.group_context()).ok();
+        if !facts.self_removed && reached != Some(commit.child) {
             return Err((Some(Box::new(base)), Refusal::Invalid));
         }
         let Live { mut group, .. } = base;
         let merged = group.merge_staged_commit(&provider, staged);
         let live = merged.ok().and_then(|()| Live::new(group, storage, &self.crypto).ok());
-        live.map(|live| (live, facts)).ok_or((None, Refusal::Invalid))
+        live.map(|live| (Live { state: commit.child, ..live }, facts))
+            .ok_or((None, Refusal::Invalid))
     }
 
     fn stage(
@@ -312,7 +315,7 @@ impl<S: MlsStore> Groups<S> {
         suite: Suite,
         frame: &FrameIn,
     ) -> Result<(StagedCommit, Facts), Refusal> {
-        if !base.group.is_active() {
+        if !base.group.is_active() || frame.epoch != base.epoch() {
             return Err(Refusal::Invalid);
         }
         let joins = frame.kind == FrameKind::External;
@@ -385,8 +388,6 @@ impl<S: MlsStore> Groups<S> {
         if fresh {
             slot.fresh.insert(live.state);
         }
-        let chain: Vec<_> = slot.ordering.links().filter_map(|link| link.by).collect();
-        slot.own.retain(|id, _| chain.contains(id));
         slot.past = None;
         slot.live = Some(live);
         Ok((fallen, id))

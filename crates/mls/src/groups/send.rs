@@ -162,7 +162,10 @@ impl<S: MlsStore> Groups<S> {
         };
         let pending = Pending::Outgoing { group, frame: frame.encode() };
         let (_, id) = self.advance(group, made.live, &commit, path, Some(&pending))?;
-        self.slot(group)?.own.insert(commit.id, intent);
+        let slot = self.slot(group)?;
+        let chain: Vec<_> = slot.ordering.links().filter_map(|link| link.by).collect();
+        slot.own.retain(|id, _| chain.contains(id));
+        slot.own.insert(commit.id, intent);
         self.metrics.committed.inc();
         let id = id.ok_or_else(|| GroupError::internal("not journalled"))?;
         Ok(Committed { commit: self.journalled(id, pending), welcome, tree })

@@ -87,6 +87,11 @@ proptest! {
         prop_assert_eq!(links, world.chain());
     }
 
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
     #[test]
     fn what_is_kept_is_bounded(epochs in proptest::collection::vec((0u64..2000, any::<u8>(), any::<u32>()), 0..600)) {
         let mut ordering = Ordering::new(ROOT);
