@@ -250,6 +250,13 @@ impl Ordering {
         }
     }
 
+    /// The commit cannot be tried, because it is not at hand any more. It may be offered again.
+    pub fn forget(&mut self, commit: &Commit) {
+        if let Some(place) = self.position(&commit.parent) {
+            self.chain[place].untried.remove(&commit.id);
+        }
+    }
+
     /// The commit verified and led to the state that it said. Returns the states that fell, and those
     /// that are kept no longer because they are too old.
     pub fn stands(&mut self, commit: &Commit) -> Fallen {

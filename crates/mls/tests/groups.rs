@@ -303,6 +303,12 @@ fn a_failed_write_sends_nothing_and_the_group_goes_on() {
     sb.heal();
     assert_eq!(text(&b.process(&said).unwrap()).unwrap().1, b"kept", "not lost by the failure");
 
+    let commit = a.refresh(group).unwrap().frame;
+    sb.fail_after(0);
+    assert!(matches!(b.process(&commit), Err(GroupError::Store(_))));
+    sb.heal();
+    assert!(matches!(b.process(&commit).unwrap()[..], [Event::Epoch { .. }]));
+
     sa.fail_after(0);
     assert!(matches!(a.encrypt(group, b"", b"x"), Err(GroupError::Store(_))));
     assert!(matches!(a.refresh(group), Err(GroupError::Store(_))));

@@ -37,8 +37,7 @@ fn stock_openmls_takes_our_key_packages_welcomes_and_messages() {
         .expect("a key package");
     let package = package.key_package().tls_serialize_detached().expect("encodes");
 
-    let mut ours =
-        Groups::open(MemoryStore::new(), Arc::new(testing::key(1)), NOW).expect("opens");
+    let mut ours = Groups::open(MemoryStore::new(), Arc::new(testing::key(1)), NOW).expect("opens");
     let group = ours.create(Suite::Hybrid).expect("creates");
     let package = verify_key_package(&package, NOW).expect("stock packages verify");
     let added = ours.commit(group, vec![package], &[]).expect("adds");
@@ -47,9 +46,8 @@ fn stock_openmls_takes_our_key_packages_welcomes_and_messages() {
     let entry = EntryWire::read(&added.welcome.expect("a welcome")).expect("reads");
     let message = MlsMessageIn::tls_deserialize_exact(&entry.message).expect("an MLS message");
     let MlsMessageBodyIn::Welcome(welcome) = message.extract() else { panic!("a welcome") };
-    let config = MlsGroupJoinConfig::builder()
-        .wire_format_policy(PURE_PLAINTEXT_WIRE_FORMAT_POLICY)
-        .build();
+    let config =
+        MlsGroupJoinConfig::builder().wire_format_policy(PURE_PLAINTEXT_WIRE_FORMAT_POLICY).build();
     let processed = ProcessedWelcome::new_from_welcome(&provider, &config, welcome);
     let staged = processed.expect("reads").into_staged_welcome(&provider, None).expect("verifies");
     let mut stock = staged.into_group(&provider).expect("joins");

@@ -5,9 +5,7 @@ use prost::Message as _;
 use protox::prost_reflect::{DescriptorPool, DynamicMessage, ReflectMessage as _};
 use x0x_core::{DecodeError, WallTime};
 use x0x_identity::testing;
-use x0x_mls::{
-    EntryWire, FrameIn, FrameKind, GroupId, MAX_FRAME, Suite, issue_credential,
-};
+use x0x_mls::{EntryWire, FrameIn, FrameKind, GroupId, MAX_FRAME, Suite, issue_credential};
 
 /// A frame of every field, in hexadecimal: golden.
 const FRAME: &str = concat!(

@@ -182,15 +182,18 @@ impl<S: MlsStore> Groups<S> {
     fn take_commit(&mut self, frame: FrameIn) -> Result<Vec<Event>, GroupError> {
         let (group, commit) = (frame.group, commit_of(&frame));
         let slot = self.slot(group)?;
-        match slot.ordering.offer(commit) {
-            Offered::Duplicate => return Ok(vec![Event::Nothing]),
+        let offered = slot.ordering.offer(commit);
+        match offered {
             Offered::Lost => {
                 self.metrics.commits_lost.inc();
                 return Ok(vec![Event::Nothing]);
             }
-            Offered::Rival | Offered::Waiting => {}
+            // It may still wait to be tried, after the store failed.
+            Offered::Duplicate => {}
+            Offered::Rival | Offered::Waiting => {
+                slot.bodies.insert((commit.epoch, commit.id), frame);
+            }
         }
-        slot.bodies.insert((commit.epoch, commit.id), frame);
         let mut size: usize = slot.bodies.values().map(|frame| frame.body.len()).sum();
         while size > MAX_COMMIT_BYTES {
             let Some((_, dropped)) = slot.bodies.pop_first() else { break };
@@ -199,16 +202,22 @@ impl<S: MlsStore> Groups<S> {
         let mut events = Vec::new();
         let mut refused = false;
         while let Some(next) = self.slot(group)?.ordering.try_next() {
-            let tried = self.try_commit(group, &next, &mut events)?;
-            refused |= !tried && next.id == commit.id;
+            match self.try_commit(group, &next, &mut events) {
+                Ok(stands) => refused |= !stands && next.id == commit.id,
+                Err(error) if events.is_empty() => return Err(error),
+                // What stood before the store failed is told; the rest is tried with the next frame.
+                Err(_) => break,
+            }
         }
         let oldest = self.slot(group)?.ordering.links().next().map_or(0, |link| link.epoch);
         let slot = self.slot(group)?;
         slot.bodies = slot.bodies.split_off(&(oldest, [0; 32]));
-        if refused {
+        if refused && events.is_empty() {
             return Err(GroupError::Refused("a commit that does not verify"));
         }
-        if events.is_empty() {
+        if events.is_empty() && offered == Offered::Duplicate {
+            events.push(Event::Nothing);
+        } else if events.is_empty() {
             self.metrics.not_yet.inc();
             events.push(Event::NotYet);
         }
@@ -223,8 +232,8 @@ impl<S: MlsStore> Groups<S> {
         events: &mut Vec<Event>,
     ) -> Result<bool, GroupError> {
         let slot = self.load(group)?;
-        let Some(frame) = slot.bodies.remove(&(commit.epoch, commit.id)) else {
-            slot.ordering.refused(commit);
+        let Some(frame) = slot.bodies.get(&(commit.epoch, commit.id)).cloned() else {
+            slot.ordering.forget(commit);
             return Ok(false);
         };
         let suite = slot.suite;
@@ -236,14 +245,9 @@ impl<S: MlsStore> Groups<S> {
         match self.verify_commit(base, suite, &frame, commit) {
             Ok((live, facts)) => {
                 let epoch = live.epoch();
-                let (fallen, _) = match self.advance(group, live, commit, false, None) {
-                    Ok(advanced) => advanced,
-                    Err(error) => {
-                        // It is tried again with the next frame.
-                        self.slot(group)?.bodies.insert((commit.epoch, commit.id), frame);
-                        return Err(error);
-                    }
-                };
+                // What the store refuses is tried again with the next frame.
+                let (fallen, _) = self.advance(group, live, commit, false, None)?;
+                self.slot(group)?.bodies.remove(&(commit.epoch, commit.id));
                 self.metrics.commits_stand.inc();
                 self.report(group, &fallen, events)?;
                 let Facts { by, added, removed, self_removed } = facts;
@@ -259,6 +263,7 @@ impl<S: MlsStore> Groups<S> {
                 let slot = self.slot(group)?;
                 slot.forgot |= matches!(refusal, Refusal::Own);
                 slot.ordering.refused(commit);
+                slot.bodies.remove(&(commit.epoch, commit.id));
                 if let Some(base) = base.filter(|_| at_tip) {
                     slot.live = Some(*base);
                 }

@@ -145,3 +145,17 @@ fn beyond_the_window_the_shorter_side_is_behind() {
     shorter.offer(commit(18, 1010, 1, 1011));
     assert_eq!(shorter.standing(), Standing::Behind);
 }
+
+#[test]
+fn a_forgotten_commit_may_come_again_and_a_refused_one_may_not() {
+    let mut ordering = Ordering::new(ROOT);
+    let (one, other) = (commit(7, 0, 1, 10), commit(7, 0, 2, 20));
+    ordering.offer(one);
+    ordering.forget(&one);
+    assert_eq!(ordering.try_next(), None);
+    assert_eq!(ordering.offer(one), Offered::Rival);
+    ordering.refused(&one);
+    assert_eq!(ordering.offer(one), Offered::Duplicate);
+    assert_eq!(ordering.offer(other), Offered::Rival);
+    assert_eq!(ordering.try_next(), Some(other));
+}
