@@ -51,8 +51,8 @@ pub(crate) struct LeafRecord {
 }
 
 enum LeafKey {
-    Ed25519(Zeroizing<Vec<u8>>, Crypto),
-    MlDsa65(<DefaultBackend as Backend>::SigningKey),
+    Ed25519(Zeroizing<Vec<u8>>, Box<Crypto>),
+    MlDsa65(Box<<DefaultBackend as Backend>::SigningKey>),
 }
 
 /// A leaf key with its credential.
@@ -83,11 +83,11 @@ impl Leaf {
     pub(crate) fn new(record: LeafRecord, suite: Suite) -> Result<Self, GroupError> {
         let secret = Zeroizing::new(record.secret);
         let key = match suite {
-            Suite::Hybrid => LeafKey::Ed25519(secret, Crypto::new(None)),
+            Suite::Hybrid => LeafKey::Ed25519(secret, Box::new(Crypto::new(None))),
             Suite::Pure => {
                 let seed: &[u8; SEED_LEN] =
                     secret.as_slice().try_into().map_err(GroupError::internal)?;
-                LeafKey::MlDsa65(DefaultBackend::signing_key(seed))
+                LeafKey::MlDsa65(Box::new(DefaultBackend::signing_key(seed)))
             }
         };
         Ok(Self { key, public: record.public, credential: record.credential, suite })

@@ -13,6 +13,7 @@ pub const MAX_VALUE: usize = 64 * 1024 * 1024;
 
 /// Where an entry belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Space {
     /// What belongs to no single epoch: keys, key packages, the list of groups.
     Member,

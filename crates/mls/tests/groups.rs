@@ -171,13 +171,9 @@ fn an_altered_commit_is_refused_by_all_and_costs_nothing() {
     let commit = a.refresh(group).unwrap().frame;
     let parts = FrameIn::decode(&commit).unwrap();
     let mut bodies = vec![parts.clone(); 3];
-    let flip = |bytes: &Bytes| {
-        let mut bytes = bytes.to_vec();
-        let last = bytes.len() - 1;
-        bytes[last] ^= 1;
-        Bytes::from(bytes)
-    };
-    bodies[0].body = flip(&parts.body);
+    let mut flipped = parts.body.to_vec();
+    flipped[100] ^= 1;
+    bodies[0].body = flipped.into();
     bodies[1].child = [9; 32];
     bodies[2].epoch += 1;
     for altered in &bodies {

@@ -39,6 +39,9 @@ enum Refusal {
     Policy,
 }
 
+/// A commit that was refused, and the state it was tried in if that is as it was.
+type Failed = (Option<Box<Live>>, Refusal);
+
 fn parse(message: &[u8]) -> Option<ProtocolMessage> {
     let message = MlsMessageIn::tls_deserialize_exact(message).ok()?;
     match message.extract() {
@@ -293,7 +296,7 @@ impl<S: MlsStore> Groups<S> {
         suite: Suite,
         frame: &FrameIn,
         commit: &Commit,
-    ) -> Result<(Live, Facts), (Option<Box<Live>>, Refusal)> {
+    ) -> Result<(Live, Facts), Failed> {
         let storage = base.storage.fork();
         let provider = Provider { crypto: &self.crypto, storage: &storage };
         let staged = match self.stage(&mut base, &provider, suite, frame) {
