@@ -8,6 +8,7 @@
 //! | where | what |
 //! |---|---|
 //! | [`SqliteStore`] | the handle; implements [`x0x_gossip_pubsub::LogStore`], [`x0x_direct::mail::MailStore`] and [`x0x_direct::letters::LetterStore`] |
+//! | [`GroupsFile`] | the state of encrypted groups, in a file of its own; implements [`x0x_mls::MlsStore`] |
 //! | [`StoreConfig`], [`Durability`] | where, how safe, how large |
 //! | [`OpenError`] | why a file is refused; a damaged one is set aside, not refused |
 //! | [`StoreMetrics`] | what is counted |
@@ -50,6 +51,7 @@
 mod config;
 mod error;
 mod file;
+mod groups;
 mod handle;
 mod journal;
 mod letters;
@@ -68,5 +70,6 @@ pub use config::{
     MAX_TAIL_BYTES, MAX_TAIL_CHANGES, MIN_FILE_BYTES, StoreConfig,
 };
 pub use error::OpenError;
+pub use groups::{GROUPS_FILE, GroupsFile};
 pub use handle::SqliteStore;
 pub use metrics::StoreMetrics;
