@@ -1,6 +1,7 @@
 //! What follows from contacts, pins, moves and revocations.
 
 use proptest::prelude::*;
+use x0x_core::{MAX_ADDRESSES, PeerAddr};
 use x0x_identity::{AcceptedCertificate, SignedCertificate, SignedRevocation, testing::key};
 
 use super::*;
@@ -312,6 +313,29 @@ fn contacts_and_machines_are_bounded() {
         Change::PutMachine { agent: agent(1), machine: machine(999), label: None, pinned: false };
     let full = bench.state.apply(NOW, &more, &mut bench.events);
     assert_eq!(full, Err(ChangeError::Full { max: MAX_MACHINES }), "no pinned machine makes room");
+}
+
+#[test]
+fn the_last_card_says_where_a_contact_is() {
+    let mut bench = Bench::default();
+    let address = |n: u16| std::net::SocketAddr::from(([192, 0, 2, 1], n));
+    let place = |bench: &Bench| bench.state.contact(&agent(1)).and_then(Contact::place);
+    let told = |m, addresses| Change::PutPlace { agent: agent(1), machine: machine(m), addresses };
+    let ports = 1..=2 * MAX_ADDRESSES as u16;
+    assert_eq!(bench.apply(&told(1, ports.map(address).collect())), Outcome::Created);
+    let kept = place(&bench).expect("told");
+    assert_eq!((kept.id, kept.addresses.len()), (Some(machine(1)), MAX_ADDRESSES));
+    assert_eq!(bench.apply(&told(2, vec![address(1)])), Outcome::Created);
+    assert_eq!(place(&bench), Some(PeerAddr::known(machine(2), [address(1)])));
+    assert_eq!(bench.apply(&told(2, vec![address(1)])), Outcome::Unchanged);
+    bench.pin(1, 2, true);
+    assert_eq!(bench.apply(&told(1, vec![address(2)])), Outcome::Changed, "pins do not hide it");
+    assert_eq!(place(&bench), Some(PeerAddr::known(machine(1), [address(2)])));
+    let told_before =
+        bench.state.contact(&agent(1)).and_then(|it| it.machine(&machine(2)).cloned());
+    assert!(told_before.is_some_and(|record| record.pinned && record.addresses.is_empty()));
+    bench.apply(&Change::Remove { agent: agent(1) });
+    assert_eq!(place(&bench), None, "it goes with the contact");
 }
 
 #[test]
