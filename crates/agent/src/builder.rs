@@ -323,6 +323,7 @@ fn standing(
     let (machine, agent, user) = ids(&identity);
     let own = [Subject::Machine(machine), Subject::Agent(agent)];
     let own: Vec<Subject> = own.into_iter().chain(user.map(Subject::User)).collect();
+    gate.trust.claim(&own);
     let keeper = Keeper::new(proofs, share, &own, Arc::clone(&clock));
     let certified = Certified::new(identity.certificate.clone());
     Arc::new(Standing {

@@ -380,6 +380,37 @@ fn a_flood_of_revocations_pushes_out_none_that_matters() {
     assert_eq!(bench.reason(99 + 2 * MAX_REVOCATIONS as u32, 1), Reason::Revoked);
 }
 
+#[test]
+fn what_revokes_the_own_keys_stays_and_finds_room() {
+    let mut bench = Bench::default();
+    let revoked = |n: u32| {
+        Change::Learn(Revocation {
+            subject: Subject::Agent(agent(n)),
+            by_user: None,
+            revoked_at: NOW,
+            reason: String::new(),
+        })
+    };
+    // Kept before anybody said whose it is, as at a start.
+    bench.apply(&revoked(1));
+    bench.state.claim(&[Subject::Agent(agent(1)), Subject::Agent(agent(2))]);
+    for n in 100..100 + 2 * MAX_REVOCATIONS as u32 {
+        bench.apply(&revoked(n));
+    }
+    assert_eq!(bench.reason(1, 1), Reason::Revoked);
+
+    // Local ones never make room.
+    let mut bench = Bench::default();
+    bench.state.claim(&[Subject::Agent(agent(2))]);
+    for n in 100..100 + MAX_REVOCATIONS as u32 {
+        bench.apply(&Change::Revoke { agent: agent(n), reason: String::new() });
+    }
+    let full = bench.state.apply(NOW, &revoked(3), &mut bench.events);
+    assert_eq!(full, Err(ChangeError::Full { max: MAX_REVOCATIONS }));
+    bench.apply(&revoked(2));
+    assert_eq!(bench.reason(2, 1), Reason::Revoked);
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Change(Change),
