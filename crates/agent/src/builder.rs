@@ -32,7 +32,7 @@ use crate::{
     certified::Certified,
     effects::Effects,
     files::{seek, start_files},
-    identity::{Hints, Standing},
+    identity::Standing,
     lan, mail,
     presence::{Below, reach_suspects, start_finding, start_presence, watch_contacts},
     proofs::{Keeper, PROOFS},
@@ -324,13 +324,13 @@ fn standing(
     let (machine, agent, user) = ids(&identity);
     let own = [Subject::Machine(machine), Subject::Agent(agent)];
     let own: Vec<Subject> = own.into_iter().chain(user.map(Subject::User)).collect();
+    gate.trust.claim(&own);
     let keeper = Keeper::new(proofs, share, &own, Arc::clone(&clock));
     let certified = Certified::new(identity.certificate.clone());
     Arc::new(Standing {
         identity,
         store,
         notices: Notices { gossip, gate, keeper, clock, refused: Arc::default() },
-        hints: Hints::default(),
         certified,
         loopback: config.bind.ip().is_loopback(),
         disclosed: false.into(),

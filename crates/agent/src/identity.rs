@@ -2,13 +2,9 @@
 //! way to another machine.
 
 use std::{
-    collections::VecDeque,
     net::SocketAddr,
     path::PathBuf,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
@@ -28,8 +24,6 @@ use crate::{Agent, certified::Certified, trust::Notices};
 const NOTICE_VALIDITY: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How long a card holds.
 const CARD_VALIDITY: Duration = Duration::from_secs(365 * 24 * 3600);
-/// Most imported cards whose addresses are kept for a first contact; the oldest goes.
-const MAX_HINTS: usize = 256;
 
 /// What every agent offers, and the least trust it takes.
 const SERVICES: [(&str, &str, Audience); 2] = [
@@ -41,33 +35,12 @@ const SERVICES: [(&str, &str, Audience); 2] = [
     ),
 ];
 
-/// Where imported cards say that agents are, the newest last.
-#[derive(Debug, Default)]
-pub(crate) struct Hints(Mutex<VecDeque<(AgentId, PeerAddr)>>);
-
-impl Hints {
-    fn add(&self, agent: AgentId, place: PeerAddr) {
-        let mut hints = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        hints.retain(|(known, _)| *known != agent);
-        if hints.len() >= MAX_HINTS {
-            hints.pop_front();
-        }
-        hints.push_back((agent, place));
-    }
-
-    pub(crate) fn get(&self, agent: &AgentId) -> Option<PeerAddr> {
-        let hints = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        hints.iter().find(|(known, _)| known == agent).map(|(_, place)| place.clone())
-    }
-}
-
 /// What the identity of a running agent is made of.
 #[derive(Debug)]
 pub(crate) struct Standing {
     pub(crate) identity: Identity,
     pub(crate) store: IdentityStore,
     pub(crate) notices: Notices,
-    pub(crate) hints: Hints,
     pub(crate) certified: Certified,
     /// Loopback addresses are of use to peers: the endpoint is bound to one.
     pub(crate) loopback: bool,
@@ -256,13 +229,12 @@ impl Agent {
         let label = Some(display_name.clone()).filter(|name| !name.is_empty());
         trust.change(Change::Add { agent, level, label }).await?;
         if let Some(machine) = place.id {
-            trust.change(Change::PutMachine { agent, machine, label: None, pinned: false }).await?;
+            trust.change(Change::PutPlace { agent, machine, addresses: place.addresses }).await?;
         }
         if let Some(AgentCertificate { user, not_after, .. }) = certificate {
             trust.observe_user(agent, user, not_after);
         }
         let user = certificate.map(|certificate| certificate.user);
-        self.inner.standing.hints.add(agent, place);
         if self.neighbors().is_empty() {
             // Alone: whoever the card is about is the way into the network.
             let this = self.clone();
@@ -271,9 +243,9 @@ impl Agent {
         Ok(ImportedCard { agent, display_name, user, level: trust.level(&agent) })
     }
 
-    /// Where an agent may be, by an imported card.
+    /// Where a contact may be, by the last card that was imported about it.
     pub(crate) fn hint(&self, agent: &AgentId) -> Option<PeerAddr> {
-        let place = self.inner.standing.hints.get(agent)?;
+        let place = self.trust().contact(agent)?.place()?;
         let allowed = self.trust().decide(agent, place.id.as_ref(), Action::DirectSend).allowed();
         allowed.then_some(place)
     }
@@ -428,3 +400,6 @@ async fn blocking<T: Send + 'static>(
         Err(_) => Err(IdentityError::Interrupted),
     }
 }
+
+#[cfg(test)]
+mod tests;

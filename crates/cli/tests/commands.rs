@@ -137,6 +137,20 @@ fn an_answer_of_no_is_a_failure() {
 }
 
 #[test]
+fn whom_a_walk_does_not_find_is_a_failure() {
+    let agent = "ab".repeat(32);
+    let walk = format!("GET /presence/find/{agent}?ttl=2&timeout_ms=500");
+    for (found, code) in [(json!({ "agent_id": agent }), 0), (Value::Null, 1)] {
+        let answer = json!({ "ok": true, "agent": found }).to_string();
+        let stub = Stub::start(&[(&walk, Canned::json(200, &answer))]);
+        let output =
+            stub.run(&["presence", "find", &agent, "--ttl", "2", "--timeout-ms", "500", "--json"]);
+        assert_eq!(output.status.code(), Some(code), "{found}");
+        assert_eq!(serde_json::from_str::<Value>(&stdout(&output)).unwrap()["agent"], found);
+    }
+}
+
+#[test]
 fn network_and_topics_are_tables_or_json() {
     let stub = Stub::start(&[
         ("GET /network/status", Canned::json(200, NETWORK)),

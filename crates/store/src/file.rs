@@ -100,6 +100,12 @@ pub(crate) fn set_aside(path: &Path) -> io::Result<PathBuf> {
     Ok(aside)
 }
 
+/// The files beside a database that SQLite keeps for it, as far as they exist.
+pub(crate) fn companions(path: &Path) -> Vec<PathBuf> {
+    let names = COMPANIONS.map(|companion| with_suffix(path, companion));
+    names.into_iter().filter(|path| path.exists()).collect()
+}
+
 /// The numbers of the damaged files beside a database, in order.
 fn damaged(path: &Path) -> io::Result<Vec<u64>> {
     let prefix = path.file_name().unwrap_or_default().to_string_lossy() + ".corrupt-";

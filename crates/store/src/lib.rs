@@ -60,6 +60,7 @@ mod logs;
 mod mail;
 mod mail_read;
 mod metrics;
+mod salvage;
 mod schema;
 mod seal;
 mod tail;

@@ -11,12 +11,6 @@ use crate::{config::STEP_MAIL, seal::seal};
 
 mod prune;
 
-/// The numbers after a file that was lost go on from here, so that they rise for every reader: seconds
-/// since the epoch, with room for a million messages in each.
-const AFTER_DAMAGE: &str = "UPDATE mail_state SET last = unixepoch() * 1048576,
-    floor = unixepoch() * 1048576, seen = unixepoch() * 1048576,
-    indexed = unixepoch() * 1048576 WHERE id = 1 AND last = 0";
-
 /// Words of at most so many bytes of a text can be searched for.
 const MAX_INDEXED_BYTES: usize = 16 * 1024;
 
@@ -104,6 +98,11 @@ impl Totals {
         })
     }
 
+    /// The numbers that were given last, to mail and to letters.
+    pub(crate) const fn ends(&self) -> [u64; 2] {
+        [self.mail.last, self.letters.last]
+    }
+
     fn write(&self, connection: &Connection) -> Result<()> {
         connection.prepare_cached(SET_STATE)?.execute(params![
             self.mail.last.cast_signed(),
@@ -128,11 +127,6 @@ impl Totals {
 pub(crate) struct MailTables {
     totals: Option<Totals>,
     changed: bool,
-}
-
-/// Begins the numbers of a file in the place of a damaged one.
-pub(crate) fn begin_after_damage(connection: &Connection) -> Result<()> {
-    connection.execute(AFTER_DAMAGE, []).map(drop)
 }
 
 /// A number that a message's id is found by: rows with the same one are told apart by the id.

@@ -14,8 +14,10 @@ use crate::{
     metrics::StoreMetrics,
 };
 
-const MAIL: &str = "number, id, sender, recipient, machine, time, reply_to, flags, seal, payload";
-const LETTER: &str = "number, id, sender, recipient, posted, expires, state, changed, reply_to,
+pub(crate) const MAIL: &str =
+    "number, id, sender, recipient, machine, time, reply_to, flags, seal, payload";
+pub(crate) const LETTER: &str =
+    "number, id, sender, recipient, posted, expires, state, changed, reply_to,
     flags, seal, payload";
 /// Most rows that a search looks at beyond what it returns.
 const MAX_SEARCHED: usize = 10_000;
@@ -203,6 +205,21 @@ fn message(row: &Row<'_>) -> Result<Option<DirectMessage>> {
     };
     let sealed = unsigned(row, 8)?.cast_signed() == mail_seal(&message);
     Ok(sealed.then_some(message))
+}
+
+/// Whether a row, with the key behind its other columns, is that of a message, or of one whose payload is
+/// pruned.
+pub(crate) fn is_mail(row: &Row<'_>) -> Result<bool> {
+    if row.get_ref(9)? != ValueRef::Null {
+        return Ok(message(row)?.is_some());
+    }
+    let (Some(message), Some(machine)) = (id(row, 1)?, id::<32>(row, 4)?) else { return Ok(false) };
+    Ok(unsigned(row, 10)?.cast_signed() == key(&machine, &message))
+}
+
+/// Whether a row is that of a letter.
+pub(crate) fn is_letter(row: &Row<'_>) -> Result<bool> {
+    Ok(letter_of(row)?.is_some())
 }
 
 /// A letter, unless its row is damaged.

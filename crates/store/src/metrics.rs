@@ -30,6 +30,8 @@ pub struct StoreMetrics {
     pub runs_evicted: Counter,
     /// Damaged files set aside.
     pub files_damaged: Counter,
+    /// Rows of mail carried over from them.
+    pub rows_carried: Counter,
     /// Commits and loads that failed on the disk.
     pub failed_io: Counter,
     /// The same, on damaged data.
@@ -61,6 +63,7 @@ impl StoreMetrics {
             self.runs_expired.metric("store_runs_expired", "Runs that expired"),
             self.runs_evicted.metric("store_runs_evicted", "Runs evicted at the file's cap"),
             self.files_damaged.metric("store_files_damaged", "Damaged files set aside"),
+            self.rows_carried.metric("store_rows_carried", "Rows of mail read from damaged files"),
             self.failed_io.metric("store_failed_io", "Operations that failed on the disk"),
             self.failed_corrupt.metric("store_failed_corrupt", "Operations that met damaged data"),
             self.failed_full.metric("store_failed_full", "Operations refused for want of space"),

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use crate::{
     config::{Durability, JOURNAL_PAGES, PAGE_BYTES, StoreConfig},
     error::{OpenError, store_error},
-    file, mail,
+    file, salvage,
 };
 
 /// Marks the file as ours: `x0xd`.
@@ -172,6 +172,8 @@ pub(crate) struct Opened {
     pub(crate) is_new: bool,
     /// A damaged one was set aside for it.
     pub(crate) set_aside: bool,
+    /// Rows carried over from it.
+    pub(crate) carried: u64,
 }
 
 /// Opens the writing connection. A file that is missing or empty is set up, an older one is
@@ -185,10 +187,11 @@ pub(crate) fn open(config: &StoreConfig) -> Result<Opened, OpenError> {
             }
             let aside = file::set_aside(&path).map_err(io)?;
             tracing::warn!(%reason, aside = %aside.display(), "the database is damaged; starting a new one");
-            let opened = Opened { set_aside: true, ..try_open(config)? };
-            let begun = mail::begin_after_damage(&opened.connection);
-            begun.map_err(|error| OpenError::Store { path, source: store_error(&error) })?;
-            Ok(opened)
+            let opened = try_open(config)?;
+            let carried = salvage::carry_over(&aside, &opened.connection);
+            let carried =
+                carried.map_err(|error| OpenError::Store { path, source: store_error(&error) })?;
+            Ok(Opened { set_aside: true, carried, ..opened })
         }
         opened => opened,
     }
@@ -212,7 +215,7 @@ fn try_open(config: &StoreConfig) -> Result<Opened, OpenError> {
         migrate(&mut connection, version, config.durability).map_err(failed)?;
     }
     journal(&connection, config).map_err(failed)?;
-    Ok(Opened { connection, is_new: version == 0, set_aside: false })
+    Ok(Opened { connection, is_new: version == 0, set_aside: false, carried: 0 })
 }
 
 /// Opens a connection for one load.

@@ -17,9 +17,9 @@ use crate::{
     file,
     journal::Journal,
     logs::{self, LogTables},
-    mail::{self, MailTables},
+    mail::MailTables,
     metrics::StoreMetrics,
-    schema,
+    salvage, schema,
     tail::{self, Left, Replayed, Tail},
 };
 
@@ -443,11 +443,12 @@ impl Writer {
     }
 
     fn open(&mut self) -> Result<(), OpenError> {
-        let schema::Opened { connection, is_new, set_aside } = schema::open(&self.config)?;
+        let schema::Opened { connection, is_new, set_aside, carried } = schema::open(&self.config)?;
         if is_new {
             self.journal.write_back_next();
         }
         self.metrics.files_damaged.add(u64::from(set_aside));
+        self.metrics.rows_carried.add(carried);
         self.connection = Some(connection);
         self.file += 1;
         self.tables.forget();
@@ -461,22 +462,22 @@ impl Writer {
         // Closed first, so that nothing of it goes into the new file.
         self.journal.wait();
         self.connection = None;
-        match file::set_aside(&self.config.path) {
-            Ok(aside) => {
-                tracing::warn!(reason, aside = %aside.display(), "the database is damaged; starting a new one");
-                self.metrics.files_damaged.inc();
-            }
+        let aside = match file::set_aside(&self.config.path) {
+            Ok(aside) => aside,
             Err(error) => {
                 tracing::error!(reason, %error, "the database is damaged and cannot be set aside");
                 return;
             }
-        }
+        };
+        tracing::warn!(reason, aside = %aside.display(), "the database is damaged; starting a new one");
+        self.metrics.files_damaged.inc();
         if let Err(error) = self.open() {
             tracing::error!(%error, "no new database in place of the damaged one");
-        } else if let Some(connection) = &self.connection
-            && let Err(error) = mail::begin_after_damage(connection)
-        {
-            tracing::warn!(%error, "numbers of mail begin anew");
+        } else if let Some(connection) = &self.connection {
+            match salvage::carry_over(&aside, connection) {
+                Ok(rows) => self.metrics.rows_carried.add(rows),
+                Err(error) => tracing::warn!(%error, "not all mail was carried over"),
+            }
         }
     }
 

@@ -1,7 +1,9 @@
 //! Contacts, the machines they were seen on, and where an agent runs now.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
-use x0x_core::{AgentId, MachineId, UserId, WallTime};
+use x0x_core::{AgentId, MAX_ADDRESSES, MachineId, PeerAddr, UserId, WallTime};
 
 use crate::level::{IdentityType, Level};
 
@@ -65,11 +67,21 @@ pub struct MachineRecord {
     pub last_seen: WallTime,
     /// The contact is accepted from this machine, and from no other that is not pinned too.
     pub pinned: bool,
+    /// Where a card said that it may be reached; at most [`MAX_ADDRESSES`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<SocketAddr>,
 }
 
 impl MachineRecord {
     pub(crate) const fn new(machine_id: MachineId, now: WallTime) -> Self {
-        Self { machine_id, label: None, first_seen: now, last_seen: now, pinned: false }
+        Self {
+            machine_id,
+            label: None,
+            first_seen: now,
+            last_seen: now,
+            pinned: false,
+            addresses: Vec::new(),
+        }
     }
 }
 
@@ -167,6 +179,26 @@ impl Contact {
 
     pub(crate) fn machine_mut(&mut self, machine: &MachineId) -> Option<&mut MachineRecord> {
         self.machines.iter_mut().find(|record| record.machine_id == *machine)
+    }
+
+    /// Where the last card about the contact said that it is; where it named no address, the machine that was
+    /// seen last.
+    #[must_use]
+    pub fn place(&self) -> Option<PeerAddr> {
+        let told = self.machines.iter().find(|record| !record.addresses.is_empty());
+        let place = told.or_else(|| self.machines.iter().max_by_key(|record| record.last_seen))?;
+        Some(PeerAddr::known(place.machine_id, place.addresses.iter().copied()))
+    }
+
+    /// A card says that a machine on record may be reached at these addresses, at most [`MAX_ADDRESSES`]. What
+    /// an earlier card said counts no longer.
+    pub(crate) fn put_place(&mut self, machine: &MachineId, addresses: &[SocketAddr]) {
+        for record in &mut self.machines {
+            record.addresses.clear();
+            if record.machine_id == *machine {
+                record.addresses.extend(addresses.iter().take(MAX_ADDRESSES));
+            }
+        }
     }
 
     /// Whether the contact is accepted from this machine, as far as pins go. `None` when it is not

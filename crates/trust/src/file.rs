@@ -31,7 +31,7 @@ use crate::{
 mod tests;
 
 /// Largest file in bytes: every contact and revocation at its largest.
-pub const MAX_FILE: usize = 32 * 1024 * 1024;
+pub const MAX_FILE: usize = 48 * 1024 * 1024;
 /// Most damaged files that are kept; the last one is replaced then.
 const MAX_DAMAGED: usize = 8;
 const VERSION: u32 = 1;

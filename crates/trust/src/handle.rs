@@ -111,6 +111,12 @@ impl Trust {
         self.inner.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Names the keys of this installation, few: what revokes them never makes room for other revocations, and
+    /// always finds it.
+    pub fn claim(&self, own: &[Subject]) {
+        self.write().claim(own);
+    }
+
     /// How the contacts were found at the start.
     #[must_use]
     pub fn loaded(&self) -> &Loaded {

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use x0x_core::{UserId, WallTime};
 use x0x_identity::{Revocation, Subject};
 
+/// Most keys of an installation; their revocations find room whatever else is kept.
+pub(crate) const MAX_OWN: usize = 8;
 /// Most revocations. Those of keys that this machine has never met make room for one another; one of a
 /// contact, or one that was made here, stays.
 pub const MAX_REVOCATIONS: usize = 8192;
@@ -74,11 +76,12 @@ impl Revocations {
         self.records.len()
     }
 
-    /// Keeps a revocation; false when there is no room. `met` says whether this machine has to do
-    /// with a subject.
+    /// Keeps a revocation; false when there is no room. `own` says whether the subject is a key of this
+    /// installation, for which there is room always, and `met` whether this machine has to do with a subject.
     pub(crate) fn insert(
         &mut self,
         record: RevocationRecord,
+        own: bool,
         met: impl Fn(&Subject) -> bool,
     ) -> bool {
         let subject = record.subject;
@@ -90,7 +93,8 @@ impl Revocations {
             }
             return true;
         }
-        if self.records.len() >= MAX_REVOCATIONS && !self.make_room(&met) {
+        let full = self.records.len() >= MAX_REVOCATIONS && !self.make_room(&met);
+        if full && !own {
             return false;
         }
         if !local && !met(&subject) {

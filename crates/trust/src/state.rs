@@ -11,7 +11,7 @@ use crate::{
     event::TrustEvent,
     level::{IdentityType, Level},
     policy::{Action, Decision, Reason},
-    revocations::{RevocationRecord, Revocations, Revoker},
+    revocations::{MAX_OWN, RevocationRecord, Revocations, Revoker},
 };
 
 mod change;
@@ -59,6 +59,8 @@ impl From<Reason> for Assessment {
 pub struct TrustState {
     contacts: BTreeMap<AgentId, Contact>,
     revocations: Revocations,
+    /// The keys of this installation.
+    own: Vec<Subject>,
     strangers: BTreeMap<AgentId, Sighting>,
     /// The strangers, the one met first in front.
     order: VecDeque<AgentId>,
@@ -190,6 +192,11 @@ impl TrustState {
         self.refused_moves.get(agent).map(|(_, machine)| *machine)
     }
 
+    /// Names the keys of this installation, few: what revokes them never makes room, and finds it.
+    pub fn claim(&mut self, own: &[Subject]) {
+        self.own = own.iter().copied().take(MAX_OWN).collect();
+    }
+
     /// Whether a key has to do with a contact: is its own, of a machine it runs on, of its user.
     #[must_use]
     pub fn concerns_contact(&self, subject: &Subject) -> bool {
@@ -198,8 +205,10 @@ impl TrustState {
 
     /// Keeps a revocation; false when there is no room for it.
     fn keep(&mut self, record: RevocationRecord) -> bool {
-        let contacts = &self.contacts;
-        self.revocations.insert(record, |subject| concerns(contacts, subject))
+        let (contacts, own) = (&self.contacts, &self.own);
+        let is_own = own.contains(&record.subject);
+        let met = |subject: &Subject| own.contains(subject) || concerns(contacts, subject);
+        self.revocations.insert(record, is_own, met)
     }
 }
 

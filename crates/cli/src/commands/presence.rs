@@ -33,7 +33,10 @@ pub(super) fn run(
         }
         Some(PresenceCommand::Find { agent, ttl, timeout_ms }) => {
             let call = Call::new(Operation::PresenceFind).parameter("agent_id", &agent);
-            walk(call, ttl, timeout_ms)
+            let call = walk(call, ttl, timeout_ms);
+            return found(client, &call, output, |answer| {
+                answer.get("agent").is_some_and(Value::is_object)
+            });
         }
         Some(PresenceCommand::Events(limit)) => {
             let mut events = client.stream(Operation::PresenceEvents)?;
@@ -64,9 +67,18 @@ fn walk(call: Call, ttl: u32, timeout_ms: u64) -> Call {
 /// Runs `x0x find`, which fails when nobody is found: scripts ask for no more than that.
 pub(super) fn find(client: &Client, agent: &str, output: &mut Output) -> Result<()> {
     let call = Call::new(Operation::FindAgent).parameter("agent_id", agent).patient(SLACK);
-    let answer = client.call(&call)?;
+    found(client, &call, output, |answer| answer.get("found").is_some_and(|found| *found == true))
+}
+
+/// Shows the answer to a search; it is a failure when it says that nobody was found.
+fn found(
+    client: &Client,
+    call: &Call,
+    output: &mut Output,
+    is_found: impl FnOnce(&Value) -> bool,
+) -> Result<()> {
+    let answer = client.call(call)?;
     output.answer(&answer)?;
-    let found = answer.get("found").and_then(Value::as_bool).unwrap_or_default();
     let text = "the agent was not found".to_owned();
-    if found { Ok(()) } else { Err(Failure::Reported { text, answers: true }) }
+    if is_found(&answer) { Ok(()) } else { Err(Failure::Reported { text, answers: true }) }
 }

@@ -36,8 +36,9 @@ const RETRIES: [Duration; 3] =
 /// Most topics of which changes are not stored and are to be; of more of them, some keep their holes.
 const MAX_HOLED: usize = 1024;
 
-/// How long after a commit failed for good what is held of its topics is stored again.
-const MEND: Duration = Duration::from_secs(10);
+/// How long after a commit failed for good what is held of its topics is stored again: at first, and at most
+/// for a store that goes on to fail.
+const MEND: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(640));
 
 /// What the store did.
 #[derive(Debug)]
@@ -78,6 +79,8 @@ pub(crate) struct Follower {
     /// Topics of which changes are not stored, and when that is mended.
     holed: BTreeSet<TopicId>,
     mend: Option<Pin<Box<Sleep>>>,
+    /// Commits that failed since one succeeded.
+    failures: u32,
     /// Changes pushed, and those of them that were handed to the store.
     pushed: u64,
     handed: u64,
@@ -129,6 +132,7 @@ impl Follower {
             max_bytes: limits.unstored_bytes,
             holed: BTreeSet::new(),
             mend: None,
+            failures: 0,
             waiting: Vec::new(),
             ends: BTreeMap::new(),
             pushed: 0,
@@ -204,13 +208,18 @@ impl Follower {
             && let Poll::Ready(result) = under_way.commit.as_mut().poll(context)
             && let Some(UnderWay { through, ends, topics, .. }) = self.commit.take()
         {
+            if result.is_ok() && std::mem::take(&mut self.failures) > 0 && !self.holed.is_empty() {
+                self.mend = Some(Box::pin(tokio::time::sleep(MEND.0)));
+            }
             // A store that is closed takes nothing any more.
             if result.as_ref().is_err_and(|error| *error != StoreError::Closed) {
                 self.holed.extend(topics);
                 while self.holed.len() > MAX_HOLED {
                     self.holed.pop_last();
                 }
-                self.mend = Some(Box::pin(tokio::time::sleep(MEND)));
+                let after = MEND.0.saturating_mul(1 << self.failures.min(16)).min(MEND.1);
+                self.failures += 1;
+                self.mend = Some(Box::pin(tokio::time::sleep(after)));
             }
             return Poll::Ready(Followed::Committed { through, ends, result });
         }

@@ -1,6 +1,6 @@
 //! The fake keeps the contract, its faults are what they say, and what a store gives back is checked.
 
-use std::{sync::Arc, task::Poll};
+use std::{sync::Arc, task::Poll, time::Duration};
 
 use bytes::Bytes;
 use x0x_core::WallTime;
@@ -333,6 +333,34 @@ async fn what_was_not_stored_is_asked_for_again_topic_by_topic() {
     let mut both = [topic_id("a"), topic_id("b")];
     both.sort_unstable();
     assert_eq!(holed, both);
+}
+
+/// How long after the last event the follower asks for a topic again; it gets it.
+async fn asked_again(follower: &mut Follower, change: &LogChange) -> Duration {
+    let since = tokio::time::Instant::now();
+    while !matches!(follower.next().await, Followed::Holed(_)) {}
+    follower.push(change.clone());
+    since.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_goes_on_to_fail_is_asked_ever_more_seldom() {
+    let store = Arc::new(MemoryLogStore::new());
+    let mut follower = follower(&store);
+    let (forge, runs) = chain(1);
+    let change = append(&forge, 0, &runs[0]);
+    store.fail_with(Some(StoreError::Full));
+    follower.push(change.clone());
+    let mut pauses = Vec::new();
+    for _ in 0..9 {
+        pauses.push(asked_again(&mut follower, &change).await.as_secs());
+    }
+    assert_eq!(pauses, [11, 21, 41, 81, 161, 321, 641, 641, 641], "with a second of retries");
+    // As soon as it takes anything it is given the rest.
+    let Followed::Committed { .. } = follower.next().await else { panic!("a commit") };
+    store.fail_with(None);
+    follower.push(append(&forge, 2, &runs[1]));
+    assert!(asked_again(&mut follower, &change).await < Duration::from_secs(12));
 }
 
 #[tokio::test(start_paused = true)]

@@ -24,6 +24,14 @@ fn state() -> TrustState {
             label: Some("desk".to_owned()),
             pinned: true,
         },
+        Change::PutPlace {
+            agent: agent(2),
+            machine,
+            addresses: vec![
+                ([192, 0, 2, 1], 5483).into(),
+                ([0xfd00, 0, 0, 0, 0, 0, 0, 1], 1).into(),
+            ],
+        },
         Change::Update { agent: agent(3), level: None, identity_type: Some(IdentityType::Trusted) },
         Change::Revoke { agent: agent(4), reason: "stolen".to_owned() },
         Change::Learn(revoked.revocation().clone()),

@@ -1,5 +1,7 @@
 //! What people change.
 
+use std::net::SocketAddr;
+
 use super::*;
 
 /// Something that somebody decided.
@@ -56,6 +58,16 @@ pub enum Change {
         label: Option<String>,
         /// Whether to pin the contact to it. False leaves a pin that is there.
         pinned: bool,
+    },
+    /// Puts a machine on record, adding the contact when it is none, and where a card says that it may be
+    /// reached. What an earlier card about the contact said counts no longer.
+    PutPlace {
+        /// The agent.
+        agent: AgentId,
+        /// The machine.
+        machine: MachineId,
+        /// Its addresses; more than [`MAX_ADDRESSES`](x0x_core::MAX_ADDRESSES) are cut off.
+        addresses: Vec<SocketAddr>,
     },
     /// Forgets a machine and its pin.
     RemoveMachine {
@@ -127,6 +139,9 @@ impl TrustState {
             Change::Revoke { agent, reason } => self.revoke(*agent, reason, now, events),
             Change::PutMachine { agent, machine, label, pinned } => {
                 self.put_machine(*agent, *machine, label.as_deref(), *pinned, now, events)
+            }
+            Change::PutPlace { agent, machine, addresses } => {
+                self.put_place(*agent, *machine, addresses, now, events)
             }
             Change::RemoveMachine { agent, machine } => {
                 Ok(self.edit_machine(agent, events, |contact| {
@@ -317,6 +332,28 @@ impl TrustState {
             self.refused_moves.remove(&agent);
             events.push(TrustEvent::Pins { agent });
         }
+        Ok(if new { Outcome::Created } else { outcome })
+    }
+
+    fn put_place(
+        &mut self,
+        agent: AgentId,
+        machine: MachineId,
+        addresses: &[SocketAddr],
+        now: WallTime,
+        events: &mut Vec<TrustEvent>,
+    ) -> Result<Outcome, ChangeError> {
+        let known = self.contacts.get(&agent);
+        let new = known.is_none_or(|contact| contact.machine(&machine).is_none());
+        if new && known.is_some_and(|contact| !contact.has_room()) {
+            return Err(ChangeError::Full { max: crate::MAX_MACHINES });
+        }
+        let outcome = self.edit(agent, now, events, |contact| {
+            if contact.machine(&machine).is_none() {
+                contact.add_machine(MachineRecord::new(machine, now));
+            }
+            contact.put_place(&machine, addresses);
+        })?;
         Ok(if new { Outcome::Created } else { outcome })
     }
 

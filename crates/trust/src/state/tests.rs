@@ -1,6 +1,7 @@
 //! What follows from contacts, pins, moves and revocations.
 
 use proptest::prelude::*;
+use x0x_core::{MAX_ADDRESSES, PeerAddr};
 use x0x_identity::{AcceptedCertificate, SignedCertificate, SignedRevocation, testing::key};
 
 use super::*;
@@ -315,6 +316,29 @@ fn contacts_and_machines_are_bounded() {
 }
 
 #[test]
+fn the_last_card_says_where_a_contact_is() {
+    let mut bench = Bench::default();
+    let address = |n: u16| std::net::SocketAddr::from(([192, 0, 2, 1], n));
+    let place = |bench: &Bench| bench.state.contact(&agent(1)).and_then(Contact::place);
+    let told = |m, addresses| Change::PutPlace { agent: agent(1), machine: machine(m), addresses };
+    let ports = 1..=2 * MAX_ADDRESSES as u16;
+    assert_eq!(bench.apply(&told(1, ports.map(address).collect())), Outcome::Created);
+    let kept = place(&bench).expect("told");
+    assert_eq!((kept.id, kept.addresses.len()), (Some(machine(1)), MAX_ADDRESSES));
+    assert_eq!(bench.apply(&told(2, vec![address(1)])), Outcome::Created);
+    assert_eq!(place(&bench), Some(PeerAddr::known(machine(2), [address(1)])));
+    assert_eq!(bench.apply(&told(2, vec![address(1)])), Outcome::Unchanged);
+    bench.pin(1, 2, true);
+    assert_eq!(bench.apply(&told(1, vec![address(2)])), Outcome::Changed, "pins do not hide it");
+    assert_eq!(place(&bench), Some(PeerAddr::known(machine(1), [address(2)])));
+    let told_before =
+        bench.state.contact(&agent(1)).and_then(|it| it.machine(&machine(2)).cloned());
+    assert!(told_before.is_some_and(|record| record.pinned && record.addresses.is_empty()));
+    bench.apply(&Change::Remove { agent: agent(1) });
+    assert_eq!(place(&bench), None, "it goes with the contact");
+}
+
+#[test]
 fn strangers_make_room_for_one_another_and_for_nobody_else() {
     let mut bench = Bench::default();
     bench.put(0, Level::Known);
@@ -354,6 +378,37 @@ fn a_flood_of_revocations_pushes_out_none_that_matters() {
     }
     assert_eq!(bench.reason(100, 1), Reason::Unknown, "the oldest stranger made room");
     assert_eq!(bench.reason(99 + 2 * MAX_REVOCATIONS as u32, 1), Reason::Revoked);
+}
+
+#[test]
+fn what_revokes_the_own_keys_stays_and_finds_room() {
+    let mut bench = Bench::default();
+    let revoked = |n: u32| {
+        Change::Learn(Revocation {
+            subject: Subject::Agent(agent(n)),
+            by_user: None,
+            revoked_at: NOW,
+            reason: String::new(),
+        })
+    };
+    // Kept before anybody said whose it is, as at a start.
+    bench.apply(&revoked(1));
+    bench.state.claim(&[Subject::Agent(agent(1)), Subject::Agent(agent(2))]);
+    for n in 100..100 + 2 * MAX_REVOCATIONS as u32 {
+        bench.apply(&revoked(n));
+    }
+    assert_eq!(bench.reason(1, 1), Reason::Revoked);
+
+    // Local ones never make room.
+    let mut bench = Bench::default();
+    bench.state.claim(&[Subject::Agent(agent(2))]);
+    for n in 100..100 + MAX_REVOCATIONS as u32 {
+        bench.apply(&Change::Revoke { agent: agent(n), reason: String::new() });
+    }
+    let full = bench.state.apply(NOW, &revoked(3), &mut bench.events);
+    assert_eq!(full, Err(ChangeError::Full { max: MAX_REVOCATIONS }));
+    bench.apply(&revoked(2));
+    assert_eq!(bench.reason(2, 1), Reason::Revoked);
 }
 
 #[derive(Debug, Clone)]
