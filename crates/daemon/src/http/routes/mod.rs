@@ -140,6 +140,7 @@ fn route<H: Handler<T, Arc<App>>, T: 'static>(
 ) -> MethodRouter<Arc<App>> {
     let filter = match method {
         Method::Post => MethodFilter::POST,
+        Method::Put => MethodFilter::PUT,
         Method::Patch => MethodFilter::PATCH,
         Method::Delete => MethodFilter::DELETE,
         _ => MethodFilter::GET,
