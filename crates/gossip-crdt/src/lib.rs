@@ -2,8 +2,12 @@
 
 mod codec;
 mod dot;
+pub mod kv;
+#[cfg(test)]
+mod model;
 mod object;
 mod policy;
+pub mod tasks;
 pub mod types;
 
 pub use codec::{Decoder, Encoder};

@@ -111,7 +111,7 @@ impl Policy {
         self.roles.get(agent).copied().or(everyone.then_some(Role::Writer))
     }
 
-    fn apply(&mut self, change: &PolicyChange) {
+    pub(crate) fn apply(&mut self, change: &PolicyChange) {
         match change {
             PolicyChange::Rules { kind, everyone } => {
                 (self.kind, self.everyone) = (*kind, *everyone);

@@ -135,8 +135,7 @@ impl Life {
             let claim = matches!(step.action, Action::Claim(_));
             claim && !step.applied && step.time() >= since && step.author != holder
         };
-        let mut agents: Vec<_> =
-            self.steps.iter().filter(lost).map(|step| step.author).collect();
+        let mut agents: Vec<_> = self.steps.iter().filter(lost).map(|step| step.author).collect();
         agents.sort_unstable();
         agents.dedup();
         agents

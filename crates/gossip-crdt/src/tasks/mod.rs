@@ -122,7 +122,13 @@ impl TaskList {
         self.tasks.get_mut(id).filter(|task| cx.sees(task.dot))
     }
 
-    fn step(&mut self, cx: &OpContext<'_>, id: TaskId, action: Action, events: &mut Vec<TaskEvent>) {
+    fn step(
+        &mut self,
+        cx: &OpContext<'_>,
+        id: TaskId,
+        action: Action,
+        events: &mut Vec<TaskEvent>,
+    ) {
         let Some(task) = self.seen(cx, &id) else { return };
         task.touch(cx);
         let before = task.life.steps().len();

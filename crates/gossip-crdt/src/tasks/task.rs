@@ -124,7 +124,7 @@ impl Task {
         256 + self.title.get().len()
             + self.description.get().len()
             + self.labels.len() * 48
-            + self.life.steps().len() * size_of::<Step>()
+            + size_of_val(self.life.steps())
             + self.edits.len() * 64
     }
 

@@ -168,13 +168,13 @@ impl TaskList {
     }
 }
 
+// The texts name the numbers.
+const _: () = assert!(MAX_TITLE == 1024 && MAX_LABEL == 64 && MAX_LABELS == 16);
 const BAD_TITLE: &str = "a title has 1 to 1024 bytes and is not blank";
-const BAD_LABELS: &str =
-    "a task has at most 16 labels of 1 to 64 bytes without control characters";
+const BAD_LABELS: &str = "a task has at most 16 labels of 1 to 64 bytes without control characters";
 
 fn validate(fields: &Fields) -> Result<(), TaskError> {
     if fields.title.as_ref().is_some_and(|title| !is_title(title)) {
-        debug_assert!(MAX_TITLE == 1024, "the text names the number");
         return Err(TaskError::Field(BAD_TITLE));
     }
     if fields.description.as_ref().is_some_and(|text| text.len() > MAX_DESCRIPTION) {
@@ -184,7 +184,6 @@ fn validate(fields: &Fields) -> Result<(), TaskError> {
     if labels.iter().any(|labels| labels.len() > MAX_LABELS)
         || !labels.iter().all(|labels| labels.iter().all(|label| is_label(label)))
     {
-        debug_assert!(MAX_LABEL == 64 && MAX_LABELS == 16, "the text names the numbers");
         return Err(TaskError::Field(BAD_LABELS));
     }
     Ok(())
