@@ -6,7 +6,7 @@ use crate::{
     event::{StoreEvent, TaskEvent},
     operation::Operation,
     types::{
-        AddTaskRequest, AddTaskResponse, ChangeTaskRequest, CreateObjectRequest, JoinStoreRequest,
+        AddTaskRequest, AddTaskResponse, ChangeTaskRequest, ChangeTaskResponse, CreateObjectRequest, JoinStoreRequest,
         KeysResponse, ObjectResponse, ObjectStatusResponse, OkResponse, PolicyRequest,
         PutValueRequest, PutValueResponse, StoresResponse, TaskListsResponse, TaskResponse,
         TasksResponse, ValueResponse,
@@ -58,7 +58,7 @@ pub(super) const TASKS: &[Endpoint] = &[
         Operation::ChangeTask,
         "/task-lists/{id}/tasks/{task_id}",
         LISTS,
-        json::<TaskResponse>(),
+        json::<ChangeTaskResponse>(),
     )
     .cli("tasks edit")
     .says("Claims, renews, releases, completes or reopens a task, or changes its fields. 409 `conflict` when its state does not allow it.")

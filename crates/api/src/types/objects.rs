@@ -20,9 +20,10 @@ pub enum ObjectPolicy {
     Signed,
     /// Its owner, and those that the owner lists.
     Allowlisted,
-    /// Stores only: the same, each below its own prefix: its agent id, then `/`.
+    /// Stores only: each below its own prefix, its agent id and `/`: those that the owner lists, or
+    /// everyone when it lists nobody.
     SelfKeyed,
-    /// Stores only: the same, and a key that has a value keeps it.
+    /// Stores only: its owner and those that it lists; a key that has a value keeps it.
     AppendOnly,
     /// Stores only: values are sealed to a group. Refused as `needs_group` outside of one.
     Encrypted,
@@ -88,11 +89,8 @@ pub struct ObjectStatusResponse {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Hex64>)]
     pub owner: Option<AgentId>,
-    /// Who may write. Absent until a daemon that joined has it from another.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub policy: Option<ObjectPolicy>,
-    /// Counts the changes of the policy.
-    pub policy_version: u64,
+    /// Who may write, as far as it is known here: a daemon that joined has it from others.
+    pub policy: ObjectPolicy,
     /// Agents that may write besides the owner.
     #[schema(value_type = Vec<Hex64>)]
     pub writers: Vec<AgentId>,

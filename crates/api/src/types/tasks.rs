@@ -179,6 +179,15 @@ pub struct TasksResponse {
     pub next: Option<String>,
 }
 
+/// Answer of `PATCH /task-lists/{id}/tasks/{task_id}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ChangeTaskResponse {
+    /// Always true.
+    pub ok: True,
+    /// The task as it is now.
+    pub task: Task,
+}
+
 /// Answer of `GET /task-lists/{id}/tasks/{task_id}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TaskResponse {
