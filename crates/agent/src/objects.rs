@@ -182,7 +182,7 @@ impl Registry {
         let Some(file) = self.file.clone() else { return Ok(()) };
         let _alone = self.writing.lock().await;
         let bytes = encode(&self.records());
-        let write = move || private_file::replace(&file, &bytes, Access::Private);
+        let write = move || private_file::replace(&file, &bytes, Access::Owner);
         match tokio::task::spawn_blocking(write).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(ObjectError::Store(error.to_string())),

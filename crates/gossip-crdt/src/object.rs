@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// An operation that no replica applies, by the rule of its type that it breaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("{0}")]
 pub struct Invalid(pub &'static str);
 

@@ -9,17 +9,9 @@ use x0x_core::{AgentId, DecodeError};
 
 use crate::{
     codec::{Decoder, Encoder},
+    config::{MAX_CUTS, MAX_POLICY_CHANGES, MAX_WRITERS},
     dot::{ActorTag, Dot, Stamp},
 };
-
-/// Most agents with a role.
-pub const MAX_WRITERS: usize = 1024;
-
-/// Most changes of a policy in the life of an object; the owner's further ones are refused.
-pub const MAX_POLICY_CHANGES: usize = 4096;
-
-/// Most chains of a removed writer that a change names.
-pub const MAX_CUTS: usize = 1024;
 
 /// What an agent may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -143,6 +135,8 @@ pub(crate) struct Placed {
 pub(crate) enum Adopted {
     /// It is the next version.
     Next,
+    /// It is in its place already.
+    Known,
     /// It takes the place of another one of its version, which two devices of the owner wrote at once.
     Instead,
     /// Another one has its place.
@@ -196,6 +190,18 @@ impl PolicyChain {
         Some(Arc::clone(&self.earlier.1))
     }
 
+    /// Whether one more change may be made.
+    pub(crate) const fn has_room(&self) -> bool {
+        self.changes.len() < MAX_POLICY_CHANGES
+    }
+
+    /// The version that somebody has seen who has seen at least another one, by what else it has seen.
+    pub(crate) fn seen(&self, at_least: u32, sees: impl Fn(Dot) -> bool) -> u32 {
+        let after = self.changes.get(at_least as usize..).unwrap_or_default();
+        let more = after.iter().take_while(|placed| sees(placed.stamp.dot)).count();
+        at_least.min(self.version()) + u32::try_from(more).unwrap_or(0)
+    }
+
     /// Whether an operation of an author, written when it had seen a version, was not cut off by a
     /// later one.
     pub(crate) fn keeps(&self, version: u32, author: &AgentId, dot: Dot) -> bool {
@@ -216,7 +222,7 @@ impl PolicyChain {
         }
         if let Some(held) = self.changes.get(index) {
             if held.stamp <= placed.stamp {
-                return if *held == placed { Adopted::Next } else { Adopted::Lost };
+                return if *held == placed { Adopted::Known } else { Adopted::Lost };
             }
             // What followed the other one was written on it.
             self.changes.truncate(index);
