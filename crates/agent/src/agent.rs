@@ -16,7 +16,8 @@ use x0x_transport::{Node, SessionInfo, Transport};
 use x0x_trust::Trust;
 
 use crate::{
-    AgentBuilder, Role, identity::Standing, mail::Mail, objects::Shared, sought::Sought, topics::TopicNames,
+    AgentBuilder, Role, identity::Standing, mail::Mail, objects::Shared, sought::Sought,
+    topics::TopicNames,
 };
 
 /// An agent on the x0x network: an identity, its sessions, and everything that runs over them.

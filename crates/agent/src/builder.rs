@@ -34,6 +34,7 @@ use crate::{
     files::{seek, start_files},
     identity::{Hints, Standing},
     lan, mail,
+    objects::{open_kept, start_objects},
     presence::{Below, reach_suspects, start_finding, start_presence, watch_contacts},
     proofs::{Keeper, PROOFS},
     reach::told_addresses,
@@ -101,6 +102,7 @@ impl AgentBuilder {
         let key = Arc::new(identity.agent.clone());
         let gossip =
             start_gossip(&config, &membership, key, store.as_ref(), &transport, &clock, seed)?;
+        let (objects, task_lists, stores) = start_objects(&config, &gossip, agent_id, &clock).await;
         let (files, seeks) =
             start_files(&config, agent_id, Arc::clone(&transport), &trust, &clock).await?;
         let stop = CancellationToken::new();
@@ -131,6 +133,9 @@ impl AgentBuilder {
                 lan: lan.as_ref().map(|lan| Arc::clone(lan.metrics())),
                 membership,
                 gossip,
+                objects,
+                task_lists,
+                stores,
                 store,
                 direct,
                 letters,
@@ -182,6 +187,7 @@ async fn start_tasks(
             stop.clone(),
         ),
         tokio::spawn(seek(agent.clone(), seeks, stop.clone())),
+        tokio::spawn(open_kept(agent.clone(), stop.clone())),
     ]);
 }
 

@@ -1,5 +1,7 @@
 //! Task lists and key-value stores in the composition: which there are here, and what they are called.
 
+mod unstored;
+
 use std::{
     fmt,
     marker::PhantomData,
@@ -9,12 +11,13 @@ use std::{
 
 use x0x_core::{AgentId, Clock, DecodeError, WallTime};
 use x0x_gossip_crdt::{
-    Decoder, Descriptor, Encoder, MAX_OPEN, Objects, OpenError, PolicyChange, Replica, Status,
-    WriteContext, kv::KvStore, tasks::TaskList,
+    CrdtStore, Decoder, Descriptor, Encoder, MAX_OPEN, Objects, ObjectsConfig, OpenError,
+    PolicyChange, Replica, Status, WriteContext, kv::KvStore, tasks::TaskList,
 };
 use x0x_identity::private_file::{self, Access};
 
-use crate::Agent;
+use crate::{Agent, AgentConfig, Storage};
+use unstored::Unstored;
 
 pub use x0x_gossip_crdt::{Change, Note, Object, Policy, Watch, WriteError};
 
@@ -468,6 +471,37 @@ impl<T: Object> SharedObject<T> {
         self.replica.remove(agent).await?;
         Ok(())
     }
+}
+
+/// The objects of an agent, and what is kept of each type.
+pub(crate) type Started = (Objects, Shared<TaskList>, Shared<KvStore>);
+
+/// Starts the layer. What was kept is opened by [`open_kept`].
+pub(crate) async fn start_objects(
+    config: &AgentConfig,
+    gossip: &Arc<x0x_gossip_pubsub::Gossip>,
+    me: AgentId,
+    clock: &Arc<dyn Clock>,
+) -> Started {
+    let store: Arc<dyn CrdtStore> = Arc::new(Unstored);
+    let pubsub = Arc::<x0x_gossip_pubsub::Gossip>::clone(gossip);
+    let objects = Objects::start(ObjectsConfig::new(pubsub, store, me, Arc::clone(clock)));
+    let file = (config.storage == Storage::Disk).then(|| config.data_dir.join(OBJECTS));
+    let opened = tokio::task::spawn_blocking(move || Registry::open(file)).await;
+    // Only a runtime that is shutting down does not run it.
+    let registry = Arc::new(opened.unwrap_or_else(|_| Registry::open(None)));
+    let (lists, stores) =
+        (Shared::new(&objects, &registry, me, clock), Shared::new(&objects, &registry, me, clock));
+    (objects, lists, stores)
+}
+
+/// Opens what was kept, so that it is in step with others.
+pub(crate) async fn open_kept(agent: Agent, stop: tokio_util::sync::CancellationToken) {
+    let open = async {
+        agent.task_lists().open_all().await;
+        agent.stores().open_all().await;
+    };
+    stop.run_until_cancelled(open).await;
 }
 
 impl Agent {

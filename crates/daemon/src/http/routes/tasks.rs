@@ -154,8 +154,7 @@ fn task(view: &TaskView<'_>, now: WallTime) -> Task {
     let (state, doer, claim, done_at) = match view.phase() {
         Phase::Held { agent, since, until } => {
             let expired = until <= now;
-            let state =
-                if expired { "empty".to_owned() } else { format!("claimed:{agent}") };
+            let state = if expired { "empty".to_owned() } else { format!("claimed:{agent}") };
             let (since, until) = (since.as_millis(), until.as_millis());
             let claim = TaskClaim { agent, since, until, expired, lost: view.lost() };
             (state, (!expired).then_some(agent), Some(claim), None)
@@ -262,9 +261,8 @@ pub(super) async fn get(
     PathPair(list, id): PathPair,
 ) -> Answer<TaskResponse> {
     let (list, id) = (find(&app, &list).await?, task_id(&id)?);
-    let found = list.read(move |state, now| {
-        state.get(&id).map(|view| (task(&view, now), history(&view)))
-    });
+    let found =
+        list.read(move |state, now| state.get(&id).map(|view| (task(&view, now), history(&view))));
     let (task, history) = found.await?.ok_or(TaskError::NotFound)?;
     Ok(Json(TaskResponse { ok: True::default(), task, history }))
 }
