@@ -335,7 +335,7 @@ impl<T: Object> ObjectMachine<T> {
                 return Some(false);
             };
             self.bar(latest.1);
-            self.begin_rebuild();
+            self.begin_rebuild(Dot { actor: tag, seq: 1 });
             return None;
         }
         let actor = Actor {
@@ -357,6 +357,9 @@ impl<T: Object> ObjectMachine<T> {
         self.metrics.barred.inc();
         if self.barred.len() < MAX_BARRED {
             self.barred.insert(tag);
+        }
+        if let Some(rebuild) = &mut self.rebuild {
+            rebuild.target.remove(&tag);
         }
     }
 
@@ -426,10 +429,11 @@ impl<T: Object> ObjectMachine<T> {
             PolicyChange::Remove { agent, cut } => Some((*agent, cut.clone())),
             _ => None,
         };
+        let dot = placed.stamp.dot;
         match self.policy.adopt(version + 1, placed) {
             Adopted::Known => return Ok(()),
             Adopted::Lost | Adopted::Refused => return Err(Reason::Policy),
-            Adopted::Instead => self.begin_rebuild(),
+            Adopted::Instead => self.begin_rebuild(dot),
             Adopted::Next => {
                 if let Some((agent, cut)) = removed
                     && self.actors.iter().any(|(tag, actor)| {
@@ -438,7 +442,7 @@ impl<T: Object> ObjectMachine<T> {
                             && actor.applied > kept.map(|last| last.seq).max().unwrap_or(0)
                     })
                 {
-                    self.begin_rebuild();
+                    self.begin_rebuild(dot);
                 }
             }
         }
@@ -495,15 +499,23 @@ impl<T: Object> ObjectMachine<T> {
         }
     }
 
-    /// Begins anew, with what was learned of the policy and of barred actors.
-    fn begin_rebuild(&mut self) {
+    /// Begins anew, with what was learned of the policy and of barred actors. It ends when all that was ever
+    /// handed over is here again.
+    fn begin_rebuild(&mut self, cause: Dot) {
         self.metrics.rebuilds.inc();
-        let reached = self.actors.vector().map(|dot| (dot.actor, dot.seq));
-        let mut target: BTreeMap<ActorTag, u64> = reached.collect();
+        let reached = self.actors.vector().chain([cause]).chain(self.pending.last());
+        let mut target: BTreeMap<ActorTag, u64> = BTreeMap::new();
+        for dot in reached {
+            let seq = target.entry(dot.actor).or_default();
+            *seq = dot.seq.max(*seq);
+        }
         let state = std::mem::take(&mut self.state);
         let (shown, until) = match self.rebuild.take() {
             Some(before) => {
-                target.extend(before.target);
+                for (tag, seq) in before.target {
+                    let further = target.entry(tag).or_default();
+                    *further = seq.max(*further);
+                }
                 (before.shown, before.until)
             }
             None => (state, self.now + REBUILD),
