@@ -30,7 +30,7 @@ mod actors;
 mod own;
 mod pending;
 mod snapshot;
-#[cfg(test)]
+#[cfg(all(test, feature = "test-util"))]
 mod tests;
 
 pub(crate) use actors::{Actor, Actors};
@@ -147,6 +147,8 @@ pub struct ObjectMachine<T: Object> {
     state: T,
     actors: Actors,
     policy: PolicyChain,
+    /// When the actors began that count: the earliest [`MAX_ACTORS`] of all that ever came here.
+    firsts: BTreeSet<(u64, ActorTag)>,
     /// Actors that are refused because there are too many; at most [`MAX_BARRED`].
     barred: BTreeSet<ActorTag>,
     pending: Pending,
@@ -179,6 +181,7 @@ impl<T: Object> ObjectMachine<T> {
             state: T::default(),
             actors: Actors::default(),
             policy: PolicyChain::new(owner),
+            firsts: BTreeSet::new(),
             barred: BTreeSet::new(),
             pending: Pending::default(),
             own: Own::default(),
@@ -328,15 +331,18 @@ impl<T: Object> ObjectMachine<T> {
         time: WallTime,
     ) -> Option<bool> {
         let first = time.as_millis();
-        if self.actors.len() >= MAX_ACTORS {
-            let latest = self.actors.iter().map(|(tag, actor)| (actor.first, tag)).max();
-            let Some(latest) = latest.filter(|latest| *latest > (first, tag)) else {
-                self.bar(tag);
+        self.firsts.insert((first, tag));
+        if self.firsts.len() > MAX_ACTORS
+            && let Some((_, latest)) = self.firsts.pop_last()
+        {
+            self.bar(latest);
+            if latest == tag {
                 return Some(false);
-            };
-            self.bar(latest.1);
-            self.begin_rebuild(Dot { actor: tag, seq: 1 });
-            return None;
+            }
+            if self.actors.get(&latest).is_some() {
+                self.begin_rebuild(Dot { actor: tag, seq: 1 });
+                return None;
+            }
         }
         let actor = Actor {
             author,
