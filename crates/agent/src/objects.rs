@@ -15,6 +15,7 @@ use x0x_gossip_crdt::{
     PolicyChange, Replica, Status, WriteContext, kv::KvStore, tasks::TaskList,
 };
 use x0x_identity::private_file::{self, Access};
+use x0x_store::SqliteStore;
 
 use crate::{Agent, AgentConfig, Storage};
 use unstored::Unstored;
@@ -480,10 +481,14 @@ pub(crate) type Started = (Objects, Shared<TaskList>, Shared<KvStore>);
 pub(crate) async fn start_objects(
     config: &AgentConfig,
     gossip: &Arc<x0x_gossip_pubsub::Gossip>,
+    store: Option<&SqliteStore>,
     me: AgentId,
     clock: &Arc<dyn Clock>,
 ) -> Started {
-    let store: Arc<dyn CrdtStore> = Arc::new(Unstored);
+    let store: Arc<dyn CrdtStore> = match store {
+        Some(store) => Arc::new(store.clone()),
+        None => Arc::new(Unstored),
+    };
     let pubsub = Arc::<x0x_gossip_pubsub::Gossip>::clone(gossip);
     let objects = Objects::start(ObjectsConfig::new(pubsub, store, me, Arc::clone(clock)));
     let file = (config.storage == Storage::Disk).then(|| config.data_dir.join(OBJECTS));

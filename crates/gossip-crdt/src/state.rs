@@ -30,7 +30,7 @@ mod actors;
 mod own;
 mod pending;
 mod snapshot;
-#[cfg(test)]
+#[cfg(all(test, feature = "test-util"))]
 mod tests;
 
 pub(crate) use actors::{Actor, Actors};
@@ -147,6 +147,8 @@ pub struct ObjectMachine<T: Object> {
     state: T,
     actors: Actors,
     policy: PolicyChain,
+    /// When the actors began that count: the earliest [`MAX_ACTORS`] of all that ever came here.
+    firsts: BTreeSet<(u64, ActorTag)>,
     /// Actors that are refused because there are too many; at most [`MAX_BARRED`].
     barred: BTreeSet<ActorTag>,
     pending: Pending,
@@ -179,6 +181,7 @@ impl<T: Object> ObjectMachine<T> {
             state: T::default(),
             actors: Actors::default(),
             policy: PolicyChain::new(owner),
+            firsts: BTreeSet::new(),
             barred: BTreeSet::new(),
             pending: Pending::default(),
             own: Own::default(),
@@ -328,15 +331,18 @@ impl<T: Object> ObjectMachine<T> {
         time: WallTime,
     ) -> Option<bool> {
         let first = time.as_millis();
-        if self.actors.len() >= MAX_ACTORS {
-            let latest = self.actors.iter().map(|(tag, actor)| (actor.first, tag)).max();
-            let Some(latest) = latest.filter(|latest| *latest > (first, tag)) else {
-                self.bar(tag);
+        self.firsts.insert((first, tag));
+        if self.firsts.len() > MAX_ACTORS
+            && let Some((_, latest)) = self.firsts.pop_last()
+        {
+            self.bar(latest);
+            if latest == tag {
                 return Some(false);
-            };
-            self.bar(latest.1);
-            self.begin_rebuild();
-            return None;
+            }
+            if self.actors.get(&latest).is_some() {
+                self.begin_rebuild(Dot { actor: tag, seq: 1 });
+                return None;
+            }
         }
         let actor = Actor {
             author,
@@ -357,6 +363,9 @@ impl<T: Object> ObjectMachine<T> {
         self.metrics.barred.inc();
         if self.barred.len() < MAX_BARRED {
             self.barred.insert(tag);
+        }
+        if let Some(rebuild) = &mut self.rebuild {
+            rebuild.target.remove(&tag);
         }
     }
 
@@ -426,10 +435,11 @@ impl<T: Object> ObjectMachine<T> {
             PolicyChange::Remove { agent, cut } => Some((*agent, cut.clone())),
             _ => None,
         };
+        let dot = placed.stamp.dot;
         match self.policy.adopt(version + 1, placed) {
             Adopted::Known => return Ok(()),
             Adopted::Lost | Adopted::Refused => return Err(Reason::Policy),
-            Adopted::Instead => self.begin_rebuild(),
+            Adopted::Instead => self.begin_rebuild(dot),
             Adopted::Next => {
                 if let Some((agent, cut)) = removed
                     && self.actors.iter().any(|(tag, actor)| {
@@ -438,7 +448,7 @@ impl<T: Object> ObjectMachine<T> {
                             && actor.applied > kept.map(|last| last.seq).max().unwrap_or(0)
                     })
                 {
-                    self.begin_rebuild();
+                    self.begin_rebuild(dot);
                 }
             }
         }
@@ -495,15 +505,23 @@ impl<T: Object> ObjectMachine<T> {
         }
     }
 
-    /// Begins anew, with what was learned of the policy and of barred actors.
-    fn begin_rebuild(&mut self) {
+    /// Begins anew, with what was learned of the policy and of barred actors. It ends when all that was ever
+    /// handed over is here again.
+    fn begin_rebuild(&mut self, cause: Dot) {
         self.metrics.rebuilds.inc();
-        let reached = self.actors.vector().map(|dot| (dot.actor, dot.seq));
-        let mut target: BTreeMap<ActorTag, u64> = reached.collect();
+        let reached = self.actors.vector().chain([cause]).chain(self.pending.last());
+        let mut target: BTreeMap<ActorTag, u64> = BTreeMap::new();
+        for dot in reached {
+            let seq = target.entry(dot.actor).or_default();
+            *seq = dot.seq.max(*seq);
+        }
         let state = std::mem::take(&mut self.state);
         let (shown, until) = match self.rebuild.take() {
             Some(before) => {
-                target.extend(before.target);
+                for (tag, seq) in before.target {
+                    let further = target.entry(tag).or_default();
+                    *further = seq.max(*further);
+                }
                 (before.shown, before.until)
             }
             None => (state, self.now + REBUILD),

@@ -6,7 +6,7 @@ use x0x_core::{AgentId, DecodeError, WallTime};
 
 use crate::{
     config::{MAX_PENDING, MAX_PENDING_BYTES, MAX_PENDING_CHAINS},
-    dot::ActorTag,
+    dot::{ActorTag, Dot},
     wire::OperationIn,
 };
 
@@ -40,6 +40,14 @@ pub(crate) struct Pending {
 impl Pending {
     pub(crate) const fn len(&self) -> usize {
         self.entries
+    }
+
+    /// The last entry of each chain.
+    pub(crate) fn last(&self) -> impl Iterator<Item = Dot> + '_ {
+        self.lines.iter().filter_map(|(actor, line)| {
+            let (seq, _) = line.entries.last_key_value()?;
+            Some(Dot { actor: *actor, seq: *seq })
+        })
     }
 
     /// Adds an entry. Returns how many were dropped for it.

@@ -82,6 +82,7 @@ impl<T: Object> ObjectMachine<T> {
         let mut machine = Self::new(object, owner, me, metrics);
         machine.policy = PolicyChain::decode(owner, &mut decoder)?;
         machine.actors = decode_actors(&mut decoder)?;
+        machine.firsts = machine.actors.iter().map(|(tag, actor)| (actor.first, tag)).collect();
         machine.state = T::decode_state(&mut decoder)?;
         decoder.finish()?;
         let last = machine.actors.iter().map(|(_, actor)| actor.last).max();
