@@ -102,7 +102,8 @@ impl AgentBuilder {
         let key = Arc::new(identity.agent.clone());
         let gossip =
             start_gossip(&config, &membership, key, store.as_ref(), &transport, &clock, seed)?;
-        let (objects, task_lists, stores) = start_objects(&config, &gossip, store.as_ref(), agent_id, &clock).await;
+        let (objects, task_lists, stores) =
+            start_objects(&config, &gossip, store.as_ref(), agent_id, &clock).await;
         let (files, seeks) =
             start_files(&config, agent_id, Arc::clone(&transport), &trust, &clock).await?;
         let stop = CancellationToken::new();

@@ -21,7 +21,11 @@ fn task_op(rng: &mut SeededRng, list: &TaskList, _: &WriteContext<'_>) -> TaskOp
     };
     let lease = Duration::from_millis(rng.range(1000, 5000));
     let actions = [
-        Action::Claim(lease), Action::Renew(lease), Action::Release, Action::Complete, Action::Reopen,
+        Action::Claim(lease),
+        Action::Renew(lease),
+        Action::Release,
+        Action::Complete,
+        Action::Reopen,
     ];
     match rng.below(8) {
         0 => TaskOp::Delete(task.id()),

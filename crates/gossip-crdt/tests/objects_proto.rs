@@ -35,7 +35,8 @@ fn fields_of(kind: &str, operations: &[Vec<u8>]) -> BTreeSet<String> {
     let pool = protox::compile(["objects.proto"], [SCHEMA]).expect("the schema compiles");
     let pool = protox::prost_reflect::DescriptorPool::from_file_descriptor_set(pool);
     let pool = pool.expect("a sound schema");
-    let descriptor = pool.get_message_by_name(&format!("x0x.objects.v1.{kind}")).expect("described");
+    let descriptor =
+        pool.get_message_by_name(&format!("x0x.objects.v1.{kind}")).expect("described");
     let mut found = BTreeSet::new();
     for bytes in operations {
         let message = DynamicMessage::decode(descriptor.clone(), &bytes[..]).expect("it decodes");
@@ -65,9 +66,21 @@ fn task_operations_are_as_documented() {
     ]
     .map(|op| TaskList::encode_op(&op));
     let expected = [
-        "TaskOp.task", "TaskOp.add", "TaskOp.edit", "TaskOp.step", "TaskOp.delete", "Fields.title",
-        "Fields.description", "Fields.priority", "Fields.assignee", "Fields.due_ms",
-        "Fields.add_labels", "Fields.remove_labels", "Fields.place", "Step.action", "Step.lease_ms",
+        "TaskOp.task",
+        "TaskOp.add",
+        "TaskOp.edit",
+        "TaskOp.step",
+        "TaskOp.delete",
+        "Fields.title",
+        "Fields.description",
+        "Fields.priority",
+        "Fields.assignee",
+        "Fields.due_ms",
+        "Fields.add_labels",
+        "Fields.remove_labels",
+        "Fields.place",
+        "Step.action",
+        "Step.lease_ms",
     ];
     assert_eq!(fields_of("TaskOp", &operations), expected.map(str::to_owned).into());
 }
@@ -86,8 +99,18 @@ fn store_operations_are_as_documented() {
     let operations = [KvOp::Put(put), KvOp::Put(large), KvOp::Delete("key".to_owned())]
         .map(|op| KvStore::encode_op(&op));
     let expected = [
-        "KvOp.key", "KvOp.value", "KvOp.file", "KvOp.delete", "KvOp.content_type", "KvOp.metadata",
-        "KvOp.ttl_ms", "KvOp.created_ms", "File.hash", "File.size", "File.name", "Pair.name",
+        "KvOp.key",
+        "KvOp.value",
+        "KvOp.file",
+        "KvOp.delete",
+        "KvOp.content_type",
+        "KvOp.metadata",
+        "KvOp.ttl_ms",
+        "KvOp.created_ms",
+        "File.hash",
+        "File.size",
+        "File.name",
+        "Pair.name",
         "Pair.text",
     ];
     assert_eq!(fields_of("KvOp", &operations), expected.map(str::to_owned).into());

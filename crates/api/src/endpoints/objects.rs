@@ -6,10 +6,10 @@ use crate::{
     event::{StoreEvent, TaskEvent},
     operation::Operation,
     types::{
-        AddTaskRequest, AddTaskResponse, ChangeTaskRequest, ChangeTaskResponse, CreateObjectRequest, JoinStoreRequest,
-        KeysResponse, ObjectResponse, ObjectStatusResponse, OkResponse, PolicyRequest,
-        PutValueRequest, PutValueResponse, StoresResponse, TaskListsResponse, TaskResponse,
-        TasksResponse, ValueResponse,
+        AddTaskRequest, AddTaskResponse, ChangeTaskRequest, ChangeTaskResponse,
+        CreateObjectRequest, JoinStoreRequest, KeysResponse, ObjectResponse, ObjectStatusResponse,
+        OkResponse, PolicyRequest, PutValueRequest, PutValueResponse, StoresResponse,
+        TaskListsResponse, TaskResponse, TasksResponse, ValueResponse,
     },
 };
 
