@@ -292,7 +292,12 @@ impl<T: Object> Shared<T> {
     }
 
     async fn open(&self, name: ObjectName, title: String) -> Result<SharedObject<T>, ObjectError> {
-        let replica = self.objects.open(name.descriptor(T::KIND)).await?;
+        let descriptor = name.descriptor(T::KIND);
+        // One that is open is found at once, also while another one is being opened.
+        let replica = match self.objects.open_known(descriptor.id()).await {
+            Err(OpenError::Unknown) => self.objects.open(descriptor).await?,
+            found => found?,
+        };
         Ok(SharedObject { name, title, replica, me: self.me, clock: Arc::clone(&self.clock) })
     }
 

@@ -39,7 +39,9 @@ impl From<Writers> for ObjectPolicy {
 #[derive(Args, Debug)]
 pub(crate) struct CreateArguments {
     /// What people call it
-    pub(crate) name: String,
+    // Not `name`, which is the instance's.
+    #[arg(value_name = "NAME")]
+    pub(crate) title: String,
     /// What names it on the network
     pub(crate) topic: String,
     /// Who may write

@@ -70,7 +70,7 @@ fn of_task(operation: Operation, list: &str, task: &str) -> Call {
 }
 
 fn create(operation: Operation, arguments: CreateArguments) -> Result<Call> {
-    let CreateArguments { name, topic, policy, writers } = arguments;
+    let CreateArguments { title: name, topic, policy, writers } = arguments;
     let policy = policy.into();
     Call::new(operation).body(&CreateObjectRequest { name, topic, policy, writers })
 }

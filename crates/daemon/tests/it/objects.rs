@@ -85,7 +85,7 @@ async fn two_daemons_share_a_task_list() {
     let [one, two] = &nodes[..] else { unreachable!("two nodes") };
     let body = json!({"name": "Work", "topic": "work"});
     assert_eq!(one.api.post("/task-lists", &body).await.status, 201);
-    assert_eq!(create(&two.api, "/task-lists", &body).await, "work");
+    assert_eq!(two.cli(&["tasks", "create", "Work", "work"]).await["id"], "work");
     let listed = one.api.get("/task-lists").await.json();
     let expected = json!([{"id": "work", "topic": "work", "name": "Work"}]);
     assert_eq!((&listed["ok"], &listed["task_lists"]), (&json!(true), &expected));
