@@ -6,7 +6,6 @@ use tokio::task::JoinHandle;
 use x0x_core::{AgentId, Clock, MachineId, Metric, Tick, UserId};
 use x0x_direct::{Direct, letters::Letters, mail::MailChange};
 use x0x_files::Files;
-use x0x_gossip_crdt::{Objects, kv::KvStore, tasks::TaskList};
 use x0x_gossip_membership::Membership;
 use x0x_gossip_pubsub::{Gossip, LinkSnapshot, PubSubMetrics, Snapshot, TopicSnapshot};
 use x0x_presence::Presence;
@@ -16,7 +15,7 @@ use x0x_transport::{Node, SessionInfo, Transport};
 use x0x_trust::Trust;
 
 use crate::{
-    AgentBuilder, Role, identity::Standing, mail::Mail, objects::Shared, sought::Sought,
+    AgentBuilder, Role, identity::Standing, mail::Mail, objects::Kept, sought::Sought,
     topics::TopicNames,
 };
 
@@ -62,9 +61,7 @@ pub(crate) struct Inner {
     pub(crate) lan: Option<Arc<x0x_transport::lan::LanMetrics>>,
     pub(crate) membership: Membership,
     pub(crate) gossip: Arc<Gossip>,
-    pub(crate) objects: Objects,
-    pub(crate) task_lists: Shared<TaskList>,
-    pub(crate) stores: Shared<KvStore>,
+    pub(crate) objects: Kept,
     pub(crate) store: Option<SqliteStore>,
     pub(crate) direct: Direct,
     pub(crate) letters: Letters,
@@ -182,7 +179,7 @@ impl Agent {
         metrics.extend(inner.lan.iter().flat_map(|lan| lan.snapshot()));
         metrics.extend(inner.membership.metrics().snapshot());
         metrics.extend(inner.gossip.metrics().snapshot());
-        metrics.extend(inner.objects.metrics().snapshot());
+        metrics.extend(inner.objects.all.metrics().snapshot());
         if let Some(store) = &inner.store {
             metrics.extend(store.metrics().snapshot());
         }
@@ -212,7 +209,7 @@ impl Agent {
         inner.finding.shutdown().await;
         inner.discovery.shutdown().await;
         // They save what they are before the log ends below them.
-        inner.objects.shutdown().await;
+        inner.objects.all.shutdown().await;
         inner.gossip.shutdown().await;
         inner.files.shutdown().await;
         inner.letters.shutdown().await;

@@ -89,7 +89,6 @@ impl AgentBuilder {
         let store = open_store(&config).await?;
         let trust = open_trust(&config, &clock).await?;
         let (machine_id, agent_id, user_id) = ids(&identity);
-
         let gate = Gate::new(trust.clone(), agent_id, identity.generation);
         // From before the first session on.
         let changes = trust.events();
@@ -102,8 +101,7 @@ impl AgentBuilder {
         let key = Arc::new(identity.agent.clone());
         let gossip =
             start_gossip(&config, &membership, key, store.as_ref(), &transport, &clock, seed)?;
-        let (objects, task_lists, stores) =
-            start_objects(&config, &gossip, store.as_ref(), agent_id, &clock).await;
+        let objects = start_objects(&config, &gossip, store.as_ref(), agent_id, &clock).await;
         let (files, seeks) =
             start_files(&config, agent_id, Arc::clone(&transport), &trust, &clock).await?;
         let stop = CancellationToken::new();
@@ -135,8 +133,6 @@ impl AgentBuilder {
                 membership,
                 gossip,
                 objects,
-                task_lists,
-                stores,
                 store,
                 direct,
                 letters,

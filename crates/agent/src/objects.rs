@@ -479,8 +479,13 @@ impl<T: Object> SharedObject<T> {
     }
 }
 
-/// The objects of an agent, and what is kept of each type.
-pub(crate) type Started = (Objects, Shared<TaskList>, Shared<KvStore>);
+/// The objects of an agent, and those of each type.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) all: Objects,
+    task_lists: Shared<TaskList>,
+    stores: Shared<KvStore>,
+}
 
 /// Starts the layer. What was kept is opened by [`open_kept`].
 pub(crate) async fn start_objects(
@@ -489,7 +494,7 @@ pub(crate) async fn start_objects(
     store: Option<&SqliteStore>,
     me: AgentId,
     clock: &Arc<dyn Clock>,
-) -> Started {
+) -> Kept {
     let store: Arc<dyn CrdtStore> = match store {
         Some(store) => Arc::new(store.clone()),
         None => Arc::new(Unstored),
@@ -500,9 +505,9 @@ pub(crate) async fn start_objects(
     let opened = tokio::task::spawn_blocking(move || Registry::open(file)).await;
     // Only a runtime that is shutting down does not run it.
     let registry = Arc::new(opened.unwrap_or_else(|_| Registry::open(None)));
-    let (lists, stores) =
-        (Shared::new(&objects, &registry, me, clock), Shared::new(&objects, &registry, me, clock));
-    (objects, lists, stores)
+    let task_lists = Shared::new(&objects, &registry, me, clock);
+    let stores = Shared::new(&objects, &registry, me, clock);
+    Kept { all: objects, task_lists, stores }
 }
 
 /// Opens what was kept, so that it is in step with others.
@@ -518,13 +523,13 @@ impl Agent {
     /// The task lists of this agent.
     #[must_use]
     pub fn task_lists(&self) -> &Shared<TaskList> {
-        &self.inner.task_lists
+        &self.inner.objects.task_lists
     }
 
     /// The key-value stores of this agent.
     #[must_use]
     pub fn stores(&self) -> &Shared<KvStore> {
-        &self.inner.stores
+        &self.inner.objects.stores
     }
 }
 
