@@ -67,7 +67,7 @@ pub const MAX_OBJECTS: usize = 1024;
 pub const MAX_COMMANDS: usize = 256;
 
 /// Events that wait for one watcher; it is told that it lagged beyond.
-pub const MAX_WATCHED: usize = 1024;
+pub const MAX_WATCHED: usize = 256;
 
 /// Most agents with a role.
 pub const MAX_WRITERS: usize = 1024;

@@ -36,6 +36,12 @@ const TURN: usize = 256;
 /// The log was read as far as it goes when nothing came for so long.
 const SILENCE: Duration = Duration::from_millis(20);
 
+/// The same at the beginning of an object that was known: its log is on the disk.
+const FIRST_SILENCE: Duration = Duration::from_millis(150);
+
+/// Commands taken in one turn, so that a busy log does not hold them up.
+const TAKEN: usize = 64;
+
 /// How long an object may take to read its log before it is shown as far as it came.
 const OPENING: Duration = Duration::from_secs(3);
 
@@ -73,6 +79,8 @@ pub(crate) struct Parts<T: Object> {
     pub(crate) commands: mpsc::Receiver<Command<T>>,
     pub(crate) events: broadcast::Sender<(u64, Note<T::Event>)>,
     pub(crate) stop: CancellationToken,
+    /// It was open here before.
+    pub(crate) known: bool,
 }
 
 type Publishing = BoxFuture<'static, Result<Accepted, PublishError>>;
@@ -100,6 +108,7 @@ struct Driver<T: Object> {
     reread: bool,
     lagged: u64,
     stop: CancellationToken,
+    known: bool,
 }
 
 /// Runs an object until it is stopped, or nobody holds it and the log ends.
@@ -120,7 +129,7 @@ pub(crate) async fn run<T: Object>(parts: Parts<T>, ready: oneshot::Sender<Resul
 
 impl<T: Object> Driver<T> {
     async fn open(parts: Parts<T>) -> Result<Self, OpenError> {
-        let Parts { object, config, metrics, commands, events, stop } = parts;
+        let Parts { object, config, metrics, commands, events, stop, known } = parts;
         let (id, owner, me) = (object.id(), object.owner, config.me);
         let saved = config.store.load(id).await?;
         let restored = saved.and_then(|Saved { cursor, replica }| {
@@ -156,19 +165,22 @@ impl<T: Object> Driver<T> {
             reread: false,
             lagged: 0,
             stop,
+            known,
         })
     }
 
     /// Reads what the local log holds.
     async fn catch_up(&mut self) {
         let until = self.now() + OPENING;
+        let mut silence = if self.known { FIRST_SILENCE } else { SILENCE };
         while self.now() < until && !self.stop.is_cancelled() {
-            let Ok(Some(delivery)) = timeout(SILENCE, self.subscription.next()).await else {
+            let Ok(Some(delivery)) = timeout(silence, self.subscription.next()).await else {
                 break;
             };
             self.delivered(delivery);
             self.outputs();
             self.read_again().await;
+            silence = SILENCE;
         }
     }
 
@@ -176,6 +188,7 @@ impl<T: Object> Driver<T> {
         loop {
             self.outputs();
             self.read_again().await;
+            self.take_commands();
             self.start_writes();
             let timer = self.timer();
             let room = self.queue.len() < MAX_COMMANDS;
@@ -248,6 +261,16 @@ impl<T: Object> Driver<T> {
             Err(error) => {
                 tracing::warn!(object = %self.id.short(), %error, "the log cannot be read again");
             }
+        }
+    }
+
+    fn take_commands(&mut self) {
+        for _ in 0..TAKEN {
+            if self.queue.len() >= MAX_COMMANDS {
+                return;
+            }
+            let Ok(command) = self.commands.try_recv() else { return };
+            self.command(command);
         }
     }
 
@@ -346,7 +369,12 @@ impl<T: Object> Driver<T> {
                 for write in write.into_iter().chain(failed) {
                     if let Some(reply) = self.waiting.remove(&write) {
                         self.metrics.writes_refused.inc();
-                        drop(reply.send(Err(Failure::Error(WriteError::Log(error)))));
+                        drop(reply.send(Err(Failure::Error(match error {
+                            PublishError::Full => WriteError::Full,
+                            PublishError::Busy => WriteError::Busy,
+                            PublishError::Closed => WriteError::Closed,
+                            other => WriteError::Log(other),
+                        }))));
                     }
                 }
             }
@@ -382,7 +410,8 @@ impl<T: Object> Driver<T> {
     }
 
     fn save(&mut self) {
-        if self.saving.is_some() {
+        // A state that is being rebuilt does not hold all that is before the cursor.
+        if self.saving.is_some() || self.machine.rebuilding() {
             return;
         }
         let saved = Saved::new(self.cursor, self.machine.encode().into());
@@ -401,14 +430,14 @@ impl<T: Object> Driver<T> {
         }
     }
 
-    /// Saves the replica at the end, unless it does not show all that was read.
+    /// Saves the replica at the end.
     async fn save_last(&mut self) {
         if let Some(saving) = self.saving.take() {
             let saved = saving.await;
             self.saved(saved);
         }
-        if self.machine.is_settled() {
-            self.save();
+        self.save();
+        if self.saving.is_some() {
             let saved = saving(&mut self.saving).await;
             self.saved(saved);
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    config::{MAX_NAME, MAX_OBJECT, MAX_OBJECTS, MAX_OP, MAX_OPEN},
+    config::{MAX_NAME, MAX_OBJECTS, MAX_OP, MAX_OPEN},
     object::Invalid,
 };
 
@@ -69,8 +69,8 @@ pub enum WriteError<R> {
         /// Its size.
         len: usize,
     },
-    /// The object holds as much as it may.
-    #[error("the object is full ({MAX_OBJECT} bytes)")]
+    /// The object, or its log, holds as much as it may.
+    #[error("the object is full")]
     Full,
     /// Too many writes are under way; try again later.
     #[error("busy")]

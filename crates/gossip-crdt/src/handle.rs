@@ -140,6 +140,7 @@ impl Objects {
             commands: inbox,
             events: events.clone(),
             stop: stop.clone(),
+            known: is_known,
         };
         let (ready, opened) = oneshot::channel();
         let task = inner.tasks.track_future(driver::run::<T>(parts, ready));

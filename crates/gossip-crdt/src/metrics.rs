@@ -27,8 +27,6 @@ pub struct CrdtMetrics {
     pub saved: Counter,
     /// Replicas that could not be stored.
     pub save_failed: Counter,
-    /// Events that a watcher was too slow for.
-    pub events_dropped: Counter,
     /// Objects open.
     pub open: Gauge,
 }
@@ -66,7 +64,6 @@ impl CrdtMetrics {
             self.writes_refused.metric("crdt_writes_refused", "local writes refused"),
             self.saved.metric("crdt_saved", "replicas stored"),
             self.save_failed.metric("crdt_save_failed", "replicas that could not be stored"),
-            self.events_dropped.metric("crdt_events_dropped", "events that watchers missed"),
             self.open.metric("crdt_open", "objects open"),
         ]);
         metrics

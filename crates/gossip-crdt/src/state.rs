@@ -5,7 +5,7 @@
 //! anew, knowing what it learned, and reads the log again.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -15,8 +15,7 @@ use x0x_core::{AgentId, Machine, Tick, TopicId, WallTime};
 
 use crate::{
     config::{
-        MAX_ACTORS, MAX_AHEAD, MAX_BARRED, MAX_CHAIN_BYTES, MAX_CHAIN_OPS, MAX_REFUSALS,
-        SNAPSHOT_BYTES, SNAPSHOT_OPS,
+        MAX_AHEAD, MAX_CHAIN_BYTES, MAX_CHAIN_OPS, MAX_REFUSALS, SNAPSHOT_BYTES, SNAPSHOT_OPS,
     },
     dot::{ActorTag, Dot, Stamp},
     error::Reason,
@@ -29,6 +28,7 @@ use crate::{
 mod actors;
 mod own;
 mod pending;
+mod rebuild;
 mod snapshot;
 #[cfg(all(test, feature = "test-util"))]
 mod tests;
@@ -37,12 +37,10 @@ pub(crate) use actors::{Actor, Actors};
 use own::Own;
 pub use own::Prepared;
 use pending::{Pending, Waiting};
+use rebuild::Rebuild;
 
 /// How long after entries were dropped the log is read again at first, and at most.
 const REREAD: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
-
-/// How long the state from before a rebuild is shown at most.
-const REBUILD: Duration = Duration::from_secs(30);
 
 /// Names a local write on its way.
 pub type WriteId = u64;
@@ -128,15 +126,6 @@ pub struct Refusal {
     pub author: AgentId,
     /// Why.
     pub reason: Reason,
-}
-
-/// What a rebuild goes back to.
-#[derive(Debug, Clone)]
-struct Rebuild<T> {
-    shown: T,
-    /// How far the replica was, of those that it has not reached again.
-    target: BTreeMap<ActorTag, u64>,
-    until: Tick,
 }
 
 /// One replica of an object.
@@ -321,54 +310,6 @@ impl<T: Object> ObjectMachine<T> {
         deps.iter().find(missing).map(|dep| dep.actor)
     }
 
-    /// Takes a new actor in, unless there are [`MAX_ACTORS`] that began earlier. None when it takes the place
-    /// of another one, without which the replica begins anew.
-    fn admit(
-        &mut self,
-        tag: ActorTag,
-        author: AgentId,
-        epoch: u64,
-        time: WallTime,
-    ) -> Option<bool> {
-        let first = time.as_millis();
-        self.firsts.insert((first, tag));
-        if self.firsts.len() > MAX_ACTORS
-            && let Some((_, latest)) = self.firsts.pop_last()
-        {
-            self.bar(latest);
-            if latest == tag {
-                return Some(false);
-            }
-            if self.actors.get(&latest).is_some() {
-                self.begin_rebuild(Dot { actor: tag, seq: 1 });
-                return None;
-            }
-        }
-        let actor = Actor {
-            author,
-            epoch,
-            seq: 0,
-            applied: 0,
-            first,
-            last: 0,
-            bytes: 0,
-            version: 0,
-            mentions: Vec::new(),
-        };
-        self.actors.insert(tag, actor);
-        Some(true)
-    }
-
-    fn bar(&mut self, tag: ActorTag) {
-        self.metrics.barred.inc();
-        if self.barred.len() < MAX_BARRED {
-            self.barred.insert(tag);
-        }
-        if let Some(rebuild) = &mut self.rebuild {
-            rebuild.target.remove(&tag);
-        }
-    }
-
     /// Decides whether an operation is valid, and applies it.
     fn process(
         &mut self,
@@ -490,7 +431,8 @@ impl<T: Object> ObjectMachine<T> {
         }
         self.reached(dot);
         self.unsaved = (self.unsaved.0 + 1, self.unsaved.1 + bytes);
-        if (self.unsaved.0 >= SNAPSHOT_OPS || self.unsaved.1 >= SNAPSHOT_BYTES) && self.is_settled()
+        if (self.unsaved.0 >= SNAPSHOT_OPS || self.unsaved.1 >= SNAPSHOT_BYTES)
+            && self.rebuild.is_none()
         {
             self.unsaved = (0, 0);
             self.outputs.push_back(Output::Save);
@@ -502,53 +444,6 @@ impl<T: Object> ObjectMachine<T> {
             && let Some(write) = self.own.came_back((epoch, seq))
         {
             self.outputs.push_back(Output::Done { write, result: Err(reason) });
-        }
-    }
-
-    /// Begins anew, with what was learned of the policy and of barred actors. It ends when all that was ever
-    /// handed over is here again.
-    fn begin_rebuild(&mut self, cause: Dot) {
-        self.metrics.rebuilds.inc();
-        let reached = self.actors.vector().chain([cause]).chain(self.pending.last());
-        let mut target: BTreeMap<ActorTag, u64> = BTreeMap::new();
-        for dot in reached {
-            let seq = target.entry(dot.actor).or_default();
-            *seq = dot.seq.max(*seq);
-        }
-        let state = std::mem::take(&mut self.state);
-        let (shown, until) = match self.rebuild.take() {
-            Some(before) => {
-                for (tag, seq) in before.target {
-                    let further = target.entry(tag).or_default();
-                    *further = seq.max(*further);
-                }
-                (before.shown, before.until)
-            }
-            None => (state, self.now + REBUILD),
-        };
-        target.retain(|tag, seq| *seq > 0 && !self.barred.contains(tag));
-        self.rebuild = Some(Rebuild { shown, target, until });
-        self.actors = Actors::default();
-        self.pending = Pending::default();
-        (self.applied, self.invalid) = (0, 0);
-        self.refusals.clear();
-        self.outputs.push_back(Output::Reread);
-    }
-
-    /// Ends a rebuild once everything that was here is here again.
-    fn reached(&mut self, dot: Dot) {
-        let Some(rebuild) = &mut self.rebuild else { return };
-        if rebuild.target.get(&dot.actor).is_some_and(|seq| *seq <= dot.seq) {
-            rebuild.target.remove(&dot.actor);
-        }
-        if rebuild.target.is_empty() {
-            self.end_rebuild();
-        }
-    }
-
-    fn end_rebuild(&mut self) {
-        if self.rebuild.take().is_some() {
-            self.outputs.push_back(Output::Rebuilt);
         }
     }
 }

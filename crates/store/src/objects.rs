@@ -32,7 +32,8 @@ pub(crate) fn apply(connection: &Connection, change: &ObjectChange) -> Result<()
     match change {
         ObjectChange::Remember(object) => {
             let owner = object.owner.as_ref().map(AgentId::as_bytes);
-            let values = params![object.id().as_bytes(), object.kind, object.name, owner];
+            let id = object.id();
+            let values = params![id.as_bytes(), object.kind, object.name, owner];
             connection.prepare_cached(REMEMBER)?.execute(values)?;
         }
         ObjectChange::Save(object, saved) => {
