@@ -360,7 +360,7 @@ impl<T: Object> Replica<T> {
             Err(Failure::Declined) => {
                 Err(reason.await.map_or(WriteError::Closed, WriteError::Condition))
             }
-            Err(Failure::Error(error)) => Err(widen(error)),
+            Err(Failure::Error(error)) => Err(widen(&error)),
         }
     }
 
@@ -435,15 +435,15 @@ impl<T: Object> Replica<T> {
 }
 
 /// The same error for a caller with a condition.
-fn widen<R>(error: WriteError<Infallible>) -> WriteError<R> {
+fn widen<R>(error: &WriteError<Infallible>) -> WriteError<R> {
     match error {
-        WriteError::Condition(never) => match never {},
-        WriteError::Refused(reason) => WriteError::Refused(reason),
-        WriteError::TooLarge { len } => WriteError::TooLarge { len },
+        WriteError::Condition(never) => match *never {},
+        WriteError::Refused(reason) => WriteError::Refused(*reason),
+        WriteError::TooLarge { len } => WriteError::TooLarge { len: *len },
         WriteError::Full => WriteError::Full,
         WriteError::Busy => WriteError::Busy,
         WriteError::Interrupted => WriteError::Interrupted,
-        WriteError::Log(error) => WriteError::Log(error),
+        WriteError::Log(error) => WriteError::Log(*error),
         WriteError::Closed => WriteError::Closed,
     }
 }

@@ -63,7 +63,8 @@ fn a_usual_operation_takes_less_than_120_bytes_beside_its_value() {
     for round in 0..4 {
         for n in 1..=8 {
             let size = room.write(n, &op).len() - value.len() + SHARED;
-            if round > 0 {
+            // In the first two rounds they name each other.
+            if round > 1 {
                 sizes.push(size);
             }
         }
