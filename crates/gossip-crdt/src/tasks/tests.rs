@@ -118,7 +118,7 @@ fn a_lease_ends_by_the_times_of_operations() {
     let policy = open();
     let (id, added) = add(&mut one, "dig");
     let claim = act(&mut one, id, Action::Claim(Duration::from_secs(5))).expect("free");
-    [&added, &claim].map(|written| two.apply(&policy, written));
+    [&added, &claim].iter().for_each(|written| two.apply(&policy, written));
     two.wait(4_000);
     assert_eq!(act(&mut two, id, hour()).map(drop), Err(TaskError::Held(agent(1))));
     assert_eq!(act(&mut two, id, Action::Release).map(drop), Err(TaskError::NotHolder));
