@@ -15,13 +15,14 @@ use crate::{tidy, workspace};
 use step::{Counts, run_counting, run_plain};
 
 /// Crates whose pure part builds without their default features, lowest layer first.
-const PURE_CRATES: [&str; 9] = [
+const PURE_CRATES: [&str; 10] = [
     "x0x-core",
     "x0x-identity",
     "x0x-trust",
     "x0x-transport",
     "x0x-gossip-membership",
     "x0x-gossip-pubsub",
+    "x0x-gossip-crdt",
     "x0x-presence",
     "x0x-rendezvous",
     "x0x-direct",

@@ -15,7 +15,8 @@ use x0x_transport::{Node, SessionInfo, Transport};
 use x0x_trust::Trust;
 
 use crate::{
-    AgentBuilder, Role, identity::Standing, mail::Mail, sought::Sought, topics::TopicNames,
+    AgentBuilder, Role, identity::Standing, mail::Mail, objects::Kept, sought::Sought,
+    topics::TopicNames,
 };
 
 /// An agent on the x0x network: an identity, its sessions, and everything that runs over them.
@@ -60,6 +61,7 @@ pub(crate) struct Inner {
     pub(crate) lan: Option<Arc<x0x_transport::lan::LanMetrics>>,
     pub(crate) membership: Membership,
     pub(crate) gossip: Arc<Gossip>,
+    pub(crate) objects: Kept,
     pub(crate) store: Option<SqliteStore>,
     pub(crate) direct: Direct,
     pub(crate) letters: Letters,
@@ -177,6 +179,7 @@ impl Agent {
         metrics.extend(inner.lan.iter().flat_map(|lan| lan.snapshot()));
         metrics.extend(inner.membership.metrics().snapshot());
         metrics.extend(inner.gossip.metrics().snapshot());
+        metrics.extend(inner.objects.all.metrics().snapshot());
         if let Some(store) = &inner.store {
             metrics.extend(store.metrics().snapshot());
         }
@@ -205,6 +208,8 @@ impl Agent {
         inner.presence.shutdown().await;
         inner.finding.shutdown().await;
         inner.discovery.shutdown().await;
+        // They save what they are before the log ends below them.
+        inner.objects.all.shutdown().await;
         inner.gossip.shutdown().await;
         inner.files.shutdown().await;
         inner.letters.shutdown().await;

@@ -34,6 +34,7 @@ use crate::{
     files::{seek, start_files},
     identity::Standing,
     lan, mail,
+    objects::{open_kept, start_objects},
     presence::{Below, reach_suspects, start_finding, start_presence, watch_contacts},
     proofs::{Keeper, PROOFS},
     reach::told_addresses,
@@ -88,7 +89,6 @@ impl AgentBuilder {
         let store = open_store(&config).await?;
         let trust = open_trust(&config, &clock).await?;
         let (machine_id, agent_id, user_id) = ids(&identity);
-
         let gate = Gate::new(trust.clone(), agent_id, identity.generation);
         // From before the first session on.
         let changes = trust.events();
@@ -101,6 +101,7 @@ impl AgentBuilder {
         let key = Arc::new(identity.agent.clone());
         let gossip =
             start_gossip(&config, &membership, key, store.as_ref(), &transport, &clock, seed)?;
+        let objects = start_objects(&config, &gossip, store.as_ref(), agent_id, &clock).await;
         let (files, seeks) =
             start_files(&config, agent_id, Arc::clone(&transport), &trust, &clock).await?;
         let stop = CancellationToken::new();
@@ -131,6 +132,7 @@ impl AgentBuilder {
                 lan: lan.as_ref().map(|lan| Arc::clone(lan.metrics())),
                 membership,
                 gossip,
+                objects,
                 store,
                 direct,
                 letters,
@@ -182,6 +184,7 @@ async fn start_tasks(
             stop.clone(),
         ),
         tokio::spawn(seek(agent.clone(), seeks, stop.clone())),
+        tokio::spawn(open_kept(agent.clone(), stop.clone())),
     ]);
 }
 

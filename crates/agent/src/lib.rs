@@ -31,6 +31,7 @@ mod letters;
 mod mail;
 mod mailbox;
 mod messaging;
+pub mod objects;
 mod presence;
 mod proofs;
 mod reach;
@@ -79,6 +80,7 @@ pub use x0x_files::{
     SendFile, SendFileError, TransferId, TransferInfo, Waiting as TransferWaiting,
     tree::{GROUP as TRANSFER_CHUNK, groups as transfer_chunks},
 };
+pub use x0x_gossip_crdt::{kv, tasks};
 pub use x0x_gossip_pubsub::{
     Accepted, Cursor, Delivery, Limits as GossipLimits, LinkSnapshot, Message, PubSubMetrics,
     PublishError, Published, Retention, Start, SubscribeError, TopicSnapshot, WaitError,

@@ -18,6 +18,8 @@ pub enum Method {
     Get,
     /// Does.
     Post,
+    /// Sets.
+    Put,
     /// Changes a part.
     Patch,
     /// Removes.
@@ -31,6 +33,7 @@ impl Method {
         match self {
             Self::Get => "GET",
             Self::Post => "POST",
+            Self::Put => "PUT",
             Self::Patch => "PATCH",
             Self::Delete => "DELETE",
         }

@@ -136,6 +136,10 @@ codes! {
     LimitReached = 429, "limit_reached";
     /// The agent is blocked or revoked here, or not on a machine that it may be on.
     Blocked = 403, "blocked";
+    /// The object's policy does not let this agent do that; nothing was written.
+    NotPermitted = 403, "not_permitted";
+    /// An encrypted store needs a group, to whose keys its values are sealed.
+    NeedsGroup = 409, "needs_group";
     /// The file holds keys or state of this machine, or is a view into its system: it is never sent.
     ForbiddenFile = 403, "forbidden_file";
     /// A key, or its file, is there already, and is not replaced without being asked for.

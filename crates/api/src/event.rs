@@ -4,6 +4,8 @@
 //! `{"type": name, "data": {..}}`. `GET /direct/events` sends the bare data. Where a client missed events, the one
 //! sends `event: lagged` and the other `event: gap`, both with [`Lagged`].
 
+mod objects;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use x0x_core::{AgentId, MachineId};
@@ -13,6 +15,8 @@ use crate::{
     encoding::{Base64, Hex16, Hex32, Hex64},
     types::DirectState,
 };
+
+pub use objects::*;
 
 /// An epoch as 16 hex characters: JavaScript's numbers do not hold all of them.
 pub(crate) mod hex_epoch {

@@ -196,6 +196,50 @@ operations! {
     ResumeFile = "resumeFile";
     /// `GET /files/events`
     FileEvents = "fileEvents";
+    /// `GET /task-lists`
+    TaskLists = "taskLists";
+    /// `POST /task-lists`
+    CreateTaskList = "createTaskList";
+    /// `GET /task-lists/{id}`
+    TaskListStatus = "taskListStatus";
+    /// `DELETE /task-lists/{id}`
+    LeaveTaskList = "leaveTaskList";
+    /// `POST /task-lists/{id}/policy`
+    TaskListPolicy = "taskListPolicy";
+    /// `GET /task-lists/{id}/tasks`
+    Tasks = "tasks";
+    /// `POST /task-lists/{id}/tasks`
+    AddTask = "addTask";
+    /// `GET /task-lists/{id}/tasks/{task_id}`
+    Task = "task";
+    /// `PATCH /task-lists/{id}/tasks/{task_id}`
+    ChangeTask = "changeTask";
+    /// `DELETE /task-lists/{id}/tasks/{task_id}`
+    DeleteTask = "deleteTask";
+    /// `GET /task-lists/{id}/events`
+    TaskEvents = "taskEvents";
+    /// `GET /stores`
+    Stores = "stores";
+    /// `POST /stores`
+    CreateStore = "createStore";
+    /// `GET /stores/{id}`
+    StoreStatus = "storeStatus";
+    /// `DELETE /stores/{id}`
+    LeaveStore = "leaveStore";
+    /// `POST /stores/{id}/join`
+    JoinStore = "joinStore";
+    /// `POST /stores/{id}/policy`
+    StorePolicy = "storePolicy";
+    /// `GET /stores/{id}/keys`
+    Keys = "keys";
+    /// `GET /stores/{id}/{key}`
+    Value = "value";
+    /// `PUT /stores/{id}/{key}`
+    PutValue = "putValue";
+    /// `DELETE /stores/{id}/{key}`
+    DeleteValue = "deleteValue";
+    /// `GET /stores/{id}/watch`
+    WatchStore = "watchStore";
     /// `GET /ws`
     Ws = "ws";
     /// `GET /ws/direct`

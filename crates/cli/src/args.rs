@@ -7,6 +7,7 @@ mod files;
 mod identity;
 mod inbox;
 mod network;
+mod objects;
 mod pubsub;
 
 use std::ffi::OsString;
@@ -29,6 +30,10 @@ pub(crate) use self::identity::{AgentCommand, IdentityCommand, Revoked, UserIdCo
 pub(crate) use self::inbox::{HistoryArguments, InboxCommand, Reader, WatchArguments};
 pub(crate) use self::network::{
     AgentsCommand, DiagnosticsCommand, NetworkCommand, PeersCommand, PresenceCommand, UsersCommand,
+};
+pub(crate) use self::objects::{
+    AddTaskArguments, CreateArguments, EditTaskArguments, PolicyArguments, PutArguments,
+    StoreCommand, TasksCommand,
 };
 pub(crate) use self::pubsub::{Keep, Limit};
 
@@ -239,6 +244,16 @@ pub(crate) enum Command {
     ResumeFile {
         /// The transfer's id
         id: String,
+    },
+    /// Task lists that agents share
+    Tasks {
+        #[command(subcommand)]
+        command: Option<TasksCommand>,
+    },
+    /// Key-value stores that agents share
+    Store {
+        #[command(subcommand)]
+        command: Option<StoreCommand>,
     },
     /// The daemon's WebSocket side
     #[command(subcommand)]

@@ -125,7 +125,12 @@ impl Client {
 
     /// Opens a stream of server-sent events.
     pub(crate) fn stream(&self, operation: Operation) -> Result<EventReader> {
-        let response = self.send(&Call::new(operation), None)?;
+        self.stream_of(&Call::new(operation))
+    }
+
+    /// The same of a call with parameters.
+    pub(crate) fn stream_of(&self, call: &Call) -> Result<EventReader> {
+        let response = self.send(call, None)?;
         Ok(EventReader::new(response.into_body().into_reader()))
     }
 

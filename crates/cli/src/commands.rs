@@ -11,6 +11,7 @@ mod identity;
 mod inbox;
 mod netcheck;
 mod network;
+mod objects;
 mod presence;
 mod pubsub;
 mod watch;
@@ -88,6 +89,8 @@ pub(crate) fn run(arguments: Arguments, output: &mut Output) -> Result<()> {
         Command::History(arguments) => inbox::history(&client()?, arguments, output),
         Command::Letters => show(&client()?, &Call::new(Operation::Letters), output),
         Command::Watch(arguments) => watch::run(client, arguments),
+        Command::Tasks { command } => objects::tasks(&client()?, command, output),
+        Command::Store { command } => objects::store(&client()?, command, output),
         Command::Ws(command) => ws(&client()?, &command, output),
     }
 }

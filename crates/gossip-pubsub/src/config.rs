@@ -120,6 +120,11 @@ pub struct Limits {
     pub topic_bytes: usize,
     /// Most bytes retained in all topics; the largest topic is evicted from.
     pub log_bytes: usize,
+    /// Bytes of the durable class in one topic, beside those two. Beyond it publishing in the class is
+    /// refused; what others publish at the same time is taken up to twice as much.
+    pub durable_topic_bytes: u64,
+    /// Bytes of the durable class in all topics, treated alike.
+    pub durable_bytes: u64,
     /// Bytes of one topic that the store has not taken yet. Beyond it publishing is busy, and what
     /// peers send is refused and asked for later.
     pub unstored_topic_bytes: u64,
@@ -247,6 +252,8 @@ impl Default for Limits {
             topic_entries: 65_536,
             topic_bytes: 24 * 1024 * 1024,
             log_bytes: 32 * 1024 * 1024,
+            durable_topic_bytes: 16 * 1024 * 1024,
+            durable_bytes: 32 * 1024 * 1024,
             unstored_topic_bytes: 4 * 1024 * 1024,
             unstored_bytes: 8 * 1024 * 1024,
             retention: Duration::from_secs(24 * 60 * 60),
@@ -325,6 +332,7 @@ impl Limits {
         let waiting = usize::try_from(self.waiting_bytes).unwrap_or(usize::MAX)
             + self.subscriptions * (MAX_RUN_BYTES + self.subscription_batches * HEAD);
         self.log_bytes
+            + 2 * usize::try_from(self.durable_bytes).unwrap_or(usize::MAX / 4)
             + waiting
             + authors
             + proofs
@@ -367,6 +375,6 @@ mod tests {
     #[test]
     fn the_default_bound_is_known() {
         let bound = Limits::default().memory_bound();
-        assert!(bound < 720 * 1024 * 1024, "{bound} bytes");
+        assert!(bound < 896 * 1024 * 1024, "{bound} bytes");
     }
 }

@@ -398,6 +398,9 @@ impl Driver {
                         self.shared.room.notify_waiters();
                     }
                 }
+                Output::Full { topic, full } => {
+                    self.shared.publisher().set_full(topic, full);
+                }
                 Output::Dial(address) => self.dial(address),
                 Output::Hold { peer, held } => self.transport.hold(peer, Protocol::Pubsub, held),
                 Output::FirstHop { topic, epoch, seq } => {

@@ -10,6 +10,9 @@ pub enum PublishError {
     /// again later.
     #[error("busy: the topic's queue is full")]
     Busy,
+    /// The topic holds as much of the durable class as it may.
+    #[error("the topic's log is full")]
+    Full,
     /// The caller's payload is larger than an entry may be.
     #[error("payload of {len} bytes exceeds the limit of {max}")]
     TooLarge {

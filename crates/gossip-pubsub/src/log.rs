@@ -69,6 +69,11 @@ impl Item {
         self.start + self.run.len()
     }
 
+    /// Whether it is kept for ever.
+    fn is_durable(&self) -> bool {
+        self.run.body().retention() == Retention::Durable
+    }
+
     /// Whether a store is told of it.
     pub(crate) fn is_stored(&self) -> bool {
         self.run.body().retention() != Retention::Ephemeral
@@ -109,6 +114,9 @@ pub(crate) struct TopicLog {
     end_bytes: u64,
     entries: u64,
     bytes: u64,
+    /// Runs, and their bytes, that are kept for ever.
+    durable_runs: usize,
+    durable_bytes: u64,
     /// Retention removed what was before this position.
     evicted: u64,
     /// Where retention removed something; no more than there are runs, and one.
@@ -354,7 +362,7 @@ impl TopicLog {
         let Some(chain) = self.chain(&body.author, body.epoch) else { return true };
         let held = chain.retained.iter().map(|(held, _)| held);
         let mut older = held.take_while(|held| held.body().first_seq < body.first_seq);
-        !older.any(|held| held.body().last_time().wall() >= oldest)
+        !older.any(|held| !held.body().is_expired(oldest))
     }
 
     /// An author's retained entries from this time on: epoch, first and last.
@@ -421,7 +429,7 @@ impl TopicLog {
                 self.pass_unstored();
                 Vec::new()
             }
-            Retention::Standard => Vec::new(),
+            Retention::Standard | Retention::Durable => Vec::new(),
         }
     }
 
@@ -435,9 +443,22 @@ impl TopicLog {
         self.items.values().map(|item| item.run.body().last_time()).max().unwrap_or_default()
     }
 
-    /// The oldest run's last time.
+    /// The last time of the oldest run that grows too old.
     pub(crate) fn oldest(&self) -> Option<HybridTime> {
-        self.items.values().next().map(|item| item.run.body().last_time())
+        self.oldest_passing().map(|item| item.run.body().last_time())
+    }
+
+    /// The oldest run that is not kept for ever.
+    fn oldest_passing(&self) -> Option<&Item> {
+        if self.durable_runs == self.items.len() {
+            return None;
+        }
+        self.items.values().find(|item| !item.is_durable())
+    }
+
+    /// Bytes retained that are kept for ever.
+    pub(crate) const fn durable_bytes(&self) -> u64 {
+        self.durable_bytes
     }
 
     fn chain(&self, author: &AgentId, epoch: u64) -> Option<&Chain> {

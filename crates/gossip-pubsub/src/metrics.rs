@@ -136,6 +136,8 @@ metrics! {
         refused_future,
         /// Runs older than the retention.
         refused_expired,
+        /// Runs that are kept for ever, of a topic that holds as much of them as it may.
+        refused_full,
         /// Runs of an author that is blocked for equivocation.
         refused_blocked,
         /// Runs ahead of the next of their author; what is missing is asked for.

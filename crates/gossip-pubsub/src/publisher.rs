@@ -53,6 +53,8 @@ pub struct Publisher {
     entries: usize,
     bytes: usize,
     congested: BTreeSet<TopicId>,
+    /// Topics that hold as much of the durable class as they may.
+    full: BTreeSet<TopicId>,
     signing: Option<Line>,
     /// The number of waiting entries that the signer waits for; see [`wait_for`](Self::wait_for).
     awaited: usize,
@@ -76,6 +78,7 @@ impl Publisher {
             entries: 0,
             bytes: 0,
             congested: BTreeSet::new(),
+            full: BTreeSet::new(),
             signing: None,
             awaited: 0,
             closed: false,
@@ -112,6 +115,9 @@ impl Publisher {
         }
         if payload.len() > MAX_PAYLOAD {
             return Err(PublishError::TooLarge { len: payload.len(), max: MAX_PAYLOAD });
+        }
+        if retention == Retention::Durable && self.full.contains(&topic) {
+            return Err(PublishError::Full);
         }
         let line = (topic, retention);
         let queued = self.queues.get(&line).map_or(0, VecDeque::len);
@@ -207,6 +213,15 @@ impl Publisher {
             self.congested.insert(topic);
         } else {
             self.congested.remove(&topic);
+        }
+    }
+
+    /// Sets whether a topic holds as much of the durable class as it may.
+    pub fn set_full(&mut self, topic: TopicId, full: bool) {
+        if full {
+            self.full.insert(topic);
+        } else {
+            self.full.remove(&topic);
         }
     }
 

@@ -60,6 +60,12 @@ impl Accepted {
         self.seq
     }
 
+    /// The epoch of its chain: this service's, in its retention class.
+    #[must_use]
+    pub const fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
     /// Waits until it is in this node's log, and stored if there is a store.
     ///
     /// # Errors

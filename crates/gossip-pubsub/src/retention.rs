@@ -28,11 +28,14 @@ pub enum Retention {
     /// A minute, in memory only. Who is away longer misses it; after a crash within that minute it
     /// may come once more.
     Ephemeral,
+    /// For ever: whatever its age, it is kept and accepted. When a topic holds as much of this class as it
+    /// may, publishing in it is refused.
+    Durable,
 }
 
 impl Retention {
     /// All classes.
-    pub const ALL: [Self; 3] = [Self::Standard, Self::Latest, Self::Ephemeral];
+    pub const ALL: [Self; 4] = [Self::Standard, Self::Latest, Self::Ephemeral, Self::Durable];
 
     /// The number in an entry's header.
     #[must_use]
@@ -40,13 +43,13 @@ impl Retention {
         self as u8
     }
 
-    /// The class of a chain. A class that is not known is kept like the standard one; runs of it are
-    /// refused.
+    /// The class of a chain.
     #[must_use]
     pub const fn of_epoch(epoch: u64) -> Self {
         match class_code(epoch) {
             1 => Self::Latest,
             2 => Self::Ephemeral,
+            3 => Self::Durable,
             _ => Self::Standard,
         }
     }

@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use prost::Message;
-use x0x_core::{AgentId, DecodeError, TopicId, bytes32, fixed_bytes};
+use x0x_core::{AgentId, DecodeError, TopicId, WallTime, bytes32, fixed_bytes};
 use x0x_identity::{PublicKey, SIGNATURE_LEN, SecretKey, Signature};
 
 use crate::{
@@ -143,6 +143,11 @@ impl RunBody {
 
     pub(crate) fn first_time(&self) -> HybridTime {
         self.entries.first().map_or_else(HybridTime::default, |entry| entry.time)
+    }
+
+    /// Whether it is past a retention that reaches back to this time.
+    pub(crate) fn is_expired(&self, oldest: WallTime) -> bool {
+        self.retention() != Retention::Durable && self.last_time().wall() < oldest
     }
 
     pub(crate) fn last_time(&self) -> HybridTime {
@@ -330,7 +335,6 @@ pub(crate) fn publish_frame(run: Bytes, author_key: Bytes, before: Before, hops:
 
 fn decode_entries(wire: Vec<EntryWire>, epoch: u64) -> Result<Vec<Entry>, WireError> {
     let class = class_code(epoch);
-    let known = u64::from(Retention::of_epoch(epoch).code()) == class;
     let mut time = 0_u64;
     wire.into_iter()
         .map(|entry| {
@@ -338,7 +342,7 @@ fn decode_entries(wire: Vec<EntryWire>, epoch: u64) -> Result<Vec<Entry>, WireEr
             if entry.time_delta == 0 {
                 return Err(DecodeError::Field("time_delta").into());
             }
-            if !known || u64::from(entry.class) != class {
+            if u64::from(entry.class) != class {
                 return Err(DecodeError::Field("class").into());
             }
             let sum = time.checked_add(entry.time_delta);

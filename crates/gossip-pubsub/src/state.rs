@@ -97,6 +97,8 @@ struct Topic {
     /// When it is compared out of turn.
     compare_at: Option<Tick>,
     congested: bool,
+    /// It holds as much of the durable class as it may.
+    full: bool,
 }
 
 /// The pubsub machine of one node.
@@ -139,6 +141,7 @@ pub struct PubSubMachine {
     subscribed: usize,
     log_bytes: u64,
     log_entries: u64,
+    durable_bytes: u64,
     /// Bytes that the store has not taken yet.
     unstored_bytes: u64,
     /// More waits for the store than the logs tell.
@@ -197,6 +200,7 @@ impl PubSubMachine {
             subscribed: 0,
             log_bytes: 0,
             log_entries: 0,
+            durable_bytes: 0,
             unstored_bytes: 0,
             store_behind: false,
             former_swept: None,

@@ -131,8 +131,8 @@ pub enum LogChange {
         /// The topic.
         topic: TopicId,
     },
-    /// What is from before this time goes, in every topic, loaded or not: runs, then the chains whose
-    /// head is as old, and topics without a chain. A store does this in steps, beside other work.
+    /// What is from before this time goes, but for the durable class, in every topic, loaded or not: runs, then
+    /// the chains whose head is as old, and topics without a chain. A store does this in steps, beside other work.
     Expire {
         /// The time.
         before: WallTime,
@@ -169,7 +169,8 @@ pub struct LoadLimits {
 impl From<&Limits> for LoadLimits {
     fn from(limits: &Limits) -> Self {
         Self {
-            bytes: limits.topic_bytes as u64,
+            // What is kept for ever is taken up to twice as much as is published.
+            bytes: limits.topic_bytes as u64 + 2 * limits.durable_topic_bytes,
             runs: limits.topic_entries,
             // All that is kept: what is left out could be replayed.
             chains: (limits.authors + limits.former_authors) * FREE_EPOCHS + limits.spare_chains,

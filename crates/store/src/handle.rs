@@ -130,7 +130,7 @@ impl SqliteStore {
     }
 
     /// Reads with a connection of its own, one reader at a time.
-    async fn read<T: Send + 'static>(
+    pub(crate) async fn read<T: Send + 'static>(
         &self,
         tail: bool,
         read: impl FnOnce(&Connection, &StoreMetrics) -> rusqlite::Result<T> + Send + 'static,

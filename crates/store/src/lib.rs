@@ -7,7 +7,7 @@
 //!
 //! | where | what |
 //! |---|---|
-//! | [`SqliteStore`] | the handle; implements [`x0x_gossip_pubsub::LogStore`], [`x0x_direct::mail::MailStore`] and [`x0x_direct::letters::LetterStore`] |
+//! | [`SqliteStore`] | the handle; implements [`x0x_gossip_pubsub::LogStore`], [`x0x_direct::mail::MailStore`], [`x0x_direct::letters::LetterStore`] and [`x0x_gossip_crdt::CrdtStore`] |
 //! | [`GroupsFile`] | the state of encrypted groups, in a file of its own; implements [`x0x_mls::MlsStore`] |
 //! | [`StoreConfig`], [`Durability`] | where, how safe, how large |
 //! | [`OpenError`] | why a file is refused; a damaged one is set aside, not refused |
@@ -60,6 +60,7 @@ mod logs;
 mod mail;
 mod mail_read;
 mod metrics;
+mod objects;
 mod salvage;
 mod schema;
 mod seal;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, Result, params};
 use x0x_core::{AgentId, TopicId, WallTime};
-use x0x_gossip_pubsub::{HybridTime, LogChange, Run, StoredChain};
+use x0x_gossip_pubsub::{HybridTime, LogChange, Retention, Run, StoredChain};
 
 use crate::{
     config::{MAX_KNOWN_ROWS, STEP_RUNS},
@@ -29,11 +29,17 @@ const SET_CHAIN: &str = "INSERT INTO chain (topic, author, epoch, head, hash, ti
 /// Runs that are past their time, the oldest first.
 const EXPIRE_RUNS: &str = "DELETE FROM run WHERE id IN
     (SELECT id FROM run WHERE time < ?1 ORDER BY time LIMIT ?2)";
-/// The runs that arrived first, so many or just above so many bytes.
+/// The time of runs that are kept for ever.
+const NEVER: i64 = i64::MAX;
+/// The runs that arrived first and are not kept for ever, so many or just above so many bytes.
 const EVICT_RUNS: &str = "DELETE FROM run WHERE id IN (SELECT id FROM
     (SELECT id, SUM(bytes) OVER (ORDER BY id) - bytes AS before FROM
-        (SELECT id, length(data) AS bytes FROM run ORDER BY id LIMIT ?1))
+        (SELECT id, length(data) AS bytes FROM run WHERE time < 9223372036854775807
+            ORDER BY id LIMIT ?1))
     WHERE before < ?2)";
+
+/// Chains that are past their time; the class is in the epoch.
+const EXPIRE_CHAINS: &str = "DELETE FROM chain WHERE time < ?1 AND (epoch >> 18) & 3 <> 3";
 
 /// What remains without a chain, once chains are gone.
 const SWEEP: [&str; 2] = [
@@ -164,7 +170,9 @@ impl LogTables {
             begins: run.begins,
             time: run.time.cast_signed(),
         };
-        add_run(connection, (topic, author), &row, run)?;
+        let durable = Retention::of_epoch(run.epoch) == Retention::Durable;
+        let kept = RunRow { time: if durable { NEVER } else { row.time }, ..row };
+        add_run(connection, (topic, author), &kept, run)?;
         self.note_head((topic, author), &row, run);
         Ok(())
     }
@@ -200,7 +208,7 @@ impl LogTables {
         let last = runs < STEP_RUNS;
         if last {
             self.finish(connection)?;
-            if connection.execute("DELETE FROM chain WHERE time < ?1", [before])? > 0 {
+            if connection.execute(EXPIRE_CHAINS, [before])? > 0 {
                 for statement in SWEEP {
                     connection.execute(statement, [])?;
                 }

@@ -24,7 +24,7 @@ const STATEMENTS: usize = 24;
 ///
 /// `run.id` is the order of arrival, in which runs are evicted; `run_time` is for expiry. Numbers
 /// that are unsigned in the program are stored as the signed number of the same bits.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     "
     CREATE TABLE topic (
         id INTEGER PRIMARY KEY,
@@ -161,6 +161,21 @@ const MIGRATIONS: [&str; 5] = [
     ALTER TABLE mail_state ADD COLUMN stranger_bytes INTEGER NOT NULL DEFAULT 0;
     CREATE INDEX mail_stranger ON mail (number) WHERE flags & 4 AND payload IS NOT NULL;
     CREATE INDEX mail_pruned ON mail (number) WHERE payload IS NULL;
+",
+    "
+    CREATE TABLE object (
+        id BLOB PRIMARY KEY,
+        kind TEXT NOT NULL,
+        name TEXT NOT NULL,
+        owner BLOB
+    ) WITHOUT ROWID;
+    CREATE TABLE replica (
+        object BLOB NOT NULL UNIQUE,
+        log INTEGER,
+        position INTEGER,
+        digest BLOB NOT NULL,
+        data BLOB NOT NULL
+    );
 ",
 ];
 

@@ -25,8 +25,11 @@ use crate::{
 
 mod commit_letters;
 mod commit_mail;
+mod commit_objects;
 
-pub(crate) use self::{commit_letters::LettersCommit, commit_mail::MailCommit};
+pub(crate) use self::{
+    commit_letters::LettersCommit, commit_mail::MailCommit, commit_objects::ObjectsCommit,
+};
 
 /// Bytes appended after which the size of the file is looked at.
 const LOOK_AFTER: u64 = 1024 * 1024;
@@ -44,6 +47,7 @@ pub(crate) enum Command {
     Commit(Commit),
     Mail(MailCommit),
     Letters(LettersCommit),
+    Object(ObjectsCommit),
     /// Lets some more mail be searched; answers whether there is more of it.
     Index(oneshot::Sender<Result<bool, StoreError>>),
     /// Put what is in the tail into the tables.
@@ -154,6 +158,7 @@ impl Writer {
                 }
                 Command::Mail(first) => next = self.commit_mail(first),
                 Command::Letters(commit) => self.commit_letters(commit),
+                Command::Object(commit) => self.commit_object(commit),
                 Command::Index(reply) => {
                     let result = self.index_mail();
                     // A caller that is gone does not want to know.

@@ -9,6 +9,7 @@ mod identity;
 mod inbox;
 mod letters;
 mod network;
+mod objects;
 mod presence;
 mod pubsub;
 mod row;
@@ -32,10 +33,12 @@ const TABLES: &[&[Endpoint]] = &[
     inbox::TABLE,
     letters::TABLE,
     files::TABLE,
+    objects::TASKS,
+    objects::STORES,
     websocket::TABLE,
 ];
 
-const JOINED: [Endpoint; rows(TABLES)] = join(TABLES);
+static JOINED: [Endpoint; rows(TABLES)] = join(TABLES);
 
 /// Every endpoint, in the order in which documents show them.
 pub const ENDPOINTS: &[Endpoint] = &JOINED;

@@ -49,6 +49,15 @@ pub(super) const fn post(
     rest(operation, Method::Post, path, category, answer)
 }
 
+pub(super) const fn put(
+    operation: Operation,
+    path: &'static str,
+    category: &'static str,
+    answer: Answer,
+) -> Endpoint {
+    rest(operation, Method::Put, path, category, answer)
+}
+
 pub(super) const fn patch(
     operation: Operation,
     path: &'static str,

@@ -6,6 +6,7 @@ pub(crate) mod error;
 mod extract;
 mod limits;
 pub(crate) mod metrics;
+mod object_stream;
 mod refusal;
 mod routes;
 pub(crate) mod server;

@@ -17,6 +17,7 @@ mod limits;
 mod line;
 mod mail;
 mod nine;
+mod objects;
 mod reach;
 mod resume;
 mod strangers;

@@ -60,7 +60,7 @@ impl Link {
             let body = item.run.body();
             let chain = (body.author(), body.epoch());
             let view = self.view(&topic, chain);
-            let expired = body.last_time().wall() < scan.oldest;
+            let expired = body.is_expired(scan.oldest);
             if view.have < body.last_seq() && !expired && !log.is_blocked(&chain.0) {
                 let size = item.run.encoded().len();
                 let last_chance = scan.last_chance == Some(chain.0);

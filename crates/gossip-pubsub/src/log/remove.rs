@@ -42,22 +42,26 @@ impl TopicLog {
     /// log; then the oldest of the author who has most, so that nobody's flood takes the others'
     /// entries (dominant resource fairness; Ghodsi et al., NSDI 2011).
     pub(crate) fn evict(&mut self) -> Option<Removed> {
-        let (oldest, item) = self.items.first_key_value()?;
-        let author = item.run.body().author;
+        let item = self.oldest_passing()?;
+        let (oldest, author) = (item.start, item.run.body().author);
+        if self.durable_runs > 0 {
+            // Shares count what cannot go, too.
+            return self.expel(oldest);
+        }
         let share = self.authors.get(&author).map_or(0, Author::share);
         if share.saturating_mul(self.shares.len() as u64) >= self.shared {
-            return self.expel(*oldest);
+            return self.expel(oldest);
         }
         let heaviest = self.shares.last().and_then(|(_, author)| self.authors.get(author));
         let chains = heaviest.into_iter().flat_map(|author| author.epochs.iter());
         let first = chains.filter_map(|(_, chain)| chain.retained.front()).map(|(_, at)| *at).min();
-        self.expel(first.unwrap_or(*oldest))
+        self.expel(first.unwrap_or(oldest))
     }
 
-    /// Removes the oldest run.
+    /// Removes the oldest run that is not kept for ever.
     pub(crate) fn evict_oldest(&mut self) -> Option<Removed> {
-        let oldest = self.items.keys().next()?;
-        self.expel(*oldest)
+        let oldest = self.oldest_passing()?.start;
+        self.expel(oldest)
     }
 
     /// Removes the run at a position, as retention asks. Readers who have not read it are told.
@@ -98,6 +102,15 @@ impl TopicLog {
         let id = item.run.body().author;
         let Some(author) = self.authors.get_mut(&id) else { return };
         let before = author.share();
+        if item.is_durable() {
+            if joins {
+                self.durable_runs += 1;
+                self.durable_bytes += bytes;
+            } else {
+                self.durable_runs -= 1;
+                self.durable_bytes -= bytes;
+            }
+        }
         if joins {
             self.entries += entries;
             self.bytes += bytes;

@@ -131,6 +131,13 @@ pub enum Output {
         /// Whether publishing is to wait.
         congested: bool,
     },
+    /// A topic holds as much of the durable class as it may, or no longer.
+    Full {
+        /// The topic.
+        topic: TopicId,
+        /// Whether publishing in the class is refused.
+        full: bool,
+    },
     /// End the session with a peer that misbehaves.
     Disconnect(MachineId),
     /// Open a session with a peer that subscribes a topic of ours, and say so with

@@ -204,7 +204,7 @@ impl PubSubMachine {
             };
             let body = item.run.body();
             let after = body.last_seq() + 1;
-            if body.last_time().wall() < oldest {
+            if body.is_expired(oldest) {
                 link.pulls.sent(after, false);
                 continue;
             }

@@ -10,6 +10,7 @@ use crate::{
     error::{VerifyError, WireError},
     link::Control,
     log::{Relation, Route},
+    retention::Retention,
     retention::began,
     run::{Run, RunBody, RunIn},
     store::LogChange,
@@ -229,6 +230,13 @@ impl PubSubMachine {
         if body.last_time().wall() > latest || started > latest.as_millis() {
             self.metrics.refused_future.inc();
             return false;
+        }
+        if body.retention() == Retention::Durable {
+            let full = self.is_over(&body.topic());
+            if full {
+                self.metrics.refused_full.inc();
+            }
+            return !full;
         }
         if body.last_time().wall() < self.oldest_accepted_of(body.retention()) {
             self.metrics.refused_expired.inc();

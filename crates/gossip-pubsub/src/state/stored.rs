@@ -42,6 +42,7 @@ impl PubSubMachine {
         topic.log.expire(oldest_retained);
         self.log_bytes += topic.log.bytes();
         self.log_entries += topic.log.entries();
+        self.durable_bytes += topic.log.durable_bytes();
         self.latest = self.latest.max(topic.log.latest());
         let (end, signed) = (topic.log.end(), std::mem::take(&mut topic.signed));
         let subscribers: Vec<SubscriptionId> = topic.subscribers.iter().copied().collect();

@@ -67,9 +67,14 @@ impl PubSubMachine {
             self.unstored_bytes -= topic.log.unstored_bytes();
             self.log_bytes -= topic.log.bytes();
             self.log_entries -= topic.log.entries();
+            self.durable_bytes -= topic.log.durable_bytes();
             if topic.congested {
                 self.outputs.push_back(Output::Congestion { topic: *id, congested: false });
             }
+            if topic.full {
+                self.outputs.push_back(Output::Full { topic: *id, full: false });
+            }
+            self.update_full();
         }
     }
 
@@ -186,19 +191,40 @@ impl PubSubMachine {
     /// Brings a topic, and then all topics, below their caps.
     pub(super) fn limit_log(&mut self, appended: &TopicId) {
         let (max_entries, max_bytes) = (self.limits.topic_entries, self.limits.topic_bytes);
+        let passing = |topic: &Topic| topic.log.bytes() - topic.log.durable_bytes();
         while self.topics.get(appended).is_some_and(|topic| {
-            topic.log.entries() > max_entries as u64 || topic.log.bytes() > max_bytes as u64
+            topic.log.oldest().is_some()
+                && (topic.log.entries() > max_entries as u64 || passing(topic) > max_bytes as u64)
         }) {
             self.evict(appended, TopicLog::evict);
         }
-        while self.log_bytes > self.limits.log_bytes as u64 {
-            let largest = self.topics.iter().max_by_key(|(_, topic)| topic.log.bytes());
+        while self.log_bytes - self.durable_bytes > self.limits.log_bytes as u64 {
+            let largest = self.topics.iter().max_by_key(|(_, topic)| passing(topic));
             let Some(largest) = largest.map(|(id, _)| *id) else { break };
             self.evict(&largest, TopicLog::evict);
         }
         self.metrics.log_bytes.set(self.log_bytes);
         self.metrics.log_entries.set(self.log_entries);
         self.metrics.topics.set(self.topics.len() as u64);
+    }
+
+    /// Whether a topic, or all together, hold twice as much of the durable class as they may.
+    pub(super) fn is_over(&self, id: &TopicId) -> bool {
+        let of_topic = self.topics.get(id).map_or(0, |topic| topic.log.durable_bytes());
+        of_topic > 2 * self.limits.durable_topic_bytes
+            || self.durable_bytes > 2 * self.limits.durable_bytes
+    }
+
+    /// Tells the publisher which topics hold as much of the durable class as they may.
+    fn update_full(&mut self) {
+        let all = self.durable_bytes > self.limits.durable_bytes;
+        for (id, topic) in &mut self.topics {
+            let full = all || topic.log.durable_bytes() > self.limits.durable_topic_bytes;
+            if full != topic.full {
+                topic.full = full;
+                self.outputs.push_back(Output::Full { topic: *id, full });
+            }
+        }
     }
 
     pub(super) fn evict(
@@ -234,10 +260,15 @@ impl PubSubMachine {
     ) -> Option<T> {
         let log = &mut self.topics.get_mut(id)?.log;
         let before = (log.bytes(), log.entries(), log.unstored_bytes());
+        let durable = log.durable_bytes();
         let result = change(log);
         self.log_bytes = self.log_bytes - before.0 + log.bytes();
         self.log_entries = self.log_entries - before.1 + log.entries();
         self.unstored_bytes = self.unstored_bytes - before.2 + log.unstored_bytes();
+        self.durable_bytes = self.durable_bytes - durable + log.durable_bytes();
+        if durable != log.durable_bytes() {
+            self.update_full();
+        }
         Some(result)
     }
 

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use x0x_core::{TopicId, WallTime};
 use x0x_identity::testing::key;
 
+use crate::retention::Retention;
+
 use super::{HeldOf, LoadLimits, LogChange, LogStore, StoredChain, StoredTopic};
 use crate::{
     run::{NetworkId, Run, topic_id},
@@ -27,6 +29,7 @@ pub async fn check_log_store(mut fresh: impl FnMut() -> Arc<dyn LogStore>) {
     an_incarnation_ends_the_one_before(&*fresh()).await;
     loads_are_limited(&*fresh()).await;
     the_old_expires(&*fresh()).await;
+    the_durable_stays(&*fresh()).await;
     blocks_and_drops(&*fresh()).await;
     positions_reach_beyond_what_is_stored(&*fresh()).await;
     loads_follow_commits(&*fresh()).await;
@@ -191,6 +194,20 @@ async fn the_old_expires(store: &dyn LogStore) {
     commit(store, vec![append(&again, 9, &again.run(None, &[b"2"]))]).await;
     let topic = held(store, other).await;
     assert_eq!((positions(&topic), topic.keys.len(), topic.end), (vec![9], 1, 10));
+}
+
+async fn the_durable_stays(store: &dyn LogStore) {
+    let id = topic_id("a");
+    let durable = forge(1, id, 5000).of_class(Retention::Durable);
+    let old = forge(2, id, 5000);
+    let changes = vec![
+        append(&durable, 0, &durable.run(None, &[b"1"])),
+        append(&old, 1, &old.run(None, &[b"1"])),
+    ];
+    commit(store, changes).await;
+    commit(store, vec![LogChange::Expire { before: WallTime::from_millis(THEN - 1000) }]).await;
+    let topic = held(store, id).await;
+    assert_eq!((positions(&topic), topic.chains.len(), topic.keys.len()), (vec![0], 1, 1));
 }
 
 async fn blocks_and_drops(store: &dyn LogStore) {

@@ -10,6 +10,8 @@ use tokio::sync::watch;
 use x0x_core::{AgentId, TopicId, WallTime};
 use x0x_transport::BoxFuture;
 
+use crate::retention::Retention;
+
 use super::{
     HeldOf, LoadLimits, LogChange, LogStore, StoreError, StoredChain, StoredRun, StoredTopic,
 };
@@ -43,6 +45,8 @@ struct Row {
     author: AgentId,
     /// Of its last entry.
     time: WallTime,
+    /// It is kept whatever its time.
+    durable: bool,
     run: StoredRun,
 }
 
@@ -179,8 +183,9 @@ impl Held {
                     *head = chain;
                 }
                 topic.keys.insert(author, Bytes::copy_from_slice(key.as_bytes()));
+                let durable = run.body().retention() == Retention::Durable;
                 let run = StoredRun { position, missed, begins, run: run.encoded().clone() };
-                topic.runs.insert(position, Row { author, time, run });
+                topic.runs.insert(position, Row { author, time, durable, run });
             }
             LogChange::EvictTo { topic, position } => {
                 if let Some(topic) = self.topics.get_mut(&topic) {
@@ -237,8 +242,9 @@ impl Topic {
 
     /// Whether something is left.
     fn expire(&mut self, before: WallTime) -> bool {
-        self.runs.retain(|_, row| row.time >= before);
-        self.chains.retain(|_, chain| chain.time.wall() >= before);
+        let durable = |epoch: &u64| Retention::of_epoch(*epoch) == Retention::Durable;
+        self.runs.retain(|_, row| row.durable || row.time >= before);
+        self.chains.retain(|(_, epoch), chain| durable(epoch) || chain.time.wall() >= before);
         let known: BTreeSet<_> = self.chains.keys().map(|(author, _)| *author).collect();
         self.blocked.retain(|author| known.contains(author));
         self.keys.retain(|author, _| known.contains(author));

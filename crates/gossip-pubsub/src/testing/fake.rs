@@ -151,7 +151,7 @@ impl LocalPubSub {
             Retention::Latest => {
                 retained.retain(|held| (held.author, held.retention) != (author, retention));
             }
-            Retention::Standard => {}
+            Retention::Standard | Retention::Durable => {}
         }
         if retained.len() >= MAX_RETAINED {
             retained.pop_front();

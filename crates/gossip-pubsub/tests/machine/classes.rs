@@ -1,11 +1,14 @@
 //! Retention classes: whatever is published and whatever links break, neighbours end with the same
 //! entries, and nothing that was replaced or has gone counts as missing.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use x0x_core::TopicId;
-use x0x_gossip_pubsub::{EPHEMERAL_FOR, Limits, Retention, Start, topic_id};
+use x0x_core::{Machine as _, Tick, TopicId, WallTime};
+use x0x_gossip_pubsub::{
+    EPHEMERAL_FOR, Input, Limits, Output, PubSubMachine, PublishError, Publisher, Retention, Start,
+    epoch_at, topic_id,
+};
 
 use crate::harness::World;
 
@@ -27,7 +30,7 @@ fn step(world: &mut World, topic: TopicId, n: u32) {
     let (a, b) = (world.rng.below(nodes), world.rng.below(nodes));
     match world.rng.below(100) {
         0..20 => {
-            let retention = Retention::ALL[world.rng.below(3)];
+            let retention = Retention::ALL[world.rng.below(4)];
             publish(world, a, topic, retention, n);
         }
         20..34 => {
@@ -133,4 +136,65 @@ fn a_late_joiner_gets_the_newest_and_looks_for_nothing_else() {
     for node in 0..3 {
         assert_eq!(retained(&world, node), (1, 1), "node {node}");
     }
+}
+
+#[test]
+fn what_is_durable_outlives_the_retention_and_reaches_who_comes_later() {
+    let topic = topic_id("classes");
+    let mut world = World::new(2, 7, &Limits::default());
+    world.refusals = 0.0;
+    world.subscribe(0, topic, Start::Retained);
+    for retention in [Retention::Standard, Retention::Durable] {
+        for n in 0..10 {
+            publish(&mut world, 0, topic, retention, n);
+            world.settle_now();
+        }
+    }
+    assert_eq!(retained(&world, 0).0, 20);
+    // The sweep follows a clock that is believed, hour by hour.
+    (0..30).for_each(|_| world.advance(Duration::from_secs(3600)));
+    assert_eq!(retained(&world, 0).0, 10, "a day later the standard ones are gone");
+    let late = world.subscribe(1, topic, Start::Retained);
+    world.link(0, 1);
+    world.settle();
+    let messages = world.nodes[1].messages(late);
+    assert_eq!(messages.len(), 10);
+    assert!(messages.iter().all(|message| message.retention == Retention::Durable));
+}
+
+#[test]
+fn a_topic_that_is_full_of_durable_entries_takes_no_more() {
+    let topic = topic_id("classes");
+    let mut limits = Limits::default();
+    (limits.durable_topic_bytes, limits.topic_bytes) = (100_000, 50_000);
+    let mut machine = {
+        let public = x0x_identity::testing::key(1).public_key().clone();
+        let network = x0x_gossip_pubsub::NetworkId::from_name("full");
+        PubSubMachine::new(network, public, limits.clone(), Arc::default())
+    };
+    let (wall, key) = (WallTime::from_millis(1_800_000_000_000), x0x_identity::testing::key(1));
+    let network = x0x_gossip_pubsub::NetworkId::from_name("full");
+    let author = key.public_key().agent_id();
+    let mut publisher = Publisher::new(network, author, epoch_at(wall, 1), limits);
+    machine.handle(Tick::ZERO, Input::Wall(wall));
+    let mut taken = 0;
+    let refused = loop {
+        let payload = Bytes::from(vec![7; 9000]);
+        match publisher.publish_as(wall, topic, Retention::Durable, payload) {
+            Ok(_) => taken += 1,
+            Err(error) => break error,
+        }
+        let run = publisher.next_run().expect("an entry waits").sign(&key).expect("own key");
+        publisher.signed(&run);
+        machine.handle(Tick::ZERO, Input::Signed(Arc::new(run)));
+        while let Some(output) = machine.poll_output() {
+            if let Output::Full { topic, full } = output {
+                publisher.set_full(topic, full);
+            }
+        }
+    };
+    assert_eq!(refused, PublishError::Full);
+    assert!((7..=11).contains(&taken), "{taken}");
+    assert_eq!(machine.snapshot().topics[0].entries, taken, "nothing gave way");
+    publisher.publish_as(wall, topic, Retention::Standard, Bytes::new()).expect("it may go on");
 }

@@ -12,9 +12,12 @@ mod inbox;
 mod letters;
 mod machines;
 mod network;
+mod objects;
 mod presence;
 mod pubsub;
 mod status;
+mod stores;
+mod tasks;
 mod websocket;
 
 use std::sync::Arc;
@@ -129,6 +132,28 @@ handlers! {
     PauseFile: files::pause,
     ResumeFile: files::resume,
     FileEvents: files::events,
+    TaskLists: tasks::lists,
+    CreateTaskList: tasks::create,
+    TaskListStatus: tasks::status,
+    LeaveTaskList: tasks::leave,
+    TaskListPolicy: tasks::policy,
+    Tasks: tasks::show,
+    AddTask: tasks::add,
+    Task: tasks::get,
+    ChangeTask: tasks::change,
+    DeleteTask: tasks::delete,
+    TaskEvents: tasks::events,
+    Stores: stores::list,
+    CreateStore: stores::create,
+    StoreStatus: stores::status,
+    LeaveStore: stores::leave,
+    JoinStore: stores::join,
+    StorePolicy: stores::policy,
+    Keys: stores::keys,
+    Value: stores::get,
+    PutValue: stores::put,
+    DeleteValue: stores::delete,
+    WatchStore: stores::watch,
     Ws: websocket::general,
     WsDirect: websocket::direct,
     WsSessions: websocket::sessions,
@@ -140,6 +165,7 @@ fn route<H: Handler<T, Arc<App>>, T: 'static>(
 ) -> MethodRouter<Arc<App>> {
     let filter = match method {
         Method::Post => MethodFilter::POST,
+        Method::Put => MethodFilter::PUT,
         Method::Patch => MethodFilter::PATCH,
         Method::Delete => MethodFilter::DELETE,
         _ => MethodFilter::GET,

@@ -1,0 +1,257 @@
+//! The law checker: replicas of a type that write, miss, repeat, crash and come back, and must agree.
+
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
+
+use x0x_core::{AgentId, Machine, SeededRng, Tick, TopicId, WallTime};
+
+use crate::{
+    config::MAX_CUTS,
+    metrics::CrdtMetrics,
+    object::{Object, WriteContext},
+    policy::PolicyChange,
+    state::{Entry, Input, ObjectMachine, Output, Prepared},
+};
+
+const OBJECT: TopicId = TopicId::new([0x0b; 32]);
+
+/// What is checked, and how often.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Laws {
+    /// The first case; the others count on from it. A failure prints its own.
+    pub seed: u64,
+    /// How many cases.
+    pub cases: u64,
+    /// Replicas that write.
+    pub replicas: usize,
+    /// What happens in a case: writes, deliveries, crashes.
+    pub steps: usize,
+    /// The first replica owns the object, and allows and removes the others.
+    pub owned: bool,
+}
+
+impl Laws {
+    /// So many cases of an object without owner, from a seed on.
+    #[must_use]
+    pub const fn new(seed: u64, cases: u64) -> Self {
+        Self { seed, cases, replicas: 3, steps: 24, owned: false }
+    }
+
+    /// The same with an owner who changes the policy.
+    #[must_use]
+    pub const fn owned(mut self) -> Self {
+        self.owned = true;
+        self
+    }
+}
+
+/// Checks that replicas which got the same operations are equal, whatever happened on the way: any order
+/// that causality allows, repetition, loss that is made good later, crashes with an old snapshot, and a
+/// replay of everything.
+///
+/// `op` makes a random operation for a state.
+///
+/// # Panics
+/// When a law is broken, with the seed of the case.
+pub fn check_laws<T: Object>(
+    laws: &Laws,
+    mut op: impl FnMut(&mut SeededRng, &T, &WriteContext<'_>) -> T::Op,
+) {
+    for case in 0..laws.cases {
+        let seed = laws.seed + case;
+        let mut world = World::<T>::new(laws, seed);
+        for _ in 0..laws.steps {
+            world.step(&mut op);
+        }
+        world.settle(seed);
+    }
+}
+
+#[derive(Debug)]
+struct Replica<T: Object> {
+    machine: ObjectMachine<T>,
+    me: AgentId,
+    epoch: u64,
+    /// The own chain's length.
+    seq: u64,
+    saved: Vec<u8>,
+    /// How far each chain was delivered.
+    delivered: BTreeMap<(AgentId, u64), u64>,
+}
+
+#[derive(Debug)]
+struct World<T: Object> {
+    rng: SeededRng,
+    replicas: Vec<Replica<T>>,
+    chains: BTreeMap<(AgentId, u64), Vec<Entry>>,
+    wall: u64,
+    owner: Option<AgentId>,
+}
+
+fn agent(index: usize) -> AgentId {
+    AgentId::new([index as u8 + 1; 32])
+}
+
+impl<T: Object> World<T> {
+    fn new(laws: &Laws, seed: u64) -> Self {
+        let owner = laws.owned.then(|| agent(0));
+        let metrics = Arc::new(CrdtMetrics::default());
+        let replica = |index| {
+            let me = agent(index);
+            let machine = ObjectMachine::new(OBJECT, owner, me, Arc::clone(&metrics));
+            let (saved, delivered) = (machine.encode(), BTreeMap::new());
+            Replica { machine, me, epoch: 1, seq: 0, saved, delivered }
+        };
+        let replicas = (0..laws.replicas).map(replica).collect();
+        let rng = SeededRng::from_number(seed);
+        Self { rng, replicas, chains: BTreeMap::new(), wall: 1_800_000_000_000, owner }
+    }
+
+    fn step(&mut self, op: &mut impl FnMut(&mut SeededRng, &T, &WriteContext<'_>) -> T::Op) {
+        let at = self.rng.below(self.replicas.len());
+        self.wall += self.rng.range(0, 3);
+        match self.rng.below(12) {
+            0..5 => self.write(at, op),
+            5..9 => self.deliver(at),
+            9 => self.repeat(at),
+            10 => self.replicas[at].saved = self.replicas[at].machine.encode(),
+            _ => self.crash(at),
+        }
+    }
+
+    fn write(
+        &mut self,
+        at: usize,
+        op: &mut impl FnMut(&mut SeededRng, &T, &WriteContext<'_>) -> T::Op,
+    ) {
+        // Clocks differ.
+        let now = WallTime::from_millis(self.wall + at as u64 * 2);
+        let replica = &mut self.replicas[at];
+        if replica.machine.rebuilding() {
+            return;
+        }
+        let change = self.owner == Some(replica.me) && self.rng.chance(0.3);
+        let prepared: Option<Prepared> = if change {
+            let other = agent(1 + self.rng.below(3));
+            let change = match self.rng.below(3) {
+                0 => {
+                    let mut cut = replica.machine.cut(&other);
+                    cut.truncate(MAX_CUTS);
+                    PolicyChange::Remove { agent: other, cut }
+                }
+                1 => PolicyChange::Rules { kind: 0, everyone: self.rng.chance(0.7) },
+                _ => PolicyChange::Allow { agent: other, admin: self.rng.chance(0.5) },
+            };
+            replica.machine.prepare_change::<Infallible>(now, change).ok()
+        } else {
+            let cx = replica.machine.write_context(now);
+            let op = op(&mut self.rng, replica.machine.state(), &cx);
+            replica.machine.prepare::<Infallible>(now, &op).ok()
+        };
+        for payload in prepared.into_iter().flat_map(|prepared| prepared.payloads) {
+            let replica = &mut self.replicas[at];
+            replica.seq += 1;
+            let (author, epoch, seq) = (replica.me, replica.epoch, replica.seq);
+            let entry = Entry { author, epoch, seq, time: now, payload };
+            self.chains.entry((author, epoch)).or_default().push(entry.clone());
+            let accepted = Input::Accepted { write: Some(seq), epoch, seq };
+            replica.machine.handle(Tick::ZERO, accepted);
+            if self.rng.chance(0.8) {
+                self.hand(at, entry);
+            }
+        }
+    }
+
+    /// Hands an entry over, and reads from the start when the replica asks for that.
+    fn hand(&mut self, at: usize, entry: Entry) {
+        let replica = &mut self.replicas[at];
+        let chain = replica.delivered.entry((entry.author, entry.epoch)).or_default();
+        *chain = (*chain).max(entry.seq);
+        replica.machine.handle(Tick::ZERO, Input::Entry(entry));
+        while let Some(output) = replica.machine.poll_output() {
+            if matches!(output, Output::Reread) {
+                replica.delivered.clear();
+            }
+        }
+    }
+
+    /// The next of some chain, or, lost for now, the one after it.
+    fn deliver(&mut self, at: usize) {
+        let chains: Vec<_> = self.chains.keys().copied().collect();
+        if chains.is_empty() {
+            return;
+        }
+        let chain = chains[self.rng.below(chains.len())];
+        let from = self.replicas[at].delivered.get(&chain).copied().unwrap_or(0);
+        let from = from + u64::from(self.rng.chance(0.15));
+        let many = 1 + self.rng.below(4);
+        let entries: Vec<Entry> =
+            self.chains[&chain].iter().skip(from as usize).take(many).cloned().collect();
+        entries.into_iter().for_each(|entry| self.hand(at, entry));
+    }
+
+    fn repeat(&mut self, at: usize) {
+        let all: usize = self.chains.values().map(Vec::len).sum();
+        let one = self.rng.below(all);
+        let entry = self.chains.values().flatten().nth(one).cloned();
+        entry.into_iter().for_each(|entry| self.hand(at, entry));
+    }
+
+    /// Comes back with what was saved last, in a new epoch.
+    fn crash(&mut self, at: usize) {
+        let owner = self.owner;
+        let replica = &mut self.replicas[at];
+        let metrics = Arc::new(CrdtMetrics::default());
+        let restored = ObjectMachine::restore(OBJECT, owner, replica.me, metrics, &replica.saved);
+        replica.machine = restored.expect("what was encoded is decoded");
+        replica.epoch += 1;
+        replica.seq = 0;
+        replica.delivered.clear();
+    }
+
+    /// Everything reaches everybody, each in an order of its own.
+    fn settle(mut self, seed: u64) {
+        let mut hashes = Vec::new();
+        let metrics = Arc::new(CrdtMetrics::default());
+        let fresh = ObjectMachine::new(OBJECT, self.owner, agent(99), metrics);
+        let me = agent(99);
+        let (saved, delivered) = (Vec::new(), BTreeMap::new());
+        self.replicas.push(Replica { machine: fresh, me, epoch: 1, seq: 0, saved, delivered });
+        for at in 0..self.replicas.len() {
+            // A replica that is told to read again does so, which may tell it once more.
+            for _ in 0..16 {
+                self.read_all(at);
+                if self.replicas[at].machine.is_settled() {
+                    break;
+                }
+            }
+            let replica = &self.replicas[at];
+            assert!(replica.machine.is_settled(), "seed {seed}: replica {at} waits for ever");
+            let encoded = replica.machine.encode();
+            let metrics = Arc::new(CrdtMetrics::default());
+            let again = ObjectMachine::<T>::restore(OBJECT, self.owner, me, metrics, &encoded);
+            let again = again.expect("what was encoded is decoded").encode();
+            assert_eq!(again, encoded, "seed {seed}: a state that was decoded encodes differently");
+            hashes.push((replica.machine.hash(), replica.machine.state().clone()));
+        }
+        let (first, others) = hashes.split_first().expect("there are replicas");
+        for (at, other) in others.iter().enumerate() {
+            let (a, b) = (&first.1, &other.1);
+            let equal = first.0 == other.0;
+            assert!(equal, "seed {seed}: replica {} differs: {a:?} and {b:?}", at + 1);
+        }
+    }
+
+    fn read_all(&mut self, at: usize) {
+        self.replicas[at].delivered.clear();
+        let mut chains: Vec<Vec<Entry>> = self.chains.values().cloned().collect();
+        chains.iter_mut().for_each(|chain| chain.reverse());
+        while !chains.is_empty() {
+            let chain = self.rng.below(chains.len());
+            match chains[chain].pop() {
+                Some(entry) => self.hand(at, entry),
+                None => drop(chains.swap_remove(chain)),
+            }
+        }
+    }
+}
