@@ -31,7 +31,7 @@ impl Saved {
 }
 
 /// Keeps objects and their replicas. `x0x-store` implements it on disk;
-/// [`MemoryCrdtStore`](crate::testing::MemoryCrdtStore) (feature `test-util`) is its fake.
+/// `testing::MemoryCrdtStore` (feature `test-util`) is its fake.
 ///
 /// What a call wrote holds once it returned, and all of it or nothing.
 pub trait CrdtStore: Send + Sync + fmt::Debug + 'static {
