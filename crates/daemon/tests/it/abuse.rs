@@ -172,7 +172,7 @@ async fn preflights_are_granted_to_own_names_only() {
     assert_eq!(answer.status, 204);
     assert_eq!(answer.header("access-control-allow-origin"), Some(own.as_str()));
     let methods = answer.header("access-control-allow-methods");
-    assert_eq!(methods, Some("DELETE, GET, PATCH, POST"));
+    assert_eq!(methods, Some("DELETE, GET, PATCH, POST, PUT"));
     for origin in ["null", "http://localhost.evil.example", "http://localhost"] {
         assert_refused(origin, &preflight(origin).await, ErrorCode::ForbiddenOrigin);
     }

@@ -83,29 +83,29 @@ async fn same_hash(one: &Api, two: &Api, path: &str) {
 async fn two_daemons_share_a_task_list() {
     let nodes = Node::cluster(2).await;
     let [one, two] = &nodes[..] else { unreachable!("two nodes") };
-    let body = json!({"name": "Work", "topic": "work"});
+    let body = json!({"name": "Chores", "topic": "chores"});
     assert_eq!(one.api.post("/task-lists", &body).await.status, 201);
-    assert_eq!(two.cli(&["tasks", "create", "Work", "work"]).await["id"], "work");
+    assert_eq!(two.cli(&["tasks", "create", "Chores", "chores"]).await["id"], "chores");
     let listed = one.api.get("/task-lists").await.json();
-    let expected = json!([{"id": "work", "topic": "work", "name": "Work"}]);
+    let expected = json!([{"id": "chores", "topic": "chores", "name": "Chores"}]);
     assert_eq!((&listed["ok"], &listed["task_lists"]), (&json!(true), &expected));
-    let mut events = EventStream::open(&one.api, "/task-lists/work/events", None).await;
-    let id = add(&one.api, "work", "paint the fence").await;
-    has_state(&two.api, "work", &id, "empty").await;
-    let task = &tasks(&two.api, "work").await[0];
+    let mut events = EventStream::open(&one.api, "/task-lists/chores/events", None).await;
+    let id = add(&one.api, "chores", "paint the fence").await;
+    has_state(&two.api, "chores", &id, "empty").await;
+    let task = &tasks(&two.api, "chores").await[0];
     assert_eq!((&task["title"], &task["priority"]), (&json!("paint the fence"), &json!(128)));
     assert_eq!((&task["description"], &task["assignee"]), (&json!(""), &Value::Null));
-    let early = act(&two.api, "work", &id, "complete").await;
+    let early = act(&two.api, "chores", &id, "complete").await;
     assert_eq!((early.status, &early.json()["code"]), (409, &json!("conflict")));
-    two.cli(&["tasks", "claim", "work", &id]).await;
+    two.cli(&["tasks", "claim", "chores", &id]).await;
     let claimed = format!("claimed:{}", two.agent_id());
-    has_state(&one.api, "work", &id, &claimed).await;
-    assert_eq!(act(&one.api, "work", &id, "claim").await.status, 409, "somebody holds it");
+    has_state(&one.api, "chores", &id, &claimed).await;
+    assert_eq!(act(&one.api, "chores", &id, "claim").await.status, 409, "somebody holds it");
     let edit = json!({"title": "paint it red", "labels": ["home"], "priority": 200});
-    let path = format!("/task-lists/work/tasks/{id}");
+    let path = format!("/task-lists/chores/tasks/{id}");
     assert_eq!(with_body(&one.api, "PATCH", &path, &edit).await.json()["task"]["priority"], 200);
-    assert_eq!(act(&two.api, "work", &id, "complete").await.status, 200);
-    has_state(&one.api, "work", &id, &format!("done:{}", two.agent_id())).await;
+    assert_eq!(act(&two.api, "chores", &id, "complete").await.status, 200);
+    has_state(&one.api, "chores", &id, &format!("done:{}", two.agent_id())).await;
     let shown = one.api.get(&path).await.json();
     let actions: Vec<_> =
         shown["history"].as_array().expect("a list").iter().map(|step| &step["action"]).collect();
@@ -113,12 +113,12 @@ async fn two_daemons_share_a_task_list() {
     for expected in ["added", "claimed", "edited", "completed"] {
         let event = events.next().await.expect("open");
         assert_eq!((&*event.name, &event.data["event"]), ("task", &json!(expected)));
-        assert_eq!((&event.data["task_id"], &event.data["list_id"]), (&json!(id), &json!("work")));
+        assert_eq!((&event.data["task_id"], &event.data["list_id"]), (&json!(id), &json!("chores")));
         assert!(event.id.is_some());
     }
-    same_hash(&one.api, &two.api, "/task-lists/work").await;
+    same_hash(&one.api, &two.api, "/task-lists/chores").await;
     assert_eq!(one.api.delete(&path).await.status, 200);
-    eventually("it is gone there", || async { tasks(&two.api, "work").await.is_empty() }).await;
+    eventually("it is gone there", || async { tasks(&two.api, "chores").await.is_empty() }).await;
     stop(nodes).await;
 }
 
