@@ -113,7 +113,10 @@ async fn two_daemons_share_a_task_list() {
     for expected in ["added", "claimed", "edited", "completed"] {
         let event = events.next().await.expect("open");
         assert_eq!((&*event.name, &event.data["event"]), ("task", &json!(expected)));
-        assert_eq!((&event.data["task_id"], &event.data["list_id"]), (&json!(id), &json!("chores")));
+        assert_eq!(
+            (&event.data["task_id"], &event.data["list_id"]),
+            (&json!(id), &json!("chores"))
+        );
         assert!(event.id.is_some());
     }
     same_hash(&one.api, &two.api, "/task-lists/chores").await;
