@@ -15,7 +15,7 @@ use x0x_core::{MAX_ADDRESSES, Scope, dialable};
 
 /// The usable addresses in their order, without duplicates, at most [`MAX_ADDRESSES`]: those that a
 /// machine may have ([`dialable`]), but no IPv6 link-local ones, whose interface does not travel, and
-/// loopback ones only by choice. Applied to what is announced and to what is received alike.
+/// loopback ones only by choice. Applied to what is told and to what is received alike.
 #[must_use]
 pub fn usable_addresses(
     addresses: impl IntoIterator<Item = SocketAddr>,
@@ -34,6 +34,27 @@ pub fn usable_addresses(
         }
     }
     usable
+}
+
+/// The usable addresses that an announcement carries: everybody reads it, so that those of global scope
+/// are told alone when there are any. Without one the others are all that there is, and those who share
+/// the site may use them; with `allow_loopback` all are told, since the node shares its machine with others.
+#[must_use]
+pub fn announced_addresses(
+    addresses: impl IntoIterator<Item = SocketAddr>,
+    allow_loopback: bool,
+) -> Vec<SocketAddr> {
+    let all: Vec<SocketAddr> = addresses.into_iter().collect();
+    if !allow_loopback {
+        let is_global =
+            |address: &SocketAddr| Scope::of(address.ip().to_canonical()) == Some(Scope::Global);
+        // Before the count is cut: private ones must not crowd out those that everybody can use.
+        let global = usable_addresses(all.iter().copied().filter(is_global), false);
+        if !global.is_empty() {
+            return global;
+        }
+    }
+    usable_addresses(all, allow_loopback)
 }
 
 /// The usable addresses of a received announcement that may be those of its author: all of global
@@ -153,6 +174,21 @@ mod tests {
         assert_eq!(usable[7].port(), 8);
         let mapped = usable_addresses([parse("[::ffff:10.0.0.1]:1"), parse("10.0.0.1:1")], false);
         assert_eq!(mapped, [parse("10.0.0.1:1")]);
+    }
+
+    #[test]
+    fn an_announcement_tells_private_addresses_only_for_want_of_others() {
+        let private = ["10.0.0.1:1", "192.168.1.1:1", "169.254.3.4:1", "[fd00::1]:1"].map(parse);
+        let global = ["198.51.100.7:1", "[2001:db8::1]:1"].map(parse);
+        let all = || private.into_iter().chain(global);
+        assert_eq!(announced_addresses(all(), false), global);
+        assert_eq!(announced_addresses(private, false), private);
+        assert_eq!(announced_addresses(all(), true), all().collect::<Vec<_>>());
+        assert_eq!(announced_addresses([parse("127.0.0.1:1")], false), []);
+        let crowd = (1..=20).map(|port| SocketAddr::from(([10, 0, 0, 1], port)));
+        assert_eq!(announced_addresses(crowd.chain(global), false), global);
+        let mapped = [parse("[::ffff:10.0.0.1]:1"), parse("[::ffff:198.51.100.7]:1")];
+        assert_eq!(announced_addresses(mapped, false), [global[0]]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use x0x_gossip_pubsub::{Delivery, Message, PubSub, PublishError, Subscription};
 use x0x_identity::{BindingPolicy, SecretKey, Shown, SignedBinding};
 
 use crate::{
-    addresses::{OwnAddresses, usable_addresses},
+    addresses::{OwnAddresses, announced_addresses},
     config::{DiscoveryConfig, MIN_ANNOUNCE_INTERVAL},
     error::{AnnounceError, VerifyError},
     metrics::DiscoveryMetrics,
@@ -137,7 +137,7 @@ impl Driver {
 
     fn publish(&mut self) -> Result<(), PublishError> {
         let (now, current) = (self.clock.now(), (self.local.addresses)());
-        let addresses = usable_addresses(current.clone(), self.config.allow_loopback);
+        let addresses = announced_addresses(current.clone(), self.config.allow_loopback);
         let payload = self.announcement(addresses.clone());
         let result = self.pubsub.try_publish(self.topic, payload);
         let input = match result {
@@ -161,7 +161,7 @@ impl Driver {
     }
 
     fn addresses(&self) -> Vec<SocketAddr> {
-        usable_addresses((self.local.addresses)(), self.config.allow_loopback)
+        announced_addresses((self.local.addresses)(), self.config.allow_loopback)
     }
 
     /// Whether an announcement made now would be refused its turn, and say nothing new.

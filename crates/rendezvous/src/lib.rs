@@ -57,7 +57,7 @@ mod state;
 pub mod testing;
 mod wire;
 
-pub use addresses::{believable_addresses, usable_addresses};
+pub use addresses::{announced_addresses, believable_addresses, usable_addresses};
 pub use config::{
     COPIES, DiscoveryConfig, FinderConfig, MAX_DIALS, MAX_DISCOVERED, MAX_FILING_DIALS,
     MAX_FILINGS, MAX_HELD_BYTES, MAX_LINKS, MAX_MISSES, MAX_OFFERS, MAX_PER_KEY, MAX_PER_PROVIDER,

@@ -218,6 +218,28 @@ async fn a_change_is_announced_in_its_turn() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn private_addresses_are_not_announced_beside_global_ones() {
+    let world = World::new();
+    let one = world.node(1).await;
+    let far = SocketAddr::from(([198, 51, 100, 7], 1));
+    let local = LocalAgent {
+        key: key(2),
+        machine: machine(2),
+        generation: 0,
+        user: None,
+        addresses: Box::new(move || vec![address(2), far]),
+    };
+    let pubsub = Arc::new(world.hub.author(agent(2)));
+    let (policy, clock) = (Arc::new(AcceptAll), world.clock.clone());
+    let _two = Discovery::start(pubsub, local, policy, clock, DiscoveryConfig::default())
+        .await
+        .expect("starts");
+    eventually("known", async || one.agent(&agent(2)).await.is_some()).await;
+    let known = one.agent(&agent(2)).await.expect("known");
+    assert_eq!(known.addresses, [far], "the reader would have believed the other too");
+}
+
+#[tokio::test(start_paused = true)]
 async fn addresses_of_other_sites_are_not_believed() {
     let world = World::new();
     let one = world.node(1).await;
