@@ -7,8 +7,10 @@ use protox::prost_reflect::{DescriptorPool, DynamicMessage};
 use x0x_core::{AgentId, Machine as _, Tick, TopicId, WallTime};
 use x0x_gossip_crdt::{
     Entry, Input, ObjectMachine, OperationIn,
+    kv::{KvOp, KvStore, Put},
     testing::{Sample, SampleOp},
 };
+use x0x_gossip_pubsub::{NetworkId, Retention, testing::RunForge};
 
 const OBJECT: TopicId = TopicId::new([9; 32]);
 const WALL: WallTime = WallTime::from_millis(1_800_000_000_000);
@@ -74,6 +76,38 @@ fn a_usual_operation_takes_less_than_120_bytes_beside_its_value() {
     assert!(most <= 120, "{most} bytes");
     let hashes: Vec<_> = room.replicas.values().map(|(replica, _)| replica.hash()).collect();
     assert!(hashes.iter().all(|hash| *hash == hashes[0]));
+}
+
+/// Bytes that each of some puts takes in the log beside its key and value, in runs of so many.
+fn bytes_of_a_put(in_run: u64) -> u64 {
+    let mut store: ObjectMachine<KvStore> =
+        ObjectMachine::new(OBJECT, None, agent(1), Arc::default());
+    let mut content = 0;
+    let payloads: Vec<_> = (1..=in_run)
+        .map(|seq| {
+            let (key, value) = (format!("key-{seq:03}"), "v".repeat(100));
+            content += (key.len() + value.len()) as u64;
+            let op = KvOp::Put(Put::new(key, value));
+            let mut prepared = store.prepare::<Infallible>(WALL, &op).expect("it is prepared");
+            store.handle(Tick::ZERO, Input::Accepted { write: None, epoch: 1, seq });
+            let payload = prepared.payloads.pop().expect("there is one");
+            let (author, epoch) = (agent(1), 1);
+            let entry = Entry { author, epoch, seq, time: WALL, payload: payload.clone() };
+            store.handle(Tick::ZERO, Input::Entry(entry));
+            payload
+        })
+        .collect();
+    let network = NetworkId::from_name("wire");
+    let forge = RunForge::new(x0x_identity::testing::key(7), network, OBJECT, WALL);
+    let payloads: Vec<&[u8]> = payloads.iter().map(|payload| &payload[..]).collect();
+    let run = forge.of_class(Retention::Durable).run(None, &payloads);
+    (run.encoded().len() as u64 - content).div_ceil(in_run)
+}
+
+/// The figures in `docs/objects-figures.md`.
+#[test]
+fn a_put_in_a_signed_run_takes_as_many_bytes_as_documented() {
+    assert_eq!([64, 8, 1].map(bytes_of_a_put), [71, 450, 3482]);
 }
 
 #[test]
