@@ -33,7 +33,7 @@ use crate::{
     effects::Effects,
     files::{seek, start_files},
     identity::{Hints, Standing},
-    lan, mail,
+    lan, mail, portmap,
     presence::{Below, reach_suspects, start_finding, start_presence, watch_contacts},
     proofs::{Keeper, PROOFS},
     reach::told_addresses,
@@ -128,6 +128,7 @@ impl AgentBuilder {
                 relays: config.sessions.relay.enabled,
                 node,
                 engine_metrics,
+                port_maps: Arc::default(),
                 lan: lan.as_ref().map(|lan| Arc::clone(lan.metrics())),
                 membership,
                 gossip,
@@ -148,6 +149,7 @@ impl AgentBuilder {
             }),
         };
         start_tasks(&agent, &itself, effects, seeks).await;
+        start_port_mapping(&agent, &config, network.as_ref()).await;
         start_lan(&agent, network, lan).await;
         Ok(agent)
     }
@@ -183,6 +185,14 @@ async fn start_tasks(
         ),
         tokio::spawn(seek(agent.clone(), seeks, stop.clone())),
     ]);
+}
+
+/// What has a port of the gateway lead here.
+async fn start_port_mapping(agent: &Agent, config: &AgentConfig, network: Option<&NetworkWatch>) {
+    let Some(network) = network.filter(|_| config.port_mapping) else { return };
+    let Inner { node, port_maps, clock, stop, .. } = &*agent.inner;
+    let task = portmap::start(node, port_maps, network.clone(), clock, stop);
+    agent.inner.tasks.lock().await.extend(task);
 }
 
 /// What follows the machine's links.

@@ -31,6 +31,7 @@ mod letters;
 mod mail;
 mod mailbox;
 mod messaging;
+mod portmap;
 mod presence;
 mod proofs;
 mod reach;
