@@ -22,7 +22,6 @@ pub trait Gateways: fmt::Debug + Send + Sync + 'static {
 
 /// What the system says: Linux's table of routes, and nothing elsewhere.
 #[derive(Debug, Clone, Copy, Default)]
-#[non_exhaustive]
 pub struct SystemGateways;
 
 impl Gateways for SystemGateways {
