@@ -149,8 +149,7 @@ impl AgentBuilder {
             }),
         };
         start_tasks(&agent, &itself, effects, seeks).await;
-        start_port_mapping(&agent, &config, network.as_ref()).await;
-        start_lan(&agent, network, lan).await;
+        start_lan(&agent, &config, network, lan).await;
         Ok(agent)
     }
 }
@@ -187,19 +186,20 @@ async fn start_tasks(
     ]);
 }
 
-/// What has a port of the gateway lead here.
-async fn start_port_mapping(agent: &Agent, config: &AgentConfig, network: Option<&NetworkWatch>) {
-    let Some(network) = network.filter(|_| config.port_mapping) else { return };
-    let Inner { node, port_maps, clock, stop, .. } = &*agent.inner;
-    let task = portmap::start(node, port_maps, network.clone(), clock, stop);
-    agent.inner.tasks.lock().await.extend(task);
-}
-
 /// What follows the machine's links.
-async fn start_lan(agent: &Agent, network: Option<NetworkWatch>, lan: Option<LanDiscovery>) {
+async fn start_lan(
+    agent: &Agent,
+    config: &AgentConfig,
+    network: Option<NetworkWatch>,
+    lan: Option<LanDiscovery>,
+) {
     let Some(network) = network else { return };
     let (inner, stop) = (&agent.inner, &agent.inner.stop);
     let mut tasks = inner.tasks.lock().await;
+    if config.port_mapping {
+        let Inner { node, port_maps, clock, .. } = &**inner;
+        tasks.extend(portmap::start(node, port_maps, network.clone(), clock, stop));
+    }
     let moves = lan::follow_moves(agent.clone(), network.clone());
     tasks.push(tokio::spawn(stop.clone().run_until_cancelled_owned(moves).map(drop)));
     if let Some(lan) = lan {
