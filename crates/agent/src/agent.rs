@@ -58,6 +58,7 @@ pub(crate) struct Inner {
     pub(crate) started: Tick,
     pub(crate) node: Arc<Node>,
     pub(crate) engine_metrics: Arc<x0x_transport::quic::QuicMetrics>,
+    pub(crate) port_maps: Arc<x0x_transport::portmap::PortMapMetrics>,
     pub(crate) lan: Option<Arc<x0x_transport::lan::LanMetrics>>,
     pub(crate) membership: Membership,
     pub(crate) gossip: Arc<Gossip>,
@@ -176,6 +177,7 @@ impl Agent {
         let inner = &self.inner;
         let mut metrics = inner.engine_metrics.snapshot();
         metrics.extend(inner.node.metrics().snapshot());
+        metrics.extend(inner.port_maps.snapshot());
         metrics.extend(inner.lan.iter().flat_map(|lan| lan.snapshot()));
         metrics.extend(inner.membership.metrics().snapshot());
         metrics.extend(inner.gossip.metrics().snapshot());

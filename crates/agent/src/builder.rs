@@ -35,6 +35,7 @@ use crate::{
     identity::Standing,
     lan, mail,
     objects::{open_kept, start_objects},
+    portmap,
     presence::{Below, reach_suspects, start_finding, start_presence, watch_contacts},
     proofs::{Keeper, PROOFS},
     reach::told_addresses,
@@ -129,6 +130,7 @@ impl AgentBuilder {
                 relays: config.sessions.relay.enabled,
                 node,
                 engine_metrics,
+                port_maps: Arc::default(),
                 lan: lan.as_ref().map(|lan| Arc::clone(lan.metrics())),
                 membership,
                 gossip,
@@ -150,7 +152,7 @@ impl AgentBuilder {
             }),
         };
         start_tasks(&agent, &itself, effects, seeks).await;
-        start_lan(&agent, network, lan).await;
+        start_lan(&agent, &config, network, lan).await;
         Ok(agent)
     }
 }
@@ -189,10 +191,19 @@ async fn start_tasks(
 }
 
 /// What follows the machine's links.
-async fn start_lan(agent: &Agent, network: Option<NetworkWatch>, lan: Option<LanDiscovery>) {
+async fn start_lan(
+    agent: &Agent,
+    config: &AgentConfig,
+    network: Option<NetworkWatch>,
+    lan: Option<LanDiscovery>,
+) {
     let Some(network) = network else { return };
     let (inner, stop) = (&agent.inner, &agent.inner.stop);
     let mut tasks = inner.tasks.lock().await;
+    if config.port_mapping {
+        let Inner { node, port_maps, clock, .. } = &**inner;
+        tasks.extend(portmap::start(node, port_maps, network.clone(), clock, stop));
+    }
     let moves = lan::follow_moves(agent.clone(), network.clone());
     tasks.push(tokio::spawn(stop.clone().run_until_cancelled_owned(moves).map(drop)));
     if let Some(lan) = lan {

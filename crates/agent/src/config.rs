@@ -51,6 +51,9 @@ pub struct AgentConfig {
     pub mdns: bool,
     /// Let everybody on these links know the machine's id, so that contacts find it at once. Default false.
     pub mdns_announce_id: bool,
+    /// Ask gateways by PCP or NAT-PMP for a port that leads here. Without effect on an endpoint that is bound to
+    /// loopback. Default false.
+    pub port_mapping: bool,
     /// Offer pure ML-KEM-768 alone, without the X25519 hybrid. Default false.
     pub pure_pq: bool,
     /// Limits and times of sessions, such as how many there may be.
@@ -100,6 +103,7 @@ impl AgentConfig {
             network: "x0x".to_owned(),
             mdns: false,
             mdns_announce_id: false,
+            port_mapping: false,
             pure_pq: false,
             sessions: SessionConfig::default(),
             streams: StreamConfig::default(),

@@ -32,6 +32,7 @@ mod mail;
 mod mailbox;
 mod messaging;
 pub mod objects;
+mod portmap;
 mod presence;
 mod proofs;
 mod reach;

@@ -136,6 +136,7 @@ fn agent_config(config: &Config) -> AgentConfig {
     agent.sessions.relay.enabled = config.relay;
     agent.sessions.relay.use_others = config.relay_by_others;
     agent.streams.dial = config.relay_by_others;
+    agent.port_mapping = config.port_mapping;
     agent.streams.listen = config.relay_tcp.port(config.role);
     agent.gossip.clone_from(&config.gossip);
     agent.store_bytes = config.store_bytes;

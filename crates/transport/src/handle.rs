@@ -159,6 +159,12 @@ impl Node {
         *self.context.bindings.write().unwrap_or_else(PoisonError::into_inner) = bindings;
     }
 
+    /// The gateway says that this address leads here, or that none does any more
+    /// ([`portmap`](crate::portmap)). Others are told of it once somebody reached this machine there.
+    pub fn set_mapped(&self, address: Option<SocketAddr>) {
+        self.context.observations.lock().unwrap_or_else(PoisonError::into_inner).map(address);
+    }
+
     /// Counters of this node.
     #[must_use]
     pub fn metrics(&self) -> &Arc<TransportMetrics> {

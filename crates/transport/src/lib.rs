@@ -12,6 +12,7 @@
 //! - [`relay`]: how machines that cannot reach each other are joined by a third one; pure
 //! - [`dialback`]: whether somebody to whom this machine never sent anything reaches it; pure
 //! - [`reach`]: what peers see of this machine, and what of it is to be believed; pure
+//! - [`portmap`]: a port of the gateway that leads to this machine; a pure machine and its shell
 //! - [`interfaces`]: the addresses of this machine, and when they change
 //! - `lan` (a feature): machines on the same links, found by multicast DNS
 //! - `driver`, `queue`, `inbound`, `table`: the tokio shell of that machine
@@ -63,6 +64,7 @@ pub mod metrics;
 mod outgoing;
 #[cfg(feature = "tokio")]
 mod own;
+pub mod portmap;
 mod prefix;
 pub mod punch;
 #[cfg(feature = "tokio")]

@@ -65,6 +65,8 @@ pub struct ExternalAddress {
     pub confirmed: bool,
     /// How many networks say so.
     pub networks: usize,
+    /// The gateway says that it leads here. It is confirmed when somebody reached this machine there, too.
+    pub mapped: bool,
 }
 
 /// How the translator before this machine, if there is one, chooses ports (RFC 4787 §4.1).
@@ -154,6 +156,7 @@ impl Family {
                 address,
                 confirmed: networks.len() >= CONFIRMING,
                 networks: networks.len(),
+                mapped: false,
             })
             .collect();
         all.sort_by_key(|external| std::cmp::Reverse(external.networks));
@@ -192,6 +195,8 @@ pub struct Observations {
     v6: Family,
     /// Addresses at which somebody reached this machine to whom it did not write, and when.
     reached: BTreeMap<SocketAddr, Tick>,
+    /// Where the gateway says that it leads here.
+    mapped: Option<SocketAddr>,
 }
 
 impl Observations {
@@ -201,9 +206,26 @@ impl Observations {
         Self::default()
     }
 
-    /// Forgets all reports: they are of another place.
+    /// Forgets all reports: they are of another place. What the gateway says is told anew by whoever asks it.
     pub fn clear(&mut self) {
-        *self = Self::default();
+        *self = Self { mapped: self.mapped, ..Self::default() };
+    }
+
+    /// The gateway says that this address leads here, or that none does any more.
+    pub fn map(&mut self, address: Option<SocketAddr>) {
+        self.mapped = address;
+    }
+
+    /// Adds the address of the gateway to those that peers see.
+    fn with_mapped(&self, now: Tick, external: &mut Vec<ExternalAddress>) {
+        let Some(address) = self.mapped else { return };
+        let reached = self.was_reached(now, address);
+        if let Some(seen) = external.iter_mut().find(|seen| seen.address == address) {
+            (seen.mapped, seen.confirmed) = (true, seen.confirmed || reached);
+        } else {
+            let hint = ExternalAddress { address, confirmed: reached, networks: 0, mapped: true };
+            external.push(hint);
+        }
     }
 
     /// Somebody reached this machine at an address, to whom it did not write.
@@ -240,6 +262,7 @@ impl Observations {
         let mut external = self.v4.external(now);
         external.extend(self.v6.external(now));
         external.sort_by_key(|external| std::cmp::Reverse(external.networks));
+        self.with_mapped(now, &mut external);
         let confirmed = external.iter().filter(|external| external.confirmed);
         let (mut public, mut translated) = (false, false);
         for address in confirmed.map(|external| external.address) {

@@ -204,6 +204,13 @@ table! {
 }
 
 table! {
+    /// The table `[nat]`.
+    NatTable {
+        port_mapping: bool,
+    }
+}
+
+table! {
     /// The table `[gossip]`.
     GossipTable {
         retention_secs: u64,
@@ -239,6 +246,7 @@ table! {
         log_format: LogFormat,
         sessions: SessionsTable,
         relay: RelayTable,
+        nat: NatTable,
         gossip: GossipTable,
         files: FilesTable,
         mail: MailTable,
@@ -268,6 +276,7 @@ impl Ignored {
                     "gossip" => (GossipTable::KEYS, GOSSIP_WITHOUT_EFFECT),
                     "files" => (FilesTable::KEYS, &[][..]),
                     "relay" => (RelayTable::KEYS, &[][..]),
+                    "nat" => (NatTable::KEYS, &[][..]),
                     "mail" => (MailTable::KEYS, &[][..]),
                     "letters" => (LettersTable::KEYS, &[][..]),
                     _ => (SessionsTable::KEYS, &[][..]),
@@ -337,6 +346,9 @@ impl FileConfig {
         set(&mut config.log_format, self.log_format);
         if let Some(relay) = self.relay {
             relay.apply(config);
+        }
+        if let Some(nat) = self.nat {
+            set(&mut config.port_mapping, nat.port_mapping);
         }
         if let Some(sessions) = self.sessions {
             sessions.apply(config)?;

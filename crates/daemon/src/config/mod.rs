@@ -98,6 +98,8 @@ pub struct Config {
     pub relay_by_others: bool,
     /// Whether this machine takes others over TCP.
     pub relay_tcp: TcpRelay,
+    /// Whether gateways are asked for a port that leads here.
+    pub port_mapping: bool,
     /// What topics keep in memory and for how long, and every other bound of gossip.
     pub gossip: GossipLimits,
     /// Bytes that the database of topics may take on disk.
@@ -187,6 +189,7 @@ impl Config {
             relay: sessions.relay.enabled,
             relay_by_others: sessions.relay.use_others,
             relay_tcp: TcpRelay::default(),
+            port_mapping: true,
             gossip: GossipLimits::default(),
             store_bytes: DEFAULT_STORE_BYTES,
             files: FilesSettings::default(),
@@ -282,6 +285,7 @@ impl fmt::Display for Config {
         writeln!(f, "relay = {}", self.relay)?;
         writeln!(f, "\n[relay]\nuse_others = {}", self.relay_by_others)?;
         write!(f, "{}", self.relay_tcp)?;
+        writeln!(f, "\n[nat]\nport_mapping = {}", self.port_mapping)?;
         writeln!(f, "\n[gossip]\nretention_secs = {}", self.gossip.retention.as_secs())?;
         writeln!(f, "topic_bytes = {}", self.gossip.topic_bytes)?;
         writeln!(f, "topic_entries = {}", self.gossip.topic_entries)?;

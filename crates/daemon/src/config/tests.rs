@@ -215,3 +215,12 @@ fn machines_without_udp_are_taken_where_the_role_or_the_file_says() {
     assert_eq!(config.relay_tcp.port(config.role), Some(8443));
     assert!(!config.relay_by_others);
 }
+
+#[test]
+fn ports_are_asked_of_gateways_unless_the_file_says_no() {
+    let by_default = Place::new().load("", Overrides::default()).expect("valid");
+    assert!(by_default.port_mapping);
+    let config = Place::new().load("[nat]\nport_mapping = false", Overrides::default());
+    let config = config.expect("valid");
+    assert!(!config.port_mapping && config.to_string().contains("[nat]\nport_mapping = false\n"));
+}

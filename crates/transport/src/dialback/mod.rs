@@ -208,14 +208,18 @@ impl DialBacks {
         if self.asked.is_some() {
             return;
         }
-        let due = self.turns.iter().filter(|(_, turn)| turn.at <= now).min_by_key(|(_, t)| t.at);
-        let Some(address) = due.map(|(address, _)| *address) else { return };
         // It passes on only where it sees this machine itself.
-        let sees = |session: &&Place| {
+        let sees = |session: &Place, address: SocketAddr| {
             let ip = session.observed.map(|observed| observed.ip().to_canonical());
             ip == Some(address.ip()) && is_global(session.address)
         };
-        let helpers: Vec<&Place> = sessions.iter().filter(sees).collect();
+        // An address that nobody sees, as a gateway may name one, keeps no other from its turn.
+        let helped = |address| sessions.iter().any(|session| sees(session, address));
+        let due = self.turns.iter().filter(|(address, turn)| turn.at <= now && helped(**address));
+        let due = due.min_by_key(|(_, turn)| turn.at);
+        let Some(address) = due.map(|(address, _)| *address) else { return };
+        let helpers: Vec<&Place> =
+            sessions.iter().filter(|session| sees(session, address)).collect();
         let chosen = usize::from(round[0]) % helpers.len().max(1);
         let Some(helper) = helpers.get(chosen) else { return };
         let keys = flow_keys(round, &seed, true);

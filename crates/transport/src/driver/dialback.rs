@@ -18,11 +18,11 @@ impl Actor {
         self.context.table.all().iter().filter_map(|session| punch::place(session)).collect()
     }
 
-    /// Asks for probes of confirmed addresses, when it is time.
+    /// Asks for probes of confirmed addresses and of the gateway's, when it is time.
     pub(super) fn ask_for_probes(&mut self) {
         let reach = self.context.reach();
-        let confirmed = reach.external.iter().filter(|external| external.confirmed);
-        let addresses = confirmed.map(|external| external.address).collect();
+        let asked = reach.external.iter().filter(|external| external.confirmed || external.mapped);
+        let addresses = asked.map(|external| external.address).collect();
         let (sessions, fresh) = (self.places_of_sessions(), (punch::secret(), punch::secret()));
         let status = Input::Status { addresses, sessions, fresh };
         self.dial_backs.handle(self.now(), status);

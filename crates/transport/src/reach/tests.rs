@@ -56,8 +56,9 @@ fn two_networks_must_agree() {
     );
     let mapped = reach(&[seen(1, MAPPED, false), seen(2, MAPPED, false), seen(3, OWN, true)]);
     assert_eq!((mapped.class, mapped.mapping_v4), (ReachClass::Punchable, Mapping::Independent));
-    let first = ExternalAddress { address: at(MAPPED), confirmed: true, networks: 2 };
-    let hint = ExternalAddress { address: at(OWN), confirmed: false, networks: 1 };
+    let first =
+        ExternalAddress { address: at(MAPPED), confirmed: true, networks: 2, mapped: false };
+    let hint = ExternalAddress { address: at(OWN), confirmed: false, networks: 1, mapped: false };
     assert_eq!(mapped.external, [first, hint]);
     assert_eq!(mapped.mapping_v6, Mapping::Unknown);
 }
@@ -155,4 +156,21 @@ proptest! {
         prop_assert_eq!(confirmed.len(), 1);
         prop_assert_eq!(confirmed[0].address, at(MAPPED));
     }
+}
+
+#[test]
+fn what_the_gateway_says_is_a_hint_until_somebody_reached_it() {
+    let (mut seen, now) = (Observations::new(), Tick::ZERO);
+    let address: SocketAddr = "8.8.4.4:40000".parse().expect("an address");
+    seen.map(Some(address));
+    seen.clear();
+    let reach = seen.reach(now, &[]);
+    assert_eq!((reach.class, reach.external.len()), (ReachClass::Unknown, 1));
+    assert!(reach.external[0].mapped && !reach.external[0].confirmed);
+    seen.reached(now, address);
+    let reach = seen.reach(now, &[]);
+    assert!(reach.class == ReachClass::Public && reach.external[0].confirmed);
+    assert_eq!(seen.reach(now + REACHED_FOR, &[]).class, ReachClass::Unknown);
+    seen.map(None);
+    assert!(seen.reach(now, &[]).external.is_empty());
 }

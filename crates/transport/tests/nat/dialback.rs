@@ -49,6 +49,26 @@ async fn who_is_reached_by_a_stranger_is_public_translated_or_not() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_gateway_that_lies_has_nobody_sent_anywhere_and_hides_nothing() {
+    let internet = Internet::new(7);
+    let machine = internet.machine(1, Some(internet.nat(NatKind::FullCone)));
+    let lie = "8.8.4.4:40000".parse().expect("an address");
+    machine.node.set_mapped(Some(lie));
+    assert_eq!(settled(&internet, &machine).await, ReachClass::Public, "of the true address");
+    let reach = machine.node.reach();
+    let hint = reach.external.iter().find(|external| external.address == lie).expect("shown");
+    assert!(hint.mapped && !hint.confirmed);
+    let record = machine.node.record().expect("has a key");
+    assert!(!record.record().addresses.contains(&lie));
+
+    // The truth is one address, whoever says it.
+    let truth = reach.external.iter().find(|external| external.confirmed).expect("seen").address;
+    machine.node.set_mapped(Some(truth));
+    let reach = machine.node.reach();
+    assert!(reach.external.iter().all(|external| external.mapped && external.confirmed));
+}
+
+#[tokio::test(start_paused = true)]
 async fn nobody_is_asked_where_all_know_each_other() {
     let internet = Internet::new(6);
     let nat = internet.nat(NatKind::FullCone);
