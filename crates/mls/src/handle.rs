@@ -81,7 +81,8 @@ pub enum Event {
         /// Whether this member is gone.
         self_removed: bool,
     },
-    /// Epochs fell because a commit of an earlier state has the smaller id.
+    /// Epochs fell because another commit of an earlier state stands: one that removes somebody, or
+    /// has the smaller id.
     Reverted {
         /// The first epoch that fell.
         from_epoch: u64,
@@ -104,6 +105,14 @@ pub enum Event {
 pub trait CommitPolicy: Send {
     /// Whether the commit is allowed.
     fn allows(&self, commit: &CommitFacts<'_>) -> bool;
+
+    /// Where it comes among the commits that members make in the same state, by its author's role: the
+    /// lower first. Commits that remove somebody come before the others in any case. Of two that remove
+    /// each other's author, the lower stands. Without roles all are alike.
+    fn seniority(&self, commit: &CommitFacts<'_>) -> u8 {
+        let _ = commit;
+        0
+    }
 }
 
 /// What a commit would do.
