@@ -215,9 +215,6 @@ impl<S: MlsStore> Groups<S> {
                 Err(_) => break,
             }
         }
-        let oldest = self.slot(group)?.ordering.links().next().map_or(0, |link| link.epoch);
-        let slot = self.slot(group)?;
-        slot.bodies = slot.bodies.split_off(&(oldest, [0; 32]));
         if refused && events.is_empty() {
             return Err(GroupError::Refused("a commit that does not verify"));
         }
@@ -419,6 +416,8 @@ impl<S: MlsStore> Groups<S> {
         if fresh {
             slot.fresh.insert(live.state);
         }
+        let oldest = slot.ordering.links().next().map_or(0, |link| link.epoch);
+        slot.bodies = slot.bodies.split_off(&(oldest, [0; 32]));
         slot.past = None;
         slot.live = Some(live);
         Ok(Some((fallen, id)))

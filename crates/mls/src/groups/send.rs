@@ -17,7 +17,7 @@ use crate::{
     journal::Pending,
     leaf::VerifiedKeyPackage,
     live::{self, Live},
-    ordering::{Facts, Link, Ordering},
+    ordering::{CommitId, Facts, Link, Ordering},
     provider::{OsRandom, Provider},
     seal,
     storage::EpochStorage,
@@ -44,6 +44,23 @@ pub(super) fn tree_of(group: &MlsGroup) -> Result<(Bytes, Bytes), GroupError> {
     let tree = Bytes::from(tree.map_err(GroupError::internal)?);
     let hash = Bytes::copy_from_slice(&Sha256::digest(&tree));
     Ok((tree, hash))
+}
+
+/// What those who were added need: the welcome, and the tree if that does not carry it.
+fn welcome_of(
+    made: &Made,
+    commit: &CommitId,
+) -> Result<(Option<Bytes>, Option<Bytes>), GroupError> {
+    let Some(welcome) = &made.welcome else { return Ok((None, None)) };
+    let inline = made.live.group.members().count() <= MAX_INLINE_TREE;
+    let tree = if inline { None } else { Some(tree_of(&made.live.group)?) };
+    let entry = EntryWire {
+        message: bytes(welcome)?.into(),
+        tree_hash: tree.as_ref().map(|(_, hash)| hash.clone()).unwrap_or_default(),
+        commit: Bytes::copy_from_slice(commit),
+    };
+    let entry = Bytes::from(prost::Message::encode_to_vec(&entry));
+    Ok((Some(entry), tree.map(|(tree, _)| tree)))
 }
 
 impl<S: MlsStore> Groups<S> {
@@ -158,20 +175,7 @@ impl<S: MlsStore> Groups<S> {
             .ok_or(GroupError::Limit("size of a commit"))?
             .into();
         let commit = commit_of(&frame);
-        let (welcome, tree) = match &made.welcome {
-            Some(welcome) => {
-                let inline = made.live.group.members().count() <= MAX_INLINE_TREE;
-                let tree = if inline { None } else { Some(tree_of(&made.live.group)?) };
-                let entry = EntryWire {
-                    message: bytes(welcome)?.into(),
-                    tree_hash: tree.as_ref().map(|(_, hash)| hash.clone()).unwrap_or_default(),
-                    commit: Bytes::copy_from_slice(&commit.id),
-                };
-                let entry = Bytes::from(prost::Message::encode_to_vec(&entry));
-                (Some(entry), tree.map(|(tree, _)| tree))
-            }
-            None => (None, None),
-        };
+        let (welcome, tree) = welcome_of(&made, &commit.id)?;
         let pending = Pending::Outgoing { group, frame: frame.encode() };
         let (_, id) = self
             .advance(group, made.live, &commit, facts, path, Some(&pending))?
