@@ -254,6 +254,13 @@ pub trait MlsGroups {
 
     /// How this member stands to the others, given that it has processed all that the log has.
     ///
+    /// [`Standing::Behind`] is a suspicion: the headers of commits whose state is unknown here are not
+    /// verified, and whoever can write in the log can cause it. Until
+    /// [`join_external`](Self::join_external) the group works on as it is. Joining again puts down the
+    /// states that are kept, so that late messages of them are not read any more: ask a member that is
+    /// trusted for an [`invitation`](Self::invitation), join only if its epoch is later or its members
+    /// are others than [`members`](Self::members) here, and seldom, since each costs all members a commit.
+    ///
     /// # Errors
     /// [`GroupError::Unknown`].
     fn standing(&self, group: GroupId) -> Result<Standing, GroupError>;
