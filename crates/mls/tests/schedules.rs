@@ -138,11 +138,16 @@ impl World {
         }
     }
 
-    /// The state that most of its members are in, and who is.
+    /// Who is in the state that most of its members are in: of members that are current, or of all when
+    /// each has a backup put back and thinks that the others know better.
     fn most(&mut self) -> Vec<usize> {
+        let current = |world: &Self, n: usize| {
+            world.members[n].standing(world.group).ok() == Some(Standing::Current)
+        };
+        let anybody = (0..MEMBERS).all(|n| self.seen_by(n).is_none() || !current(self, n));
         let mut by_secret: BTreeMap<Vec<u8>, Vec<usize>> = BTreeMap::new();
         for n in 0..MEMBERS {
-            if self.members[n].standing(self.group).ok() == Some(Standing::Current)
+            if (anybody || current(self, n))
                 && let Ok(secret) = self.members[n].export(self.group, "x", b"", 32)
             {
                 by_secret.entry(secret.to_vec()).or_default().push(n);
@@ -158,10 +163,15 @@ impl World {
             if most.contains(&n) {
                 continue;
             }
-            // What is built on a state shows who is on another that it is behind.
-            let refresh = self.members[most[0]].refresh(self.group).expect("a member").frame;
-            self.publish(most[0], refresh);
-            self.catch_up();
+            // Who was welcomed into what fell knows no fork: it is behind once the others are longer.
+            for _ in 0..8 {
+                let refresh = self.members[most[0]].refresh(self.group).expect("a member").frame;
+                self.publish(most[0], refresh);
+                self.catch_up();
+                if self.members[n].standing(self.group).ok() == Some(Standing::Behind) {
+                    break;
+                }
+            }
             let ahead = most[0];
             if self.seen_by(ahead).expect("a member").contains(&n) {
                 let info = self.members[ahead].invitation(self.group).expect("a member").info;
