@@ -25,12 +25,12 @@ use crate::{
     leaf::{self, Leaf, LeafRecord, VerifiedKeyPackage},
     live::Live,
     metrics::MlsMetrics,
-    ordering::{Commit, CommitId, Link, Ordering, Standing, StateId},
+    ordering::{Commit, CommitId, Facts, Link, Ordering, Standing, StateId},
     provider::{AeadProbe, Crypto, Provider},
     storage::EpochStorage,
     store::{Batch, Change, Entry, MlsStore, Space},
     suite::Suite,
-    wire::{FrameIn, FrameKind, GroupId},
+    wire::{FrameIn, GroupId},
 };
 
 mod join;
@@ -71,6 +71,45 @@ struct LinkRecord {
     epoch: u64,
     #[prost(bytes = "vec", tag = "3")]
     by: Vec<u8>,
+    /// Of the commit that led here; no author where this member began.
+    #[prost(uint32, tag = "4")]
+    rank: u32,
+    #[prost(bytes = "vec", tag = "5")]
+    author: Vec<u8>,
+    #[prost(uint32, tag = "6")]
+    seat: u32,
+    #[prost(bytes = "vec", repeated, tag = "7")]
+    removes: Vec<Vec<u8>>,
+}
+
+impl LinkRecord {
+    fn of(link: Link) -> Self {
+        let mut record = Self {
+            state: link.state.to_vec(),
+            epoch: link.epoch,
+            by: link.by.map(|id| id.to_vec()).unwrap_or_default(),
+            ..Self::default()
+        };
+        if let Some((rank, facts)) = link.facts {
+            record.rank = rank;
+            record.author = facts.author.as_bytes().to_vec();
+            record.seat = facts.seat;
+            record.removes = facts.removes.iter().map(|agent| agent.as_bytes().to_vec()).collect();
+        }
+        record
+    }
+
+    fn read(self) -> Option<Link> {
+        let agent = |bytes: Vec<u8>| bytes.try_into().ok().map(AgentId::new);
+        let by = if self.by.is_empty() { None } else { Some(self.by.try_into().ok()?) };
+        let facts = if self.author.is_empty() {
+            None
+        } else {
+            let removes: Option<Vec<AgentId>> = self.removes.into_iter().map(agent).collect();
+            Some((self.rank, Facts::new(agent(self.author)?, self.seat, removes?)))
+        };
+        Some(Link { state: self.state.try_into().ok()?, epoch: self.epoch, by, facts })
+    }
 }
 
 /// One group.
@@ -105,23 +144,15 @@ impl Slot {
     }
 
     fn record(&self, ordering: &Ordering) -> Vec<u8> {
-        let links = ordering.links().map(|link| LinkRecord {
-            state: link.state.to_vec(),
-            epoch: link.epoch,
-            by: link.by.map(|id| id.to_vec()).unwrap_or_default(),
-        });
+        let links = ordering.links().map(LinkRecord::of);
         GroupRecord { suite: u32::from(self.suite.code()), links: links.collect() }.encode_to_vec()
     }
 
     fn read(bytes: &[u8]) -> Option<Self> {
         let record = GroupRecord::decode(bytes).ok()?;
         let suite = Suite::from_code(u16::try_from(record.suite).ok()?)?;
-        let mut links = Vec::with_capacity(record.links.len());
-        for link in record.links {
-            let by = if link.by.is_empty() { None } else { Some(link.by.try_into().ok()?) };
-            links.push(Link { state: link.state.try_into().ok()?, epoch: link.epoch, by });
-        }
-        Some(Self::new(suite, Ordering::resume(&links)?))
+        let links: Option<Vec<Link>> = record.links.into_iter().map(LinkRecord::read).collect();
+        Some(Self::new(suite, Ordering::resume(&links?)?))
     }
 
     /// Nothing in memory is to be believed any more.
@@ -164,25 +195,19 @@ fn put(key: Vec<u8>, value: Vec<u8>) -> Change {
 }
 
 /// The header that a sealed handshake is bound to.
-fn header(
-    group: GroupId,
-    kind: FrameKind,
-    epoch: u64,
-    state: &StateId,
-    child: &StateId,
-) -> Vec<u8> {
-    let body = Bytes::new();
-    FrameIn { kind, group, epoch, state: *state, child: *child, body }.encode().to_vec()
+fn header(frame: &FrameIn) -> Vec<u8> {
+    FrameIn { body: Bytes::new(), ..frame.clone() }.encode().to_vec()
 }
 
 /// The id of a commit: the hash of all of its frame, so that an altered one is another commit.
 fn commit_of(frame: &FrameIn) -> Commit {
     let id = Sha256::new()
         .chain_update("x0x.mls.commit.1")
-        .chain_update(header(frame.group, frame.kind, frame.epoch, &frame.state, &frame.child))
+        .chain_update(header(frame))
         .chain_update(&frame.body)
         .finalize();
-    Commit { epoch: frame.epoch, parent: frame.state, id: id.into(), child: frame.child }
+    let FrameIn { epoch, rank, state, child, .. } = *frame;
+    Commit { epoch, rank, parent: state, id: id.into(), child }
 }
 
 impl<S: MlsStore> Groups<S> {

@@ -81,7 +81,8 @@ pub enum Event {
         /// Whether this member is gone.
         self_removed: bool,
     },
-    /// Epochs fell because a commit of an earlier state has the smaller id.
+    /// Epochs fell because another commit of an earlier state stands: one that removes somebody, or
+    /// has the smaller id.
     Reverted {
         /// The first epoch that fell.
         from_epoch: u64,
@@ -104,6 +105,14 @@ pub enum Event {
 pub trait CommitPolicy: Send {
     /// Whether the commit is allowed.
     fn allows(&self, commit: &CommitFacts<'_>) -> bool;
+
+    /// Where it comes among the commits that members make in the same state, by its author's role: the
+    /// lower first. Commits that remove somebody come before the others in any case. Of two that remove
+    /// each other's author, the lower stands. Without roles all are alike.
+    fn seniority(&self, commit: &CommitFacts<'_>) -> u8 {
+        let _ = commit;
+        0
+    }
 }
 
 /// What a commit would do.
@@ -244,6 +253,13 @@ pub trait MlsGroups {
     fn members(&mut self, group: GroupId) -> Result<(u64, Vec<AgentId>), GroupError>;
 
     /// How this member stands to the others, given that it has processed all that the log has.
+    ///
+    /// [`Standing::Behind`] is a suspicion: the headers of commits whose state is unknown here are not
+    /// verified, and whoever can write in the log can cause it. Until
+    /// [`join_external`](Self::join_external) the group works on as it is. Joining again puts down the
+    /// states that are kept, so that late messages of them are not read any more: ask a member that is
+    /// trusted for an [`invitation`](Self::invitation), join only if its epoch is later or its members
+    /// are others than [`members`](Self::members) here, and seldom, since each costs all members a commit.
     ///
     /// # Errors
     /// [`GroupError::Unknown`].

@@ -44,7 +44,9 @@ metrics! {
     commits_credential: Counter = "mls_commits_refused_credential",
     /// Commits refused by the group's policy.
     commits_policy: Counter = "mls_commits_refused_policy",
-    /// Epochs that fell because a commit with a smaller id came late.
+    /// Commits refused: they claim a rank that they have not.
+    commits_rank: Counter = "mls_commits_refused_rank",
+    /// Epochs that fell because a commit that comes before came late.
     epochs_reverted: Counter = "mls_epochs_reverted",
     /// Welcomes refused.
     welcomes_refused: Counter = "mls_welcomes_refused",

@@ -1,9 +1,11 @@
 //! Which commits stand: one answer for every member, in whatever order they arrive.
 //!
 //! A commit is made in one state of the group (its *parent*) and leads to another. Two members that
-//! commit in the same state make a fork. The rule: **of the commits of one state that verify, the
-//! one with the smallest id stands**, and what was built on another falls with it. The rule looks at
-//! nothing but the set of commits, so that all who have the same set have the same chain.
+//! commit in the same state make a fork. The rule: **of the commits of one state that verify, those
+//! that remove somebody come first, then the smaller id stands; and a commit whose author is removed
+//! by a rival that stands never takes its place** (`rivals.rs` says it exactly). What was built on
+//! another falls with it. The rule looks at nothing but the set of commits, so that all who have the
+//! same set have the same chain.
 //!
 //! A member that stands on a loser goes back, as long as it still has the state of the fork: the last
 //! [`MAX_STATES`]. Beyond, it cannot; then the longer chain stands (of two as long, the one whose last
@@ -15,8 +17,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+mod rivals;
 #[cfg(test)]
 mod tests;
+
+pub use rivals::{Facts, RANK_LAST, RANK_OTHER};
+use rivals::{Key, Rival, dispensable, winner};
 
 /// The id of a state: a hash that commits to the group, its epoch, members and history.
 pub type StateId = [u8; 32];
@@ -27,7 +33,8 @@ pub type CommitId = [u8; 32];
 pub const MAX_STATES: usize = 6;
 /// Commits that are remembered while their parent is unknown; the oldest epoch goes first.
 pub const MAX_WAITING: usize = 256;
-/// Commits of a kept state that are remembered; the greatest id goes first, which would stand last.
+/// Commits of a kept state that are remembered untried, and as many that verified; of those the last
+/// goes first, of these one that fell.
 pub const MAX_RIVALS: usize = 64;
 /// States that are remembered as lost, so that what was built on them is known to be lost too; the
 /// oldest goes first.
@@ -38,6 +45,8 @@ pub const MAX_LOST: usize = 256;
 pub struct Commit {
     /// The epoch in which it was made.
     pub epoch: u64,
+    /// Its rank, as it claims: whoever applies it checks that. See [`RANK_OTHER`].
+    pub rank: u32,
     /// The state in which it was made.
     pub parent: StateId,
     /// Its id.
@@ -56,7 +65,7 @@ pub enum Offered {
     Waiting,
     /// Known already.
     Duplicate,
-    /// A smaller one of the same state stands.
+    /// It can never stand: another of the same state comes before it.
     Lost,
 }
 
@@ -76,8 +85,9 @@ struct State {
     epoch: u64,
     /// The commit that led here; none where this member began.
     by: Option<CommitId>,
-    /// By id; with the state that each says to lead to.
-    untried: BTreeMap<CommitId, StateId>,
+    /// In order; with the state that each says to lead to.
+    untried: BTreeMap<Key, StateId>,
+    verified: BTreeMap<Key, Rival>,
     /// Tried and refused.
     done: BTreeSet<CommitId>,
 }
@@ -87,13 +97,13 @@ struct State {
 pub struct Ordering {
     /// Oldest first; the last is the current one.
     chain: VecDeque<State>,
-    waiting: BTreeMap<(u64, StateId), BTreeMap<CommitId, StateId>>,
+    waiting: BTreeMap<(u64, StateId), BTreeMap<Key, StateId>>,
     waiting_len: usize,
     lost: VecDeque<StateId>,
 }
 
 /// A kept state, for who stores the chain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
     /// The state.
     pub state: StateId,
@@ -101,51 +111,107 @@ pub struct Link {
     pub epoch: u64,
     /// The commit that led to it.
     pub by: Option<CommitId>,
+    /// That commit's rank, and what it does. Of every link but the first.
+    pub facts: Option<(u32, Facts)>,
+}
+
+impl Link {
+    /// Where a member begins.
+    #[must_use]
+    pub const fn start(state: StateId, epoch: u64, by: Option<CommitId>) -> Self {
+        Self { state, epoch, by, facts: None }
+    }
 }
 
 impl State {
-    const fn new(link: Link) -> Self {
+    const fn new(id: StateId, epoch: u64, by: Option<CommitId>) -> Self {
         Self {
-            id: link.state,
-            epoch: link.epoch,
-            by: link.by,
+            id,
+            epoch,
+            by,
             untried: BTreeMap::new(),
+            verified: BTreeMap::new(),
             done: BTreeSet::new(),
         }
+    }
+
+    /// Whether a commit can never stand, whatever comes. One that removes somebody may yet bring down
+    /// what comes before it; any other cannot, and where one that removes somebody verified, such a
+    /// one stands.
+    fn beaten(&self, key: &Key) -> bool {
+        key.0 >= RANK_OTHER && self.verified.first_key_value().is_some_and(|(first, _)| first < key)
+    }
+
+    fn commit(&self, key: &Key, child: StateId) -> Commit {
+        Commit { epoch: self.epoch, rank: key.0, parent: self.id, id: key.1, child }
+    }
+
+    fn next(&self, stands: Option<CommitId>) -> Option<Commit> {
+        let untried = self.untried.first_key_value().filter(|(key, _)| !self.beaten(key));
+        if let Some((key, child)) = untried {
+            return Some(self.commit(key, *child));
+        }
+        let key = winner(&self.verified).filter(|key| Some(key.1) != stands)?;
+        self.verified.get(&key).map(|rival| self.commit(&key, rival.child))
+    }
+
+    fn drop_commit(&mut self, commit: &Commit) {
+        let key = (commit.rank, commit.id);
+        self.untried.remove(&key);
+        self.verified.remove(&key);
+    }
+
+    /// All that is known to be made in it.
+    fn children(&self) -> impl Iterator<Item = (Key, StateId)> + '_ {
+        let verified = self.verified.iter().map(|(key, rival)| (*key, rival.child));
+        verified.chain(self.untried.iter().map(|(key, child)| (*key, *child)))
     }
 }
 
 impl Ordering {
     /// Begins in a state; `by` is the commit that led there, if it is known.
     #[must_use]
-    pub fn new(start: Link) -> Self {
+    pub fn new(start: &Link) -> Self {
         Self {
-            chain: VecDeque::from([State::new(start)]),
+            chain: VecDeque::from([State::new(start.state, start.epoch, start.by)]),
             waiting: BTreeMap::new(),
             waiting_len: 0,
             lost: VecDeque::new(),
         }
     }
 
-    /// Goes on from a stored chain, oldest first. `None` when it is empty.
+    /// Goes on from a stored chain, oldest first. `None` when it is empty or a link lacks its commit.
     #[must_use]
     pub fn resume(links: &[Link]) -> Option<Self> {
         let (first, rest) = links.split_first()?;
-        let mut ordering = Self::new(*first);
-        ordering.chain.extend(rest.iter().map(|link| State::new(*link)));
+        let mut ordering = Self::new(first);
+        for link in rest {
+            let (rank, facts) = link.facts.clone()?;
+            let rival = Rival { child: link.state, facts };
+            ordering.chain.back_mut()?.verified.insert((rank, link.by?), rival);
+            ordering.chain.push_back(State::new(link.state, link.epoch, link.by));
+        }
         Some(ordering)
+    }
+
+    fn link(&self, place: usize) -> Link {
+        let state = &self.chain[place];
+        let parent = place.checked_sub(1).map(|place| &self.chain[place].verified);
+        let mut rivals = parent.into_iter().flatten();
+        let by = rivals.find(|(key, _)| Some(key.1) == state.by);
+        let facts = by.map(|(key, rival)| (key.0, rival.facts.clone()));
+        Link { state: state.id, epoch: state.epoch, by: state.by, facts }
     }
 
     /// The kept states, oldest first.
     pub fn links(&self) -> impl Iterator<Item = Link> + '_ {
-        self.chain.iter().map(|s| Link { state: s.id, epoch: s.epoch, by: s.by })
+        (0..self.chain.len()).map(|place| self.link(place))
     }
 
     /// The current state.
     #[must_use]
     pub fn tip(&self) -> Link {
-        let tip = &self.chain[self.chain.len() - 1];
-        Link { state: tip.id, epoch: tip.epoch, by: tip.by }
+        self.link(self.chain.len() - 1)
     }
 
     /// Whether the state is kept.
@@ -168,17 +234,19 @@ impl Ordering {
         let Some(place) = self.position(&commit.parent) else { return self.wait_for(commit) };
         let stands = self.standing_at(place);
         let state = &mut self.chain[place];
+        let key = (commit.rank, commit.id);
         if stands == Some(commit.id)
             || state.done.contains(&commit.id)
-            || state.untried.contains_key(&commit.id)
+            || state.untried.contains_key(&key)
+            || state.verified.contains_key(&key)
         {
             return Offered::Duplicate;
         }
-        if stands.is_some_and(|stands| stands < commit.id) {
+        if state.beaten(&key) {
             self.lose(commit.child);
             return Offered::Lost;
         }
-        state.untried.insert(commit.id, commit.child);
+        state.untried.insert(key, commit.child);
         if state.untried.len() > MAX_RIVALS {
             state.untried.pop_last();
         }
@@ -193,16 +261,21 @@ impl Ordering {
         if self.chain.front().is_some_and(|oldest| commit.epoch < oldest.epoch) {
             return Offered::Lost;
         }
-        let of_parent = self.waiting.entry((commit.epoch, commit.parent)).or_default();
-        if of_parent.insert(commit.id, commit.child).is_some() {
-            return Offered::Duplicate;
+        let (of, key) = ((commit.epoch, commit.parent), (commit.rank, commit.id));
+        if self.remember(of, key, commit.child) { Offered::Waiting } else { Offered::Duplicate }
+    }
+
+    /// Keeps a commit until its parent is known. Whether it was not kept before.
+    fn remember(&mut self, of: (u64, StateId), key: Key, child: StateId) -> bool {
+        if self.waiting.entry(of).or_default().insert(key, child).is_some() {
+            return false;
         }
         self.waiting_len += 1;
         while self.waiting_len > MAX_WAITING {
             let Some((_, dropped)) = self.waiting.pop_first() else { break };
             self.waiting_len -= dropped.len();
         }
-        Offered::Waiting
+        true
     }
 
     /// A state lost, and with it whatever is known to be built on it.
@@ -227,23 +300,20 @@ impl Ordering {
         }
     }
 
-    /// The next commit to try: at the oldest state where one might replace what stands, the smallest.
-    /// Its outcome is told by [`stands`](Self::stands) or [`refused`](Self::refused).
+    /// The next commit to try: at the oldest state where one might replace what stands, the first in
+    /// order. It may have been tried before, and stand only now. The outcome is told by
+    /// [`verified`](Self::verified) or [`refused`](Self::refused).
     #[must_use]
     pub fn try_next(&self) -> Option<Commit> {
-        self.chain.iter().enumerate().find_map(|(place, state)| {
-            let (id, child) = state.untried.first_key_value()?;
-            let better = self.standing_at(place).is_none_or(|stands| *id < stands);
-            let (epoch, parent) = (state.epoch, state.id);
-            better.then_some(Commit { epoch, parent, id: *id, child: *child })
-        })
+        let mut states = self.chain.iter().enumerate();
+        states.find_map(|(place, state)| state.next(self.standing_at(place)))
     }
 
     /// The commit does not verify in its parent: it never will.
     pub fn refused(&mut self, commit: &Commit) {
         if let Some(place) = self.position(&commit.parent) {
             let state = &mut self.chain[place];
-            state.untried.remove(&commit.id);
+            state.drop_commit(commit);
             if state.done.len() < MAX_RIVALS {
                 state.done.insert(commit.id);
             }
@@ -253,19 +323,47 @@ impl Ordering {
     /// The commit cannot be tried, because it is not at hand any more. It may be offered again.
     pub fn forget(&mut self, commit: &Commit) {
         if let Some(place) = self.position(&commit.parent) {
-            self.chain[place].untried.remove(&commit.id);
+            self.chain[place].drop_commit(commit);
         }
     }
 
-    /// The commit verified and led to the state that it said. Returns the states that fell, and those
-    /// that are kept no longer because they are too old.
-    pub fn stands(&mut self, commit: &Commit) -> Fallen {
-        let Some(place) = self.position(&commit.parent) else { return Fallen::default() };
+    /// The commit verified, does what it claims and led to the state that it said. When it stands:
+    /// the states that fell, and those that are kept no longer because they are too old.
+    pub fn verified(&mut self, commit: &Commit, facts: Facts) -> Option<Fallen> {
+        let place = self.position(&commit.parent)?;
+        let (stands, key) = (self.standing_at(place), (commit.rank, commit.id));
+        let state = &mut self.chain[place];
+        state.untried.remove(&key);
+        state.verified.insert(key, Rival { child: commit.child, facts });
+        if state.verified.len() > MAX_RIVALS
+            && let Some(last) = dispensable(&state.verified, stands)
+        {
+            state.verified.remove(&last);
+        }
+        if winner(&state.verified) != Some(key) || stands == Some(commit.id) {
+            return None;
+        }
+        Some(self.go_to(place, commit))
+    }
+
+    fn go_to(&mut self, place: usize, commit: &Commit) -> Fallen {
+        let links: Vec<Link> = (place + 1..self.chain.len()).map(|n| self.link(n)).collect();
         let fallen: Vec<State> = self.chain.drain(place + 1..).collect();
-        let losers = std::mem::take(&mut self.chain[place].untried);
+        // What was built on a commit that fell is built on again should it come back.
+        for state in &fallen {
+            for (key, child) in state.children() {
+                self.remember((state.epoch, state.id), key, child);
+            }
+        }
+        let state = &mut self.chain[place];
+        let of_parent: Vec<_> = state.children().collect();
+        let beaten: Vec<_> = of_parent.into_iter().filter(|(key, _)| state.beaten(key)).collect();
+        for (key, _) in &beaten {
+            state.untried.remove(key);
+            state.verified.remove(key);
+        }
         let epoch = commit.epoch + 1;
-        let next = Link { state: commit.child, epoch, by: Some(commit.id) };
-        let mut next = State::new(next);
+        let mut next = State::new(commit.child, epoch, Some(commit.id));
         if let Some(waited) = self.waiting.remove(&(epoch, commit.child)) {
             self.waiting_len -= waited.len();
             next.untried = waited;
@@ -273,14 +371,9 @@ impl Ordering {
                 next.untried.pop_last();
             }
         }
+        self.lost.retain(|state| *state != commit.child);
         self.chain.push_back(next);
-        for child in losers.into_iter().filter(|(id, _)| *id != commit.id).map(|(_, child)| child) {
-            self.lose(child);
-        }
-        for state in &fallen {
-            self.lose(state.id);
-            state.untried.values().for_each(|child| self.lose(*child));
-        }
+        beaten.into_iter().for_each(|(_, child)| self.lose(child));
         let mut expired = Vec::new();
         while self.chain.len() > MAX_STATES {
             expired.extend(self.chain.pop_front().map(|s| s.id));
@@ -288,21 +381,27 @@ impl Ordering {
         let oldest = self.chain[0].epoch;
         self.waiting = self.waiting.split_off(&(oldest, [0; 32]));
         self.waiting_len = self.waiting.values().map(BTreeMap::len).sum();
-        let fallen =
-            fallen.iter().map(|s| Link { state: s.id, epoch: s.epoch, by: s.by }).collect();
-        Fallen { fallen, expired }
+        Fallen { fallen: links, expired }
     }
 
     /// How this member stands, given that the log has nothing more to tell it.
     #[must_use]
     pub fn standing(&self) -> Standing {
         let tip = self.tip();
-        let Some(((epoch, _), ids)) = self.waiting.last_key_value() else {
-            return Standing::Current;
-        };
-        let theirs = epoch + 1;
-        let smaller =
-            tip.by.is_none_or(|mine| ids.first_key_value().is_some_and(|(first, _)| *first < mine));
+        // What hangs on a commit that does not stand is no reason to follow it.
+        let mut off: BTreeSet<StateId> = self.lost.iter().copied().collect();
+        let rivals = self.chain.iter().flat_map(|state| state.verified.values());
+        off.extend(rivals.map(|rival| rival.child).filter(|child| !self.knows(child)));
+        let mut ahead = None;
+        for ((epoch, parent), commits) in &self.waiting {
+            if off.contains(parent) {
+                off.extend(commits.values().filter(|child| !self.knows(child)));
+            } else {
+                ahead = Some((epoch + 1, commits.keys().map(|(_, id)| id).min()));
+            }
+        }
+        let Some((theirs, first)) = ahead else { return Standing::Current };
+        let smaller = tip.by.is_none_or(|mine| first.is_some_and(|first| *first < mine));
         if theirs > tip.epoch || (theirs == tip.epoch && smaller) {
             Standing::Behind
         } else {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use prost::Message;
 use x0x_core::{DecodeError, decode_bounded, fixed_bytes};
 
-use crate::ordering::StateId;
+use crate::ordering::{RANK_LAST, StateId};
 
 /// Bytes of a group's id.
 pub const GROUP_ID_LEN: usize = 32;
@@ -70,6 +70,8 @@ pub(crate) struct FrameWire {
     pub(crate) child: Bytes,
     #[prost(bytes = "bytes", tag = "6")]
     pub(crate) body: Bytes,
+    #[prost(uint32, tag = "7")]
+    pub(crate) rank: u32,
 }
 
 /// A frame: well-formed, not verified.
@@ -86,6 +88,9 @@ pub struct FrameIn {
     pub state: StateId,
     /// The state that a commit says to lead to; zeros otherwise.
     pub child: StateId,
+    /// The rank that a commit claims among those of its state, at most
+    /// [`RANK_LAST`](crate::ordering::RANK_LAST); 0 otherwise.
+    pub rank: u32,
     /// The message, sealed or not according to its kind.
     pub body: Bytes,
 }
@@ -119,12 +124,16 @@ impl FrameIn {
         let kind = FrameKind::from_code(wire.kind).ok_or(DecodeError::Field("kind"))?;
         let commit = matches!(kind, FrameKind::Commit | FrameKind::External);
         let child = if commit { fixed_bytes(&wire.child, "child")? } else { [0; 32] };
+        if wire.rank > if commit { RANK_LAST } else { 0 } {
+            return Err(DecodeError::Field("rank"));
+        }
         Ok(Self {
             kind,
             group: GroupId(fixed_bytes(&wire.group, "group")?),
             epoch: wire.epoch,
             state: fixed_bytes(&wire.state, "state")?,
             child,
+            rank: wire.rank,
             body: wire.body,
         })
     }
@@ -140,6 +149,7 @@ impl FrameIn {
             state: Bytes::copy_from_slice(&self.state),
             child: if commit { Bytes::copy_from_slice(&self.child) } else { Bytes::new() },
             body: self.body.clone(),
+            rank: if commit { self.rank } else { 0 },
         };
         wire.encode_to_vec().into()
     }

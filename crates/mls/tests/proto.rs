@@ -12,7 +12,7 @@ const FRAME: &str = concat!(
     "0802122007070707070707070707070707070707070707070707070707070707",
     "0707070718ac022220080808080808080808080808080808080808080808080808",
     "08080808080808082a2009090909090909090909090909090909090909090909",
-    "0909090909090909090932026869"
+    "09090909090909090909320268693803"
 );
 
 fn frame() -> FrameIn {
@@ -56,7 +56,7 @@ fn frames_keep_their_form() {
     let frame = frame();
     assert_eq!((frame.kind, frame.group), (FrameKind::Commit, GroupId([7; 32])));
     assert_eq!((frame.epoch, frame.state, frame.child), (300, [8; 32], [9; 32]));
-    assert_eq!(frame.body, "hi");
+    assert_eq!((frame.body.as_ref(), frame.rank), (b"hi".as_slice(), 3));
     let written: String = frame.encode().iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(written, FRAME);
 }
@@ -71,6 +71,9 @@ fn wrong_shapes_are_refused() {
     let error = DecodeError::TooLarge { len: MAX_FRAME + 1, max: MAX_FRAME };
     assert_eq!(FrameIn::decode(&huge), Err(error));
     assert_eq!(FrameIn::decode(&[8, 9]), Err(DecodeError::Field("kind")));
+    let ranked = |rank: &[u8]| FrameIn::decode(&[&bytes[..bytes.len() - 2], rank].concat());
+    assert_eq!(ranked(&[0x38, 0xff, 3]).map(|frame| frame.rank), Ok(511));
+    assert_eq!(ranked(&[0x38, 0x80, 4]), Err(DecodeError::Field("rank")));
     let entry = EntryWire { commit: "short".into(), ..EntryWire::default() };
     assert_eq!(EntryWire::read(&entry.encode_to_vec()), Err(DecodeError::Field("commit")));
 }

@@ -12,7 +12,7 @@ use crate::{
     error::GroupError,
     handle::Outgoing,
     live::{self, Live},
-    ordering::{Link, Ordering, Standing},
+    ordering::{Link, Ordering, RANK_LAST, Standing},
     provider::{OsRandom, Provider},
     storage::EpochStorage,
     store::{Change, MlsStore, Space},
@@ -86,8 +86,8 @@ impl<S: MlsStore> Groups<S> {
         storage.return_key_packages(&self.member);
         let live = Live::new(group, storage, &self.crypto)?;
         let by = entry.commit.as_ref().try_into().ok();
-        let start = Link { state: live.state, epoch: live.epoch(), by };
-        self.enter(id, Slot::new(suite, Ordering::new(start)), live, false, None)?;
+        let start = Link::start(live.state, live.epoch(), by);
+        self.enter(id, Slot::new(suite, Ordering::new(&start)), live, false, None)?;
         self.forget_used_packages()?;
         Ok(id)
     }
@@ -163,9 +163,10 @@ impl<S: MlsStore> Groups<S> {
         let live = Live::new(group, storage, &self.crypto)?;
         let (child, kind) = (live.state, FrameKind::External);
         let body = send::bytes(bundle.commit())?.into();
-        let frame = FrameIn { kind, group: id, epoch, state: parent, child, body };
-        let start = Link { state: child, epoch: epoch + 1, by: Some(commit_of(&frame).id) };
-        let slot = Slot::new(suite, Ordering::new(start));
+        let rank = RANK_LAST;
+        let frame = FrameIn { kind, group: id, epoch, state: parent, child, rank, body };
+        let start = Link::start(child, epoch + 1, Some(commit_of(&frame).id));
+        let slot = Slot::new(suite, Ordering::new(&start));
         let sent = self.enter(id, slot, live, true, Some(frame.encode()))?;
         Ok((id, sent.ok_or_else(|| GroupError::internal("not journalled"))?))
     }

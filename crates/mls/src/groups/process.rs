@@ -14,7 +14,7 @@ use crate::{
     handle::{CommitFacts, Event, Intent},
     journal::Pending,
     live::{self, Live},
-    ordering::{Commit, Fallen, Offered},
+    ordering::{Commit, Facts, Fallen, Offered, RANK_LAST, RANK_OTHER},
     provider::Provider,
     seal,
     store::{Change, MlsStore, Space},
@@ -23,7 +23,8 @@ use crate::{
 };
 
 /// What a commit that verified does.
-struct Facts {
+struct Effect {
+    seat: u32,
     by: AgentId,
     added: Vec<AgentId>,
     removed: Vec<AgentId>,
@@ -37,6 +38,8 @@ enum Refusal {
     Own,
     Credential,
     Policy,
+    /// It claims a rank that it has not.
+    Rank,
 }
 
 /// A commit that was refused, and the state it was tried in if that is as it was.
@@ -165,8 +168,8 @@ impl<S: MlsStore> Groups<S> {
         if !live.group.is_active() {
             return Ok(None);
         }
-        let sealed_to = header(frame.group, frame.kind, frame.epoch, &frame.state, &[0; 32]);
-        let message = seal::open(&live.handshake, &sealed_to, &frame.body).ok_or_else(refused)?;
+        let message =
+            seal::open(&live.handshake, &header(frame), &frame.body).ok_or_else(refused)?;
         let message = parse(&message).ok_or_else(refused)?;
         let storage = live.storage.fork();
         let provider = Provider { crypto: &self.crypto, storage: &storage };
@@ -212,13 +215,10 @@ impl<S: MlsStore> Groups<S> {
                 Err(_) => break,
             }
         }
-        let oldest = self.slot(group)?.ordering.links().next().map_or(0, |link| link.epoch);
-        let slot = self.slot(group)?;
-        slot.bodies = slot.bodies.split_off(&(oldest, [0; 32]));
         if refused && events.is_empty() {
             return Err(GroupError::Refused("a commit that does not verify"));
         }
-        if events.is_empty() && offered == Offered::Duplicate {
+        if events.is_empty() && offered != Offered::Waiting {
             events.push(Event::Nothing);
         } else if events.is_empty() {
             self.metrics.not_yet.inc();
@@ -227,7 +227,7 @@ impl<S: MlsStore> Groups<S> {
         Ok(events)
     }
 
-    /// Tries a commit that would stand if it verifies. Whether it did.
+    /// Tries a commit that may stand if it verifies. Whether it did.
     fn try_commit(
         &mut self,
         group: GroupId,
@@ -246,14 +246,18 @@ impl<S: MlsStore> Groups<S> {
             None => Live::load(&self.store, &self.crypto, group, commit.parent)?,
         };
         match self.verify_commit(base, suite, &frame, commit) {
-            Ok((live, facts)) => {
+            Ok((live, effect)) => {
                 let epoch = live.epoch();
+                let facts = Facts::new(effect.by, effect.seat, effect.removed.iter().copied());
                 // What the store refuses is tried again with the next frame.
-                let (fallen, _) = self.advance(group, live, commit, false, None)?;
-                self.slot(group)?.bodies.remove(&(commit.epoch, commit.id));
+                let Some((fallen, _)) = self.advance(group, live, commit, facts, false, None)?
+                else {
+                    self.metrics.commits_lost.inc();
+                    return Ok(true);
+                };
                 self.metrics.commits_stand.inc();
                 self.report(group, &fallen, events)?;
-                let Facts { by, added, removed, self_removed } = facts;
+                let Effect { by, added, removed, self_removed, .. } = effect;
                 events.push(Event::Epoch { epoch, by, added, removed, self_removed });
                 Ok(true)
             }
@@ -262,6 +266,7 @@ impl<S: MlsStore> Groups<S> {
                     Refusal::Invalid | Refusal::Own => self.metrics.commits_invalid.inc(),
                     Refusal::Credential => self.metrics.commits_credential.inc(),
                     Refusal::Policy => self.metrics.commits_policy.inc(),
+                    Refusal::Rank => self.metrics.commits_rank.inc(),
                 }
                 let slot = self.slot(group)?;
                 slot.forgot |= matches!(refusal, Refusal::Own);
@@ -296,7 +301,7 @@ impl<S: MlsStore> Groups<S> {
         suite: Suite,
         frame: &FrameIn,
         commit: &Commit,
-    ) -> Result<(Live, Facts), Failed> {
+    ) -> Result<(Live, Effect), Failed> {
         let storage = base.storage.fork();
         let provider = Provider { crypto: &self.crypto, storage: &storage };
         let staged = match self.stage(&mut base, &provider, suite, frame) {
@@ -322,7 +327,7 @@ impl<S: MlsStore> Groups<S> {
         provider: &Provider<'_>,
         suite: Suite,
         frame: &FrameIn,
-    ) -> Result<(StagedCommit, Facts), Refusal> {
+    ) -> Result<(StagedCommit, Effect), Refusal> {
         if !base.group.is_active() || frame.epoch != base.epoch() {
             return Err(Refusal::Invalid);
         }
@@ -330,9 +335,8 @@ impl<S: MlsStore> Groups<S> {
         let message = if joins {
             parse(&frame.body)
         } else {
-            let FrameIn { kind, group, epoch, state, child, .. } = frame;
-            let sealed_to = header(*group, *kind, *epoch, state, child);
-            seal::open(&base.handshake, &sealed_to, &frame.body).and_then(|message| parse(&message))
+            seal::open(&base.handshake, &header(frame), &frame.body)
+                .and_then(|message| parse(&message))
         };
         let Some(message @ ProtocolMessage::PublicMessage(_)) = message else {
             return Err(Refusal::Invalid);
@@ -348,12 +352,12 @@ impl<S: MlsStore> Groups<S> {
         let ProcessedMessageContent::StagedCommitMessage(staged) = processed.into_content() else {
             return Err(Refusal::Invalid);
         };
-        let before = match (&sender, joins) {
-            (Sender::Member(leaf), false) => base.agent_at(*leaf),
-            (Sender::NewMemberCommit, true) => None,
+        let (before, seat) = match (&sender, joins) {
+            (Sender::Member(leaf), false) => (base.agent_at(*leaf), leaf.u32()),
+            (Sender::NewMemberCommit, true) => (None, u32::MAX),
             _ => return Err(Refusal::Invalid),
         };
-        let facts = judge(base, suite, &staged, before, joins)?;
+        let facts = Effect { seat, ..judge(base, suite, &staged, before, joins)? };
         let members: Vec<AgentId> = base.members().map(|(_, agent)| agent).collect();
         let asked = CommitFacts {
             group: frame.group,
@@ -364,24 +368,40 @@ impl<S: MlsStore> Groups<S> {
             added: &facts.added,
             removed: &facts.removed,
         };
-        if self.policy.allows(&asked) { Ok((*staged, facts)) } else { Err(Refusal::Policy) }
+        if !self.policy.allows(&asked) {
+            Err(Refusal::Policy)
+        } else if self.rank(&asked) != frame.rank {
+            Err(Refusal::Rank)
+        } else {
+            Ok((*staged, facts))
+        }
     }
 
-    /// Goes to the state that a commit leads to, in one transaction with `journal`.
+    /// The rank of a commit.
+    pub(super) fn rank(&self, commit: &CommitFacts<'_>) -> u32 {
+        if commit.joins {
+            return RANK_LAST;
+        }
+        let class = if commit.removed.is_empty() { RANK_OTHER } else { 0 };
+        class + u32::from(self.policy.seniority(commit))
+    }
+
+    /// Goes to the state that a commit leads to if it stands, in one transaction with `journal`.
     pub(super) fn advance(
         &mut self,
         group: GroupId,
         live: Live,
         commit: &Commit,
+        facts: Facts,
         own_path: bool,
         journal: Option<&Pending>,
-    ) -> Result<(Fallen, Option<u64>), GroupError> {
+    ) -> Result<Option<(Fallen, Option<u64>)>, GroupError> {
         let slot = self.slots.get_mut(&group).ok_or(GroupError::Unknown)?;
         let mut ordering = slot.ordering.clone();
-        if journal.is_some() {
-            ordering.offer(*commit);
-        }
-        let fallen = ordering.stands(commit);
+        let Some(fallen) = ordering.verified(commit, facts) else {
+            slot.ordering = ordering;
+            return Ok(None);
+        };
         let gone =
             fallen.fallen.iter().map(|link| link.state).chain(fallen.expired.iter().copied());
         let mut batch: Vec<Change> = gone.map(|state| Change::Drop(Space::Epoch(state))).collect();
@@ -396,9 +416,11 @@ impl<S: MlsStore> Groups<S> {
         if fresh {
             slot.fresh.insert(live.state);
         }
+        let oldest = slot.ordering.links().next().map_or(0, |link| link.epoch);
+        slot.bodies = slot.bodies.split_off(&(oldest, [0; 32]));
         slot.past = None;
         slot.live = Some(live);
-        Ok((fallen, id))
+        Ok(Some((fallen, id)))
     }
 }
 
@@ -409,7 +431,7 @@ fn judge(
     staged: &StagedCommit,
     before: Option<AgentId>,
     joins: bool,
-) -> Result<Facts, Refusal> {
+) -> Result<Effect, Refusal> {
     let endless = crate::leaf::endless();
     if staged.add_proposals().any(|q| *q.add_proposal().key_package().life_time() != endless) {
         return Err(Refusal::Invalid);
@@ -457,5 +479,5 @@ fn judge(
         return Err(Refusal::Credential);
     }
     let self_removed = staged.self_removed();
-    Ok(Facts { by, added, removed, self_removed })
+    Ok(Effect { seat: u32::MAX, by, added, removed, self_removed })
 }

@@ -13,11 +13,11 @@ use super::{
 };
 use crate::{
     error::GroupError,
-    handle::{Committed, Intent, Invitation, Outgoing},
+    handle::{CommitFacts, Committed, Intent, Invitation, Outgoing},
     journal::Pending,
     leaf::VerifiedKeyPackage,
     live::{self, Live},
-    ordering::{Link, Ordering},
+    ordering::{CommitId, Facts, Link, Ordering},
     provider::{OsRandom, Provider},
     seal,
     storage::EpochStorage,
@@ -46,6 +46,23 @@ pub(super) fn tree_of(group: &MlsGroup) -> Result<(Bytes, Bytes), GroupError> {
     Ok((tree, hash))
 }
 
+/// What those who were added need: the welcome, and the tree if that does not carry it.
+fn welcome_of(
+    made: &Made,
+    commit: &CommitId,
+) -> Result<(Option<Bytes>, Option<Bytes>), GroupError> {
+    let Some(welcome) = &made.welcome else { return Ok((None, None)) };
+    let inline = made.live.group.members().count() <= MAX_INLINE_TREE;
+    let tree = if inline { None } else { Some(tree_of(&made.live.group)?) };
+    let entry = EntryWire {
+        message: bytes(welcome)?.into(),
+        tree_hash: tree.as_ref().map(|(_, hash)| hash.clone()).unwrap_or_default(),
+        commit: Bytes::copy_from_slice(commit),
+    };
+    let entry = Bytes::from(prost::Message::encode_to_vec(&entry));
+    Ok((Some(entry), tree.map(|(tree, _)| tree)))
+}
+
 impl<S: MlsStore> Groups<S> {
     pub(super) fn make_group(&mut self, suite: Suite) -> Result<GroupId, GroupError> {
         if self.slots.len() >= MAX_GROUPS {
@@ -67,8 +84,8 @@ impl<S: MlsStore> Groups<S> {
             .build(&Provider { crypto: &self.crypto, storage: &storage }, leaf, leaf.with_key())
             .map_err(GroupError::internal)?;
         let live = Live::new(group, storage, &self.crypto)?;
-        let start = Link { state: live.state, epoch: live.epoch(), by: None };
-        self.enter(id, Slot::new(suite, Ordering::new(start)), live, true, None)?;
+        let start = Link::start(live.state, live.epoch(), None);
+        self.enter(id, Slot::new(suite, Ordering::new(&start)), live, true, None)?;
         Ok(id)
     }
 
@@ -135,34 +152,37 @@ impl<S: MlsStore> Groups<S> {
         };
         let intent =
             Intent { added: add.iter().map(|p| p.agent).collect(), removed: remove.to_vec() };
-        let (parent, epoch, key) = (live.state, live.epoch(), live.handshake.clone());
-        let path = path || !self.slot(group)?.fresh.contains(&parent);
+        let (state, epoch, key) = (live.state, live.epoch(), live.handshake.clone());
+        let seat = live.group.own_leaf_index().u32();
+        let facts = Facts::new(self.agent_id(), seat, remove.iter().copied());
+        let members: Vec<AgentId> = live.members().map(|(_, agent)| agent).collect();
+        let rank = self.rank(&CommitFacts {
+            group,
+            epoch,
+            by: facts.author,
+            joins: false,
+            members: &members,
+            added: &intent.added,
+            removed: remove,
+        });
+        let path = path || !self.slot(group)?.fresh.contains(&state);
         // From here on a failure leaves nothing in memory, and the next call loads what is stored.
         let made = self.build_commit(group, live, add, removed, path)?;
         let child = made.live.state;
-        let sealed_to = header(group, FrameKind::Commit, epoch, &parent, &child);
-        let body = seal::seal(&key, &sealed_to, &made.message)
+        let (kind, body) = (FrameKind::Commit, Bytes::new());
+        let mut frame = FrameIn { kind, group, epoch, state, child, rank, body };
+        frame.body = seal::seal(&key, &header(&frame), &made.message)
             .ok_or(GroupError::Limit("size of a commit"))?
             .into();
-        let frame = FrameIn { kind: FrameKind::Commit, group, epoch, state: parent, child, body };
         let commit = commit_of(&frame);
-        let (welcome, tree) = match &made.welcome {
-            Some(welcome) => {
-                let inline = made.live.group.members().count() <= MAX_INLINE_TREE;
-                let tree = if inline { None } else { Some(tree_of(&made.live.group)?) };
-                let entry = EntryWire {
-                    message: bytes(welcome)?.into(),
-                    tree_hash: tree.as_ref().map(|(_, hash)| hash.clone()).unwrap_or_default(),
-                    commit: Bytes::copy_from_slice(&commit.id),
-                };
-                let entry = Bytes::from(prost::Message::encode_to_vec(&entry));
-                (Some(entry), tree.map(|(tree, _)| tree))
-            }
-            None => (None, None),
-        };
+        let (welcome, tree) = welcome_of(&made, &commit.id)?;
         let pending = Pending::Outgoing { group, frame: frame.encode() };
-        let (_, id) = self.advance(group, made.live, &commit, path, Some(&pending))?;
+        let (_, id) = self
+            .advance(group, made.live, &commit, facts, path, Some(&pending))?
+            .ok_or_else(|| GroupError::internal("a rival waits to be tried"))?;
         let slot = self.slot(group)?;
+        // Should it fall and come back, it cannot be applied again: who made it joins again.
+        slot.bodies.insert((commit.epoch, commit.id), frame);
         let chain: Vec<_> = slot.ordering.links().filter_map(|link| link.by).collect();
         slot.own.retain(|id, _| chain.contains(id));
         slot.own.insert(commit.id, intent);
@@ -265,7 +285,7 @@ impl<S: MlsStore> Groups<S> {
             .map_err(GroupError::internal)?;
         let body = bytes(&message)?.into();
         let kind = FrameKind::Application;
-        let frame = FrameIn { kind, group, epoch, state, child: [0; 32], body }.encode();
+        let frame = FrameIn { kind, group, epoch, state, child: [0; 32], rank: 0, body }.encode();
         let mut batch = live.storage.changes(Space::Epoch(state));
         let pending = Pending::Outgoing { group, frame };
         let id = self.journal.write(&pending, &mut batch);
@@ -288,10 +308,11 @@ impl<S: MlsStore> Groups<S> {
         let forgotten = live.group.remove_pending_proposal(&storage, &reference);
         forgotten.map_err(GroupError::internal)?;
         let (epoch, state, kind) = (live.epoch(), live.state, FrameKind::Leave);
-        let sealed_to = header(group, kind, epoch, &state, &[0; 32]);
-        let body = seal::seal(&live.handshake, &sealed_to, &bytes(&message)?);
-        let body = body.ok_or(GroupError::Limit("size of a message"))?.into();
-        let frame = FrameIn { kind, group, epoch, state, child: [0; 32], body }.encode();
+        let (child, rank) = ([0; 32], 0);
+        let mut frame = FrameIn { kind, group, epoch, state, child, rank, body: Bytes::new() };
+        let body = seal::seal(&live.handshake, &header(&frame), &bytes(&message)?);
+        frame.body = body.ok_or(GroupError::Limit("size of a message"))?.into();
+        let frame = frame.encode();
         self.slot(group)?.live = Some(live);
         let mut batch = Vec::new();
         let pending = Pending::Outgoing { group, frame };
