@@ -91,8 +91,7 @@ impl AgentBuilder {
         let trust = open_trust(&config, &clock).await?;
         let (machine_id, agent_id, user_id) = ids(&identity);
         let gate = Gate::new(trust.clone(), agent_id, identity.generation);
-        // From before the first session on.
-        let changes = trust.events();
+        let changes = trust.events(); // from before the first session on
         let network = watch_network(&config);
         let (node, engine_metrics, seed) =
             start_node(&config, &identity, &gate, &clock, network.clone())?;
