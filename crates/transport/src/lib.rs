@@ -69,6 +69,7 @@ mod prefix;
 pub mod punch;
 #[cfg(feature = "tokio")]
 mod queue;
+mod rates;
 pub mod reach;
 pub mod record;
 pub mod relay;

@@ -21,6 +21,7 @@ use x0x_core::{Machine, MachineId, Scope, Tick, TokenBucket, dialable, may_name}
 use crate::{
     prefix::Prefix,
     punch::{Place, Victims},
+    rates::PeerRates,
     sock::{FlowId, FlowKeys, packet::FLOW_SECRET_LEN},
     wire::{DialBack, DialBackStep, RoundId},
 };
@@ -31,8 +32,6 @@ pub const MAX_ADDRESSES: usize = 8;
 pub const MAX_WRITTEN_TO: usize = 1024;
 /// Most probes for others that are under way.
 pub const MAX_PROBES: usize = 16;
-/// Most machines whose rate is remembered.
-pub const MAX_RATES: usize = 512;
 /// How long a network counts as written to: longer than translators remember (RFC 4787 §4.3).
 pub const WRITTEN_FOR: Duration = Duration::from_secs(900);
 /// When an address that was reached is looked at again: before what was found ends.
@@ -154,7 +153,7 @@ pub struct DialBacks {
     /// At most one question at a time.
     asked: Option<(FlowId, Asked)>,
     written_to: BTreeMap<Prefix, Tick>,
-    rates: BTreeMap<MachineId, (Tick, TokenBucket)>,
+    rates: PeerRates,
     probes: BTreeMap<FlowId, Tick>,
     probe_rate: TokenBucket,
     victims: Victims,
@@ -170,7 +169,7 @@ impl DialBacks {
             turns: BTreeMap::new(),
             asked: None,
             written_to: BTreeMap::new(),
-            rates: BTreeMap::new(),
+            rates: PeerRates::new(ASKED_BURST, ASKED_REFILL),
             probes: BTreeMap::new(),
             probe_rate: TokenBucket::new(PROBES_BURST, PROBES_REFILL, Tick::ZERO),
             victims: Victims::default(),
@@ -274,7 +273,7 @@ impl DialBacks {
         if !own || !may_be_probed(ask.address) {
             return self.metrics.refused_address.inc();
         }
-        if !self.may_ask(now, from.machine) {
+        if !self.rates.take(now, from.machine) {
             return self.metrics.refused_rate.inc();
         }
         let network = Prefix::wide(from.address.ip());
@@ -294,26 +293,12 @@ impl DialBacks {
         self.outputs.push_back(Output::Send { to: other.machine, step });
     }
 
-    fn may_ask(&mut self, now: Tick, machine: MachineId) -> bool {
-        if self.rates.len() >= MAX_RATES && !self.rates.contains_key(&machine) {
-            let full_after = ASKED_REFILL * ASKED_BURST;
-            self.rates.retain(|_, (used, _)| now.since(*used) < full_after);
-            if self.rates.len() >= MAX_RATES {
-                return false;
-            }
-        }
-        let fresh = || (now, TokenBucket::new(ASKED_BURST, ASKED_REFILL, now));
-        let (used, bucket) = self.rates.entry(machine).or_insert_with(fresh);
-        *used = now;
-        bucket.take(now)
-    }
-
     /// A peer asks for a probe to a third machine.
     fn on_forward(&mut self, now: Tick, from: &Place, ask: DialBack) {
         if !may_be_probed(ask.address) || !may_name(from.address, ask.address) {
             return self.metrics.refused_address.inc();
         }
-        if !self.may_ask(now, from.machine)
+        if !self.rates.take(now, from.machine)
             || self.probes.len() >= MAX_PROBES
             || !self.probe_rate.take(now)
             || self.victims.spare(now, vec![ask.address], 0).0.is_empty()

@@ -176,5 +176,8 @@ fn memory_is_bounded() {
         let step = DialBackStep::Ask(ask(1, "198.51.100.1:5483"));
         give(&mut machine, secs(1), received(from, step, &[]));
     }
-    assert_eq!((machine.written_to.len(), machine.rates.len()), (MAX_WRITTEN_TO, MAX_RATES));
+    assert_eq!(
+        (machine.written_to.len(), machine.rates.len()),
+        (MAX_WRITTEN_TO, crate::rates::MAX_RATES)
+    );
 }

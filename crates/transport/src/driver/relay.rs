@@ -53,7 +53,7 @@ pub(super) struct Relaying {
     config: RelayConfig,
     carriers: BTreeMap<MachineId, (LinkId, Arc<Carrier>)>,
     pairs: BTreeMap<u64, Arc<Pair>>,
-    /// At most [`MAX_QUOTAS`]; further machines are refused.
+    /// At most [`MAX_QUOTAS`], besides those of machines that have contexts.
     quotas: BTreeMap<MachineId, Arc<Mutex<ClientQuota>>>,
     idle_check_at: Tick,
 }
@@ -75,26 +75,26 @@ impl Relaying {
         self.machine.poll_timeout().into_iter().chain(busy.then_some(self.idle_check_at)).min()
     }
 
-    /// What a machine may have forwarded; `None` when too many are remembered.
-    fn quota(&mut self, now: Tick, client: MachineId) -> Option<Arc<Mutex<ClientQuota>>> {
+    /// What a machine may have forwarded. In a full table, whoever used least of it today and has no context
+    /// gives way: it loses least.
+    fn quota(&mut self, now: Tick, client: MachineId) -> Arc<Mutex<ClientQuota>> {
         if self.quotas.len() >= MAX_QUOTAS && !self.quotas.contains_key(&client) {
-            self.quotas.retain(|_, quota| {
-                let rested = quota.lock().unwrap_or_else(PoisonError::into_inner).is_rested(now);
-                Arc::strong_count(quota) > 1 || !rested
-            });
-            if self.quotas.len() >= MAX_QUOTAS {
-                return None;
-            }
+            let used = |quota: &Mutex<ClientQuota>| {
+                quota.lock().unwrap_or_else(PoisonError::into_inner).used(now)
+            };
+            let idle = self.quotas.iter().filter(|(_, quota)| Arc::strong_count(quota) == 1);
+            let least = idle.min_by_key(|(_, quota)| used(quota)).map(|(machine, _)| *machine);
+            least.map(|machine| self.quotas.remove(&machine));
         }
         let fresh = || Arc::new(Mutex::new(ClientQuota::new(&self.config, now)));
-        Some(self.quotas.entry(client).or_insert_with(fresh).clone())
+        self.quotas.entry(client).or_insert_with(fresh).clone()
     }
 
     fn join(&mut self, now: Tick, number: u64, legs: [Leg; 2]) {
-        let Some(quota) = self.quota(now, legs[0].0) else { return };
+        let quotas = legs.map(|(machine, _)| self.quota(now, machine));
         let end = |(machine, context): Leg| Some((&self.carriers.get(&machine)?.1, context));
         let [Some(first), Some(second)] = legs.map(end) else { return };
-        self.pairs.insert(number, Ways::join(now, [first, second], quota));
+        self.pairs.insert(number, Ways::join(now, [first, second], quotas));
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
     relay::{
         Leg, RelayMetrics,
         packet::{Assembly, MAX_PARTED, Piece, RelayedIn, encode, halves},
-        quota::{ByteBucket, ClientQuota, OverQuota},
+        quota::{ByteBucket, ClientQuota, OverQuota, cost},
     },
     sock::table::{is_relayed, relayed_address},
     wire::ContextId,
@@ -53,7 +53,8 @@ enum Route {
 #[derive(Debug)]
 pub(super) struct Pair {
     ends: [(Weak<Carrier>, ContextId); 2],
-    quota: Arc<Mutex<ClientQuota>>,
+    /// What each end may have forwarded of what it sends.
+    quotas: [Arc<Mutex<ClientQuota>>; 2],
     used: AtomicU64,
 }
 
@@ -239,11 +240,11 @@ impl Ways {
     pub(super) fn join(
         now: Tick,
         ends: [(&Arc<Carrier>, ContextId); 2],
-        quota: Arc<Mutex<ClientQuota>>,
+        quotas: [Arc<Mutex<ClientQuota>>; 2],
     ) -> Arc<Pair> {
         let used = AtomicU64::new(now.as_micros());
         let weak = ends.map(|(carrier, context)| (Arc::downgrade(carrier), context));
-        let pair = Arc::new(Pair { ends: weak, quota, used });
+        let pair = Arc::new(Pair { ends: weak, quotas, used });
         for (at, (carrier, context)) in ends.into_iter().enumerate() {
             carrier.set((false, context), Route::Forward { pair: pair.clone(), to: 1 - at });
         }
@@ -268,8 +269,9 @@ impl Ways {
         let bytes = read.payload.len();
         let charged = {
             let mut total = self.total.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut quota = pair.quota.lock().unwrap_or_else(PoisonError::into_inner);
-            quota.charge(now, bytes, &mut total)
+            let quota = &pair.quotas[1 - to];
+            let mut quota = quota.lock().unwrap_or_else(PoisonError::into_inner);
+            quota.charge(now, cost(bytes), &mut total)
         };
         match charged {
             Ok(()) => {}

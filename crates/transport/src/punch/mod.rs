@@ -25,6 +25,7 @@ pub(crate) use self::candidates::Victims;
 pub use self::candidates::{MAX_VICTIMS, VICTIM_REST};
 use self::coordinator::Coordinator;
 use crate::{
+    rates::PeerRates,
     sock::{FlowId, FlowKeys, packet::FLOW_SECRET_LEN},
     wire::{Offer, Punch, Refusal, RoundId},
 };
@@ -47,6 +48,9 @@ const HELPERS_AT_ONCE: usize = 3;
 /// Agreements that others ask of this machine: at once, and the time in which another is earned.
 const ANSWER_BURST: u32 = 20;
 const ANSWER_REFILL: Duration = Duration::from_secs(3);
+/// And those that one helper may bring.
+const BROUGHT_BURST: u32 = 6;
+const BROUGHT_REFILL: Duration = Duration::from_secs(10);
 /// BLAKE3 context under which both seeds become the probes' keys.
 const KEY_CONTEXT: &str = "x0x transport punch keys 1";
 
@@ -203,6 +207,8 @@ struct Wanted {
     asked: BTreeSet<MachineId>,
     accepted: bool,
     deadline: Tick,
+    /// When it is given up, whoever accepts.
+    until: Tick,
 }
 
 #[derive(Debug)]
@@ -225,6 +231,7 @@ pub struct Punches {
     coordinator: Coordinator,
     victims: Victims,
     answers: TokenBucket,
+    brought: PeerRates,
     metrics: Arc<PunchMetrics>,
     outputs: VecDeque<Output>,
 }
@@ -240,6 +247,7 @@ impl Punches {
             coordinator: Coordinator::default(),
             victims: Victims::default(),
             answers: TokenBucket::new(ANSWER_BURST, ANSWER_REFILL, Tick::ZERO),
+            brought: PeerRates::new(BROUGHT_BURST, BROUGHT_REFILL),
             metrics,
             outputs: VecDeque::new(),
         }
@@ -268,7 +276,8 @@ impl Punches {
         }
         let (helpers, asked) = (helpers.into(), BTreeSet::new());
         let deadline = now + WANT_LIFETIME;
-        let wanted = Wanted { round, seed, own, helpers, asked, accepted: false, deadline };
+        let until = deadline;
+        let wanted = Wanted { round, seed, own, helpers, asked, accepted: false, deadline, until };
         self.wanted.insert(peer, wanted);
         self.ask_more(peer);
     }
@@ -285,6 +294,17 @@ impl Punches {
         if wanted.asked.is_empty() && !wanted.accepted {
             self.over(peer, None);
         }
+    }
+
+    /// Nobody that was asked has brought a peer that answers: others are, while there is time.
+    fn late(&mut self, now: Tick, peer: MachineId) {
+        let Some(wanted) = self.wanted.get_mut(&peer) else { return };
+        if wanted.helpers.is_empty() || wanted.until <= now {
+            return self.over(peer, None);
+        }
+        wanted.asked.clear();
+        wanted.deadline = wanted.until;
+        self.ask_more(peer);
     }
 
     fn over(&mut self, peer: MachineId, found: Option<SocketAddr>) {
@@ -365,7 +385,8 @@ impl Punches {
         if !received.willing || offer.peer == self.local {
             return self.refuse(from, offer, Refusal::Unwilling);
         }
-        if self.rounds.len() >= MAX_ROUNDS || !self.answers.take(now) {
+        let may = self.rounds.len() < MAX_ROUNDS && self.brought.take(now, from);
+        if !may || !self.answers.take(now) {
             return self.refuse(from, offer, Refusal::Rate);
         }
         self.metrics.answered.inc();
@@ -383,10 +404,13 @@ impl Punches {
         if !wanted.asked.remove(&received.from.machine) {
             return self.metrics.refused_unasked.inc();
         }
-        if std::mem::replace(&mut wanted.accepted, true) || self.rounds.len() >= MAX_ROUNDS {
+        if self.rounds.len() >= MAX_ROUNDS {
             return;
         }
-        wanted.deadline = wanted.deadline.min(now + PROBE_TIME);
+        // Whoever brings the answer may have made it up: each gets its time, and the first probe that is
+        // answered decides.
+        wanted.accepted = true;
+        wanted.deadline = wanted.until.min(now + PROBE_TIME);
         let seeds = [wanted.seed, offer.seed];
         let keys = flow_keys(offer.round, [self.local, offer.peer], seeds, true);
         self.begin(now, now, received, offer, keys);
@@ -405,12 +429,16 @@ impl Punches {
     fn begin(&mut self, now: Tick, at: Tick, received: &Received, offer: &Offer, keys: FlowKeys) {
         let given = offer.addresses.len();
         let usable = candidates::usable(&received.from, &offer.addresses, &received.own);
-        let (addresses, _) = self.victims.spare(now, usable, 0);
+        let asked = matches!(received.punch, Punch::Accept(_));
+        // What this machine asked for is bounded by its own wishes, and nobody can keep it from a peer by
+        // naming the peer's addresses elsewhere.
+        let sure = if asked { usable.len() } else { 0 };
+        let (addresses, _) = self.victims.spare(now, usable, sure);
         self.metrics.addresses_refused.add((given - addresses.len()) as u64);
         let round = Round {
             id: offer.round,
             peer: offer.peer,
-            asked: matches!(received.punch, Punch::Accept(_)),
+            asked,
             begin: Some((at, addresses)),
             deadline: at + ROUND_LIFETIME,
         };
@@ -478,7 +506,7 @@ impl Machine for Punches {
         }
         let late = self.wanted.iter().filter(|(_, wanted)| wanted.deadline <= now);
         let late: Vec<MachineId> = late.map(|(peer, _)| *peer).collect();
-        late.into_iter().for_each(|peer| self.over(peer, None));
+        late.into_iter().for_each(|peer| self.late(now, peer));
     }
 
     fn poll_output(&mut self) -> Option<Output> {

@@ -194,6 +194,52 @@ fn answers_to_nothing_are_dropped() {
     assert!(deliver((&mut a, 1), Tick::ZERO, 3, &accept, &[3]).is_empty(), "once");
 }
 
+/// A helper that makes an answer up keeps nobody from those that others bring, nor from their addresses.
+#[test]
+fn a_helper_that_lies_suppresses_no_other() {
+    let mut a = punches(1);
+    let now = Tick::ZERO;
+    want(&mut a, now, 2, &[3, 4, 5, 6, 7]);
+    let accept = |seed: u8, at: SocketAddr| {
+        Punch::Accept(Offer::new([2; 16], machine(2), [seed; 32], vec![at]))
+    };
+    // It even names where the peer is.
+    for (helper, seed) in [(3, 7), (4, 8)] {
+        let lie = deliver((&mut a, 1), now, helper, &accept(seed, seen(2)), &[3, 4, 5]);
+        assert_eq!(opened(&lie).len(), 1);
+    }
+    let truth = deliver((&mut a, 1), now, 5, &accept(9, seen(2)), &[3, 4, 5]);
+    let flow = opened(&truth)[0];
+    assert_eq!(probed(&truth), [(flow, seen(2))]);
+    a.handle(now, Input::Validated { flow, address: seen(2) });
+    assert_eq!(over(&outputs(&mut a)), [Some(seen(2))]);
+
+    // When all that were asked lie, others are asked, and in the end nobody is.
+    want(&mut a, now, 8, &[3, 4, 5, 6]);
+    let lie = |seed| Punch::Accept(Offer::new([8; 16], machine(8), [seed; 32], vec![seen(9)]));
+    for helper in [3, 4, 5] {
+        assert!(over(&deliver((&mut a, 1), now, helper, &lie(helper), &[])).is_empty());
+    }
+    let late = now + PROBE_TIME;
+    a.handle_timeout(late);
+    let asked: Vec<MachineId> = sent(&outputs(&mut a)).iter().map(|(to, _)| *to).collect();
+    assert_eq!(asked, [machine(6)]);
+    a.handle_timeout(now + WANT_LIFETIME);
+    assert_eq!(over(&outputs(&mut a)), [None]);
+}
+
+/// One helper with invented askers uses up its own share of this machine's answers only.
+#[test]
+fn a_helper_has_a_share_of_the_answers() {
+    let mut b = punches(2);
+    let mut answered = |n: u8, from: u8| {
+        let offer = Offer::new([n; 16], machine(100 + n), [1; 32], vec![seen(n)]);
+        !opened(&deliver((&mut b, 2), Tick::ZERO, from, &Punch::Forward(offer), &[])).is_empty()
+    };
+    assert_eq!((0..50).filter(|n| answered(*n, 3)).count(), BROUGHT_BURST as usize);
+    assert!(answered(60, 4));
+}
+
 /// Whoever names a victim in thousands of agreements directs few packets there.
 #[test]
 fn a_victim_is_probed_once_in_ten_seconds_whoever_names_it() {

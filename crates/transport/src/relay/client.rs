@@ -79,13 +79,17 @@ impl Client {
         }
         self.metrics.sought.inc();
         relays.retain(|relay| *relay != peer && *relay != self.local);
+        // One that joined the two a while ago did not bring them together: the others get their time first.
+        let known = |relay: &MachineId| legs_of(&self.own, *relay).any(|(_, own)| own.peer == peer);
+        relays.sort_by_key(known);
+        let fresh = relays.iter().filter(|relay| !known(relay)).count();
         relays.truncate(MAX_ASKED);
         if relays.is_empty() || !self.config.use_others || self.sought.len() >= MAX_SOUGHT {
             return self.over(out, peer, None);
         }
         let (relays, deadline) = (relays.into(), now + SEEK_TIME);
         self.sought.insert(peer, Sought { relays, more_at: now + PATIENCE, deadline });
-        for _ in 0..AT_ONCE {
+        for _ in 0..fresh.clamp(1, AT_ONCE) {
             self.ask_next(out, peer);
         }
         self.give_up_if_done(out, peer);

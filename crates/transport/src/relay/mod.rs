@@ -115,7 +115,7 @@ pub enum Output {
     },
     /// That is over.
     Close(Leg),
-    /// Forward packets between these two, on account of the first.
+    /// Forward packets between these two, each on account of whoever sends it.
     Join {
         /// Names the pair.
         number: u64,

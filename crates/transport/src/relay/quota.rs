@@ -9,6 +9,9 @@ use super::RelayConfig;
 /// What a machine may have forwarded on a day is counted from its first packet on.
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const MICROS: u64 = 1_000_000;
+/// Bytes around a forwarded packet: IP, UDP, QUIC and its tag, the frame.
+const FRAMING: usize = 64;
+const MIN_COST: usize = 256;
 
 /// Bytes at a rate, and some at once.
 #[derive(Debug, Clone)]
@@ -52,6 +55,12 @@ impl ByteBucket {
     }
 }
 
+/// What a packet is charged: a small one costs the relay as much as one of 256 bytes.
+#[must_use]
+pub fn cost(bytes: usize) -> usize {
+    (bytes + FRAMING).max(MIN_COST)
+}
+
 /// Why a packet is not forwarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -64,7 +73,7 @@ pub enum OverQuota {
     Total,
 }
 
-/// What one machine may have forwarded, in both directions of its contexts together.
+/// What one machine may have forwarded of what it sends, in all of its contexts together.
 #[derive(Debug, Clone)]
 pub struct ClientQuota {
     bucket: ByteBucket,
@@ -110,10 +119,10 @@ impl ClientQuota {
         Ok(())
     }
 
-    /// Whether it is as good as new: it may be forgotten.
+    /// What was forwarded today.
     #[must_use]
-    pub fn is_rested(&self, now: Tick) -> bool {
-        now.since(self.day) >= DAY || self.today == 0
+    pub fn used(&self, now: Tick) -> u64 {
+        if now.since(self.day) >= DAY { 0 } else { self.today }
     }
 }
 
@@ -159,7 +168,7 @@ mod tests {
             assert_eq!(quota.charge(at(second * 1000), 500, &mut total), Ok(()));
         }
         assert_eq!(quota.charge(at(30_000), 1, &mut total), Err(OverQuota::Day));
-        assert!(!quota.is_rested(at(30_000)));
+        assert_eq!((quota.used(at(30_000)), quota.used(at(24 * 3_600_000))), (10_000, 0));
         assert_eq!(quota.charge(at(24 * 3_600_000), 500, &mut total), Ok(()));
     }
 

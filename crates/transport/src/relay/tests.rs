@@ -122,6 +122,27 @@ fn the_first_of_several_relays_wins_and_the_others_are_let_go() {
     assert_eq!(net.kept(), 0);
 }
 
+/// A relay that joins two and carries nothing is asked last when the peer is sought again.
+#[test]
+fn a_relay_that_did_not_bring_the_peer_comes_last() {
+    let mut net = Net::new(7, |_, _| {});
+    let seek = || Input::Seek { peer: machine(2), relays: [3, 4, 5, 6].map(machine).to_vec() };
+    let found = |net: &mut Net| {
+        let over = net.take().into_iter().find_map(|(_, output)| match output {
+            Output::Over { found, .. } => Some(found),
+            _ => None,
+        });
+        over.flatten().expect("a relay").0
+    };
+    net.give(1, seek());
+    let first = found(&mut net);
+    net.give(1, seek());
+    let second = found(&mut net);
+    assert_ne!(first, second);
+    net.give(1, seek());
+    assert!(![first, second].contains(&found(&mut net)));
+}
+
 #[test]
 fn nobody_becomes_an_open_proxy() {
     let mut net = Net::new(3, |_, _| {});

@@ -90,6 +90,8 @@ pub(super) struct Dial {
     /// To find a direct path, and a relay.
     pub(super) help: Help,
     pub(super) relay: Help,
+    /// Ways by relays that were found.
+    pub(super) relays: u32,
     /// Where others helped to find the peer.
     pub(super) punched: Option<SocketAddr>,
     pub(super) error: Option<DialError>,
@@ -264,6 +266,7 @@ impl Sessions {
             replace: false,
             help,
             relay: help,
+            relays: 0,
             punched: None,
             error,
         };

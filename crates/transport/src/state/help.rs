@@ -1,7 +1,7 @@
 //! Dials that others help with: those of known peers that do not succeed by themselves. Soon others are asked
 //! where the peer answers, and a little later, to relay.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use x0x_core::{MachineId, Tick};
 
@@ -13,6 +13,10 @@ use crate::{
     error::DialError,
     sock::table::{is_relayed, is_streamed},
 };
+
+/// Ways by relays that one dial tries, and how long each has alone.
+const MAX_RELAYS: u32 = 3;
+const NEXT_RELAY: Duration = Duration::from_secs(2);
 
 impl Sessions {
     /// Asks others for help with dials that do not succeed soon.
@@ -84,6 +88,14 @@ impl Sessions {
         let Some(id) = self.dials.helped(peer, |dial| dial.relay) else { return };
         let Some(dial) = self.dials.get_mut(id) else { return };
         dial.relay = Help::Over;
+        if found.is_some() {
+            dial.relays += 1;
+            // A relay that joins two and carries nothing is not the last one.
+            if dial.relays < MAX_RELAYS {
+                dial.relay = Help::Possible;
+                self.timers.set(Timer::Relay(id), now + NEXT_RELAY);
+            }
+        }
         self.try_found(now, id, found);
     }
 

@@ -283,6 +283,23 @@ fn a_dial_that_nobody_waits_for_ends() {
     assert_eq!(dials(&outputs).len(), 1, "nothing is held against the addresses");
 }
 
+/// A relay that joins the two and carries nothing is not the only one that a dial tries.
+#[test]
+fn a_dial_tries_several_relays() {
+    let mut bench = Bench::helped(true);
+    bench.connect(known(LESSER, &[10]));
+    let way = |n: u32| crate::sock::table::relayed_address(1, n);
+    let asks = |outputs: &[Output]| outputs.contains(&Output::Relay(LESSER));
+    assert!(asks(&bench.pass(Duration::from_millis(800))));
+    for n in 1..=3 {
+        let found = Some(way(n));
+        let outputs = bench.give(Input::Relayed { peer: LESSER, found });
+        assert_eq!(dials(&outputs).iter().map(|dial| dial.1).collect::<Vec<_>>(), [way(n)]);
+        let again = bench.pass(Duration::from_millis(2100));
+        assert_eq!(asks(&again), n < 3, "after way {n}");
+    }
+}
+
 #[test]
 fn dials_that_are_given_up_make_room_for_others() {
     let mut bench = Bench::new();

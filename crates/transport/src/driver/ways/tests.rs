@@ -88,8 +88,8 @@ impl Bench {
 
     /// Forwards between context 2 of the first and context 3 of the second.
     fn join(&self) -> Arc<Pair> {
-        let quota = Arc::new(Mutex::new(ClientQuota::new(&self.config, NOW)));
-        Ways::join(NOW, [(&self.carriers[0], 2), (&self.carriers[1], 3)], quota)
+        let quota = |_| Arc::new(Mutex::new(ClientQuota::new(&self.config, NOW)));
+        Ways::join(NOW, [(&self.carriers[0], 2), (&self.carriers[1], 3)], [0, 1].map(quota))
     }
 
     fn receive(&self, now: Tick, on: usize, datagram: &Bytes) -> Option<(SocketAddr, Bytes)> {
@@ -185,16 +185,31 @@ fn nothing_is_forwarded_beyond_the_quota() {
     for _ in 0..1000 {
         bench.receive(NOW, 0, &whole(2, 1000));
     }
-    assert_eq!(metrics.forwarded_bytes.value(), bench.config.client_burst / 1000 * 1000);
-    assert_eq!(metrics.dropped_rate.value(), 1000 - bench.config.client_burst / 1000);
+    let burst = bench.config.client_burst / 1064;
+    assert_eq!(metrics.forwarded_packets.value(), burst);
+    assert_eq!(metrics.dropped_rate.value(), 1000 - burst);
     for second in 1..10 {
         for _ in 0..1000 {
-            // The other end's packets are on the same account.
-            bench.receive(Tick::from_millis(second * 1000), 1, &whole(3, 1000));
+            bench.receive(Tick::from_millis(second * 1000), 0, &whole(2, 1000));
         }
     }
-    assert_eq!(metrics.forwarded_bytes.value(), 1_000_000);
+    let day = 1_000_000 / 1064;
+    assert_eq!(metrics.forwarded_packets.value(), day);
     assert!(metrics.dropped_day.value() > 0);
+    // What the other end sends is its own affair: neither uses up what the other has.
+    let later = Tick::from_millis(10_000);
+    bench.receive(later, 1, &whole(3, 1000));
+    assert_eq!(metrics.forwarded_packets.value(), day + 1);
+}
+
+#[test]
+fn small_packets_are_charged_for_what_they_cost() {
+    let bench = Bench::new();
+    let _pair = bench.join();
+    for _ in 0..1_000_000 / 100 {
+        bench.receive(NOW, 0, &whole(2, 1));
+    }
+    assert_eq!(bench.ways.metrics.forwarded_packets.value(), bench.config.client_burst / 256);
 }
 
 #[test]
