@@ -355,7 +355,7 @@ impl Scenario {
         within(messages <= MAX_MESSAGES.into(), "traffic.messages", "at most 1000000")?;
         within((0.001..=1e5).contains(&self.traffic.rate), "traffic.rate", "0.001 to 100000")?;
         let payload = self.traffic.payload;
-        within((1..=MAX_PAYLOAD).contains(&payload), "traffic.payload", "1 to 65536")?;
+        within((1..=MAX_PAYLOAD).contains(&payload), "traffic.payload", "1 to 69632")?;
         within(self.events.len() <= MAX_EVENTS, "event", "at most 64 tables")?;
         self.network.check()?;
         let hostile = &self.hostile;
