@@ -43,6 +43,14 @@ async fn open(peer: &Peer) -> Replica<Sample> {
     peer.objects.open(Descriptor::open(Sample::KIND, "shared")).await.expect("opened")
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a figure to print; the clock of the runtime is not real"
+)]
+fn now() -> Instant {
+    Instant::now()
+}
+
 /// One writes so many operations; then another one joins, and has them all.
 async fn join(operations: usize) {
     let network = MemoryNetwork::new(1, LinkModel::default());
@@ -55,7 +63,7 @@ async fn join(operations: usize) {
         assert!(writes.into_iter().all(|write| write.is_ok()));
     }
     let wanted = written.status().await.expect("open").hash;
-    let began = Instant::now();
+    let began = now();
     let to = PeerAddr::known(machine(1), [address(1)]);
     joiner.node.connect(to).await.expect("a session");
     let joined = open(&joiner).await;
