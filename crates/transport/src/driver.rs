@@ -522,6 +522,7 @@ impl Actor {
         }
         self.report_address(id);
         self.watch_path(id, &*link);
+        self.tell_ways_in_use(self.now());
     }
 
     fn session_down(&mut self, id: LinkId, peer: MachineId) {

@@ -386,6 +386,7 @@ impl Actor {
                 _ => {}
             }
             tracing::debug!(link = id.0, detour, "session moved");
+            self.tell_ways_in_use(self.now());
         }
         // What was lost is sent again at once, and the peer sees the path in use.
         self.send_control(id, &ControlOut::Ping(MOVING));
