@@ -4,6 +4,8 @@
 //! they know. Both daemons have the configuration that their users would have.
 
 mod kinds;
+pub(super) mod loss;
+pub(super) mod paths;
 mod world;
 
 use std::{

@@ -151,7 +151,8 @@ impl Actor {
     /// Ways that sessions are on prove that the relay's word about their peers was true.
     pub(super) fn tell_ways_in_use(&mut self, now: Tick) {
         let sessions = self.links.values().filter(|handle| handle.session.is_some());
-        let on_ways = sessions.map(|handle| handle.link.remote_address()).filter(|a| is_relayed(*a));
+        let on_ways =
+            sessions.map(|handle| handle.link.remote_address()).filter(|a| is_relayed(*a));
         let legs: Vec<Leg> = on_ways.filter_map(|way| self.context.ways.leg(way)).collect();
         for leg in legs {
             self.relaying.machine.handle(now, Input::InUse(leg));

@@ -218,7 +218,6 @@ fn contexts_are_bounded_for_a_pair_for_a_client_and_for_a_relay() {
     // Targets that do not answer are given up.
     net.pass(ANSWER_TIME);
     assert_eq!(net.all[0].server.len(), 0);
-
 }
 
 fn incoming(relay: u8, context: ContextId, from: u8) -> Received {
