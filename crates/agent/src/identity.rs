@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use x0x_core::{AgentId, PeerAddr, UserId, WallTime};
+use x0x_core::{AgentId, PeerAddr, Scope, UserId, WallTime};
 use x0x_gossip_pubsub::PublishError;
 use x0x_identity::{
     AgentCertificate, AgentKeys, AgentLink, Audience, Card, CardError, ExportError, Identity,

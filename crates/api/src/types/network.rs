@@ -23,8 +23,8 @@ pub struct NetworkStatusResponse {
     #[schema(value_type = Vec<Address>)]
     pub external_addrs: Vec<SocketAddr>,
     /// Kind of address translation in front of this machine: `None`, `FullCone` (it lets everybody in),
-    /// `EndpointIndependent` (one address for all peers), `Symmetric` (another port for each), and `Unknown`
-    /// until it is found out.
+    /// `EndpointIndependent` (one address for all peers), `Symmetric` (another port for each), `Firewall` (none, but
+    /// only answers get in), and `Unknown` until it is found out.
     pub nat_type: String,
     /// Whether one of the addresses is globally routable.
     pub has_global_address: bool,
@@ -68,8 +68,8 @@ pub struct ConnectivityResponse {
     #[schema(value_type = Vec<Address>)]
     pub external_addrs: Vec<SocketAddr>,
     /// Kind of address translation in front of this machine: `None`, `FullCone` (it lets everybody in),
-    /// `EndpointIndependent` (one address for all peers), `Symmetric` (another port for each), and `Unknown`
-    /// until it is found out.
+    /// `EndpointIndependent` (one address for all peers), `Symmetric` (another port for each), `Firewall` (none, but
+    /// only answers get in), and `Unknown` until it is found out.
     pub nat_type: String,
     /// Whether peers can dial this machine; null until one did.
     #[schema(required = true)]

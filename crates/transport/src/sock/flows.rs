@@ -68,7 +68,7 @@ mod tests {
     use crate::sock::packet::{FLOW_SECRET_LEN, Probe, Step};
 
     fn keys(n: u32) -> [FlowKeys; 2] {
-        let mut secret = [9; FLOW_SECRET_LEN];
+        let mut secret = std::array::from_fn::<u8, FLOW_SECRET_LEN, _>(|at| at as u8);
         secret[..4].copy_from_slice(&n.to_be_bytes());
         [FlowKeys::new(&secret, true), FlowKeys::new(&secret, false)]
     }

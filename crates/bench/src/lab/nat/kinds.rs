@@ -25,11 +25,13 @@ pub(crate) enum Kind {
     UdpBlocked,
     /// A public address behind a firewall that lets in answers alone
     Firewall,
+    /// The usual router, from which machines may ask for a port
+    PortMapping,
 }
 
 impl Kind {
     /// All, in the order of the table.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::None,
         Self::FullCone,
         Self::AddressRestricted,
@@ -38,6 +40,7 @@ impl Kind {
         Self::Cgnat,
         Self::UdpBlocked,
         Self::Firewall,
+        Self::PortMapping,
     ];
 
     const fn name(self) -> &'static str {
@@ -50,6 +53,7 @@ impl Kind {
             Self::Cgnat => "cgnat",
             Self::UdpBlocked => "udp-blocked",
             Self::Firewall => "firewall",
+            Self::PortMapping => "port-mapping",
         }
     }
 }
@@ -92,15 +96,16 @@ impl Way {
 /// What becomes of each pair, rows and columns in the order of [`Kind::ALL`]: direct, relayed, or relayed over TCP.
 /// Another port for each destination does not go with letting in only known ports: such pairs need a relay.
 /// Where UDP is blocked they need one that takes streams.
-const EXPECTED: [&[u8; 8]; 8] = [
-    b"DDDDDDTD",
-    b"DDDDDDTD",
-    b"DDDDDDTD",
-    b"DDDDRDTD",
-    b"DDDRRRTR",
-    b"DDDDRDTD",
-    b"TTTTTTTT",
-    b"DDDDRDTD",
+const EXPECTED: [&[u8; 9]; 9] = [
+    b"DDDDDDTDD",
+    b"DDDDDDTDD",
+    b"DDDDDDTDD",
+    b"DDDDRDTDD",
+    b"DDDRRRTRD",
+    b"DDDDRDTDD",
+    b"TTTTTTTTT",
+    b"DDDDRDTDD",
+    b"DDDDDDTDD",
 ];
 
 /// What becomes of a pair.

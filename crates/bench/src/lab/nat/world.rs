@@ -15,7 +15,8 @@ use super::Kind;
 use crate::{lab::namespaces::ip, place::Place};
 
 /// The private network of every home: its router, and its machine.
-const HOME: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 168, 1, 1), Ipv4Addr::new(192, 168, 1, 2)];
+pub(super) const HOME: [Ipv4Addr; 2] =
+    [Ipv4Addr::new(192, 168, 1, 1), Ipv4Addr::new(192, 168, 1, 2)];
 /// The network between a provider's translator and a home router (RFC 6598).
 const CARRIER: [Ipv4Addr; 2] = [Ipv4Addr::new(100, 64, 0, 1), Ipv4Addr::new(100, 64, 0, 2)];
 
@@ -74,6 +75,11 @@ impl World {
         join(&router, &host, "eth0", HOME)?;
         make_router(&router, &rules(kind))?;
         Ok(Place::Namespace { name: host, address: HOME[1].into() })
+    }
+
+    /// The name of the router of a machine's home.
+    pub(super) fn router(&self, name: &str) -> String {
+        format!("{}-{name}-router", self.prefix)
     }
 
     /// Gives a public machine another address, and takes the first one from it.
@@ -163,7 +169,7 @@ fn trouble(place: &Place, rules: &str) -> Result<()> {
 }
 
 /// Takes rules to the packet filter of a namespace.
-fn nft(name: &str, rules: &str) -> Result<()> {
+pub(super) fn nft(name: &str, rules: &str) -> Result<()> {
     let mut nft = Command::new("ip")
         .args(["netns", "exec", name, "nft", "-f", "-"])
         .stdin(Stdio::piped())
@@ -193,6 +199,12 @@ fn rules(kind: Kind) -> String {
              iifname \"wan\" ct state new ip saddr != @spoken drop"
                 .to_owned(),
             "set spoken {\ntype ipv4_addr;\nflags dynamic,timeout;\ntimeout 60s;\nsize 1024;\n}\n",
+        ),
+        Kind::PortMapping => (
+            TRANSLATED.to_owned(),
+            Some("type nat hook prerouting priority -100;".to_owned()),
+            format!("iifname \"wan\" ct status dnat accept\n{CLOSED}"),
+            "",
         ),
         Kind::UdpBlocked => (TRANSLATED.to_owned(), None, "meta l4proto udp drop".to_owned(), ""),
         Kind::None | Kind::Firewall | Kind::PortRestricted | Kind::Cgnat => {
