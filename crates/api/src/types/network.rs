@@ -213,7 +213,6 @@ pub struct Connections {
     /// Through a relay.
     pub relayed: u64,
     /// Hole punches that were tried.
-    #[serde(default)]
     pub hole_punches: u64,
     /// Share of hole punches that worked, 0 to 1.
     pub hole_punch_success_rate: f64,
