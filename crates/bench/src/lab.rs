@@ -79,6 +79,16 @@ pub(crate) enum Scenario {
         #[arg(long)]
         one_way: bool,
     },
+    /// A file between two daemons while the path of their session is upgraded, blocked, moved, and loses its relay.
+    /// Needs root and nft
+    Paths {
+        /// Size in MiB
+        #[arg(long, default_value_t = 64)]
+        mebibytes: u64,
+    },
+    /// Two daemons that lose 0, 1, 5, 10 and 30 % of all packets each way, and two whose packets take long.
+    /// Needs root and nft
+    Loss,
     /// Five contacts on a machine that is fully busy, one of which stands still for 5 s again and
     /// again, and one of which is killed in the end
     Presence {
@@ -102,6 +112,8 @@ pub(crate) async fn run(daemon: &Path, scenario: &Scenario, report: &mut Report)
             let pairs = nat::Pairs { only, runs: *runs, one_way: *one_way };
             nat::run(daemon, pairs, report).await?;
         }
+        Scenario::Paths { mebibytes } => nat::paths::run(daemon, *mebibytes, report).await?,
+        Scenario::Loss => nat::loss::run(daemon, report).await?,
         Scenario::Presence { minutes } => presence::run(daemon, *minutes, report).await?,
     }
     Ok(report.is_met())
