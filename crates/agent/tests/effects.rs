@@ -73,6 +73,19 @@ impl World {
         self.peers.iter().filter(allowed).map(|(_, peer)| peer.agent_id()).collect()
     }
 
+    /// The same for what comes without a machine, such as gossip and signed questions: what only a machine tells
+    /// does not arise.
+    fn allowed_anywhere(&self, action: Action) -> BTreeSet<AgentId> {
+        let by_agent = |reason| match reason {
+            Reason::WrongMachine => Reason::Known,
+            Reason::Superseded => Reason::Unknown,
+            reason => reason,
+        };
+        let allowed =
+            |(reason, _): &&(Reason, Agent)| Decision::of(by_agent(*reason), action).allowed();
+        self.peers.iter().filter(allowed).map(|(_, peer)| peer.agent_id()).collect()
+    }
+
     /// Those of whom something holds.
     async fn those(&self, mut holds: impl AsyncFnMut(&Agent) -> bool) -> BTreeSet<AgentId> {
         let mut those = BTreeSet::new();
@@ -113,17 +126,7 @@ async fn gossip(world: &World) {
     for (_, peer) in &world.peers {
         peer.publish(TOPIC, "from a peer".into()).await.expect("published");
     }
-    // Gossip comes without a machine: what only a machine tells does not arise.
-    let by_agent = |reason| match reason {
-        Reason::WrongMachine => Reason::Known,
-        Reason::Superseded => Reason::Unknown,
-        reason => reason,
-    };
-    let heeded = |(reason, _): &&(Reason, Agent)| {
-        Decision::of(by_agent(*reason), Action::GossipDeliver).allowed()
-    };
-    let expected: BTreeSet<AgentId> =
-        world.peers.iter().filter(heeded).map(|(_, peer)| peer.agent_id()).collect();
+    let expected = world.allowed_anywhere(Action::GossipDeliver);
     let mut heard = BTreeSet::new();
     // All of them are in the victim's log, for it carries them to others, before its own word is.
     eventually("all arrived", async || {
@@ -212,7 +215,7 @@ async fn presence(world: &World) {
 /// Walks over one link. Nobody but the victim has contacts, whose questions alone are answered: what a walk finds
 /// is the victim's answer.
 async fn questions(world: &World) {
-    let entitled = world.allowed(Action::PresenceQuery);
+    let entitled = world.allowed_anywhere(Action::PresenceQuery);
     let answered = world
         .those(async |peer| {
             let ask = async || {

@@ -10,7 +10,7 @@ use x0x_direct::{
     DirectMessage,
     mail::{Letter, LetterState, MailChange, MailOutcome, MailStore as _},
 };
-use x0x_gossip_crdt::{CrdtStore as _, Descriptor, Saved};
+use x0x_gossip_crdt::{CrdtStore, Descriptor, Saved};
 use x0x_gossip_pubsub::Cursor;
 use x0x_store::{SqliteStore, StoreConfig};
 
@@ -173,7 +173,7 @@ async fn objects_survive_a_damaged_page_of_one_of_them() {
     known.sort_by_key(|object| objects.iter().position(|other| other == object));
     assert_eq!(known, objects, "all of them are known");
     for (n, object) in objects.iter().enumerate() {
-        let loaded = store.load(object.id()).await.unwrap();
+        let loaded = CrdtStore::load(&store, object.id()).await.unwrap();
         if n == 2 {
             assert_eq!(loaded, None, "it reads its log from the beginning");
         } else {

@@ -61,9 +61,9 @@ async fn a_claim_is_its_owners() {
     let ack = json!({"consumer": "c", "through": numbers[1]});
     assert_eq!(api.post("/inbox/ack", &ack).await.status, 200);
     let odd = json!({"consumer": "c", "owner": "a b"});
-    assert_eq!(api.post("/inbox/claim", &odd).await.status, 400);
+    assert_eq!(api.post("/inbox/claim", &odd).await.status, 422);
     let both = json!({"consumer": "c", "through": 1, "owner": "ann"});
-    assert_eq!(api.post("/inbox/ack", &both).await.status, 400);
+    assert_eq!(api.post("/inbox/ack", &both).await.status, 422);
     stop(vec![node]).await;
 }
 
