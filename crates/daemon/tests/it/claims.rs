@@ -61,7 +61,7 @@ async fn a_claim_is_its_owners() {
     let ack = json!({"consumer": "c", "through": numbers[1]});
     assert_eq!(api.post("/inbox/ack", &ack).await.status, 200);
     let odd = json!({"consumer": "c", "owner": "a b"});
-    assert_eq!(api.post("/inbox/claim", &odd).await.status, 422);
+    assert_eq!(api.post("/inbox/claim", &odd).await.status, 400);
     let both = json!({"consumer": "c", "through": 1, "owner": "ann"});
     assert_eq!(api.post("/inbox/ack", &both).await.status, 422);
     stop(vec![node]).await;
