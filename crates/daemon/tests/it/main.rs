@@ -3,6 +3,7 @@
 mod abuse;
 mod api;
 mod background;
+mod claims;
 mod clients;
 mod cluster;
 mod events;

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use x0x_agent::{Agent, DirectEvent, Terms};
+use x0x_agent::{Agent, DirectEvent, MessageId, SendDirectError, Terms};
 use x0x_api::ws::{FrameId, ServerFrame};
 use x0x_core::AgentId;
 
@@ -28,7 +28,9 @@ pub(super) struct Sent {
     pub(super) to: AgentId,
     pub(super) payload: Bytes,
     pub(super) terms: Terms,
-    /// The client's name for it.
+    /// The message's id, if the client gave one.
+    pub(super) message: Option<MessageId>,
+    /// The client's name for the command.
     pub(super) id: Option<FrameId>,
     /// The client wants to be told when it was taken.
     pub(super) ack: bool,
@@ -49,7 +51,7 @@ impl Sends {
 
     /// Starts a send, after those before it.
     pub(super) async fn start(&mut self, sent: Sent) {
-        let Sent { to, payload, terms, id, ack } = sent;
+        let Sent { to, payload, terms, message, id, ack } = sent;
         let bytes = payload.len();
         let full = |sends: &Self| {
             sends.in_flight.len() >= MAX_IN_FLIGHT
@@ -59,14 +61,17 @@ impl Sends {
             self.finish_one().await;
         }
         // Awaited, since this is what fixes its place among the others.
-        let message = self.agent.new_message_id();
+        let message = message.unwrap_or_else(|| self.agent.new_message_id());
+        let failed = move |error: SendDirectError, id| {
+            failed(&ApiError::from(error).of_message(&message), id)
+        };
         match self.agent.queue_direct_as(message, to, payload, terms).await {
-            Err(error) => self.answers.push_back(failed(&error.into(), id)),
+            Err(error) => self.answers.push_back(failed(error, id)),
             Ok(queued) => {
                 self.bytes += bytes;
                 let send = async move {
                     let answer = match queued.acknowledged().await {
-                        Err(error) => Some(failed(&error.into(), id)),
+                        Err(error) => Some(failed(error, id)),
                         Ok(_) => ack.then(|| ServerFrame::Sent {
                             id,
                             request_id: HEXLOWER.encode(&message),
@@ -108,7 +113,8 @@ impl Sends {
 /// A send that failed, as a frame.
 pub(super) fn failed(error: &ApiError, id: Option<FrameId>) -> ServerFrame {
     let code = error.code();
-    ServerFrame::Error { message: format!("send failed: {}", error.0), code, id, index: None }
+    let message = format!("send failed: {}", error.0);
+    ServerFrame::Error { message, code, id, index: None, request_id: error.0.request_id.clone() }
 }
 
 /// Carries direct messages to the outbox until the agent ends.

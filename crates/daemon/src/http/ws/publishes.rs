@@ -101,7 +101,7 @@ impl Publishes {
                 Err((code, message)) => {
                     frames.extend(kept.take());
                     let index = id.is_none().then_some(index);
-                    frames.push(ServerFrame::Error { message, code, id, index });
+                    frames.push(ServerFrame::Error { message, code, id, index, request_id: None });
                     self.refused += 1;
                 }
             }
