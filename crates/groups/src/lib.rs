@@ -30,12 +30,25 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod blind;
+mod commit;
+mod directory;
 mod error;
 mod limits;
 mod policy;
+mod session;
 mod state;
+#[cfg(feature = "test-util")]
+pub mod testing;
+mod wall;
 mod wire;
 
+pub use blind::{CARDS_TOPIC, Log};
+pub use commit::{Chains, read_stamp, stamp};
+pub use directory::{
+    Directory, MAX_CARDS, MAX_NAME_WORDS, MAX_SUBSCRIPTIONS, Reach, SHARDS, ShardKind, may_reach,
+    shards_of,
+};
 pub use error::{ActError, OfferError, SessionError, SignedError};
 pub use limits::{
     CARD_VALIDITY, MAX_BODY, MAX_DESCRIPTION, MAX_DISPLAY_NAME, MAX_INVITES, MAX_NAME,
@@ -46,12 +59,14 @@ pub use policy::{
     Admission, Confidentiality, Discoverability, GroupPolicy, PRESETS, ReadAccess, Role,
     WriteAccess,
 };
+pub use session::{Happened, MAX_HELD, MAX_OUTGOING, MAX_SEEN, MAX_SENT, NamedGroups};
 pub use state::{
     Chain, Invite, Member, MemberState, Offered, Request, RequestState, View, found,
 };
+pub use wall::{MAX_MESSAGES, Taken, Wall, may_write};
 pub use wire::{
-    Action, Basis, CARD_DOMAIN, Card, CardIn, Claim, GroupId, INVITE_DOMAIN, INVITE_PREFIX,
-    InviteLink, LogItem, MAX_CARD, MAX_HELPERS, MAX_INVITE, MAX_LOG_ITEM, MESSAGE_DOMAIN,
+    Action, Basis, CARD_DOMAIN, Card, CardIn, Claim, GroupId, Handover, INVITE_DOMAIN,
+    INVITE_PREFIX, InviteLink, LogItem, MAX_CARD, MAX_HANDOVER, MAX_HELPERS, MAX_INVITE, MAX_LOG_ITEM, MESSAGE_DOMAIN,
     MemberItem, MessageKind, OPERATION_DOMAIN, OpId, Operation, OperationBody, OperationIn,
     Profile, PublicMessage, PublicMessageIn, Room, STATEMENT_DOMAIN, SignedCard, Statement,
     StatementIn,

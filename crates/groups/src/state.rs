@@ -106,6 +106,24 @@ impl Chain {
         self.group
     }
 
+    /// The operation that founds it.
+    #[must_use]
+    pub fn genesis(&self) -> &Operation {
+        &self.held[0].operation
+    }
+
+    /// The owner's operation that made an agent an admin, the last one.
+    #[must_use]
+    pub fn appointment(&self, agent: &AgentId) -> Option<&Operation> {
+        let all = self.held.iter().map(|held| &held.operation);
+        let made = all.filter(|operation| {
+            operation.body.role == Some(Role::Owner)
+                && matches!(&operation.body.action,
+                    Action::SetRole { agent: to, role: Role::Admin } if to == agent)
+        });
+        made.max_by_key(|operation| (operation.body.height, operation.id))
+    }
+
     /// What follows from all operations that are here.
     #[must_use]
     pub const fn view(&self) -> &View {

@@ -5,6 +5,7 @@
 mod action;
 mod body;
 mod card;
+mod handover;
 mod link;
 mod log;
 mod message;
@@ -14,6 +15,7 @@ mod statement;
 
 pub use action::{Action, Basis, Profile, Room};
 pub use card::{CARD_DOMAIN, Card, CardIn, MAX_CARD, SignedCard};
+pub use handover::{Handover, MAX_HANDOVER};
 pub use link::{INVITE_PREFIX, InviteLink, MAX_HELPERS, MAX_INVITE};
 pub use log::{LogItem, MAX_LOG_ITEM, MemberItem};
 pub use message::{MESSAGE_DOMAIN, MessageKind, PublicMessage, PublicMessageIn};
@@ -21,11 +23,20 @@ pub use operation::{OPERATION_DOMAIN, OpId, Operation, OperationBody, OperationI
 pub use statement::{Claim, INVITE_DOMAIN, STATEMENT_DOMAIN, Statement, StatementIn};
 
 use sha2::{Digest, Sha256};
+use x0x_core::AgentId;
 
 x0x_core::bytes32! {
-    /// A named group: the hash of its first operation, so that the group's founder and first policy follow
-    /// from it.
+    /// A named group: the hash of its founder's id and the id of its first operation, so that nobody can
+    /// claim to have founded another's.
     GroupId
+}
+
+impl GroupId {
+    /// The group that an agent founds by an operation.
+    #[must_use]
+    pub fn of(founder: &AgentId, founded: OpId) -> Self {
+        Self::new(hash("x0x.groups.id.1", &[founder.as_bytes(), founded.as_bytes()]))
+    }
 }
 
 impl std::fmt::Display for GroupId {

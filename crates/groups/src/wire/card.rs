@@ -7,22 +7,23 @@ use x0x_identity::{MAX_CLOCK_SKEW, SecretKey};
 
 use super::{
     GroupId,
-    action::{Profile, policy_in, policy_out},
+    action::{Action, Profile, policy_in, policy_out},
     body::{PolicyWire, ProfileWire},
+    operation::{OpId, Operation, OperationIn},
     signed::SignedWire,
 };
 use crate::{
     error::SignedError,
     limits::CARD_VALIDITY,
     policy::{Discoverability, GroupPolicy, Role},
-    state::View,
+    state::Chain,
 };
 
 /// Domain of a card's signature.
 pub const CARD_DOMAIN: &str = "x0x.groups.card.1";
 /// Largest card in bytes.
 pub const MAX_CARD: usize = MAX_CARD_BODY + super::signed::OVERHEAD;
-const MAX_CARD_BODY: usize = 8 * 1024;
+const MAX_CARD_BODY: usize = 16 * 1024;
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct CardWire {
@@ -54,6 +55,10 @@ pub(super) struct CardWire {
     expires_ms: u64,
     #[prost(bool, tag = "14")]
     withdrawn: bool,
+    #[prost(bytes = "bytes", tag = "15")]
+    founded: Bytes,
+    #[prost(bytes = "bytes", tag = "16")]
+    appointment: Bytes,
 }
 
 /// What a card says.
@@ -88,6 +93,10 @@ pub struct Card {
     pub expires: WallTime,
     /// Whether the group has ended.
     pub withdrawn: bool,
+    /// The operation that founded it; with the owner it gives the group's id.
+    pub founded: OpId,
+    /// The owner's operation that made the authority an admin; empty when it is the owner.
+    pub appointment: Bytes,
 }
 
 /// A card and its wire form.
@@ -110,13 +119,19 @@ pub struct CardIn {
 impl Card {
     /// What may be said of a group now; none of a hidden one, and none by who is no admin.
     #[must_use]
-    pub fn of(view: &View, authority: AgentId, now: WallTime) -> Option<Self> {
+    pub fn of(chain: &Chain, authority: AgentId, now: WallTime) -> Option<Self> {
+        let view = chain.view();
         let policy = view.policy?;
         let (owner, created, _) = view.founded?;
         let by = view.role(&authority)?;
         if policy.discoverability == Discoverability::Hidden || by > Role::Admin {
             return None;
         }
+        let appointment = if authority == owner {
+            Bytes::new()
+        } else {
+            chain.appointment(&authority)?.encoded().clone()
+        };
         let count = |last: Role| view.active().filter(|(_, role)| *role <= last).count();
         let count = |last| u32::try_from(count(last)).unwrap_or(u32::MAX);
         Some(Self {
@@ -134,7 +149,20 @@ impl Card {
             issued: now,
             expires: now + CARD_VALIDITY,
             withdrawn: view.withdrawn,
+            founded: chain.genesis().id,
+            appointment,
         })
+    }
+
+    /// That the owner made the authority an admin once.
+    fn check_appointment(&self) -> Result<(), SignedError> {
+        let Operation { body, .. } = OperationIn::decode(&self.appointment)?.verify()?;
+        let appoints = matches!(body.action,
+            Action::SetRole { agent, role: Role::Admin } if agent == self.authority);
+        if appoints && body.author == self.owner && body.group == Some(self.group) {
+            return Ok(());
+        }
+        Err(SignedError::Content("the card's authority is no admin"))
     }
 
     /// Signs it.
@@ -156,6 +184,8 @@ impl Card {
             issued_ms: self.issued.as_millis(),
             expires_ms: self.expires.as_millis(),
             withdrawn: self.withdrawn,
+            founded: Bytes::copy_from_slice(self.founded.as_bytes()),
+            appointment: self.appointment.clone(),
         };
         let signed = SignedWire::sign(key, CARD_DOMAIN, body.encode_to_vec());
         SignedCard { card: self, encoded: signed.encode_to_vec().into() }
@@ -194,6 +224,8 @@ impl CardIn {
             issued: WallTime::from_millis(wire.issued_ms),
             expires: WallTime::from_millis(wire.expires_ms),
             withdrawn: wire.withdrawn,
+            founded: OpId::new(fixed_bytes(&wire.founded, "founded")?),
+            appointment: wire.appointment,
         };
         Ok(Self { card, signed, encoded: Bytes::copy_from_slice(bytes) })
     }
@@ -212,6 +244,12 @@ impl CardIn {
         }
         if card.issued > now + MAX_CLOCK_SKEW || card.expires <= now {
             return Err(SignedError::Content("the card is not valid now"));
+        }
+        if card.group != GroupId::of(&card.owner, card.founded) {
+            return Err(SignedError::Content("the owner did not found the group"));
+        }
+        if card.authority != card.owner {
+            card.check_appointment()?;
         }
         self.signed.verify(CARD_DOMAIN, &card.authority)?;
         Ok(SignedCard { card: self.card, encoded: self.encoded })

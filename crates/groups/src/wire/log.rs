@@ -2,8 +2,11 @@
 
 use bytes::Bytes;
 use prost::{Message, Oneof};
-use x0x_core::{DecodeError, decode_bounded};
+use x0x_core::{DecodeError, decode_bounded, fixed_bytes};
 use x0x_mls::MAX_FRAME;
+
+use super::is_text;
+use crate::limits::MAX_NAME;
 
 /// Largest item of a log in bytes.
 pub const MAX_LOG_ITEM: usize = MAX_FRAME + 64;
@@ -68,6 +71,8 @@ pub(super) struct MemberItemWire {
     item: Option<MemberWire>,
     #[prost(string, tag = "3")]
     room: String,
+    #[prost(bytes = "bytes", tag = "4")]
+    id: Bytes,
 }
 
 #[derive(Clone, PartialEq, Oneof)]
@@ -88,6 +93,8 @@ pub enum MemberItem {
     Text {
         /// In which room; empty for the first.
         room: String,
+        /// Its author's name for it, by which it is known when it has to be sent again.
+        id: [u8; 16],
         /// What it says.
         payload: Bytes,
     },
@@ -97,11 +104,13 @@ impl MemberItem {
     /// The wire form.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let (item, room) = match self.clone() {
-            Self::Operation(bytes) => (MemberWire::Operation(bytes), String::new()),
-            Self::Text { room, payload } => (MemberWire::Text(payload), room),
+        let (item, room, id) = match self.clone() {
+            Self::Operation(bytes) => (MemberWire::Operation(bytes), String::new(), Bytes::new()),
+            Self::Text { room, id, payload } => {
+                (MemberWire::Text(payload), room, Bytes::copy_from_slice(&id))
+            }
         };
-        MemberItemWire { item: Some(item), room }.encode_to_vec()
+        MemberItemWire { item: Some(item), room, id }.encode_to_vec()
     }
 
     /// Reads one.
@@ -112,7 +121,12 @@ impl MemberItem {
         let wire: MemberItemWire = decode_bounded(bytes.clone(), x0x_mls::MAX_PAYLOAD)?;
         Ok(match wire.item.ok_or(DecodeError::Field("item"))? {
             MemberWire::Operation(bytes) => Self::Operation(bytes),
-            MemberWire::Text(payload) => Self::Text { room: wire.room, payload },
+            MemberWire::Text(payload) => {
+                if !is_text(&wire.room, MAX_NAME) {
+                    return Err(DecodeError::Field("room"));
+                }
+                Self::Text { room: wire.room, id: fixed_bytes(&wire.id, "id")?, payload }
+            }
         })
     }
 }

@@ -5,15 +5,15 @@ use prost::Message;
 use x0x_core::{AgentId, DecodeError, WallTime, decode_bounded, fixed_bytes};
 use x0x_identity::SecretKey;
 
-use super::{GroupId, hash, is_text, signed::SignedWire};
+use super::{GroupId, OpId, action::parents, hash, is_text, signed::SignedWire};
 use crate::{
     error::SignedError,
-    limits::{MAX_NAME, MAX_PUBLIC_MESSAGE},
+    limits::{MAX_NAME, MAX_PARENTS, MAX_PUBLIC_MESSAGE},
 };
 
 /// Domain of a public message's signature.
 pub const MESSAGE_DOMAIN: &str = "x0x.groups.message.1";
-const MAX_MESSAGE_BODY: usize = MAX_PUBLIC_MESSAGE + 1024;
+const MAX_MESSAGE_BODY: usize = MAX_PUBLIC_MESSAGE + 2048;
 
 /// What kind of message it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +69,8 @@ pub(super) struct MessageWire {
     revision: u64,
     #[prost(bytes = "bytes", tag = "9")]
     state_hash: Bytes,
+    #[prost(bytes = "bytes", repeated, tag = "10")]
+    heads: Vec<Bytes>,
 }
 
 /// A message.
@@ -90,6 +92,8 @@ pub struct PublicMessage {
     pub text: String,
     /// The revision and hash of the state that its author knew.
     pub state: (u64, [u8; 32]),
+    /// The last operations that its author knew: by what follows from them it is judged.
+    pub heads: Vec<OpId>,
 }
 
 /// A received message: well-formed, not verified.
@@ -114,6 +118,7 @@ impl PublicMessage {
             text: self.text.clone(),
             revision: self.state.0,
             state_hash: Bytes::copy_from_slice(&self.state.1),
+            heads: self.heads.iter().map(|id| Bytes::copy_from_slice(id.as_bytes())).collect(),
         }
         .encode_to_vec();
         let id = hash("x0x.groups.message.id.1", &[&body]);
@@ -150,6 +155,7 @@ impl PublicMessageIn {
             thread,
             text: wire.text,
             state: (wire.revision, fixed_bytes(&wire.state_hash, "state_hash")?),
+            heads: parents(&wire.heads, MAX_PARENTS)?,
         };
         let id = hash("x0x.groups.message.id.1", &[&signed.body]);
         Ok(Self { message, id, signed })

@@ -100,7 +100,7 @@ impl Operation {
     /// The group it belongs to: the one it founds, or names.
     #[must_use]
     pub fn group(&self) -> GroupId {
-        self.body.group.unwrap_or(GroupId::new(*self.id.as_bytes()))
+        self.body.group.unwrap_or_else(|| GroupId::of(&self.body.author, self.id))
     }
 }
 

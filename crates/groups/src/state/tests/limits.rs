@@ -24,7 +24,7 @@ fn operations_of_another_group_or_a_wrong_shape_are_refused() {
     let height = chain.height_after(&heads);
     let high = body(height + 1, heads.clone()).sign(&key(4));
     // A parent that another parent builds upon.
-    let mut parents = vec![heads[0], OpId::new(*chain.group().as_bytes())];
+    let mut parents = vec![heads[0], chain.held[0].operation.id];
     parents.sort_unstable();
     let both = body(height, parents).sign(&key(4));
     assert_eq!(chain.offer(high), Err(OfferError::Shape));
