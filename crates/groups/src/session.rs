@@ -295,14 +295,21 @@ impl<M: MlsGroups> NamedGroups<M> {
         let mut known = self.chains.lock();
         let Some(chain) = known.chains.get_mut(&group) else { return Ok(false) };
         let offered = chain.offer(operation)?;
-        let keys = chain.view().mls_group;
+        drop(known);
+        self.hold_keys(group);
+        Ok(matches!(offered, crate::state::Offered::Taken(_)))
+    }
+
+    /// Goes by the keys that the state names.
+    fn hold_keys(&mut self, group: GroupId) {
+        let mut known = self.chains.lock();
+        let keys = known.chains.get(&group).and_then(|chain| chain.view().mls_group);
         if let Some(slot) = self.slots.get_mut(&group)
             && slot.keys != keys
         {
             slot.keys = keys;
             known.by_keys.extend(keys.map(|keys| (keys, group)));
         }
-        Ok(matches!(offered, crate::state::Offered::Taken(_)))
     }
 
     /// Sets the policy of a group. One that becomes encrypted has new keys, into which the others come by

@@ -212,6 +212,27 @@ impl Chain {
     /// # Errors
     /// [`OfferError`] when it never can be taken, or a limit is reached.
     pub fn offer(&mut self, operation: Operation) -> Result<Offered, OfferError> {
+        let offered = self.place(operation);
+        if matches!(offered, Ok(Offered::Taken(_))) {
+            self.view = resolve::resolve(self, None);
+        }
+        offered
+    }
+
+    /// Takes many, and judges them once. Those that were taken or wait; others are left out.
+    pub fn offer_all(&mut self, operations: impl IntoIterator<Item = Operation>) -> Vec<OpId> {
+        let mut taken = Vec::new();
+        for operation in operations {
+            let id = operation.id;
+            if matches!(self.place(operation), Ok(Offered::Taken(_) | Offered::Waiting)) {
+                taken.push(id);
+            }
+        }
+        self.view = resolve::resolve(self, None);
+        taken
+    }
+
+    fn place(&mut self, operation: Operation) -> Result<Offered, OfferError> {
         if operation.group() != self.group {
             return Err(OfferError::OtherGroup);
         }
@@ -237,7 +258,6 @@ impl Chain {
                 taken += 1;
             }
         }
-        self.view = resolve::resolve(self, None);
         Ok(Offered::Taken(taken))
     }
 

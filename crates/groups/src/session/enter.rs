@@ -4,7 +4,7 @@ use bytes::Bytes;
 use x0x_core::{AgentId, WallTime};
 use x0x_mls::{GroupId as MlsId, MlsGroups, Suite, VerifiedKeyPackage};
 
-use super::{NamedGroups, UNKNOWN};
+use super::{Happened, NamedGroups, UNKNOWN};
 use crate::{
     commit::stamp,
     error::{ActError, SessionError, SignedError},
@@ -16,6 +16,10 @@ use crate::{
     },
 };
 
+fn verified(bytes: &Bytes) -> Result<Operation, SessionError> {
+    Ok(OperationIn::decode(bytes)?.verify()?)
+}
+
 /// Reads and verifies what was handed over; the first has to found the group.
 fn read(operations: &[Bytes], group: GroupId) -> Result<Chain, SessionError> {
     let malformed = SignedError::Content("a handover without the operation that founds the group");
@@ -24,9 +28,8 @@ fn read(operations: &[Bytes], group: GroupId) -> Result<Chain, SessionError> {
     let first = OperationIn::decode(first)?.verify()?;
     let mut chain =
         Chain::new(first).filter(|chain| chain.group() == group).ok_or(malformed)?;
-    for bytes in operations {
-        chain.offer(OperationIn::decode(bytes)?.verify()?)?;
-    }
+    let rest: Result<Vec<Operation>, SessionError> = operations.map(verified).collect();
+    chain.offer_all(rest?);
     Ok(chain)
 }
 
@@ -179,11 +182,23 @@ impl<M: MlsGroups> NamedGroups<M> {
         &mut self,
         group: GroupId,
         operations: &[Bytes],
-    ) -> Result<Vec<super::Happened>, SessionError> {
-        let mut happened = Vec::new();
-        for bytes in operations {
-            self.take_encoded(group, bytes, &mut happened)?;
-        }
+    ) -> Result<Vec<Happened>, SessionError> {
+        let lacking: Vec<OperationIn> = {
+            let known = self.chains.lock();
+            let chain = known.chains.get(&group).ok_or(UNKNOWN)?;
+            let read: Result<Vec<_>, _> = operations.iter().map(|o| OperationIn::decode(o)).collect();
+            read?.into_iter().filter(|read| chain.get(&read.id()).is_none()).collect()
+        };
+        let lacking: Result<Vec<Operation>, _> =
+            lacking.into_iter().map(OperationIn::verify).collect();
+        let taken = {
+            let lacking = lacking?;
+            let mut known = self.chains.lock();
+            known.chains.get_mut(&group).ok_or(UNKNOWN)?.offer_all(lacking)
+        };
+        self.hold_keys(group);
+        let state = |operation| Happened::State { operation };
+        let mut happened: Vec<Happened> = taken.into_iter().map(state).collect();
         self.settle(group, &mut happened)?;
         Ok(happened)
     }

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use x0x_core::{AgentId, SeededRng, WallTime};
-use x0x_identity::{SecretKey, testing};
+use x0x_core::SeededRng;
+use x0x_identity::testing;
 
 use super::*;
 use crate::{
-    limits::MAX_UNVOUCHED,
+    limits::{MAX_UNVOUCHED, MAX_WAITING},
+    policy::Admission,
     wire::{Basis, Room, Statement},
 };
 
@@ -147,8 +148,6 @@ impl World {
         self.log.insert(operation.id, operation);
     }
 }
-
-use crate::policy::Admission;
 
 fn gather(log: &BTreeMap<OpId, Operation>, rng: &mut SeededRng) -> Chain {
     let mut all: Vec<Operation> = log.values().cloned().collect();

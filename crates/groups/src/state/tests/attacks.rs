@@ -113,7 +113,8 @@ fn an_invite_admits_as_often_as_it_says() {
     let (mut chain, invite) = with_invite(1, None);
     let heads = chain.parents();
     let mut other = chain.clone();
-    let first = act(&mut chain, 5, redeemed(&chain, 8, &invite));
+    let action = redeemed(&chain, 8, &invite);
+    let first = act(&mut chain, 5, action);
     let admits = redeemed(&chain, 9, &invite);
     assert!(chain.prepare(id(5), NOW, admits.clone()).is_err(), "used up");
     // Two members admit two agents at once: one of them stands, the same for all.

@@ -64,14 +64,14 @@ fn a_flood_of_one_author_stops_until_others_build_upon_it() {
 fn what_waits_is_bounded() {
     let mut ahead = staffed(GroupPolicy::PRIVATE_SECURE);
     let mut behind = Chain::new(founded(GroupPolicy::PRIVATE_SECURE)).expect("founds");
-    for n in 0..=crate::limits::MAX_WAITING {
+    for n in 0..=MAX_WAITING {
         let next = act(&mut ahead, 4, Action::SetDisplayName(n.to_string()));
         assert_eq!(behind.offer(next), Ok(Offered::Waiting));
         if n % 100 == 99 {
             act(&mut ahead, 1, Action::SetProfile(profile("vouches")));
         }
     }
-    assert_eq!(behind.waiting.len(), crate::limits::MAX_WAITING);
+    assert_eq!(behind.waiting.len(), MAX_WAITING);
     for bytes in ahead.since(&behind.parents()) {
         let operation = crate::wire::OperationIn::decode(&bytes).expect("reads");
         let _ = behind.offer(operation.verify().expect("verifies"));
