@@ -86,3 +86,74 @@ pub enum SessionError {
     #[error("sealed with another secret")]
     Sealed,
 }
+
+#[cfg(feature = "tokio")]
+/// Something that was asked of the service failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GroupsError {
+    /// The group, its rules or its keys.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// The agent that was asked, or the way to it.
+    #[error(transparent)]
+    Courier(#[from] crate::courier::CourierError),
+    /// The agent that was asked refused.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// Where groups are kept.
+    #[error(transparent)]
+    Store(#[from] x0x_mls::StoreError),
+    /// The group's log.
+    #[error("the group's log: {0}")]
+    Log(String),
+    /// Where groups are kept cannot be opened.
+    #[error("groups cannot be opened: {0}")]
+    Unusable(String),
+    /// The agent is stopping, or its groups could not be opened.
+    #[error("closed")]
+    Closed,
+}
+
+#[cfg(feature = "tokio")]
+impl GroupsError {
+    /// What another agent is told of it.
+    pub(crate) fn told(&self) -> String {
+        match self {
+            Self::Session(SessionError::Act(error)) => error.to_string(),
+            Self::Session(
+                SessionError::Signed(_) | SessionError::Offer(_) | SessionError::Decode(_),
+            ) => "it does not verify".to_owned(),
+            // Nothing else is its business.
+            _ => "refused".to_owned(),
+        }
+    }
+}
+
+#[cfg(feature = "tokio")]
+impl From<x0x_mls::GroupError> for GroupsError {
+    fn from(error: x0x_mls::GroupError) -> Self {
+        Self::Session(error.into())
+    }
+}
+
+#[cfg(feature = "tokio")]
+impl From<ActError> for GroupsError {
+    fn from(error: ActError) -> Self {
+        Self::Session(error.into())
+    }
+}
+
+#[cfg(feature = "tokio")]
+impl From<SignedError> for GroupsError {
+    fn from(error: SignedError) -> Self {
+        Self::Session(error.into())
+    }
+}
+
+#[cfg(feature = "tokio")]
+impl From<DecodeError> for GroupsError {
+    fn from(error: DecodeError) -> Self {
+        Self::Session(error.into())
+    }
+}

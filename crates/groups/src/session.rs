@@ -22,7 +22,10 @@ use x0x_mls::{
 };
 
 mod enter;
+mod keep;
 mod receive;
+
+pub use keep::Unsaved;
 
 use crate::{
     blind::Log,
@@ -63,6 +66,8 @@ struct Slot {
     seen: BTreeSet<(AgentId, [u8; 16])>,
     seen_order: VecDeque<(AgentId, [u8; 16])>,
     wall: Wall,
+    /// Operations that are written down.
+    saved: usize,
 }
 
 /// What happened in a group.
@@ -109,6 +114,9 @@ pub struct NamedGroups<M> {
     key: Arc<SecretKey>,
     chains: Chains,
     slots: BTreeMap<GroupId, Slot>,
+    /// What members said of the state, in MLS' journal until the state is written down.
+    read: Vec<u64>,
+    forgotten: Vec<GroupId>,
 }
 
 impl<M> fmt::Debug for NamedGroups<M> {
@@ -123,7 +131,7 @@ impl<S: MlsStore> NamedGroups<Groups<S>> {
     pub fn over(mut mls: Groups<S>, key: Arc<SecretKey>) -> Self {
         let chains = Chains::default();
         mls.set_policy(chains.policy());
-        Self { mls, key, chains, slots: BTreeMap::new() }
+        Self { mls, key, chains, slots: BTreeMap::new(), read: Vec::new(), forgotten: Vec::new() }
     }
 }
 
@@ -206,6 +214,7 @@ impl<M: MlsGroups> NamedGroups<M> {
             seen: BTreeSet::new(),
             seen_order: VecDeque::new(),
             wall: Wall::new(group),
+            saved: 0,
         };
         let mut known = self.chains.lock();
         if let Some(keys) = keys {

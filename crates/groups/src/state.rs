@@ -192,6 +192,11 @@ impl Chain {
         lacking.map(|(_, held)| held.operation.encoded().clone()).collect()
     }
 
+    /// Operations in the order in which they were taken, but for the first ones: none builds upon a later one.
+    pub(crate) fn taken_after(&self, count: usize) -> impl Iterator<Item = &Bytes> {
+        self.held.iter().skip(count).map(|held| held.operation.encoded())
+    }
+
     /// What follows from these operations and all that they build upon; none if one is not here.
     #[must_use]
     pub fn view_at(&self, heads: &[OpId]) -> Option<View> {

@@ -126,7 +126,7 @@ impl<M: MlsGroups> NamedGroups<M> {
         Ok(())
     }
 
-    fn take_said(
+    pub(super) fn take_said(
         &mut self,
         group: GroupId,
         journal: u64,
@@ -140,17 +140,17 @@ impl<M: MlsGroups> NamedGroups<M> {
                 if self.take_encoded(group, &bytes, happened).is_err() {
                     happened.push(Happened::Refused);
                 }
-                self.mls.acknowledge(&[journal])?;
+                self.read.push(journal);
             }
             Ok(MemberItem::Text { room, id, payload }) => {
                 if self.slot(group)?.is_new(author, id) {
                     happened.push(Happened::Text { journal, author, room, id, payload });
                 } else {
-                    self.mls.acknowledge(&[journal])?;
+                    self.read.push(journal);
                 }
             }
             Err(_) => {
-                self.mls.acknowledge(&[journal])?;
+                self.read.push(journal);
                 happened.push(Happened::Refused);
             }
         }
