@@ -51,8 +51,6 @@ pub const MAX_OUTGOING: usize = 4096;
 struct Sent {
     epoch: u64,
     item: Vec<u8>,
-    /// Who could read it; nobody else is sent a text again. Operations are for whoever comes.
-    readers: Option<BTreeSet<AgentId>>,
 }
 
 struct Slot {
@@ -63,6 +61,8 @@ struct Slot {
     held: VecDeque<LogItem>,
     packages: BTreeMap<AgentId, VerifiedKeyPackage>,
     sent: VecDeque<Sent>,
+    /// What was sent in epochs that fell.
+    again: VecDeque<Vec<u8>>,
     seen: BTreeSet<(AgentId, [u8; 16])>,
     seen_order: VecDeque<(AgentId, [u8; 16])>,
     wall: Wall,
@@ -211,6 +211,7 @@ impl<M: MlsGroups> NamedGroups<M> {
             held: VecDeque::new(),
             packages: BTreeMap::new(),
             sent: VecDeque::new(),
+            again: VecDeque::new(),
             seen: BTreeSet::new(),
             seen_order: VecDeque::new(),
             wall: Wall::new(group),
@@ -273,7 +274,7 @@ impl<M: MlsGroups> NamedGroups<M> {
             // Before it is taken: who leaves may not say so afterwards.
             Some(keys) => {
                 let item = MemberItem::Operation(operation.encoded().clone()).encode();
-                self.say(group, keys, item, None)?;
+                self.say(group, keys, item)?;
             }
             None => {
                 let item = LogItem::Operation(operation.encoded().clone());
@@ -355,7 +356,6 @@ impl<M: MlsGroups> NamedGroups<M> {
         group: GroupId,
         keys: MlsId,
         item: Vec<u8>,
-        readers: Option<BTreeSet<AgentId>>,
     ) -> Result<(), SessionError> {
         if self.mls.must_refresh(keys)? {
             self.refresh(group, keys)?;
@@ -364,7 +364,7 @@ impl<M: MlsGroups> NamedGroups<M> {
         let (epoch, _) = self.mls.members(keys)?;
         self.publish(group, Some(made.id), &LogItem::Frame(made.frame))?;
         let slot = self.slot(group)?;
-        slot.sent.push_back(Sent { epoch, item, readers });
+        slot.sent.push_back(Sent { epoch, item });
         if slot.sent.len() > MAX_SENT {
             slot.sent.pop_front();
         }
@@ -395,9 +395,8 @@ impl<M: MlsGroups> NamedGroups<M> {
             return Err(ActError::Policy("the room is closed").into());
         }
         self.follow(group)?;
-        let readers = self.mls.members(keys)?.1.into_iter().collect();
         let item = MemberItem::Text { room: room.to_owned(), id, payload }.encode();
-        self.say(group, keys, item, Some(readers))
+        self.say(group, keys, item)
     }
 
     /// Gives this agent fresh keys in a group.
@@ -444,13 +443,14 @@ impl<M: MlsGroups> NamedGroups<M> {
         let packages: Vec<VerifiedKeyPackage> =
             few.iter().filter_map(|agent| slot.packages.remove(agent)).collect();
         if many.is_empty() && packages.is_empty() {
-            return Ok(());
+            return self.say_again(group, keys);
         }
         let added: Vec<AgentId> = packages.iter().map(|package| package.agent).collect();
         let rests_on = self.heads_stamp(group);
         self.mls.stamp(keys, &rests_on)?;
         let made = self.mls.commit(keys, packages, &many)?;
-        self.hand_over(group, &added, made)
+        self.hand_over(group, &added, made)?;
+        self.say_again(group, keys)
     }
 
     fn hand_over(

@@ -213,6 +213,31 @@ impl Swarm {
         mls.export(keys, "swarm", b"", 32).ok().map(|secret| secret.to_vec())
     }
 
+    fn epoch(&mut self, n: usize) -> u64 {
+        let keys = self.members[n].view(self.group).ok().and_then(|view| view.mls_group);
+        let known = keys.and_then(|keys| self.members[n].mls().members(keys).ok());
+        known.map_or(0, |(epoch, _)| epoch)
+    }
+
+    /// What each is in, to be printed when they do not come together.
+    pub fn describe(&mut self) -> String {
+        let states = self.states();
+        let lines = states.into_iter().enumerate().map(|(n, (state, secret))| {
+            let role = self.members[0].view(self.group).ok().and_then(|v| v.role(&agent(n)));
+            let short = |bytes: Option<&[u8]>| bytes.map(|b| b[..2].to_vec());
+            let standing = self.members[n].standing(self.group).ok();
+            let differs = self.members[n].difference(self.group).ok();
+            let counts = differs.map(|(many, few)| (many.len(), few.len()));
+            format!(
+                "{n}: {role:?} state {:?} epoch {} {:?} {standing:?} many, few {counts:?}\n",
+                short(state.as_ref().map(|s| &s[..])),
+                self.epoch(n),
+                short(secret.as_deref()),
+            )
+        });
+        lines.collect()
+    }
+
     /// Of each, the hash of its state and a secret of its epoch.
     pub fn states(&mut self) -> Vec<(Option<[u8; 32]>, Option<Vec<u8>>)> {
         (0..self.members.len())
@@ -253,7 +278,7 @@ impl Swarm {
             }
             let behind = self.members[n].standing(group).ok() == Some(Standing::Behind);
             // Who was welcomed into what fell knows of no fork until the others are further.
-            if !behind && secret.is_some() {
+            if !behind && secret.is_some() && self.epoch(ahead) <= self.epoch(n) {
                 if let Ok(view) = self.members[ahead].view(group)
                     && let Some(keys) = view.mls_group
                 {

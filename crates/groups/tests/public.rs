@@ -114,12 +114,18 @@ fn cards_are_of_who_founded_the_group_and_go_where_they_may() {
     }
     // Another's group under one's own name, and an authority that nobody made one.
     let own = card(0, NOW).expect("may").card;
-    let taken = Card { owner: agent(2), authority: agent(2), ..own.clone() }.sign(&key(2));
-    let self_made = Card { authority: agent(2), ..own.clone() }.sign(&key(2));
-    let borrowed = card(1, NOW).expect("may").card;
-    let borrowed = Card { authority: agent(2), ..borrowed }.sign(&key(2));
-    let policy = GroupPolicy { discoverability: Discoverability::Hidden, ..own.policy };
-    let hidden = Card { policy, ..own.clone() }.sign(&key(0));
+    let altered = |mut card: Card, by: usize, alter: &dyn Fn(&mut Card)| {
+        alter(&mut card);
+        card.sign(&key(by))
+    };
+    let by_two = |card: &mut Card| card.authority = agent(2);
+    let taken = altered(own.clone(), 2, &|card| {
+        (card.owner, card.authority) = (agent(2), agent(2));
+    });
+    let self_made = altered(own.clone(), 2, &by_two);
+    let borrowed = altered(card(1, NOW).expect("may").card, 2, &by_two);
+    let hidden =
+        altered(own, 0, &|card| card.policy.discoverability = Discoverability::Hidden);
     for forged in [taken, self_made, borrowed] {
         assert!(read(forged.encoded(), NOW).is_err());
     }
@@ -157,7 +163,8 @@ fn the_directory_keeps_the_latest_and_what_may_be_known() {
     act(&mut chain, 0, Action::Withdraw);
     let ended = Card::of(&chain, agent(0), NOW).expect("may").sign(&key(0));
     assert!(directory.take(ended, Reach::Public, NOW));
-    assert_eq!(found(&directory, "sea", NOW), 0);
+    assert_eq!(found(&directory, "sea", NOW), 1, "the listed one");
+    assert_eq!(found(&directory, &chain.group().to_string(), NOW), 0, "it has ended");
     let never = WallTime::from_millis(0);
     assert!(directory.get(&chain.group(), never).is_some());
     assert!(directory.subscribe(ShardKind::Tag, 7, None) == Some(true));

@@ -48,7 +48,10 @@ fn step(swarm: &mut Swarm) {
             let lost = swarm.unheard[n].len() / 2;
             return swarm.unheard[n].truncate(lost);
         }
-        _ => return drop(swarm.hear(n)),
+        _ => {
+            swarm.hear(n);
+            return;
+        }
     };
     let _ = swarm.members[n].act(group, action, NOW);
     swarm.publish(n);
@@ -63,7 +66,9 @@ fn run(seed: u64) -> usize {
     // A log gives again what was lost on the way.
     let all = 0..swarm.log.len();
     swarm.unheard.iter_mut().for_each(|unheard| *unheard = all.clone().collect());
-    let rounds = swarm.settle().expect("settles");
+    let settled = swarm.settle();
+    println!("{}", swarm.describe());
+    let rounds = settled.expect("settles");
     swarm.assert_one();
     // What is written now is read by all.
     let active = swarm.active();
@@ -159,6 +164,7 @@ fn an_invite_hands_over_the_keys_and_nothing_earlier() {
     let early = (agent(0), swarm.write(0).expect("writes"));
     swarm.settle().expect("settles");
     swarm.bring_in(3, 5, [9; 32]).expect("comes in");
+    swarm.settle().expect("settles");
     let all: Vec<usize> = (0..swarm.log.len()).collect();
     swarm.unheard[5] = all;
     let late = (agent(4), swarm.write(4).expect("writes"));

@@ -1,10 +1,8 @@
 //! What comes from a group's log.
 
-use std::collections::BTreeSet;
-
 use bytes::Bytes;
 use x0x_core::AgentId;
-use x0x_mls::{Event, GroupError, GroupId as MlsId, MlsGroups};
+use x0x_mls::{Event, GroupId as MlsId, MlsGroups};
 
 use super::{Happened, MAX_HELD, MAX_SEEN, NamedGroups, Sent, Slot, UNKNOWN};
 use crate::{
@@ -77,12 +75,14 @@ impl<M: MlsGroups> NamedGroups<M> {
                 Ok(())
             }
             LogItem::Frame(frame) => {
-                let Some(keys) = self.slot(group)?.keys else { return Ok(()) };
+                if self.slot(group)?.keys.is_none() {
+                    return Ok(());
+                }
                 let events = self.mls.process(frame)?;
                 if events.contains(&Event::NotYet) {
                     self.slot(group)?.hold(item);
                 }
-                self.take_events(group, keys, events, happened)
+                self.take_events(group, events, happened)
             }
         }
     }
@@ -107,7 +107,6 @@ impl<M: MlsGroups> NamedGroups<M> {
     fn take_events(
         &mut self,
         group: GroupId,
-        keys: MlsId,
         events: Vec<Event>,
         happened: &mut Vec<Happened>,
     ) -> Result<(), SessionError> {
@@ -118,7 +117,7 @@ impl<M: MlsGroups> NamedGroups<M> {
                 }
                 Event::Epoch { self_removed: true, .. } => happened.push(Happened::Out),
                 Event::Epoch { epoch, .. } => happened.push(Happened::Epoch { epoch }),
-                Event::Reverted { from_epoch, .. } => self.say_again(group, keys, from_epoch)?,
+                Event::Reverted { from_epoch, .. } => self.unsay(group, from_epoch)?,
                 // The state says who leaves; nothing else is to be done.
                 _ => {}
             }
@@ -157,31 +156,30 @@ impl<M: MlsGroups> NamedGroups<M> {
         Ok(())
     }
 
-    /// Says again what was said in epochs that fell: operations to whoever is there now, texts only if nobody
-    /// is there that was not.
-    fn say_again(
-        &mut self,
-        group: GroupId,
-        keys: MlsId,
-        from_epoch: u64,
-    ) -> Result<(), SessionError> {
-        let (_, members) = self.mls.members(keys)?;
-        let members: BTreeSet<AgentId> = members.into_iter().collect();
-        if !members.contains(&self.agent()) {
-            return Ok(());
-        }
+    /// What was said in epochs that fell has to be said again.
+    fn unsay(&mut self, group: GroupId, from_epoch: u64) -> Result<(), SessionError> {
         let slot = self.slot(group)?;
-        let (again, kept): (Vec<Sent>, Vec<Sent>) =
+        let (fell, kept): (Vec<Sent>, Vec<Sent>) =
             slot.sent.drain(..).partition(|sent| sent.epoch >= from_epoch);
         slot.sent.extend(kept);
-        for sent in again {
-            let same = sent.readers.as_ref().is_none_or(|readers| members.is_subset(readers));
-            if !same {
-                continue;
-            }
-            match self.say(group, keys, sent.item, sent.readers) {
-                Ok(()) | Err(SessionError::Mls(GroupError::NotMember)) => {}
-                Err(error) => return Err(error),
+        slot.again.extend(fell.into_iter().map(|sent| sent.item));
+        Ok(())
+    }
+
+    /// Says again what has to be, once nobody has the keys who is not in the group.
+    pub(super) fn say_again(&mut self, group: GroupId, keys: MlsId) -> Result<(), SessionError> {
+        if self.slot(group)?.again.is_empty() {
+            return Ok(());
+        }
+        let (own, view) = (self.agent(), self.view(group)?);
+        let inside = self.mls.members(keys)?.1.contains(&own) && view.role(&own).is_some();
+        if !inside || view.withdrawn || !self.difference(group)?.0.is_empty() {
+            return Ok(());
+        }
+        while let Some(item) = self.slot(group)?.again.pop_front() {
+            if let Err(error) = self.say(group, keys, item.clone()) {
+                self.slot(group)?.again.push_front(item);
+                return Err(error);
             }
         }
         Ok(())
@@ -199,7 +197,7 @@ impl<M: MlsGroups> NamedGroups<M> {
             let keys = self.slot(group)?.keys;
             if let Some(keys) = keys {
                 let events = self.mls.retry(keys)?;
-                self.take_events(group, keys, events, happened)?;
+                self.take_events(group, events, happened)?;
             }
             let held: Vec<LogItem> = self.slot(group)?.held.drain(..).collect();
             for item in held {
@@ -207,7 +205,10 @@ impl<M: MlsGroups> NamedGroups<M> {
                 let _ = self.take_item(group, item, happened);
             }
         }
-        Ok(())
+        match self.slot(group)?.keys {
+            Some(keys) => self.say_again(group, keys),
+            None => Ok(()),
+        }
     }
 
     /// Writes a public message.
