@@ -60,14 +60,12 @@ pub use policy::{
     WriteAccess,
 };
 pub use session::{Happened, MAX_HELD, MAX_OUTGOING, MAX_SEEN, MAX_SENT, NamedGroups};
-pub use state::{
-    Chain, Invite, Member, MemberState, Offered, Request, RequestState, View, found,
-};
+pub use state::{Chain, Invite, Member, MemberState, Offered, Request, RequestState, View, found};
 pub use wall::{MAX_MESSAGES, Taken, Wall, may_write};
 pub use wire::{
     Action, Basis, CARD_DOMAIN, Card, CardIn, Claim, GroupId, Handover, INVITE_DOMAIN,
-    INVITE_PREFIX, InviteLink, LogItem, MAX_CARD, MAX_HANDOVER, MAX_HELPERS, MAX_INVITE, MAX_LOG_ITEM, MESSAGE_DOMAIN,
-    MemberItem, MessageKind, OPERATION_DOMAIN, OpId, Operation, OperationBody, OperationIn,
-    Profile, PublicMessage, PublicMessageIn, Room, STATEMENT_DOMAIN, SignedCard, Statement,
-    StatementIn,
+    INVITE_PREFIX, InviteLink, LogItem, MAX_CARD, MAX_HANDOVER, MAX_HELPERS, MAX_INVITE,
+    MAX_LOG_ITEM, MESSAGE_DOMAIN, MemberItem, MessageKind, OPERATION_DOMAIN, OpId, Operation,
+    OperationBody, OperationIn, Profile, PublicMessage, PublicMessageIn, Room, STATEMENT_DOMAIN,
+    SignedCard, Statement, StatementIn,
 };
