@@ -100,10 +100,16 @@ impl AgentBuilder {
         let transport: Arc<dyn Transport> = Arc::<Node>::clone(&node);
         let membership = start_membership(&config, Arc::clone(&transport), &clock, seed)?;
         let key = Arc::new(identity.agent.clone());
-        let gossip =
-            start_gossip(&config, &membership, Arc::clone(&key), store.as_ref(), &transport, &clock, seed)?;
-        let groups =
-            start_groups(&config, &gossip, Arc::clone(&transport), key, &gate, &clock)?;
+        let gossip = start_gossip(
+            &config,
+            &membership,
+            Arc::clone(&key),
+            store.as_ref(),
+            &transport,
+            &clock,
+            seed,
+        )?;
+        let groups = start_groups(&config, &gossip, Arc::clone(&transport), key, &gate, &clock)?;
         let kept_groups = groups.kept;
         let objects = start_objects(&config, &gossip, store.as_ref(), agent_id, &clock).await;
         let (files, seeks) =

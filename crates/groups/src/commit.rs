@@ -114,7 +114,8 @@ fn follows(view: &View, commit: &CommitFacts<'_>) -> bool {
         && !view.withdrawn
         && (role <= Role::Member || !(others_added || others_removed))
         && commit.added.iter().all(|agent| view.role(agent).is_some())
-        && commit.removed.iter().all(|agent| {
-            view.role(agent).is_none() || (commit.joins && *agent == commit.by)
-        })
+        && commit
+            .removed
+            .iter()
+            .all(|agent| view.role(agent).is_none() || (commit.joins && *agent == commit.by))
 }

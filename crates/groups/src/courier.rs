@@ -1,11 +1,13 @@
 //! The narrow trait by which agents ask each other about groups, and its in-memory fake.
 
-use std::fmt;
+use std::{fmt, pin::Pin};
 
 use x0x_core::AgentId;
-use x0x_gossip_pubsub::BoxFuture;
 
 use crate::wire::{Answer, Question};
+
+/// A future that is sent between threads.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// No answer came.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

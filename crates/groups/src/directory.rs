@@ -153,9 +153,8 @@ impl Directory {
                 || card.group.to_string() == text
         };
         let current = self.cards.values().map(|(_, card)| card);
-        current.filter(move |card| {
-            card.card.expires > now && !card.card.withdrawn && fits(&card.card)
-        })
+        current
+            .filter(move |card| card.card.expires > now && !card.card.withdrawn && fits(&card.card))
     }
 
     /// Public cards that may be handed on.

@@ -241,7 +241,8 @@ impl Inner {
 
     /// Waits a while until everything is published that there is to be now.
     pub(crate) async fn published(&self, group: GroupId) {
-        let following = self.logs().get(&group).map(|log| (log.work.clone(), log.published.clone()));
+        let following =
+            self.logs().get(&group).map(|log| (log.work.clone(), log.published.clone()));
         let Some((work, mut published)) = following else { return };
         // The first time may have begun before.
         for _ in 0..2 {

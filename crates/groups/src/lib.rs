@@ -77,14 +77,12 @@ pub use policy::{
     WriteAccess,
 };
 pub use session::{Happened, MAX_HELD, MAX_OUTGOING, MAX_SEEN, MAX_SENT, NamedGroups, Unsaved};
-pub use state::{
-    Chain, Invite, Member, MemberState, Offered, Request, RequestState, View, found,
-};
+pub use state::{Chain, Invite, Member, MemberState, Offered, Request, RequestState, View, found};
 pub use wall::{MAX_MESSAGES, Taken, Wall, may_write};
 pub use wire::{
-    Action, Answer, Basis, CARD_DOMAIN, CourierFrame, MAX_COURIER, Question, Card, CardIn, Claim, GroupId, Handover, INVITE_DOMAIN,
-    INVITE_PREFIX, InviteLink, LogItem, MAX_CARD, MAX_HANDOVER, MAX_HELPERS, MAX_INVITE, MAX_LOG_ITEM, MESSAGE_DOMAIN,
-    MemberItem, MessageKind, OPERATION_DOMAIN, OpId, Operation, OperationBody, OperationIn,
-    Profile, PublicMessage, PublicMessageIn, Room, STATEMENT_DOMAIN, SignedCard, Statement,
-    StatementIn,
+    Action, Answer, Basis, CARD_DOMAIN, Card, CardIn, Claim, CourierFrame, GroupId, Handover,
+    INVITE_DOMAIN, INVITE_PREFIX, InviteLink, LogItem, MAX_CARD, MAX_COURIER, MAX_HANDOVER,
+    MAX_HELPERS, MAX_INVITE, MAX_LOG_ITEM, MESSAGE_DOMAIN, MemberItem, MessageKind,
+    OPERATION_DOMAIN, OpId, Operation, OperationBody, OperationIn, Profile, PublicMessage,
+    PublicMessageIn, Question, Room, STATEMENT_DOMAIN, SignedCard, Statement, StatementIn,
 };

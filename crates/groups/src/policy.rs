@@ -212,13 +212,13 @@ impl Role {
     /// Whether it may give `role` to an agent that has `now`: only what is below itself, and only to
     /// who is.
     #[must_use]
-    pub fn may_set(self, now: Option<Role>, role: Role) -> bool {
-        self <= Role::Admin && role > self && now.is_none_or(|now| now > self)
+    pub fn may_set(self, now: Option<Self>, role: Self) -> bool {
+        self <= Self::Admin && role > self && now.is_none_or(|now| now > self)
     }
 
     /// Whether it may remove an agent of another role.
     #[must_use]
-    pub fn may_remove(self, other: Role) -> bool {
-        self <= Role::Moderator && other > self
+    pub fn may_remove(self, other: Self) -> bool {
+        self <= Self::Moderator && other > self
     }
 }

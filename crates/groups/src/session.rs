@@ -18,7 +18,7 @@ use x0x_core::{AgentId, WallTime};
 use x0x_identity::SecretKey;
 use x0x_mls::{
     Committed, GroupId as MlsId, Groups, MlsGroups, MlsStore, Suite, VerifiedKeyPackage,
-    ordering::Standing,
+    ordering::{MAX_STATES, Standing},
 };
 
 mod enter;
@@ -254,7 +254,10 @@ impl<M: MlsGroups> NamedGroups<M> {
 
     /// What is to be handed to those that were added.
     pub fn take_handovers(&mut self, group: GroupId) -> Vec<(AgentId, Handover)> {
-        self.slots.get_mut(&group).map(|slot| std::mem::take(&mut slot.handovers)).unwrap_or_default()
+        self.slots
+            .get_mut(&group)
+            .map(|slot| std::mem::take(&mut slot.handovers))
+            .unwrap_or_default()
     }
 
     /// Changes the state of a group, and its keys with it.
@@ -297,11 +300,7 @@ impl<M: MlsGroups> NamedGroups<M> {
         Ok(chain.prepare(self.agent(), now, action)?.sign(&self.key))
     }
 
-    fn take_operation(
-        &mut self,
-        group: GroupId,
-        operation: Operation,
-    ) -> Result<bool, OfferError> {
+    fn take_operation(&mut self, group: GroupId, operation: Operation) -> Result<bool, OfferError> {
         let mut known = self.chains.lock();
         let Some(chain) = known.chains.get_mut(&group) else { return Ok(false) };
         let offered = chain.offer(operation)?;
@@ -351,12 +350,7 @@ impl<M: MlsGroups> NamedGroups<M> {
     }
 
     /// Encrypts an item to the members, with fresh keys if this agent's may have been used before.
-    fn say(
-        &mut self,
-        group: GroupId,
-        keys: MlsId,
-        item: Vec<u8>,
-    ) -> Result<(), SessionError> {
+    fn say(&mut self, group: GroupId, keys: MlsId, item: Vec<u8>) -> Result<(), SessionError> {
         if self.mls.must_refresh(keys)? {
             self.refresh(group, keys)?;
         }
@@ -364,6 +358,7 @@ impl<M: MlsGroups> NamedGroups<M> {
         let (epoch, _) = self.mls.members(keys)?;
         self.publish(group, Some(made.id), &LogItem::Frame(made.frame))?;
         let slot = self.slot(group)?;
+        slot.sent.retain(|sent| sent.epoch + MAX_STATES as u64 > epoch);
         slot.sent.push_back(Sent { epoch, item });
         if slot.sent.len() > MAX_SENT {
             slot.sent.pop_front();
@@ -388,7 +383,7 @@ impl<M: MlsGroups> NamedGroups<M> {
         if view.withdrawn {
             return Err(ActError::Withdrawn.into());
         }
-        if !view.policy.is_some_and(|policy| policy.may_write(Some(role))) {
+        if view.policy.is_none_or(|policy| !policy.may_write(Some(role))) {
             return Err(ActError::Role("the group's write policy").into());
         }
         if view.rooms.get(room).is_some_and(|room| room.closed) {

@@ -138,8 +138,11 @@ impl Chain {
     /// What a new operation names as its parents: the heads, the highest first if they are too many.
     #[must_use]
     pub fn parents(&self) -> Vec<OpId> {
-        let mut heads: Vec<(u32, OpId)> =
-            self.heads.iter().map(|id| (self.held[self.index[id]].operation.body.height, *id)).collect();
+        let mut heads: Vec<(u32, OpId)> = self
+            .heads
+            .iter()
+            .map(|id| (self.held[self.index[id]].operation.body.height, *id))
+            .collect();
         heads.sort_unstable_by_key(|(height, id)| (std::cmp::Reverse(*height), *id));
         let mut parents: Vec<OpId> =
             heads.into_iter().take(MAX_PARENTS).map(|(_, id)| id).collect();
@@ -312,7 +315,8 @@ impl Chain {
         if self.held.len() >= MAX_OPERATIONS {
             return Err(OfferError::Limit("operations of a group"));
         }
-        if self.unvouched(&operation.body.author) >= MAX_UNVOUCHED && !self.is_built_upon(operation) {
+        if self.unvouched(&operation.body.author) >= MAX_UNVOUCHED && !self.is_built_upon(operation)
+        {
             return Err(OfferError::Limit("operations of an author"));
         }
         Ok(())

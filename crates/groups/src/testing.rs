@@ -32,6 +32,9 @@ pub fn agent(n: usize) -> AgentId {
     key(n).public_key().agent_id()
 }
 
+/// The hash of a member's state, and a secret of its epoch.
+pub type At = (Option<[u8; 32]>, Option<Vec<u8>>);
+
 /// Agents, a group that the first founded, and its log.
 #[derive(Debug)]
 pub struct Swarm {
@@ -49,6 +52,8 @@ pub struct Swarm {
     pub read: Vec<BTreeSet<(AgentId, [u8; 16])>>,
     /// The side that each is on.
     pub sides: Vec<u8>,
+    /// Who came back by an own commit: what it had not read of the epochs before is lost to it.
+    pub returned: BTreeSet<usize>,
     /// What was sent to all.
     pub texts: u64,
 }
@@ -75,6 +80,7 @@ impl Swarm {
             unheard: vec![Vec::new(); agents],
             read: vec![BTreeSet::new(); agents],
             sides: vec![0; agents],
+            returned: BTreeSet::new(),
             texts: 0,
         };
         swarm.publish(0);
@@ -239,7 +245,7 @@ impl Swarm {
     }
 
     /// Of each, the hash of its state and a secret of its epoch.
-    pub fn states(&mut self) -> Vec<(Option<[u8; 32]>, Option<Vec<u8>>)> {
+    pub fn states(&mut self) -> Vec<At> {
         (0..self.members.len())
             .map(|n| {
                 let view = self.members[n].view(self.group).ok();
@@ -289,6 +295,7 @@ impl Swarm {
             }
             if let Ok(handover) = self.members[ahead].invitation(group, agent(n)) {
                 let _ = self.members[n].enter(group, &handover);
+                self.returned.insert(n);
                 self.publish(n);
             }
             return true;

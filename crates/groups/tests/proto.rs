@@ -63,12 +63,8 @@ fn actions() -> Vec<Action> {
     let redemption = Statement::redeem(group, &key(1), &key(9), "one", NOW);
     let request = Statement::request(group, &key(1), "please", NOW);
     let cancel = Statement::cancel(group, &key(1), request.id(), NOW);
-    let admit = |basis| Action::Admit {
-        agent: to,
-        role: Role::Member,
-        basis,
-        display_name: "one".into(),
-    };
+    let admit =
+        |basis| Action::Admit { agent: to, role: Role::Member, basis, display_name: "one".into() };
     let room = Room { name: "room".into(), topic: "topic".into(), closed: true };
     vec![
         Action::SetPolicy { policy: policy(), mls_group: Some(x0x_mls::GroupId([4; 32])) },
@@ -98,7 +94,8 @@ fn signed(action: Action) -> x0x_groups::Operation {
     let chain = chain();
     let role = if matches!(action, Action::Join { .. }) { None } else { Some(Role::Admin) };
     let (group, parents) = (Some(chain.group()), chain.parents());
-    OperationBody { group, author: agent(1), parents, height: 1, at: NOW, role, action }.sign(&key(1))
+    OperationBody { group, author: agent(1), parents, height: 1, at: NOW, role, action }
+        .sign(&key(1))
 }
 
 #[test]
@@ -151,7 +148,9 @@ fn the_schema_agrees_with_the_rest() {
     let read = full("Signed", &message.sign(&key(0)).1, 0);
     let inner = read.get_field_by_name("body").expect("a body");
     full("MessageBody", inner.as_bytes().expect("bytes"), 0);
-    for item in [LogItem::Operation("x".into()), LogItem::Message("x".into()), LogItem::Frame("x".into())] {
+    for item in
+        [LogItem::Operation("x".into()), LogItem::Message("x".into()), LogItem::Frame("x".into())]
+    {
         full("LogItem", &item.encode(), 2);
         assert_eq!(LogItem::decode(&item.encode()), Ok(item));
     }
@@ -172,8 +171,10 @@ fn operations_keep_their_form() {
     let mut hash = Sha256::new().chain_update(chain().genesis().id.as_bytes());
     for action in actions() {
         // Statements inside are signed, and signatures differ each time.
-        let fixed = !matches!(&action,
-            Action::Request(_) | Action::Cancel(_) | Action::Admit { basis: Basis::Invite(_), .. });
+        let fixed = !matches!(
+            &action,
+            Action::Request(_) | Action::Cancel(_) | Action::Admit { basis: Basis::Invite(_), .. }
+        );
         if fixed {
             hash = hash.chain_update(signed(action).id.as_bytes());
         }
@@ -195,7 +196,10 @@ fn invite_links_are_short_and_keep_their_form() {
     let read = InviteLink::parse(&text).expect("reads");
     assert_eq!(read.key().public_key(), link.key().public_key());
     for cut in 0..text.len() {
-        assert!(InviteLink::parse(&text[..cut]).is_err() || InviteLink::parse(&text[..cut]) != Ok(link.clone()));
+        assert!(
+            InviteLink::parse(&text[..cut]).is_err()
+                || InviteLink::parse(&text[..cut]) != Ok(link.clone())
+        );
     }
     assert!(InviteLink::parse(&format!("{text}{}", "A".repeat(2000))).is_err());
     let bytes = data_encoding::BASE64URL_NOPAD

@@ -37,7 +37,12 @@ fn message(chain: &Chain, n: usize, text: &str) -> PublicMessage {
     }
 }
 
-fn take(wall: &mut Wall, chain: &Chain, n: usize, message: &PublicMessage) -> Result<Taken, String> {
+fn take(
+    wall: &mut Wall,
+    chain: &Chain,
+    n: usize,
+    message: &PublicMessage,
+) -> Result<Taken, String> {
     let (id, bytes) = message.sign(&key(n));
     let read = PublicMessageIn::decode(&bytes).expect("reads");
     assert_eq!(read.id(), id);
@@ -124,8 +129,7 @@ fn cards_are_of_who_founded_the_group_and_go_where_they_may() {
     });
     let self_made = altered(own.clone(), 2, &by_two);
     let borrowed = altered(card(1, NOW).expect("may").card, 2, &by_two);
-    let hidden =
-        altered(own, 0, &|card| card.policy.discoverability = Discoverability::Hidden);
+    let hidden = altered(own, 0, &|card| card.policy.discoverability = Discoverability::Hidden);
     for forged in [taken, self_made, borrowed] {
         assert!(read(forged.encoded(), NOW).is_err());
     }
@@ -152,8 +156,10 @@ fn the_directory_keeps_the_latest_and_what_may_be_known() {
     let shards = shards_of(&second.card);
     assert_eq!(shards.len(), 4);
     assert!(shards.contains(&(ShardKind::Tag, ShardKind::Tag.shard("bIRDS"))));
-    let listed =
-        GroupPolicy { discoverability: Discoverability::ListedToContacts, ..GroupPolicy::PUBLIC_OPEN };
+    let listed = GroupPolicy {
+        discoverability: Discoverability::ListedToContacts,
+        ..GroupPolicy::PUBLIC_OPEN
+    };
     let listed = group(listed);
     let card = Card::of(&listed, agent(0), NOW).expect("may").sign(&key(0));
     assert!(shards_of(&card.card).is_empty(), "it is in no shard");

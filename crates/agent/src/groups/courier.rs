@@ -136,9 +136,8 @@ impl Sessions {
             Ok(question) => question,
             Err(answer) => return self.answered(peer, number, from, answer),
         };
-        let proven = || {
-            self.transport.session(peer).is_some_and(|session| session.agents.contains(&from))
-        };
+        let proven =
+            || self.transport.session(peer).is_some_and(|session| session.agents.contains(&from));
         if !may_ask || to != self.me || !proven() {
             return self.reply(peer, number, from, Answer::Refused("refused".to_owned()));
         }
@@ -156,7 +155,8 @@ impl Sessions {
     fn answered(&self, peer: MachineId, number: u64, from: AgentId, answer: Answer) {
         let mut asked = self.asked();
         // Nobody answers for another.
-        let own = asked.get(&number).is_some_and(|asked| (asked.machine, asked.agent) == (peer, from));
+        let own =
+            asked.get(&number).is_some_and(|asked| (asked.machine, asked.agent) == (peer, from));
         if own && let Some(asked) = asked.remove(&number) {
             // It may not wait any more.
             let _ = asked.reply.send(answer);

@@ -13,10 +13,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use x0x_core::AgentId;
-use x0x_gossip_pubsub::{Delivery, PubSub, Retention, Start, Subscription, topic_id};
+use x0x_gossip_pubsub::{Delivery, Retention, Start, Subscription, topic_id};
 use x0x_mls::ordering::Standing;
 
-use super::{Inner, fragments::{Fragments, split}};
+use super::{
+    Inner,
+    fragments::{Fragments, split},
+};
 use crate::{
     error::GroupsError,
     wire::{Answer, GroupId, Handover, Question},
@@ -87,7 +90,7 @@ impl Following {
         if let Some(Err(error)) = stop.run_until_cancelled(self.follow()).await
             && !matches!(error, GroupsError::Closed)
         {
-            tracing::warn!(group = %self.group.short(), %error, "a group's log is not followed any more");
+            tracing::warn!(group = %self.group, %error, "a group's log is not followed any more");
         }
     }
 
@@ -126,8 +129,7 @@ impl Following {
 
     async fn subscribe(&self) -> Result<Subscription, GroupsError> {
         let (inner, group) = (self.inner()?, self.group);
-        let topic =
-            inner.worker.run(move |owned| Ok(owned.groups.log(group)?.topic())).await?;
+        let topic = inner.worker.run(move |owned| Ok(owned.groups.log(group)?.topic())).await?;
         // What is known already changes nothing, and MLS wants to be given it again.
         let subscribed = inner.pubsub.subscribe(topic_id(&topic), Start::Retained).await;
         subscribed.map_err(|error| GroupsError::Log(error.to_string()))
@@ -178,7 +180,7 @@ impl Following {
                     Err(error) => Err(error),
                 };
                 if let Err(error) = published {
-                    tracing::warn!(group = %group.short(), %error, "an item of a group is not published yet");
+                    tracing::warn!(%group, %error, "an item of a group is not published yet");
                     self.retry = Some(Instant::now() + AGAIN);
                     return self.sent(&inner, sent).await;
                 }
@@ -223,8 +225,7 @@ impl Following {
             let (many, few) = owned.groups.difference(group)?;
             let standing = owned.groups.standing(group)?;
             let view = owned.groups.view(group)?;
-            let others: Vec<AgentId> =
-                view.active().map(|(agent, _)| agent).collect();
+            let others: Vec<AgentId> = view.active().map(|(agent, _)| agent).collect();
             Ok((!many.is_empty() || !few.is_empty(), owned.groups.turn(group), standing, others))
         });
         let (differs, turn, standing, others) = look.await?;

@@ -24,7 +24,8 @@ impl Inner {
             Question::HandOver { group, handover } => self.brought(from, group, handover).await,
             Question::Invitation { group, open } => self.invited(from, group, open).await,
             Question::Since { group, heads } => {
-                let since = self.worker.run(move |owned| Ok(owned.groups.since(group, from, &heads)?));
+                let since =
+                    self.worker.run(move |owned| Ok(owned.groups.since(group, from, &heads)?));
                 since.await.map(Answer::Operations)
             }
         };
@@ -63,8 +64,7 @@ impl Inner {
                     let package = match package.is_empty() {
                         true => None,
                         false => Some(
-                            verify_key_package(&package, now)
-                                .map_err(x0x_mls::GroupError::from)?,
+                            verify_key_package(&package, now).map_err(x0x_mls::GroupError::from)?,
                         ),
                     };
                     Answer::HandOver(groups.admit_redeemed(statement, package, now)?)

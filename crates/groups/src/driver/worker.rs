@@ -39,7 +39,11 @@ pub(crate) struct Owned {
 }
 
 impl Owned {
-    fn open(store: Store, key: &Arc<SecretKey>, clock: Arc<dyn Clock>) -> Result<Self, GroupsError> {
+    fn open(
+        store: Store,
+        key: &Arc<SecretKey>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, GroupsError> {
         let mls = Groups::open(Arc::clone(&store), Arc::clone(key), clock.wall())?;
         let mut groups = NamedGroups::over(mls, Arc::clone(key));
         let mut kept: BTreeMap<GroupId, BTreeMap<u32, Bytes>> = BTreeMap::new();
@@ -53,7 +57,7 @@ impl Owned {
             let operations: Vec<Bytes> = operations.into_values().collect();
             // Each is on its own: a damaged one costs no other.
             if let Err(error) = groups.restore(&operations) {
-                tracing::warn!(group = %group.short(), %error, "a stored group is damaged");
+                tracing::warn!(%group, %error, "a stored group is damaged");
             }
         }
         let told = groups.resume();
@@ -99,7 +103,7 @@ impl Owned {
             match self.groups.receive(group, item) {
                 Ok(events) => happened.extend(events),
                 Err(error) => {
-                    tracing::debug!(group = %group.short(), author = %author.short(), %error, "an item of a group is refused");
+                    tracing::debug!(%group, author = %author.short(), %error, "an item of a group is refused");
                     happened.push(Happened::Refused);
                 }
             }
@@ -109,7 +113,11 @@ impl Owned {
     }
 
     /// Writes down what members wrote, and acknowledges it to MLS.
-    pub(crate) fn keep(&mut self, group: GroupId, happened: &[Happened]) -> Result<(), GroupsError> {
+    pub(crate) fn keep(
+        &mut self,
+        group: GroupId,
+        happened: &[Happened],
+    ) -> Result<(), GroupsError> {
         let now = self.now();
         let mut read = Vec::new();
         for event in happened {

@@ -8,7 +8,7 @@ use super::{Happened, NamedGroups, UNKNOWN};
 use crate::{
     commit::stamp,
     error::{ActError, SessionError, SignedError},
-    policy::{ReadAccess, Role},
+    policy::{Admission, ReadAccess, Role},
     state::Chain,
     wire::{
         Action, Basis, Claim, GroupId, Handover, InviteLink, LogItem, MAX_HELPERS, OpId, Operation,
@@ -26,8 +26,7 @@ fn read(operations: &[Bytes], group: GroupId) -> Result<Chain, SessionError> {
     let mut operations = operations.iter();
     let first = operations.next().ok_or_else(|| malformed.clone())?;
     let first = OperationIn::decode(first)?.verify()?;
-    let mut chain =
-        Chain::new(first).filter(|chain| chain.group() == group).ok_or(malformed)?;
+    let mut chain = Chain::new(first).filter(|chain| chain.group() == group).ok_or(malformed)?;
     let rest: Result<Vec<Operation>, SessionError> = operations.map(verified).collect();
     chain.offer_all(rest?);
     Ok(chain)
@@ -138,11 +137,7 @@ impl<M: MlsGroups> NamedGroups<M> {
     ///
     /// # Errors
     /// [`ActError::Role`] when it is not in the group.
-    pub fn invitation(
-        &mut self,
-        group: GroupId,
-        agent: AgentId,
-    ) -> Result<Handover, SessionError> {
+    pub fn invitation(&mut self, group: GroupId, agent: AgentId) -> Result<Handover, SessionError> {
         let operations = self.since(group, agent, &[])?;
         let mut handover = Handover { operations, ..Handover::default() };
         if let Some(keys) = self.slot(group)?.keys {
@@ -186,7 +181,8 @@ impl<M: MlsGroups> NamedGroups<M> {
         let lacking: Vec<OperationIn> = {
             let known = self.chains.lock();
             let chain = known.chains.get(&group).ok_or(UNKNOWN)?;
-            let read: Result<Vec<_>, _> = operations.iter().map(|o| OperationIn::decode(o)).collect();
+            let read: Result<Vec<_>, _> =
+                operations.iter().map(|o| OperationIn::decode(o)).collect();
             read?.into_iter().filter(|read| chain.get(&read.id()).is_none()).collect()
         };
         let lacking: Result<Vec<Operation>, _> =
@@ -207,11 +203,7 @@ impl<M: MlsGroups> NamedGroups<M> {
     ///
     /// # Errors
     /// [`SessionError`] when it does not verify, or this agent is not in the group that it describes.
-    pub fn enter(
-        &mut self,
-        group: GroupId,
-        handover: &Handover,
-    ) -> Result<(), SessionError> {
+    pub fn enter(&mut self, group: GroupId, handover: &Handover) -> Result<(), SessionError> {
         let chain = read(&handover.operations, group)?;
         if self.slots.contains_key(&group) {
             self.catch_up(group, &handover.operations)?;
@@ -245,7 +237,10 @@ impl<M: MlsGroups> NamedGroups<M> {
         if joined != keys {
             return Err(SignedError::Content("other keys").into());
         }
-        self.publish(group, Some(made.id), &LogItem::Frame(made.frame))
+        self.publish(group, Some(made.id), &LogItem::Frame(made.frame))?;
+        // What it said where it was may have been on a side that fell. Who read it takes it once.
+        self.unsay(group, 0)?;
+        self.say_again(group, keys)
     }
 
     /// Joins a group that is open, with what a member or the public log told of it; in an encrypted one with
@@ -286,7 +281,7 @@ impl<M: MlsGroups> NamedGroups<M> {
     /// [`ActError::Policy`] when it is not open.
     pub fn open_invitation(&mut self, group: GroupId) -> Result<Handover, SessionError> {
         let view = self.view(group)?;
-        if !view.policy.is_some_and(|p| p.admission == crate::policy::Admission::OpenJoin) {
+        if view.policy.is_none_or(|p| p.admission != Admission::OpenJoin) {
             return Err(ActError::Policy("the group is not open to join").into());
         }
         self.invitation(group, self.agent())
@@ -296,7 +291,11 @@ impl<M: MlsGroups> NamedGroups<M> {
     ///
     /// # Errors
     /// [`SessionError::Mls`].
-    pub fn key_packages(&mut self, count: usize, now: WallTime) -> Result<Vec<Bytes>, SessionError> {
+    pub fn key_packages(
+        &mut self,
+        count: usize,
+        now: WallTime,
+    ) -> Result<Vec<Bytes>, SessionError> {
         Ok(self.mls.key_packages(Suite::Hybrid, count, now)?)
     }
 }

@@ -56,7 +56,8 @@ impl<M: MlsGroups> NamedGroups<M> {
         let known = self.chains.lock();
         let mut unsaved = Vec::new();
         for (group, slot) in &self.slots {
-            let Some(chain) = known.chains.get(group).filter(|chain| chain.len() > slot.saved) else {
+            let Some(chain) = known.chains.get(group).filter(|chain| chain.len() > slot.saved)
+            else {
                 continue;
             };
             for (number, operation) in (slot.saved..).zip(chain.taken_after(slot.saved)) {

@@ -42,11 +42,7 @@ impl<M: MlsGroups> NamedGroups<M> {
     ///
     /// # Errors
     /// [`SessionError`] when it does not verify: its author is at fault.
-    pub fn receive(
-        &mut self,
-        group: GroupId,
-        bytes: &[u8],
-    ) -> Result<Vec<Happened>, SessionError> {
+    pub fn receive(&mut self, group: GroupId, bytes: &[u8]) -> Result<Vec<Happened>, SessionError> {
         let item = self.slot(group)?.log.open(bytes)?;
         let mut happened = Vec::new();
         self.take_item(group, item, &mut happened)?;
@@ -157,7 +153,7 @@ impl<M: MlsGroups> NamedGroups<M> {
     }
 
     /// What was said in epochs that fell has to be said again.
-    fn unsay(&mut self, group: GroupId, from_epoch: u64) -> Result<(), SessionError> {
+    pub(super) fn unsay(&mut self, group: GroupId, from_epoch: u64) -> Result<(), SessionError> {
         let slot = self.slot(group)?;
         let (fell, kept): (Vec<Sent>, Vec<Sent>) =
             slot.sent.drain(..).partition(|sent| sent.epoch >= from_epoch);

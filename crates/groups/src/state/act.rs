@@ -59,7 +59,7 @@ impl View {
         if self.is_banned(author) {
             return Err(ActError::Role("banned"));
         }
-        if !self.policy.is_some_and(|policy| policy.admission == Admission::OpenJoin) {
+        if self.policy.is_none_or(|policy| policy.admission != Admission::OpenJoin) {
             return Err(ActError::Policy("the group is not open to join"));
         }
         text(display_name, MAX_DISPLAY_NAME, "display name")
@@ -238,7 +238,7 @@ impl View {
         if self.is_banned(&statement.agent) {
             return Err(ActError::Role("banned"));
         }
-        if !self.policy.is_some_and(|policy| policy.admission == Admission::RequestAccess) {
+        if self.policy.is_none_or(|policy| policy.admission != Admission::RequestAccess) {
             return Err(ActError::Policy("group admission is not request_access"));
         }
         let mut pending = self.requests.values().filter(|r| r.state == RequestState::Pending);

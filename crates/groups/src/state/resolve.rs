@@ -153,9 +153,9 @@ impl<'a> Resolver<'a> {
         let all = self.changes.get(agent)?;
         let known: Vec<&Change> =
             all.iter().filter(|c| at.is_none_or(|at| self.is_before(c.place, at))).collect();
-        let last = known.iter().filter(|one| {
-            !known.iter().any(|other| self.is_before(one.place, other.place))
-        });
+        let last = known
+            .iter()
+            .filter(|one| !known.iter().any(|other| self.is_before(one.place, other.place)));
         let key = |change: &Change| {
             let (class, role) = match change.status {
                 Status::Banned => (0, 0),
@@ -199,8 +199,7 @@ impl<'a> Resolver<'a> {
             let operation = self.operation(*place);
             (operation.body.height, operation.id)
         });
-        let beside =
-            self.policies.iter().filter(move |(place, _)| self.is_concurrent(*place, at));
+        let beside = self.policies.iter().filter(move |(place, _)| self.is_concurrent(*place, at));
         last.into_iter().chain(beside).map(|(_, policy)| policy)
     }
 
@@ -236,9 +235,7 @@ impl<'a> Resolver<'a> {
                 self.policies.push((place, *policy));
                 None
             }
-            Action::SetRole { agent, role } => {
-                Some((*agent, change(Status::Active(*role))))
-            }
+            Action::SetRole { agent, role } => Some((*agent, change(Status::Active(*role)))),
             Action::Admit { agent, role, basis, .. } => {
                 self.accept_basis(place, basis);
                 Some((*agent, change(Status::Active(*role))))

@@ -36,7 +36,13 @@ fn founded(policy: GroupPolicy) -> Operation {
 }
 
 /// An operation as an author states it who knows only these, whatever the rules say.
-fn stated(chain: &Chain, n: usize, role: Option<Role>, parents: Vec<OpId>, action: Action) -> Operation {
+fn stated(
+    chain: &Chain,
+    n: usize,
+    role: Option<Role>,
+    parents: Vec<OpId>,
+    action: Action,
+) -> Operation {
     let height = chain.height_after(&parents);
     let group = Some(chain.group());
     OperationBody { group, author: id(n), parents, height, at: NOW, role, action }.sign(&key(n))
@@ -52,7 +58,12 @@ fn act(chain: &mut Chain, n: usize, action: Action) -> Operation {
 }
 
 fn added(n: usize) -> Action {
-    Action::Admit { agent: id(n), role: Role::Member, basis: Basis::Added, display_name: n.to_string() }
+    Action::Admit {
+        agent: id(n),
+        role: Role::Member,
+        basis: Basis::Added,
+        display_name: n.to_string(),
+    }
 }
 
 fn set_role(n: usize, role: Role) -> Action {
@@ -86,7 +97,8 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> Self {
-        let chain = staffed(GroupPolicy { invite_role: Role::Member, ..GroupPolicy::PRIVATE_SECURE });
+        let chain =
+            staffed(GroupPolicy { invite_role: Role::Member, ..GroupPolicy::PRIVATE_SECURE });
         let log = operations(&chain).into_iter().map(|o| (o.id, o)).collect();
         Self { rng: SeededRng::from_number(seed), chains: vec![chain; 7], log }
     }

@@ -306,9 +306,7 @@ impl Action {
                 let policy = policy_in(set.policy)?;
                 Self::SetPolicy { mls_group: mls_group(&set.mls_group, &policy)?, policy }
             }
-            ActionWire::SetProfile(profile) => {
-                Self::SetProfile(Profile::from_wire(Some(profile))?)
-            }
+            ActionWire::SetProfile(profile) => Self::SetProfile(Profile::from_wire(Some(profile))?),
             ActionWire::SetRole(set) => {
                 let role = Role::from_code(set.role).filter(|role| *role != Role::Owner);
                 Self::SetRole { agent: agent(&set.agent)?, role: role.ok_or(bad("role"))? }

@@ -221,10 +221,9 @@ impl Answer {
     fn wire(self) -> BodyWire {
         match self {
             Self::Package(package) => BodyWire::Package(package),
-            Self::HandOver(handover) => BodyWire::HandedOver(HandOverWire {
-                group: Bytes::new(),
-                handover: Some(handover),
-            }),
+            Self::HandOver(handover) => {
+                BodyWire::HandedOver(HandOverWire { group: Bytes::new(), handover: Some(handover) })
+            }
             Self::Operations(operations) => BodyWire::Operations(OperationsWire { operations }),
             Self::Done => BodyWire::Done(EmptyCourierWire {}),
             Self::Refused(mut reason) => {
@@ -300,21 +299,19 @@ mod tests {
     use super::*;
 
     fn frame(body: Result<Question, Answer>) -> CourierFrame {
-        CourierFrame {
-            number: 7,
-            from: AgentId::new([1; 32]),
-            to: AgentId::new([2; 32]),
-            body,
-        }
+        CourierFrame { number: 7, from: AgentId::new([1; 32]), to: AgentId::new([2; 32]), body }
     }
 
     #[test]
     fn what_is_asked_and_answered_comes_back_as_it_was() {
-        let (group, handover) = (GroupId::new([3; 32]), Handover {
-            operations: vec![Bytes::from_static(b"op")],
-            welcome: Bytes::from_static(b"welcome"),
-            ..Handover::default()
-        });
+        let (group, handover) = (
+            GroupId::new([3; 32]),
+            Handover {
+                operations: vec![Bytes::from_static(b"op")],
+                welcome: Bytes::from_static(b"welcome"),
+                ..Handover::default()
+            },
+        );
         let statement = Bytes::from_static(b"statement");
         let bodies = [
             Ok(Question::Package),

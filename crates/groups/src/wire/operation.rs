@@ -126,11 +126,8 @@ impl OperationIn {
         {
             return Err(DecodeError::Field("place"));
         }
-        let group = if founds {
-            None
-        } else {
-            Some(GroupId::new(fixed_bytes(&wire.group, "group")?))
-        };
+        let group =
+            if founds { None } else { Some(GroupId::new(fixed_bytes(&wire.group, "group")?)) };
         let body = OperationBody {
             group,
             author: AgentId::new(fixed_bytes(&wire.author, "author")?),

@@ -32,10 +32,9 @@ impl SignedWire {
         if wire.body.len() > max_body {
             return Err(DecodeError::TooLarge { len: wire.body.len(), max: max_body });
         }
-        for (field, len, name) in [
-            (&wire.key, PUBLIC_KEY_LEN, "key"),
-            (&wire.signature, SIGNATURE_LEN, "signature"),
-        ] {
+        for (field, len, name) in
+            [(&wire.key, PUBLIC_KEY_LEN, "key"), (&wire.signature, SIGNATURE_LEN, "signature")]
+        {
             if field.len() != len {
                 return Err(DecodeError::Field(name));
             }

@@ -99,7 +99,9 @@ pub struct StatementIn(Statement);
 
 fn body_of(group: GroupId, agent: AgentId, at: WallTime, claim: &Claim) -> Vec<u8> {
     let (invite, request, text) = match claim {
-        Claim::Redeem { invite, display_name } => (invite.as_bytes().as_slice(), &[][..], display_name),
+        Claim::Redeem { invite, display_name } => {
+            (invite.as_bytes().as_slice(), &[][..], display_name)
+        }
         Claim::Request { message } => (&[][..], &[][..], message),
         Claim::Cancel { request } => (&[][..], request.as_slice(), &String::new()),
     };

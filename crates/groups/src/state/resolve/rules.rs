@@ -99,7 +99,8 @@ impl Resolver<'_> {
         else {
             return false;
         };
-        let Action::CreateInvite { expires, uses, role, .. } = self.operation(made.place).body.action
+        let Action::CreateInvite { expires, uses, role, .. } =
+            self.operation(made.place).body.action
         else {
             return false;
         };

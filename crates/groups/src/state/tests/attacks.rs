@@ -25,7 +25,8 @@ fn forged_changes_fall_in_every_order() {
     let base = staffed(GroupPolicy::PRIVATE_SECURE);
     let heads = base.parents();
     let policy = GroupPolicy::PUBLIC_OPEN;
-    let invite = Action::CreateInvite { invite: id(90), expires: None, uses: 9, role: Role::Member };
+    let invite =
+        Action::CreateInvite { invite: id(90), expires: None, uses: 9, role: Role::Member };
     let cases: Vec<(&str, usize, Option<Role>, Action)> = vec![
         ("a member makes itself an admin", 4, own_role(4), set_role(4, Role::Admin)),
         ("a member claims to be the owner", 4, Some(Role::Owner), set_role(5, Role::Admin)),
@@ -43,7 +44,12 @@ fn forged_changes_fall_in_every_order() {
         ("a member invites against the policy", 4, own_role(4), invite),
         ("a stranger joins a closed group", 8, None, Action::Join { display_name: "8".into() }),
         ("a stranger claims a role", 8, Some(Role::Member), Action::SetDisplayName("8".into())),
-        ("an admin understates its role", 1, Some(Role::Member), Action::SetDisplayName("1".into())),
+        (
+            "an admin understates its role",
+            1,
+            Some(Role::Member),
+            Action::SetDisplayName("1".into()),
+        ),
     ];
     for (what, n, role, action) in cases {
         let forged = stated(&base, n, role, heads.clone(), action);
@@ -142,8 +148,13 @@ fn what_was_redeemed_is_not_replayed() {
     let view = settled(&chain, &[replay]);
     assert_eq!((view.fallen, view.role(&id(8))), (1, None));
     // A new statement with the same link is another use.
-    let statement =
-        Statement::redeem(chain.group(), &key(8), &invite, "new", WallTime::from_millis(NOW.as_millis() + 1));
+    let statement = Statement::redeem(
+        chain.group(),
+        &key(8),
+        &invite,
+        "new",
+        WallTime::from_millis(NOW.as_millis() + 1),
+    );
     let (role, display_name) = (Role::Member, String::new());
     let basis = Basis::Invite(Box::new(statement));
     act(&mut chain, 5, Action::Admit { agent: id(8), role, basis, display_name });
@@ -236,7 +247,8 @@ fn requests_are_approved_rejected_and_taken_back() {
     act(&mut chain, 1, approve(8, eight.id()));
     let back = Statement::cancel(chain.group(), &key(9), nine.id(), NOW);
     act(&mut chain, 4, Action::Cancel(Box::new(back)));
-    let states: Vec<_> = [&eight, &nine].iter().map(|s| chain.view().requests[&s.id()].state).collect();
+    let states: Vec<_> =
+        [&eight, &nine].iter().map(|s| chain.view().requests[&s.id()].state).collect();
     assert_eq!(states, [RequestState::Approved, RequestState::Cancelled]);
     assert_eq!(chain.view().role(&id(8)), Some(Role::Member));
     let ten = ask(&chain, 10);
