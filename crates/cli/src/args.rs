@@ -4,6 +4,7 @@ mod contacts;
 mod daemon;
 mod direct;
 mod files;
+mod groups;
 mod identity;
 mod inbox;
 mod network;
@@ -254,6 +255,11 @@ pub(crate) enum Command {
     Store {
         #[command(subcommand)]
         command: Option<StoreCommand>,
+    },
+    /// Groups of agents
+    Groups {
+        #[command(subcommand)]
+        command: Option<GroupsCommand>,
     },
     /// The daemon's WebSocket side
     #[command(subcommand)]

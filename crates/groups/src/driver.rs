@@ -167,6 +167,12 @@ struct Following {
     stop: CancellationToken,
 }
 
+impl fmt::Debug for GroupsConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GroupsConfig").field("courier", &self.courier).finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Groups").field("agent", &self.me.short()).finish_non_exhaustive()

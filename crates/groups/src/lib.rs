@@ -52,7 +52,7 @@ mod wire;
 pub use blind::{CARDS_TOPIC, Log};
 pub use commit::{Chains, read_stamp, stamp};
 #[cfg(feature = "tokio")]
-pub use courier::{Courier, CourierError};
+pub use courier::{BoxFuture, Courier, CourierError};
 pub use directory::{
     Directory, MAX_CARDS, MAX_NAME_WORDS, MAX_SUBSCRIPTIONS, Reach, SHARDS, ShardKind, may_reach,
     shards_of,
