@@ -9,7 +9,7 @@ use crate::{
         MAX_DISPLAY_NAME, MAX_INVITES, MAX_NAME, MAX_REQUESTS, MAX_ROOMS, MAX_TEXT, MAX_USES,
     },
     policy::{Admission, Role},
-    wire::{Action, Basis, Claim, OperationBody, Statement, is_text},
+    wire::{Action, Basis, Claim, OperationBody, Room, Statement, is_text},
 };
 
 /// What is said when a role does not suffice.
@@ -125,18 +125,17 @@ impl View {
                 };
                 need(self.pending(&request)? == statement.agent, "not your request")
             }
-            Action::SetRoom(room) => {
-                need(role <= Role::Moderator, "moderator role required")?;
-                text(&room.name, MAX_NAME, "room")?;
-                text(&room.topic, MAX_TEXT, "topic")?;
-                let known = self.rooms.contains_key(&room.name);
-                if known || self.rooms.len() < MAX_ROOMS {
-                    return Ok(());
-                }
-                Err(ActError::Limit("rooms"))
-            }
+            Action::SetRoom(room) => self.check_room(role, room),
             Action::Hide { .. } => need(role <= Role::Moderator, "moderator role required"),
         }
+    }
+
+    fn check_room(&self, role: Role, room: &Room) -> Result<(), ActError> {
+        need(role <= Role::Moderator, "moderator role required")?;
+        text(&room.name, MAX_NAME, "room")?;
+        text(&room.topic, MAX_TEXT, "topic")?;
+        let known = self.rooms.contains_key(&room.name);
+        if known || self.rooms.len() < MAX_ROOMS { Ok(()) } else { Err(ActError::Limit("rooms")) }
     }
 
     fn check_role(
