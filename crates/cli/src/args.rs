@@ -27,6 +27,7 @@ pub(crate) use self::contacts::{ContactsCommand, MachinesCommand, TrustCommand};
 pub(crate) use self::daemon::{StartArguments, WsCommand};
 pub(crate) use self::direct::{DirectCommand, SendArguments};
 pub(crate) use self::files::{AcceptFileArguments, ReceiveFileArguments, SendFileArguments};
+pub(crate) use self::groups::{GroupPolicyArguments, GroupsCommand};
 pub(crate) use self::identity::{AgentCommand, IdentityCommand, Revoked, UserIdCommand};
 pub(crate) use self::inbox::{HistoryArguments, InboxCommand, Reader, WatchArguments};
 pub(crate) use self::network::{

@@ -86,3 +86,4 @@ pub use wire::{
     OPERATION_DOMAIN, OpId, Operation, OperationBody, OperationIn, Profile, PublicMessage,
     PublicMessageIn, Question, Room, STATEMENT_DOMAIN, SignedCard, Statement, StatementIn,
 };
+pub use x0x_mls::GroupError;

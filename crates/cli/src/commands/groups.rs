@@ -4,8 +4,8 @@ use x0x_api::Operation;
 use x0x_api::event::{GroupEvent, GroupEventKind};
 use x0x_api::types::{
     AddMemberRequest, AskToJoinRequest, ChangeGroupPolicyRequest, ChangeGroupRequest,
-    CreateGroupRequest, DisplayNameRequest, GroupMessagesResponse, GroupSendRequest,
-    InviteRequest, JoinGroupRequest, SetRoleRequest,
+    CreateGroupRequest, DisplayNameRequest, GroupMessagesResponse, GroupSendRequest, InviteRequest,
+    JoinGroupRequest, SetRoleRequest,
 };
 
 use super::objects::watch;
