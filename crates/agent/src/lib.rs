@@ -25,6 +25,7 @@ mod directory;
 mod effects;
 mod error;
 mod files;
+mod groups;
 mod identity;
 mod lan;
 mod letters;
@@ -87,6 +88,7 @@ pub use x0x_gossip_pubsub::{
     Accepted, Cursor, Delivery, Limits as GossipLimits, LinkSnapshot, Message, PubSubMetrics,
     PublishError, Published, Retention, Start, SubscribeError, TopicSnapshot, WaitError,
 };
+pub use x0x_groups as named_groups;
 pub use x0x_identity::{
     AgentLink, Audience, Card, Replace, Service, SignedCard, SignedRevocation, TextError,
     private_file,

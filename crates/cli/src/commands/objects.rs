@@ -216,7 +216,7 @@ fn save(found: &ValueResponse, path: &Path, output: &mut Output) -> Result<()> {
 }
 
 /// Prints events until interrupted or the limit is reached.
-fn watch(
+pub(super) fn watch(
     client: &Client,
     call: &Call,
     limit: Limit,
