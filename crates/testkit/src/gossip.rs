@@ -31,7 +31,7 @@ mod world;
 pub use objects::ObjectsReport;
 pub use report::{Connectivity, Report};
 pub use scenario::{
-    Event, GossipPart, HostilePart, Mode, NetworkPart, ObjectsPart, OverlayPart, Scenario, ScenarioError,
-    TrafficPart,
+    Event, GossipPart, HostilePart, Mode, NetworkPart, ObjectsPart, OverlayPart, Scenario,
+    ScenarioError, TrafficPart,
 };
 pub use script::run;

@@ -102,8 +102,7 @@ impl Factory {
         let key = author.as_ref().map_or(&self.listener, |author| author.key.public_key());
         let me = key.agent_id();
         let objects = self.scenario.objects.as_ref().filter(|_| role.subscribes);
-        let replica =
-            objects.map(|part| Replica::new(self.topic, me, part.keys, &self.replicas));
+        let replica = objects.map(|part| Replica::new(self.topic, me, part.keys, &self.replicas));
         let (limits, metrics) = (self.limits.clone(), Arc::clone(&self.metrics));
         let machine = PubSubMachine::new(self.network, key.clone(), limits, metrics);
         let mut machine = machine.seeded(seed_bytes(role.seed));

@@ -42,7 +42,7 @@ impl Replica {
         let op = if delete {
             state.delete_key(&cx, &key, If::Always)
         } else {
-            state.set(&cx, Put::new(key, value.into()), If::Always)
+            state.set(&cx, Put::new(key, value), If::Always)
         };
         let prepared = op.ok().and_then(|op| self.machine.prepare::<Infallible>(now, &op).ok());
         prepared.map(|prepared| prepared.payloads).unwrap_or_default()
@@ -186,7 +186,8 @@ impl World {
 
     /// Whether all replicas of these nodes have processed as many operations, and nothing waits.
     pub(super) fn replicas_agree(&self, nodes: &[Node]) -> bool {
-        let mut counts = nodes.iter().filter_map(|node| self.replica(*node)).map(Replica::processed);
+        let mut counts =
+            nodes.iter().filter_map(|node| self.replica(*node)).map(Replica::processed);
         let Some(first) = counts.next() else { return true };
         first.1 == 0 && counts.all(|count| count == first)
     }

@@ -322,7 +322,7 @@ impl fmt::Display for Report {
             writeln!(f, "  {name:<30} {value}")?;
         }
         if let Some(objects) = &self.objects {
-            objects.fmt(f)?;
+            write!(f, "{objects}")?;
         }
         for look in &self.connectivity {
             writeln!(

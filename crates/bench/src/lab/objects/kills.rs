@@ -13,8 +13,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{LIST, MAX_WRITES, STORES, equal, join, keys, put, send, store, tasks};
 use crate::http::Http;
-use crate::lab::mail::Choices;
 use crate::lab::PATIENCE;
+use crate::lab::mail::Choices;
 use crate::node::Node;
 use crate::report::{Report, Target};
 
@@ -47,12 +47,7 @@ struct Lab<'a> {
     pace: Duration,
 }
 
-pub(crate) async fn run(
-    daemon: &Path,
-    seconds: u64,
-    seed: u64,
-    report: &mut Report,
-) -> Result<()> {
+pub(crate) async fn run(daemon: &Path, seconds: u64, seed: u64, report: &mut Report) -> Result<()> {
     let run = format!("objects, kills for {seconds} s, seed {seed}");
     eprintln!("{run}");
     let mut lab = Lab::start(daemon, seconds).await?;

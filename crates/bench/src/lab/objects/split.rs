@@ -10,9 +10,9 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{LIST, equal, join, put, send, store};
 use crate::http::Http;
+use crate::lab::PATIENCE;
 use crate::lab::mail::Choices;
 use crate::lab::namespaces::Network;
-use crate::lab::PATIENCE;
 use crate::node::Node;
 use crate::report::{Report, Target};
 
@@ -77,7 +77,8 @@ pub(crate) async fn run(
             tally.add(found);
         }
         network.set_joined(true)?;
-        let name = if round == 1 { "first cut mended to equal" } else { "last cut mended to equal" };
+        let name =
+            if round == 1 { "first cut mended to equal" } else { "last cut mended to equal" };
         let took = equal(&all).await.unwrap_or(PATIENCE * 2).as_secs_f64();
         report.figure(&run, name, took, "s", Target::AtMost(HEAL.as_secs_f64()));
     }
@@ -90,12 +91,7 @@ pub(crate) async fn run(
 }
 
 /// All daemons write at once, each so many times in this time.
-async fn write(
-    nodes: &[Node],
-    count: u64,
-    time: Duration,
-    choices: &mut Choices,
-) -> Result<Tally> {
+async fn write(nodes: &[Node], count: u64, time: Duration, choices: &mut Choices) -> Result<Tally> {
     let begun = Instant::now();
     let mut writers = Vec::new();
     for node in nodes {
