@@ -8,6 +8,7 @@ mod mail;
 mod namespaces;
 mod nat;
 mod nine;
+mod objects;
 mod partition;
 mod presence;
 
@@ -52,6 +53,28 @@ pub(crate) enum Scenario {
         /// Size in MiB
         #[arg(long, default_value_t = 1024)]
         mebibytes: u64,
+    },
+    /// Five daemons that write to shared stores and a task list, while one after the other is killed
+    Objects {
+        /// Seconds of that
+        #[arg(long, default_value_t = 600)]
+        seconds: u64,
+        /// Decides when, and which of them
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Eight daemons that write to shared stores and a task list, four on each side of a link that is cut twice.
+    /// Needs root
+    ObjectsSplit {
+        /// Writes of all together
+        #[arg(long, default_value_t = 10_000)]
+        operations: u64,
+        /// Seconds of writing, a third of them without the link
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// Decides what is written
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
     },
     /// A recipient that is away while its sender ends and a holder of its letters is killed
     Letters {
@@ -104,6 +127,12 @@ pub(crate) async fn run(daemon: &Path, scenario: &Scenario, report: &mut Report)
         Scenario::Nine { messages } => nine::run(daemon, *messages, report).await?,
         Scenario::Mail { kills, seed } => mail::run(daemon, *kills, *seed, report).await?,
         Scenario::Files { mebibytes } => files::run(daemon, *mebibytes, report).await?,
+        Scenario::Objects { seconds, seed } => {
+            objects::kills::run(daemon, *seconds, *seed, report).await?;
+        }
+        Scenario::ObjectsSplit { operations, seconds, seed } => {
+            objects::split::run(daemon, (*operations, *seconds, *seed), report).await?;
+        }
         Scenario::Letters { minutes } => letters::run(daemon, *minutes, report).await?,
         Scenario::Partition { seconds } => {
             partition::run(daemon, Duration::from_secs(*seconds), report).await?;
