@@ -4,6 +4,8 @@
 //! Where ours does more (the credential's agent, the journal, the seal over a commit, the tree and its
 //! hash) it is in its figure.
 
+#![allow(clippy::disallowed_methods, reason = "it measures real time")]
+
 use std::{
     hint::black_box,
     time::{Duration, Instant},

@@ -1,5 +1,7 @@
 //! What a group of 500 takes in one process: time, bytes on the wire and bytes written, as a table.
 
+#![allow(clippy::disallowed_methods, reason = "it measures real time")]
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
