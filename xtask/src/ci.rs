@@ -15,7 +15,7 @@ use crate::{tidy, workspace};
 use step::{Counts, run_counting, run_plain};
 
 /// Crates whose pure part builds without their default features, lowest layer first.
-const PURE_CRATES: [&str; 10] = [
+const PURE_CRATES: [&str; 11] = [
     "x0x-core",
     "x0x-identity",
     "x0x-trust",
@@ -26,7 +26,11 @@ const PURE_CRATES: [&str; 10] = [
     "x0x-presence",
     "x0x-rendezvous",
     "x0x-direct",
+    "x0x-files",
 ];
+
+/// Layers without such a part, which stand alone as they are.
+const WHOLE_CRATES: [&str; 2] = ["x0x-mls", "x0x-store"];
 
 /// What to run.
 #[derive(Args)]
@@ -168,7 +172,7 @@ fn pure() -> Result<()> {
 }
 
 fn alone(counts: &mut Counts) -> Result<()> {
-    for package in PURE_CRATES {
+    for package in PURE_CRATES.into_iter().chain(WHOLE_CRATES) {
         let mut command = tools::nextest()?;
         command.args(["run", "--package", package, "--locked", "--no-fail-fast"]);
         run_counting(&mut command, counts)?;

@@ -39,7 +39,10 @@ work hold at most {bodies} MiB together: a further one waits two seconds for roo
 A daemon is subscribed to at most {topics} topics at once, for all clients and for itself; one WebSocket session
 to at most {ws_topics} of them. Beyond that the code is `limit_reached`. `POST /direct/send` answers 503
 `recipient_busy` with `Retry-After` when the recipient's daemon holds as many unread messages as it can;
-nothing was delivered, and the same may be sent again later. Over a WebSocket the same code comes in an
+nothing was delivered, and the same may be sent again later. It answers the same to a stranger, whoever is no
+contact there, beyond a burst of 1024 messages and then 16 a second (64 a second of all strangers; each 32 KiB count
+as one), however fast its client reads: the recipient lifts that by adding the sender to its contacts (`POST
+/contacts`). Over a WebSocket the same code comes in an
 `error` frame.
 
 Direct messages are acknowledged once the recipient's daemon has them in its database, where the end of
@@ -56,9 +59,12 @@ an `owner` of its own, so that one whose time ran out does not acknowledge what 
 `trust_level` stand beside it. A stranger may leave 1024 messages and 32 MiB unread, fewer where other strangers left many, a contact 16384 and 128
 MiB. With a full disk the code is `storage_full` (507), or `recipient_busy` when it is the recipient's.
 
-Server-sent events carry ids; a client that reconnects with `Last-Event-ID` gets what it missed as long as
+The server-sent events of `/events`, `/direct/events` and those streams of objects that say so carry ids; those of
+`/peers/events`, `/presence/events`, `/files/events` and `/direct/receipts` do not, and begin anew with each request: what
+happened in between is asked of `/peers`, `/presence`, `/files/transfers` and `/direct/messages/{id}`. Where there are ids, a client that reconnects with `Last-Event-ID` gets what it missed as long as
 the daemon still has it, and `event: lagged` with `{\"missed\":n}` where it does not. The ids of `/events`
-are rising numbers of this run of the daemon. Those of `/direct/events` are the numbers of the messages, which
+are rising numbers of this run of the daemon; behind one that it did not give, that of another run, comes a mark whose
+`missed` is 0 and then all that is kept. Those of `/direct/events` are the numbers of the messages, which
 stay valid when the daemon is started anew; what is not kept any more is told by `event: gap` with
 `{\"missed\":n}` in place of `lagged`. Those of `/events?topic=..` are places in
 the topics, which stay valid when the daemon is started anew.

@@ -134,6 +134,8 @@ operations! {
     Publish = "publish";
     /// `POST /subscribe`
     Subscribe = "subscribe";
+    /// `GET /subscribe`
+    Subscriptions = "subscriptions";
     /// `DELETE /subscribe/{id}`
     Unsubscribe = "unsubscribe";
     /// `GET /events`

@@ -2,7 +2,7 @@
 //!
 //! A publisher is always told which of its publishes were not taken: each gets an `error` frame with
 //! code `busy` (or why else) that names it by the publish's own `id`, or without one by `index`, the
-//! ordinal of the publish in the session, from 1. A publish that asks with `"ack": true` is confirmed
+//! ordinal of the publish in the session, from 1; those that the store refuses later, too. A publish that asks with `"ack": true` is confirmed
 //! by a `published` frame; these are cumulative, so one frame may confirm many.
 
 use std::collections::BTreeMap;
@@ -205,6 +205,9 @@ pub enum ServerFrame {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[schema(value_type = Option<Hex32>)]
         request_id: Option<String>,
+        /// The topic that is not subscribed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        topic: Option<String>,
     },
 }
 
@@ -284,6 +287,7 @@ mod tests {
             id: None,
             index: Some(3),
             request_id: None,
+            topic: None,
         };
         let json = serde_json::to_value(&error).expect("serialises");
         let expected = json!({"type": "error", "message": "no room", "code": "busy", "index": 3});

@@ -42,12 +42,12 @@ pub(crate) use self::pubsub::{Keep, Limit};
 const AFTER_HELP: &str = "\
 Exit codes:
   0  done
-  1  failed: the daemon refused, or something else went wrong
+  1  failed: the daemon refused, a configuration file is not valid, or something else went wrong
   2  no daemon answers, or the command line is wrong
   3  what `inbox wait` waited for did not come in time
 
 With --json a failure is {\"ok\":false,\"error\":TEXT,\"code\":CODE} on standard output. Codes besides the
-daemon's own: not_running, busy (it runs and does not answer), unreachable (nobody answers at --api),
+daemon's own: invalid_config, not_running, busy (it runs and does not answer), unreachable (nobody answers at --api),
 no_token, usage, failed.
 
 Environment:
@@ -202,6 +202,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         limit: Limit,
     },
+    Subscriptions,
     Unsubscribe {
         /// The subscription's id
         id: String,

@@ -66,6 +66,7 @@ pub(crate) fn run(arguments: Arguments, output: &mut Output) -> Result<()> {
         Command::Subscribe { topic, since, limit } => {
             pubsub::subscribe(client()?, &SubscribeRequest { topic, since }, limit, output)
         }
+        Command::Subscriptions => show(&client()?, &Call::new(Operation::Subscriptions), output),
         Command::Unsubscribe { id } => {
             show(&client()?, &Call::new(Operation::Unsubscribe).parameter("id", &id), output)
         }

@@ -35,7 +35,8 @@ impl Settings {
         let describe = || format!("cannot read configuration file {}", path.display());
         let text = read_small(path, MAX_CONFIG)?;
         let text = text.ok_or_else(|| anyhow!("it does not exist").context(describe()))?;
-        Ok(toml::from_str(&text).with_context(describe)?)
+        let broken = |error: toml::de::Error| Failure::Config(format!("{}:\n{error}", describe()));
+        toml::from_str(&text).map_err(broken)
     }
 
     /// Those of an instance: of the given file, else of the one at the platform's place, if it is there.

@@ -47,6 +47,8 @@ pub(crate) enum Failure {
     },
     /// Whoever reads our output went away.
     ClosedPipe,
+    /// The configuration file is not one.
+    Config(String),
     /// Anything else.
     Other(anyhow::Error),
 }
@@ -60,6 +62,7 @@ impl Failure {
             | Self::Reported { answers: false, .. } => ExitCode::from(NO_ANSWER),
             Self::Nothing => ExitCode::from(NOTHING_CAME),
             Self::NoToken(_)
+            | Self::Config(_)
             | Self::Refused { .. }
             | Self::Reported { .. }
             | Self::ClosedPipe
@@ -74,6 +77,7 @@ impl Failure {
             Self::Busy(_) => "busy",
             Self::Unreachable(_) => "unreachable",
             Self::NoToken(_) => "no_token",
+            Self::Config(_) => "invalid_config",
             Self::Refused { code: Some(code), .. } => code,
             Self::Nothing => "nothing_came",
             Self::Refused { .. } | Self::Reported { .. } | Self::ClosedPipe | Self::Other(_) => {
@@ -100,6 +104,11 @@ impl Failure {
         matches!(self, Self::Reported { .. } | Self::Nothing)
     }
 
+    /// Whether no part of the text is a daemon's answer.
+    pub(crate) const fn is_our_own(&self) -> bool {
+        matches!(self, Self::Config(_))
+    }
+
     pub(crate) fn is_closed_pipe(&self) -> bool {
         matches!(self, Self::ClosedPipe)
     }
@@ -112,6 +121,7 @@ impl fmt::Display for Failure {
             | Self::Busy(message)
             | Self::Unreachable(message)
             | Self::NoToken(message)
+            | Self::Config(message)
             | Self::Reported { text: message, .. } => f.write_str(message),
             Self::Refused { message, status, .. } => write!(f, "{message} (HTTP {status})"),
             Self::Nothing => f.write_str("nothing came in time"),

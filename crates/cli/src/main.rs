@@ -40,12 +40,23 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("error: {}", escape(&failure.to_string()));
+            eprintln!("error: {}", shown(&failure));
             if output.is_json() && !failure.is_reported() {
                 tell(&mut output, &failure.body());
             }
             failure.exit_code()
         }
+    }
+}
+
+/// What went wrong, for people. Text of our own may have lines, as that about a configuration file has;
+/// text of a daemon stays on one, so that nothing in it looks like another message.
+fn shown(failure: &error::Failure) -> String {
+    let text = failure.to_string();
+    if failure.is_our_own() {
+        text.trim_end().lines().map(escape).collect::<Vec<_>>().join("\n")
+    } else {
+        escape(&text)
     }
 }
 

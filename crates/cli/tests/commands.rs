@@ -176,7 +176,7 @@ fn network_and_topics_are_tables_or_json() {
 #[test]
 fn every_call_goes_where_the_table_says_with_the_token() {
     let id = "cd".repeat(32);
-    let calls: [(&[&str], &str, Value); 30] = [
+    let calls: [(&[&str], &str, Value); 31] = [
         (&["status"], "GET /status", Value::Null),
         (&["agent"], "GET /agent", Value::Null),
         (
@@ -215,6 +215,7 @@ fn every_call_goes_where_the_table_says_with_the_token() {
             "POST /publish",
             json!({ "topic": "chat", "payload": "aGk=", "retention": "latest" }),
         ),
+        (&["subscriptions"], "GET /subscribe", Value::Null),
         (&["unsubscribe", "0123"], "DELETE /subscribe/0123", Value::Null),
         (&["direct", "connect", &id], "POST /agents/connect", json!({ "agent_id": id })),
         (

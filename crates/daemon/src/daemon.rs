@@ -131,6 +131,7 @@ fn agent_config(config: &Config) -> AgentConfig {
     agent.bootstrap.clone_from(&config.bootstrap_peers);
     agent.mdns = config.mdns;
     agent.mdns_announce_id = config.mdns_announce_id;
+    agent.pure_pq = config.pure_pq;
     agent.sessions.max_sessions = config.max_sessions;
     agent.sessions.max_sessions_per_network = config.max_sessions_per_network;
     agent.sessions.relay.enabled = config.relay;

@@ -162,11 +162,11 @@ impl EventBus {
         if ring.clients.len() >= MAX_CLIENTS {
             return None;
         }
-        let unknown = after.is_some_and(|id| id < self.0.base);
+        let unknown = after.is_some_and(|id| id < self.0.base || id >= ring.end());
         let next = match after {
             None => ring.end(),
             Some(_) if unknown => ring.first,
-            Some(id) => id.saturating_add(1).min(ring.end()),
+            Some(id) => id + 1,
         };
         let number = ring.next_client;
         ring.next_client += 1;
@@ -275,7 +275,7 @@ mod tests {
         assert_eq!(ids(&mut late).await, [103]);
         assert_eq!(ids(&mut resumed).await, [102, 103]);
         assert!(late.take(1).now_or_never().is_none());
-        let mut ahead = bus.client(Some(9000)).expect("room");
+        let mut ahead = bus.client(Some(103)).expect("room");
         assert!(ahead.take(1).now_or_never().is_none());
         assert_eq!(bus.lock().clients.len(), 3);
         drop((late, resumed, ahead));
@@ -283,12 +283,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_id_of_an_earlier_run_gets_all_there_is_and_a_mark() {
+    async fn an_id_that_this_run_did_not_give_gets_all_there_is_and_a_mark() {
         let bus = EventBus::new(100);
         bus.push(events(0..3)).await;
-        let mut client = bus.client(Some(7)).expect("room");
-        let taken = client.take(usize::MAX).await;
-        assert_eq!((taken.missed, taken.events.len()), (Some(0), 3));
+        for foreign in [7, 104, 9000, u64::MAX] {
+            let mut client = bus.client(Some(foreign)).expect("room");
+            let taken = client.take(usize::MAX).await;
+            assert_eq!((taken.missed, taken.events.len()), (Some(0), 3), "{foreign}");
+        }
+        let mut none = EventBus::new(100).client(Some(100)).expect("room");
+        assert!(none.take(1).now_or_never().is_none(), "the id before the first is known");
     }
 
     #[tokio::test]

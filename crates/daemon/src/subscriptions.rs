@@ -12,6 +12,7 @@ use x0x_api::{
     Base64, CursorToken, ErrorCode, Since,
     event::{Event, LAGGED, Lagged, MESSAGE, MessageEvent},
     limits::MAX_SUBSCRIPTIONS,
+    types::SubscriptionEntry,
 };
 
 use crate::{
@@ -23,12 +24,19 @@ use crate::{
 /// Deliveries taken at once.
 const BATCH: usize = 64;
 
+/// A subscription, or a place for one that is being made.
+#[derive(Debug)]
+struct Row {
+    topic: String,
+    task: Option<JoinHandle<()>>,
+}
+
 /// The subscriptions, by id.
 #[derive(Debug, Default)]
-pub(crate) struct Subscriptions(Mutex<BTreeMap<String, Option<JoinHandle<()>>>>);
+pub(crate) struct Subscriptions(Mutex<BTreeMap<String, Row>>);
 
 impl Subscriptions {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Option<JoinHandle<()>>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Row>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -40,7 +48,7 @@ impl Subscriptions {
         topic: String,
         since: Since,
     ) -> Result<String, ApiError> {
-        let mut place = self.reserve()?;
+        let mut place = self.reserve(&topic)?;
         let subscription = agent.subscribe_from(&topic, convert::start(since)).await?;
         let id = place.id.clone();
         let mut rows = self.lock();
@@ -48,28 +56,28 @@ impl Subscriptions {
         let Some(row) = rows.get_mut(&id) else {
             return Err(ApiError::new(ErrorCode::ShuttingDown, "the daemon is stopping"));
         };
-        *row = Some(tokio::spawn(forward(id.clone(), topic, subscription, bus.clone())));
+        row.task = Some(tokio::spawn(forward(id.clone(), topic, subscription, bus.clone())));
         place.kept = true;
         Ok(id)
     }
 
     /// Takes a place, so that concurrent requests cannot pass the cap together.
-    fn reserve(&self) -> Result<Place<'_>, ApiError> {
+    fn reserve(&self, topic: &str) -> Result<Place<'_>, ApiError> {
         let id = new_id()?;
         let mut rows = self.lock();
         if rows.len() >= MAX_SUBSCRIPTIONS {
             let text = format!("limit reached: subscriptions (at most {MAX_SUBSCRIPTIONS})");
             return Err(ApiError::new(ErrorCode::LimitReached, text));
         }
-        rows.insert(id.clone(), None);
+        rows.insert(id.clone(), Row { topic: topic.to_owned(), task: None });
         Ok(Place { rows: self, id, kept: false })
     }
 
     /// Ends a subscription: no event of it follows. False when there is none with this id.
     pub(crate) async fn remove(&self, id: &str) -> bool {
         let row = self.lock().remove(id);
-        let Some(task) = row else { return false };
-        if let Some(task) = task {
+        let Some(row) = row else { return false };
+        if let Some(task) = row.task {
             task.abort();
             // Ends as cancelled; what matters is that it has ended.
             let _ = task.await;
@@ -83,6 +91,17 @@ impl Subscriptions {
         for id in ids {
             self.remove(&id).await;
         }
+    }
+
+    /// Those that are made.
+    pub(crate) fn list(&self) -> Vec<SubscriptionEntry> {
+        let rows = self.lock();
+        let made = rows.iter().filter(|(_, row)| row.task.is_some());
+        let entry = |(id, row): (&String, &Row)| SubscriptionEntry {
+            subscription_id: id.clone(),
+            topic: row.topic.clone(),
+        };
+        made.map(entry).collect()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -182,6 +201,8 @@ mod tests {
         assert_eq!(subscriptions.len(), 0, "a refused one leaves nothing either");
         let id = add().await.expect("there is room");
         assert_eq!(subscriptions.len(), 1);
+        let entry = SubscriptionEntry { subscription_id: id.clone(), topic: "news".to_owned() };
+        assert_eq!(subscriptions.list(), [entry]);
         assert!(subscriptions.remove(&id).await && !subscriptions.remove(&id).await);
         daemon.shutdown().await;
     }

@@ -33,6 +33,12 @@ impl HybridTime {
         self.0
     }
 
+    /// Whether an author whose clock says `wall` lets its own time follow this one.
+    #[must_use]
+    pub(crate) fn is_followed(self, wall: WallTime) -> bool {
+        self <= Self::from_wall(wall + MAX_FOLLOW)
+    }
+
     /// The wall-clock part.
     #[must_use]
     pub const fn wall(self) -> WallTime {
@@ -61,7 +67,7 @@ impl HybridClock {
 
     /// Follows another author's time, so that what we say next is later than what we heard.
     pub(crate) fn observe(&mut self, wall: WallTime, seen: HybridTime) {
-        if seen <= HybridTime::from_wall(wall + MAX_FOLLOW) {
+        if seen.is_followed(wall) {
             self.last = self.last.max(seen);
         }
     }

@@ -343,3 +343,13 @@ async fn a_dial_ends_with_its_last_caller() {
     network.heal(machine(1), machine(2));
     a.connect(at(2)).await.expect("connects at once");
 }
+
+#[tokio::test(start_paused = true)]
+async fn another_machine_at_the_address_is_refused_on_both_sides() {
+    let network = network();
+    let (a, b) = (node(&network, 1), node(&network, 2));
+    let wrong = a.connect(PeerAddr::known(machine(3), [address(2)])).await;
+    assert!(matches!(wrong, Err(DialError::PeerMisbehaved(_))), "{wrong:?}");
+    assert!(a.sessions().is_empty() && b.sessions().is_empty());
+    assert_eq!(a.connect(at(2)).await.expect("who it is").peer, machine(2));
+}

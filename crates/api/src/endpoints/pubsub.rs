@@ -1,11 +1,14 @@
 //! Rows of topics.
 
-use super::row::{delete, json, post, stream};
+use super::row::{delete, get, json, post, stream};
 use crate::{
     endpoint::{Answer, Endpoint, Parameter, SchemaOf},
     event::Event,
     operation::Operation,
-    types::{OkResponse, PublishRequest, PublishResponse, SubscribeRequest, SubscribeResponse},
+    types::{
+        OkResponse, PublishRequest, PublishResponse, SubscribeRequest, SubscribeResponse,
+        SubscriptionsResponse,
+    },
 };
 
 const CATEGORY: &str = "Publish and subscribe";
@@ -19,6 +22,9 @@ pub(super) const TABLE: &[Endpoint] = &[
         .cli("subscribe")
         .says("Lets the messages of a topic come to `/events`, those that are kept first unless `since` says otherwise.")
         .takes::<SubscribeRequest>(),
+    get(Operation::Subscriptions, "/subscribe", CATEGORY, json::<SubscriptionsResponse>())
+        .cli("subscriptions")
+        .says("The subscriptions made by `POST /subscribe`, those of clients that are gone, too."),
     delete(Operation::Unsubscribe, "/subscribe/{id}", CATEGORY, json::<OkResponse>())
         .cli("unsubscribe")
         .says("Ends a subscription; its messages stop."),

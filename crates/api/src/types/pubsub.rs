@@ -92,3 +92,22 @@ pub struct SubscribeResponse {
     #[schema(value_type = Hex16)]
     pub subscription_id: String,
 }
+
+/// Answer of `GET /subscribe`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SubscriptionsResponse {
+    /// Always true.
+    pub ok: True,
+    /// By id.
+    pub subscriptions: Vec<SubscriptionEntry>,
+}
+
+/// A subscription whose messages come to `/events`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SubscriptionEntry {
+    /// Names the subscription in events and for `DELETE /subscribe/{id}`.
+    #[schema(value_type = Hex16)]
+    pub subscription_id: String,
+    /// Topic name.
+    pub topic: String,
+}

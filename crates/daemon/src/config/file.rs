@@ -241,6 +241,7 @@ table! {
         bootstrap_peers: Vec<SocketAddr>,
         mdns: bool,
         mdns_announce_id: bool,
+        pure_pq: bool,
         network: String,
         heartbeat_interval_secs: u64,
         identity_ttl_secs: u64,
@@ -366,6 +367,7 @@ impl FileConfig {
         set(&mut config.bootstrap_peers, self.bootstrap_peers);
         set(&mut config.mdns, self.mdns);
         set(&mut config.mdns_announce_id, self.mdns_announce_id);
+        set(&mut config.pure_pq, self.pure_pq);
         set(&mut config.log_level, self.log_level);
         set(&mut config.log_format, self.log_format);
         if let Some(relay) = self.relay {

@@ -84,6 +84,8 @@ pub struct Config {
     pub mdns: bool,
     /// Whether it tells them its id.
     pub mdns_announce_id: bool,
+    /// Whether keys are exchanged by ML-KEM-768 alone. Without it, X25519MLKEM768 is preferred.
+    pub pure_pq: bool,
     /// Name of the network; machines of different networks do not talk.
     pub network: Option<String>,
     /// Most live sessions with other machines.
@@ -183,6 +185,7 @@ impl Config {
             bootstrap_peers: Vec::new(),
             mdns: true,
             mdns_announce_id: false,
+            pure_pq: false,
             network: None,
             max_sessions: sessions.max_sessions,
             max_sessions_per_network: sessions.max_sessions_per_network,
@@ -276,6 +279,7 @@ impl fmt::Display for Config {
         writeln!(f, "bootstrap_peers = [{}]", peers.join(", "))?;
         writeln!(f, "mdns = {}", self.mdns)?;
         writeln!(f, "mdns_announce_id = {}", self.mdns_announce_id)?;
+        writeln!(f, "pure_pq = {}", self.pure_pq)?;
         writeln!(f, "heartbeat_interval_secs = {}", self.heartbeat.as_secs())?;
         writeln!(f, "identity_ttl_secs = {}", self.identity_ttl.as_secs())?;
         writeln!(f, "log_level = \"{}\"", self.log_level)?;

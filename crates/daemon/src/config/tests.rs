@@ -189,7 +189,7 @@ fn a_remote_api_must_be_allowed_by_name() {
 fn what_check_prints_gives_the_same_configuration() {
     let place = Place::new();
     let text = "instance_name = 'a'\nnetwork = 'my \"net\"'\nbootstrap_peers = ['[::1]:5', '192.0.2.1:6']\n\
-                role = 'bootstrap'\nmdns = false\nmdns_announce_id = true\n\
+                role = 'bootstrap'\nmdns = false\nmdns_announce_id = true\npure_pq = true\n\
                 log_format = 'json'\ndata_dir = '/with \"quotes\"'\nheartbeat_interval_secs = 7\n\
                 [sessions]\nmax = 50\nmax_per_network = 5\n[relay]\nuse_others = false\ntcp = 443\n[gossip]\nretention_secs = 600\nstore_bytes = 90000000";
     let config = place.load(text, Overrides::default()).expect("valid");

@@ -8,8 +8,8 @@ use axum::{
 use data_encoding::HEXLOWER;
 use x0x_agent::{
     AgentPublishError, AgentSubscribeError, AnnounceError, ChangeTransferError, DirectError,
-    FindError, IdentityError, ImportCardError, PublishError, SendDirectError, SendFileError,
-    SubscribeError, TopicNameError,
+    FindError, IdentityError, ImportCardError, PublishError, RefuseReason, SendDirectError,
+    SendFileError, SubscribeError, TopicNameError,
     trust::{ChangeError, TrustError},
 };
 use x0x_agent::{CancelError, InboxError, MailError, MessageId, PostError, RequestError};
@@ -212,9 +212,17 @@ impl From<SendDirectError> for ApiError {
             SendDirectError::Post(error) => return error.clone().into(),
             _ => ErrorCode::Internal,
         };
-        Self::detailed(code, error.to_string())
+        let mut detail = error.to_string();
+        if matches!(error, SendDirectError::Direct(DirectError::Refused(RefuseReason::Busy))) {
+            detail.push_str(BUSY_HINT);
+        }
+        Self::detailed(code, detail)
     }
 }
+
+/// What may be done about a recipient that is busy.
+const BUSY_HINT: &str = "; its inbox is full, or more came than it takes of strangers (1024 at once, then 16 a second): \
+                         it takes more of agents that are its contacts";
 
 impl From<PostError> for ApiError {
     fn from(error: PostError) -> Self {
@@ -338,6 +346,7 @@ mod tests {
         let busy = DirectError::Refused(x0x_agent::RefuseReason::Busy);
         let body = ApiError::from(SendDirectError::Direct(busy)).of_message(&[1; 16]).0;
         assert!(body.request_id.is_some() && !body.to_string().contains("arrived"), "{body}");
+        assert!(body.to_string().contains("contacts"), "{body}");
     }
 
     #[test]

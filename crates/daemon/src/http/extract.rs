@@ -56,9 +56,9 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         return Err(ApiError::new(ErrorCode::InvalidBody, "invalid body: not an object"));
     }
     parsed.map_err(|error| {
-        // A wrong field may be found before the text turns out not to be JSON at all.
-        let json = || serde_json::from_slice::<IgnoredAny>(bytes).is_ok();
-        let (code, what) = match error.is_data() && json() {
+        // A wrong field may be found before the text turns out not to be JSON at all; and what is JSON,
+        // but no text where one of some texts is wanted, is told like broken syntax.
+        let (code, what) = match serde_json::from_slice::<IgnoredAny>(bytes).is_ok() {
             true if error.to_string().starts_with(UNKNOWN_VALUE) => {
                 (ErrorCode::InvalidValue, "invalid value")
             }
@@ -115,4 +115,29 @@ impl<S: Send + Sync> FromRequestParts<S> for PathPair {
 
 fn refused(code: ErrorCode, error: &impl Display) -> ApiError {
     ApiError::new(code, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use x0x_api::types::PublishRequest;
+
+    use super::*;
+
+    fn code(json: &str) -> ErrorCode {
+        parse::<PublishRequest>(json.as_bytes()).expect_err("refused").code()
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_body_is_told_apart() {
+        for value in ["5", "true", "null", "[]", "{}"] {
+            let json = format!(r#"{{"topic":"t","payload":"","retention":{value}}}"#);
+            assert_eq!(code(&json), ErrorCode::InvalidBody, "{json}");
+        }
+        let unknown = r#"{"topic":"t","payload":"","retention":"ever"}"#;
+        assert_eq!(code(unknown), ErrorCode::InvalidValue);
+        assert_eq!(code(r#"{"topic":5,"payload":""}"#), ErrorCode::InvalidBody);
+        for broken in [r#"{"topic":5,"payl"#, r#"{"retention":5,"#, "{", ""] {
+            assert_eq!(code(broken), ErrorCode::InvalidJson, "{broken}");
+        }
+    }
 }

@@ -116,7 +116,9 @@ pub(crate) async fn read_body(
     next: Next,
 ) -> Response {
     let (mut parts, mut body) = request.into_parts();
-    // Held until there is an answer: what the handler makes of the body is about as large.
+    // Held until there is an answer. A handler turns the body into text, and that into bytes, without
+    // waiting in between, so that no more of them are there several times than threads do it; what
+    // waits for others is no larger than the body.
     let mut share = budget.share();
     match take(endpoint, &parts.headers, &mut body, &mut share).await {
         Ok(bytes) => {

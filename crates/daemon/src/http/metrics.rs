@@ -130,18 +130,15 @@ impl fmt::Debug for Scrape {
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         for metric in &self.layers {
+            // The encoder ends each text itself.
+            let help = metric.help.trim_end_matches('.');
             match metric.kind {
                 MetricKind::Counter => {
                     let value = ConstCounter::new(metric.value);
                     let kind = value.metric_type();
-                    value.encode(encoder.encode_descriptor(
-                        metric.name,
-                        metric.help,
-                        None,
-                        kind,
-                    )?)?;
+                    value.encode(encoder.encode_descriptor(metric.name, help, None, kind)?)?;
                 }
-                _ => gauge(&mut encoder, metric.name, metric.help, metric.value)?,
+                _ => gauge(&mut encoder, metric.name, help, metric.value)?,
             }
         }
         let missed = ConstCounter::new(self.now.sse_missed);
@@ -210,7 +207,9 @@ mod tests {
         api.count(StatusCode::UNAUTHORIZED, Some(ErrorCode::Unauthorized));
         let now =
             Now { ws_sessions: 2, sse_clients: 0, sse_missed: 5, subscriptions: 1, uptime_secs: 7 };
-        let text = render_metrics(api.plain(), &api, now).expect("encodes");
+        let mut layers = api.plain();
+        layers.push(Counter::default().metric("dotted", "A text that ends."));
+        let text = render_metrics(layers, &api, now).expect("encodes");
         for line in [
             "# TYPE x0x_api_answers counter",
             "x0x_api_answers_total{class=\"2xx\"} 1",
@@ -220,6 +219,7 @@ mod tests {
             "x0x_api_ws_sessions 2",
             "x0x_api_sse_missed_total 5",
             "x0x_uptime_seconds 7",
+            "# HELP x0x_dotted A text that ends.",
         ] {
             assert!(text.lines().any(|have| have == line), "{line} is missing in\n{text}");
         }

@@ -6,9 +6,14 @@ use x0x_api::{Auth, ENDPOINTS, Endpoint, ErrorBody, ErrorCode, Kind};
 
 use crate::support::{Answer, Api, Node, request_head, stop};
 
-/// A path with its parameters filled in.
+/// A path with all its parameters filled in.
 fn path(endpoint: &Endpoint) -> String {
-    endpoint.path.replace("{agent_id}", &"a".repeat(64)).replace("{id}", &"b".repeat(16))
+    let fill = |part: &str| match part {
+        "{agent_id}" => "a".repeat(64),
+        _ if part.starts_with('{') => "b".repeat(16),
+        _ => part.to_owned(),
+    };
+    endpoint.path.split('/').map(fill).collect::<Vec<_>>().join("/")
 }
 
 fn set(headers: &mut Vec<(String, String)>, name: &str, value: &str) {

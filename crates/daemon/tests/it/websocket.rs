@@ -109,8 +109,13 @@ async fn what_was_not_done_is_told() {
     ws.send(&json!({"type": "send_direct", "agent_id": "a".repeat(64), "payload": ""})).await;
     assert_eq!(ws.next().await["code"], "recipient_key_unavailable");
     ws.send(&json!({"type": "subscribe", "topics": ["", "ok"]})).await;
-    assert_eq!(ws.next().await["code"], "invalid_topic");
+    let frame = ws.next().await;
+    assert_eq!((&frame["code"], &frame["topic"]), (&json!("invalid_topic"), &json!("")));
     assert_eq!(ws.next().await, json!({"type": "subscribed", "topics": ["ok"]}));
+    ws.socket.send(Message::binary(b"{}".to_vec())).await.expect("sent");
+    let frame = ws.next().await;
+    assert_eq!(frame["code"], "invalid_command");
+    assert!(frame["message"].as_str().is_some_and(|text| text.contains("binary")), "{frame}");
     stop(vec![node]).await;
 }
 
@@ -236,5 +241,53 @@ async fn topics_are_bounded_for_a_session_and_for_the_daemon() {
         node.api.post("/subscribe", &json!({"topic": "one more"})).await.status == 200
     })
     .await;
+    stop(vec![node]).await;
+}
+
+/// The close frame that a session ends with.
+async fn closing(ws: &mut Ws) -> (u16, String) {
+    use futures_util::StreamExt;
+
+    loop {
+        match within("a close frame", ws.socket.next()).await {
+            Some(Ok(Message::Close(Some(close)))) => {
+                return (close.code.into(), close.reason.as_str().to_owned());
+            }
+            Some(Ok(Message::Text(_))) => {}
+            other => panic!("no close frame but {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_clean_close_is_answered() {
+    use tokio_tungstenite::tungstenite::protocol::{CloseFrame, frame::coding::CloseCode};
+
+    let node = Node::start(&[]).await;
+    let mut ws = Ws::open(&node.api, "/ws").await;
+    ws.subscribe("t").await;
+    let close = CloseFrame { code: CloseCode::Normal, reason: "done".into() };
+    ws.socket.send(Message::Close(Some(close))).await.expect("sent");
+    assert_eq!(closing(&mut ws).await.0, 1000);
+    stop(vec![node]).await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_ends_the_session_with_its_own_code() {
+    use tokio::io::AsyncWriteExt;
+
+    let node = Node::start(&[]).await;
+    // Heads of masked text frames: one that announces 16 MiB, one of two bytes that are no UTF-8.
+    let mut large = vec![0x81, 0xff];
+    large.extend_from_slice(&(16_u64 << 20).to_be_bytes());
+    large.extend_from_slice(&[0; 4]);
+    let odd = vec![0x81, 0x82, 0, 0, 0, 0, 0xff, 0xff];
+    // Of an opcode that there is not.
+    let broken = vec![0x83, 0x80, 0, 0, 0, 0];
+    for (bytes, code) in [(large, 1009), (odd, 1007), (broken, 1002)] {
+        let mut ws = Ws::open(&node.api, "/ws").await;
+        ws.socket.get_mut().write_all(&bytes).await.expect("sent");
+        assert_eq!(closing(&mut ws).await.0, code);
+    }
     stop(vec![node]).await;
 }

@@ -82,7 +82,10 @@ impl PubSubMachine {
     /// the store: what they have read is not to come again after a crash.
     pub(super) fn append(&mut self, run: &Arc<Run>, key: &PublicKey, route: Route, hops: u32) {
         let (id, author) = (run.body().topic(), run.body().author());
-        self.latest = self.latest.max(run.body().last_time());
+        // One author far ahead must not hide the times of all others, which are followed.
+        if run.body().last_time().is_followed(self.wall) {
+            self.latest = self.latest.max(run.body().last_time());
+        }
         let arrival = self.arrival(route.peer, author == self.me);
         let append = |log: &mut TopicLog| {
             let replaced = log.append(Arc::clone(run), key, route, hops);

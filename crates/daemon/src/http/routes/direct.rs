@@ -71,10 +71,10 @@ pub(super) async fn connect_machine(
 
 pub(super) async fn send(
     State(app): State<Arc<App>>,
-    JsonBody(request): JsonBody<DirectSendRequest>,
+    JsonBody(mut request): JsonBody<DirectSendRequest>,
 ) -> Answer<DirectSendResponse> {
     let to: AgentId = request.agent_id.parse()?;
-    let payload = payload(&request.payload)?;
+    let payload = payload(std::mem::take(&mut request.payload))?;
     let reply_to = request.reply_to.as_deref().map(convert::message_id).transpose()?;
     let id = request.id.as_deref().map(convert::message_id).transpose()?;
     if request.queue {
@@ -102,8 +102,10 @@ pub(super) async fn send(
     }))
 }
 
-fn payload(text: &str) -> Result<Bytes, ApiError> {
-    let payload = Base64::decode(text)?;
+/// Takes the text, which is larger than what is in it, so that it is gone before anybody waits.
+fn payload(text: String) -> Result<Bytes, ApiError> {
+    let payload = Base64::decode(&text)?;
+    drop(text);
     if payload.len() > MAX_DIRECT_PAYLOAD {
         let detail = format!("payload of {} bytes exceeds {MAX_DIRECT_PAYLOAD}", payload.len());
         return Err(ApiError::detailed(ErrorCode::PayloadTooLarge, detail));
@@ -142,7 +144,7 @@ pub(super) async fn request(
     JsonBody(request): JsonBody<DirectRequestRequest>,
 ) -> Answer<DirectMessageEvent> {
     let to: AgentId = request.agent_id.parse()?;
-    let payload = payload(&request.payload)?;
+    let payload = payload(request.payload)?;
     let patience = request.timeout_ms.unwrap_or(30_000).clamp(100, 120_000);
     let id = request.id.as_deref().map(convert::message_id).transpose()?;
     let id = id.unwrap_or_else(|| app.agent.new_message_id());

@@ -102,6 +102,7 @@ handlers! {
     PresenceEvents: presence::events,
     Publish: pubsub::publish,
     Subscribe: pubsub::subscribe,
+    Subscriptions: pubsub::subscriptions,
     Unsubscribe: pubsub::unsubscribe,
     Events: pubsub::events,
     Connect: direct::connect,

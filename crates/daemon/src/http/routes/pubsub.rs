@@ -9,7 +9,7 @@ use x0x_api::{
     limits::PUBLISH_WAIT,
     types::{
         OkResponse, PublishRequest, PublishResponse, RequireAck, SubscribeRequest,
-        SubscribeResponse,
+        SubscribeResponse, SubscriptionsResponse,
     },
 };
 
@@ -83,6 +83,11 @@ pub(super) async fn subscribe(
     let topic = request.topic;
     let subscription_id = app.subscriptions.add(&app.agent, &app.bus, topic, since).await?;
     Ok(Json(SubscribeResponse { ok: True::default(), subscription_id }))
+}
+
+pub(super) async fn subscriptions(State(app): State<Arc<App>>) -> Answer<SubscriptionsResponse> {
+    let subscriptions = app.subscriptions.list();
+    Ok(Json(SubscriptionsResponse { ok: True::default(), subscriptions }))
 }
 
 pub(super) async fn unsubscribe(

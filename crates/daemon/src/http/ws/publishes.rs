@@ -23,6 +23,8 @@ struct Pending {
     id: Option<FrameId>,
     /// Publishes taken so far, with it.
     count: u64,
+    /// Its client asked to be told that it is kept, too.
+    ack: bool,
     fate: BoxFuture<'static, Result<(), Refusal>>,
 }
 
@@ -44,28 +46,28 @@ impl Publishes {
         self.index += 1;
     }
 
-    /// It was taken, and nobody asked to be told.
-    pub(super) fn taken(&mut self) {
-        self.count += 1;
-    }
-
-    /// It was taken; tell when it is kept.
-    pub(super) fn accepted(&mut self, id: Option<FrameId>, accepted: Accepted) {
+    /// It was taken; tell if it is not kept in the end, and when it is if that was asked.
+    pub(super) fn accepted(&mut self, id: Option<FrameId>, accepted: Accepted, ack: bool) {
         self.count += 1;
         let fate = async move {
             let published = accepted.published().await;
             published.map(drop).map_err(|error| refusal(AgentPublishError::from(error)))
         };
-        self.push(id, fate.boxed());
+        self.push(id, fate.boxed(), ack);
     }
 
     /// It was not taken.
     pub(super) fn refused(&mut self, id: Option<FrameId>, refusal: Refusal) {
-        self.push(id, std::future::ready(Err(refusal)).boxed());
+        self.push(id, std::future::ready(Err(refusal)).boxed(), true);
     }
 
-    fn push(&mut self, id: Option<FrameId>, fate: BoxFuture<'static, Result<(), Refusal>>) {
-        self.pending.push_back(Pending { index: self.index, id, count: self.count, fate });
+    fn push(
+        &mut self,
+        id: Option<FrameId>,
+        fate: BoxFuture<'static, Result<(), Refusal>>,
+        ack: bool,
+    ) {
+        self.pending.push_back(Pending { index: self.index, id, count: self.count, ack, fate });
     }
 
     /// Whether no more may be begun before some of them are settled.
@@ -94,14 +96,22 @@ impl Publishes {
         let mut kept = None;
         let mut next = Some(fate);
         while let Some(fate) = next
-            && let Some(Pending { index, id, count, .. }) = self.pending.pop_front()
+            && let Some(Pending { index, id, count, ack, .. }) = self.pending.pop_front()
         {
             match fate {
-                Ok(()) => kept = Some(ServerFrame::Published { id, count }),
+                Ok(()) if ack => kept = Some(ServerFrame::Published { id, count }),
+                Ok(()) => {}
                 Err((code, message)) => {
                     frames.extend(kept.take());
                     let index = id.is_none().then_some(index);
-                    frames.push(ServerFrame::Error { message, code, id, index, request_id: None });
+                    frames.push(ServerFrame::Error {
+                        message,
+                        code,
+                        id,
+                        index,
+                        request_id: None,
+                        topic: None,
+                    });
                     self.refused += 1;
                 }
             }
@@ -131,11 +141,15 @@ mod tests {
 
     /// A publish of an order that is told when the sender says so.
     fn pending(publishes: &mut Publishes, id: u64) -> oneshot::Sender<()> {
+        taken(publishes, id, true)
+    }
+
+    fn taken(publishes: &mut Publishes, id: u64, ack: bool) -> oneshot::Sender<()> {
         let (done, fate) = oneshot::channel();
         publishes.seen();
-        publishes.taken();
+        publishes.count += 1;
         let fate = async move { fate.await.map_err(|_| (ErrorCode::NotStored, "lost".to_owned())) };
-        publishes.push(Some(FrameId::Number(id)), fate.boxed());
+        publishes.push(Some(FrameId::Number(id)), fate.boxed(), ack);
         done
     }
 
@@ -148,8 +162,7 @@ mod tests {
         let mut publishes = Publishes::default();
         assert!(publishes.ready().is_empty());
         let first = pending(&mut publishes, 1);
-        publishes.seen();
-        publishes.taken();
+        taken(&mut publishes, 2, false).send(()).expect("waited for");
         let second = pending(&mut publishes, 3);
         publishes.seen();
         publishes.refused(None, (ErrorCode::Busy, "busy".to_owned()));
@@ -168,6 +181,19 @@ mod tests {
         let lost = publishes.settled().await;
         assert!(matches!(&lost[..], [ServerFrame::Error { code: ErrorCode::NotStored, .. }]));
         assert!(publishes.settled().now_or_never().is_none());
+    }
+
+    #[tokio::test]
+    async fn what_nobody_asked_about_is_told_only_when_it_is_lost() {
+        let mut publishes = Publishes::default();
+        taken(&mut publishes, 1, false).send(()).expect("waited for");
+        assert!(publishes.settled().await.is_empty());
+        drop(taken(&mut publishes, 2, false));
+        let lost = publishes.settled().await;
+        let [ServerFrame::Error { code: ErrorCode::NotStored, id, .. }] = &lost[..] else {
+            panic!("unexpected {lost:?}");
+        };
+        assert_eq!((id, publishes.take_refused()), (&Some(FrameId::Number(2)), 1));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use futures_util::{
     stream::{SplitSink, SplitStream},
 };
 use tokio::task::JoinHandle;
+use tokio_tungstenite::tungstenite;
 use x0x_agent::{Accepted, Agent, AgentPublishError, PublishError, Terms};
 use x0x_api::{
     Base64, ErrorCode,
@@ -46,8 +47,8 @@ const MAX_UNTOLD: u64 = 256;
 enum End {
     /// The client closed it, or is gone.
     Client,
-    /// The client broke the protocol or sent too large a message.
-    Protocol,
+    /// The client sent what is not taken: the code to close with (RFC 6455, section 7.4.1), and why.
+    Refused(u16, &'static str),
     /// The client did not read.
     Stuck,
     /// The daemon stops.
@@ -109,8 +110,12 @@ async fn write(app: &App, outbox: &Outbox, sink: &mut SplitSink<WebSocket, Messa
 
 async fn close(app: &App, end: End, sink: &mut SplitSink<WebSocket, Message>) {
     let (code, reason) = match end {
-        End::Client => (close_code::NORMAL, ""),
-        End::Protocol => (close_code::PROTOCOL, "protocol error or message too large"),
+        End::Client => {
+            // The protocol itself has answered the client's close frame into its write buffer.
+            let _ = tokio::time::timeout(CLOSE_TIME, sink.flush()).await;
+            return;
+        }
+        End::Refused(code, reason) => (code, reason),
         End::Stopping => (close_code::AWAY, "shutting down"),
         End::Stuck => {
             app.metrics.ws_stuck.inc();
@@ -120,6 +125,18 @@ async fn close(app: &App, end: End, sink: &mut SplitSink<WebSocket, Message>) {
     let frame = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
     // The client may be gone; then there is nobody to tell.
     let _ = tokio::time::timeout(CLOSE_TIME, sink.send(frame)).await;
+}
+
+/// Why nothing more can be read.
+fn unreadable(error: axum::Error) -> End {
+    use tungstenite::Error;
+
+    match error.into_inner().downcast_ref::<Error>() {
+        Some(Error::Capacity(_)) => End::Refused(close_code::SIZE, "message too large"),
+        Some(Error::Utf8(_)) => End::Refused(close_code::INVALID, "text that is not UTF-8"),
+        Some(Error::Io(_) | Error::ConnectionClosed | Error::AlreadyClosed) => End::Client,
+        _ => End::Refused(close_code::PROTOCOL, "protocol error"),
+    }
 }
 
 /// Carries out a session's frames, in order.
@@ -159,6 +176,10 @@ impl Reader {
                 let frames = self.publishes.ready();
                 self.tell(frames).await;
             }
+            if self.sends.has_much_to_tell() {
+                let answers = self.sends.answers().await;
+                self.outbox.push_all(answers.iter().map(outbox::text)).await;
+            }
             let frame = tokio::select! {
                 biased;
                 frame = stream.next() => frame,
@@ -177,9 +198,9 @@ impl Reader {
                 // The protocol itself answers pings into its write buffer. No more is read until that
                 // is on its way, or a client that only asks would fill the buffer without end.
                 Some(Ok(Message::Ping(_))) => self.outbox.flush().await,
-                // Binary frames mean nothing.
-                Some(Ok(_)) => {}
-                Some(Err(_)) => return End::Protocol,
+                Some(Ok(Message::Binary(_))) => self.invalid("binary, not text").await,
+                Some(Ok(Message::Pong(_))) => {}
+                Some(Err(error)) => return unreadable(error),
             }
         }
     }
@@ -238,9 +259,8 @@ impl Reader {
     ) {
         self.publishes.seen();
         self.untold += 1;
-        match publish(&self.app.agent, to, payload, ack).await {
-            Ok(Some(accepted)) => self.publishes.accepted(id, accepted),
-            Ok(None) => self.publishes.taken(),
+        match publish(&self.app.agent, to, payload).await {
+            Ok(accepted) => self.publishes.accepted(id, accepted, ack),
             Err(refusal) => self.publishes.refused(id, refusal),
         }
     }
@@ -266,26 +286,17 @@ fn sent(
     Ok(Sent { to, payload, terms, message, id: None, ack: false })
 }
 
-/// Publishes; what is to be waited for, if the client asked to be told.
+/// Publishes; what to wait for is whether it is kept.
 async fn publish(
     agent: &Agent,
     (topic, retention): (&str, types::Retention),
     payload: &str,
-    ack: bool,
-) -> Result<Option<Accepted>, Refusal> {
+) -> Result<Accepted, Refusal> {
     let payload = Base64::decode(payload)
         .map_err(|_| (ErrorCode::InvalidBase64, "invalid base64 in payload".to_owned()))?;
-    let retention = convert::retention(retention);
-    if !ack {
-        match agent.try_publish_as(topic, retention, payload.clone()) {
-            Err(AgentPublishError::Publish(PublishError::Busy)) => {}
-            result => return result.map(|()| None).map_err(publishes::refusal),
-        }
-    }
     // What is cancelled before it is accepted is not published, so that a refusal is the truth.
-    let accept = agent.accept_as(topic, retention, payload);
+    let accept = agent.accept_as(topic, convert::retention(retention), payload);
     let accepted = tokio::time::timeout(PUBLISH_TIME, accept).await;
     let busy = || Err(AgentPublishError::Publish(PublishError::Busy));
-    let accepted = accepted.unwrap_or_else(|_| busy()).map_err(publishes::refusal)?;
-    Ok(ack.then_some(accepted))
+    accepted.unwrap_or_else(|_| busy()).map_err(publishes::refusal)
 }

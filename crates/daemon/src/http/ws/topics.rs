@@ -46,8 +46,18 @@ impl Topics {
                 match self.subscription(&topic, since, added.len()).await {
                     Ok(subscription) => added.push((topic.clone(), subscription)),
                     Err(error) => {
-                        let message = format!("subscribe failed: {}", error.0);
-                        self.outbox.push(&outbox::error(error.code(), message)).await;
+                        let (code, message) =
+                            (error.code(), format!("subscribe failed: {}", error.0));
+                        let topic = Some(topic);
+                        let frame = ServerFrame::Error {
+                            message,
+                            code,
+                            id: None,
+                            index: None,
+                            request_id: None,
+                            topic,
+                        };
+                        self.outbox.push(&frame).await;
                         continue;
                     }
                 }

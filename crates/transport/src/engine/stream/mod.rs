@@ -60,7 +60,7 @@ counters! {
         failed_peer = "Streams opened to another machine than expected.",
         refused_rate = "Streams refused because their network opened too many.",
         refused_pending = "Streams refused because too many are on their way.",
-        refused_total = "Streams refused because there are too many.",
+        refused = "Streams refused because there are too many.",
         refused_network = "Streams refused because there are too many of their network.",
         refused_own = "Streams refused because their other end is this machine.",
         replaced = "Streams given up for later ones of the same machine.",

@@ -106,7 +106,7 @@ impl StreamTable {
         let kept = same.filter(|(address, _)| Some(**address) != replaced.map(|(_, at)| at));
         let most = if side == Side::Dialer { MAX_DIALLED } else { MAX_ACCEPTED };
         if kept.clone().count() >= most {
-            self.metrics.refused_total.inc();
+            self.metrics.refused.inc();
             return Err(Refused::Total);
         }
         let near = kept.filter(|(_, entry)| Prefix::of(entry.remote.ip()) == network).count();
