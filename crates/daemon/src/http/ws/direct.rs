@@ -330,7 +330,7 @@ mod tests {
 
     fn sent(to: AgentId, number: u8) -> Sent {
         let (payload, id) = (Bytes::from(vec![number]), Some(FrameId::Number(number.into())));
-        Sent { to, payload, terms: Terms::default(), id, ack: true }
+        Sent { to, payload, terms: Terms::default(), message: None, id, ack: true }
     }
 
     fn ids(frames: &[ServerFrame]) -> Vec<(bool, u64)> {
