@@ -5,6 +5,7 @@
 mod bench;
 mod ci;
 mod demo;
+mod fuzz;
 mod sim;
 mod tidy;
 mod workspace;
@@ -29,6 +30,8 @@ enum Task {
     Ci(ci::Options),
     /// Run the README's walk-through: two daemons, a first gossip and a first direct message
     Demo(demo::Options),
+    /// Build the fuzz targets and run each for a while (5 minutes unless told)
+    Fuzz(fuzz::Options),
     /// Have release daemons meet through address translators, or take them through stalls, crashes and
     /// partitions and count every delivery
     Lab(bench::LabOptions),
@@ -54,6 +57,7 @@ fn dispatch(task: &Task) -> Result<()> {
         Task::Bench(options) => bench::run(options),
         Task::Ci(options) => ci::run(options),
         Task::Demo(options) => demo::run(options),
+        Task::Fuzz(options) => fuzz::run(options),
         Task::Lab(options) => bench::lab(options),
         Task::Sim(options) => sim::run(options),
         Task::Tidy => tidy::run(),
