@@ -195,30 +195,6 @@ fn a_healed_partition_becomes_one_overlay_again() {
 }
 
 #[test]
-fn the_sides_of_ten_nodes_meet_soon_after_the_cut() {
-    for cut in [60, 600] {
-        let waits = std::cell::RefCell::new(Vec::new());
-        for_seeds(20, |seed| {
-            let mut swarm = formed(seed, 10, 100 * MS);
-            swarm.run_for(30 * SECOND);
-            swarm.isolate(0..5);
-            swarm.run_for(cut * SECOND);
-            assert_eq!(graph(&swarm).components(), [5, 5]);
-            swarm.heal();
-            let mut wait = Duration::ZERO;
-            while graph(&swarm).components() != [10] && wait < 300 * SECOND {
-                swarm.run_for(100 * MS);
-                wait += 100 * MS;
-            }
-            waits.borrow_mut().push(wait);
-        });
-        let mut waits = waits.into_inner();
-        waits.sort_unstable();
-        eprintln!("{cut}: {waits:?}");
-    }
-}
-
-#[test]
 fn overlays_that_formed_apart_are_joined_by_a_bootstrap_address() {
     for_seeds(2, |seed| {
         let mut swarm = swarm(seed);
