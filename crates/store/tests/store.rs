@@ -15,7 +15,7 @@ use x0x_store::{Durability, MIN_FILE_BYTES, SqliteStore, StoreConfig};
 async fn the_contract_holds_on_disk() {
     let dir = tempfile::tempdir().unwrap();
     let mut stores = Vec::new();
-    for n in 0..10 {
+    for n in 0..11 {
         let mut config = StoreConfig::at(dir.path().join(format!("{n}.db")));
         config.durability = if n % 2 == 0 { Durability::Process } else { Durability::Power };
         stores.push(SqliteStore::open(config).await.unwrap());
