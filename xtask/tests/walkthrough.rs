@@ -21,5 +21,6 @@ fn the_readme_walkthrough_runs() {
     // Printed by the receiving side; the sending command echoes with a `$` in front.
     let heard = |text: &str| stdout.lines().any(|line| !line.contains('$') && line.contains(text));
     assert!(heard("hello from alice"), "no gossip arrived:\n{stdout}\n{stderr}");
+    assert!(heard("refused"), "a blocked agent was written to:\n{stdout}\n{stderr}");
     assert!(heard("only for bob"), "no direct message arrived:\n{stdout}\n{stderr}");
 }

@@ -32,6 +32,7 @@ use crate::{
     certified::Certified,
     effects::Effects,
     files::{seek, start_files},
+    groups::{self, start_groups},
     identity::Standing,
     lan, mail,
     objects::{open_kept, start_objects},
@@ -99,8 +100,17 @@ impl AgentBuilder {
         let transport: Arc<dyn Transport> = Arc::<Node>::clone(&node);
         let membership = start_membership(&config, Arc::clone(&transport), &clock, seed)?;
         let key = Arc::new(identity.agent.clone());
-        let gossip =
-            start_gossip(&config, &membership, key, store.as_ref(), &transport, &clock, seed)?;
+        let gossip = start_gossip(
+            &config,
+            &membership,
+            Arc::clone(&key),
+            store.as_ref(),
+            &transport,
+            &clock,
+            seed,
+        )?;
+        let groups = start_groups(&config, &gossip, Arc::clone(&transport), key, &gate, &clock)?;
+        let kept_groups = groups.kept;
         let objects = start_objects(&config, &gossip, store.as_ref(), agent_id, &clock).await;
         let (files, seeks) =
             start_files(&config, agent_id, Arc::clone(&transport), &trust, &clock).await?;
@@ -134,6 +144,8 @@ impl AgentBuilder {
                 membership,
                 gossip,
                 objects,
+                groups: groups.groups,
+                group_sessions: groups.sessions,
                 store,
                 direct,
                 letters,
@@ -150,7 +162,7 @@ impl AgentBuilder {
                 stop,
             }),
         };
-        start_tasks(&agent, &itself, effects, seeks).await;
+        start_tasks(&agent, &itself, effects, seeks, kept_groups).await;
         start_lan(&agent, &config, network, lan).await;
         Ok(agent)
     }
@@ -167,6 +179,7 @@ async fn start_tasks(
     itself: &OnceLock<Weak<Inner>>,
     effects: Effects,
     seeks: Seeks,
+    kept_groups: bool,
 ) {
     let inner = &agent.inner;
     // Nobody else sets it.
@@ -186,6 +199,7 @@ async fn start_tasks(
         ),
         tokio::spawn(seek(agent.clone(), seeks, stop.clone())),
         tokio::spawn(open_kept(agent.clone(), stop.clone())),
+        tokio::spawn(groups::run(agent.clone(), kept_groups, stop.clone())),
     ]);
 }
 

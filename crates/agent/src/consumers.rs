@@ -17,7 +17,7 @@ use tokio::{
 use x0x_core::{Clock, WallTime};
 use x0x_direct::{
     DirectMessage,
-    mail::{Consumer, ConsumerError, MailChange, MailError, is_consumer_name},
+    mail::{Claimed, Consumer, ConsumerError, MailChange, MailError, Owner, is_consumer_name},
 };
 
 use crate::{
@@ -35,6 +35,8 @@ pub const MAX_TAKEN: usize = 256;
 const MAX_TAKEN_BYTES: u64 = 8 * 1024 * 1024;
 /// Messages that are read from the store at once.
 const PAGE: usize = 256;
+/// Claims of a consumer that are told.
+const MAX_TOLD_CLAIMS: usize = 64;
 /// Pages that one call looks through for messages that are not claimed.
 const MAX_PAGES: usize = 16;
 /// The shortest and the longest time for which messages are claimed.
@@ -57,26 +59,28 @@ pub enum Begin {
 }
 
 /// How messages are claimed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Lease {
     /// For how long nobody else gets them.
     pub time: Duration,
     /// Nothing is handed out that comes behind a message which somebody else works on.
     pub in_order: bool,
+    /// Who works on them: nobody who gives another name acknowledges, renews or gives back what is claimed.
+    pub owner: Owner,
 }
 
 impl Lease {
     /// For a while, whoever works on what is before.
     #[must_use]
     pub const fn of(time: Duration) -> Self {
-        Self { time, in_order: false }
+        Self { time, in_order: false, owner: None }
     }
 
     /// For a while, and only what has nothing claimed before it.
     #[must_use]
     pub const fn in_order(time: Duration) -> Self {
-        Self { time, in_order: true }
+        Self { time, in_order: true, owner: None }
     }
 }
 
@@ -100,6 +104,8 @@ pub struct ConsumerStatus {
     pub cursor: u64,
     /// Messages that somebody works on.
     pub claimed: usize,
+    /// The first of them: until when, and who.
+    pub claims: Vec<Claimed>,
     /// Messages that it has not acknowledged.
     pub waiting: u64,
     /// When it was made.
@@ -117,19 +123,21 @@ pub struct Taken {
     pub missed: u64,
     /// Everything up to this number is acknowledged.
     pub cursor: u64,
+    /// Until when the messages are claimed, if they are.
+    pub until: Option<WallTime>,
 }
 
 /// A consumer did not get what it asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InboxError {
-    /// The caller's name for a consumer.
-    #[error("a consumer's name has 1 to 64 letters, digits, `-`, `_` and `.`")]
+    /// The caller's name for a consumer, or for itself.
+    #[error("the name of a consumer or an owner has 1 to 64 letters, digits, `-`, `_` and `.`")]
     Name,
     /// There is no consumer of this name.
     #[error("consumer not found")]
     NotFound,
-    /// A claim that was to be renewed is over: the message was acknowledged or given back.
+    /// A claim is over: the message was acknowledged or given back, or somebody else has claimed it.
     #[error("the message is not claimed any more")]
     NotClaimed,
     /// There are too many.
@@ -137,10 +145,27 @@ pub enum InboxError {
     TooManyConsumers,
     /// The caller has to acknowledge something first.
     #[error(transparent)]
-    Consumer(#[from] ConsumerError),
+    Consumer(ConsumerError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] MailError),
+}
+
+impl From<ConsumerError> for InboxError {
+    fn from(error: ConsumerError) -> Self {
+        match error {
+            ConsumerError::NotClaimed => Self::NotClaimed,
+            error => Self::Consumer(error),
+        }
+    }
+}
+
+/// The name of an owner, if it is one.
+fn owner(name: Option<&str>) -> Result<Owner, InboxError> {
+    match name {
+        Some(name) if !is_consumer_name(name) => Err(InboxError::Name),
+        name => Ok(name.map(Arc::from)),
+    }
 }
 
 /// All consumers.
@@ -220,6 +245,7 @@ impl Consumers {
             name: name.clone(),
             cursor: consumer.cursor(),
             claimed: consumer.claimed(now),
+            claims: consumer.claims(now).take(MAX_TOLD_CLAIMS).collect(),
             waiting: last
                 .saturating_sub(consumer.cursor().max(self.floor))
                 .saturating_sub(consumer.acked_beyond() as u64),
@@ -274,7 +300,7 @@ impl Consumers {
         &self,
         name: &str,
         limit: usize,
-        lease: Option<Lease>,
+        lease: Option<&Lease>,
         gate: &Gate,
     ) -> Result<Taken, InboxError> {
         let limit = limit.clamp(1, MAX_TAKEN);
@@ -305,7 +331,7 @@ impl Consumers {
                     } else {
                         // Whoever was blocked since is not heard, and not waited for. Without
                         // room to note it, it is passed over again.
-                        let _ = changed.ack(&[message.number], last);
+                        let _ = changed.ack(&[message.number], &None, last);
                     }
                 }
             }
@@ -314,10 +340,11 @@ impl Consumers {
                 break;
             }
         }
-        if let Some(lease) = lease {
-            let lease = lease.time.clamp(*LEASES.start(), *LEASES.end());
+        let mut until = None;
+        if let Some(Lease { time, owner, .. }) = lease {
+            let time = (*time).clamp(*LEASES.start(), *LEASES.end());
             let numbers: Vec<u64> = messages.iter().map(|message| message.number).collect();
-            changed.claim(&numbers, now, lease)?;
+            until = changed.claim(&numbers, owner, now, time)?.first().map(|claimed| claimed.until);
         }
         if changed != *consumer {
             self.keep(name, &changed, lease.is_none()).await?;
@@ -329,15 +356,15 @@ impl Consumers {
             self.mailbox.note_seen(begin, last.number);
             self.handed.fetch_max(last.number, Ordering::Relaxed);
         }
-        Ok(Taken { messages, missed, cursor: consumer.cursor() })
+        Ok(Taken { messages, missed, cursor: consumer.cursor(), until })
     }
 
     /// Acknowledges; returns the numbers for which that is news to every consumer.
-    async fn ack(&self, name: &str, ack: &Ack) -> Result<Vec<u64>, InboxError> {
+    async fn ack(&self, name: &str, ack: &Ack, owner: &Owner) -> Result<Vec<u64>, InboxError> {
         // What was handed out may be ahead of what the mailbox was told of.
         let last = self.mailbox.last().max(self.handed.load(Ordering::Relaxed));
         let fresh = self.change(name, |consumer| match ack {
-            Ack::Numbers(numbers) => Ok(consumer.ack(numbers, last)?),
+            Ack::Numbers(numbers) => Ok(consumer.ack(numbers, owner, last)?),
             Ack::Through(number) => {
                 let before = consumer.ack_through(*number, last);
                 let newest = consumer.cursor();
@@ -395,6 +422,7 @@ impl Agent {
         lease: Option<Lease>,
     ) -> Result<Taken, InboxError> {
         let (consumers, gate) = (&self.inner.mail.consumers, self.gate());
+        owner(lease.as_ref().and_then(|lease| lease.owner.as_deref()))?;
         consumers.create(name, Begin::Oldest, lease.is_none()).await?;
         let mailbox = &self.inner.mail.mailbox;
         let deadline = Instant::now() + patience;
@@ -405,7 +433,7 @@ impl Agent {
             // Registered before looking, so that nothing that is freed between is missed.
             freed.as_mut().enable();
             let now = consumers.clock.wall();
-            let taken = consumers.take(name, limit, lease, &gate).await?;
+            let taken = consumers.take(name, limit, lease.as_ref(), &gate).await?;
             if !taken.messages.is_empty() || taken.missed > 0 {
                 return Ok(taken);
             }
@@ -429,7 +457,21 @@ impl Agent {
     /// # Errors
     /// [`InboxError`].
     pub async fn ack_mail(&self, name: &str, ack: Ack) -> Result<(), InboxError> {
-        let news = self.inner.mail.consumers.ack(name, &ack).await?;
+        self.ack_mail_of(name, ack, None).await
+    }
+
+    /// The same by one of several workers, which a [`Lease`] names: single messages are acknowledged only as long
+    /// as they were not given back or claimed by another one, all of them or none.
+    ///
+    /// # Errors
+    /// [`InboxError`].
+    pub async fn ack_mail_of(
+        &self,
+        name: &str,
+        ack: Ack,
+        by: Option<&str>,
+    ) -> Result<(), InboxError> {
+        let news = self.inner.mail.consumers.ack(name, &ack, &owner(by)?).await?;
         if !news.is_empty() {
             let read = self.inner.mail.mailbox.store().mail_by_number(news).await?;
             ReadNotes::of(read).post(self).await;
@@ -445,25 +487,32 @@ impl Agent {
         &self,
         name: &str,
         numbers: &[u64],
-        lease: Duration,
+        lease: &Lease,
     ) -> Result<u64, InboxError> {
-        let consumers = &self.inner.mail.consumers;
-        let (now, lease) = (consumers.clock.wall(), lease.clamp(*LEASES.start(), *LEASES.end()));
+        let (consumers, owner) = (&self.inner.mail.consumers, owner(lease.owner.as_deref())?);
+        let (now, time) =
+            (consumers.clock.wall(), lease.time.clamp(*LEASES.start(), *LEASES.end()));
         let renewed =
-            consumers.change(name, |consumer| match consumer.renew(numbers, now, lease) {
+            consumers.change(name, |consumer| match consumer.renew(numbers, &owner, now, time) {
                 true => Ok(consumer.cursor()),
                 false => Err(InboxError::NotClaimed),
             });
         renewed.await
     }
 
-    /// Gives claimed mail back.
+    /// Gives claimed mail back; what another owner has claimed stays with it.
     ///
     /// # Errors
     /// [`InboxError`].
-    pub async fn release_mail(&self, name: &str, numbers: &[u64]) -> Result<(), InboxError> {
+    pub async fn release_mail(
+        &self,
+        name: &str,
+        numbers: &[u64],
+        by: Option<&str>,
+    ) -> Result<(), InboxError> {
+        let owner = owner(by)?;
         let released = self.inner.mail.consumers.change(name, |consumer| {
-            consumer.release(numbers);
+            consumer.release(numbers, &owner);
             Ok(())
         });
         released.await?;

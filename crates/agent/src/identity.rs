@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use x0x_core::{AgentId, PeerAddr, UserId, WallTime};
+use x0x_core::{AgentId, PeerAddr, Scope, UserId, WallTime};
 use x0x_gossip_pubsub::PublishError;
 use x0x_identity::{
     AgentCertificate, AgentKeys, AgentLink, Audience, Card, CardError, ExportError, Identity,
@@ -141,14 +141,27 @@ pub enum RevokeWhat {
 
 impl Agent {
     /// The agent's card, signed by it: a name, where it runs, the key for sealed letters, and the user
-    /// behind it if they are to be named.
+    /// behind it if they are to be named. Of its addresses those on the internet: whoever gets the card learns nothing
+    /// of the networks that the machine is in.
     ///
     /// # Errors
     /// [`TextError`] for a name that nobody would accept.
     pub fn card(&self, display_name: &str) -> Result<SignedCard, TextError> {
+        self.signed_card(display_name, false)
+    }
+
+    /// The same for those in the machine's own networks: with its addresses there.
+    ///
+    /// # Errors
+    /// [`TextError`] for a name that nobody would accept.
+    pub fn lan_card(&self, display_name: &str) -> Result<SignedCard, TextError> {
+        self.signed_card(display_name, true)
+    }
+
+    fn signed_card(&self, display_name: &str, lan: bool) -> Result<SignedCard, TextError> {
         let standing = &self.inner.standing;
         let certificate = standing.shown_certificate(self.inner.clock.wall());
-        let card = Card { certificate, ..self.bare_card(display_name) };
+        let card = Card { certificate, ..self.bare_card(display_name, lan) };
         SignedCard::of_agent(&standing.identity.agent, card)
     }
 
@@ -162,17 +175,17 @@ impl Agent {
             description: (*description).to_owned(),
             audience: *audience,
         });
-        let card = Card { services: services.collect(), ..self.bare_card(display_name) };
+        let card = Card { services: services.collect(), ..self.bare_card(display_name, false) };
         SignedCard::of_machine(&self.inner.standing.identity.machine, card)
     }
 
-    fn bare_card(&self, display_name: &str) -> Card {
+    fn bare_card(&self, display_name: &str, lan: bool) -> Card {
         let now = self.inner.clock.wall();
         Card {
             agent: self.agent_id(),
             machine: self.machine_id(),
             display_name: display_name.to_owned(),
-            addresses: self.shareable_addresses(),
+            addresses: self.shareable_addresses(lan),
             kem_key: Some(self.inner.standing.identity.agent_kem.public_key().clone()),
             certificate: None,
             services: Vec::new(),
@@ -181,21 +194,37 @@ impl Agent {
         }
     }
 
-    /// The short link to this agent.
+    /// The short link to this agent. Of the machine's addresses it has those on the internet.
     #[must_use]
     pub fn link(&self) -> AgentLink {
+        self.link_with(false)
+    }
+
+    /// The same for those in the machine's own networks: with its addresses there.
+    #[must_use]
+    pub fn lan_link(&self) -> AgentLink {
+        self.link_with(true)
+    }
+
+    fn link_with(&self, lan: bool) -> AgentLink {
         AgentLink {
             agent: self.agent_id(),
             machine: self.machine_id(),
-            addresses: self.shareable_addresses(),
+            addresses: self.shareable_addresses(lan),
         }
     }
 
-    /// Where others may reach this machine: its own addresses and those that peers saw.
-    fn shareable_addresses(&self) -> Vec<SocketAddr> {
+    /// Where others may reach this machine: its own addresses and those that peers saw. A node that shares its machine
+    /// with others (`loopback`) tells all of them.
+    fn shareable_addresses(&self, lan: bool) -> Vec<SocketAddr> {
+        let loopback = self.inner.standing.loopback;
         let mut addresses = self.observed_addresses();
         addresses.extend(self.local_addresses());
-        usable_addresses(addresses, self.inner.standing.loopback)
+        if !lan && !loopback {
+            let global = |at: &SocketAddr| Scope::of(at.ip().to_canonical()) == Some(Scope::Global);
+            addresses.retain(global);
+        }
+        usable_addresses(addresses, loopback)
     }
 
     /// Makes a contact of whoever a card or a link is about, at this level, and remembers where it may

@@ -144,7 +144,21 @@ impl Agent {
         payload: Bytes,
         patience: Duration,
     ) -> Result<DirectMessage, RequestError> {
-        let id = self.inner.direct.new_id();
+        self.request_as(self.new_message_id(), to, payload, patience).await
+    }
+
+    /// The same with a message of this id. Asked again with the same id the recipient gets it once; an answer
+    /// that came before is mail like any other.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub async fn request_as(
+        &self,
+        id: MessageId,
+        to: AgentId,
+        payload: Bytes,
+        patience: Duration,
+    ) -> Result<DirectMessage, RequestError> {
         let answer = self.inner.mail.mailbox.answer_to(id, to).ok_or(RequestError::TooMany)?;
         let exchange = async {
             let terms = Terms::default();

@@ -25,6 +25,7 @@ mod directory;
 mod effects;
 mod error;
 mod files;
+mod groups;
 mod identity;
 mod lan;
 mod letters;
@@ -71,7 +72,8 @@ pub use x0x_direct::{
     DirectError, DirectMessage, Kind, LetterEvent, MessageId, Quotas, RefuseReason, Share, Terms,
     letters::{Gap as LetterGap, LettersConfig, LettersStatus, NotLeft},
     mail::{
-        HistoryEntry, HistoryQuery, Letter, LetterState, MailError, Retention as MailRetention,
+        Claimed, HistoryEntry, HistoryQuery, Letter, LetterState, MailError,
+        Retention as MailRetention,
     },
     outbox::{CancelError, PostError},
 };
@@ -86,6 +88,7 @@ pub use x0x_gossip_pubsub::{
     Accepted, Cursor, Delivery, Limits as GossipLimits, LinkSnapshot, Message, PubSubMetrics,
     PublishError, Published, Retention, Start, SubscribeError, TopicSnapshot, WaitError,
 };
+pub use x0x_groups as named_groups;
 pub use x0x_identity::{
     AgentLink, Audience, Card, Replace, Service, SignedCard, SignedRevocation, TextError,
     private_file,

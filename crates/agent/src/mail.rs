@@ -36,6 +36,8 @@ use crate::{
 const SEEN_DELAY: Duration = Duration::from_secs(1);
 /// How often mail that is not kept any more is let go while some comes or goes.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
+/// When that is done first after the start: what is kept may have been set anew.
+const FIRST_PRUNE: Duration = Duration::from_secs(5);
 /// The same while nothing does: mail only grows old then.
 const IDLE_PRUNE_INTERVAL: Duration = Duration::from_secs(3600);
 
@@ -125,7 +127,7 @@ async fn tend(
 ) {
     let mut recorded = mailing.admittance().seen_through();
     let mut pruned = Instant::now();
-    let mut prune_at = pruned + PRUNE_INTERVAL;
+    let mut prune_at = pruned + FIRST_PRUNE;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,

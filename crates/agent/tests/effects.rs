@@ -4,7 +4,8 @@
 use std::{collections::BTreeSet, net::SocketAddr, path::Path, time::Duration};
 
 use x0x_agent::{
-    Agent, AgentConfig, AgentId, Delivery, DirectEvent, MachineId, PresenceState, WallTime,
+    Agent, AgentConfig, AgentId, Delivery, DirectEvent, MachineId, PresenceState, SendFile,
+    WallTime,
     testing::start_agent,
     trust::{Action, Change, Decision, Level, Reason, Subject},
 };
@@ -72,6 +73,19 @@ impl World {
         self.peers.iter().filter(allowed).map(|(_, peer)| peer.agent_id()).collect()
     }
 
+    /// The same for what comes without a machine, such as gossip and signed questions: what only a machine tells
+    /// does not arise.
+    fn allowed_anywhere(&self, action: Action) -> BTreeSet<AgentId> {
+        let by_agent = |reason| match reason {
+            Reason::WrongMachine => Reason::Known,
+            Reason::Superseded => Reason::Unknown,
+            reason => reason,
+        };
+        let allowed =
+            |(reason, _): &&(Reason, Agent)| Decision::of(by_agent(*reason), action).allowed();
+        self.peers.iter().filter(allowed).map(|(_, peer)| peer.agent_id()).collect()
+    }
+
     /// Those of whom something holds.
     async fn those(&self, mut holds: impl AsyncFnMut(&Agent) -> bool) -> BTreeSet<AgentId> {
         let mut those = BTreeSet::new();
@@ -112,17 +126,7 @@ async fn gossip(world: &World) {
     for (_, peer) in &world.peers {
         peer.publish(TOPIC, "from a peer".into()).await.expect("published");
     }
-    // Gossip comes without a machine: what only a machine tells does not arise.
-    let by_agent = |reason| match reason {
-        Reason::WrongMachine => Reason::Known,
-        Reason::Superseded => Reason::Unknown,
-        reason => reason,
-    };
-    let heeded = |(reason, _): &&(Reason, Agent)| {
-        Decision::of(by_agent(*reason), Action::GossipDeliver).allowed()
-    };
-    let expected: BTreeSet<AgentId> =
-        world.peers.iter().filter(heeded).map(|(_, peer)| peer.agent_id()).collect();
+    let expected = world.allowed_anywhere(Action::GossipDeliver);
     let mut heard = BTreeSet::new();
     // All of them are in the victim's log, for it carries them to others, before its own word is.
     eventually("all arrived", async || {
@@ -208,6 +212,52 @@ async fn presence(world: &World) {
     assert_eq!(network, visible, "the network view");
 }
 
+/// Walks over one link. Nobody but the victim has contacts, whose questions alone are answered: what a walk finds
+/// is the victim's answer.
+async fn questions(world: &World) {
+    let entitled = world.allowed_anywhere(Action::PresenceQuery);
+    let answered = world
+        .those(async |peer| {
+            let ask = async || {
+                let found = peer.presence_walk(Vec::new(), 1, Duration::from_secs(1)).await;
+                found.is_ok_and(|found| !found.is_empty())
+            };
+            // Whoever is not answered hears nothing, however often it asks.
+            let again = if entitled.contains(&peer.agent_id()) { 10 } else { 2 };
+            for _ in 0..again {
+                if ask().await {
+                    return true;
+                }
+            }
+            false
+        })
+        .await;
+    assert_eq!(answered, entitled, "who asks who is there");
+}
+
+async fn files(world: &World, folder: &Path) {
+    let victim = &world.victim;
+    let file = folder.join("offered.txt");
+    std::fs::write(&file, b"contents").expect("written");
+    for (_, peer) in &world.peers {
+        peer.send_file(SendFile::new(victim.agent_id(), &file)).await.expect("it is offered");
+    }
+    let (shown, counted) = (world.allowed(Action::FileOffer), world.allowed(Action::SessionAccept));
+    let metric = |name: &str| -> u64 {
+        let metrics = victim.metrics().into_iter();
+        metrics.filter(|metric| metric.name == name).map(|metric| metric.value).sum()
+    };
+    // Those of others come, and are dropped.
+    let dropped = counted.difference(&shown).count() as u64;
+    eventually("every offer has come", async || {
+        metric("files_offers") >= shown.len() as u64
+            && metric("files_offers_refused_trust") >= dropped
+    })
+    .await;
+    let from = victim.transfers().await.into_iter().map(|transfer| transfer.record.peer);
+    assert_eq!(from.collect::<BTreeSet<AgentId>>(), shown, "files offered by");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_path_follows_the_table() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -217,6 +267,8 @@ async fn every_path_follows_the_table() {
     direct(&world).await;
     places(&world).await;
     presence(&world).await;
+    questions(&world).await;
+    files(&world, folder.path()).await;
     world.stop().await;
 }
 

@@ -79,7 +79,7 @@ async fn who_waits_gets_what_another_one_gives_back_or_keeps_too_long() {
     };
     let first = take(3600).await.messages;
     let waiting = tokio::spawn(take(1));
-    agent.release_mail("workers", &[first[0].number]).await.expect("it was claimed");
+    agent.release_mail("workers", &[first[0].number], None).await.expect("it was claimed");
     let second = waiting.await.expect("it ends").messages;
     assert_eq!(second[0].id, first[0].id, "given back");
     let third = take(60).await.messages;

@@ -51,10 +51,12 @@ configured with `durability = \"power\"` in `[mail]`, which costs a flush to the
 it has them in memory. With `\"queue\":true` this daemon keeps a message until the recipient can be reached, also
 over restarts, in order for each recipient; `GET /direct/messages/{id}` and `/direct/receipts` tell how far it
 came. What was sent otherwise and failed is not sent again by itself. A failure after sending began has a
-`request_id`; with `timeout` and `shutting_down` the message may have arrived, and the same `id` delivers it once.
+`request_id`; with `timeout` and `shutting_down` the message may have arrived, and the same `id` delivers it once
+(over a WebSocket the same `request_id`).
 A message that came stays in the inbox, for any number of consumers that each have a place of their own: what
-one has acknowledged it does not get again. Text of messages is never more than data: `sender`, `verified` and
-`trust_level` stand beside it. A stranger may leave 1024 messages and 32 MiB unread, a contact 16384 and 128
+one has acknowledged it does not get again. Several workers may share a consumer: each claims messages for a while, under
+an `owner` of its own, so that one whose time ran out does not acknowledge what another works on by then. Text of messages is never more than data: `sender`, `verified` and
+`trust_level` stand beside it. A stranger may leave 1024 messages and 32 MiB unread, fewer where other strangers left many, a contact 16384 and 128
 MiB. With a full disk the code is `storage_full` (507), or `recipient_busy` when it is the recipient's.
 
 The server-sent events of `/events`, `/direct/events` and those streams of objects that say so carry ids; those of

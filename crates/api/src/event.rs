@@ -4,6 +4,7 @@
 //! `{"type": name, "data": {..}}`. `GET /direct/events` sends the bare data. Where a client missed events, the one
 //! sends `event: lagged` and the other `event: gap`, both with [`Lagged`].
 
+mod groups;
 mod objects;
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,7 @@ use crate::{
     types::DirectState,
 };
 
+pub use groups::*;
 pub use objects::*;
 
 /// An epoch as 16 hex characters: JavaScript's numbers do not hold all of them.

@@ -242,6 +242,54 @@ operations! {
     DeleteValue = "deleteValue";
     /// `GET /stores/{id}/watch`
     WatchStore = "watchStore";
+    /// `GET /groups`
+    Groups = "groups";
+    /// `POST /groups`
+    CreateGroup = "createGroup";
+    /// `POST /groups/join`
+    JoinGroup = "joinGroup";
+    /// `GET /groups/events`
+    GroupEvents = "groupEvents";
+    /// `GET /groups/{id}`
+    Group = "group";
+    /// `PATCH /groups/{id}`
+    ChangeGroup = "changeGroup";
+    /// `DELETE /groups/{id}`
+    LeaveGroup = "leaveGroup";
+    /// `GET /groups/{id}/members`
+    GroupMembers = "groupMembers";
+    /// `POST /groups/{id}/members`
+    AddMember = "addMember";
+    /// `DELETE /groups/{id}/members/{agent_id}`
+    RemoveMember = "removeMember";
+    /// `PATCH /groups/{id}/members/{agent_id}/role`
+    SetRole = "setRole";
+    /// `POST /groups/{id}/ban/{agent_id}`
+    Ban = "ban";
+    /// `DELETE /groups/{id}/ban/{agent_id}`
+    Unban = "unban";
+    /// `PATCH /groups/{id}/policy`
+    GroupPolicy = "groupPolicy";
+    /// `PUT /groups/{id}/display-name`
+    DisplayName = "displayName";
+    /// `POST /groups/{id}/invite`
+    Invite = "invite";
+    /// `DELETE /groups/{id}/invite/{invite_id}`
+    RevokeInvite = "revokeInvite";
+    /// `GET /groups/{id}/requests`
+    JoinRequests = "joinRequests";
+    /// `POST /groups/{id}/requests`
+    AskToJoin = "askToJoin";
+    /// `POST /groups/{id}/requests/{request_id}/approve`
+    ApproveRequest = "approveRequest";
+    /// `POST /groups/{id}/requests/{request_id}/reject`
+    RejectRequest = "rejectRequest";
+    /// `POST /groups/{id}/send`
+    GroupSend = "groupSend";
+    /// `GET /groups/{id}/messages`
+    GroupMessages = "groupMessages";
+    /// `GET /groups/{id}/state`
+    GroupState = "groupState";
     /// `GET /ws`
     Ws = "ws";
     /// `GET /ws/direct`

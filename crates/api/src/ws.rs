@@ -91,6 +91,10 @@ pub enum ClientFrame {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[schema(value_type = Option<Hex32>)]
         reply_to: Option<String>,
+        /// Names the message, so that sending it again delivers it once; a fresh one unless given.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(value_type = Option<Hex32>)]
+        request_id: Option<String>,
     },
     /// Adds what happens to transfers of files to the session: each that has not ended, then each change
     /// as a `transfer` frame.
@@ -199,6 +203,11 @@ pub enum ServerFrame {
         /// The topic that is not subscribed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         topic: Option<String>,
+        /// The direct message that was not sent, or may not have been: sent again with this `request_id`, it is
+        /// delivered once.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(value_type = Option<Hex32>)]
+        request_id: Option<String>,
     },
 }
 
@@ -278,6 +287,7 @@ mod tests {
             id: None,
             index: Some(3),
             topic: None,
+            request_id: None,
         };
         let json = serde_json::to_value(&error).expect("serialises");
         let expected = json!({"type": "error", "message": "no room", "code": "busy", "index": 3});

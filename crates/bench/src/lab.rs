@@ -8,6 +8,7 @@ mod mail;
 mod namespaces;
 mod nat;
 mod nine;
+mod objects;
 mod partition;
 mod presence;
 
@@ -53,6 +54,28 @@ pub(crate) enum Scenario {
         #[arg(long, default_value_t = 1024)]
         mebibytes: u64,
     },
+    /// Five daemons that write to shared stores and a task list, while one after the other is killed
+    Objects {
+        /// Seconds of that
+        #[arg(long, default_value_t = 600)]
+        seconds: u64,
+        /// Decides when, and which of them
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Eight daemons that write to shared stores and a task list, four on each side of a link that is cut twice.
+    /// Needs root
+    ObjectsSplit {
+        /// Writes of all together
+        #[arg(long, default_value_t = 10_000)]
+        operations: u64,
+        /// Seconds of writing, a third of them without the link
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// Decides what is written
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// A recipient that is away while its sender ends and a holder of its letters is killed
     Letters {
         /// Minutes for which it is away
@@ -79,6 +102,16 @@ pub(crate) enum Scenario {
         #[arg(long)]
         one_way: bool,
     },
+    /// A file between two daemons while the path of their session is upgraded, blocked, moved, and loses its relay.
+    /// Needs root and nft
+    Paths {
+        /// Size in MiB
+        #[arg(long, default_value_t = 64)]
+        mebibytes: u64,
+    },
+    /// Two daemons that lose 0, 1, 5, 10 and 30 % of all packets each way, and two whose packets take long.
+    /// Needs root and nft
+    Loss,
     /// Five contacts on a machine that is fully busy, one of which stands still for 5 s again and
     /// again, and one of which is killed in the end
     Presence {
@@ -94,6 +127,12 @@ pub(crate) async fn run(daemon: &Path, scenario: &Scenario, report: &mut Report)
         Scenario::Nine { messages } => nine::run(daemon, *messages, report).await?,
         Scenario::Mail { kills, seed } => mail::run(daemon, *kills, *seed, report).await?,
         Scenario::Files { mebibytes } => files::run(daemon, *mebibytes, report).await?,
+        Scenario::Objects { seconds, seed } => {
+            objects::kills::run(daemon, *seconds, *seed, report).await?;
+        }
+        Scenario::ObjectsSplit { operations, seconds, seed } => {
+            objects::split::run(daemon, (*operations, *seconds, *seed), report).await?;
+        }
         Scenario::Letters { minutes } => letters::run(daemon, *minutes, report).await?,
         Scenario::Partition { seconds } => {
             partition::run(daemon, Duration::from_secs(*seconds), report).await?;
@@ -102,6 +141,8 @@ pub(crate) async fn run(daemon: &Path, scenario: &Scenario, report: &mut Report)
             let pairs = nat::Pairs { only, runs: *runs, one_way: *one_way };
             nat::run(daemon, pairs, report).await?;
         }
+        Scenario::Paths { mebibytes } => nat::paths::run(daemon, *mebibytes, report).await?,
+        Scenario::Loss => nat::loss::run(daemon, report).await?,
         Scenario::Presence { minutes } => presence::run(daemon, *minutes, report).await?,
     }
     Ok(report.is_met())

@@ -1,7 +1,7 @@
 //! Where a daemon runs: on this machine's loopback, or in a network namespace of its own.
 
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream as StdStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream as StdStream, UdpSocket as StdUdp};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 
 /// How long connecting to a local API may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -60,13 +60,33 @@ impl Place {
         stream.set_nodelay(true)?;
         Ok(stream)
     }
+
+    /// A socket for packets at an address there.
+    pub(crate) async fn udp(&self, at: SocketAddr) -> Result<UdpSocket> {
+        let Self::Namespace { name, .. } = self else { return Ok(UdpSocket::bind(at).await?) };
+        let path = PathBuf::from("/run/netns").join(name);
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || sender.send(bind_within(&path, at)));
+        Ok(UdpSocket::from_std(receiver.await.context("the thread ended")??)?)
+    }
 }
 
-fn connect_within(namespace: &Path, to: SocketAddr) -> Result<StdStream> {
+fn bind_within(namespace: &Path, at: SocketAddr) -> Result<StdUdp> {
+    enter(namespace)?;
+    let socket = StdUdp::bind(at)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+fn enter(namespace: &Path) -> Result<()> {
     let file =
         File::open(namespace).with_context(|| format!("cannot open {}", namespace.display()))?;
     move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
-        .context("cannot enter the network namespace")?;
+        .context("cannot enter the network namespace")
+}
+
+fn connect_within(namespace: &Path, to: SocketAddr) -> Result<StdStream> {
+    enter(namespace)?;
     let stream = StdStream::connect_timeout(&to, PATIENCE)?;
     stream.set_nonblocking(true)?;
     Ok(stream)

@@ -1,7 +1,7 @@
 //! The figures, one file for each group, in the order of the design's table.
 
 mod clients;
-mod direct;
+pub(crate) mod direct;
 mod direct_ws;
 mod files;
 mod flood;

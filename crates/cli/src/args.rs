@@ -4,6 +4,7 @@ mod contacts;
 mod daemon;
 mod direct;
 mod files;
+mod groups;
 mod identity;
 mod inbox;
 mod network;
@@ -26,6 +27,7 @@ pub(crate) use self::contacts::{ContactsCommand, MachinesCommand, TrustCommand};
 pub(crate) use self::daemon::{StartArguments, WsCommand};
 pub(crate) use self::direct::{DirectCommand, SendArguments};
 pub(crate) use self::files::{AcceptFileArguments, ReceiveFileArguments, SendFileArguments};
+pub(crate) use self::groups::{GroupPolicyArguments, GroupsCommand};
 pub(crate) use self::identity::{AgentCommand, IdentityCommand, Revoked, UserIdCommand};
 pub(crate) use self::inbox::{HistoryArguments, InboxCommand, Reader, WatchArguments};
 pub(crate) use self::network::{
@@ -255,6 +257,11 @@ pub(crate) enum Command {
     Store {
         #[command(subcommand)]
         command: Option<StoreCommand>,
+    },
+    /// Groups of agents
+    Groups {
+        #[command(subcommand)]
+        command: Option<GroupsCommand>,
     },
     /// The daemon's WebSocket side
     #[command(subcommand)]

@@ -7,6 +7,7 @@ mod daemon;
 mod direct;
 mod doctor;
 mod files;
+mod groups;
 mod identity;
 mod inbox;
 mod netcheck;
@@ -92,6 +93,7 @@ pub(crate) fn run(arguments: Arguments, output: &mut Output) -> Result<()> {
         Command::Watch(arguments) => watch::run(client, arguments),
         Command::Tasks { command } => objects::tasks(&client()?, command, output),
         Command::Store { command } => objects::store(&client()?, command, output),
+        Command::Groups { command } => groups::groups(&client()?, command, output),
         Command::Ws(command) => ws(&client()?, &command, output),
     }
 }

@@ -470,6 +470,43 @@ fn hostile_mail_is_shown_as_text() {
 }
 
 #[test]
+fn a_wait_in_vain_has_an_exit_code_of_its_own() {
+    let answer =
+        json!({"ok": true, "consumer": "default", "messages": [], "missed": 0, "cursor": 0});
+    let line = "GET /inbox/wait?consumer=default&limit=50&timeout_ms=0";
+    let stub = Stub::start(&[(line, Canned::json(200, &answer.to_string()))]);
+    let output = stub.run(&["inbox", "wait", "--timeout", "0", "--ack"]);
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    assert!(stderr(&output).contains("nothing came in time") && stdout(&output).is_empty());
+    assert_eq!(stub.seen().len(), 1, "and nothing is acknowledged");
+    let output = stub.run(&["--json", "inbox", "wait", "--timeout", "0"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!(serde_json::from_str::<Value>(&stdout(&output)).unwrap(), answer);
+}
+
+#[test]
+fn workers_that_share_a_consumer_name_themselves() {
+    let claimed = json!({"ok": true, "consumer": "c", "messages": [], "missed": 0, "cursor": 0});
+    let stub = Stub::start(&[
+        ("POST /inbox/claim", Canned::json(200, &claimed.to_string())),
+        ("POST /inbox/ack", Canned::json(200, OK)),
+        ("POST /inbox/release", Canned::json(200, OK)),
+    ]);
+    for arguments in [
+        &["inbox", "claim", "--consumer", "c", "--owner", "ann"][..],
+        &["inbox", "ack", "7", "--consumer", "c", "--owner", "ann"],
+        &["inbox", "release", "7", "--consumer", "c", "--owner", "ann"],
+    ] {
+        assert!(stub.run(arguments).status.success(), "{arguments:?}");
+    }
+    let seen = stub.seen();
+    assert!(seen.iter().all(|seen| seen.body.contains(r#""owner":"ann""#)), "{seen:?}");
+    assert_eq!(seen.len(), 3);
+    let usage = stub.run(&["inbox", "ack", "--through", "7", "--owner", "ann"]);
+    assert_eq!(usage.status.code(), Some(2), "all up to a number is nobody's alone");
+}
+
+#[test]
 fn the_catalogue_needs_no_daemon() {
     let home = tempfile::tempdir().unwrap();
     let run = |arguments: &[&str]| stdout(&x0x(home.path()).args(arguments).output().unwrap());

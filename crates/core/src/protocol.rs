@@ -24,6 +24,8 @@ pub enum Protocol {
     FileContent = 7,
     /// Sealed letters for those who are not there, kept by others (`/x0x/letters/1`).
     Letters = 8,
+    /// What agents ask each other about named groups (`/x0x/groups/1`).
+    Groups = 9,
 }
 
 /// Streams of one session, by urgency. A class has its own stream, queue and priority, so that a
@@ -67,7 +69,7 @@ impl StreamClass {
 
 impl Protocol {
     /// All protocols of this build, in order of their wire numbers.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Control,
         Self::Membership,
         Self::Pubsub,
@@ -77,6 +79,7 @@ impl Protocol {
         Self::Files,
         Self::FileContent,
         Self::Letters,
+        Self::Groups,
     ];
 
     /// The protocol with this wire number.
@@ -91,7 +94,7 @@ impl Protocol {
         match self {
             Self::Control | Self::Membership => StreamClass::Control,
             Self::Pubsub | Self::Presence | Self::Rendezvous => StreamClass::Gossip,
-            Self::Direct | Self::Files => StreamClass::Direct,
+            Self::Direct | Self::Files | Self::Groups => StreamClass::Direct,
             Self::FileContent | Self::Letters => StreamClass::Bulk,
         }
     }

@@ -64,20 +64,32 @@ async fn offer(agent: &Agent, webhook: &Webhook, message: DirectMessage) {
     let number = message.number;
     let event = convert::mail(agent, message);
     let Ok(body) = serde_json::to_vec(&event) else { return };
+    if !insist(number, || post(webhook, &body)).await {
+        tracing::warn!(number, "the webhook does not take a message, which is left");
+    }
+}
+
+/// Asks again until the message is taken; false when it was refused too often.
+async fn insist<F: Future<Output = io::Result<u16>>>(
+    number: u64,
+    mut ask: impl FnMut() -> F,
+) -> bool {
     let (mut pause, mut refusals) = (FIRST_PAUSE, 0);
-    while refusals < REFUSALS {
-        match timeout(ANSWER_TIME, post(webhook, &body)).await {
-            Ok(Ok(200..300)) => return,
+    loop {
+        match timeout(ANSWER_TIME, ask()).await {
+            Ok(Ok(200..300)) => return true,
             Ok(Ok(status)) => {
                 refusals += 1;
                 tracing::debug!(number, status, "the webhook refused a message");
             }
             outcome => tracing::debug!(number, ?outcome, "the webhook is not there"),
         }
+        if refusals >= REFUSALS {
+            return false;
+        }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LAST_PAUSE);
     }
-    tracing::warn!(number, "the webhook does not take a message, which is left");
 }
 
 /// The head of the request, which may hold a secret.
@@ -113,6 +125,52 @@ async fn post(webhook: &Webhook, body: &[u8]) -> io::Result<u16> {
 mod tests {
     use super::*;
     use crate::config::WebhookSecret;
+
+    /// What comes of answers, the last of which is repeated, with how often was asked and for how long.
+    async fn outcome(answers: &[Option<u16>]) -> (bool, usize, Duration) {
+        let (mut asked, begun) = (0, tokio::time::Instant::now());
+        let taken = insist(1, || {
+            let answer = answers[asked.min(answers.len() - 1)];
+            asked += 1;
+            std::future::ready(answer.ok_or_else(|| io::ErrorKind::ConnectionRefused.into()))
+        });
+        let taken = taken.await;
+        (taken, asked, begun.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_is_refused_is_left_and_one_that_nobody_heard_is_not() {
+        let (taken, asked, time) = outcome(&[Some(500)]).await;
+        assert_eq!((taken, asked), (false, REFUSALS as usize));
+        assert!(time > LAST_PAUSE * 10, "later each time: {time:?}");
+        for answers in [vec![Some(204)], vec![Some(500), Some(302), None, Some(200)]] {
+            let (taken, asked, _) = outcome(&answers).await;
+            assert_eq!((taken, asked), (true, answers.len()));
+        }
+        let mut away = vec![None; 500];
+        away.push(Some(200));
+        let (taken, asked, time) = outcome(&away).await;
+        assert_eq!((taken, asked), (true, 501), "a server that is away refuses nothing");
+        assert!(time > Duration::from_secs(8 * 3600));
+        away.splice(0..0, vec![Some(404); REFUSALS as usize - 1]);
+        assert!(outcome(&away).await.0, "one refusal is left to it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_does_not_come_is_not_waited_for() {
+        let mut asked = 0;
+        let taken = insist(1, || {
+            asked += 1;
+            let heard = asked == 3;
+            async move {
+                if !heard {
+                    std::future::pending::<()>().await;
+                }
+                Ok(200)
+            }
+        });
+        assert!(taken.await);
+    }
 
     #[test]
     fn a_secret_is_sent_as_a_bearer_token() {

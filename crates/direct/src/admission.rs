@@ -79,7 +79,8 @@ pub struct Quotas {
     pub contact: Share,
     /// Of one stranger.
     pub stranger: Share,
-    /// Of all strangers together, since an id costs nothing.
+    /// Of all strangers together, since an id costs nothing. A quarter of it is for the first small message of
+    /// each, and of the rest a stranger may have a part of what the others left.
     pub strangers: Share,
     /// Of everybody together.
     pub all: Share,
@@ -112,6 +113,18 @@ impl Share {
     const fn fits(self, held: Self, bytes: u64) -> bool {
         held.messages < self.messages
             && (held.bytes + bytes <= self.bytes || (held.messages == 0 && self.bytes > 0))
+    }
+
+    /// Whether one of those who share this may add a message to its own, with so much held by all of them. A
+    /// quarter is for the first message of a sender, if it is small; of the rest a sender may have half as many
+    /// messages as are left, and as many bytes. So nobody has to give anything back for a newcomer.
+    const fn leaves_room(self, all: Self, own: Self, bytes: u64) -> bool {
+        let is_first = own.messages == 0 && bytes * (self.messages as u64) <= self.bytes;
+        let messages = self.messages.saturating_sub(all.messages + self.messages / 4);
+        let taken = all.bytes.saturating_add(self.bytes / 4);
+        is_first
+            || own.messages * 2 < messages
+                && (all.messages == 0 || own.bytes + bytes <= self.bytes.saturating_sub(taken))
     }
 
     const fn add(&mut self, bytes: u64) {
@@ -318,19 +331,24 @@ impl Admission for Admittance {
     fn admit(&self, now: Tick, message: &Verified, machine: MachineId) -> Admit {
         let from = message.from();
         let standing = self.standings.standing(&from, &machine);
-        if standing == Standing::Unwanted {
-            return Admit::Ignore;
-        }
-        let stranger = standing == Standing::Stranger;
+        let (stranger, unwanted) = (standing == Standing::Stranger, standing == Standing::Unwanted);
         let kind = message.terms().kind;
         if kind == Kind::Session {
             // Nothing of it stays.
-            return Admit::Take;
+            return if unwanted { Admit::Ignore } else { Admit::Take };
         }
+        let ids = (message.payload().len() / 16).clamp(1, MAX_READ_IDS);
+        let ids = u32::try_from(ids).unwrap_or(u32::MAX);
         let mut held = self.lock();
+        if unwanted {
+            // It is refused where a stranger is whose mail somebody reads at once: it could tell by that.
+            let paced = match kind {
+                Kind::Read => held.notes.pretend(now, from, ids),
+                _ => held.mail.pretend(now, from, Rates::count(message.payload().len())),
+            };
+            return if paced { Admit::Ignore } else { Admit::Refuse };
+        }
         if kind == Kind::Read {
-            let ids = (message.payload().len() / 16).clamp(1, MAX_READ_IDS);
-            let ids = u32::try_from(ids).unwrap_or(u32::MAX);
             let admitted = held.notes.admit(now, from, stranger, ids);
             return if admitted { Admit::Take } else { Admit::Refuse };
         }
@@ -339,7 +357,9 @@ impl Admission for Admittance {
         let quotas = &self.quotas;
         let of_one = if stranger { quotas.stranger } else { quotas.contact };
         let fits = of_one.fits(share, bytes)
-            && (!stranger || quotas.strangers.fits(held.strangers, bytes))
+            && (!stranger
+                || quotas.strangers.fits(held.strangers, bytes)
+                    && quotas.strangers.leaves_room(held.strangers, share, bytes))
             && quotas.all.fits(held.all, bytes);
         let count = Rates::count(message.payload().len());
         if !fits || !held.mail.admit(now, from, stranger, count) {
@@ -357,160 +377,4 @@ impl Admission for Admittance {
 }
 
 #[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-
-    use super::*;
-    use crate::wire::{MessageIn, Terms};
-
-    /// Agent 0 is unwanted, those below 10 are contacts.
-    #[derive(Debug)]
-    struct ById;
-
-    impl Standings for ById {
-        fn standing(&self, agent: &AgentId, _: &MachineId) -> Standing {
-            match agent.as_bytes()[0] {
-                0 => Standing::Unwanted,
-                1..10 => Standing::Contact,
-                _ => Standing::Stranger,
-            }
-        }
-
-        fn may_send(&self, agent: &AgentId, machine: &MachineId) -> bool {
-            self.standing(agent, machine) != Standing::Unwanted
-        }
-    }
-
-    fn mail(from: u8, len: usize, kind: Kind) -> Verified {
-        let from = AgentId::new([from; 32]);
-        let payload = Bytes::from(vec![0; len]);
-        let terms = Terms { kind, ..Terms::default() };
-        let message = MessageIn { epoch: 1, seq: 1, id: [0; 16], from, to: from, payload, terms };
-        message.verify(&[from], &[from]).expect("it is proven")
-    }
-
-    fn admittance() -> Admittance {
-        let quotas = Quotas {
-            contact: Share { messages: 3, bytes: 100 },
-            stranger: Share { messages: 2, bytes: 50 },
-            strangers: Share { messages: 3, bytes: 80 },
-            all: Share { messages: 5, bytes: 1000 },
-        };
-        Admittance::new(Arc::new(ById), quotas)
-    }
-
-    fn admit(admittance: &Admittance, from: u8, len: usize) -> Admit {
-        admittance.admit(Tick::ZERO, &mail(from, len, Kind::Mail), MachineId::new([1; 32]))
-    }
-
-    #[test]
-    fn shares_bound_each_sender_and_strangers_together() {
-        let held = admittance();
-        assert_eq!(admit(&held, 0, 1), Admit::Ignore);
-        for _ in 0..2 {
-            assert_eq!(admit(&held, 20, 10), Admit::Take);
-        }
-        assert_eq!(admit(&held, 20, 10), Admit::Refuse, "its share is full");
-        assert_eq!(admit(&held, 21, 200), Admit::Refuse, "bytes of all strangers");
-        assert_eq!(admit(&held, 21, 10), Admit::Take);
-        assert_eq!(admit(&held, 22, 1), Admit::Refuse, "strangers together");
-        assert_eq!(
-            admit(&held, 1, 500),
-            Admit::Take,
-            "one large message of a contact passes alone"
-        );
-        assert_eq!(admit(&held, 1, 1), Admit::Refuse);
-        let session = mail(22, 1, Kind::Session);
-        let machine = MachineId::new([1; 32]);
-        assert_eq!(held.admit(Tick::ZERO, &session, machine), Admit::Take, "it is not kept");
-    }
-
-    #[test]
-    fn notes_are_asked_of_trust_and_have_a_rate() {
-        let held = admittance();
-        let machine = MachineId::new([1; 32]);
-        let note = |from| held.admit(Tick::ZERO, &mail(from, 64 * 16, Kind::Read), machine);
-        assert_eq!(note(0), Admit::Ignore);
-        assert_eq!((0..100).filter(|_| note(20) == Admit::Take).count(), 8);
-        assert_eq!(note(20), Admit::Refuse);
-        assert_eq!((0..100).filter(|_| note(1) == Admit::Take).count(), 64);
-        assert_eq!(held.unread(), Share::default(), "nothing of them stays");
-    }
-
-    #[test]
-    fn what_strangers_left_before_a_restart_still_counts() {
-        let held = admittance();
-        let unread = |number, from| {
-            let (from, machine) = (AgentId::new([from; 32]), MachineId::new([1; 32]));
-            Unread { number, from, machine, bytes: 10 }
-        };
-        held.restore(4, [unread(5, 20), unread(6, 21), unread(7, 21)]);
-        assert_eq!((held.seen_through(), held.unread().messages), (4, 3));
-        assert_eq!(admit(&held, 22, 1), Admit::Refuse, "strangers together");
-        assert_eq!(admit(&held, 1, 1), Admit::Take);
-        assert!(held.seen(4, 5));
-        assert_eq!(admit(&held, 21, 1), Admit::Refuse, "its share is full");
-        assert_eq!(admit(&held, 22, 1), Admit::Take);
-        assert!(held.seen(5, 7));
-        assert_eq!(held.unread().messages, 2, "what came since");
-    }
-
-    #[test]
-    fn what_is_seen_or_not_stored_makes_room() {
-        let held = admittance();
-        for _ in 0..3 {
-            assert_eq!(admit(&held, 1, 10), Admit::Take);
-        }
-        held.settle(None);
-        assert_eq!(held.unread(), Share { messages: 2, bytes: 20 });
-        held.settle(Some(1));
-        held.settle(Some(2));
-        assert!(held.seen(0, 1) && !held.seen(0, 1));
-        assert_eq!(held.unread().messages, 1);
-        assert!(held.seen(1, 9));
-        assert_eq!(held.unread(), Share::default());
-    }
-
-    #[test]
-    fn the_mark_never_passes_what_nobody_was_handed() {
-        let held = admittance();
-        for number in 1..=4 {
-            assert_eq!(admit(&held, 1 + number, 10), Admit::Take);
-            held.settle(Some(u64::from(number)));
-        }
-        assert!(!held.seen(2, 4), "a reader that began after the second one");
-        assert_eq!(
-            (held.seen_through(), held.unread().messages),
-            (0, 2),
-            "its share is given back"
-        );
-        assert!(held.seen(0, 1));
-        assert_eq!(held.seen_through(), 1);
-        assert!(held.seen(1, 2));
-        assert_eq!((held.seen_through(), held.unread()), (4, Share::default()));
-        // The store hands it out before its sender's share is settled.
-        assert_eq!(admit(&held, 1, 10), Admit::Take);
-        held.seen(4, 5);
-        held.settle(Some(5));
-        assert_eq!((held.seen_through(), held.unread()), (5, Share::default()));
-    }
-
-    #[test]
-    fn a_stranger_that_is_read_at_once_has_a_rate() {
-        let held = Admittance::new(Arc::new(ById), Quotas::default());
-        let mut taken = 0;
-        for number in 1..=20_000 {
-            if admit(&held, 20, 10) == Admit::Take {
-                taken += 1;
-                held.settle(Some(number));
-                held.seen(number - 1, number);
-            }
-        }
-        assert_eq!(taken, 1024);
-        for number in 20_001..=40_000 {
-            assert_eq!(admit(&held, 1, 10), Admit::Take, "a contact has none");
-            held.settle(Some(number));
-            held.seen(number - 1, number);
-        }
-    }
-}
+mod tests;

@@ -420,12 +420,31 @@ async fn the_blocked_leave_nothing_and_their_letters_are_deleted_unread() {
     assert!(recipient.inbox.try_next().is_none());
     let metrics = recipient.letters.metrics();
     assert_eq!((metrics.unwanted.value(), metrics.opened.value()), (3, 0));
-    // A holder takes nothing from those that it blocked.
-    holder.disk.opinions.block(agent(RECIPIENT));
-    recipient.post(SENDER, 50).await;
-    let refused = async || recipient.letters.metrics().copies_refused.value() > 0;
-    eventually("it is refused", refused).await;
-    assert_eq!(holder.letters.status().await.held, 0);
+}
+
+/// Who is blocked is given a mailbox, may leave letters for others and fetches its own, as a stranger does: what it
+/// is told tells it nothing.
+#[tokio::test(start_paused = true)]
+async fn the_blocked_hear_what_strangers_hear() {
+    let mut heard = Vec::new();
+    for blocked in [false, true] {
+        let world = World::new();
+        let holder = world.start(10, Disk::new()).await;
+        if blocked {
+            holder.disk.opinions.block(agent(SENDER));
+        }
+        let (recipient, sender) = world.pair().await;
+        drop(recipient.stop().await);
+        sender.meet(10).await;
+        let granted = async || sender.letters.metrics().grants_taken.value() >= 2;
+        eventually("a mailbox of the recipient, and one of the holder", granted).await;
+        post_all(&sender, 1..=3, 1).await;
+        let metrics = sender.letters.metrics();
+        eventually("it is asked for letters", async || metrics.asks_answered.value() > 0).await;
+        heard.push((metrics.grants_taken.value(), metrics.copies_refused.value()));
+        assert_eq!(holder.letters.status().await.held, 3, "what is between others");
+    }
+    assert_eq!(heard[0], heard[1]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,8 +1,8 @@
 //! Every bound of this crate in one place, with its reason.
 
-/// Largest operation of a type in bytes: a value of 62 KiB inline, and what names it. With all that it
+/// Largest operation of a type in bytes: a value of 64 KiB inline, and what names it. With all that it
 /// may depend on it fits one entry of a topic.
-pub const MAX_OP: usize = 63 * 1024;
+pub const MAX_OP: usize = 66 * 1024;
 
 /// Bytes of content at which an object takes no further local writes.
 pub const MAX_OBJECT: usize = 64 * 1024 * 1024;

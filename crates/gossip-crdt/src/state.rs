@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -151,6 +151,8 @@ pub struct ObjectMachine<T: Object> {
     invalid: u64,
     refusals: VecDeque<Refusal>,
     metrics: Arc<CrdtMetrics>,
+    /// The hash of the replica, once it was asked for, until something changes.
+    hash: OnceLock<[u8; 32]>,
     outputs: VecDeque<Output<T::Event>>,
     now: Tick,
 }
@@ -181,6 +183,7 @@ impl<T: Object> ObjectMachine<T> {
             invalid: 0,
             refusals: VecDeque::new(),
             metrics,
+            hash: OnceLock::new(),
             outputs: VecDeque::new(),
             now: Tick::ZERO,
         }
@@ -284,6 +287,7 @@ impl<T: Object> ObjectMachine<T> {
             return None;
         }
         let bytes = self.pending.pop(tag)?.bytes as u64;
+        self.hash.take();
         let admitted = seq > 1 || self.admit(*tag, author, epoch, time)?;
         if !admitted {
             self.pending.drop_line(tag);

@@ -19,12 +19,18 @@ fn random(rng: &mut SeededRng, _: &Sample, _: &WriteContext<'_>) -> SampleOp {
     }
 }
 
+/// Cases of each: `PROPTEST_CASES`, or as many as are asked for at least.
+fn cases() -> u64 {
+    let asked = std::env::var("PROPTEST_CASES").ok();
+    asked.and_then(|cases| cases.parse().ok()).unwrap_or(10_000)
+}
+
 #[test]
 fn replicas_of_an_open_object_agree() {
-    check_laws::<Sample>(&Laws::new(1, 10_000), random);
+    check_laws::<Sample>(&Laws::new(1, cases()), random);
 }
 
 #[test]
 fn replicas_of_an_owned_object_agree_on_who_may_write() {
-    check_laws::<Sample>(&Laws::new(1_000_000, 10_000).owned(), random);
+    check_laws::<Sample>(&Laws::new(1_000_000, cases()).owned(), random);
 }

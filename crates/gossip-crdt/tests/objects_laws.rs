@@ -11,7 +11,11 @@ use x0x_gossip_crdt::{
     testing::{Laws, check_laws},
 };
 
-const CASES: u64 = 3_000;
+/// Cases of each: `PROPTEST_CASES`, or few enough for every day.
+fn cases() -> u64 {
+    let asked = std::env::var("PROPTEST_CASES").ok();
+    asked.and_then(|cases| cases.parse().ok()).unwrap_or(3_000)
+}
 
 fn task_op(rng: &mut SeededRng, list: &TaskList, _: &WriteContext<'_>) -> TaskOp {
     let tasks = list.in_order();
@@ -45,12 +49,12 @@ fn store_op(rng: &mut SeededRng, _: &KvStore, _: &WriteContext<'_>) -> KvOp {
 
 #[test]
 fn task_lists_obey_the_laws() {
-    check_laws::<TaskList>(&Laws::new(1, CASES), task_op);
-    check_laws::<TaskList>(&Laws::new(1, CASES).owned(), task_op);
+    check_laws::<TaskList>(&Laws::new(1, cases()), task_op);
+    check_laws::<TaskList>(&Laws::new(1, cases()).owned(), task_op);
 }
 
 #[test]
 fn stores_obey_the_laws() {
-    check_laws::<KvStore>(&Laws::new(1, CASES), store_op);
-    check_laws::<KvStore>(&Laws::new(1, CASES).owned(), store_op);
+    check_laws::<KvStore>(&Laws::new(1, cases()), store_op);
+    check_laws::<KvStore>(&Laws::new(1, cases()).owned(), store_op);
 }

@@ -13,8 +13,9 @@ use crate::{
 /// 3 µs, while a run of small entries still fits a few packets.
 pub const MAX_RUN_ENTRIES: usize = 64;
 
-/// Largest payload of one entry in bytes. Larger items belong to a file transfer.
-pub const MAX_PAYLOAD: usize = 64 * 1024;
+/// Largest payload of one entry in bytes: 64 KiB of content, and what a layer above writes beside it.
+/// Larger items belong to a file transfer.
+pub const MAX_PAYLOAD: usize = 68 * 1024;
 
 /// Largest encoded run in bytes: three of the largest payloads, so that a slow link is never
 /// blocked for long by one frame.
@@ -43,7 +44,8 @@ pub const MAX_ANNOUNCED: usize = 64;
 pub const MAX_RANGES: usize = 256;
 
 /// Most epochs kept of one author in one topic: of one that restarts every five minutes, all that are
-/// within the retention, and those of its other classes.
+/// within the retention, and those of its other classes. Those of the durable class of which something is
+/// retained are not among them: they stay, bounded by the bytes of that class.
 pub const MAX_EPOCHS: usize = 320;
 
 /// Epochs of one author that do not count against [`Limits::spare_chains`].
@@ -143,7 +145,7 @@ pub struct Limits {
     /// what they published is too old to be accepted. New authors are refused beyond it.
     pub former_authors: usize,
     /// Most chains in all topics together that are beyond the [`FREE_EPOCHS`] newest of their author.
-    /// Beyond it the author's oldest one is forgotten.
+    /// Beyond it the author's oldest one is forgotten that is not of the durable class.
     pub spare_chains: usize,
     /// Entries per second and at once of one author in one topic, over all links together. What is
     /// above it is refused and fetched later.
@@ -318,7 +320,7 @@ impl Limits {
         let proofs =
             self.equivocation_proofs * 2 * (MAX_RUN_BYTES + MAX_RUN_ENTRIES * ENTRY_OVERHEAD);
         let known = self.authors + self.former_authors;
-        let chains = known * FREE_EPOCHS + self.spare_chains;
+        let chains = known * FREE_EPOCHS + self.spare_chains + self.durable_chains();
         let authors = (self.authors + self.keys) * AUTHOR
             + known * TopicLog::AUTHOR_PLACE
             + chains * TopicLog::CHAIN_PLACE;
@@ -352,6 +354,12 @@ impl Limits {
 }
 
 impl Limits {
+    /// Most chains of the durable class: each has a signed run in the log.
+    pub(crate) fn durable_chains(&self) -> usize {
+        let bytes = usize::try_from(self.durable_bytes).unwrap_or(usize::MAX / 4);
+        2 * bytes / (RUN_OVERHEAD + x0x_identity::SIGNATURE_LEN)
+    }
+
     /// What a store behind the logs adds: runs on their way to it, and one topic on its way from it,
     /// of which the runs exist twice for a moment; and one that is stored again.
     fn storing(&self) -> usize {

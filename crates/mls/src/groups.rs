@@ -30,7 +30,7 @@ use crate::{
     storage::EpochStorage,
     store::{Batch, Change, Entry, MlsStore, Space},
     suite::Suite,
-    wire::{FrameIn, GroupId},
+    wire::{FrameIn, GroupId, MAX_AAD},
 };
 
 mod join;
@@ -47,6 +47,8 @@ pub const MAX_MEMBERS: usize = 4096;
 pub const MAX_INLINE_TREE: usize = 30;
 /// Key packages that may be unused at a time.
 pub const MAX_KEY_PACKAGES: usize = 256;
+/// Commits of a group that wait for what its policy does not know yet; the oldest epoch goes first.
+pub const MAX_DEFERRED: usize = 64;
 /// Bytes of commits that are kept of one group because they may stand one day; the oldest epoch goes
 /// first.
 pub const MAX_COMMIT_BYTES: usize = 64 * 1024 * 1024;
@@ -124,6 +126,10 @@ struct Slot {
     fresh: BTreeSet<StateId>,
     bodies: BTreeMap<(u64, CommitId), FrameIn>,
     own: BTreeMap<CommitId, Intent>,
+    /// Goes with each commit that is made here.
+    stamp: Bytes,
+    /// Commits of which the policy cannot judge yet; their frames stay among the bodies.
+    deferred: BTreeSet<Commit>,
     /// A commit of this member's own came that it does not remember: its state is a backup.
     forgot: bool,
 }
@@ -139,6 +145,8 @@ impl Slot {
             fresh: BTreeSet::new(),
             bodies: BTreeMap::new(),
             own: BTreeMap::new(),
+            stamp: Bytes::new(),
+            deferred: BTreeSet::new(),
             forgot: false,
         }
     }
@@ -434,12 +442,25 @@ impl<S: MlsStore> MlsGroups for Groups<S> {
         joined
     }
 
-    fn join_external(
+    fn join_external_stamped(
         &mut self,
         info: &[u8],
         tree: Option<&[u8]>,
+        stamp: &[u8],
     ) -> Result<(GroupId, Outgoing), GroupError> {
-        self.external(info, tree)
+        self.external(info, tree, stamp)
+    }
+
+    fn stamp(&mut self, group: GroupId, stamp: &[u8]) -> Result<(), GroupError> {
+        if stamp.len() > MAX_AAD {
+            return Err(GroupError::Limit("size of a stamp"));
+        }
+        self.slot(group)?.stamp = Bytes::copy_from_slice(stamp);
+        Ok(())
+    }
+
+    fn retry(&mut self, group: GroupId) -> Result<Vec<Event>, GroupError> {
+        self.try_deferred(group)
     }
 
     fn invitation(&mut self, group: GroupId) -> Result<Invitation, GroupError> {

@@ -100,11 +100,29 @@ pub enum Event {
     Nothing,
 }
 
+/// What a policy says of a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// It may stand.
+    Allow,
+    /// It never may.
+    Refuse,
+    /// What its stamp names is not known here yet: see [`MlsGroups::retry`].
+    NotYet,
+}
+
 /// Who may do what in a group. Asked on every member for every commit with the same facts: an
 /// implementation has to answer the same everywhere.
 pub trait CommitPolicy: Send {
     /// Whether the commit is allowed.
     fn allows(&self, commit: &CommitFacts<'_>) -> bool;
+
+    /// As [`allows`](Self::allows), for a policy that rests on what the commit's stamp names and that
+    /// may come later than the commit.
+    fn judge(&self, commit: &CommitFacts<'_>) -> Verdict {
+        if self.allows(commit) { Verdict::Allow } else { Verdict::Refuse }
+    }
 
     /// Where it comes among the commits that members make in the same state, by its author's role: the
     /// lower first. Commits that remove somebody come before the others in any case. Of two that remove
@@ -133,6 +151,8 @@ pub struct CommitFacts<'a> {
     pub added: &'a [AgentId],
     /// Who goes.
     pub removed: &'a [AgentId],
+    /// What its author said it rests on, signed with it: see [`MlsGroups::stamp`].
+    pub stamp: &'a [u8],
 }
 
 /// Members do as they like; nobody else joins by a commit of its own.
@@ -179,7 +199,33 @@ pub trait MlsGroups {
         &mut self,
         info: &[u8],
         tree: Option<&[u8]>,
+    ) -> Result<(GroupId, Outgoing), GroupError> {
+        self.join_external_stamped(info, tree, b"")
+    }
+
+    /// As [`join_external`](Self::join_external), with a stamp on the commit.
+    ///
+    /// # Errors
+    /// As there.
+    fn join_external_stamped(
+        &mut self,
+        info: &[u8],
+        tree: Option<&[u8]>,
+        stamp: &[u8],
     ) -> Result<(GroupId, Outgoing), GroupError>;
+
+    /// Says what the commits that this member makes from now on rest on, for the others' policy. At most
+    /// [`MAX_AAD`](crate::MAX_AAD) bytes; forgotten when the process ends.
+    ///
+    /// # Errors
+    /// [`GroupError::Unknown`], [`GroupError::Limit`].
+    fn stamp(&mut self, group: GroupId, stamp: &[u8]) -> Result<(), GroupError>;
+
+    /// Tries the commits again of which the policy said [`Verdict::NotYet`].
+    ///
+    /// # Errors
+    /// As [`process`](Self::process).
+    fn retry(&mut self, group: GroupId) -> Result<Vec<Event>, GroupError>;
 
     /// What others need to join by an own commit.
     ///

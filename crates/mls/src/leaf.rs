@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use openmls::prelude::{CredentialWithKey, KeyPackage, KeyPackageBundle, Lifetime};
+use openmls::prelude::{
+    Capabilities, CredentialType, CredentialWithKey, ExtensionType, KeyPackage, KeyPackageBundle,
+    Lifetime,
+};
 use openmls::prelude::{
     KeyPackageIn, ProtocolVersion,
     tls_codec::{Deserialize as _, Serialize as _},
@@ -113,7 +116,13 @@ impl Leaf {
             .leaf_node_capabilities(live::capabilities(self.suite))
             .key_package_lifetime(endless());
         if last_resort {
-            builder = builder.mark_as_last_resort();
+            // A leaf has to support what marks its package, or nobody takes it.
+            let capabilities = Capabilities::builder()
+                .ciphersuites(vec![self.suite.to_openmls()])
+                .credentials(vec![CredentialType::Other(credential::CREDENTIAL_TYPE)])
+                .extensions(vec![ExtensionType::LastResort])
+                .build();
+            builder = builder.leaf_node_capabilities(capabilities).mark_as_last_resort();
         }
         let suite = self.suite.to_openmls();
         let credential = credential::with_key(credential.to_vec(), &self.public);

@@ -51,12 +51,12 @@ pub use credential::{
 };
 pub use error::{CredentialError, GroupError, KeyPackageError};
 pub use groups::{
-    Groups, MAX_COMMIT_BYTES, MAX_GROUPS, MAX_INLINE_TREE, MAX_KEY_PACKAGES, MAX_LOADED,
-    MAX_MEMBERS,
+    Groups, MAX_COMMIT_BYTES, MAX_DEFERRED, MAX_GROUPS, MAX_INLINE_TREE, MAX_KEY_PACKAGES,
+    MAX_LOADED, MAX_MEMBERS,
 };
 pub use handle::{
     CommitFacts, CommitPolicy, Committed, Event, Intent, Invitation, MembersOnly, MlsGroups,
-    Outgoing,
+    Outgoing, Verdict,
 };
 pub use journal::{MAX_JOURNAL, Pending};
 pub use leaf::{KEY_PACKAGE_LIFETIME, MAX_KEY_PACKAGE, VerifiedKeyPackage, verify_key_package};

@@ -21,6 +21,10 @@ pub enum Space {
     Journal,
     /// One epoch of one group, by the id of its state.
     Epoch([u8; 32]),
+    /// What the layer above keeps of its groups, in the same transactions.
+    Named,
+    /// What was written in one of these, by its id.
+    History([u8; 32]),
 }
 
 impl Space {
@@ -31,6 +35,8 @@ impl Space {
             Self::Member => vec![0],
             Self::Journal => vec![1],
             Self::Epoch(id) => [&[2], id.as_slice()].concat(),
+            Self::Named => vec![3],
+            Self::History(id) => [&[4], id.as_slice()].concat(),
         }
     }
 }

@@ -79,6 +79,20 @@ impl GroupsFile {
         prepare(&connection, version == 0).map_err(failed)?;
         Ok(Self { connection: Mutex::new(connection) })
     }
+
+    /// The same in memory: for agents that keep nothing.
+    ///
+    /// # Errors
+    /// [`OpenError::Store`].
+    pub fn in_memory() -> Result<Self, OpenError> {
+        let failed = |error: rusqlite::Error| OpenError::Store {
+            path: ":memory:".into(),
+            source: store_error(&error),
+        };
+        let connection = Connection::open_in_memory().map_err(failed)?;
+        prepare(&connection, true).map_err(failed)?;
+        Ok(Self { connection: Mutex::new(connection) })
+    }
 }
 
 fn prepare(connection: &Connection, new: bool) -> rusqlite::Result<()> {

@@ -1,5 +1,6 @@
-//! What of a damaged file goes into the one in its place: mail, letters, consumers and what belongs to them,
-//! row by row as far as they can be read. Topic logs come back from neighbours; mail comes back from nobody.
+//! What of a damaged file goes into the one in its place: mail, letters, consumers and what belongs to them, and
+//! replicated objects, row by row as far as they can be read. Topic logs come back from neighbours; mail comes
+//! back from nobody, and neither does an object that nobody else has or that others pruned.
 
 use std::path::Path;
 
@@ -19,13 +20,16 @@ const MAX_DAMAGED_PLACES: usize = 4096;
 const MAX_NUMBER: u64 = 1 << 61;
 
 /// Tables without numbers, small ones: the columns, and by what they are ordered.
-const SMALL: [(&str, &str, &str); 5] = [
+const SMALL: [(&str, &str, &str); 6] = [
     ("consumer", "name, record", "name"),
     ("mailbox", "agent, record", "agent"),
     ("correspondent", "agent, machine, met", "rowid"),
     ("letter_copy", "id, holder, recipient, digest, pickup, until", "rowid"),
     ("held", "tag, digest, bytes, expires, stranger, sealed", "rowid"),
+    ("object", "id, kind, name, owner", "id"),
 ];
+/// The replicas of objects, which are large, by their objects.
+const REPLICA: &str = "SELECT digest, data FROM replica WHERE object = ?1";
 
 /// What the counts are when the rows are there. Where the numbers stood is not always known.
 const SETTLE: &str = "UPDATE mail_state SET
@@ -85,6 +89,7 @@ fn carry_all(damaged: &Path, into: &Connection) -> Result<u64> {
             for small in SMALL {
                 carried += carry_small(&from, into, small)?;
             }
+            carried += carry_replicas(&from, into)?;
         }
         Err(error) => tracing::warn!(%error, "nothing of the damaged database can be read"),
     }
@@ -223,5 +228,25 @@ fn carry_small(
     }
     drop(add);
     transaction.commit()?;
+    Ok(carried)
+}
+
+/// Carries over the replicas of those objects that were, each by itself: one that cannot be read costs no other.
+/// The log that one had read is not there any more, so that it reads what comes back of it from the beginning.
+fn carry_replicas(from: &Connection, into: &Connection) -> Result<u64> {
+    let mut carried = 0;
+    let mut objects = into.prepare("SELECT id FROM object")?;
+    let objects: Vec<Vec<u8>> = objects.query_map([], |row| row.get(0))?.collect::<Result<_>>()?;
+    for object in objects {
+        let read = from.prepare_cached(REPLICA).and_then(|mut statement| {
+            statement.query_row([&object], |row| Ok((row.get(0)?, row.get(1)?)))
+        });
+        let Ok::<(Vec<u8>, Vec<u8>), _>((digest, data)) = read else { continue };
+        if blake3::hash(&data).as_bytes()[..] != digest[..] {
+            continue;
+        }
+        let add = "INSERT OR IGNORE INTO replica (object, digest, data) VALUES (?1, ?2, ?3)";
+        carried += into.execute(add, params![object, digest, data])? as u64;
+    }
     Ok(carried)
 }

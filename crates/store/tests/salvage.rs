@@ -1,4 +1,4 @@
-//! What is left of the mail when a page of its file is damaged.
+//! What is left of the mail and of replicated objects when a page of its file is damaged.
 
 #![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
@@ -10,6 +10,8 @@ use x0x_direct::{
     DirectMessage,
     mail::{Letter, LetterState, MailChange, MailOutcome, MailStore as _},
 };
+use x0x_gossip_crdt::{CrdtStore, Descriptor, Saved};
+use x0x_gossip_pubsub::Cursor;
 use x0x_store::{SqliteStore, StoreConfig};
 
 const MESSAGES: u64 = 600;
@@ -136,5 +138,48 @@ async fn a_file_cut_short_costs_what_was_behind() {
     let outcomes = commit(&store, vec![MailChange::Receive(message(MESSAGES + 9))]).await;
     let [MailOutcome::Stored(next)] = outcomes[..] else { panic!("{outcomes:?}") };
     assert!(next > *kept.last().unwrap(), "numbers rise");
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn objects_survive_a_damaged_page_of_one_of_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x0x.db");
+    written(&path).await;
+    let store = open(&path).await;
+    let objects: Vec<Descriptor> =
+        (0..5).map(|n| Descriptor::open("sample/1", &format!("object {n}"))).collect();
+    let replica = |n: usize| -> Bytes {
+        let text = format!("<replica {n}> ");
+        text.repeat(20_000 / text.len()).into()
+    };
+    for (n, object) in objects.iter().enumerate() {
+        store.remember(object.clone()).await.unwrap();
+        let saved = Saved::new(Some(Cursor::new(7, 9)), replica(n));
+        store.save(object.id(), saved).await.unwrap();
+    }
+    store.close().await.unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    let sought = "<replica 2> ".repeat(PAGE / 12 - 2);
+    let at = bytes.windows(sought.len()).position(|found| found == sought.as_bytes()).unwrap();
+    let page = at.div_ceil(PAGE) * PAGE;
+    bytes[page..page + 8].fill(0xff);
+    std::fs::write(&path, bytes).unwrap();
+    // One in the file of mail, which is met.
+    damage(&path, 200);
+    let store = open(&path).await;
+    assert!(store.mail(0, 10_000, u64::MAX).await.is_err(), "the damage is met");
+    let mut known = store.objects().await.unwrap();
+    known.sort_by_key(|object| objects.iter().position(|other| other == object));
+    assert_eq!(known, objects, "all of them are known");
+    for (n, object) in objects.iter().enumerate() {
+        let loaded = CrdtStore::load(&store, object.id()).await.unwrap();
+        if n == 2 {
+            assert_eq!(loaded, None, "it reads its log from the beginning");
+        } else {
+            // The log that it had read is gone with the file.
+            assert_eq!(loaded, Some(Saved::new(None, replica(n))));
+        }
+    }
     store.close().await.unwrap();
 }

@@ -16,6 +16,7 @@ mod hostile;
 mod ids;
 mod ledger;
 mod net;
+mod objects;
 mod oracle;
 mod production;
 mod protocol;
@@ -27,9 +28,10 @@ mod script;
 mod stats;
 mod world;
 
+pub use objects::ObjectsReport;
 pub use report::{Connectivity, Report};
 pub use scenario::{
-    Event, GossipPart, HostilePart, Mode, NetworkPart, OverlayPart, Scenario, ScenarioError,
-    TrafficPart,
+    Event, GossipPart, HostilePart, Mode, NetworkPart, ObjectsPart, OverlayPart, Scenario,
+    ScenarioError, TrafficPart,
 };
 pub use script::run;

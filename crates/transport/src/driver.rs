@@ -28,6 +28,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use x0x_core::{
     Clock, Machine, MachineId, PeerAddr, Protocol, SeededRng, StreamClass, Tick, TokenBucket,
+    may_name,
 };
 use x0x_identity::BindingPolicy;
 
@@ -44,12 +45,12 @@ use crate::{
     dialback::DialBacks,
     error::DialError,
     inbound::Consumers,
-    link::{Engine, Link, LinkClosed},
+    link::{Engine, Link, LinkClosed, Side},
     metrics::TransportMetrics,
     own::{OwnAddresses, OwnRecord},
     punch::Punches,
     queue::Outbox,
-    reach::{Observations, Reach},
+    reach::Observations,
     state::{
         AttemptId, Input, LinkId, LinkUp, Means, Output, RequestId, SessionUp, Sessions, Usage,
     },
@@ -140,22 +141,13 @@ impl Context {
         self.event(Event::Refused { link, code }).await;
     }
 
-    /// How this machine is reached. What peers say now counts as heard now.
-    pub(crate) fn reach(&self) -> Reach {
-        let now = self.clock.now();
-        let mut observations = self.observations.lock().unwrap_or_else(PoisonError::into_inner);
-        for session in self.table.all() {
-            session.report().iter().for_each(|report| observations.report(now, report));
-        }
-        observations.reach(now, &self.engine.local_addresses())
-    }
-
-    fn hello(&self, replace: bool) -> ControlOut {
+    /// What the peer at the end of a path is told; of addresses only those that it may be told on that path.
+    fn hello(&self, replace: bool, to: SocketAddr) -> ControlOut {
         let mut hello = HelloOut::new(self.network, self.instance);
         hello.bindings.clone_from(&self.bindings.read().unwrap_or_else(PoisonError::into_inner));
         let own = OwnAddresses::new(self.engine.local_addresses(), &self.reach())
             .with_streams(self.engine.stream_port());
-        hello.listen_addresses = own.all().collect();
+        hello.listen_addresses = own.all().filter(|own| may_name(to, *own)).collect();
         hello.replace = replace;
         ControlOut::Hello(hello)
     }
@@ -206,7 +198,7 @@ impl Actor {
     /// `probes` is for the nonces of probes: unpredictable, and so not the seed of the machine.
     pub(crate) fn new(context: Arc<Context>, machine: Sessions, probes: SeededRng) -> Self {
         Self {
-            paths: LinkPaths::new(probes, &context.metrics),
+            paths: LinkPaths::new(probes, context.engine.probe_flows(), &context.metrics),
             punches: Punches::new(context.local, context.metrics.punches.clone()),
             relaying: Relaying::new(
                 context.local,
@@ -467,6 +459,7 @@ impl Actor {
                 handle.streams[class as usize] = Some(receiver);
             }
         }
+        let to = handle.link.remote_address();
         let (reader, session_control) = oneshot::channel();
         handle.streams[StreamClass::Control as usize] = Some(session_control);
         let (link, control, context) = (handle.link.clone(), handle.control.clone(), &self.context);
@@ -477,7 +470,7 @@ impl Actor {
         context.tasks.spawn(link::run(context.clone(), id, link.clone(), slots));
         let class = StreamClass::Control;
         context.tasks.spawn(writer::write_class(context.clone(), id, link, class, control));
-        let hello = self.context.hello(replace);
+        let hello = self.context.hello(replace, to);
         self.send_control(id, &hello);
     }
 
@@ -494,13 +487,11 @@ impl Actor {
         tracing::debug!(peer = %peer.short(), side = ?up.side, "session up");
         let (link, control) = (handle.link.clone(), handle.control.clone());
         let streams = std::mem::replace(&mut handle.streams, [const { None }; 4]);
-        let session = Arc::new(Session::new(
-            up,
-            link.clone(),
-            control,
-            &self.context.config,
-            self.context.clock.now(),
-        ));
+        let (side, now) = (up.side, self.context.clock.now());
+        let mut session = Session::new(up, link.clone(), control, &self.context.config, now);
+        let wrote = self.dial_backs.wrote_to(now, link.remote_address());
+        session.unasked = side == Side::Acceptor && !wrote;
+        let session = Arc::new(session);
         handle.session = Some(session.clone());
         link.trust();
         self.context.table.insert(session.clone());
@@ -522,6 +513,7 @@ impl Actor {
         }
         self.report_address(id);
         self.watch_path(id, &*link);
+        self.tell_ways_in_use(self.now());
     }
 
     fn session_down(&mut self, id: LinkId, peer: MachineId) {

@@ -258,8 +258,9 @@ impl Transport for Node {
 
     fn record(&self) -> Option<SignedRecord> {
         let (reach, context) = (self.context.reach(), &self.context);
+        let online = context.is_online();
         let mut kept = context.record.lock().unwrap_or_else(PoisonError::into_inner);
-        OwnRecord::current(&mut kept, &*context.engine, &reach, &*context.clock)
+        OwnRecord::current(&mut kept, &*context.engine, &reach, &*context.clock, online)
     }
 
     fn reach(&self) -> Reach {

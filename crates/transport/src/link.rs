@@ -2,7 +2,7 @@
 //! link carries byte streams. The QUIC engine and the in-memory engine implement it, so hello,
 //! duplicate resolution, queues and back-pressure above it are one piece of code in both worlds.
 
-use std::{fmt, future::Future, net::SocketAddr, pin::Pin, time::Duration};
+use std::{fmt, future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use x0x_core::{MachineId, WallTime};
@@ -10,7 +10,7 @@ use x0x_core::{MachineId, WallTime};
 use crate::{
     error::DialError,
     record::{ReachClass, SignedRecord},
-    sock::{FlowKeys, PROBE_LEN, ProbeIn},
+    sock::{FlowKeys, KnownFlows, PROBE_LEN, ProbeIn},
     wire::CloseCode,
 };
 
@@ -97,6 +97,12 @@ pub trait Engine: Send + Sync + fmt::Debug + 'static {
     /// Whether it carries probes.
     fn has_probes(&self) -> bool {
         false
+    }
+
+    /// The flows whose probes the engine lets through, kept up to date by the node. Not known to an engine without
+    /// probes.
+    fn probe_flows(&self) -> Arc<KnownFlows> {
+        Arc::default()
     }
 
     /// Sends a probe packet from the socket of the links, at once. It may be lost.

@@ -36,6 +36,14 @@ impl OwnAddresses {
         self
     }
 
+    /// Those that strangers may be told: of the internet, where this machine is on it.
+    fn for_strangers(mut self) -> Self {
+        let global = |address: &SocketAddr| Scope::of(address.ip()) == Some(Scope::Global);
+        self.external.retain(global);
+        self.local.retain(global);
+        self
+    }
+
     /// Those that reach furthest come first.
     pub(crate) fn all(&self) -> impl Iterator<Item = SocketAddr> {
         let all = self.external.iter().chain(&self.local).copied();
@@ -67,16 +75,21 @@ impl OwnRecord {
             && now + RECORD_VALIDITY / 2 < record.not_after
     }
 
-    /// The record to show now: the last one, or one made anew. `None` without a key to sign with.
+    /// The record to show now: the last one, or one made anew. It goes to anybody: the addresses of this machine's own
+    /// networks are in it only while nothing shows that it is `online`, on more than these. `None` without a key to sign with.
     pub(crate) fn current(
         kept: &mut Option<Self>,
         engine: &dyn Engine,
         reach: &Reach,
         clock: &dyn Clock,
+        online: bool,
     ) -> Option<SignedRecord> {
         let now = clock.wall();
-        let addresses =
+        let mut addresses =
             OwnAddresses::new(engine.local_addresses(), reach).with_streams(engine.stream_port());
+        if online || addresses.all().any(|a| Scope::of(a.ip()) == Some(Scope::Global)) {
+            addresses = addresses.for_strangers();
+        }
         if !kept.as_ref().is_some_and(|kept| kept.holds(&addresses, reach.class, now)) {
             let all: Vec<SocketAddr> = addresses.all().collect();
             let record = engine.sign_record(&all, reach.class, now);

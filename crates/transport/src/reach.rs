@@ -43,7 +43,7 @@ pub struct Report {
     pub from: SocketAddr,
     /// Where it sees this machine.
     pub observed: SocketAddr,
-    /// Whether the peer found this machine by itself.
+    /// Whether the peer found this machine by itself, without this machine having sent anything to its network.
     pub came: bool,
 }
 
@@ -181,10 +181,11 @@ impl Family {
         if differing { Mapping::Dependent } else { Mapping::Unknown }
     }
 
-    /// Whether somebody found this machine at an address by itself.
-    fn came(&self, now: Tick, address: SocketAddr) -> bool {
-        let mut kept = self.0.values().filter(|kept| now.since(kept.heard) < REPORT_LIFETIME);
-        kept.any(|kept| kept.came && kept.observed == address)
+    /// From how many networks somebody found this machine at an address by itself.
+    fn came(&self, now: Tick, address: SocketAddr) -> usize {
+        let kept = self.0.values().filter(|kept| now.since(kept.heard) < REPORT_LIFETIME);
+        let came = kept.filter(|kept| kept.came && kept.observed == address);
+        came.map(|kept| kept.from).collect::<BTreeSet<_>>().len()
     }
 }
 
@@ -254,9 +255,10 @@ impl Observations {
 
     /// How a machine that listens at `own` is reached.
     ///
-    /// Public: one of these addresses is confirmed, and somebody dialled it; or a confirmed address, be it a
-    /// translator's, was [`reached`](Self::reached). Punchable: another address is confirmed, that of a
-    /// translator which keeps to one mapping for everybody.
+    /// Public: a confirmed address, be it a translator's, was [`reached`](Self::reached); or it is one of these, and
+    /// peers of two networks dialled it to which this machine had not sent anything. Punchable: an address is
+    /// confirmed, of a translator which keeps to one mapping for everybody, or of this machine behind what lets in
+    /// answers alone. Relayed only: each destination sees another port, and no family is better off.
     #[must_use]
     pub fn reach(&self, now: Tick, own: &[SocketAddr]) -> Reach {
         let mut external = self.v4.external(now);
@@ -264,19 +266,19 @@ impl Observations {
         external.sort_by_key(|external| std::cmp::Reverse(external.networks));
         self.with_mapped(now, &mut external);
         let confirmed = external.iter().filter(|external| external.confirmed);
-        let (mut public, mut translated) = (false, false);
-        for address in confirmed.map(|external| external.address) {
-            let is_own = own.contains(&address);
-            public |= is_own && (self.v4.came(now, address) || self.v6.came(now, address));
-            public |= self.was_reached(now, address);
-            translated |= !is_own;
-        }
-        let class = match (public, translated) {
-            (true, _) => ReachClass::Public,
-            (false, true) => ReachClass::Punchable,
-            (false, false) => ReachClass::Unknown,
-        };
+        let confirmed: Vec<SocketAddr> = confirmed.map(|external| external.address).collect();
+        let came = |address| self.v4.came(now, address) + self.v6.came(now, address) >= CONFIRMING;
+        let public = confirmed.iter().any(|address| {
+            self.was_reached(now, *address) || (own.contains(address) && came(*address))
+        });
         let (mapping_v4, mapping_v6) = (self.v4.mapping(now), self.v6.mapping(now));
+        let dependent = [mapping_v4, mapping_v6].contains(&Mapping::Dependent);
+        let class = match (public, confirmed.is_empty()) {
+            (true, _) => ReachClass::Public,
+            (false, false) => ReachClass::Punchable,
+            (false, true) if dependent => ReachClass::RelayOnly,
+            (false, true) => ReachClass::Unknown,
+        };
         Reach { class, external, mapping_v4, mapping_v6 }
     }
 }

@@ -36,6 +36,8 @@ pub(crate) struct Session {
     agents: Vec<AgentId>,
     generation: u64,
     side: Side,
+    /// The peer dialled this machine, which had not sent anything to its network.
+    pub(crate) unasked: bool,
     listen_addresses: Vec<SocketAddr>,
     outboxes: [Arc<Outbox>; 4],
     /// The latest report with its number.
@@ -65,6 +67,7 @@ impl Session {
             agents: up.hello.agents,
             generation: up.generation,
             side: up.side,
+            unasked: false,
             listen_addresses: up.hello.listen_addresses,
             outboxes: [
                 control,
@@ -155,7 +158,7 @@ impl Session {
         if is_detour(from) {
             return None;
         }
-        Some(Report::new(self.peer, from, observed, self.side == Side::Acceptor))
+        Some(Report::new(self.peer, from, observed, self.unasked))
     }
 
     /// A new ping's nonce, and what resolves at its answer.

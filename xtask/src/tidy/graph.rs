@@ -54,6 +54,7 @@ const ALLOWED: [(&str, &[&str]); 21] = [
             "x0x-transport",
             "x0x-gossip-membership",
             "x0x-gossip-pubsub",
+            "x0x-gossip-crdt",
             "x0x-presence",
             "x0x-rendezvous",
         ],

@@ -120,7 +120,7 @@ impl Desk {
 
     async fn take(&self, name: &str, lease: Option<Lease>) -> Result<Vec<u64>, InboxError> {
         self.consumers.create(name, Begin::Oldest, lease.is_none()).await?;
-        let taken = self.consumers.take(name, 100, lease, &self.gate).await?;
+        let taken = self.consumers.take(name, 100, lease.as_ref(), &self.gate).await?;
         Ok(taken.messages.iter().map(|message| message.number).collect())
     }
 }
@@ -136,7 +136,7 @@ async fn a_consumer_at_the_latest_leaves_older_mail_unread() {
     assert_eq!(desk.take("new", None).await, Ok(vec![4]));
     assert_eq!(desk.consumers.mailbox.seen(), 0, "nobody was handed the first");
     assert_eq!(desk.admittance.unread().messages, 3, "the fourth counts no more");
-    assert_eq!(desk.consumers.ack("new", &Ack::Numbers(vec![4])).await, Ok(vec![4]));
+    assert_eq!(desk.consumers.ack("new", &Ack::Numbers(vec![4]), &None).await, Ok(vec![4]));
     assert_eq!(desk.take("old", None).await, Ok(vec![1, 2, 3, 4]));
     assert_eq!(desk.consumers.mailbox.seen(), 4);
 }
@@ -149,7 +149,7 @@ async fn who_wants_order_gets_nothing_behind_what_another_works_on() {
     }
     let one = async |lease| {
         let taken =
-            desk.consumers.take("w", 1, Some(lease), &desk.gate).await.expect("it is there");
+            desk.consumers.take("w", 1, Some(&lease), &desk.gate).await.expect("it is there");
         taken.messages.iter().map(|message| message.number).collect::<Vec<u64>>()
     };
     desk.consumers.create("w", Begin::Oldest, false).await.expect("made");
@@ -157,9 +157,9 @@ async fn who_wants_order_gets_nothing_behind_what_another_works_on() {
     assert_eq!(one(Lease::in_order(hour)).await, [1]);
     assert_eq!(one(Lease::in_order(hour)).await, [0; 0], "the first is with somebody");
     assert_eq!(one(Lease::of(hour)).await, [2], "who asks for no order is not held up");
-    assert_eq!(desk.consumers.ack("w", &Ack::Numbers(vec![1])).await, Ok(vec![1]));
+    assert_eq!(desk.consumers.ack("w", &Ack::Numbers(vec![1]), &None).await, Ok(vec![1]));
     assert_eq!(one(Lease::in_order(hour)).await, [0; 0]);
-    assert_eq!(desk.consumers.ack("w", &Ack::Numbers(vec![2])).await, Ok(vec![2]));
+    assert_eq!(desk.consumers.ack("w", &Ack::Numbers(vec![2]), &None).await, Ok(vec![2]));
     assert_eq!(one(Lease::in_order(hour)).await, [3]);
 }
 

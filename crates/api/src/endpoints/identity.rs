@@ -28,7 +28,10 @@ pub(super) const TABLE: &[Endpoint] = &[
     get(Operation::AgentCard, "/agent/card", CATEGORY, json::<AgentCardResponse>())
         .cli("agent card")
         .says("The agent's signed card, and links to hand to others.")
-        .query(&[Parameter::new("display_name", "string", "What to call the agent, at most 64 bytes.")]),
+        .query(&[
+            Parameter::new("display_name", "string", "What to call the agent, at most 64 bytes."),
+            Parameter::new("lan", "boolean", "Whether to tell the machine's addresses in its own networks, too."),
+        ]),
     post(Operation::ImportCard, "/agent/card/import", CATEGORY, json::<ImportCardResponse>())
         .cli("agent import")
         .says("Makes a contact of whoever a card or link is about; a card that was changed is refused.")

@@ -5,6 +5,7 @@ mod contacts;
 mod direct;
 mod discovery;
 mod files;
+mod groups;
 mod identity;
 mod inbox;
 mod letters;
@@ -35,6 +36,7 @@ const TABLES: &[&[Endpoint]] = &[
     files::TABLE,
     objects::TASKS,
     objects::STORES,
+    groups::TABLE,
     websocket::TABLE,
 ];
 

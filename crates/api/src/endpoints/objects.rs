@@ -114,7 +114,7 @@ pub(super) const STORES: &[Endpoint] = &[
         .says("The value of a key, and those that were put at the same time. A `/` in a key is `%2F` in the path; keys of the names `keys`, `watch`, `join` and `policy` cannot be reached."),
     put(Operation::PutValue, "/stores/{id}/{key}", STORE, json::<PutValueResponse>())
         .cli("store put")
-        .says("Puts a value; 413 beyond 61 KiB, 409 when `if_version` does not hold.")
+        .says("Puts a value; 413 beyond 64 KiB, 409 when `if_version` does not hold.")
         .takes::<PutValueRequest>(),
     delete(Operation::DeleteValue, "/stores/{id}/{key}", STORE, json::<OkResponse>())
         .cli("store rm")

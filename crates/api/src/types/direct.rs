@@ -258,4 +258,9 @@ pub struct DirectRequestRequest {
     /// How long to wait for the answer; 30000 unless given, clamped to 100 to 120000 milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// Names the message, so that asking again delivers it once; a fresh one unless given. An answer that came
+    /// before is in the inbox.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Hex32>)]
+    pub id: Option<String>,
 }

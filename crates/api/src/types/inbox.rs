@@ -27,6 +27,9 @@ pub struct InboxResponse {
     pub missed: u64,
     /// Everything up to this number is acknowledged.
     pub cursor: u64,
+    /// Until when the messages are claimed, milliseconds since the Unix epoch; absent where they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed_until: Option<u64>,
 }
 
 /// Body of `POST /inbox/claim`.
@@ -51,6 +54,10 @@ pub struct ClaimRequest {
     /// messages; it is 409 `conflict` when one of them is claimed no more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub renew: Vec<u64>,
+    /// Who works on them, where several workers share a consumer: 1 to 64 letters, digits, `-`, `_` and `.`.
+    /// Only who gives the same name renews, acknowledges or gives back what is claimed with one, or who gives none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
 }
 
 /// Body of `POST /inbox/ack`.
@@ -65,6 +72,10 @@ pub struct InboxAckRequest {
     /// Instead: everything up to this number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub through: Option<u64>,
+    /// Who claimed them; with `numbers`. When one of them was given back or is with somebody else by now, none is
+    /// acknowledged and the answer is 409 `conflict`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
 }
 
 /// Body of `POST /inbox/release`.
@@ -75,6 +86,9 @@ pub struct ReleaseRequest {
     pub consumer: Option<String>,
     /// Numbers of claimed messages, which are handed out again at once.
     pub numbers: Vec<u64>,
+    /// Who claimed them. What is with somebody else stays there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
 }
 
 /// Body of `POST /inbox/consumers` and `POST /inbox/seek`.
@@ -96,10 +110,25 @@ pub struct ConsumerInfo {
     pub cursor: u64,
     /// Messages that are claimed now.
     pub claimed: usize,
+    /// The first of them, at most 64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claims: Vec<ClaimInfo>,
     /// Messages that are not acknowledged.
     pub waiting: u64,
     /// When it was made, milliseconds since the Unix epoch.
     pub created_at: u64,
+}
+
+/// A message that somebody works on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ClaimInfo {
+    /// Its number.
+    pub number: u64,
+    /// When it is handed out again unless the claim is renewed, milliseconds since the Unix epoch.
+    pub until: u64,
+    /// Who works on it, as that one says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
 }
 
 /// Answer of `GET /inbox/consumers`.

@@ -23,8 +23,8 @@ pub struct NetworkStatusResponse {
     #[schema(value_type = Vec<Address>)]
     pub external_addrs: Vec<SocketAddr>,
     /// Kind of address translation in front of this machine: `None`, `FullCone` (it lets everybody in),
-    /// `EndpointIndependent` (one address for all peers), `Symmetric` (another port for each), and `Unknown`
-    /// until it is found out.
+    /// `EndpointIndependent` (one address for all peers), `Symmetric` (another port for each), `Firewall` (none, but
+    /// only answers get in), and `Unknown` until it is found out.
     pub nat_type: String,
     /// Whether one of the addresses is globally routable.
     pub has_global_address: bool,
@@ -68,8 +68,8 @@ pub struct ConnectivityResponse {
     #[schema(value_type = Vec<Address>)]
     pub external_addrs: Vec<SocketAddr>,
     /// Kind of address translation in front of this machine: `None`, `FullCone` (it lets everybody in),
-    /// `EndpointIndependent` (one address for all peers), `Symmetric` (another port for each), and `Unknown`
-    /// until it is found out.
+    /// `EndpointIndependent` (one address for all peers), `Symmetric` (another port for each), `Firewall` (none, but
+    /// only answers get in), and `Unknown` until it is found out.
     pub nat_type: String,
     /// Whether peers can dial this machine; null until one did.
     #[schema(required = true)]
@@ -212,6 +212,8 @@ pub struct Connections {
     pub streamed: u64,
     /// Through a relay.
     pub relayed: u64,
+    /// Hole punches that were tried.
+    pub hole_punches: u64,
     /// Share of hole punches that worked, 0 to 1.
     pub hole_punch_success_rate: f64,
 }

@@ -32,7 +32,7 @@ pub struct JoinStoreRequest {
 /// Body of `PUT /stores/{id}/{key}`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PutValueRequest {
-    /// The value, at most 61 KiB. A larger one is sent as a file, and put by `file`.
+    /// The value, at most 64 KiB. A larger one is sent as a file, and put by `file`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Base64>)]
     pub value: Option<String>,

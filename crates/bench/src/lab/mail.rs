@@ -36,10 +36,10 @@ struct Lab<'a> {
 }
 
 /// Choices that a seed repeats: SplitMix64 (Steele, Lea and Flood, 2014).
-struct Choices(u64);
+pub(super) struct Choices(pub(super) u64);
 
 impl Choices {
-    const fn below(&mut self, bound: u64) -> u64 {
+    pub(super) const fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

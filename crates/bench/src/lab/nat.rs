@@ -3,7 +3,10 @@
 //! Each pair gets an internet of its own with two public daemons, which both know and which are all that
 //! they know. Both daemons have the configuration that their users would have.
 
+mod gateway;
 mod kinds;
+pub(super) mod loss;
+pub(super) mod paths;
 mod world;
 
 use std::{
@@ -179,13 +182,20 @@ async fn meet(daemon: &Path, (from, to): (Kind, Kind), run: u32) -> Result<Meeti
         let home = folder.path().join(format!("seed{number}"));
         nodes.push(Node::start_on(place, daemon, &home, &network).await?.0);
     }
-    let mut pair = Vec::new();
+    let (mut pair, mut _gateways) = (Vec::new(), Vec::new());
     for (number, kind) in [from, to].into_iter().enumerate() {
-        let place = world.machine(&format!("pair{number}"), kind, PUBLIC[number])?;
+        let name = format!("pair{number}");
+        let place = world.machine(&name, kind, PUBLIC[number])?;
+        if kind == Kind::PortMapping {
+            _gateways.push(gateway::serve(&world.router(&name), PUBLIC[number]).await?);
+        }
         let network = Network { bind: bind(), bootstrap: seeds.to_vec(), takes_tcp: false };
         let home = folder.path().join(format!("pair{number}"));
         let node = Node::start_on(place, daemon, &home, &network).await?.0;
         joined(&node, kind).await?;
+        if kind == Kind::PortMapping {
+            gateway::leased(&node, PUBLIC[number]).await?;
+        }
         pair.push(node);
     }
     let (way, connect_ms, before_asked) = connect(&pair[0], &pair[1]).await?;

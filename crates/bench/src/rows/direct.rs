@@ -93,7 +93,7 @@ pub(super) async fn measure(cluster: &Cluster, scale: Scale, report: &mut Report
 }
 
 /// Waits until a daemon knows of an agent.
-pub(super) async fn find(http: &mut Http, agent: &str) -> Result<()> {
+pub(crate) async fn find(http: &mut Http, agent: &str) -> Result<()> {
     let search = format!("/agents/discovered/{agent}?wait={SEARCH_SECS}");
     let found = http.send("GET", &search, b"").await?;
     if found.status != 200 {
@@ -103,7 +103,7 @@ pub(super) async fn find(http: &mut Http, agent: &str) -> Result<()> {
 }
 
 /// Sends a message and waits until the recipient has it.
-pub(super) async fn send(http: &mut Http, recipient: &str, number: u64) -> Result<()> {
+pub(crate) async fn send(http: &mut Http, recipient: &str, number: u64) -> Result<()> {
     let body = DirectSendRequest {
         agent_id: recipient.to_owned(),
         payload: Base64::encode(&payload(number, SIZE)),

@@ -49,6 +49,7 @@ pub(super) async fn measure(
             ack: true,
             class: DirectClass::Durable,
             reply_to: None,
+            request_id: None,
         };
         sink.feed(Message::text(serde_json::to_string(&frame)?)).await?;
         if (number - first).is_multiple_of(BATCH) {

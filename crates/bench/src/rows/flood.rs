@@ -99,6 +99,7 @@ async fn flood(
         ack: true,
         class: DirectClass::Durable,
         reply_to: None,
+        request_id: None,
     };
     let text = serde_json::to_string(&frame)?;
     for _ in 0..IN_FLIGHT {

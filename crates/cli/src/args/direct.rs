@@ -25,6 +25,9 @@ pub(crate) enum DirectCommand {
         /// How long to wait for the answer
         #[arg(long, value_name = "N", default_value_t = 30_000)]
         timeout_ms: u64,
+        /// Names it, so that asking again delivers it once; a failure tells the id that it had
+        #[arg(long, value_name = "HEX")]
+        id: Option<String>,
     },
     Status {
         /// The message's id

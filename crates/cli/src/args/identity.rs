@@ -14,6 +14,9 @@ pub(crate) enum AgentCommand {
         /// Show the short link as a code to scan
         #[arg(long)]
         qr: bool,
+        /// Tell the machine's addresses in its own networks, too, for those who are in them
+        #[arg(long)]
+        lan: bool,
     },
     Introduction {
         /// The peer's agent id

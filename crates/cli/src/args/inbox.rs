@@ -24,6 +24,9 @@ pub(crate) enum InboxCommand {
         /// For how long nobody else gets them
         #[arg(long, value_name = "SECS", default_value_t = 30)]
         lease: u64,
+        /// Who works on them, where several share a consumer
+        #[arg(long, value_name = "NAME")]
+        owner: Option<String>,
     },
     Ack {
         /// Numbers of messages
@@ -35,14 +38,20 @@ pub(crate) enum InboxCommand {
         /// Whose place it is
         #[arg(long, default_value = DEFAULT_CONSUMER)]
         consumer: String,
+        /// Who claimed them: nothing is acknowledged if somebody else has by now
+        #[arg(long, value_name = "NAME", conflicts_with = "through")]
+        owner: Option<String>,
     },
     Release {
         /// Numbers of messages
         #[arg(required = true)]
         numbers: Vec<u64>,
-        /// Who claimed them
+        /// Whose place it is
         #[arg(long, default_value = DEFAULT_CONSUMER)]
         consumer: String,
+        /// Who claimed them: what is with somebody else stays there
+        #[arg(long, value_name = "NAME")]
+        owner: Option<String>,
     },
     Seek {
         /// oldest, unread, latest, or the number after which

@@ -40,11 +40,11 @@ pub(super) fn run(client: &Client, command: DirectCommand, output: &mut Output) 
             let call = Call::new(Operation::DirectSend).body(&send(arguments)?)?;
             show(client, &call.patient(CONNECT_PATIENCE), output)
         }
-        DirectCommand::Request { agent, message, timeout_ms } => {
+        DirectCommand::Request { agent, message, timeout_ms, id } => {
             let payload = Base64::encode(message.as_bytes());
             let patience = CONNECT_PATIENCE + Duration::from_millis(timeout_ms);
             let timeout_ms = Some(timeout_ms);
-            let body = DirectRequestRequest { agent_id: agent, payload, timeout_ms };
+            let body = DirectRequestRequest { agent_id: agent, payload, timeout_ms, id };
             let call = Call::new(Operation::DirectRequest).body(&body)?.patient(patience);
             let answer: DirectMessageEvent = client.fetch(&call)?;
             inbox::print(&answer, output)

@@ -27,22 +27,23 @@ pub(super) fn run(
             show_messages(client, &read(Operation::Inbox, &reader), output).map(|_| ())
         }
         InboxCommand::Wait { reader, timeout, ack } => wait(client, &reader, timeout, ack, output),
-        InboxCommand::Claim { reader, lease } => {
+        InboxCommand::Claim { reader, lease, owner } => {
             let body = ClaimRequest {
                 consumer: Some(reader.consumer),
                 limit: Some(reader.limit),
                 lease_ms: Some(lease.saturating_mul(1000)),
+                owner,
                 ..ClaimRequest::default()
             };
             let call = Call::new(Operation::InboxClaim).body(&body)?;
             show_messages(client, &call, output).map(|_| ())
         }
-        InboxCommand::Ack { numbers, through, consumer } => {
-            let body = InboxAckRequest { consumer: Some(consumer), numbers, through };
+        InboxCommand::Ack { numbers, through, consumer, owner } => {
+            let body = InboxAckRequest { consumer: Some(consumer), numbers, through, owner };
             show(client, &Call::new(Operation::InboxAck).body(&body)?, output)
         }
-        InboxCommand::Release { numbers, consumer } => {
-            let body = ReleaseRequest { consumer: Some(consumer), numbers };
+        InboxCommand::Release { numbers, consumer, owner } => {
+            let body = ReleaseRequest { consumer: Some(consumer), numbers, owner };
             show(client, &Call::new(Operation::InboxRelease).body(&body)?, output)
         }
         InboxCommand::Seek { start, consumer } => {
@@ -91,7 +92,7 @@ fn wait(
         print_all(&found, output)?;
         if ack && !found.messages.is_empty() {
             let consumer = Some(reader.consumer.clone());
-            let body = InboxAckRequest { consumer, numbers, through: None };
+            let body = InboxAckRequest { consumer, numbers, ..InboxAckRequest::default() };
             client.call(&Call::new(Operation::InboxAck).body(&body)?)?;
         }
         return if found.messages.is_empty() { Err(Failure::Nothing) } else { Ok(()) };

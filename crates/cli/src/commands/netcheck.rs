@@ -56,7 +56,10 @@ fn rows(found: &ConnectivityResponse) -> Vec<Vec<String>> {
     if connections.streamed > 0 {
         sessions += &format!(", {} over TCP", connections.streamed);
     }
-    let punches = format!("{:.0} %", connections.hole_punch_success_rate * 100.0);
+    let punches = match connections.hole_punches {
+        0 => "none tried yet".to_owned(),
+        tried => format!("{:.0} % of {tried}", connections.hole_punch_success_rate * 100.0),
+    };
     let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
     let listed = |mut items: Vec<String>| {
         if items.is_empty() {
@@ -90,7 +93,7 @@ const fn class(class: ReachClass) -> &'static str {
     match class {
         ReachClass::Public => "by a plain dial",
         ReachClass::Punchable => "with the help of a common peer",
-        ReachClass::RelayOnly => "through a relay only",
+        ReachClass::RelayOnly => "through a relay, unless it dials itself",
         _ => "not known yet",
     }
 }
@@ -125,6 +128,11 @@ fn advice(found: &ConnectivityResponse) -> Vec<String> {
             (ReachClass::Public, _) => {
                 "Others dial this machine directly. There is nothing to do.".to_owned()
             }
+            (ReachClass::Punchable, "Firewall") => format!(
+                "This machine has a public address, and a firewall lets in answers alone: others connect \
+                 directly with the help of a peer that both know. To be dialled without help, let UDP port \
+                 {port} in."
+            ),
             (_, "Symmetric") => format!(
                 "The router shows this machine at another port to each peer. Public peers, and peers \
                  behind routers that are less strict, connect directly; the rest by way of a common \
@@ -191,13 +199,27 @@ mod tests {
     }
 
     #[test]
+    fn punches_are_a_share_of_those_tried() {
+        let mut found = found(ReachClass::Punchable, "EndpointIndependent", 2);
+        let shown = |found: &ConnectivityResponse| {
+            let row = rows(found).into_iter().find(|row| row[0] == "punches that worked");
+            row.expect("shown")[1].clone()
+        };
+        assert_eq!(shown(&found), "none tried yet");
+        found.connections.hole_punches = 4;
+        found.connections.hole_punch_success_rate = 0.75;
+        assert_eq!(shown(&found), "75 % of 4");
+    }
+
+    #[test]
     fn each_place_gets_its_advice() {
         for (class, nat_type, peers, says) in [
             (ReachClass::Unknown, "Unknown", 0, "bootstrap_peers"),
             (ReachClass::Unknown, "Unknown", 1, "two networks"),
             (ReachClass::Public, "None", 1, "nothing to do"),
             (ReachClass::Punchable, "EndpointIndependent", 2, "UDP port 5483"),
-            (ReachClass::Unknown, "Symmetric", 2, "another port to each peer"),
+            (ReachClass::RelayOnly, "Symmetric", 2, "another port to each peer"),
+            (ReachClass::Punchable, "Firewall", 2, "let UDP port 5483 in"),
         ] {
             let advice = advice(&found(class, nat_type, peers));
             assert_eq!(advice.len(), 1, "{advice:?}");

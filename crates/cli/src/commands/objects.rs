@@ -198,7 +198,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     let file = File::open(path).with_context(context)?;
     file.take(MAX_VALUE + 1).read_to_end(&mut content).with_context(context)?;
     if content.len() as u64 > MAX_VALUE {
-        let text = "a value has at most 61 KiB; larger ones are sent with `x0x send-file`";
+        let text = "a value has at most 64 KiB; larger ones are sent with `x0x send-file`";
         return Err(anyhow!(text).into());
     }
     Ok(content)
@@ -216,7 +216,7 @@ fn save(found: &ValueResponse, path: &Path, output: &mut Output) -> Result<()> {
 }
 
 /// Prints events until interrupted or the limit is reached.
-fn watch(
+pub(super) fn watch(
     client: &Client,
     call: &Call,
     limit: Limit,

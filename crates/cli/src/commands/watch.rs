@@ -14,7 +14,7 @@ use std::io::Write as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use x0x_api::Operation;
@@ -45,7 +45,13 @@ const RENEW: Duration = Duration::from_secs(8);
 pub(super) fn run(connect: impl Fn() -> Result<Client>, arguments: WatchArguments) -> Result<()> {
     let client = Arc::new(connect()?);
     let at_work = Arc::new(Mutex::new(None));
-    Watch { client, connect, arguments, at_work }.run()
+    Watch { client, connect, arguments, at_work, owner: owner() }.run()
+}
+
+/// Tells the claims of this process from those of another with the same consumer.
+fn owner() -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("watch-{}-{}", std::process::id(), since.as_micros())
 }
 
 /// The message that the command runs for, and the command.
@@ -71,6 +77,7 @@ struct Watch<C> {
     client: Arc<Client>,
     arguments: WatchArguments,
     at_work: Arc<Mutex<Option<AtWork>>>,
+    owner: String,
 }
 
 /// What became of a command.
@@ -117,7 +124,8 @@ impl<C: Fn() -> Result<Client>> Watch<C> {
             lease_ms: Some(CLAIM.as_millis() as u64),
             timeout_ms: Some(MAX_INBOX_WAIT.as_millis() as u64),
             in_order: true,
-            renew: Vec::new(),
+            owner: Some(self.owner.clone()),
+            ..ClaimRequest::default()
         };
         let call = Call::new(Operation::InboxClaim).body(&body)?.patient(MAX_INBOX_WAIT);
         let found: InboxResponse = serde_json::from_value(self.persist(&call)?)?;
@@ -195,22 +203,34 @@ impl<C: Fn() -> Result<Client>> Watch<C> {
             consumer: Some(self.arguments.consumer.clone()),
             lease_ms: Some((CLAIM + longer).as_millis() as u64),
             renew: vec![message.number],
+            owner: Some(self.owner.clone()),
             ..ClaimRequest::default()
         };
         Call::new(Operation::InboxClaim).body(&body)
     }
 
+    fn release_of(&self, message: &DirectMessageEvent) -> ReleaseRequest {
+        let (consumer, owner) = (Some(self.arguments.consumer.clone()), Some(self.owner.clone()));
+        ReleaseRequest { consumer, numbers: vec![message.number], owner }
+    }
+
     fn release(&self, message: &DirectMessageEvent) -> Result<Call> {
-        let consumer = Some(self.arguments.consumer.clone());
-        let body = ReleaseRequest { consumer, numbers: vec![message.number] };
-        Call::new(Operation::InboxRelease).body(&body)
+        Call::new(Operation::InboxRelease).body(&self.release_of(message))
     }
 
     fn acknowledge(&mut self, message: &DirectMessageEvent) -> Result<()> {
-        let consumer = Some(self.arguments.consumer.clone());
-        let numbers = vec![message.number];
-        let body = InboxAckRequest { consumer, numbers, through: None };
-        self.persist(&Call::new(Operation::InboxAck).body(&body)?).map(|_| ())
+        let (consumer, owner) = (Some(self.arguments.consumer.clone()), Some(self.owner.clone()));
+        let body =
+            InboxAckRequest { consumer, numbers: vec![message.number], through: None, owner };
+        match self.persist(&Call::new(Operation::InboxAck).body(&body)?) {
+            Ok(_) => Ok(()),
+            // The claim ran out while this process or the daemon stood still.
+            Err(Failure::Refused { status: 409, .. }) => {
+                eprintln!("warning: message {} is with another watch by now", message.number);
+                Ok(())
+            }
+            Err(failure) => Err(failure),
+        }
     }
 
     fn execute(&self, message: &DirectMessageEvent) -> Result<Outcome> {
@@ -221,8 +241,7 @@ impl<C: Fn() -> Result<Client>> Watch<C> {
             // A command need not read; what it does not read is dropped with the pipe.
             thread::spawn(move || drop(stdin.write_all(&payload)));
         }
-        let consumer = Some(self.arguments.consumer.clone());
-        let release = ReleaseRequest { consumer, numbers: vec![message.number] };
+        let release = self.release_of(message);
         let at_work = AtWork { child, client: Arc::clone(&self.client), release };
         *self.at_work.lock().unwrap_or_else(PoisonError::into_inner) = Some(at_work);
         let renewal = self.renewal(message, Duration::ZERO)?;

@@ -12,6 +12,8 @@ use std::{
 use serde::Deserialize;
 use x0x_agent::{Role, SessionConfig};
 
+#[cfg(test)]
+use super::files::RuleTable;
 use super::{Config, TcpRelay, files::FilesTable, letters::LettersTable, mail::MailTable};
 
 /// Largest configuration file that is read.
@@ -253,6 +255,28 @@ table! {
         mail: MailTable,
         letters: LettersTable,
     }
+}
+
+/// Every key, with the names of its tables before it.
+#[cfg(test)]
+pub(super) fn keys() -> std::collections::BTreeSet<String> {
+    let tables = [
+        ("sessions", SessionsTable::KEYS),
+        ("relay", RelayTable::KEYS),
+        ("nat", NatTable::KEYS),
+        ("gossip", GossipTable::KEYS),
+        ("files", FilesTable::KEYS),
+        ("files.accept", RuleTable::KEYS),
+        ("mail", MailTable::KEYS),
+        ("letters", LettersTable::KEYS),
+    ];
+    let is_table = |key: &&&str| tables.iter().any(|(table, _)| table == **key);
+    let own = FileConfig::KEYS.iter().filter(|key| !is_table(key)).map(ToString::to_string);
+    let of_table = |(table, keys): &(&str, &'static [&'static str])| {
+        let table = (*table).to_owned();
+        keys.iter().map(move |key| format!("{table}.{key}"))
+    };
+    own.chain(tables.iter().flat_map(of_table)).collect()
 }
 
 /// Keys of a file that change nothing.

@@ -67,10 +67,16 @@ pub(super) struct FilesTable {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RuleTable {
+pub(super) struct RuleTable {
     trust: Level,
     max_bytes: u64,
     folder: Option<PathBuf>,
+}
+
+#[cfg(test)]
+impl RuleTable {
+    /// The names of its keys.
+    pub(super) const KEYS: &[&str] = &["trust", "max_bytes", "folder"];
 }
 
 impl FilesTable {

@@ -224,3 +224,48 @@ fn ports_are_asked_of_gateways_unless_the_file_says_no() {
     let config = config.expect("valid");
     assert!(!config.port_mapping && config.to_string().contains("[nat]\nport_mapping = false\n"));
 }
+
+/// The rows of the document's tables: each key with its tables before it, and its default.
+fn documented() -> std::collections::BTreeMap<String, String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
+    let text = fs::read_to_string(path).expect("the document is there");
+    let (mut table, mut rows) = (String::new(), std::collections::BTreeMap::new());
+    for line in text.lines() {
+        if let Some(heading) = line.strip_prefix("## ") {
+            let name = heading.trim_matches(|c: char| "`[]".contains(c));
+            table = if heading.starts_with('`') { format!("{name}.") } else { String::new() };
+        } else if let Some(row) = line.strip_prefix("| `") {
+            let mut cells = row.split(" | ");
+            let key = cells.next().expect("a key").trim_end_matches('`');
+            let default = cells.next().expect("a default").trim_matches('`').to_owned();
+            assert!(rows.insert(format!("{table}{key}"), default).is_none(), "{key} twice");
+        }
+    }
+    rows
+}
+
+#[test]
+fn the_document_names_every_key_with_its_default() {
+    let rows = documented();
+    let documented: std::collections::BTreeSet<String> = rows.keys().cloned().collect();
+    assert_eq!(documented, file::keys(), "docs/configuration.md is out of step");
+    let by_default = Config::load_with(&Overrides::default(), &Place::new().paths).expect("valid");
+    let shown: toml::Table = toml::from_str(&by_default.to_string()).expect("TOML");
+    let mut compared = 0;
+    for (key, default) in &rows {
+        let mut value = Some(toml::Value::Table(shown.clone()));
+        for part in key.split('.') {
+            value = value.and_then(|value| value.get(part).cloned());
+        }
+        let of_platform = ["data_dir", "identity_dir"].contains(&key.as_str());
+        match value {
+            Some(value) if !of_platform => {
+                assert_eq!(&value.to_string(), default, "{key}");
+                compared += 1;
+            }
+            Some(_) => {}
+            None => assert!(["none", "needed", "by role"].contains(&default.as_str()), "{key}"),
+        }
+    }
+    assert!(compared > 25, "{compared} defaults are compared");
+}

@@ -3,11 +3,13 @@
 mod abuse;
 mod api;
 mod background;
+mod claims;
 mod clients;
 mod cluster;
 mod events;
 mod files;
 mod floods;
+mod groups;
 mod hostile;
 #[cfg(target_os = "linux")]
 mod lan;

@@ -27,6 +27,8 @@ struct Limits {
     stranger: Rate,
     /// Of all strangers together, since an agent's id costs nothing.
     strangers: Rate,
+    /// How much of that is for strangers who used nothing lately, one each.
+    first: u32,
 }
 
 /// Ids in read notes: 1024 each second of a contact, 64 of a stranger, 512 of all strangers.
@@ -34,6 +36,7 @@ const NOTES: Limits = Limits {
     contact: Rate { each: Duration::from_micros(976), burst: 4096 },
     stranger: Rate { each: Duration::from_micros(15_625), burst: 512 },
     strangers: Rate { each: Duration::from_micros(1953), burst: 2048 },
+    first: 0,
 };
 
 /// Mail of strangers, which is asked of contacts no less but never refused to them: as much at once as may lie
@@ -42,6 +45,7 @@ const MAIL: Limits = Limits {
     contact: Rate { each: Duration::ZERO, burst: 0 },
     stranger: Rate { each: Duration::from_micros(62_500), burst: 1024 },
     strangers: Rate { each: Duration::from_micros(15_625), burst: 4096 },
+    first: 1024,
 };
 
 impl Rate {
@@ -87,21 +91,47 @@ impl Rates {
         if rate.each.is_zero() {
             return true;
         }
+        let Some((after, together)) = self.look(now, from, (rate, stranger), count) else {
+            return false;
+        };
+        self.strangers = together;
+        self.senders.insert(from, after);
+        true
+    }
+
+    /// Whether a sender might use so much now if it were a stranger: who is not wanted must not tell by its rate,
+    /// and takes nothing from strangers.
+    pub(super) fn pretend(&mut self, now: Tick, from: AgentId, count: u32) -> bool {
+        let Some((after, _)) = self.look(now, from, (self.limits.stranger, true), count) else {
+            return false;
+        };
+        self.senders.insert(from, after);
+        true
+    }
+
+    /// When a sender's part and that of all strangers are whole again after this, if they have so much.
+    fn look(
+        &mut self,
+        now: Tick,
+        from: AgentId,
+        (rate, stranger): (Rate, bool),
+        count: u32,
+    ) -> Option<(Tick, Tick)> {
         if self.senders.len() >= MAX_RATED_SENDERS && !self.senders.contains_key(&from) {
             self.senders.retain(|_, whole_at| *whole_at > now);
             if self.senders.len() >= MAX_RATED_SENDERS {
-                return false;
+                return None;
             }
         }
         let whole_at = self.senders.get(&from).copied().unwrap_or_default();
-        let Some(after) = rate.take(whole_at, now, count) else { return false };
-        if stranger {
-            let together = self.limits.strangers.take(self.strangers, now, count);
-            let Some(together) = together else { return false };
-            self.strangers = together;
+        let after = rate.take(whole_at, now, count)?;
+        if !stranger {
+            return Some((after, self.strangers));
         }
-        self.senders.insert(from, after);
-        true
+        let is_first = count == 1 && whole_at <= now;
+        let mut all = self.limits.strangers;
+        all.burst -= if is_first { 0 } else { self.limits.first };
+        Some((after, all.take(self.strangers, now, count)?))
     }
 }
 
@@ -152,13 +182,18 @@ mod tests {
     fn mail_of_strangers_has_a_rate_and_a_contacts_has_none() {
         let mut mail = Rates::mail();
         let taken = |mail: &mut Rates, n: u32, secs: u64| {
-            (0..5000).filter(|_| mail.admit(at(secs), agent(n), true, Rates::count(10))).count()
+            (0..1100).filter(|_| mail.admit(at(secs), agent(n), true, Rates::count(10))).count()
         };
         assert_eq!(taken(&mut mail, 1, 1), 1024, "as much at once as may lie unread");
         assert_eq!(taken(&mut mail, 1, 2), 16);
-        let together: usize = (2..20).map(|n| taken(&mut mail, n, 2)).sum();
-        assert_eq!(together, 4096 - 1024 - 16 + 64, "an id costs nothing");
-        assert_eq!(taken(&mut mail, 30, 3), 64);
+        let others: Vec<usize> = (2..20).map(|n| taken(&mut mail, n, 2)).collect();
+        let together: usize = others.iter().sum();
+        // One that comes late has a first message out of the quarter that is kept for those.
+        assert_eq!(others[..4], [1024, 1024, 3072 - 2 * 1024 - (1024 - 64 + 16), 1]);
+        assert_eq!(together, 3072 - (1024 - 64 + 16) + 15, "an id costs nothing");
+        assert_eq!(taken(&mut mail, 30, 3), 64 - 15);
+        let firsts = (2000..3100).filter(|n| mail.admit(at(3), agent(*n), true, 1)).count();
+        assert_eq!(firsts, 1024, "each of a thousand more has a first message");
         assert!((0..100_000).all(|_| mail.admit(at(3), agent(40), false, 1)));
         assert_eq!((Rates::count(0), Rates::count(16 << 20)), (1, 512));
     }

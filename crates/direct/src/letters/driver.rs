@@ -371,9 +371,7 @@ impl Driver {
         let (now, standing) = (self.now(), self.standing(&peer));
         self.grant(peer, &agents);
         self.depositor.handle(now, DepositorInput::Up { peer, standing });
-        if standing != Standing::Unwanted {
-            self.collector.handle(now, CollectorInput::Up(peer));
-        }
+        self.collector.handle(now, CollectorInput::Up(peer));
     }
 
     fn down(&mut self, peer: MachineId) {
@@ -388,14 +386,12 @@ impl Driver {
         self.collector.handle(now, CollectorInput::Down(peer));
     }
 
-    /// Gives the agents on a machine mailboxes of their own, as far as they may write.
+    /// Gives the agents on a machine mailboxes of their own. Who is not wanted gets one like a stranger, in which
+    /// nothing is read: without one it would know.
     fn grant(&mut self, peer: MachineId, agents: &[AgentId]) {
         let wall = self.shared.clock.wall();
         let trusts = Arc::clone(&self.trusts);
-        let wanted = |agent: &AgentId, at: Option<&MachineId>| {
-            trusts.standing(agent, at) != Standing::Unwanted
-        };
-        for agent in agents.iter().filter(|agent| wanted(agent, Some(&peer))) {
+        for agent in agents {
             let is_contact = |agent: &AgentId| trusts.standing(agent, None) == Standing::Contact;
             let to = (*agent, peer);
             let contact = trusts.standing(agent, Some(&peer)) == Standing::Contact;

@@ -271,7 +271,7 @@ impl Holder {
                 return self.answer(peer, digest, Outcome::Kept, until);
             }
             Some(_) => Outcome::Full,
-            None => match self.admit(now, wall, peer, standing, &held) {
+            None => match self.admit(now, wall, peer, &held) {
                 Ok(()) => {
                     self.insert(held, false);
                     return self.outputs.push_back(HolderOutput::Store { peer, held, sealed });
@@ -293,11 +293,10 @@ impl Holder {
         now: Tick,
         wall: WallTime,
         peer: MachineId,
-        standing: Standing,
         held: &Held,
     ) -> Result<(), Outcome> {
         let (config, metrics) = (&self.config, &self.metrics);
-        if !config.holds || standing == Standing::Unwanted || held.expires_at <= wall {
+        if !config.holds || held.expires_at <= wall {
             metrics.refused_deposit.inc();
             return Err(Outcome::Refused);
         }
@@ -364,12 +363,12 @@ impl Holder {
         })
     }
 
-    fn asked(&mut self, now: Tick, peer: MachineId, wanted: bool, pickups: &[Pickup]) {
+    fn asked(&mut self, now: Tick, peer: MachineId, pickups: &[Pickup]) {
         if !self.peer(now, peer).asks.take(now) {
             return self.metrics.refused_asks.inc();
         }
         let wall = self.wall_at(now);
-        let tags: BTreeSet<Tag> = pickups.iter().filter(|_| wanted).map(Pickup::tag).collect();
+        let tags: BTreeSet<Tag> = pickups.iter().map(Pickup::tag).collect();
         let mut letters = Vec::new();
         let mut more = false;
         'tags: for tag in tags {
@@ -389,15 +388,9 @@ impl Holder {
         self.outputs.push_back(HolderOutput::Send { peer, frame });
     }
 
-    fn fetch(
-        &mut self,
-        now: Tick,
-        peer: MachineId,
-        wanted: bool,
-        (pickup, digest): (Pickup, Digest),
-    ) {
+    fn fetch(&mut self, now: Tick, peer: MachineId, (pickup, digest): (Pickup, Digest)) {
         let tag = pickup.tag();
-        let stored = self.letters.get(&(tag, digest)).filter(|kept| kept.stored && wanted);
+        let stored = self.letters.get(&(tag, digest)).filter(|kept| kept.stored);
         let bytes = stored.map(|kept| kept.held.bytes as usize);
         let all = self.loading;
         let state = self.peer(now, peer);
@@ -444,20 +437,16 @@ impl Holder {
         }
     }
 
-    /// Whoever is not wanted is answered as if nothing were here, so that it learns neither what is kept
-    /// nor that it is not wanted.
+    /// Whoever is not wanted is served like a stranger: what is kept here is between others, and it could tell by
+    /// a letter to itself.
     fn frame(&mut self, now: Tick, peer: MachineId, standing: Standing, frame: Frame) {
-        let wanted = standing != Standing::Unwanted;
-        if !wanted && matches!(frame, Frame::Ask(_) | Frame::Fetch { .. } | Frame::Delete { .. }) {
-            self.metrics.refused_unwanted.inc();
-        }
         match frame {
             Frame::Deposit { tag, expires_at, sealed } => {
                 self.deposit(now, peer, standing, (tag, expires_at, sealed));
             }
-            Frame::Ask(pickups) => self.asked(now, peer, wanted, &pickups),
-            Frame::Fetch { pickup, digest } => self.fetch(now, peer, wanted, (pickup, digest)),
-            Frame::Delete { pickup, digests } if wanted => self.delete(pickup, digests),
+            Frame::Ask(pickups) => self.asked(now, peer, &pickups),
+            Frame::Fetch { pickup, digest } => self.fetch(now, peer, (pickup, digest)),
+            Frame::Delete { pickup, digests } => self.delete(pickup, digests),
             _ => {}
         }
     }

@@ -34,8 +34,6 @@ metrics! {
     refused_tag_full: Counter = "letters_refused_tag_full",
     /// Letters of others refused: there is no room for anybody, or none for strangers.
     refused_full: Counter = "letters_refused_full",
-    /// Questions, fetches and deletions that came to nothing: whoever asks is not wanted.
-    refused_unwanted: Counter = "letters_refused_unwanted",
     /// Letters of others refused: their depositor has its share of the day.
     refused_share: Counter = "letters_refused_share",
     /// Letters of others refused: they could not be stored.

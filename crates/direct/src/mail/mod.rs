@@ -9,7 +9,9 @@ mod memory;
 mod store;
 
 pub use self::{
-    consumer::{Claimed, Consumer, ConsumerError, MAX_CLAIMS, MAX_CONSUMER_NAME, is_consumer_name},
+    consumer::{
+        Claimed, Consumer, ConsumerError, MAX_CLAIMS, MAX_CONSUMER_NAME, Owner, is_consumer_name,
+    },
     memory::{MAX_MEMORY_BYTES, MemoryMailStore},
     store::{
         HistoryEntry, HistoryQuery, Letter, LetterState, MailChange, MailError, MailOutcome,

@@ -8,6 +8,7 @@ use x0x_trust::{Action, Reason};
 
 use super::{
     Changed, FilesMachine, Output,
+    ignored::unseen,
     peers::Claim,
     status_of,
     transfer::{Accepting, Held, Side, Stage, Transfer},
@@ -37,8 +38,9 @@ impl FilesMachine {
             }
         };
         let decision = self.policy.decide(&offer.from, Some(&peer), Action::FileOffer);
-        if !decision.allowed() {
-            return self.metrics.refused_trust.inc();
+        let denied = !decision.allowed();
+        if denied {
+            self.metrics.refused_trust.inc();
         }
         let known = self.live.get(&offer.id).map(|t| (&t.record, t.verified));
         let ended = self.history.get(&offer.id).map(|record| (record, verified_of(record)));
@@ -57,18 +59,29 @@ impl FilesMachine {
             if session.is_none_or(|session| !session.repeats.take(now)) {
                 return self.metrics.refused_rate.inc();
             }
+            if denied {
+                return self.send_status(peer, unseen(id));
+            }
             self.send_status(peer, status);
             self.offered_by(id, peer);
             return self.peer_goes_on(now, id);
+        }
+        if denied && self.is_ignored(peer, &offer.id) {
+            return self.ignore(now, peer, &offer);
         }
         let session = self.sessions.get_mut(&peer);
         if session.is_none_or(|session| !session.offers.take(now)) {
             self.metrics.refused_rate.inc();
             return self.refuse(peer, offer.id, "too many offers");
         }
-        if !self.has_room(&offer, decision.reason) {
+        let ignored = self.ignored.count(peer, &offer.from);
+        let standing = if denied { (Reason::Unknown, ignored) } else { (decision.reason, 0) };
+        if !self.has_room(&offer, standing) {
             self.metrics.refused_limit.inc();
             return self.refuse(peer, offer.id, "too many offers");
+        }
+        if denied {
+            return self.ignore(now, peer, &offer);
         }
         self.take_offer(now, peer, offer);
     }
@@ -91,12 +104,12 @@ impl FilesMachine {
         self.send_status(peer, Status { id, standing: Standing::Rejected, verified: 0, reason });
     }
 
-    fn has_room(&self, offer: &OfferIn, reason: Reason) -> bool {
+    fn has_room(&self, offer: &OfferIn, (reason, ignored): (Reason, usize)) -> bool {
         let is_open = |t: &&Transfer| {
             t.record.direction == Direction::Receiving && t.record.phase == Phase::Offered
         };
-        let of_peer =
-            self.live.values().filter(is_open).filter(|t| t.record.peer == offer.from).count();
+        let of_peer = ignored
+            + self.live.values().filter(is_open).filter(|t| t.record.peer == offer.from).count();
         if self.live.len() >= MAX_LIVE {
             return false;
         }

@@ -7,6 +7,7 @@
 
 mod change;
 mod event;
+mod ignored;
 mod incoming;
 mod outgoing;
 mod peers;
@@ -86,6 +87,7 @@ pub struct FilesMachine {
     next_session: u64,
     live: BTreeMap<TransferId, Transfer>,
     history: BTreeMap<TransferId, Record>,
+    ignored: ignored::Ignored,
     unsaved: BTreeMap<TransferId, Tick>,
     /// Somebody may be served who could not be before.
     serve_due: bool,
@@ -112,6 +114,7 @@ impl FilesMachine {
             next_session: 0,
             live: BTreeMap::new(),
             history: BTreeMap::new(),
+            ignored: ignored::Ignored::new(),
             unsaved: BTreeMap::new(),
             serve_due: false,
             turn_due: false,
@@ -312,6 +315,7 @@ impl FilesMachine {
         for id in ids {
             self.meet(now, peer, id);
         }
+        self.meet_ignored(peer);
         self.turn_due = true;
     }
 
@@ -387,7 +391,7 @@ impl FilesMachine {
             Claim::Denied => self.metrics.refused_trust.inc(),
             Claim::Stranger => {
                 self.metrics.refused_stranger.inc();
-                if pending {
+                if !self.heard_of_ignored(peer, &id, pending) && pending {
                     self.send_status(peer, unknown(id));
                 }
             }

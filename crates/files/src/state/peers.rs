@@ -21,7 +21,7 @@ pub(super) enum Claim {
     Own,
     /// It is not known, or another agent's: it is told that the transfer is unknown.
     Stranger,
-    /// Nothing is answered: trust denies the agent on this machine, or every agent of it.
+    /// Nothing is answered: trust denies the agent on this machine.
     Denied,
 }
 
@@ -52,11 +52,7 @@ impl FilesMachine {
         if let Some(record) = record.filter(|record| self.proves(peer, record)) {
             return if self.owns(peer, record) { Claim::Own } else { Claim::Denied };
         }
-        let allowed = |session: &super::Session| {
-            let mut agents = session.agents.iter();
-            agents.any(|agent| self.policy.decide(agent, Some(&peer), Action::FileOffer).allowed())
-        };
-        if self.sessions.get(&peer).is_some_and(allowed) { Claim::Stranger } else { Claim::Denied }
+        Claim::Stranger
     }
 
     /// Where the other end of a transfer is met: on the machine that it belongs to. An outgoing one whose

@@ -10,12 +10,13 @@ use crate::MAX_OP;
 
 /// Longest key in bytes.
 pub const MAX_KEY: usize = 512;
-/// Largest value in bytes: 64 KiB, as far as an operation holds it with all that is beside it. Larger
-/// ones are files, which a value refers to.
-pub const MAX_VALUE: usize = {
-    let room = MAX_OP - (MAX_KEY + MAX_CONTENT_TYPE + MAX_METADATA_BYTES + MAX_METADATA * 10 + 64);
-    if room < 64 * 1024 { room } else { 64 * 1024 }
-};
+/// Largest value in bytes. Larger ones are files, which a value refers to.
+pub const MAX_VALUE: usize = 64 * 1024;
+
+/// What is beside a value at most; an operation holds both.
+const MAX_BESIDE: usize = MAX_KEY + MAX_CONTENT_TYPE + MAX_METADATA_BYTES + MAX_METADATA * 10 + 64;
+const _: () = assert!(MAX_VALUE + MAX_BESIDE <= MAX_OP);
+
 /// Longest content type in bytes.
 pub const MAX_CONTENT_TYPE: usize = 128;
 /// Most names in a value's metadata.

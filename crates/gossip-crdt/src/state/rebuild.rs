@@ -78,6 +78,7 @@ impl<T: Object> ObjectMachine<T> {
     /// handed over is here again.
     pub(super) fn begin_rebuild(&mut self, cause: Dot) {
         self.metrics.rebuilds.inc();
+        self.hash.take();
         let reached = self.actors.vector().chain([cause]).chain(self.pending.last());
         let mut target: BTreeMap<ActorTag, u64> = BTreeMap::new();
         for dot in reached {

@@ -55,10 +55,12 @@ impl<T: Object> ObjectMachine<T> {
         encoder.finish()
     }
 
-    /// A hash of the replica: equal on two replicas that processed the same operations.
+    /// A hash of the replica: equal on two replicas that processed the same operations. The replica is
+    /// encoded for it when something changed since it was asked for last.
     #[must_use]
     pub fn hash(&self) -> [u8; 32] {
-        *blake3::keyed_hash(&HASH_KEY, &self.encode()).as_bytes()
+        let hash = || *blake3::keyed_hash(&HASH_KEY, &self.encode()).as_bytes();
+        *self.hash.get_or_init(hash)
     }
 
     /// The replica that was encoded.

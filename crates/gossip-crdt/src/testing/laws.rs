@@ -6,6 +6,7 @@ use x0x_core::{AgentId, Machine, SeededRng, Tick, TopicId, WallTime};
 
 use crate::{
     config::MAX_CUTS,
+    dot::ActorTag,
     metrics::CrdtMetrics,
     object::{Object, WriteContext},
     policy::PolicyChange,
@@ -46,8 +47,8 @@ impl Laws {
 }
 
 /// Checks that replicas which got the same operations are equal, whatever happened on the way: any order
-/// that causality allows, repetition, loss that is made good later, crashes with an old snapshot, and a
-/// replay of everything.
+/// that causality allows, repetition, loss that is made good later, crashes with an old snapshot, a
+/// replay of everything, and snapshots with only what they do not hold.
 ///
 /// `op` makes a random operation for a state.
 ///
@@ -234,12 +235,49 @@ impl<T: Object> World<T> {
             assert_eq!(again, encoded, "seed {seed}: a state that was decoded encodes differently");
             hashes.push((replica.machine.hash(), replica.machine.state().clone()));
         }
+        for (at, replica) in self.replicas.iter().enumerate() {
+            if !replica.saved.is_empty() {
+                let tail = self.tail(seed, &replica.saved);
+                let same = tail.hash() == replica.machine.hash();
+                assert!(same, "seed {seed}: the snapshot of replica {at} and what follows differ");
+            }
+        }
         let (first, others) = hashes.split_first().expect("there are replicas");
         for (at, other) in others.iter().enumerate() {
             let (a, b) = (&first.1, &other.1);
             let equal = first.0 == other.0;
             assert!(equal, "seed {seed}: replica {} differs: {a:?} and {b:?}", at + 1);
         }
+    }
+
+    /// A snapshot and only the operations that it does not hold, a chain after the other; all of them where
+    /// it asks for that, since one of the rest takes back what it holds.
+    fn tail(&self, seed: u64, saved: &[u8]) -> ObjectMachine<T> {
+        let metrics = Arc::new(CrdtMetrics::default());
+        let restored = ObjectMachine::restore(OBJECT, self.owner, agent(99), metrics, saved);
+        let mut machine: ObjectMachine<T> = restored.expect("what was encoded is decoded");
+        let holds = |machine: &ObjectMachine<T>, entry: &Entry| {
+            let actor = ActorTag::of(&entry.author, entry.epoch);
+            machine.cut(&entry.author).iter().any(|dot| dot.actor == actor && entry.seq <= dot.seq)
+        };
+        let rest: Vec<Entry> = self.chains.values().flatten().cloned().collect();
+        let rest: Vec<Entry> = rest.into_iter().filter(|entry| !holds(&machine, entry)).collect();
+        let mut again = false;
+        let hand = |machine: &mut ObjectMachine<T>, entry: Entry| {
+            machine.handle(Tick::ZERO, Input::Entry(entry));
+            let outputs = std::iter::from_fn(|| machine.poll_output());
+            outputs.filter(|output| matches!(output, Output::Reread)).count() > 0
+        };
+        rest.into_iter().for_each(|entry| again |= hand(&mut machine, entry));
+        assert!(!again || self.owner.is_some(), "seed {seed}: nobody could be removed");
+        while again {
+            again = false;
+            for entry in self.chains.values().flatten() {
+                again |= hand(&mut machine, entry.clone());
+            }
+        }
+        assert!(machine.is_settled(), "seed {seed}: a snapshot waits for what it holds");
+        machine
     }
 
     fn read_all(&mut self, at: usize) {

@@ -142,29 +142,36 @@ impl TopicLog {
         places
     }
 
-    /// How many epochs of an author are known, and the oldest of them.
-    pub(crate) fn epochs(&self, author: &AgentId) -> (usize, Option<u64>) {
+    /// How many epochs of an author are known.
+    pub(crate) fn epochs(&self, author: &AgentId) -> usize {
+        self.authors.get(author).map_or(0, |author| author.epochs.len())
+    }
+
+    /// How many epochs of an author may be forgotten, and the oldest of them.
+    pub(crate) fn passing_epochs(&self, author: &AgentId) -> (usize, Option<u64>) {
         let author = self.authors.get(author);
-        author.map_or((0, None), |author| (author.epochs.len(), author.epochs.first()))
+        author.map_or((0, None), |author| (author.passing().count(), author.passing().next()))
     }
 
-    /// Epochs of the author with most of them.
+    /// Of the author with most epochs that may be forgotten, how many.
     pub(crate) fn longest(&self) -> usize {
-        self.authors.values().map(|author| author.epochs.len()).max().unwrap_or(0)
+        self.authors.values().map(|author| author.passing().count()).max().unwrap_or(0)
     }
 
-    /// The author with most epochs.
+    /// The author with most epochs that may be forgotten; none when there are none beyond the free ones.
     pub(crate) fn most_epochs(&self) -> Option<AgentId> {
-        self.authors.iter().max_by_key(|(_, author)| author.epochs.len()).map(|(id, _)| *id)
+        let spare = self.authors.iter().filter(|(_, author)| author.epochs.len() > FREE_EPOCHS);
+        let passing = spare.map(|(id, author)| (author.passing().count(), *id));
+        passing.filter(|(count, _)| *count > 0).max_by_key(|(count, _)| *count).map(|(_, id)| id)
     }
 
-    /// Forgets an author's oldest epoch, of which nothing is retained, so that nothing of it is accepted
-    /// again.
-    pub(crate) fn forget_epoch(&mut self, author: &AgentId) {
+    /// Forgets an author's epoch, of which nothing is retained, so that nothing of it is accepted again.
+    pub(crate) fn forget_epoch(&mut self, author: &AgentId, epoch: u64) {
         let Some(author) = self.authors.get_mut(author) else { return };
-        author.forgot = true;
-        self.spare -= usize::from(author.epochs.len() > FREE_EPOCHS);
-        if let Some(chain) = author.epochs.first().and_then(|first| author.epochs.remove(first)) {
+        let spare = usize::from(author.epochs.len() > FREE_EPOCHS);
+        if let Some(chain) = author.epochs.remove(epoch) {
+            author.forgot = author.forgot.max(epoch);
+            self.spare -= spare;
             self.fingerprint.remove(chain.mark);
         }
     }

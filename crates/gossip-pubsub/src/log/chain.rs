@@ -32,8 +32,8 @@ pub(super) struct Author {
     /// None when it is a former author: only what guards against replays is kept.
     pub(super) key: Option<PublicKey>,
     pub(super) blocked: bool,
-    /// Epochs before the oldest known one were forgotten.
-    pub(super) forgot: bool,
+    /// The latest epoch that was forgotten; 0 when none was.
+    pub(super) forgot: u64,
     pub(super) allowance: Option<TokenBucket>,
     pub(super) epochs: Epochs,
     /// Its runs in the log, with their entries and bytes.
@@ -53,9 +53,22 @@ pub(super) struct Author {
 }
 
 impl Author {
-    /// Whether an epoch that is not known is older than all that are, after some were forgotten.
+    /// Whether an epoch that is not known is no later than one that was forgotten. What is kept for ever may
+    /// always come.
     pub(super) fn supersedes(&self, epoch: u64) -> bool {
-        self.forgot && self.epochs.first().is_none_or(|oldest| epoch < oldest)
+        epoch <= self.forgot && Retention::of_epoch(epoch) != Retention::Durable
+    }
+
+    /// The epochs that may be forgotten to make room, the oldest first: those of which nothing is kept for
+    /// ever.
+    pub(super) fn passing(&self) -> impl Iterator<Item = u64> {
+        let stays = |epoch: u64, chain: &Chain| {
+            Retention::of_epoch(epoch) == Retention::Durable && !chain.retained.is_empty()
+        };
+        self.epochs
+            .iter()
+            .filter(move |(epoch, chain)| !stays(*epoch, chain))
+            .map(|(epoch, _)| epoch)
     }
 
     /// Whether what is known of a later epoch takes the place of all there is of this one.

@@ -55,10 +55,6 @@ impl Epochs {
         }
     }
 
-    pub(super) fn first(&self) -> Option<u64> {
-        self.0.first().map(|(epoch, _)| *epoch)
-    }
-
     pub(super) const fn len(&self) -> usize {
         self.0.len()
     }

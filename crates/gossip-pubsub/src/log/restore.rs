@@ -62,13 +62,13 @@ impl TopicLog {
         let many = self.authors.iter().filter(|(_, author)| author.epochs.len() > MAX_EPOCHS);
         let many: Vec<AgentId> = many.map(|(id, _)| *id).collect();
         for id in many {
-            while let (epochs, Some(oldest)) = self.epochs(&id)
+            while let (epochs, Some(oldest)) = self.passing_epochs(&id)
                 && epochs > MAX_EPOCHS
             {
                 for place in self.places(&id, Some(oldest)) {
                     drop(self.expel(place));
                 }
-                self.forget_epoch(&id);
+                self.forget_epoch(&id, oldest);
             }
         }
     }

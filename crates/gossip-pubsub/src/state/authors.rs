@@ -207,34 +207,46 @@ impl PubSubMachine {
     /// together beyond the free ones: then of the author with most in the topic with most of them.
     pub(super) fn limit_epochs(&mut self, id: &TopicId, author: &AgentId) {
         let Some(topic) = self.topics.get(id).filter(|topic| topic.log.spare() > 0) else { return };
-        let (epochs, _) = topic.log.epochs(author);
+        let epochs = topic.log.epochs(author);
         if epochs <= FREE_EPOCHS {
             return;
         }
-        if epochs > MAX_EPOCHS {
+        // What is kept for ever does not count, and is rarely so much that it has to be counted.
+        let too_many = |topic: &Topic| topic.log.passing_epochs(author).0 > MAX_EPOCHS;
+        if epochs > MAX_EPOCHS && too_many(topic) {
             self.forget_old(id);
-            if self.topics.get(id).is_some_and(|topic| topic.log.epochs(author).0 > MAX_EPOCHS) {
+            if self.topics.get(id).is_some_and(too_many) {
                 self.forget_epoch(id, author);
             }
         }
         let spare: usize = self.topics.values().map(|topic| topic.log.spare()).sum();
-        if spare > self.limits.spare_chains {
-            let most = self.topics.iter().max_by_key(|(_, topic)| topic.log.spare());
-            if let Some((id, Some(author))) = most.map(|(id, topic)| (*id, topic.log.most_epochs()))
-            {
-                self.forget_epoch(&id, &author);
-            }
+        if spare > self.limits.spare_chains
+            && let Some((id, author)) = self.most_epochs()
+        {
+            self.forget_epoch(&id, &author);
         }
     }
 
+    /// The author with most epochs, in the topic with most of them, that has some to forget.
+    fn most_epochs(&self) -> Option<(TopicId, AgentId)> {
+        let spare = self.topics.iter().filter(|(_, topic)| topic.log.spare() > 0);
+        let mut spare: Vec<_> = spare.map(|(id, topic)| (topic.log.spare(), *id)).collect();
+        spare.sort_unstable();
+        spare.into_iter().rev().find_map(|(_, id)| {
+            let author = self.topics.get(&id)?.log.most_epochs()?;
+            Some((id, author))
+        })
+    }
+
+    /// Forgets the oldest epoch of an author of which nothing is kept for ever.
     fn forget_epoch(&mut self, id: &TopicId, author: &AgentId) {
         let Some(log) = self.topics.get(id).map(|topic| &topic.log) else { return };
-        let places = log.epochs(author).1.map(|oldest| log.places(author, Some(oldest)));
-        for position in places.into_iter().flatten() {
+        let Some(oldest) = log.passing_epochs(author).1 else { return };
+        for position in log.places(author, Some(oldest)) {
             self.evict(id, |log| log.expel(position));
         }
         if let Some(topic) = self.topics.get_mut(id) {
-            topic.log.forget_epoch(author);
+            topic.log.forget_epoch(author, oldest);
             self.metrics.epochs_forgotten.inc();
         }
     }

@@ -130,6 +130,7 @@ impl PubSubMachine {
         let whole = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
         let strangers = self.links.values().filter(|link| !link.neighbor).count();
         let ephemeral = self.topics.values().map(|topic| topic.ephemeral.len()).max();
+        let durable = limits.durable_chains();
         let timers = 2 + 6 * self.topics.len() + 2 * self.links.len();
         let tables = [
             ("topics", self.topics.len(), limits.topics),
@@ -151,7 +152,7 @@ impl PubSubMachine {
             ("authors", all_topics(&TopicLog::authors), limits.authors),
             ("authors of a topic", of_topics(&TopicLog::authors), limits.topic_authors),
             ("former authors", all_topics(&TopicLog::former_authors), limits.former_authors),
-            ("further epochs", all_topics(&TopicLog::spare), limits.spare_chains),
+            ("further epochs", all_topics(&TopicLog::spare), limits.spare_chains + durable),
             ("entries of a topic", of_topics(&|log| whole(log.entries())), limits.topic_entries),
             ("bytes of a topic", of_topics(&|log| whole(log.bytes())), limits.topic_bytes),
             ("bytes of all topics", whole(self.log_bytes), limits.log_bytes),

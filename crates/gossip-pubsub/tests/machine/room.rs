@@ -214,6 +214,30 @@ fn epochs_that_are_forgotten_take_what_is_retained_of_them_along() {
 }
 
 #[test]
+fn durable_epochs_outlive_any_number_of_restarts() {
+    let mut limits = Limits::default();
+    limits.spare_chains = 10;
+    let mut world = node(&limits, 8..9);
+    let restarts = 2 * MAX_EPOCHS as u64;
+    let first = forge(4300);
+    for n in 0..restarts {
+        for class in [0, 3] {
+            let author = RunForge { epoch: epoch_at(WALL, 0) + n | class << 18, ..first.clone() };
+            bring(&mut world, 8, &author, None);
+        }
+    }
+    let topic = &world.nodes[0].machine.snapshot().topics[0];
+    assert!(topic.entries >= restarts, "all that is durable is there");
+    assert!(table(&world, 0, "epochs of an author") <= MAX_EPOCHS);
+    let forgotten = world.counter(0, "pubsub_epochs_forgotten");
+    assert!(forgotten > 0 && forgotten <= restarts, "of the other class only: {forgotten}");
+    // What was forgotten does not come again.
+    let entries = world.counter(0, "pubsub_log_entries");
+    bring(&mut world, 8, &RunForge { epoch: epoch_at(WALL, 0), ..first }, None);
+    assert_eq!(world.counter(0, "pubsub_log_entries"), entries);
+}
+
+#[test]
 fn ephemeral_runs_that_made_room_are_not_remembered() {
     let mut limits = Limits::default();
     limits.topic_entries = 8;

@@ -17,7 +17,7 @@ use crate::{
     storage::EpochStorage,
     store::{Change, MlsStore, Space},
     suite::Suite,
-    wire::{EntryWire, FrameIn, FrameKind, GroupId, MAX_WELCOME},
+    wire::{EntryWire, FrameIn, FrameKind, GroupId, MAX_AAD, MAX_WELCOME},
 };
 
 /// What a welcome or an info carries, and the tree that it names.
@@ -125,7 +125,11 @@ impl<S: MlsStore> Groups<S> {
         &mut self,
         bytes: &[u8],
         tree: Option<&[u8]>,
+        stamp: &[u8],
     ) -> Result<(GroupId, Outgoing), GroupError> {
+        if stamp.len() > MAX_AAD {
+            return Err(GroupError::Limit("size of a stamp"));
+        }
         self.journal.check_room()?;
         let (_, message, tree) = read(bytes, tree)?;
         let MlsMessageBodyIn::GroupInfo(info) = message else {
@@ -140,6 +144,7 @@ impl<S: MlsStore> Groups<S> {
         let refused = "the group info does not verify";
         let mut builder = MlsGroup::external_commit_builder()
             .with_config(live::join_config())
+            .with_aad(stamp.to_vec())
             .skip_lifetime_validation();
         if let Some(tree) = tree {
             builder = builder.with_ratchet_tree(tree);

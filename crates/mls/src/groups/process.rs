@@ -7,11 +7,11 @@ use openmls::prelude::{
 };
 use x0x_core::AgentId;
 
-use super::{Groups, MAX_COMMIT_BYTES, commit_of, header, member_key, put};
+use super::{Groups, MAX_COMMIT_BYTES, MAX_DEFERRED, commit_of, header, member_key, put};
 use crate::{
     credential,
     error::GroupError,
-    handle::{CommitFacts, Event, Intent},
+    handle::{CommitFacts, Event, Intent, Verdict},
     journal::Pending,
     live::{self, Live},
     ordering::{Commit, Facts, Fallen, Offered, RANK_LAST, RANK_OTHER},
@@ -40,6 +40,8 @@ enum Refusal {
     Policy,
     /// It claims a rank that it has not.
     Rank,
+    /// It rests on something that is not known here yet.
+    NotYet,
 }
 
 /// A commit that was refused, and the state it was tried in if that is as it was.
@@ -205,6 +207,32 @@ impl<S: MlsStore> Groups<S> {
             let Some((_, dropped)) = slot.bodies.pop_first() else { break };
             size -= dropped.body.len();
         }
+        self.try_rivals(group, &commit, offered)
+    }
+
+    /// Offers those again that the policy could not judge.
+    pub(super) fn try_deferred(&mut self, group: GroupId) -> Result<Vec<Event>, GroupError> {
+        let mut events = Vec::new();
+        for commit in std::mem::take(&mut self.slot(group)?.deferred) {
+            let offered = self.slot(group)?.ordering.offer(commit);
+            match self.try_rivals(group, &commit, offered) {
+                Ok(more) => events.extend(more),
+                Err(GroupError::Refused(_)) => {}
+                Err(error) if events.is_empty() => return Err(error),
+                Err(_) => break,
+            }
+        }
+        events.retain(|event| !matches!(event, Event::Nothing | Event::NotYet));
+        Ok(events)
+    }
+
+    /// Tries what may stand, after `commit` was offered.
+    fn try_rivals(
+        &mut self,
+        group: GroupId,
+        commit: &Commit,
+        offered: Offered,
+    ) -> Result<Vec<Event>, GroupError> {
         let mut events = Vec::new();
         let mut refused = false;
         while let Some(next) = self.slot(group)?.ordering.try_next() {
@@ -215,10 +243,11 @@ impl<S: MlsStore> Groups<S> {
                 Err(_) => break,
             }
         }
-        if refused && events.is_empty() {
+        let deferred = self.slot(group)?.deferred.contains(commit);
+        if refused && !deferred && events.is_empty() {
             return Err(GroupError::Refused("a commit that does not verify"));
         }
-        if events.is_empty() && offered != Offered::Waiting {
+        if events.is_empty() && offered != Offered::Waiting && !deferred {
             events.push(Event::Nothing);
         } else if events.is_empty() {
             self.metrics.not_yet.inc();
@@ -261,12 +290,27 @@ impl<S: MlsStore> Groups<S> {
                 events.push(Event::Epoch { epoch, by, added, removed, self_removed });
                 Ok(true)
             }
+            Err((base, Refusal::NotYet)) => {
+                let slot = self.slot(group)?;
+                slot.ordering.forget(commit);
+                slot.deferred.insert(*commit);
+                if slot.deferred.len() > MAX_DEFERRED
+                    && let Some(first) = slot.deferred.pop_first()
+                {
+                    slot.bodies.remove(&(first.epoch, first.id));
+                }
+                if let Some(base) = base.filter(|_| at_tip) {
+                    slot.live = Some(*base);
+                }
+                Ok(false)
+            }
             Err((base, refusal)) => {
                 match refusal {
                     Refusal::Invalid | Refusal::Own => self.metrics.commits_invalid.inc(),
                     Refusal::Credential => self.metrics.commits_credential.inc(),
                     Refusal::Policy => self.metrics.commits_policy.inc(),
                     Refusal::Rank => self.metrics.commits_rank.inc(),
+                    Refusal::NotYet => {}
                 }
                 let slot = self.slot(group)?;
                 slot.forgot |= matches!(refusal, Refusal::Own);
@@ -349,6 +393,7 @@ impl<S: MlsStore> Groups<S> {
                 _ => Refusal::Invalid,
             })?;
         let sender = processed.sender().clone();
+        let stamp = processed.aad().to_vec();
         let ProcessedMessageContent::StagedCommitMessage(staged) = processed.into_content() else {
             return Err(Refusal::Invalid);
         };
@@ -367,13 +412,13 @@ impl<S: MlsStore> Groups<S> {
             members: &members,
             added: &facts.added,
             removed: &facts.removed,
+            stamp: &stamp,
         };
-        if !self.policy.allows(&asked) {
-            Err(Refusal::Policy)
-        } else if self.rank(&asked) != frame.rank {
-            Err(Refusal::Rank)
-        } else {
-            Ok((*staged, facts))
+        match self.policy.judge(&asked) {
+            Verdict::Refuse => Err(Refusal::Policy),
+            Verdict::NotYet => Err(Refusal::NotYet),
+            Verdict::Allow if self.rank(&asked) != frame.rank => Err(Refusal::Rank),
+            Verdict::Allow => Ok((*staged, facts)),
         }
     }
 

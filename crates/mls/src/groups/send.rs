@@ -156,6 +156,7 @@ impl<S: MlsStore> Groups<S> {
         let seat = live.group.own_leaf_index().u32();
         let facts = Facts::new(self.agent_id(), seat, remove.iter().copied());
         let members: Vec<AgentId> = live.members().map(|(_, agent)| agent).collect();
+        let stamp = self.slot(group)?.stamp.clone();
         let rank = self.rank(&CommitFacts {
             group,
             epoch,
@@ -164,6 +165,7 @@ impl<S: MlsStore> Groups<S> {
             members: &members,
             added: &intent.added,
             removed: remove,
+            stamp: &stamp,
         });
         let path = path || !self.slot(group)?.fresh.contains(&state);
         // From here on a failure leaves nothing in memory, and the next call loads what is stored.
@@ -236,6 +238,7 @@ impl<S: MlsStore> Groups<S> {
         let members = live.group.members().count() + add.len() - removed.len();
         let storage = live.storage.fork();
         let provider = Provider { crypto: &self.crypto, storage: &storage };
+        live.group.set_aad(self.slots.get(&group).map(|s| s.stamp.to_vec()).unwrap_or_default());
         let bundle = live
             .group
             .commit_builder()

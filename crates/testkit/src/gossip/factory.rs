@@ -3,6 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use x0x_core::{TopicId, WallTime};
+use x0x_gossip_crdt::CrdtMetrics;
 use x0x_gossip_membership::HyParView;
 use x0x_gossip_pubsub::{
     Dissemination, Limits, LoadLimits, NetworkId, PubSubMachine, PubSubMetrics, Publisher, Start,
@@ -13,6 +14,7 @@ use x0x_identity::{PublicKey, SecretKey, testing};
 use super::{
     hostile::{self, Habit},
     ids::{self, Node},
+    objects::Replica,
     production::{Author, Disk, Production},
     protocol::Protocol,
     reference::{gossipsub::Gossipsub, plumtree::Plumtree},
@@ -37,6 +39,8 @@ pub(super) struct Factory {
     known: Vec<PublicKey>,
     /// Counts what all machines of the run do.
     pub(super) metrics: Arc<PubSubMetrics>,
+    /// The same of their replicas.
+    replicas: Arc<CrdtMetrics>,
 }
 
 /// What a protocol is made for.
@@ -62,6 +66,7 @@ impl Factory {
             keys: HashMap::new(),
             known: Vec::new(),
             metrics: Arc::default(),
+            replicas: Arc::default(),
         }
     }
 
@@ -95,6 +100,9 @@ impl Factory {
     fn production(&mut self, role: Role, disk: Option<Disk>) -> Production {
         let author = role.publishes.then(|| self.author(role));
         let key = author.as_ref().map_or(&self.listener, |author| author.key.public_key());
+        let me = key.agent_id();
+        let objects = self.scenario.objects.as_ref().filter(|_| role.subscribes);
+        let replica = objects.map(|part| Replica::new(self.topic, me, part.keys, &self.replicas));
         let (limits, metrics) = (self.limits.clone(), Arc::clone(&self.metrics));
         let machine = PubSubMachine::new(self.network, key.clone(), limits, metrics);
         let mut machine = machine.seeded(seed_bytes(role.seed));
@@ -109,6 +117,7 @@ impl Factory {
             topic: self.topic,
             limits: LoadLimits::from(&self.limits),
             author,
+            replica,
             start: disk.as_ref().map_or(Start::Retained, Disk::start),
             disk,
             subscribes: role.subscribes,

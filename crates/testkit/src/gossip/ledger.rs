@@ -8,10 +8,11 @@ use std::{
 };
 
 use x0x_core::{AgentId, SeededRng, Tick};
+use x0x_gossip_crdt::Dot;
 use x0x_gossip_pubsub::Run;
 use x0x_identity::SIGNATURE_LEN;
 
-use super::{ids::Node, stats::Times};
+use super::{ids::Node, objects::Operations, stats::Times};
 use crate::TraceHash;
 
 /// A message's first spread is over after this time; what comes later is repair.
@@ -116,6 +117,8 @@ pub(super) struct Ledger {
     pub(super) verifies: u64,
     pub(super) violation_count: u64,
     pub(super) violations: Vec<String>,
+    /// Of the replicas, where there are some.
+    pub(super) operations: Operations,
     everyone: Option<Watch>,
     pub(super) healed: Vec<Duration>,
     joiners: Map<Node, Watch>,
@@ -325,6 +328,12 @@ impl Ledger {
             self.soon += u64::from(taken <= SOON);
             self.latency.add(taken.as_micros() as u64);
         }
+    }
+
+    /// A replica applied operations.
+    pub(super) fn applied(&mut self, now: Tick, node: Node, operations: &[Dot]) {
+        let started = self.started[node as usize];
+        operations.iter().for_each(|dot| self.operations.apply(now, *dot, started));
     }
 
     /// A cursor was told that it will not see so many messages.

@@ -12,13 +12,14 @@ use bytes::Bytes;
 use x0x_core::{Machine as _, PeerAddr, Tick, TopicId};
 use x0x_gossip_pubsub::{
     Batch, Cursor, Delivery, Input, LoadLimits, LogChange, LogStore, MemoryLogStore, NetworkId,
-    Output, PendingRun, PubSubMachine, Publisher, Run, Start,
+    Output, PendingRun, PubSubMachine, Publisher, Retention, Run, Start,
 };
 use x0x_identity::SecretKey;
 
 use super::{
     ids::{self, Node},
     net::{Caller, Class, Event},
+    objects::Replica,
     protocol::{Context, Order, Protocol},
 };
 
@@ -90,6 +91,8 @@ pub(super) struct Production {
     pub(super) limits: LoadLimits,
     pub(super) disk: Option<Disk>,
     pub(super) author: Option<Author>,
+    /// What it keeps above the topic: then it publishes operations.
+    pub(super) replica: Option<Replica>,
     pub(super) start: Start,
     pub(super) subscribes: bool,
     /// Peers of sessions that are no neighbours, but of which it has heard or which it dialled.
@@ -210,11 +213,39 @@ impl Production {
                     if let Some(disk) = &mut self.disk {
                         disk.cursor = Some(message.cursor);
                     }
+                    if let Some(replica) = &mut self.replica {
+                        let (applied, reread) = replica.deliver(now, message);
+                        context.ledger.applied(now, me, &applied);
+                        if reread {
+                            let text = "a replica is to read its log again, which is not simulated";
+                            context.ledger.violate(format!("node {me}: {text}"));
+                        }
+                    }
                 }
                 Delivery::Lagged { missed } => context.ledger.lag(me, missed),
                 _ => {}
             }
         }
+    }
+
+    /// Writes an operation of the replica into the log.
+    fn write(&mut self, context: &mut Context<'_>, order: Order) -> Option<u32> {
+        let (author, replica) = (self.author.as_mut()?, self.replica.as_mut()?);
+        let (now, agent) = (context.now(), author.key.public_key().agent_id());
+        let number = context.ledger.messages.len();
+        let mut message = None;
+        for payload in replica.prepare(context.wall, number, order.payload) {
+            let len = payload.len();
+            let class = Retention::Durable;
+            let placed = author.publisher.publish_as(context.wall, self.topic, class, payload);
+            replica.accepted(now, placed.as_ref().ok().copied());
+            let (epoch, seq) = placed.ok()?;
+            context.ledger.operations.write(now, &agent, (epoch, seq), len);
+            let what = (len, order.measured, order.expected);
+            let place = Some((agent, epoch, seq));
+            message = Some(context.ledger.publish(now, context.me, place, what));
+        }
+        message
     }
 
     /// Gives the signer the next run, if it is free.
@@ -291,6 +322,11 @@ impl Protocol for Production {
     }
 
     fn publish(&mut self, context: &mut Context<'_>, order: Order) -> Option<u32> {
+        if self.replica.is_some() {
+            let number = self.write(context, order);
+            self.sign(context);
+            return number;
+        }
         let author = self.author.as_mut()?;
         let payload = Bytes::from(vec![0; order.payload]);
         let seq = author.publisher.publish(context.wall, self.topic, payload).ok()?;
@@ -325,5 +361,9 @@ impl Protocol for Production {
 
     fn take_disk(&mut self) -> Option<Disk> {
         self.disk.take()
+    }
+
+    fn replica(&self) -> Option<&Replica> {
+        self.replica.as_ref()
     }
 }

@@ -7,6 +7,7 @@ use super::{
     ids::Node,
     ledger::Ledger,
     net::{Class, Net, Refusal},
+    objects::Replica,
     production::Disk,
 };
 
@@ -71,6 +72,10 @@ pub(super) trait Protocol {
     fn due(&self) -> Option<Tick>;
     /// What survives a crash, if anything.
     fn take_disk(&mut self) -> Option<Disk> {
+        None
+    }
+    /// What it keeps above the topic, if anything.
+    fn replica(&self) -> Option<&Replica> {
         None
     }
 }

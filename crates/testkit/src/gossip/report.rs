@@ -8,6 +8,7 @@ use super::{
     ids::Node,
     ledger::Message,
     net::Sent,
+    objects::ObjectsReport,
     scenario::Scenario,
     stats::{mean, percentile},
     world::World,
@@ -118,6 +119,8 @@ pub struct Report {
     pub complete_s: Option<f64>,
     /// After a kill.
     pub connectivity: Vec<Connectivity>,
+    /// Of the replicas, where there are some.
+    pub objects: Option<ObjectsReport>,
     /// Frames that a full queue refused.
     pub refused: u64,
     /// Frames that a partition swallowed.
@@ -239,6 +242,7 @@ impl Report {
             behind: ledger.behind(),
             complete_s: measures.complete.map(|time| time.as_secs_f64()),
             connectivity: measures.connectivity,
+            objects: ObjectsReport::new(world, nodes, payload + other, spread.rmr.len()),
             refused: world.net.refused,
             lost: world.net.lost,
             failed_dials: world.net.failed_dials,
@@ -250,10 +254,12 @@ impl Report {
         }
     }
 
-    /// Whether nothing was delivered wrongly.
+    /// Whether nothing was delivered wrongly, and replicas that have everything are equal.
     #[must_use]
-    pub const fn is_correct(&self) -> bool {
-        self.violations == 0
+    pub fn is_correct(&self) -> bool {
+        let complete = self.missing == 0 && self.lagged == 0;
+        let equal = self.objects.as_ref().is_none_or(|objects| !complete || objects.states <= 1);
+        self.violations == 0 && equal
     }
 }
 
@@ -314,6 +320,9 @@ impl fmt::Display for Report {
         ];
         for (name, value) in rows {
             writeln!(f, "  {name:<30} {value}")?;
+        }
+        if let Some(objects) = &self.objects {
+            write!(f, "{objects}")?;
         }
         for look in &self.connectivity {
             writeln!(

@@ -69,6 +69,9 @@ pub struct Scenario {
     /// How messages are spread.
     #[serde(default)]
     pub gossip: GossipPart,
+    /// What is kept above the topic; nothing if it is left out.
+    #[serde(default)]
+    pub objects: Option<ObjectsPart>,
     /// Who misbehaves.
     #[serde(default)]
     pub hostile: HostilePart,
@@ -191,6 +194,14 @@ pub struct GossipPart {
     pub topic_entries: Option<usize>,
     /// `Limits::retention`, in seconds.
     pub retention_s: Option<f64>,
+}
+
+/// A key-value store on every node that subscribes, of which the messages are operations.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ObjectsPart {
+    /// Keys that all writers share.
+    pub keys: u32,
 }
 
 /// Who misbehaves.
@@ -355,9 +366,15 @@ impl Scenario {
         within(messages <= MAX_MESSAGES.into(), "traffic.messages", "at most 1000000")?;
         within((0.001..=1e5).contains(&self.traffic.rate), "traffic.rate", "0.001 to 100000")?;
         let payload = self.traffic.payload;
-        within((1..=MAX_PAYLOAD).contains(&payload), "traffic.payload", "1 to 65536")?;
+        within((1..=MAX_PAYLOAD).contains(&payload), "traffic.payload", "1 to 69632")?;
         within(self.events.len() <= MAX_EVENTS, "event", "at most 64 tables")?;
         self.network.check()?;
+        if let Some(ObjectsPart { keys }) = &self.objects {
+            within((1..=100_000).contains(keys), "objects.keys", "1 to 100000")?;
+            let logs = !matches!(self.gossip.mode, Mode::Gossipsub | Mode::Iroh);
+            within(logs, "gossip.mode", "one with logs where there are objects")?;
+            within(self.hostile == HostilePart::default(), "hostile", "nobody with objects")?;
+        }
         let hostile = &self.hostile;
         let shares = [hostile.droppers, hostile.liars, hostile.flooders, hostile.equivocators];
         within(shares.iter().all(|s| share(*s)), "hostile", "shares of 0 to 1")?;

@@ -227,7 +227,7 @@ impl Script {
             let nodes = self.world.served();
             let (_, missing, _) = self.world.ledger.missing(&nodes);
             let now = self.world.net.now();
-            if missing == 0 {
+            if missing == 0 && self.world.replicas_agree(&nodes) {
                 self.measures.complete = Some(now.since(self.settled));
                 break;
             }

@@ -81,6 +81,33 @@ fn churn() {
     complete("churn");
 }
 
+/// All replicas hold the same in the end, and wrote as much as was to be written.
+fn converges(name: &str) -> Report {
+    let report = complete(name);
+    let objects = report.objects.as_ref().expect("there are replicas");
+    assert_eq!((objects.states, objects.pending), (1, 0), "{report}");
+    assert_eq!(objects.replicas, report.nodes_at_end, "{report}");
+    assert_eq!(objects.operations, report.messages, "{report}");
+    report
+}
+
+#[test]
+fn replicas_converge_under_churn() {
+    converges("objects-churn");
+}
+
+#[test]
+fn replicas_converge_after_a_partition() {
+    assert!(converges("objects-partition").heal_s.is_some());
+}
+
+#[test]
+fn replicas_of_the_same_seed_are_the_same() {
+    let scenario = small("objects-churn");
+    let first = simulate(&scenario, 3);
+    assert_eq!(first, simulate(&scenario, 3));
+}
+
 #[test]
 fn mass_kill() {
     let report = complete("mass-kill");

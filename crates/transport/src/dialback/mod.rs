@@ -192,6 +192,14 @@ impl DialBacks {
         self.written_to.insert(network, now);
     }
 
+    /// Whether this machine has sent anything to the network of an address of its own accord, as far back as translators
+    /// and firewalls remember.
+    #[must_use]
+    pub fn wrote_to(&self, now: Tick, address: SocketAddr) -> bool {
+        let written = self.written_to.get(&Prefix::of(address.ip()));
+        written.is_some_and(|at| now.since(*at) < WRITTEN_FOR)
+    }
+
     fn status(
         &mut self,
         now: Tick,
@@ -258,8 +266,7 @@ impl DialBacks {
         let Some((_, asked)) = self.asked.as_ref().filter(|(known, _)| *known == flow) else {
             return;
         };
-        let written = self.written_to.get(&Prefix::of(from.ip()));
-        let fresh = written.is_none_or(|at| now.since(*at) >= WRITTEN_FOR);
+        let fresh = !self.wrote_to(now, from);
         let third = Prefix::wide(from.ip()) != asked.helper;
         let reached = seen == asked.address && is_global(from) && third && fresh;
         // By the answer to its probe this machine has written there.

@@ -1,7 +1,47 @@
-//! Tells peers where they are seen.
+//! What peers see of this machine, and telling them where they are seen.
 
-use super::Actor;
-use crate::{sock::table::is_detour, state::LinkId, wire::ControlOut};
+use std::{net::SocketAddr, sync::PoisonError};
+
+use x0x_core::Scope;
+
+use super::{Actor, Context};
+use crate::{
+    reach::Reach,
+    record::ReachClass,
+    sock::table::{is_detour, is_streamed},
+    state::LinkId,
+    wire::ControlOut,
+};
+
+impl Context {
+    /// How this machine is reached. What peers say now counts as heard now.
+    pub(crate) fn reach(&self) -> Reach {
+        let now = self.clock.now();
+        let sessions = self.table.all();
+        let mut observations = self.observations.lock().unwrap_or_else(PoisonError::into_inner);
+        for report in sessions.iter().filter_map(|session| session.report()) {
+            observations.report(now, &report);
+        }
+        let mut reach = observations.reach(now, &self.engine.local_addresses());
+        drop(observations);
+        let (mut streamed, mut direct) = (false, false);
+        for address in sessions.iter().map(|session| session.link.remote_address()) {
+            streamed |= is_streamed(address);
+            direct |= !is_detour(address) && Scope::of(address.ip()) == Some(Scope::Global);
+        }
+        // Packets of their own pass neither out nor in.
+        if reach.class == ReachClass::Unknown && streamed && !direct {
+            reach.class = ReachClass::RelayOnly;
+        }
+        reach
+    }
+
+    /// Whether this machine talks to others than those of its own networks.
+    pub(crate) fn is_online(&self) -> bool {
+        let far = |at: SocketAddr| is_detour(at) || Scope::of(at.ip()) == Some(Scope::Global);
+        self.table.all().iter().any(|session| far(session.link.remote_address()))
+    }
+}
 
 impl Actor {
     /// Tells each peer its address if it changed.

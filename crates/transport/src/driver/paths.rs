@@ -19,9 +19,9 @@ use crate::{
     dialback,
     link::Link,
     metrics::TransportMetrics,
-    punch,
+    punch::{self, Victims, may_listen},
     sock::{
-        FlowId, ProbeIn, Prober,
+        FlowId, KnownFlows, ProbeIn, Prober,
         prober::{Input, Output, Validated},
         table::{MAX_SOURCES, is_detour},
     },
@@ -112,6 +112,8 @@ struct Watched {
     silence: Silence,
     /// Since when questions are out and nothing came.
     asking: Option<Tick>,
+    /// Where the peer answered; at most [`MAX_SOURCES`].
+    proven: BTreeSet<SocketAddr>,
     /// When a relay is sought, if nothing comes until then. Only the end that dialled does so.
     seek_at: Option<Tick>,
 }
@@ -120,15 +122,21 @@ struct Watched {
 #[derive(Debug)]
 pub(super) struct LinkPaths {
     prober: Prober,
+    known: Arc<KnownFlows>,
+    /// Addresses that peers named as theirs and that were probed a moment ago.
+    victims: Victims,
     watched: BTreeMap<LinkId, Watched>,
     flows: BTreeMap<FlowId, LinkId>,
     check_at: Tick,
 }
 
 impl LinkPaths {
-    pub(super) fn new(rng: SeededRng, metrics: &TransportMetrics) -> Self {
+    pub(super) fn new(rng: SeededRng, known: Arc<KnownFlows>, metrics: &TransportMetrics) -> Self {
+        known.count(metrics.probes.clone());
         Self {
             prober: Prober::new(rng, metrics.probes.clone()),
+            known,
+            victims: Victims::default(),
             watched: BTreeMap::new(),
             flows: BTreeMap::new(),
             check_at: Tick::ZERO,
@@ -156,6 +164,11 @@ impl LinkPaths {
 
     /// Tells the prober something of a flow.
     pub(super) fn probe(&mut self, now: Tick, input: Input) {
+        match &input {
+            Input::Open(keys) => self.known.open(keys.clone()),
+            Input::Close(flow) => self.known.close(*flow),
+            _ => {}
+        }
         self.prober.handle(now, input);
     }
 }
@@ -219,8 +232,8 @@ impl Actor {
     }
 
     fn ask_places(&mut self, now: Tick, id: LinkId, flow: FlowId) {
-        for address in self.places(id) {
-            self.paths.prober.handle(now, Input::Probe { flow, address });
+        for address in self.places(now, id) {
+            self.paths.probe(now, Input::Probe { flow, address });
         }
     }
 
@@ -228,8 +241,9 @@ impl Actor {
     pub(super) fn watch_path(&mut self, id: LinkId, link: &dyn Link) {
         let Some(keys) = link.flow_keys() else { return };
         let flow = keys.flow();
-        self.paths.prober.handle(self.now(), Input::Open(keys));
-        let watched = Watched { flow, silence: Silence::default(), asking: None, seek_at: None };
+        self.paths.probe(self.now(), Input::Open(keys));
+        let (silence, proven) = (Silence::default(), BTreeSet::new());
+        let watched = Watched { flow, silence, asking: None, proven, seek_at: None };
         self.paths.watched.insert(id, watched);
         self.paths.flows.insert(flow, id);
     }
@@ -238,12 +252,12 @@ impl Actor {
         self.upgrades.forget(id);
         if let Some(watched) = self.paths.watched.remove(&id) {
             self.paths.flows.remove(&watched.flow);
-            self.paths.prober.handle(self.now(), Input::Close(watched.flow));
+            self.paths.probe(self.now(), Input::Close(watched.flow));
         }
     }
 
     pub(super) fn on_probe(&mut self, from: SocketAddr, packet: ProbeIn) {
-        self.paths.prober.handle(self.now(), Input::Received { from, packet });
+        self.paths.probe(self.now(), Input::Received { from, packet });
         self.carry_probes();
     }
 
@@ -335,16 +349,27 @@ impl Actor {
         }
     }
 
-    /// Where the peer of a session may be: where it was last, and for the end that dialled, where it says
-    /// that it listens. What it may not name was sorted out at the hello.
-    pub(super) fn places(&self, id: LinkId) -> BTreeSet<SocketAddr> {
-        let Some(handle) = self.links.get(&id) else { return BTreeSet::new() };
+    /// Where the peer of a session may be: where it was last or answered once, and for the end that dialled, where it
+    /// says that it listens. Of the latter each is probed once in a while, whoever names it.
+    pub(super) fn places(&mut self, now: Tick, id: LinkId) -> Vec<SocketAddr> {
+        let Some(handle) = self.links.get(&id) else { return Vec::new() };
         let here = self.context.engine.local_addresses();
-        let mut places = BTreeSet::from([handle.link.remote_address()]);
-        if let Some(session) = handle.session.as_ref().filter(|session| session.is_dialled()) {
-            let listens = session.listen_addresses().iter().copied().filter_map(dialable);
-            places.extend(listens.filter(|address| !here.contains(address)).take(MAX_SOURCES - 1));
-        }
+        let current = handle.link.remote_address();
+        let mut places = vec![current];
+        let Some(session) = handle.session.as_ref().filter(|session| session.is_dialled()) else {
+            return places;
+        };
+        let proven = self.paths.watched.get(&id).map(|watched| &watched.proven);
+        places.extend(proven.into_iter().flatten().filter(|at| **at != current));
+        places.truncate(MAX_SOURCES);
+        let listens = session.listen_addresses().iter().copied().filter_map(dialable);
+        let new = listens.filter(|at| !here.contains(at) && !places.contains(at));
+        let named: Vec<_> = new.take(MAX_SOURCES - places.len()).collect();
+        let may = named.iter().copied().filter(|at| may_listen(*at)).collect();
+        let (spared, _) = self.paths.victims.spare(now, may, 0);
+        let left_out = (named.len() - spared.len()) as u64;
+        self.context.metrics.punches.addresses_refused.add(left_out);
+        places.extend(spared);
         places
     }
 
@@ -370,6 +395,9 @@ impl Actor {
             watched.silence.works(handle.link.sent().unwrap_or(0));
         }
         let (was_detour, detour) = (is_detour(current), is_detour(path.address));
+        if !detour && watched.proven.len() < MAX_SOURCES {
+            watched.proven.insert(path.address);
+        }
         // The other end asks when it does not hear us: it follows that we do not reach it where we think.
         let wanted = watched.asking.is_some() || !path.asked || (was_detour && !detour);
         if !handle.link.add_path(path.address) || !wanted {
@@ -386,6 +414,7 @@ impl Actor {
                 _ => {}
             }
             tracing::debug!(link = id.0, detour, "session moved");
+            self.tell_ways_in_use(self.now());
         }
         // What was lost is sent again at once, and the peer sees the path in use.
         self.send_control(id, &ControlOut::Ping(MOVING));

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use x0x_core::{Machine, MachineId, Tick, TokenBucket};
+use x0x_core::{Machine, MachineId, Tick, TokenBucket, may_name};
 
 use super::Actor;
 use crate::{
@@ -115,7 +115,12 @@ impl Actor {
         self.carry_probes();
     }
 
-    fn send_punch(&self, to: MachineId, punch: Punch) {
+    /// Whoever helps learns only what it could name itself of where this machine is.
+    fn send_punch(&self, to: MachineId, mut punch: Punch) {
+        if let Punch::Ask(offer) = &mut punch {
+            let at = self.context.table.with(&to, |session| session.link.remote_address());
+            offer.addresses.retain(|address| at.is_some_and(|at| may_name(at, *address)));
+        }
         let message = ControlOut::Punch(punch).encode();
         let queued = self.context.table.with(&to, |session| session.control(message));
         if queued != Some(true) {

@@ -141,11 +141,28 @@ impl Actor {
             received.named = self.context.table.get(&named).map(|session| carries(&session));
             received.willing = !policy.refuses(&named) && !policy.refuses(&session.peer);
         }
+        if matches!(step, RelayStep::Incoming { .. }) {
+            self.tell_ways_in_use(now);
+        }
         self.relaying.machine.handle(now, Input::Received(received));
         self.carry_relays();
     }
 
+    /// Ways that sessions are on prove that the relay's word about their peers was true.
+    pub(super) fn tell_ways_in_use(&mut self, now: Tick) {
+        let sessions = self.links.values().filter(|handle| handle.session.is_some());
+        let on_ways =
+            sessions.map(|handle| handle.link.remote_address()).filter(|a| is_relayed(*a));
+        let legs: Vec<Leg> = on_ways.filter_map(|way| self.context.ways.leg(way)).collect();
+        for leg in legs {
+            self.relaying.machine.handle(now, Input::InUse(leg));
+        }
+    }
+
     pub(super) fn on_relay_timeout(&mut self, now: Tick) {
+        if self.relaying.machine.poll_timeout().is_some_and(|at| at <= now) {
+            self.tell_ways_in_use(now);
+        }
         self.relaying.machine.handle_timeout(now);
         if now >= self.relaying.idle_check_at {
             self.relaying.idle_check_at = now + IDLE_CHECK;

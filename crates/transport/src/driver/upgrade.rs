@@ -95,7 +95,7 @@ impl Actor {
     /// Asks at the addresses where the peer of a session without a direct path says that it listens.
     fn probe_listening(&mut self, id: LinkId, now: Tick) {
         let Some(flow) = self.paths.flow(id) else { return };
-        for address in self.places(id) {
+        for address in self.places(now, id) {
             if !is_detour(address) {
                 self.paths.probe(now, Input::Probe { flow, address });
             }

@@ -192,6 +192,12 @@ impl Ways {
         self.inner.read().unwrap_or_else(PoisonError::into_inner).by_leg.get(&leg).copied()
     }
 
+    /// The context of an open way.
+    pub(super) fn leg(&self, address: SocketAddr) -> Option<Leg> {
+        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        inner.ways.get(&address).filter(|way| way.carrier.is_some()).map(|way| way.leg)
+    }
+
     /// The relay of a way that is open or was a while ago, and where that relay is.
     pub(crate) fn relay(&self, address: SocketAddr) -> Option<(MachineId, SocketAddr)> {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);

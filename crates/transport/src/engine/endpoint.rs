@@ -38,7 +38,7 @@ use crate::{
     link::{Engine, Link, Side},
     record::{ReachClass, SignedRecord},
     sock::{
-        PROBE_LEN, ProbeIn,
+        KnownFlows, PROBE_LEN, ProbeIn,
         table::{MAX_PATHS, is_detour},
     },
     transport::BoxFuture,
@@ -416,6 +416,10 @@ impl Engine for QuicEngine {
 
     fn has_probes(&self) -> bool {
         true
+    }
+
+    fn probe_flows(&self) -> Arc<KnownFlows> {
+        self.paths.flows.clone()
     }
 
     fn send_probe(&self, to: SocketAddr, packet: &[u8; PROBE_LEN]) {

@@ -14,7 +14,7 @@ use super::{
     ids::ConnectionIds, metrics::QuicMetrics, socket::SteadySocket, stream::table::StreamTable,
 };
 use crate::sock::{
-    PROBE_LEN, PathTable, ProbeIn,
+    KnownFlows, PROBE_LEN, PathTable, ProbeIn,
     table::{is_detour, is_streamed, is_virtual, plain},
 };
 
@@ -36,6 +36,8 @@ pub(super) struct Paths {
     /// Whether the socket is of the IPv6 family, and so has IPv4 addresses in mapped form.
     v6: bool,
     probes: mpsc::Sender<(SocketAddr, ProbeIn)>,
+    /// Probes of others are dropped here, so that nobody but peers can give the node work.
+    pub(super) flows: Arc<KnownFlows>,
     /// To the relays. A queue, since sending it is another connection's work: quinn holds the lock of the one that
     /// the packet is of.
     relayed: mpsc::Sender<Relayed>,
@@ -57,7 +59,8 @@ impl Paths {
     ) -> Self {
         let (table, socket) = (Mutex::default(), OnceLock::new());
         let streams = Arc::new(StreamTable::new(metrics.streams.clone()));
-        Self { table, ids, clock, v6, probes, relayed, streams, socket, metrics }
+        let flows = Arc::default();
+        Self { table, ids, clock, v6, probes, flows, relayed, streams, socket, metrics }
     }
 
     fn table(&self) -> MutexGuard<'_, PathTable> {
@@ -164,7 +167,9 @@ impl Paths {
                 .flatten();
             match probe {
                 Some(probe) => {
-                    if self.probes.try_send((plain(meta.addr), probe)).is_err() {
+                    if self.flows.admits(&probe)
+                        && self.probes.try_send((plain(meta.addr), probe)).is_err()
+                    {
                         self.metrics.probes_dropped.inc();
                     }
                     buffer.copy_within(end..meta.len, at);
@@ -253,6 +258,7 @@ mod tests {
     fn probes_are_taken_out_from_among_quic_packets() {
         let quic = [0x40; PROBE_LEN];
         let (paths, mut probes) = paths(true);
+        paths.flows.open(FlowKeys::new(&[7; FLOW_SECRET_LEN], false));
         let mut buffer = [&probe()[..], &quic, &probe(), &quic[..40]].concat();
         let mut meta = meta("[::ffff:192.0.2.9]:7", buffer.len(), PROBE_LEN);
         paths.incoming(&mut buffer, &mut meta);
@@ -268,6 +274,14 @@ mod tests {
             assert_eq!(meta.len, 0);
         }
         assert_eq!(paths.metrics.probes_dropped.value(), 5);
+        // Those of others take no room.
+        while probes.try_recv().is_ok() {}
+        let forger = FlowKeys::new(&[8; FLOW_SECRET_LEN], true);
+        let to = "192.0.2.1:9".parse().expect("an address");
+        let mut forged = Probe::new(Step::Probe, 0, 1, to).encode(&forger);
+        let mut meta = self::meta("192.0.2.9:7", PROBE_LEN, PROBE_LEN);
+        paths.incoming(&mut forged, &mut meta);
+        assert!(meta.len == 0 && probes.try_recv().is_err());
     }
 
     #[test]

@@ -14,16 +14,48 @@ pub const VICTIM_REST: Duration = Duration::from_secs(10);
 /// Ports below belong to services that no peer is.
 const FIRST_PORT: u16 = 1024;
 
+/// Whether a peer may listen at a port that only its own word vouches for.
+pub(crate) const fn may_listen(address: SocketAddr) -> bool {
+    address.port() >= FIRST_PORT
+}
+
+fn is_site(address: &SocketAddr) -> bool {
+    Scope::of(address.ip()) == Some(Scope::Site)
+}
+
+/// Which of its addresses a machine shows to whom an offer came from, by way of `via`: those of its own site only to
+/// who appears behind the same translator, or who may name such addresses anyway.
+pub(super) fn shown(via: &Place, offered: &[SocketAddr], own: &[SocketAddr]) -> Vec<SocketAddr> {
+    let together = together(offered, via.observed);
+    let may =
+        |address: &SocketAddr| may_name(via.address, *address) || (together && is_site(address));
+    own.iter().copied().filter(may).collect()
+}
+
+/// Whether the other end, seen where its offer says first, is behind the same translator as this machine.
+fn together(offered: &[SocketAddr], observed: Option<SocketAddr>) -> bool {
+    match (offered.first(), observed) {
+        (Some(theirs), Some(ours)) => theirs.ip().to_canonical() == ours.ip().to_canonical(),
+        _ => false,
+    }
+}
+
 /// What a machine that passes an offer on makes of its addresses: where it sees the sender itself comes first,
-/// and what the sender may not name is left out. Gives how many were.
-pub(super) fn stamped(from: &Place, offered: &[SocketAddr]) -> (Vec<SocketAddr>, usize) {
+/// and what the sender may not name is left out, but for addresses of its site to a peer that is seen at the same
+/// address. Gives how many were left out.
+pub(super) fn stamped(
+    from: &Place,
+    to: Option<&Place>,
+    offered: &[SocketAddr],
+) -> (Vec<SocketAddr>, usize) {
+    let host = |place: &Place| place.address.ip().to_canonical();
+    let neighbours = to.is_some_and(|to| host(to) == host(from));
     let mut all = vec![from.address];
     let mut refused = 0;
     for address in offered {
         if !may_name(from.address, *address) {
-            // An address of the sender's own site is for a peer of the same site to judge.
-            let site = Scope::of(address.ip()) == Some(Scope::Site) && dialable(*address).is_some();
-            if !site {
+            let site = is_site(address) && dialable(*address).is_some();
+            if !(site && neighbours) {
                 refused += 1;
                 continue;
             }
@@ -38,23 +70,18 @@ pub(super) fn stamped(from: &Place, offered: &[SocketAddr]) -> (Vec<SocketAddr>,
 /// The addresses of an offer that this machine may send to: those that the machine between may name, and
 /// those on this machine's own network, if the other end appears behind the same translator.
 pub(super) fn usable(via: &Place, offered: &[SocketAddr], own: &[SocketAddr]) -> Vec<SocketAddr> {
-    let together = match (offered.first(), via.observed) {
-        (Some(theirs), Some(ours)) => theirs.ip().to_canonical() == ours.ip().to_canonical(),
-        _ => false,
-    };
+    let together = together(offered, via.observed);
     let near = |address: SocketAddr| {
         let network = Prefix::of(address.ip());
         together
-            && Scope::of(address.ip()) == Some(Scope::Site)
-            && own.iter().any(|own| {
-                Scope::of(own.ip()) == Some(Scope::Site) && Prefix::of(own.ip()) == network
-            })
+            && is_site(&address)
+            && own.iter().any(|own| is_site(own) && Prefix::of(own.ip()) == network)
     };
     let mut usable = Vec::new();
     for address in offered.iter().take(MAX_ADDRESSES).filter_map(|address| dialable(*address)) {
         let may = may_name(via.address, address) || near(address);
         let known = usable.contains(&address) || own.contains(&address);
-        if may && !known && address.port() >= FIRST_PORT {
+        if may && !known && may_listen(address) {
             usable.push(address);
         }
     }
@@ -141,9 +168,27 @@ mod tests {
     fn the_place_that_is_seen_comes_first() {
         let from = via("203.0.113.1:4000", "198.51.100.1:5483");
         let offered = ["203.0.113.1:4000", "127.0.0.1:1", "10.0.0.1:5483", "192.0.2.1:9"].map(at);
-        let (all, refused) = stamped(&from, &offered);
+        let neighbour = via("203.0.113.1:999", "198.51.100.1:5483");
+        let (all, refused) = stamped(&from, Some(&neighbour), &offered);
         assert_eq!(all, [from.address, at("10.0.0.1:5483"), at("192.0.2.1:9")]);
         assert_eq!(refused, 1);
+        let stranger = via("203.0.113.2:999", "198.51.100.1:5483");
+        for to in [Some(&stranger), None] {
+            let (all, refused) = stamped(&from, to, &offered);
+            assert_eq!((all, refused), (vec![from.address, at("192.0.2.1:9")], 2));
+        }
+    }
+
+    #[test]
+    fn strangers_are_not_shown_this_machines_networks() {
+        let via = via("198.51.100.1:5483", "203.0.113.1:4000");
+        let own = ["203.0.113.1:4000", "192.168.1.5:5483", "[fe80::5]:5483"].map(at);
+        let neighbour = [at("203.0.113.1:9999")];
+        assert_eq!(shown(&via, &neighbour, &own), &own[..2]);
+        assert_eq!(shown(&via, &[at("203.0.113.2:9999")], &own), &own[..1]);
+        assert_eq!(shown(&via, &[], &own), &own[..1]);
+        let near = Place::new(MachineId::new([1; 32]), at("192.168.1.1:1"), None, Duration::ZERO);
+        assert_eq!(shown(&near, &[at("192.168.1.9:1")], &own), &own[..2]);
     }
 
     #[test]

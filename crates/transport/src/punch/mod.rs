@@ -21,8 +21,8 @@ use std::{
 
 use x0x_core::{Machine, MachineId, Tick, TokenBucket};
 
-pub(crate) use self::candidates::Victims;
 pub use self::candidates::{MAX_VICTIMS, VICTIM_REST};
+pub(crate) use self::candidates::{Victims, may_listen};
 use self::coordinator::Coordinator;
 use crate::{
     rates::PeerRates,
@@ -368,7 +368,8 @@ impl Punches {
     fn pass_on(&mut self, now: Tick, received: &Received, offer: &Offer, step: fn(Offer) -> Punch) {
         let mut passed = offer.clone();
         passed.peer = received.from.machine;
-        let (addresses, refused) = candidates::stamped(&received.from, &offer.addresses);
+        let to = received.peer.as_ref();
+        let (addresses, refused) = candidates::stamped(&received.from, to, &offer.addresses);
         let (addresses, resting) = self.victims.spare(now, addresses, 1);
         self.metrics.addresses_refused.add((refused + resting) as u64);
         passed.addresses = addresses;
@@ -394,7 +395,8 @@ impl Punches {
         let keys = flow_keys(offer.round, [offer.peer, self.local], seeds, false);
         let wait = Duration::from_millis(offer.wait_ms.into());
         self.begin(now, now + wait, received, offer, keys);
-        let answer = Offer::new(offer.round, offer.peer, received.seed, received.own.clone());
+        let own = candidates::shown(&received.from, &offer.addresses, &received.own);
+        let answer = Offer::new(offer.round, offer.peer, received.seed, own);
         self.send(from, Punch::Accept(answer));
     }
 

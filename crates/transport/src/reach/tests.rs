@@ -48,12 +48,11 @@ fn two_networks_must_agree() {
     let mut twin = seen(2, OWN, true);
     twin.peer = machine(1);
     assert_eq!(class(&[seen(1, OWN, true), twin]), ReachClass::Unknown, "one machine");
-    assert_eq!(class(&[seen(1, OWN, true), seen(2, OWN, false)]), ReachClass::Public);
-    assert_eq!(
-        class(&[seen(1, OWN, false), seen(2, OWN, false)]),
-        ReachClass::Unknown,
-        "nobody came"
-    );
+    assert_eq!(class(&[seen(1, OWN, true), seen(2, OWN, true)]), ReachClass::Public);
+    for came in [false, true] {
+        let class = class(&[seen(1, OWN, came), seen(2, OWN, false)]);
+        assert_eq!(class, ReachClass::Punchable, "one that came may be let in alone");
+    }
     let mapped = reach(&[seen(1, MAPPED, false), seen(2, MAPPED, false), seen(3, OWN, true)]);
     assert_eq!((mapped.class, mapped.mapping_v4), (ReachClass::Punchable, Mapping::Independent));
     let first =
@@ -76,12 +75,14 @@ fn a_mapping_for_each_destination_takes_three_networks() {
     let port = |n: u32| seen(n, &format!("203.0.113.7:{}", 40_000 + n), false);
     assert_eq!(reach(&[port(1), port(2)]).mapping_v4, Mapping::Unknown);
     assert_eq!(reach(&[port(1), port(2), port(3)]).mapping_v4, Mapping::Dependent);
-    assert_eq!(reach(&[port(1), port(2), port(3)]).class, ReachClass::Unknown);
+    assert_eq!(reach(&[port(1), port(2)]).class, ReachClass::Unknown);
+    assert_eq!(reach(&[port(1), port(2), port(3)]).class, ReachClass::RelayOnly);
     let other_host = seen(3, "203.0.113.8:40003", false);
     assert_eq!(reach(&[port(1), port(2), other_host]).mapping_v4, Mapping::Unknown);
     let v6 = |n: u32| seen(n, &format!("[2001:db8::7]:{}", 40_000 + n), false);
     let both = reach(&[v6(1), v6(2), v6(3), seen(4, MAPPED, false), seen(5, MAPPED, false)]);
     assert_eq!((both.mapping_v4, both.mapping_v6), (Mapping::Independent, Mapping::Dependent));
+    assert_eq!(both.class, ReachClass::Punchable, "by IPv4");
 }
 
 #[test]

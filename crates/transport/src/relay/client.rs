@@ -10,7 +10,7 @@ use x0x_core::{MachineId, Tick};
 
 use super::{
     Leg, MAX_ASKED, MAX_OWN, MAX_PER_RELAY, MAX_SOUGHT, Output, Received, RelayConfig,
-    RelayMetrics, SEEK_TIME, close, legs_of, next_name,
+    RelayMetrics, SEEK_TIME, SESSION_TIME, close, legs_of, next_name,
 };
 use crate::wire::{ContextId, RelayRefusal, RelayStep};
 
@@ -34,9 +34,12 @@ enum Stage {
 }
 
 #[derive(Debug)]
-struct Own {
+pub(super) struct Own {
     peer: MachineId,
     stage: Stage,
+    /// Of one that a relay brought: since when there is no session over it. The relay's word is all there is of
+    /// the peer until then.
+    empty_since: Option<Tick>,
 }
 
 /// All contexts of which this machine is an end.
@@ -46,7 +49,7 @@ pub(super) struct Client {
     config: RelayConfig,
     metrics: Arc<RelayMetrics>,
     sought: BTreeMap<MachineId, Sought>,
-    own: BTreeMap<Leg, Own>,
+    pub(super) own: BTreeMap<Leg, Own>,
     last: ContextId,
 }
 
@@ -103,7 +106,7 @@ impl Client {
         }
         let own = &self.own;
         let context = next_name(&mut self.last, |name| own.contains_key(&(relay, name)));
-        self.own.insert((relay, context), Own { peer, stage: Stage::Asked });
+        self.own.insert((relay, context), Own { peer, stage: Stage::Asked, empty_since: None });
         let step = RelayStep::Open { context, target: peer };
         out.push_back(Output::Send { to: relay, step });
     }
@@ -146,16 +149,53 @@ impl Client {
         self.over(out, peer, Some(leg));
     }
 
+    /// There is a session over a context.
+    pub(super) fn in_use(&mut self, leg: Leg) {
+        if let Some(own) = self.own.get_mut(&leg) {
+            own.empty_since = None;
+        }
+    }
+
+    fn empty(&self) -> impl Iterator<Item = (Tick, Leg)> {
+        self.own.iter().filter_map(|(leg, own)| Some((own.empty_since?, *leg)))
+    }
+
+    /// Makes room for a context that a relay brings: the oldest one without a session goes, of that relay if it has
+    /// its share, else of the one that has most of them. Gives whether there is room.
+    fn make_room(&mut self, out: &mut VecDeque<Output>, relay: MachineId) -> bool {
+        let at_relay = legs_of(&self.own, relay).filter(|((_, name), _)| name % 2 == 1).count();
+        let of = if at_relay >= MAX_PER_RELAY {
+            Some(relay)
+        } else if self.asked_for(|context| context % 2 == 1) >= MAX_OWN {
+            let mut counts: BTreeMap<MachineId, usize> = BTreeMap::new();
+            self.empty().for_each(|(_, (of, _))| *counts.entry(of).or_default() += 1);
+            counts.into_iter().max_by_key(|(_, count)| *count).map(|(of, _)| of)
+        } else {
+            return true;
+        };
+        let oldest = self.empty().filter(|(_, (at, _))| Some(*at) == of).min();
+        let Some((_, leg)) = oldest else { return false };
+        self.metrics.evicted.inc();
+        self.end(out, leg, RelayRefusal::Limit);
+        true
+    }
+
+    fn end(&mut self, out: &mut VecDeque<Output>, leg: Leg, why: RelayRefusal) {
+        if self.own.remove(&leg).is_some() {
+            out.push_back(Output::Close(leg));
+            close(out, leg, false, why);
+        }
+    }
+
     /// A relay asks on behalf of a peer.
     pub(super) fn incoming(
         &mut self,
         out: &mut VecDeque<Output>,
+        now: Tick,
         received: &Received,
         leg: Leg,
         peer: MachineId,
     ) {
-        let at_relay = legs_of(&self.own, leg.0).filter(|((_, name), _)| name % 2 == 1).count();
-        let full = self.asked_for(|context| context % 2 == 1) >= MAX_OWN;
         let (counter, why) = if !self.config.use_others {
             (&self.metrics.refused_off, RelayRefusal::Unwilling)
         } else if peer == self.local || peer == leg.0 {
@@ -166,11 +206,11 @@ impl Client {
             (&self.metrics.refused_unwilling, RelayRefusal::Unwilling)
         } else if self.own.contains_key(&leg) {
             return self.metrics.refused_name.inc();
-        } else if full || at_relay >= MAX_PER_RELAY {
+        } else if !self.make_room(out, leg.0) {
             (&self.metrics.refused_limit, RelayRefusal::Limit)
         } else {
             self.metrics.accepted.inc();
-            self.own.insert(leg, Own { peer, stage: Stage::Open });
+            self.own.insert(leg, Own { peer, stage: Stage::Open, empty_since: Some(now) });
             out.push_back(Output::Open { leg, peer });
             let step = RelayStep::Ok { context: leg.1 };
             return out.push_back(Output::Send { to: leg.0, step });
@@ -197,13 +237,16 @@ impl Client {
     }
 
     pub(super) fn unused(&mut self, out: &mut VecDeque<Output>, leg: Leg) {
-        if self.own.remove(&leg).is_some() {
-            out.push_back(Output::Close(leg));
-            close(out, leg, false, RelayRefusal::Idle);
-        }
+        self.end(out, leg, RelayRefusal::Idle);
     }
 
     pub(super) fn on_timeout(&mut self, out: &mut VecDeque<Output>, now: Tick) {
+        let empty = self.empty().filter(|(since, _)| now.since(*since) >= SESSION_TIME);
+        let empty: Vec<Leg> = empty.map(|(_, leg)| leg).collect();
+        for leg in empty {
+            self.metrics.closed_empty.inc();
+            self.end(out, leg, RelayRefusal::Idle);
+        }
         let late = self.sought.iter().filter(|(_, sought)| sought.deadline <= now);
         let late: Vec<MachineId> = late.map(|(peer, _)| *peer).collect();
         for peer in late {
@@ -230,6 +273,7 @@ impl Client {
             true => sought.deadline,
             false => sought.deadline.min(sought.more_at),
         };
-        self.sought.values().map(due).min()
+        let empty = self.empty().map(|(since, _)| since + SESSION_TIME);
+        self.sought.values().map(due).chain(empty).min()
     }
 }

@@ -42,6 +42,8 @@ pub const MAX_PER_RELAY: usize = 64;
 pub const SEEK_TIME: Duration = Duration::from_secs(4);
 /// How long a relay waits for the machine that it asked.
 pub const ANSWER_TIME: Duration = Duration::from_secs(3);
+/// How long a machine keeps a context that a relay brought and over which no session comes about.
+pub const SESSION_TIME: Duration = Duration::from_secs(15);
 /// Silence after which a relay closes a context.
 pub const IDLE_AFTER: Duration = Duration::from_secs(120);
 
@@ -89,6 +91,8 @@ pub enum Input {
     Received(Received),
     /// There is no session with this machine any more, or none that carries packets.
     Gone(MachineId),
+    /// There is a session over a context of which this machine is an end.
+    InUse(Leg),
     /// Nothing came or went over a context of which this machine is an end.
     Unused(Leg),
     /// Nothing was forwarded for long over a context of this number.
@@ -140,6 +144,8 @@ counters! {
         found = "Peers to which one was found.",
         failed = "Peers to which none was found.",
         accepted = "Contexts that others asked for with this machine.",
+        evicted = "Of these, contexts without a session that made room for others.",
+        closed_empty = "Of these, contexts over which no session came about in time.",
         opened = "Contexts between others that were opened.",
         closed = "Contexts between others that ended.",
         closed_idle = "Of these, contexts over which nothing went for long.",
@@ -194,7 +200,7 @@ impl Relays {
                 self.server.open(out, now, received, (from, context), target);
             }
             RelayStep::Incoming { context, from: peer } => {
-                self.client.incoming(out, received, (from, context), peer);
+                self.client.incoming(out, now, received, (from, context), peer);
             }
             // Even names are made by whoever asks.
             RelayStep::Ok { context } if context % 2 == 0 => {
@@ -241,6 +247,7 @@ impl Machine for Relays {
                 self.client.gone(out, machine);
                 self.server.gone(out, machine);
             }
+            Input::InUse(leg) => self.client.in_use(leg),
             Input::Unused(leg) => self.client.unused(out, leg),
             Input::Idle(number) => self.server.idle(out, number),
         }

@@ -218,15 +218,58 @@ fn contexts_are_bounded_for_a_pair_for_a_client_and_for_a_relay() {
     // Targets that do not answer are given up.
     net.pass(ANSWER_TIME);
     assert_eq!(net.all[0].server.len(), 0);
+}
 
-    // A relay that asks on behalf of a crowd.
+fn incoming(relay: u8, context: ContextId, from: u8) -> Received {
+    Received::new(machine(relay), RelayStep::Incoming { context, from: machine(from) })
+}
+
+/// Contexts of which the one machine is an end, by relay.
+fn held_at(net: &Net, relay: u8) -> usize {
+    legs_of(&net.all[0].client.own, machine(relay)).count()
+}
+
+#[test]
+fn relays_that_invent_peers_take_no_place_from_an_honest_one() {
     let mut net = Net::new(1, |_, _| {});
-    for n in 0..200_u32 {
-        let step = RelayStep::Incoming { context: 3 + 2 * n, from: machine(50 + n as u8 % 100) };
-        net.receive(0, Received::new(machine(1 + n as u8 / 100), step));
+    let names = |n: u32| 3 + 2 * n;
+    for n in 0..200 {
+        net.receive(0, incoming(1, names(n), 100));
     }
-    assert_eq!(net.all[0].client.len(), MAX_OWN);
-    assert_eq!(net.metrics[0].refused_limit.value(), 72);
+    assert_eq!(held_at(&net, 1), MAX_PER_RELAY, "its share");
+    for n in 0..100 {
+        net.receive(0, incoming(2, names(n), 100));
+    }
+    assert_eq!((held_at(&net, 1), held_at(&net, 2)), (MAX_PER_RELAY, MAX_OWN - MAX_PER_RELAY));
+    // An honest relay brings a peer, whose session comes about; the liars go on.
+    net.pass(Duration::from_secs(1));
+    net.receive(0, incoming(3, 3, 50));
+    assert_eq!(held_at(&net, 3), 1);
+    net.give(0, Input::InUse((machine(3), 3)));
+    for n in 300..600 {
+        net.receive(0, incoming(1 + n as u8 % 2, names(n), 101));
+        assert!(net.all[0].client.len() <= MAX_OWN);
+    }
+    assert_eq!(held_at(&net, 3), 1, "who has a session stays");
+    assert!(net.metrics[0].evicted.value() > 0);
+    let _ = net.take();
+    net.pass(SESSION_TIME);
+    assert_eq!(net.all[0].client.len(), 1);
+    let closed = net.take().into_iter().filter(|(_, o)| matches!(o, Output::Close(_))).count();
+    assert_eq!(closed as u64, net.metrics[0].closed_empty.value());
+}
+
+#[test]
+fn contexts_with_sessions_are_not_displaced() {
+    let mut net = Net::new(1, |_, _| {});
+    for n in 0..MAX_OWN as u32 {
+        let relay = 1 + n as u8 / MAX_PER_RELAY as u8;
+        net.receive(0, incoming(relay, 3 + 2 * n, 100));
+        net.give(0, Input::InUse((machine(relay), 3 + 2 * n)));
+    }
+    net.receive(0, incoming(7, 3, 100));
+    assert_eq!((net.all[0].client.len(), held_at(&net, 7)), (MAX_OWN, 0));
+    assert_eq!((net.metrics[0].refused_limit.value(), net.metrics[0].evicted.value()), (1, 0));
 }
 
 #[test]
@@ -255,6 +298,7 @@ enum Act {
     Unwanted(usize, u8),
     Gone(usize, u8),
     Unused(usize, u8, u32),
+    InUse(usize, u8, u32),
     Idle(usize, u64),
     Pass(u64),
     Hostile(usize, u8, RelayStep),
@@ -280,6 +324,7 @@ fn act() -> impl Strategy<Value = Act> {
             .prop_map(|(n, peer, relays)| Act::Seek(n, peer, relays)),
         (who.clone(), peer.clone()).prop_map(|(n, peer)| Act::Unwanted(n, peer)),
         (who.clone(), peer.clone()).prop_map(|(n, peer)| Act::Gone(n, peer)),
+        (who.clone(), peer.clone(), context.clone()).prop_map(|(n, m, c)| Act::InUse(n, m, c)),
         (who.clone(), peer.clone(), context).prop_map(|(n, m, c)| Act::Unused(n, m, c)),
         (who.clone(), 0..8_u64).prop_map(|(n, number)| Act::Idle(n, number)),
         (0..3000_u64).prop_map(Act::Pass),
@@ -302,6 +347,7 @@ proptest! {
                 }
                 Act::Unwanted(n, peer) => net.give(n, Input::Unwanted(machine(peer))),
                 Act::Gone(n, peer) => net.give(n, Input::Gone(machine(peer))),
+                Act::InUse(n, peer, context) => net.give(n, Input::InUse((machine(peer), context))),
                 Act::Unused(n, peer, context) => net.give(n, Input::Unused((machine(peer), context))),
                 Act::Idle(n, number) => net.give(n, Input::Idle(number)),
                 Act::Pass(ms) => net.pass(Duration::from_millis(ms)),
@@ -320,7 +366,7 @@ proptest! {
                 }
             }
         }
-        net.pass(SEEK_TIME + ANSWER_TIME);
+        net.pass(SESSION_TIME);
         for relays in &net.all {
             prop_assert!(relays.poll_timeout().is_none(), "nothing waits for ever");
         }

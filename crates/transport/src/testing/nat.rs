@@ -25,6 +25,8 @@ pub enum NatKind {
     PortRestricted,
     /// A random port for each destination, and only that gets in.
     Symmetric,
+    /// Nothing is translated, and ports that were contacted get in: a firewall before public addresses.
+    Firewall,
     /// Nothing passes.
     Blocked,
 }
@@ -95,7 +97,15 @@ impl Nat {
         let mapping = self.mappings.get_mut(&port)?;
         mapping.used = now;
         mapping.contacted.insert(to);
-        Some(SocketAddr::from((self.ip, port)))
+        let translated = self.kind != NatKind::Firewall;
+        Some(if translated { SocketAddr::from((self.ip, port)) } else { inner })
+    }
+
+    /// Whether a firewall lets a packet in.
+    fn lets_in(&self, now: Tick, life: Duration, [from, inner]: [SocketAddr; 2]) -> bool {
+        let of = self.mappings.values().find(|mapping| mapping.inner == inner);
+        let known = of.filter(|mapping| now.since(mapping.used) < life);
+        self.kind == NatKind::Firewall && known.is_some_and(|known| known.contacted.contains(&from))
     }
 
     /// Where a packet from outside goes inside.
@@ -111,7 +121,7 @@ impl Nat {
             NatKind::FullCone => true,
             NatKind::AddressRestricted => mapping.contacted.iter().any(|to| to.ip() == from.ip()),
             NatKind::PortRestricted | NatKind::Symmetric => mapping.contacted.contains(&from),
-            NatKind::Blocked => false,
+            NatKind::Firewall | NatKind::Blocked => false,
         };
         passes.then_some(mapping.inner)
     }
@@ -165,7 +175,11 @@ impl World {
             }
             Some(NatId(nat)) => {
                 self.nats[nat].hosts += 1;
-                Ipv4Addr::new(10, nat as u8, 0, 1 + self.nats[nat].hosts)
+                let (n, host) = (nat as u8, 1 + self.nats[nat].hosts);
+                match self.nats[nat].kind {
+                    NatKind::Firewall => Ipv4Addr::new(130 + n % 30, n, 0, host),
+                    _ => Ipv4Addr::new(10, n, 0, host),
+                }
             }
         };
         let address = SocketAddr::from((ip, PORT));
@@ -190,7 +204,9 @@ impl World {
         self.hosts.iter().find(|(at, behind)| at.ip() == to && behind.is_none())?;
         let (mut from, mut realm) = (host.ip(), *self.hosts.get(&host)?);
         while let Some(NatId(nat)) = realm {
-            (from, realm) = (self.nats[nat].ip.into(), self.nats[nat].outer);
+            let nat = &self.nats[nat];
+            from = if nat.kind == NatKind::Firewall { from } else { nat.ip.into() };
+            realm = nat.outer;
         }
         Some(from)
     }
@@ -205,6 +221,18 @@ impl World {
                 return (!lost).then_some(Delivery { from, to, delay: self.latency });
             }
             let life = self.mapping_life;
+            let behind = self.hosts.get(&to).copied().flatten();
+            let walled = behind.filter(|NatId(nat)| {
+                let nat = &self.nats[*nat];
+                nat.outer == realm && nat.kind == NatKind::Firewall
+            });
+            if let Some(NatId(nat)) = walled {
+                if !self.nats[nat].lets_in(now, life, [from, to]) {
+                    return None;
+                }
+                realm = walled;
+                continue;
+            }
             let into =
                 self.nats.iter().position(|n| n.outer == realm && IpAddr::V4(n.ip) == to.ip());
             if let Some(into) = into {
@@ -253,6 +281,19 @@ mod tests {
         assert_eq!(filters(NatKind::PortRestricted), ([true, false, false], 1));
         assert_eq!(filters(NatKind::Symmetric), ([true, false, false], 2));
         assert_eq!(filters(NatKind::Blocked), ([false; 3], 0));
+    }
+
+    #[test]
+    fn a_firewall_translates_nothing_and_lets_answers_in() {
+        let mut world = World::new(5);
+        let wall = world.nat(NatKind::Firewall, None);
+        let (inside, near, far) = (world.host(Some(wall)), world.host(None), world.host(None));
+        assert_eq!(world.send(NOW, near, inside), None, "nobody was written to");
+        let out = world.send(NOW, inside, near).expect("passes");
+        assert_eq!((out.from, out.to), (inside, near));
+        assert_eq!(world.send(NOW, near, inside).map(|back| back.to), Some(inside));
+        assert_eq!(world.send(NOW, far, inside), None);
+        assert_eq!(world.send(Tick::from_millis(30_000), near, inside), None, "too old");
     }
 
     #[test]

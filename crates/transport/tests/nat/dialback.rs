@@ -27,6 +27,8 @@ async fn who_is_reached_by_a_stranger_is_public_translated_or_not() {
         (Some(NatKind::FullCone), ReachClass::Public),
         (Some(NatKind::AddressRestricted), ReachClass::Punchable),
         (Some(NatKind::PortRestricted), ReachClass::Punchable),
+        (Some(NatKind::Firewall), ReachClass::Punchable),
+        // Two networks are too few to tell.
         (Some(NatKind::Symmetric), ReachClass::Unknown),
     ];
     for (kind, expected) in kinds {

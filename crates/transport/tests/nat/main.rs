@@ -9,3 +9,4 @@ mod relay;
 mod schedule;
 mod stream;
 mod support;
+mod times;

@@ -12,7 +12,8 @@ use x0x_transport::{
 use crate::support::{Internet, Machine, within};
 
 /// Where a machine can be: on the internet, behind a translator, behind a carrier's and its own.
-pub(crate) const PLACES: [&str; 6] = ["open", "full", "address", "port", "symmetric", "carrier"];
+pub(crate) const PLACES: [&str; 7] =
+    ["open", "full", "address", "port", "symmetric", "carrier", "firewall"];
 
 pub(crate) fn place(internet: &Internet, kind: &str) -> Option<NatId> {
     match kind {
@@ -21,6 +22,7 @@ pub(crate) fn place(internet: &Internet, kind: &str) -> Option<NatId> {
         "address" => Some(internet.nat(NatKind::AddressRestricted)),
         "port" => Some(internet.nat(NatKind::PortRestricted)),
         "symmetric" => Some(internet.nat(NatKind::Symmetric)),
+        "firewall" => Some(internet.nat(NatKind::Firewall)),
         "carrier" => {
             let carrier = internet.nat(NatKind::PortRestricted);
             internet.net.with(|world| Some(world.nat(NatKind::PortRestricted, Some(carrier))))
@@ -52,7 +54,7 @@ async fn meet(seed: u64, from: &str, to: &str) -> (Result<(), DialError>, [Machi
 /// the port that it sent to.
 pub(crate) fn impossible(from: &str, to: &str) -> bool {
     let hard = |one: &str, other: &str| {
-        one == "symmetric" && ["symmetric", "port", "carrier"].contains(&other)
+        one == "symmetric" && ["symmetric", "port", "carrier", "firewall"].contains(&other)
     };
     hard(from, to) || hard(to, from)
 }

@@ -15,7 +15,8 @@ use super::Kind;
 use crate::{lab::namespaces::ip, place::Place};
 
 /// The private network of every home: its router, and its machine.
-const HOME: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 168, 1, 1), Ipv4Addr::new(192, 168, 1, 2)];
+pub(super) const HOME: [Ipv4Addr; 2] =
+    [Ipv4Addr::new(192, 168, 1, 1), Ipv4Addr::new(192, 168, 1, 2)];
 /// The network between a provider's translator and a home router (RFC 6598).
 const CARRIER: [Ipv4Addr; 2] = [Ipv4Addr::new(100, 64, 0, 1), Ipv4Addr::new(100, 64, 0, 2)];
 
@@ -23,6 +24,10 @@ const CARRIER: [Ipv4Addr; 2] = [Ipv4Addr::new(100, 64, 0, 1), Ipv4Addr::new(100,
 const TRANSLATED: &str = "type nat hook postrouting priority 100;\noifname \"wan\" masquerade";
 /// Nobody gets in who was not sent to, and nothing that comes by itself occupies a port.
 const CLOSED: &str = "iifname \"wan\" ct state new drop";
+
+/// A machine's own firewall, as distributions set it up.
+const FIREWALL: &str = "table ip firewall {\nchain input {\ntype filter hook input priority 0;\n\
+     iifname \"eth0\" ct state new drop\n}\n}\n";
 
 /// The network; its namespaces are removed when it is dropped.
 pub(super) struct World {
@@ -51,8 +56,11 @@ impl World {
     /// A machine at a place of this kind, with this address on the internet.
     pub(super) fn machine(&mut self, name: &str, kind: Kind, public: Ipv4Addr) -> Result<Place> {
         let host = self.add(name)?;
-        if kind == Kind::None {
+        if matches!(kind, Kind::None | Kind::Firewall) {
             self.attach(&host, "eth0", public)?;
+            if kind == Kind::Firewall {
+                nft(&host, FIREWALL)?;
+            }
             return Ok(Place::Namespace { name: host, address: public.into() });
         }
         let router = self.add(&format!("{name}-router"))?;
@@ -67,6 +75,22 @@ impl World {
         join(&router, &host, "eth0", HOME)?;
         make_router(&router, &rules(kind))?;
         Ok(Place::Namespace { name: host, address: HOME[1].into() })
+    }
+
+    /// The name of the router of a machine's home.
+    pub(super) fn router(&self, name: &str) -> String {
+        format!("{}-{name}-router", self.prefix)
+    }
+
+    /// Gives a public machine another address, and takes the first one from it.
+    pub(super) fn move_to(&self, place: &mut Place, to: Ipv4Addr) -> Result<()> {
+        let Place::Namespace { name, address } = place else { bail!("not in a namespace") };
+        let (from, now) = (format!("{address}/32"), format!("{to}/32"));
+        ip(&["-n", name, "address", "add", &now, "dev", "eth0"])?;
+        ip(&["-n", name, "address", "del", &from, "dev", "eth0"])?;
+        ip(&["-n", name, "route", "replace", "default", "dev", "eth0"])?;
+        *address = to.into();
+        Ok(())
     }
 
     fn add(&mut self, suffix: &str) -> Result<String> {
@@ -120,6 +144,32 @@ fn join(router: &str, inner: &str, interface: &str, network: [Ipv4Addr; 2]) -> R
 fn make_router(name: &str, rules: &str) -> Result<()> {
     let forward = "echo 1 > /proc/sys/net/ipv4/ip_forward";
     ip(&["netns", "exec", name, "sh", "-c", forward])?;
+    nft(name, rules)
+}
+
+/// Has a public machine drop all that comes from an address, in place of what it dropped before.
+pub(super) fn block(place: &Place, from: &[Ipv4Addr]) -> Result<()> {
+    let drops: String = from.iter().map(|at| format!("ip saddr {at} drop\n")).collect();
+    trouble(place, &drops)
+}
+
+/// Has a machine lose this share of the UDP packets that come.
+pub(super) fn lose(place: &Place, percent: u32) -> Result<()> {
+    let drops = format!("meta l4proto udp numgen random mod 100 < {percent} drop\n");
+    trouble(place, if percent == 0 { "" } else { &drops })
+}
+
+fn trouble(place: &Place, rules: &str) -> Result<()> {
+    let Place::Namespace { name, .. } = place else { bail!("not in a namespace") };
+    let chain = format!("chain input {{\ntype filter hook input priority -300;\n{rules}}}\n");
+    nft(
+        name,
+        &format!("table ip trouble\ndelete table ip trouble\ntable ip trouble {{\n{chain}}}\n"),
+    )
+}
+
+/// Takes rules to the packet filter of a namespace.
+pub(super) fn nft(name: &str, rules: &str) -> Result<()> {
     let mut nft = Command::new("ip")
         .args(["netns", "exec", name, "nft", "-f", "-"])
         .stdin(Stdio::piped())
@@ -150,8 +200,14 @@ fn rules(kind: Kind) -> String {
                 .to_owned(),
             "set spoken {\ntype ipv4_addr;\nflags dynamic,timeout;\ntimeout 60s;\nsize 1024;\n}\n",
         ),
+        Kind::PortMapping => (
+            TRANSLATED.to_owned(),
+            Some("type nat hook prerouting priority -100;".to_owned()),
+            format!("iifname \"wan\" ct status dnat accept\n{CLOSED}"),
+            "",
+        ),
         Kind::UdpBlocked => (TRANSLATED.to_owned(), None, "meta l4proto udp drop".to_owned(), ""),
-        Kind::None | Kind::PortRestricted | Kind::Cgnat => {
+        Kind::None | Kind::Firewall | Kind::PortRestricted | Kind::Cgnat => {
             (TRANSLATED.to_owned(), None, CLOSED.to_owned(), "")
         }
     };

@@ -45,18 +45,24 @@ pub(super) async fn create_user(
 #[serde(default)]
 pub(super) struct CardParams {
     display_name: String,
+    lan: bool,
 }
 
 pub(super) async fn card(
     State(app): State<Arc<App>>,
     Params(params): Params<CardParams>,
 ) -> Answer<AgentCardResponse> {
-    let signed = app.agent.card(&params.display_name).map_err(bad_text)?;
+    let (agent, name) = (&app.agent, &params.display_name);
+    let (signed, link) = match params.lan {
+        true => (agent.lan_card(name), agent.lan_link()),
+        false => (agent.card(name), agent.link()),
+    };
+    let signed = signed.map_err(bad_text)?;
     Ok(Json(AgentCardResponse {
         ok: True::default(),
         card: shown(signed.card()),
         link: signed.to_link(),
-        short_link: app.agent.link().to_text(),
+        short_link: link.to_text(),
     }))
 }
 

@@ -82,6 +82,8 @@ impl Seen {
             (ReachClass::Public, _) if is_own => "None",
             // Somebody came in to whom this machine had not written.
             (ReachClass::Public, _) => "FullCone",
+            // Nothing is translated, and strangers do not get in.
+            (ReachClass::Punchable, _) if is_own => "Firewall",
             (_, Mapping::Dependent) => "Symmetric",
             (ReachClass::Punchable, _) => "EndpointIndependent",
             _ => "Unknown",
@@ -108,8 +110,12 @@ impl Seen {
 
     /// The share of punches that worked; 0 before the first.
     fn punch_rate(&self) -> f64 {
-        let all = self.punches.found + self.punches.failed;
+        let all = self.punches_tried();
         if all == 0 { 0.0 } else { self.punches.found as f64 / all as f64 }
+    }
+
+    fn punches_tried(&self) -> u64 {
+        self.punches.found + self.punches.failed
     }
 
     /// The mean round-trip time in milliseconds.
@@ -170,6 +176,7 @@ pub(super) async fn connectivity(State(app): State<Arc<App>>) -> Answer<Connecti
             direct: seen.direct(),
             streamed: seen.streamed(),
             relayed: seen.relayed(),
+            hole_punches: seen.punches_tried(),
             hole_punch_success_rate: seen.punch_rate(),
         },
         relay: Relaying {

@@ -146,7 +146,10 @@ pub(super) async fn request(
     let to: AgentId = request.agent_id.parse()?;
     let payload = payload(request.payload)?;
     let patience = request.timeout_ms.unwrap_or(30_000).clamp(100, 120_000);
-    let answer = app.agent.request(to, payload, Duration::from_millis(patience)).await?;
+    let id = request.id.as_deref().map(convert::message_id).transpose()?;
+    let id = id.unwrap_or_else(|| app.agent.new_message_id());
+    let answer = app.agent.request_as(id, to, payload, Duration::from_millis(patience)).await;
+    let answer = answer.map_err(|error| ApiError::from(error).of_message(&id))?;
     Ok(Json(convert::mail(&app.agent, answer)))
 }
 

@@ -6,15 +6,15 @@ use axum::{Json, extract::State, http::StatusCode};
 use data_encoding::HEXLOWER;
 use serde::Deserialize;
 use x0x_agent::{
-    Ack, Begin, HistoryEntry, HistoryQuery, InboxError, Lease, MAX_TAKEN, Taken, WallTime,
+    Ack, Begin, Claimed, HistoryEntry, HistoryQuery, InboxError, Lease, MAX_TAKEN, Taken, WallTime,
 };
 use x0x_api::{
     Base64, ErrorCode, True,
     limits::MAX_INBOX_WAIT,
     types::{
-        ClaimRequest, ConsumerInfo, ConsumerRequest, ConsumersResponse, DEFAULT_CONSUMER,
-        DirectState, HistoryItem, HistoryResponse, InboxAckRequest, InboxResponse, OkResponse,
-        ReleaseRequest,
+        ClaimInfo, ClaimRequest, ConsumerInfo, ConsumerRequest, ConsumersResponse,
+        DEFAULT_CONSUMER, DirectState, HistoryItem, HistoryResponse, InboxAckRequest,
+        InboxResponse, OkResponse, ReleaseRequest,
     },
 };
 use x0x_core::AgentId;
@@ -67,15 +67,24 @@ pub(super) async fn claim(
     State(app): State<Arc<App>>,
     JsonBody(request): JsonBody<ClaimRequest>,
 ) -> Answer<InboxResponse> {
-    let ClaimRequest { consumer, limit, lease_ms, timeout_ms, in_order, renew } = request;
+    let ClaimRequest { consumer, limit, lease_ms, timeout_ms, in_order, renew, owner } = request;
     let time = Duration::from_millis(lease_ms.unwrap_or(DEFAULT_LEASE_MS));
+    let mut lease = if in_order { Lease::in_order(time) } else { Lease::of(time) };
+    lease.owner = owner.map(Arc::from);
     if !renew.is_empty() {
         let consumer = named(consumer);
-        let cursor = app.agent.renew_mail(&consumer, &renew, time).await?;
+        let cursor = app.agent.renew_mail(&consumer, &renew, &lease).await?;
         let (messages, ok) = (Vec::new(), True::default());
-        return Ok(Json(InboxResponse { ok, consumer, messages, missed: 0, cursor }));
+        let claimed_until = None;
+        return Ok(Json(InboxResponse {
+            ok,
+            consumer,
+            messages,
+            missed: 0,
+            cursor,
+            claimed_until,
+        }));
     }
-    let lease = if in_order { Lease::in_order(time) } else { Lease::of(time) };
     let patience = Duration::from_millis(timeout_ms.unwrap_or(0));
     take(&app, consumer, limit.unwrap_or(1), patience, Some(lease)).await
 }
@@ -100,25 +109,27 @@ async fn take(
             return Err(ApiError::new(ErrorCode::ShuttingDown, "the daemon is stopping"));
         }
     };
-    let Taken { messages, missed, cursor, .. } = taken;
+    let Taken { messages, missed, cursor, until, .. } = taken;
+    let claimed_until = until.map(WallTime::as_millis);
     let messages = messages.into_iter().map(|message| convert::mail(&app.agent, message)).collect();
-    Ok(Json(InboxResponse { ok: True::default(), consumer, messages, missed, cursor }))
+    let ok = True::default();
+    Ok(Json(InboxResponse { ok, consumer, messages, missed, cursor, claimed_until }))
 }
 
 pub(super) async fn ack(
     State(app): State<Arc<App>>,
     JsonBody(request): JsonBody<InboxAckRequest>,
 ) -> Answer<OkResponse> {
-    let InboxAckRequest { consumer, numbers, through } = request;
-    let ack = match (through, numbers.is_empty()) {
-        (Some(number), true) => Ack::Through(number),
-        (None, false) => Ack::Numbers(numbers),
+    let InboxAckRequest { consumer, numbers, through, owner } = request;
+    let ack = match (through, numbers.is_empty(), &owner) {
+        (Some(number), true, None) => Ack::Through(number),
+        (None, false, _) => Ack::Numbers(numbers),
         _ => {
-            let text = "either `numbers` or `through` is needed";
+            let text = "either `numbers` or `through` is needed, and `owner` goes with `numbers`";
             return Err(ApiError::new(ErrorCode::InvalidBody, text));
         }
     };
-    app.agent.ack_mail(&named(consumer), ack).await?;
+    app.agent.ack_mail_of(&named(consumer), ack, owner.as_deref()).await?;
     Ok(Json(OkResponse::default()))
 }
 
@@ -126,7 +137,8 @@ pub(super) async fn release(
     State(app): State<Arc<App>>,
     JsonBody(request): JsonBody<ReleaseRequest>,
 ) -> Answer<OkResponse> {
-    app.agent.release_mail(&named(request.consumer), &request.numbers).await?;
+    let ReleaseRequest { consumer, numbers, owner } = request;
+    app.agent.release_mail(&named(consumer), &numbers, owner.as_deref()).await?;
     Ok(Json(OkResponse::default()))
 }
 
@@ -160,9 +172,15 @@ fn info(status: x0x_agent::ConsumerStatus) -> ConsumerInfo {
         consumer: status.name,
         cursor: status.cursor,
         claimed: status.claimed,
+        claims: status.claims.into_iter().map(claim_info).collect(),
         waiting: status.waiting,
         created_at: status.created_at.as_millis(),
     }
+}
+
+fn claim_info(claimed: Claimed) -> ClaimInfo {
+    let Claimed { number, until, owner } = claimed;
+    ClaimInfo { number, until: until.as_millis(), owner: owner.as_deref().map(str::to_owned) }
 }
 
 pub(super) async fn create_consumer(

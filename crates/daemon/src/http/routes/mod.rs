@@ -7,6 +7,7 @@ mod direct;
 mod discovery;
 mod files;
 mod gossip;
+mod groups;
 mod identity;
 mod inbox;
 mod letters;
@@ -155,6 +156,30 @@ handlers! {
     PutValue: stores::put,
     DeleteValue: stores::delete,
     WatchStore: stores::watch,
+    Groups: groups::list,
+    CreateGroup: groups::create,
+    JoinGroup: groups::join,
+    GroupEvents: groups::events,
+    Group: groups::show,
+    ChangeGroup: groups::change,
+    LeaveGroup: groups::leave,
+    GroupMembers: groups::members,
+    AddMember: groups::add,
+    RemoveMember: groups::remove,
+    SetRole: groups::set_role,
+    Ban: groups::ban,
+    Unban: groups::unban,
+    GroupPolicy: groups::policy,
+    DisplayName: groups::display_name,
+    Invite: groups::invite,
+    RevokeInvite: groups::revoke_invite,
+    JoinRequests: groups::requests,
+    AskToJoin: groups::ask,
+    ApproveRequest: groups::approve,
+    RejectRequest: groups::reject,
+    GroupSend: groups::send,
+    GroupMessages: groups::messages,
+    GroupState: groups::state,
     Ws: websocket::general,
     WsDirect: websocket::direct,
     WsSessions: websocket::sessions,

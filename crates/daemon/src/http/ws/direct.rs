@@ -78,7 +78,9 @@ pub(super) struct Sent {
     pub(super) to: AgentId,
     pub(super) payload: Bytes,
     pub(super) terms: Terms,
-    /// The client's name for it.
+    /// The message's id, if the client gave one.
+    pub(super) message: Option<MessageId>,
+    /// The client's name for the command.
     pub(super) id: Option<FrameId>,
     /// The client wants to be told when it was taken.
     pub(super) ack: bool,
@@ -127,7 +129,7 @@ impl<P: Post> Sends<P> {
     }
 
     /// Starts a send, after those before it to the same recipient. Waits while too many are in flight.
-    pub(super) async fn start(&mut self, sent: Sent) {
+    pub(super) async fn start(&mut self, mut sent: Sent) {
         let bytes = sent.payload.len();
         let full = |sends: &Self| {
             sends.count >= MAX_IN_FLIGHT
@@ -138,6 +140,7 @@ impl<P: Post> Sends<P> {
         }
         self.count += 1;
         self.bytes += bytes;
+        sent.message.get_or_insert_with(|| self.post.new_id());
         match self.lines.get_mut(&sent.to) {
             Some(line) => line.push_back(sent),
             None => {
@@ -150,8 +153,8 @@ impl<P: Post> Sends<P> {
     }
 
     fn queue(&mut self, sent: Sent) {
-        let Sent { to, payload, terms, id, ack } = sent;
-        let message = self.post.new_id();
+        let Sent { to, payload, terms, message, id, ack } = sent;
+        let message = message.unwrap_or_else(|| self.post.new_id());
         let slip = Slip { to, bytes: payload.len(), id, ack, message };
         let queue = self.post.queue(message, to, payload, terms);
         self.in_flight.push(queue.map(move |result| Step::Queued(slip, result)).boxed());
@@ -167,10 +170,12 @@ impl<P: Post> Sends<P> {
                         self.in_flight.push(ended.boxed());
                     }
                     Err(Failure { error, nobody }) => {
-                        self.fail(slip.bytes, slip.id, &error);
                         let line = self.lines.get_mut(&to).filter(|_| nobody);
-                        for sent in line.map(std::mem::take).unwrap_or_default() {
-                            self.fail(sent.payload.len(), sent.id, &error);
+                        let line = line.map(std::mem::take).unwrap_or_default();
+                        self.fail(slip.bytes, slip.id, &slip.message, error.clone());
+                        for sent in line {
+                            let message = sent.message.unwrap_or(slip.message);
+                            self.fail(sent.payload.len(), sent.id, &message, error.clone());
                         }
                     }
                 }
@@ -179,7 +184,7 @@ impl<P: Post> Sends<P> {
                     None => _ = self.lines.remove(&to),
                 }
             }
-            Step::Ended(slip, Err(error)) => self.fail(slip.bytes, slip.id, &error),
+            Step::Ended(slip, Err(error)) => self.fail(slip.bytes, slip.id, &slip.message, error),
             Step::Ended(Slip { bytes, id, ack, message, .. }, Ok(())) => {
                 self.settle(bytes);
                 let request_id = HEXLOWER.encode(&message);
@@ -188,9 +193,9 @@ impl<P: Post> Sends<P> {
         }
     }
 
-    fn fail(&mut self, bytes: usize, id: Option<FrameId>, error: &ApiError) {
+    fn fail(&mut self, bytes: usize, id: Option<FrameId>, message: &MessageId, error: ApiError) {
         self.settle(bytes);
-        self.answers.push_back(failed(error, id));
+        self.answers.push_back(failed(&error.of_message(message), id));
     }
 
     fn settle(&mut self, bytes: usize) {
@@ -233,7 +238,8 @@ impl<P: Post> Sends<P> {
 pub(super) fn failed(error: &ApiError, id: Option<FrameId>) -> ServerFrame {
     let code = error.code();
     let message = format!("send failed: {}", error.0);
-    ServerFrame::Error { message, code, id, index: None, topic: None }
+    let request_id = error.0.request_id.clone();
+    ServerFrame::Error { message, code, id, index: None, request_id, topic: None }
 }
 
 /// Carries direct messages to the outbox until the agent ends.
@@ -314,7 +320,7 @@ mod tests {
 
     fn sent(to: AgentId, number: u8) -> Sent {
         let (payload, id) = (Bytes::from(vec![number]), Some(FrameId::Number(number.into())));
-        Sent { to, payload, terms: Terms::default(), id, ack: true }
+        Sent { to, payload, terms: Terms::default(), message: None, id, ack: true }
     }
 
     fn ids(frames: &[ServerFrame]) -> Vec<(bool, u64)> {

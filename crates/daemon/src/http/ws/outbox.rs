@@ -144,7 +144,14 @@ impl Outbox {
 
 /// A command that was not carried out, as a frame.
 pub(super) fn error(code: ErrorCode, message: impl Into<String>) -> ServerFrame {
-    ServerFrame::Error { message: message.into(), code, id: None, index: None, topic: None }
+    ServerFrame::Error {
+        message: message.into(),
+        code,
+        id: None,
+        index: None,
+        request_id: None,
+        topic: None,
+    }
 }
 
 #[cfg(test)]

@@ -104,7 +104,14 @@ impl Publishes {
                 Err((code, message)) => {
                     frames.extend(kept.take());
                     let index = id.is_none().then_some(index);
-                    frames.push(ServerFrame::Error { message, code, id, index, topic: None });
+                    frames.push(ServerFrame::Error {
+                        message,
+                        code,
+                        id,
+                        index,
+                        request_id: None,
+                        topic: None,
+                    });
                     self.refused += 1;
                 }
             }

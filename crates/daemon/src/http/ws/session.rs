@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, close_code};
-use bytes::Bytes;
 use futures_util::{
     SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
@@ -216,14 +215,18 @@ impl Reader {
             Ok(ClientFrame::Publish { topic, payload, retention, id, ack }) => {
                 self.publish((&topic, retention), &payload, id, ack).await;
             }
-            Ok(ClientFrame::SendDirect { agent_id, payload, id, ack, class, reply_to }) => {
-                match sent(&agent_id, &payload, class, reply_to.as_deref()) {
-                    Ok((to, payload, terms)) => {
-                        self.sends.start(Sent { to, payload, terms, id, ack }).await;
-                    }
-                    Err(error) => self.outbox.push(&direct::failed(&error, id)).await,
-                }
-            }
+            Ok(ClientFrame::SendDirect {
+                agent_id,
+                payload,
+                id,
+                ack,
+                class,
+                reply_to,
+                request_id,
+            }) => match sent((&agent_id, &payload), class, (reply_to, request_id)) {
+                Ok(sent) => self.sends.start(Sent { id, ack, ..sent }).await,
+                Err(error) => self.outbox.push(&direct::failed(&error, id)).await,
+            },
             Ok(ClientFrame::Subscribe { topics, since }) => {
                 self.topics.subscribe(topics, &since, &self.entry).await;
             }
@@ -270,16 +273,17 @@ impl Reader {
     }
 }
 
-/// The parts of a direct message.
+/// A direct message of which nothing is to be told.
 fn sent(
-    to: &str,
-    payload: &str,
+    (to, payload): (&str, &str),
     class: DirectClass,
-    reply_to: Option<&str>,
-) -> Result<(AgentId, Bytes, Terms), ApiError> {
+    (reply_to, message): (Option<String>, Option<String>),
+) -> Result<Sent, ApiError> {
     let (to, payload) = (to.parse::<AgentId>()?, Base64::decode(payload)?);
-    let reply_to = reply_to.map(convert::message_id).transpose()?;
-    Ok((to, payload, Terms { kind: convert::kind(class), reply_to, ..Terms::default() }))
+    let message_id = |id: Option<String>| id.as_deref().map(convert::message_id).transpose();
+    let (reply_to, message) = (message_id(reply_to)?, message_id(message)?);
+    let terms = Terms { kind: convert::kind(class), reply_to, ..Terms::default() };
+    Ok(Sent { to, payload, terms, message, id: None, ack: false })
 }
 
 /// Publishes; what to wait for is whether it is kept.

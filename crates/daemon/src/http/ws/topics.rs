@@ -49,8 +49,14 @@ impl Topics {
                         let (code, message) =
                             (error.code(), format!("subscribe failed: {}", error.0));
                         let topic = Some(topic);
-                        let frame =
-                            ServerFrame::Error { message, code, id: None, index: None, topic };
+                        let frame = ServerFrame::Error {
+                            message,
+                            code,
+                            id: None,
+                            index: None,
+                            request_id: None,
+                            topic,
+                        };
                         self.outbox.push(&frame).await;
                         continue;
                     }

@@ -120,24 +120,34 @@ fn a_letter_is_listed_fetched_and_deleted_by_whoever_has_the_pickup() {
 }
 
 #[test]
-fn the_unwanted_find_nothing_here_and_are_not_told_why() {
-    let mut holder = holder(LettersConfig::default());
+fn the_unwanted_are_served_like_strangers() {
+    let mut of_unwanted = holder(small());
+    let mut of_stranger = holder(small());
     let letter = sealed(1, 1000);
     let (pickup, digest) = (pickup(1), Digest::of(&letter));
-    assert_eq!(deposit(&mut holder, at(0), CONTACT, 1, &letter), Outcome::Kept);
+    for holder in [&mut of_unwanted, &mut of_stranger] {
+        assert_eq!(deposit(holder, at(0), CONTACT, 1, &letter), Outcome::Kept);
+    }
+    for n in 2..9 {
+        let letter = sealed(n, 4000);
+        let left = deposit(&mut of_unwanted, at(0), (9, Standing::Unwanted), n, &letter);
+        assert_eq!(left, deposit(&mut of_stranger, at(0), (9, Standing::Stranger), n, &letter));
+    }
+    assert!(of_unwanted.held().1 < 15_000, "and no more is kept of it");
     let asks = [
-        Frame::Ask(vec![pickup]),
+        Frame::Ask(vec![pickup, tests::pickup(2), tests::pickup(7)]),
         Frame::Fetch { pickup, digest },
         Frame::Delete { pickup, digests: vec![digest] },
+        Frame::Fetch { pickup, digest },
     ];
-    // The second asks where there is nothing.
-    let mut empty = tests::holder(LettersConfig::default());
     for ask in asks {
-        frame(&mut holder, at(0), 9, Standing::Unwanted, ask.clone());
-        frame(&mut empty, at(0), 9, Standing::Stranger, ask);
-        assert_eq!(outputs(&mut holder), outputs(&mut empty));
+        frame(&mut of_unwanted, at(0), 9, Standing::Unwanted, ask.clone());
+        frame(&mut of_stranger, at(0), 9, Standing::Stranger, ask);
+        let told = outputs(&mut of_unwanted);
+        assert!(!told.is_empty());
+        assert_eq!(told, outputs(&mut of_stranger));
     }
-    assert_eq!((holder.held().0, holder.metrics.refused_unwanted.value()), (1, 3));
+    assert_eq!(of_unwanted.held(), of_stranger.held());
 }
 
 #[test]
@@ -188,8 +198,6 @@ fn every_share_is_bounded_and_nothing_accepted_is_pushed_out() {
         Outcome::Full,
         "everybody"
     );
-    let unwanted = (5, Standing::Unwanted);
-    assert_eq!(deposit(&mut holder, day, unwanted, 5, &sealed(13, 10)), Outcome::Refused);
     assert_eq!(listed(&mut holder, day, vec![pickup(1)]).len(), 5);
     let off = LettersConfig { holds: false, ..small() };
     let mut off = tests::holder(off);

@@ -6,15 +6,20 @@ use x0x_trust::{Action, Decision, Policy};
 
 use super::*;
 
-/// Denies some agents, on one machine or on all.
+/// Denies some agents, on one machine or on all; some others are strangers, and the rest contacts.
 #[derive(Debug, Clone, Default)]
-struct Denies(Arc<Mutex<BTreeSet<Denied>>>);
+struct Denies(Arc<Mutex<BTreeSet<Denied>>>, Arc<Mutex<BTreeSet<AgentId>>>);
 
 type Denied = (AgentId, Option<MachineId>);
 
 impl Denies {
     fn deny(&self, agent: AgentId, machine: Option<MachineId>) {
         self.0.lock().expect("no panic").insert((agent, machine));
+    }
+
+    /// Makes a stranger of a contact.
+    fn forget(&self, agent: AgentId) {
+        self.1.lock().expect("no panic").insert(agent);
     }
 }
 
@@ -25,6 +30,8 @@ impl Policy for Denies {
             Reason::Blocked
         } else if machine.is_some_and(|machine| denied.contains(&(*agent, Some(*machine)))) {
             Reason::WrongMachine
+        } else if self.1.lock().expect("no panic").contains(agent) {
+            Reason::Unknown
         } else {
             Reason::Known
         };
@@ -149,35 +156,81 @@ fn a_machine_that_the_agent_is_not_pinned_to_changes_nothing() {
 }
 
 #[test]
-fn blocked_agents_meet_silence() {
+fn blocked_agents_meet_silence_about_what_was_there() {
     let mut end = End::new();
     end.receiving();
     end.policy.deny(agent(1), None);
-    for frame in [status(Standing::Active), want(), offer(5 * GROUP)] {
+    for frame in [status(Standing::Active), want()] {
         assert_eq!(end.frame(1, frame), vec![]);
     }
     let slice = SliceIn { id: ID, group: 0, proof: Bytes::new(), content: Bytes::new() };
     let outputs = end.handle(Input::Content { peer: host(1), frame: slice.encode() });
     assert_eq!(outputs, vec![], "what was asked for before is not stored");
-    let unknown = Status {
-        id: TransferId::new([9; 16]),
-        standing: Standing::Active,
-        verified: 0,
-        reason: String::new(),
-    };
-    assert_eq!(end.frame(1, FrameIn::Status(unknown.clone())), vec![]);
-    end.up(3, &[3]);
-    let answers = end.frame(3, FrameIn::Status(unknown.clone()));
-    assert_eq!(answers.len(), 1, "others hear that a transfer is not known: {answers:?}");
     end.handle(Input::Down(host(1)));
     assert_eq!(end.up(1, &[1]), vec![]);
     let outputs = end.later(Duration::from_secs(300));
     assert_eq!(end.phase(), Some(Phase::Failed), "it ends of itself");
     assert_eq!(frames(&outputs), vec![], "without a word to the other end");
-    // A session that another agent has proven too is answered for that one only.
+    assert!(matches!(end.frame(1, offer(5 * GROUP))[..], [(_, FrameIn::Status(ref told))]
+        if told.standing == Standing::Offered));
+    assert_eq!(end.phase(), Some(Phase::Failed));
+    // A session that another agent has proven too is answered for that one.
     end.up(4, &[1, 3]);
     assert_eq!(end.frame(4, status(Standing::Active)), vec![]);
-    assert_eq!(end.frame(4, FrameIn::Status(unknown)).len(), 1);
+}
+
+/// Everything that a sender may say of files that nobody has accepted.
+fn says(end: &mut End) -> Vec<Vec<(MachineId, FrameIn)>> {
+    let id = |n: u8| TransferId::new([n; 16]);
+    let offer = |n: u8, size: u64| {
+        let FrameIn::Offer(offer) = offer(size) else { panic!("an offer") };
+        FrameIn::Offer(OfferIn { id: id(n), ..offer })
+    };
+    let status = |n: u8, standing| {
+        FrameIn::Status(Status { id: id(n), standing, verified: 0, reason: String::new() })
+    };
+    let want = |n: u8| FrameIn::Want(Want { id: id(n), ranges: vec![(0, 5)], verified: 0 });
+    let mut said = vec![];
+    for n in 1..=6 {
+        said.push(end.frame(1, offer(n, GROUP)));
+        said.push(end.frame(1, status(n, Standing::Offered)));
+        said.push(end.frame(1, want(n)));
+    }
+    for standing in [Standing::Paused, Standing::Active, Standing::Unknown, Standing::Complete] {
+        said.push(end.frame(1, status(9, standing)));
+        said.push(end.frame(1, status(1, Standing::Paused)));
+        said.push(end.frame(1, status(1, Standing::Active)));
+    }
+    // One is offered again, one is taken back, which makes room for another.
+    said.push(end.frame(1, offer(2, GROUP)));
+    said.push(end.frame(1, status(3, Standing::Cancelled)));
+    said.push(end.frame(1, offer(7, GROUP)));
+    said.push(end.frame(1, offer(8, GROUP)));
+    end.handle(Input::Down(host(1)));
+    said.push(frames(&end.up(1, &[1])));
+    said.extend((1..=8).map(|n| end.frame(1, offer(n, GROUP))));
+    let burst = (0..3000).map(|_| end.frame(1, offer(2, GROUP)));
+    said.extend(burst);
+    said
+}
+
+#[test]
+fn who_is_denied_hears_what_a_stranger_hears_whose_offers_lie_there() {
+    let mut stranger = End::new();
+    stranger.policy.forget(agent(1));
+    stranger.up(1, &[1]);
+    let heard = says(&mut stranger);
+    assert!(heard.iter().flatten().count() > 500, "and there is much to hear");
+    assert_eq!(stranger.machine.infos().len(), 4);
+    for on in [None, Some(host(1))] {
+        let mut denied = End::new();
+        denied.policy.deny(agent(1), on);
+        denied.up(1, &[1]);
+        for (n, (told, expected)) in says(&mut denied).into_iter().zip(&heard).enumerate() {
+            assert_eq!(&told, expected, "answer {n}");
+        }
+        assert!(denied.machine.infos().is_empty(), "nothing of it is kept");
+    }
 }
 
 #[test]

@@ -1,0 +1,196 @@
+//! Grammar of groups.
+
+use clap::{Args, Subcommand};
+
+use super::Limit;
+
+/// A group that is founded.
+#[derive(Args, Debug)]
+pub(crate) struct CreateGroupArguments {
+    /// Its name
+    // Not `name`, which is the instance's.
+    #[arg(value_name = "NAME")]
+    pub(crate) title: String,
+    /// What it is about
+    #[arg(long, default_value = "")]
+    pub(crate) description: String,
+    /// What this agent is called in it
+    #[arg(long = "as", value_name = "NAME", default_value = "")]
+    pub(crate) display_name: String,
+    /// `private_secure`, `public_request_secure`, `public_open` or `public_announce`
+    #[arg(long)]
+    pub(crate) preset: Option<String>,
+}
+
+/// How the rules of a group change.
+#[derive(Args, Debug)]
+pub(crate) struct GroupPolicyArguments {
+    /// The group's id
+    pub(crate) group: String,
+    /// All rules at once; the others go over it
+    #[arg(long)]
+    pub(crate) preset: Option<String>,
+    /// `hidden`, `listed_to_contacts` or `public_directory`
+    #[arg(long)]
+    pub(crate) discoverability: Option<String>,
+    /// `invite_only`, `request_access` or `open_join`
+    #[arg(long)]
+    pub(crate) admission: Option<String>,
+    /// `mls_encrypted` or `signed_public`
+    #[arg(long)]
+    pub(crate) confidentiality: Option<String>,
+    /// `members_only` or `public`
+    #[arg(long)]
+    pub(crate) read_access: Option<String>,
+    /// `members_only`, `moderated_public` or `admin_only`
+    #[arg(long)]
+    pub(crate) write_access: Option<String>,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum GroupsCommand {
+    List,
+    Create(CreateGroupArguments),
+    /// Joins by an invite
+    Join {
+        /// The invite's link
+        invite: String,
+        /// What this agent is called in it
+        #[arg(long = "as", value_name = "NAME", default_value = "")]
+        display_name: String,
+    },
+    Show {
+        /// The group's id
+        group: String,
+    },
+    Edit {
+        /// The group's id
+        group: String,
+        /// Its name from now on
+        #[arg(long = "title", value_name = "NAME")]
+        title: Option<String>,
+        /// What it is about
+        #[arg(long)]
+        description: Option<String>,
+        /// A word by which it is found; may be given again
+        #[arg(long = "tag")]
+        tags: Vec<String>,
+    },
+    Leave {
+        /// The group's id
+        group: String,
+    },
+    Members {
+        /// The group's id
+        group: String,
+    },
+    Add {
+        /// The group's id
+        group: String,
+        /// Whom
+        agent: String,
+        /// What it is called in the group
+        #[arg(long = "as", value_name = "NAME", default_value = "")]
+        display_name: String,
+    },
+    Remove {
+        /// The group's id
+        group: String,
+        /// Whom
+        agent: String,
+    },
+    Role {
+        /// The group's id
+        group: String,
+        /// Whose
+        agent: String,
+        /// `owner`, `admin`, `moderator`, `member` or `guest`
+        role: String,
+    },
+    Ban {
+        /// The group's id
+        group: String,
+        /// Whom
+        agent: String,
+    },
+    Unban {
+        /// The group's id
+        group: String,
+        /// Whose
+        agent: String,
+    },
+    Policy(GroupPolicyArguments),
+    Name {
+        /// The group's id
+        group: String,
+        /// What this agent is called in it
+        #[arg(value_name = "NAME")]
+        display_name: String,
+    },
+    Invite {
+        /// The group's id
+        group: String,
+        /// It ends after so many seconds; 0 for never
+        #[arg(long, value_name = "SECONDS")]
+        expires: Option<u64>,
+        /// How often it may be used
+        #[arg(long)]
+        uses: Option<u32>,
+    },
+    Revoke {
+        /// The group's id
+        group: String,
+        /// The invite's id
+        invite: String,
+    },
+    Requests {
+        /// The group's id
+        group: String,
+    },
+    Ask {
+        /// The group's id
+        group: String,
+        /// The member to ask
+        member: String,
+        /// What to say to it
+        #[arg(long, default_value = "")]
+        message: String,
+    },
+    Approve {
+        /// The group's id
+        group: String,
+        /// The request's id
+        request: String,
+    },
+    Reject {
+        /// The group's id
+        group: String,
+        /// The request's id
+        request: String,
+    },
+    Send {
+        /// The group's id
+        group: String,
+        /// What to write
+        text: String,
+        /// In which room
+        #[arg(long, default_value = "")]
+        room: String,
+        /// `chat` or `announcement`, in a group that is not encrypted
+        #[arg(long)]
+        kind: Option<String>,
+    },
+    Messages {
+        /// The group's id
+        group: String,
+    },
+    State {
+        /// The group's id
+        group: String,
+    },
+    /// What happens in groups from now on
+    Watch {
+        #[command(flatten)]
+        limit: Limit,
+    },
+}

@@ -1,0 +1,280 @@
+//! The tokio shell: a task for each group's log, one thread that owns all groups, and what other agents ask.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{
+    sync::{Notify, broadcast, watch},
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use x0x_core::{AgentId, Clock, WallTime};
+use x0x_gossip_pubsub::PubSub;
+use x0x_identity::SecretKey;
+
+mod fragments;
+mod history;
+mod log;
+mod questions;
+mod worker;
+
+pub use fragments::{Fragments, MAX_PARTIAL, MAX_PARTIAL_BYTES, PART, split};
+pub use history::{MAX_TEXT_BYTES, MAX_TEXTS};
+pub use worker::{OpenStore, Store};
+
+/// What the thread owns of the groups.
+pub(crate) type Groups = crate::session::NamedGroups<x0x_mls::Groups<Store>>;
+
+use crate::{
+    courier::Courier,
+    error::GroupsError,
+    session::Happened,
+    wire::{GroupId, OpId},
+};
+use worker::Worker;
+
+/// Longest wait for the last that is published in a group.
+const PUBLISHED: Duration = Duration::from_secs(5);
+/// Events that wait for a slow listener before it misses some.
+const EVENTS: usize = 1024;
+
+/// Something that a member wrote in an encrypted group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Text {
+    /// Counts the texts of the group here, from 0.
+    pub number: u64,
+    /// Who wrote it.
+    pub author: AgentId,
+    /// In which room; empty for the first.
+    pub room: String,
+    /// Its author's name for it.
+    pub id: [u8; 16],
+    /// When it came, or was written here.
+    pub at: WallTime,
+    /// What.
+    pub payload: Bytes,
+}
+
+/// What happened in a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupEvent {
+    /// Where.
+    pub group: GroupId,
+    /// What.
+    pub kind: GroupEventKind,
+}
+
+/// Kinds of [`GroupEvent`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GroupEventKind {
+    /// This agent came into it, or founded it.
+    Entered,
+    /// Its state is another.
+    State {
+        /// By this operation.
+        operation: OpId,
+    },
+    /// It has other keys.
+    Epoch {
+        /// The epoch now.
+        epoch: u64,
+    },
+    /// A member wrote.
+    Text {
+        /// Who.
+        author: AgentId,
+        /// In which room.
+        room: String,
+        /// What.
+        payload: Bytes,
+    },
+    /// A public message is shown.
+    Message {
+        /// Its id.
+        id: [u8; 32],
+    },
+    /// This agent is not in it any more.
+    Left,
+}
+
+impl GroupEventKind {
+    fn of(happened: Happened) -> Option<Self> {
+        Some(match happened {
+            Happened::State { operation } => Self::State { operation },
+            Happened::Text { author, room, payload, .. } => Self::Text { author, room, payload },
+            Happened::Message { id } => Self::Message { id },
+            Happened::Epoch { epoch } => Self::Epoch { epoch },
+            Happened::Out => Self::Left,
+            Happened::Refused => return None,
+        })
+    }
+}
+
+/// Whom the layer above lets do what.
+pub trait Admittance: Send + Sync + 'static {
+    /// Whether an agent may ask anything.
+    fn may_ask(&self, agent: &AgentId) -> bool;
+
+    /// Whether an agent may bring this one into a group that it did not ask for.
+    fn may_bring(&self, agent: &AgentId) -> bool;
+}
+
+/// What the service is made of.
+pub struct GroupsConfig {
+    /// Where the groups' logs are.
+    pub pubsub: Arc<dyn PubSub>,
+    /// Asks other agents.
+    pub courier: Arc<dyn Courier>,
+    /// Whom it lets do what.
+    pub admittance: Arc<dyn Admittance>,
+    /// This agent's key.
+    pub key: Arc<SecretKey>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Opens where they are kept.
+    pub open: OpenStore,
+}
+
+/// What handles and tasks share.
+pub(crate) struct Inner {
+    pub(crate) worker: Worker,
+    pub(crate) me: AgentId,
+    pub(crate) key: Arc<SecretKey>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) courier: Arc<dyn Courier>,
+    pub(crate) admittance: Arc<dyn Admittance>,
+    pub(crate) events: broadcast::Sender<GroupEvent>,
+    pubsub: Arc<dyn PubSub>,
+    logs: Mutex<BTreeMap<GroupId, Following>>,
+    /// Groups into which somebody may bring this agent, since it asked.
+    pub(crate) wanted: Mutex<BTreeMap<GroupId, WallTime>>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// A log's task.
+struct Following {
+    work: Arc<Notify>,
+    /// Changes whenever everything is published that there was.
+    published: watch::Receiver<()>,
+    stop: CancellationToken,
+}
+
+impl fmt::Debug for GroupsConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GroupsConfig").field("courier", &self.courier).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Groups").field("agent", &self.me.short()).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    pub(crate) fn new(config: GroupsConfig) -> Arc<Self> {
+        let GroupsConfig { pubsub, courier, admittance, key, clock, open } = config;
+        let me = key.public_key().agent_id();
+        let worker = Worker::new(open, Arc::clone(&key), Arc::clone(&clock));
+        Arc::new(Self {
+            worker,
+            me,
+            key,
+            clock,
+            courier,
+            admittance,
+            events: broadcast::Sender::new(EVENTS),
+            pubsub,
+            logs: Mutex::default(),
+            wanted: Mutex::default(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        })
+    }
+
+    fn logs(&self) -> MutexGuard<'_, BTreeMap<GroupId, Following>> {
+        self.logs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn wanted(&self) -> MutexGuard<'_, BTreeMap<GroupId, WallTime>> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Follows the logs of all groups that are here.
+    pub(crate) async fn follow_all(self: &Arc<Self>) -> Result<(), GroupsError> {
+        let groups = self.worker.run(|owned| Ok(owned.groups.ids())).await?;
+        for group in groups {
+            self.follow(group);
+        }
+        Ok(())
+    }
+
+    /// Follows a group's log, if it is not followed yet.
+    pub(crate) fn follow(self: &Arc<Self>, group: GroupId) {
+        let mut logs = self.logs();
+        if logs.contains_key(&group) || self.stop.is_cancelled() {
+            return;
+        }
+        let (work, stop) = (Arc::new(Notify::new()), self.stop.child_token());
+        let (done, published) = watch::channel(());
+        let following = log::Following::new(self, group, Arc::clone(&work), done, stop.clone());
+        logs.insert(group, Following { work, published, stop });
+        drop(logs);
+        self.tasks.spawn(following.run());
+    }
+
+    /// Does not follow a log any more.
+    pub(crate) fn unfollow(&self, group: GroupId) {
+        if let Some(following) = self.logs().remove(&group) {
+            following.stop.cancel();
+        }
+    }
+
+    /// There is something to publish.
+    pub(crate) fn wake(&self, group: GroupId) {
+        if let Some(following) = self.logs().get(&group) {
+            following.work.notify_one();
+        }
+    }
+
+    /// Waits a while until everything is published that there is to be now.
+    pub(crate) async fn published(&self, group: GroupId) {
+        let following =
+            self.logs().get(&group).map(|log| (log.work.clone(), log.published.clone()));
+        let Some((work, mut published)) = following else { return };
+        // The first time may have begun before.
+        for _ in 0..2 {
+            published.mark_unchanged();
+            work.notify_one();
+            if !matches!(timeout(PUBLISHED, published.changed()).await, Ok(Ok(()))) {
+                return;
+            }
+        }
+    }
+
+    pub(crate) fn tell(&self, group: GroupId, happened: Vec<Happened>) {
+        for kind in happened.into_iter().filter_map(GroupEventKind::of) {
+            self.note(group, kind);
+        }
+    }
+
+    pub(crate) fn note(&self, group: GroupId, kind: GroupEventKind) {
+        // Nobody may listen.
+        let _ = self.events.send(GroupEvent { group, kind });
+    }
+
+    pub(crate) async fn shutdown(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.worker.close();
+    }
+}

@@ -1,0 +1,298 @@
+//! One group's log: items in, items out, and what is left to be done for others.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+use x0x_core::AgentId;
+use x0x_gossip_pubsub::{Delivery, Retention, Start, Subscription, topic_id};
+use x0x_mls::ordering::Standing;
+
+use super::{
+    Inner,
+    fragments::{Fragments, split},
+};
+use crate::{
+    error::GroupsError,
+    wire::{Answer, GroupId, Handover, Question},
+};
+
+/// Items taken in one turn.
+const TURN: usize = 64;
+/// How often it is looked whether something is left to be done.
+const TEND: Duration = Duration::from_secs(2);
+/// How long each member waits for those before it to do what is left.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// How long a member that is behind waits between two questions.
+const REST: Duration = Duration::from_secs(10);
+/// How often a member asks another for operations that it lacks, beside what the log brings.
+const COMPARE: Duration = Duration::from_secs(600);
+/// After a failed publish or handover.
+const AGAIN: Duration = Duration::from_secs(5);
+/// Members that are asked one after the other.
+const ASKED: usize = 4;
+/// Handovers that wait for their agents; the oldest goes first.
+const MAX_HANDOVERS: usize = 256;
+
+pub(super) struct Following {
+    inner: Weak<Inner>,
+    group: GroupId,
+    work: Arc<Notify>,
+    done: watch::Sender<()>,
+    stop: CancellationToken,
+    fragments: Fragments,
+    /// Items that could not be published yet, with MLS' numbers for them.
+    unsent: VecDeque<(Option<u64>, Bytes)>,
+    handovers: VecDeque<(AgentId, Handover)>,
+    retry: Option<Instant>,
+    /// Since when the keys are not those of the state.
+    differs: Option<Instant>,
+    /// When it may be asked again how it stands.
+    rested: Instant,
+    /// When operations are compared again.
+    compare: Instant,
+}
+
+impl Following {
+    pub(super) fn new(
+        inner: &Arc<Inner>,
+        group: GroupId,
+        work: Arc<Notify>,
+        done: watch::Sender<()>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            inner: Arc::downgrade(inner),
+            group,
+            work,
+            done,
+            stop,
+            fragments: Fragments::default(),
+            unsent: VecDeque::new(),
+            handovers: VecDeque::new(),
+            retry: None,
+            differs: None,
+            rested: Instant::now(),
+            compare: Instant::now(),
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        let stop = self.stop.clone();
+        if let Some(Err(error)) = stop.run_until_cancelled(self.follow()).await
+            && !matches!(error, GroupsError::Closed)
+        {
+            tracing::warn!(group = %self.group, %error, "a group's log is not followed any more");
+        }
+    }
+
+    fn inner(&self) -> Result<Arc<Inner>, GroupsError> {
+        self.inner.upgrade().ok_or(GroupsError::Closed)
+    }
+
+    async fn follow(&mut self) -> Result<(), GroupsError> {
+        let mut subscription = self.subscribe().await?;
+        let mut tend = interval(TEND);
+        tend.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.publish().await?;
+        let work = Arc::clone(&self.work);
+        loop {
+            let retry = self.retry.unwrap_or_else(|| Instant::now() + REST);
+            tokio::select! {
+                batch = subscription.next_batch(TURN) => {
+                    if batch.is_empty() {
+                        return Err(GroupsError::Closed);
+                    }
+                    self.take(batch).await?;
+                    self.publish().await?;
+                }
+                () = work.notified() => self.publish().await?,
+                () = sleep_until(retry), if self.retry.is_some() => {
+                    self.retry = None;
+                    self.publish().await?;
+                }
+                _ = tend.tick() => {
+                    self.tend().await?;
+                    self.publish().await?;
+                }
+            }
+        }
+    }
+
+    async fn subscribe(&self) -> Result<Subscription, GroupsError> {
+        let (inner, group) = (self.inner()?, self.group);
+        let topic = inner.worker.run(move |owned| Ok(owned.groups.log(group)?.topic())).await?;
+        // What is known already changes nothing, and MLS wants to be given it again.
+        let subscribed = inner.pubsub.subscribe(topic_id(&topic), Start::Retained).await;
+        subscribed.map_err(|error| GroupsError::Log(error.to_string()))
+    }
+
+    async fn take(&mut self, batch: Vec<Delivery>) -> Result<(), GroupsError> {
+        let mut items = Vec::new();
+        for delivery in batch {
+            if let Delivery::Message(message) = delivery
+                && let Some(item) = self.fragments.take(message.author, &message.payload)
+            {
+                items.push((message.author, item));
+            }
+        }
+        if items.is_empty() {
+            return Ok(());
+        }
+        let (inner, group) = (self.inner()?, self.group);
+        let happened = inner.worker.run(move |owned| owned.receive(group, &items)).await?;
+        inner.tell(group, happened);
+        Ok(())
+    }
+
+    /// Publishes what waits, in order, then hands over what is to be handed over.
+    async fn publish(&mut self) -> Result<(), GroupsError> {
+        let (inner, group) = (self.inner()?, self.group);
+        let taken = inner.worker.run(move |owned| {
+            // What rests on the state leaves after it is written.
+            owned.save()?;
+            let topic = topic_id(&owned.groups.log(group)?.topic());
+            Ok((topic, owned.groups.take_outgoing(group), owned.groups.take_handovers(group)))
+        });
+        let (topic, outgoing, handovers) = taken.await?;
+        self.unsent.extend(outgoing);
+        self.handovers.extend(handovers);
+        let surplus = self.handovers.len().saturating_sub(MAX_HANDOVERS);
+        self.handovers.drain(..surplus);
+        if self.retry.is_some() {
+            return Ok(());
+        }
+        let mut sent = Vec::new();
+        while let Some((journal, item)) = self.unsent.front() {
+            // An item too large to be published is none.
+            for payload in split(item).unwrap_or_default() {
+                let accepted = inner.pubsub.accept_as(topic, Retention::Standard, payload).await;
+                let published = match accepted {
+                    Ok(accepted) => accepted.published().await,
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = published {
+                    tracing::warn!(%group, %error, "an item of a group is not published yet");
+                    self.retry = Some(Instant::now() + AGAIN);
+                    return self.sent(&inner, sent).await;
+                }
+            }
+            sent.extend(*journal);
+            self.unsent.pop_front();
+        }
+        self.sent(&inner, sent).await?;
+        self.done.send_replace(());
+        self.hand_over(&inner).await
+    }
+
+    async fn sent(&self, inner: &Inner, journal: Vec<u64>) -> Result<(), GroupsError> {
+        if journal.is_empty() {
+            return Ok(());
+        }
+        inner.worker.run(move |owned| Ok(owned.groups.acknowledge(&journal)?)).await
+    }
+
+    async fn hand_over(&mut self, inner: &Inner) -> Result<(), GroupsError> {
+        for _ in 0..self.handovers.len() {
+            let Some((agent, handover)) = self.handovers.pop_front() else { break };
+            let question = Question::HandOver { group: self.group, handover: handover.clone() };
+            match inner.courier.ask(agent, question).await {
+                Ok(Answer::Done) => {}
+                // It does not want to be in it.
+                Ok(_) => tracing::debug!(agent = %agent.short(), "a group is refused"),
+                Err(error) => {
+                    tracing::debug!(agent = %agent.short(), %error, "a group is not handed over yet");
+                    self.handovers.push_back((agent, handover));
+                    self.retry = Some(Instant::now() + AGAIN);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what another member should have done by now, and finds out whether this one is behind.
+    async fn tend(&mut self) -> Result<(), GroupsError> {
+        let (inner, group) = (self.inner()?, self.group);
+        let look = inner.worker.run(move |owned| {
+            let (many, few) = owned.groups.difference(group)?;
+            let standing = owned.groups.standing(group)?;
+            let view = owned.groups.view(group)?;
+            let others: Vec<AgentId> = view.active().map(|(agent, _)| agent).collect();
+            Ok((!many.is_empty() || !few.is_empty(), owned.groups.turn(group), standing, others))
+        });
+        let (differs, turn, standing, others) = look.await?;
+        let now = Instant::now();
+        self.differs = differs.then(|| self.differs.unwrap_or(now));
+        if let (Some(since), Some(turn)) = (self.differs, turn)
+            && now >= since + PATIENCE * u32::try_from(turn + 1).unwrap_or(u32::MAX)
+        {
+            inner.worker.run(move |owned| Ok(owned.groups.follow(group)?)).await?;
+            self.differs = None;
+        }
+        if standing == Standing::Behind && now >= self.rested {
+            self.rested = now + REST;
+            self.come_back(&inner, &others).await?;
+        }
+        if now >= self.compare {
+            self.compare = now + COMPARE;
+            self.compare(&inner, &others).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks a member for operations that the log did not bring: it does not keep them for ever.
+    async fn compare(&self, inner: &Inner, others: &[AgentId]) -> Result<(), GroupsError> {
+        let group = self.group;
+        for agent in others.iter().filter(|agent| **agent != inner.me).take(ASKED) {
+            let heads = inner.worker.run(move |owned| Ok(owned.groups.heads(group)?)).await?;
+            let question = Question::Since { group, heads };
+            let Ok(Answer::Operations(operations)) = inner.courier.ask(*agent, question).await
+            else {
+                continue;
+            };
+            let caught_up = inner.worker.run(move |owned| {
+                let happened = owned.groups.catch_up(group, &operations)?;
+                owned.keep(group, &happened)?;
+                Ok(happened)
+            });
+            match caught_up.await {
+                Ok(happened) => {
+                    inner.tell(group, happened);
+                    return Ok(());
+                }
+                Err(GroupsError::Closed) => return Err(GroupsError::Closed),
+                Err(error) => tracing::debug!(%error, "a member's operations are refused"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks a member how the group is, and comes in again if this one is behind.
+    async fn come_back(&self, inner: &Inner, others: &[AgentId]) -> Result<(), GroupsError> {
+        let group = self.group;
+        for agent in others.iter().copied().filter(|agent| *agent != inner.me).take(ASKED) {
+            let question = Question::Invitation { group, open: false };
+            let Ok(Answer::HandOver(handover)) = inner.courier.ask(agent, question).await else {
+                continue;
+            };
+            let entered = inner.worker.run(move |owned| {
+                owned.groups.enter(group, &handover)?;
+                owned.save()
+            });
+            match entered.await {
+                Ok(()) => return Ok(()),
+                Err(GroupsError::Closed) => return Err(GroupsError::Closed),
+                Err(error) => tracing::debug!(%error, "a member's state of the group is refused"),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,239 @@
+//! The thread that owns the groups: cryptography and its transactions keep no other task waiting.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+};
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+use x0x_core::{AgentId, Clock, WallTime};
+use x0x_identity::SecretKey;
+use x0x_mls::{Change, Entry, Groups, MlsStore, Space};
+use zeroize::Zeroizing;
+
+use super::history::History;
+use crate::{
+    error::GroupsError,
+    session::{Happened, NamedGroups},
+    wire::GroupId,
+};
+
+/// Where the groups are kept.
+pub type Store = Arc<dyn MlsStore + Sync>;
+/// Opens it; at the first use, so that an agent without groups has no file of them.
+pub type OpenStore = Box<dyn FnOnce() -> Result<Store, String> + Send>;
+
+/// Jobs that wait for the thread; callers wait beyond it.
+const JOBS: usize = 64;
+
+type Job = Box<dyn FnOnce(&mut Owned) + Send>;
+
+/// What the thread owns.
+pub(crate) struct Owned {
+    pub(crate) groups: NamedGroups<Groups<Store>>,
+    pub(crate) history: History,
+    store: Store,
+    clock: Arc<dyn Clock>,
+}
+
+impl Owned {
+    fn open(
+        store: Store,
+        key: &Arc<SecretKey>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, GroupsError> {
+        let mls = Groups::open(Arc::clone(&store), Arc::clone(key), clock.wall())?;
+        let mut groups = NamedGroups::over(mls, Arc::clone(key));
+        let mut kept: BTreeMap<GroupId, BTreeMap<u32, Bytes>> = BTreeMap::new();
+        for entry in store.load(Space::Named)? {
+            if let Some((group, number)) = named(&entry.key) {
+                let operation = Bytes::copy_from_slice(&entry.value);
+                kept.entry(group).or_default().insert(number, operation);
+            }
+        }
+        for (group, operations) in kept {
+            let operations: Vec<Bytes> = operations.into_values().collect();
+            // Each is on its own: a damaged one costs no other.
+            if let Err(error) = groups.restore(&operations) {
+                tracing::warn!(%group, %error, "a stored group is damaged");
+            }
+        }
+        let told = groups.resume();
+        let mut owned = Self { groups, history: History::default(), store, clock };
+        for (group, happened) in told {
+            owned.keep(group, &happened)?;
+        }
+        Ok(owned)
+    }
+
+    pub(crate) fn now(&self) -> WallTime {
+        self.clock.wall()
+    }
+
+    /// Writes what changed, before anything that rests on it leaves.
+    pub(crate) fn save(&mut self) -> Result<(), GroupsError> {
+        let mut batch = Vec::new();
+        for group in self.groups.forgotten() {
+            batch.push(Change::Drop(Space::History(*group.as_bytes())));
+            let entries = self.store.load(Space::Named)?.into_iter();
+            let own = entries.filter(|entry| entry.key.starts_with(group.as_bytes()));
+            batch.extend(own.map(|entry| Change::Cut(Space::Named, entry.key, 0)));
+        }
+        for unsaved in self.groups.unsaved() {
+            let key = [unsaved.group.as_bytes().as_slice(), &unsaved.number.to_be_bytes()].concat();
+            let value = Zeroizing::new(unsaved.operation.to_vec());
+            batch.push(Change::Put(Space::Named, Entry { key, chunk: 0, value }));
+        }
+        if !batch.is_empty() {
+            self.store.commit(batch)?;
+        }
+        Ok(self.groups.saved()?)
+    }
+
+    /// Takes items of a group's log. What members wrote is in the history once this returns.
+    pub(crate) fn receive(
+        &mut self,
+        group: GroupId,
+        items: &[(AgentId, Bytes)],
+    ) -> Result<Vec<Happened>, GroupsError> {
+        let mut happened = Vec::new();
+        for (author, item) in items {
+            match self.groups.receive(group, item) {
+                Ok(events) => happened.extend(events),
+                Err(error) => {
+                    tracing::debug!(%group, author = %author.short(), %error, "an item of a group is refused");
+                    happened.push(Happened::Refused);
+                }
+            }
+        }
+        self.keep(group, &happened)?;
+        Ok(happened)
+    }
+
+    /// Writes down what members wrote, and acknowledges it to MLS.
+    pub(crate) fn keep(
+        &mut self,
+        group: GroupId,
+        happened: &[Happened],
+    ) -> Result<(), GroupsError> {
+        let now = self.now();
+        let mut read = Vec::new();
+        for event in happened {
+            if let Happened::Text { journal, author, room, id, payload } = event {
+                self.history.add(&*self.store, group, *author, room, *id, payload, now)?;
+                read.push(*journal);
+            }
+        }
+        self.save()?;
+        Ok(self.groups.acknowledge(&read)?)
+    }
+
+    /// Writes down what this agent wrote.
+    pub(crate) fn wrote(
+        &mut self,
+        group: GroupId,
+        room: &str,
+        id: [u8; 16],
+        payload: &Bytes,
+    ) -> Result<(), GroupsError> {
+        let (me, now) = (self.groups.agent(), self.now());
+        self.history.add(&*self.store, group, me, room, id, payload, now)?;
+        Ok(())
+    }
+
+    /// What was written in a group, as far as it is kept.
+    pub(crate) fn read(&mut self, group: GroupId) -> Result<Vec<super::Text>, GroupsError> {
+        self.history.read(&*self.store, group)
+    }
+}
+
+/// Which operation of which group an entry is.
+fn named(key: &[u8]) -> Option<(GroupId, u32)> {
+    let (group, number) = key.split_first_chunk::<32>()?;
+    Some((GroupId::new(*group), u32::from_be_bytes(number.try_into().ok()?)))
+}
+
+/// Reaches the thread. It begins with the first job.
+pub(crate) struct Worker {
+    state: Mutex<State>,
+    key: Arc<SecretKey>,
+    clock: Arc<dyn Clock>,
+}
+
+enum State {
+    Idle(OpenStore),
+    Running(mpsc::Sender<Job>),
+    Ended,
+}
+
+impl Worker {
+    pub(crate) fn new(open: OpenStore, key: Arc<SecretKey>, clock: Arc<dyn Clock>) -> Self {
+        Self { state: Mutex::new(State::Idle(open)), key, clock }
+    }
+
+    /// Whether there was a job yet.
+    pub(crate) fn runs(&self) -> bool {
+        matches!(*self.lock(), State::Running(_))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn jobs(&self) -> Result<mpsc::Sender<Job>, GroupsError> {
+        let mut state = self.lock();
+        match std::mem::replace(&mut *state, State::Ended) {
+            State::Running(jobs) => {
+                *state = State::Running(jobs.clone());
+                Ok(jobs)
+            }
+            State::Ended => Err(GroupsError::Closed),
+            State::Idle(open) => {
+                let (jobs, queue) = mpsc::channel(JOBS);
+                let (key, clock) = (Arc::clone(&self.key), Arc::clone(&self.clock));
+                let run = move || own(open, &key, clock, queue);
+                let spawned = thread::Builder::new().name("x0x-groups".to_owned()).spawn(run);
+                spawned.map_err(|error| GroupsError::Unusable(error.to_string()))?;
+                *state = State::Running(jobs.clone());
+                Ok(jobs)
+            }
+        }
+    }
+
+    /// Has the thread do something, and waits for what came of it.
+    pub(crate) async fn run<R: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Owned) -> Result<R, GroupsError> + Send + 'static,
+    ) -> Result<R, GroupsError> {
+        let jobs = self.jobs()?;
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(move |owned| drop(reply.send(job(owned))));
+        jobs.send(job).await.map_err(|_| GroupsError::Closed)?;
+        answer.await.unwrap_or(Err(GroupsError::Closed))
+    }
+
+    /// Nothing more is done than what waits already.
+    pub(crate) fn close(&self) {
+        *self.lock() = State::Ended;
+    }
+}
+
+fn own(
+    open: OpenStore,
+    key: &Arc<SecretKey>,
+    clock: Arc<dyn Clock>,
+    mut queue: mpsc::Receiver<Job>,
+) {
+    let opened = open().map_err(GroupsError::Unusable);
+    match opened.and_then(|store| Owned::open(store, key, clock)) {
+        Ok(mut owned) => {
+            while let Some(job) = queue.blocking_recv() {
+                job(&mut owned);
+            }
+        }
+        // Whoever waits is told that it is closed.
+        Err(error) => tracing::error!(%error, "the groups cannot be opened"),
+    }
+}

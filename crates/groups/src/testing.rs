@@ -1,0 +1,326 @@
+//! Members of a group over a log in memory that loses, delays and reorders, and parts them.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use bytes::Bytes;
+use x0x_core::{AgentId, SeededRng, WallTime};
+use x0x_identity::{SecretKey, testing};
+use x0x_mls::{Groups, MlsGroups, ordering::Standing, testing::MemoryStore, verify_key_package};
+
+use crate::{
+    error::SessionError,
+    policy::GroupPolicy,
+    session::{Happened, NamedGroups},
+    wire::{GroupId, Profile},
+};
+
+/// The time in a swarm.
+pub const NOW: WallTime = WallTime::from_millis(1_800_000_000_000);
+
+/// A member's groups.
+pub type Member = NamedGroups<Groups<Arc<MemoryStore>>>;
+
+/// The key of an agent of a swarm.
+#[must_use]
+pub fn key(n: usize) -> SecretKey {
+    testing::key(n as u64 + 1)
+}
+
+/// An agent of a swarm.
+#[must_use]
+pub fn agent(n: usize) -> AgentId {
+    key(n).public_key().agent_id()
+}
+
+/// The hash of a member's state, and a secret of its epoch.
+pub type At = (Option<[u8; 32]>, Option<Vec<u8>>);
+
+/// Agents, a group that the first founded, and its log.
+#[derive(Debug)]
+pub struct Swarm {
+    /// Decides what happens.
+    pub rng: SeededRng,
+    /// The group.
+    pub group: GroupId,
+    /// The agents' groups.
+    pub members: Vec<Member>,
+    /// All that was published.
+    pub log: Vec<Bytes>,
+    /// What each has not heard.
+    pub unheard: Vec<Vec<usize>>,
+    /// What each has read, by author and the author's name for it.
+    pub read: Vec<BTreeSet<(AgentId, [u8; 16])>>,
+    /// The side that each is on.
+    pub sides: Vec<u8>,
+    /// Who came back by an own commit: what it had not read of the epochs before is lost to it.
+    pub returned: BTreeSet<usize>,
+    /// What was sent to all.
+    pub texts: u64,
+}
+
+impl Swarm {
+    /// A group that the first of some agents founded.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub fn new(seed: u64, agents: usize, policy: GroupPolicy) -> Result<Self, SessionError> {
+        let mut members = Vec::new();
+        for n in 0..agents {
+            let key = Arc::new(key(n));
+            let groups = Groups::open(Arc::new(MemoryStore::new()), Arc::clone(&key), NOW)?;
+            members.push(NamedGroups::over(groups, key));
+        }
+        let profile = Profile { name: "swarm".into(), ..Profile::default() };
+        let group = members[0].found(policy, profile, [7; 32], "0", NOW)?;
+        let mut swarm = Self {
+            rng: SeededRng::from_number(seed),
+            group,
+            members,
+            log: Vec::new(),
+            unheard: vec![Vec::new(); agents],
+            read: vec![BTreeSet::new(); agents],
+            sides: vec![0; agents],
+            returned: BTreeSet::new(),
+            texts: 0,
+        };
+        swarm.publish(0);
+        Ok(swarm)
+    }
+
+    /// Puts what a member has to publish into the log.
+    pub fn publish(&mut self, by: usize) {
+        for (journal, item) in self.members[by].take_outgoing(self.group) {
+            self.log.push(item);
+            let last = self.log.len() - 1;
+            for (n, unheard) in self.unheard.iter_mut().enumerate() {
+                if n != by {
+                    unheard.push(last);
+                }
+            }
+            if let Some(journal) = journal {
+                let _ = self.members[by].mls().acknowledge(&[journal]);
+            }
+        }
+    }
+
+    /// An agent comes in by an invite that a member makes.
+    ///
+    /// # Errors
+    /// [`SessionError`] when a step of it fails.
+    pub fn bring_in(&mut self, by: usize, n: usize, seed: [u8; 32]) -> Result<(), SessionError> {
+        let link = self.members[by].invite(self.group, seed, None, 1, NOW)?;
+        let statement = self.members[n].redeem(&link, &n.to_string(), NOW)?;
+        let package = self.members[n].key_packages(1, NOW)?.swap_remove(0);
+        let package = verify_key_package(&package, NOW).map_err(x0x_mls::GroupError::from)?;
+        let handover = self.members[by].admit_redeemed(statement, Some(package), NOW)?;
+        self.publish(by);
+        let entered = self.members[n].enter(self.group, &handover);
+        self.publish(n);
+        entered
+    }
+
+    /// A member hears one item of its side, whichever. Whether there was one.
+    pub fn hear(&mut self, n: usize) -> bool {
+        if self.unheard[n].is_empty() {
+            return false;
+        }
+        let at = self.rng.below(self.unheard[n].len());
+        let item = self.unheard[n].swap_remove(at);
+        self.take(n, item);
+        true
+    }
+
+    fn take(&mut self, n: usize, item: usize) {
+        let item = self.log[item].clone();
+        let happened = self.members[n].receive(self.group, &item).unwrap_or_default();
+        self.note(n, &happened);
+        self.publish(n);
+    }
+
+    fn note(&mut self, n: usize, happened: &[Happened]) {
+        for event in happened {
+            if let Happened::Text { journal, author, id, .. } = event {
+                self.read[n].insert((*author, *id));
+                let _ = self.members[n].mls().acknowledge(&[*journal]);
+            }
+        }
+    }
+
+    /// A member writes.
+    ///
+    /// # Errors
+    /// [`SessionError`] when it may not.
+    pub fn write(&mut self, n: usize) -> Result<[u8; 16], SessionError> {
+        self.texts += 1;
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&self.texts.to_be_bytes());
+        let sent = self.members[n].send(self.group, "", id, Bytes::from_static(b"text"));
+        self.publish(n);
+        sent?;
+        self.read[n].insert((agent(n), id));
+        Ok(id)
+    }
+
+    /// Everybody hears all it has not heard, members tell each other the operations they lack, and do what
+    /// is left to be done. Whether anything happened.
+    pub fn round(&mut self) -> bool {
+        let before = (self.log.len(), self.states());
+        for n in 0..self.members.len() {
+            while self.hear(n) {}
+        }
+        for n in 0..self.members.len() {
+            for m in 0..self.members.len() {
+                self.tell(n, m);
+            }
+        }
+        for n in 0..self.members.len() {
+            if self.members[n].turn(self.group).is_some() {
+                let _ = self.members[n].follow(self.group);
+                self.publish(n);
+                for m in 0..self.members.len() {
+                    while self.hear(m) {}
+                }
+            }
+        }
+        before != (self.log.len(), self.states())
+    }
+
+    /// One tells another the operations that it lacks.
+    pub fn tell(&mut self, n: usize, m: usize) {
+        if n == m || self.members[n].view(self.group).is_err() {
+            return;
+        }
+        let heads: Vec<_> = {
+            let known = self.members[m].chains().lock();
+            let Some(chain) = known.chains.get(&self.group) else { return };
+            chain.heads().collect()
+        };
+        let Ok(lacks) = self.members[n].since(self.group, agent(m), &heads) else { return };
+        if lacks.is_empty() {
+            return;
+        }
+        let happened = self.members[m].catch_up(self.group, &lacks).unwrap_or_default();
+        self.note(m, &happened);
+        self.publish(m);
+    }
+
+    /// Who is in the group by the first member's state.
+    #[must_use]
+    pub fn active(&self) -> Vec<usize> {
+        let view = self.members[0].view(self.group);
+        let view = view.unwrap_or_default();
+        (0..self.members.len()).filter(|n| view.role(&agent(*n)).is_some()).collect()
+    }
+
+    fn secret(&mut self, n: usize) -> Option<Vec<u8>> {
+        let keys = self.members[n].view(self.group).ok()?.mls_group?;
+        let mls = self.members[n].mls();
+        mls.members(keys).ok()?.1.contains(&agent(n)).then_some(())?;
+        mls.export(keys, "swarm", b"", 32).ok().map(|secret| secret.to_vec())
+    }
+
+    fn epoch(&mut self, n: usize) -> u64 {
+        let keys = self.members[n].view(self.group).ok().and_then(|view| view.mls_group);
+        let known = keys.and_then(|keys| self.members[n].mls().members(keys).ok());
+        known.map_or(0, |(epoch, _)| epoch)
+    }
+
+    /// What each is in, to be printed when they do not come together.
+    pub fn describe(&mut self) -> String {
+        let states = self.states();
+        let lines = states.into_iter().enumerate().map(|(n, (state, secret))| {
+            let role = self.members[0].view(self.group).ok().and_then(|v| v.role(&agent(n)));
+            let short = |bytes: Option<&[u8]>| bytes.map(|b| b[..2].to_vec());
+            let standing = self.members[n].standing(self.group).ok();
+            let differs = self.members[n].difference(self.group).ok();
+            let counts = differs.map(|(many, few)| (many.len(), few.len()));
+            format!(
+                "{n}: {role:?} state {:?} epoch {} {:?} {standing:?} many, few {counts:?}\n",
+                short(state.as_ref().map(|s| &s[..])),
+                self.epoch(n),
+                short(secret.as_deref()),
+            )
+        });
+        lines.collect()
+    }
+
+    /// Of each, the hash of its state and a secret of its epoch.
+    pub fn states(&mut self) -> Vec<At> {
+        (0..self.members.len())
+            .map(|n| {
+                let view = self.members[n].view(self.group).ok();
+                (view.map(|view| view.state_hash()), self.secret(n))
+            })
+            .collect()
+    }
+
+    /// Rounds until nothing happens any more, and whoever fell behind comes back. The rounds it took; none
+    /// when it did not end.
+    pub fn settle(&mut self) -> Option<usize> {
+        for round in 1..60 {
+            let moved = self.round();
+            let returned = self.come_back();
+            if !moved && !returned {
+                return Some(round);
+            }
+        }
+        None
+    }
+
+    /// Whoever is in the group and not in the epoch that most are in comes in by an own commit.
+    fn come_back(&mut self) -> bool {
+        let active = self.active();
+        let secrets: Vec<_> = active.iter().map(|n| (*n, self.secret(*n))).collect();
+        let count = |secret: &Option<Vec<u8>>| secrets.iter().filter(|(_, s)| s == secret).count();
+        let most = secrets
+            .iter()
+            .filter(|(_, secret)| secret.is_some())
+            .max_by_key(|(n, secret)| (count(secret), std::cmp::Reverse(*n)));
+        let Some((ahead, most)) = most.cloned() else { return false };
+        let group = self.group;
+        for (n, secret) in secrets {
+            if secret == most {
+                continue;
+            }
+            let behind = self.members[n].standing(group).ok() == Some(Standing::Behind);
+            // Who was welcomed into what fell knows of no fork until the others are further.
+            if !behind && secret.is_some() && self.epoch(ahead) <= self.epoch(n) {
+                if let Ok(view) = self.members[ahead].view(group)
+                    && let Some(keys) = view.mls_group
+                {
+                    let _ = self.members[ahead].refresh(group, keys);
+                    self.publish(ahead);
+                }
+                return true;
+            }
+            if let Ok(handover) = self.members[ahead].invitation(group, agent(n)) {
+                let _ = self.members[n].enter(group, &handover);
+                self.returned.insert(n);
+                self.publish(n);
+            }
+            return true;
+        }
+        false
+    }
+
+    /// That all who are in the group have one state, one epoch, and read the same.
+    ///
+    /// # Panics
+    /// When they do not.
+    pub fn assert_one(&mut self) {
+        let active = self.active();
+        let states = self.states();
+        let first = &states[active[0]];
+        assert!(first.1.is_some(), "the first has keys");
+        for n in &active {
+            assert_eq!(states[*n].0, first.0, "the state of {n}");
+            assert_eq!(states[*n].1, first.1, "the epoch of {n}");
+        }
+        let view = self.members[0].view(self.group).unwrap_or_default();
+        let keys = view.mls_group.unwrap_or(x0x_mls::GroupId([0; 32]));
+        let (_, members) = self.members[0].mls().members(keys).unwrap_or_default();
+        let members: BTreeSet<AgentId> = members.into_iter().collect();
+        let expected: BTreeSet<AgentId> = active.iter().map(|n| agent(*n)).collect();
+        assert_eq!(members, expected, "who has the keys");
+    }
+}

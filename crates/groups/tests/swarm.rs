@@ -1,0 +1,264 @@
+//! Members that act at once, are parted, lose and reorder: one group in the end.
+
+use std::collections::BTreeSet;
+
+use x0x_groups::{
+    Action, Basis, GroupPolicy, Role, Room,
+    testing::{NOW, Swarm, agent},
+};
+
+const AGENTS: usize = 6;
+
+fn staffed(seed: u64) -> Swarm {
+    let policy = GroupPolicy { invite_role: Role::Member, ..GroupPolicy::PRIVATE_SECURE };
+    let mut swarm = Swarm::new(seed, AGENTS, policy).expect("founded");
+    for n in 1..AGENTS - 1 {
+        swarm.bring_in(0, n, [n as u8; 32]).expect("comes in");
+    }
+    let group = swarm.group;
+    let roles = [(1, Role::Admin), (2, Role::Moderator)];
+    for (n, role) in roles {
+        let action = Action::SetRole { agent: agent(n), role };
+        swarm.members[0].act(group, action, NOW).expect("the owner may");
+        swarm.publish(0);
+    }
+    swarm.settle().expect("settles");
+    swarm
+}
+
+/// One agent does something. Who was to be gone by it, if anybody.
+fn step(swarm: &mut Swarm) -> Option<usize> {
+    let n = swarm.rng.below(AGENTS);
+    let (m, group) = (swarm.rng.below(AGENTS), swarm.group);
+    let action = match swarm.rng.below(20) {
+        0 => Action::Remove { agent: agent(m) },
+        1 => Action::Ban { agent: agent(m), reason: String::new() },
+        2 => Action::Unban { agent: agent(m), role: None },
+        3 => Action::Leave,
+        4 => Action::SetRole { agent: agent(m), role: Role::ALL[swarm.rng.below(3) + 2] },
+        5 | 6 => {
+            let seed = std::array::from_fn(|_| swarm.rng.below(256) as u8);
+            let _ = swarm.bring_in(n, m, seed);
+            swarm.publish(n);
+            return None;
+        }
+        7 => Action::SetRoom(Room { name: n.to_string(), topic: String::new(), closed: false }),
+        8..=10 => {
+            let _ = swarm.write(n);
+            return None;
+        }
+        11 => {
+            // A part of what it has not heard is lost to it: nobody sends it again.
+            let lost = swarm.unheard[n].len() / 2;
+            swarm.unheard[n].truncate(lost);
+            return None;
+        }
+        _ => {
+            swarm.hear(n);
+            return None;
+        }
+    };
+    let gone = match action {
+        Action::Remove { .. } | Action::Ban { .. } => Some(m),
+        Action::Leave => Some(n),
+        _ => None,
+    };
+    let acted = swarm.members[n].act(group, action, NOW);
+    swarm.publish(n);
+    gone.filter(|_| acted.is_ok())
+}
+
+/// Those that were in the group all the time, and did not have to come in again, read all that any of them wrote.
+fn assert_transcript(swarm: &Swarm, stayed: &[usize]) {
+    for reader in stayed.iter().filter(|n| !swarm.returned.contains(n)) {
+        for writer in stayed {
+            let of = |n: usize| {
+                let all = swarm.read[n].iter().filter(|(by, _)| *by == agent(*writer));
+                all.copied().collect::<BTreeSet<_>>()
+            };
+            assert_eq!(of(*reader), of(*writer), "{reader} reads what {writer} wrote");
+        }
+    }
+}
+
+fn run(seed: u64) -> usize {
+    println!("seed {seed}; again: X0X_SEEDS={seed}..{}", seed + 1);
+    let mut swarm = staffed(seed);
+    let mut gone = BTreeSet::new();
+    for _ in 0..40 {
+        gone.extend(step(&mut swarm));
+    }
+    let stayed: Vec<usize> = (0..AGENTS - 1).filter(|n| !gone.contains(n)).collect();
+    // A log gives again what was lost on the way.
+    let all = 0..swarm.log.len();
+    swarm.unheard.iter_mut().for_each(|unheard| *unheard = all.clone().collect());
+    let settled = swarm.settle();
+    println!("{}", swarm.describe());
+    let rounds = settled.expect("settles");
+    swarm.assert_one();
+    // What is written now is read by all.
+    let (active, newest) = (swarm.active(), swarm.texts);
+    let writers: Vec<usize> = active.iter().copied().filter(|n| swarm.write(*n).is_ok()).collect();
+    assert!(writers.contains(&0), "the owner writes");
+    swarm.settle().expect("settles");
+    swarm.assert_one();
+    assert_transcript(&swarm, &stayed);
+    let recent = |n: usize| {
+        let all = swarm.read[n]
+            .iter()
+            .filter(|(_, id)| u64::from_be_bytes(id[..8].try_into().expect("eight")) > newest);
+        all.copied().collect::<BTreeSet<_>>()
+    };
+    for n in &active {
+        assert_eq!(recent(*n).len(), writers.len(), "{n} reads what all were sent");
+    }
+    rounds
+}
+
+/// Seeds of the test; `X0X_SEEDS=from..to` says others.
+fn run_all(seeds: std::ops::Range<u64>) {
+    let wanted = std::env::var("X0X_SEEDS").ok().map(|range| {
+        let (from, to) = range.split_once("..").expect("from..to");
+        from.parse().expect("a number")..to.parse().expect("a number")
+    });
+    let rounds: Vec<usize> = wanted.unwrap_or(seeds).map(run).collect();
+    println!("{} seeds, at most {:?} rounds", rounds.len(), rounds.iter().max());
+}
+
+#[test]
+fn any_schedule_ends_in_one_group() {
+    run_all(0..3);
+}
+
+#[test]
+fn further_schedules_from_3() {
+    for seed in 3..6 {
+        run(seed);
+    }
+}
+
+#[test]
+fn parted_halves_that_add_and_remove_are_one_group_again() {
+    let mut swarm = staffed(77);
+    let group = swarm.group;
+    let before = swarm.log.len();
+    // The owner's side and an admin's: each hears its own only.
+    let ban = Action::Ban { agent: agent(4), reason: String::new() };
+    swarm.members[0].act(group, ban, NOW).expect("may");
+    swarm.publish(0);
+    swarm.bring_in(1, 5, [55; 32]).expect("comes in");
+    let remove = Action::Remove { agent: agent(3) };
+    swarm.members[1].act(group, remove, NOW).expect("may");
+    swarm.publish(1);
+    swarm.write(0).expect("writes");
+    swarm.write(1).expect("writes");
+    assert!(swarm.log.len() > before + 4);
+    let rounds = swarm.settle().expect("settles");
+    swarm.assert_one();
+    assert_eq!(swarm.active(), [0, 1, 2, 5], "{rounds} rounds");
+}
+
+#[test]
+fn who_leaves_is_let_out_by_the_others() {
+    let mut swarm = staffed(78);
+    let group = swarm.group;
+    swarm.members[3].act(group, Action::Leave, NOW).expect("may");
+    swarm.publish(3);
+    assert!(swarm.write(3).is_err(), "it is out");
+    swarm.settle().expect("settles");
+    swarm.assert_one();
+    assert_eq!(swarm.active(), [0, 1, 2, 4]);
+    let text = (agent(0), swarm.write(0).expect("writes"));
+    swarm.settle().expect("settles");
+    assert!(swarm.read[4].contains(&text) && !swarm.read[3].contains(&text));
+    // It comes back by another invite, and reads what comes then.
+    swarm.bring_in(4, 3, [33; 32]).expect("comes back");
+    swarm.settle().expect("settles");
+    swarm.assert_one();
+    let text = (agent(1), swarm.write(1).expect("writes"));
+    let back = (agent(3), swarm.write(3).expect("writes"));
+    swarm.settle().expect("settles");
+    assert!(swarm.read[3].contains(&text) && swarm.read[0].contains(&back));
+}
+
+#[test]
+fn an_invite_hands_over_the_keys_and_nothing_earlier() {
+    let mut swarm = staffed(79);
+    let early = (agent(0), swarm.write(0).expect("writes"));
+    swarm.settle().expect("settles");
+    swarm.bring_in(3, 5, [9; 32]).expect("comes in");
+    swarm.settle().expect("settles");
+    let all: Vec<usize> = (0..swarm.log.len()).collect();
+    swarm.unheard[5] = all;
+    let late = (agent(4), swarm.write(4).expect("writes"));
+    swarm.settle().expect("settles");
+    swarm.assert_one();
+    assert!(swarm.read[5].contains(&late) && !swarm.read[5].contains(&early));
+    assert!(swarm.read[4].contains(&early));
+}
+
+#[test]
+fn an_open_group_is_joined_by_oneself() {
+    let policy =
+        GroupPolicy { admission: x0x_groups::Admission::OpenJoin, ..GroupPolicy::PRIVATE_SECURE };
+    let mut swarm = Swarm::new(5, 3, policy).expect("founded");
+    let group = swarm.group;
+    for n in 1..3 {
+        let handover = swarm.members[0].open_invitation(group).expect("open");
+        swarm.members[n].join_open(group, &handover, "new", NOW).expect("joins");
+        swarm.publish(n);
+        swarm.settle().expect("settles");
+    }
+    swarm.assert_one();
+    assert_eq!(swarm.active(), [0, 1, 2]);
+    let text = (agent(2), swarm.write(2).expect("writes"));
+    swarm.settle().expect("settles");
+    assert!((0..2).all(|n| swarm.read[n].contains(&text)));
+}
+
+#[test]
+fn nothing_of_a_hidden_group_is_on_the_wire() {
+    let mut swarm = staffed(80);
+    swarm.write(0).expect("writes");
+    swarm.settle().expect("settles");
+    let view = swarm.members[0].view(swarm.group).expect("here");
+    let keys = view.mls_group.expect("encrypted");
+    let mut secrets: Vec<Vec<u8>> = (0..AGENTS).map(|n| agent(n).as_bytes().to_vec()).collect();
+    secrets.extend([
+        swarm.group.as_bytes().to_vec(),
+        keys.0.to_vec(),
+        b"swarm".to_vec(),
+        b"text".to_vec(),
+    ]);
+    let topic = swarm.members[0].log(swarm.group).expect("here").topic();
+    assert!(!topic.contains(&swarm.group.to_string()[..16]));
+    for item in swarm.log.iter().map(|item| item.as_ref()).chain([topic.as_bytes()]) {
+        for secret in &secrets {
+            assert!(!item.windows(secret.len()).any(|part| part == secret.as_slice()));
+        }
+    }
+    let heads = swarm.members[0].view(swarm.group).expect("here");
+    assert!(heads.profile.name == "swarm");
+}
+
+#[test]
+fn who_adds_without_the_role_or_comes_uninvited_stays_out() {
+    let mut swarm = staffed(81);
+    let group = swarm.group;
+    // A guest admits nobody; a stranger is told nothing.
+    let stranger = agent(5);
+    assert!(swarm.members[0].since(group, stranger, &[]).is_err());
+    assert!(swarm.members[0].invitation(group, stranger).is_err());
+    let (role, basis) = (Role::Member, Basis::Added);
+    let add = Action::Admit { agent: stranger, role, basis, display_name: String::new() };
+    let guest = Action::SetRole { agent: agent(4), role: Role::Guest };
+    swarm.members[1].act(group, guest, NOW).expect("may");
+    swarm.publish(1);
+    swarm.settle().expect("settles");
+    assert!(swarm.members[4].act(group, add, NOW).is_err());
+    assert!(swarm.write(4).is_err(), "a guest reads");
+    let text = (agent(0), swarm.write(0).expect("writes"));
+    swarm.settle().expect("settles");
+    swarm.assert_one();
+    assert!(swarm.read[4].contains(&text));
+}
