@@ -200,14 +200,14 @@ pub enum ServerFrame {
         /// Ordinal of the publish in the session, from 1, when it carried no `id`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         index: Option<u64>,
+        /// The topic that is not subscribed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        topic: Option<String>,
         /// The direct message that was not sent, or may not have been: sent again with this `request_id`, it is
         /// delivered once.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[schema(value_type = Option<Hex32>)]
         request_id: Option<String>,
-        /// The topic that is not subscribed.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        topic: Option<String>,
     },
 }
 
@@ -286,8 +286,8 @@ mod tests {
             code: ErrorCode::Busy,
             id: None,
             index: Some(3),
-            request_id: None,
             topic: None,
+            request_id: None,
         };
         let json = serde_json::to_value(&error).expect("serialises");
         let expected = json!({"type": "error", "message": "no room", "code": "busy", "index": 3});

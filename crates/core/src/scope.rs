@@ -26,7 +26,8 @@ impl Scope {
     /// "this network" (0.0.0.0/8), the reserved class E (240.0.0.0/4) with the broadcast address.
     ///
     /// IPv4 inside IPv6 counts as what it is: mapped (`::ffff:0:0/96`) and translated
-    /// (`64:ff9b::/96`, RFC 6052). The obsolete IPv4-compatible form is no address.
+    /// (`64:ff9b::/96`, RFC 6052), and the ends of tunnels of 6to4 (`2002::/16`, RFC 3056) and Teredo
+    /// (`2001::/32`, RFC 4380). The obsolete IPv4-compatible form is no address.
     #[must_use]
     pub fn of(ip: IpAddr) -> Option<Self> {
         let ip = ip.to_canonical();
@@ -56,15 +57,22 @@ impl Scope {
     fn of_v6(ip: Ipv6Addr) -> Option<Self> {
         match ip.segments() {
             [0, 0, 0, 0, 0, 0, ..] => None,
-            [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
-                let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
-                Self::of(Ipv4Addr::new(a, b, c, d).into())
+            [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => {
+                Self::of_inner(high, low)
             }
+            // The client's address is written inverted.
+            [0x2001, 0, .., high, low] => Self::of_inner(!high, !low),
             [0xfec0..=0xfeff, ..] => Some(Self::Site),
             _ if ip.is_unicast_link_local() => Some(Self::Link),
             _ if ip.is_unique_local() => Some(Self::Site),
             _ => Some(Self::Global),
         }
+    }
+
+    /// The scope of an IPv4 address in two segments of an IPv6 one.
+    fn of_inner(high: u16, low: u16) -> Option<Self> {
+        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+        Self::of(Ipv4Addr::new(a, b, c, d).into())
     }
 
     /// The scope of the path to a machine whose packets come from `ip`. Global, which allows least,
@@ -146,6 +154,13 @@ mod tests {
             assert!(!may(&format!("[64:ff9b::{nearer}]:9000"), internet), "translated {nearer}");
             assert!(may(&format!("{nearer}:9000"), &format!("{nearer}:5")), "{nearer}");
         }
+        // 10.0.0.1, 127.0.0.1 and 192.168.1.1 at the end of a tunnel; the last two inverted.
+        for tunnel in
+            ["[2002:a00:1::1]:9", "[2002:7f00:1::]:9", "[2001::80ff:fffe]:9", "[2001::3f57:fefe]:9"]
+        {
+            assert!(!may(tunnel, internet), "{tunnel}");
+        }
+        assert!(may("[2002:c633:6407::1]:9", internet) && may("[2001::39cc:9bf8]:9", internet));
         for nearer in ["[::1]:9", "[fe80::1]:9", "[fd00::1]:9", "[fec0::1]:9", "[::10.0.0.1]:9"] {
             assert!(!may(nearer, internet), "{nearer}");
         }

@@ -343,7 +343,7 @@ mod tests {
         let body = error.of_message(&[0xab; 16]).0;
         assert_eq!(body.request_id.as_deref(), Some("ab".repeat(16).as_str()));
         assert!(body.to_string().contains("may have arrived"), "{body}");
-        let busy = DirectError::Refused(x0x_agent::RefuseReason::Busy);
+        let busy = DirectError::Refused(RefuseReason::Busy);
         let body = ApiError::from(SendDirectError::Direct(busy)).of_message(&[1; 16]).0;
         assert!(body.request_id.is_some() && !body.to_string().contains("arrived"), "{body}");
         assert!(body.to_string().contains("contacts"), "{body}");

@@ -129,7 +129,7 @@ impl<P: Post> Sends<P> {
     }
 
     /// Starts a send, after those before it to the same recipient. Waits while too many are in flight.
-    pub(super) async fn start(&mut self, sent: Sent) {
+    pub(super) async fn start(&mut self, mut sent: Sent) {
         let bytes = sent.payload.len();
         let full = |sends: &Self| {
             sends.count >= MAX_IN_FLIGHT
@@ -140,6 +140,7 @@ impl<P: Post> Sends<P> {
         }
         self.count += 1;
         self.bytes += bytes;
+        sent.message.get_or_insert_with(|| self.post.new_id());
         match self.lines.get_mut(&sent.to) {
             Some(line) => line.push_back(sent),
             None => {
@@ -169,11 +170,12 @@ impl<P: Post> Sends<P> {
                         self.in_flight.push(ended.boxed());
                     }
                     Err(Failure { error, nobody }) => {
-                        self.fail(slip.bytes, slip.id, error.clone(), Some(&slip.message));
                         let line = self.lines.get_mut(&to).filter(|_| nobody);
-                        for sent in line.map(std::mem::take).unwrap_or_default() {
-                            let message = sent.message.as_ref();
-                            self.fail(sent.payload.len(), sent.id, error.clone(), message);
+                        let line = line.map(std::mem::take).unwrap_or_default();
+                        self.fail(slip.bytes, slip.id, &slip.message, error.clone());
+                        for sent in line {
+                            let message = sent.message.unwrap_or(slip.message);
+                            self.fail(sent.payload.len(), sent.id, &message, error.clone());
                         }
                     }
                 }
@@ -182,9 +184,7 @@ impl<P: Post> Sends<P> {
                     None => _ = self.lines.remove(&to),
                 }
             }
-            Step::Ended(slip, Err(error)) => {
-                self.fail(slip.bytes, slip.id, error, Some(&slip.message));
-            }
+            Step::Ended(slip, Err(error)) => self.fail(slip.bytes, slip.id, &slip.message, error),
             Step::Ended(Slip { bytes, id, ack, message, .. }, Ok(())) => {
                 self.settle(bytes);
                 let request_id = HEXLOWER.encode(&message);
@@ -193,19 +193,9 @@ impl<P: Post> Sends<P> {
         }
     }
 
-    fn fail(
-        &mut self,
-        bytes: usize,
-        id: Option<FrameId>,
-        error: ApiError,
-        message: Option<&MessageId>,
-    ) {
+    fn fail(&mut self, bytes: usize, id: Option<FrameId>, message: &MessageId, error: ApiError) {
         self.settle(bytes);
-        let error = match message {
-            Some(message) => error.of_message(message),
-            None => error,
-        };
-        self.answers.push_back(failed(&error, id));
+        self.answers.push_back(failed(&error.of_message(message), id));
     }
 
     fn settle(&mut self, bytes: usize) {
