@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use x0x_core::{MachineId, WallTime};
 use x0x_transport::{
     MAX_AGENTS,
-    wire::{ControlIn, NetworkId},
+    wire::{ControlIn, NetworkTag},
 };
 
 fuzz_target!(|data: &[u8]| {
@@ -15,7 +15,7 @@ fuzz_target!(|data: &[u8]| {
     if let Ok(ControlIn::Hello(hello)) = ControlIn::decode(&data, true) {
         let machine = MachineId::new([0; 32]);
         let now = WallTime::from_millis(1_800_000_000_000);
-        if let Ok(hello) = hello.verify(NetworkId::of("fuzz"), machine, now, &x0x_identity::AcceptAll) {
+        if let Ok(hello) = hello.verify(NetworkTag::of("fuzz"), machine, now, &x0x_identity::AcceptAll) {
             assert!(hello.agents.len() <= MAX_AGENTS);
         }
     }

@@ -121,6 +121,8 @@ pub(crate) struct TopicLog {
     evicted: u64,
     /// Where retention removed something; no more than there are runs, and one.
     holes: Holes,
+    /// Before a restart, retention took something up to this position; and the removals counted then.
+    taken: (u64, u64),
     /// What is before this position is in the store, or need not be; none without a store.
     stored: Option<u64>,
     fingerprint: Fingerprint,
@@ -199,6 +201,12 @@ impl TopicLog {
     /// point are not counted. None when there are none, 0 when nobody knows how many.
     pub(crate) fn lost(&self, from: u64, to: u64, since: u64) -> Option<u64> {
         self.holes.count(from, to, since)
+    }
+
+    /// Whether retention took something behind a position before a restart: the removals counted then.
+    /// Nobody knows any more how much that was.
+    pub(crate) fn taken_behind(&self, position: u64) -> Option<u64> {
+        (position < self.taken.0).then_some(self.taken.1)
     }
 
     /// How often retention removed something.

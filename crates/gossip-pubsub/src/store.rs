@@ -102,8 +102,15 @@ pub enum LogChange {
         /// The position.
         position: u64,
     },
-    /// One run is retained no more: a newer one of its author took its place.
+    /// One run is retained no more, though older ones are: a reader who had not come to it misses it.
     Remove {
+        /// The topic.
+        topic: TopicId,
+        /// Position of the run's first entry.
+        position: u64,
+    },
+    /// One run is retained no more: a newer one of its author took its place, so that nobody misses it.
+    Replace {
         /// The topic.
         topic: TopicId,
         /// Position of the run's first entry.
@@ -147,6 +154,7 @@ impl LogChange {
             Self::Append { run, .. } => Some(run.body().topic()),
             Self::EvictTo { topic, .. }
             | Self::Remove { topic, .. }
+            | Self::Replace { topic, .. }
             | Self::Reach { topic, .. }
             | Self::Block { topic, .. }
             | Self::DropTopic { topic } => Some(*topic),
@@ -185,6 +193,9 @@ pub struct StoredTopic {
     pub incarnation: u64,
     /// Position after the last entry that was ever appended.
     pub end: u64,
+    /// Position after the last entry that [`LogChange::Remove`], [`LogChange::Expire`] or the store itself took; 0
+    /// when there was none. A reader who stopped before it misses something.
+    pub gone: u64,
     /// The newest retained runs, in the order of their positions.
     pub runs: Vec<StoredRun>,
     /// The heads of chains, those of former content included, in the order of author and epoch.

@@ -246,7 +246,7 @@ pub(crate) struct Subscriber {
     not_before: HybridTime,
     /// The log's count of removals when it began here: it is not told of those.
     since: u64,
-    /// It is to be told that its cursor was of another log.
+    /// It is to be told that its cursor was of another log, or that what followed it went before a restart.
     astray: bool,
     /// The batch handed out last told it.
     told: bool,
@@ -286,7 +286,10 @@ impl Subscriber {
                 log.end()
             }
             Start::After(cursor) if cursor.log == log.incarnation() => {
-                self.since = 0;
+                // Told at once of what went before a restart, it is not told of it again on the way.
+                let taken = log.taken_behind(cursor.position);
+                self.astray = taken.is_some();
+                self.since = taken.unwrap_or(0);
                 cursor.position.min(log.end())
             }
             Start::After(_) => {

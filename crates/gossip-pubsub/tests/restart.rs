@@ -469,3 +469,47 @@ async fn a_cursor_is_told_what_went_before_a_restart() {
     publish(&gossip, topic, 10..11).await;
     assert_eq!(message(&mut resumed).await.payload, number(10));
 }
+
+/// What is kept for ever stays in front of what retention takes, so that the log's beginning tells nothing.
+#[tokio::test(start_paused = true)]
+async fn a_cursor_before_what_was_evicted_is_told_after_a_restart() {
+    let (network, store) = (MemoryNetwork::new(13, LinkModel::default()), Arc::default());
+    let topic = topic_id("evicted");
+    let begin = |n, node: &Node, store: &Arc<MemoryLogStore>| {
+        let store: Arc<dyn LogStore> = Arc::<MemoryLogStore>::clone(store);
+        start(n, node, |config| {
+            config.store = Some(store);
+            config.limits.topic_entries = 4;
+        })
+    };
+    let first = node(&network, 1);
+    let gossip = begin(1, &first, &store);
+    let mut subscription = gossip.subscribe(topic, Start::Retained).await.expect("subscribed");
+    let kept = gossip.accept_as(topic, Retention::Durable, number(0)).await.expect("accepted");
+    kept.published().await.expect("published");
+    let early = message(&mut subscription).await.cursor;
+    let mut late = early;
+    for n in 1..11 {
+        publish(&gossip, topic, n..n + 1).await;
+        let message = message(&mut subscription).await;
+        assert_eq!(message.payload, number(n));
+        late = message.cursor;
+    }
+    gossip.shutdown().await;
+    first.shutdown().await;
+    let held = held(&store, topic).await;
+    assert!(held.len() < 11 && held[0].0 == Retention::Durable, "{held:?}");
+
+    let again = node(&network, 1);
+    let gossip = begin(1, &again, &store);
+    let mut resumed = gossip.subscribe(topic, Start::After(early)).await.expect("subscribed");
+    assert_eq!(next(&mut resumed).await, Delivery::Lagged { missed: 0 });
+    for (_, payloads) in &held[1..] {
+        assert_eq!(message(&mut resumed).await.payload, payloads[0], "told once, then the rest");
+    }
+    // Who had read all of it misses nothing, and is told nothing.
+    let mut current = gossip.subscribe(topic, Start::After(late)).await.expect("subscribed");
+    publish(&gossip, topic, 11..12).await;
+    assert_eq!(message(&mut current).await.payload, number(11));
+    assert_eq!(message(&mut resumed).await.payload, number(11));
+}

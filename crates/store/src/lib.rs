@@ -51,6 +51,7 @@
 mod config;
 mod error;
 mod file;
+mod gone;
 mod groups;
 mod handle;
 mod journal;

@@ -11,6 +11,7 @@ use x0x_gossip_pubsub::{
 use x0x_identity::PUBLIC_KEY_LEN;
 
 use crate::{
+    gone,
     metrics::StoreMetrics,
     seal::{ChainRow, RunRow, topic_seal},
 };
@@ -62,9 +63,12 @@ pub(crate) fn load(
     let loader = Loader { connection: &transaction, topic, row, limits, metrics };
     let (runs, authors) = loader.runs()?;
     metrics.runs_loaded.add(runs.len() as u64);
+    let (gone, is_damaged) = gone::of_topic(&transaction, row, end)?;
+    metrics.rows_damaged.add(u64::from(is_damaged));
     Ok(Some(StoredTopic {
         incarnation: incarnation.cast_unsigned(),
         end: end.cast_unsigned(),
+        gone: gone.cast_unsigned(),
         runs,
         chains: loader.chains()?,
         keys: loader.keys(authors)?,

@@ -9,6 +9,7 @@ use x0x_gossip_pubsub::{HybridTime, LogChange, Retention, Run, StoredChain};
 
 use crate::{
     config::{MAX_KNOWN_ROWS, STEP_RUNS},
+    gone,
     seal::{ChainRow, RunRow, topic_seal},
 };
 
@@ -26,9 +27,13 @@ const SET_CHAIN: &str = "INSERT INTO chain (topic, author, epoch, head, hash, ti
     head = excluded.head, hash = excluded.hash, time = excluded.time, seal = excluded.seal
     WHERE excluded.head > chain.head";
 
+/// A run that readers may still want; like the next two it returns where what it takes was.
+const REMOVE_RUN: &str = "DELETE FROM run WHERE topic = ?1 AND position = ?2
+    RETURNING topic, position + entries";
 /// Runs that are past their time, the oldest first.
 const EXPIRE_RUNS: &str = "DELETE FROM run WHERE id IN
-    (SELECT id FROM run WHERE time < ?1 ORDER BY time LIMIT ?2)";
+    (SELECT id FROM run WHERE time < ?1 ORDER BY time LIMIT ?2)
+    RETURNING topic, position + entries";
 /// The time of runs that are kept for ever.
 const NEVER: i64 = i64::MAX;
 /// The runs that arrived first and are not kept for ever, so many or just above so many bytes.
@@ -36,14 +41,16 @@ const EVICT_RUNS: &str = "DELETE FROM run WHERE id IN (SELECT id FROM
     (SELECT id, SUM(bytes) OVER (ORDER BY id) - bytes AS before FROM
         (SELECT id, length(data) AS bytes FROM run WHERE time < 9223372036854775807
             ORDER BY id LIMIT ?1))
-    WHERE before < ?2)";
+    WHERE before < ?2)
+    RETURNING topic, position + entries";
 
 /// Chains that are past their time; the class is in the epoch.
 const EXPIRE_CHAINS: &str = "DELETE FROM chain WHERE time < ?1 AND (epoch >> 18) & 3 <> 3";
 
 /// What remains without a chain, once chains are gone.
-const SWEEP: [&str; 2] = [
+const SWEEP: [&str; 3] = [
     "DELETE FROM topic WHERE id NOT IN (SELECT topic FROM chain)",
+    "DELETE FROM gone WHERE topic NOT IN (SELECT id FROM topic)",
     "DELETE FROM author WHERE id NOT IN (SELECT author FROM chain)",
 ];
 /// Blocked authors that nothing is known of any more.
@@ -144,6 +151,12 @@ impl LogTables {
                 self.of_topic(connection, topic, sql, position.cast_signed())
             }
             LogChange::Remove { topic, position } => {
+                if let Some(topic) = self.find_topic(connection, topic)? {
+                    gone::delete(connection, REMOVE_RUN, [topic.id, position.cast_signed()])?;
+                }
+                Ok(())
+            }
+            LogChange::Replace { topic, position } => {
                 let sql = "DELETE FROM run WHERE topic = ?1 AND position = ?2";
                 self.of_topic(connection, topic, sql, position.cast_signed())
             }
@@ -204,7 +217,7 @@ impl LogTables {
     ) -> Result<(u64, bool)> {
         let before = HybridTime::from_wall(before).as_u64().cast_signed();
         let limit = i64::try_from(STEP_RUNS).unwrap_or(i64::MAX);
-        let runs = connection.prepare_cached(EXPIRE_RUNS)?.execute(params![before, limit])?;
+        let runs = gone::delete(connection, EXPIRE_RUNS, [before, limit])?;
         let last = runs < STEP_RUNS;
         if last {
             self.finish(connection)?;
@@ -337,6 +350,7 @@ impl LogTables {
             "DELETE FROM run WHERE topic = ?1",
             "DELETE FROM chain WHERE topic = ?1",
             "DELETE FROM blocked WHERE topic = ?1",
+            "DELETE FROM gone WHERE topic = ?1",
             "DELETE FROM topic WHERE id = ?1",
         ] {
             connection.prepare_cached(sql)?.execute([topic.id])?;
@@ -350,7 +364,7 @@ impl LogTables {
 pub(crate) fn evict(connection: &Connection, bytes: u64) -> Result<usize> {
     let limit = i64::try_from(STEP_RUNS).unwrap_or(i64::MAX);
     let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-    connection.prepare_cached(EVICT_RUNS)?.execute([limit, bytes])
+    gone::delete(connection, EVICT_RUNS, [limit, bytes])
 }
 
 fn add_run(

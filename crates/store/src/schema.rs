@@ -24,7 +24,7 @@ const STATEMENTS: usize = 24;
 ///
 /// `run.id` is the order of arrival, in which runs are evicted; `run_time` is for expiry. Numbers
 /// that are unsigned in the program are stored as the signed number of the same bits.
-const MIGRATIONS: [&str; 6] = [
+const MIGRATIONS: [&str; 7] = [
     "
     CREATE TABLE topic (
         id INTEGER PRIMARY KEY,
@@ -175,6 +175,13 @@ const MIGRATIONS: [&str; 6] = [
         position INTEGER,
         digest BLOB NOT NULL,
         data BLOB NOT NULL
+    );
+",
+    "
+    CREATE TABLE gone (
+        topic INTEGER PRIMARY KEY,
+        position INTEGER NOT NULL,
+        seal INTEGER NOT NULL
     );
 ",
 ];

@@ -24,6 +24,11 @@ pub(crate) fn topic_seal(topic: &[u8], incarnation: i64, end: i64) -> i64 {
     seal(b't', &[incarnation, end], &[topic])
 }
 
+/// The seal of a topic's mark of what went.
+pub(crate) fn gone_seal(topic: i64, position: i64) -> i64 {
+    seal(b'g', &[topic, position], &[])
+}
+
 /// The row of a run, without its data.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RunRow {

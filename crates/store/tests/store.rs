@@ -15,7 +15,7 @@ use x0x_store::{Durability, MIN_FILE_BYTES, SqliteStore, StoreConfig};
 async fn the_contract_holds_on_disk() {
     let dir = tempfile::tempdir().unwrap();
     let mut stores = Vec::new();
-    for n in 0..10 {
+    for n in 0..11 {
         let mut config = StoreConfig::at(dir.path().join(format!("{n}.db")));
         config.durability = if n % 2 == 0 { Durability::Process } else { Durability::Power };
         stores.push(SqliteStore::open(config).await.unwrap());
@@ -121,7 +121,7 @@ fn outline(topic: &Option<StoredTopic>) -> String {
     let heads: Vec<_> = topic.chains.iter().map(|c| (c.author.short(), c.head)).collect();
     let keys: Vec<_> = topic.keys.iter().map(|(author, _)| author.short()).collect();
     let blocked: Vec<_> = topic.blocked.iter().map(|author| author.short()).collect();
-    format!("{} {positions:?} {heads:?} {keys:?} {blocked:?}", topic.end)
+    format!("{} {} {positions:?} {heads:?} {keys:?} {blocked:?}", topic.end, topic.gone)
 }
 
 fn random_change(
@@ -132,7 +132,7 @@ fn random_change(
 ) -> LogChange {
     let topic = author.topic();
     let end = ends.entry(topic).or_insert(0);
-    match rng.below(20) {
+    match rng.below(21) {
         0 => LogChange::EvictTo { topic, position: rng.range(0, *end + 1) },
         1 => LogChange::Remove { topic, position: rng.range(0, *end + 1) },
         2 => LogChange::Block { topic, author: author.forge.author() },
@@ -142,6 +142,7 @@ fn random_change(
             let at = THEN.as_millis() + round * 100;
             LogChange::Expire { before: WallTime::from_millis(at.saturating_sub(back)) }
         }
+        5 => LogChange::Replace { topic, position: rng.range(0, *end + 1) },
         n => {
             // Each author's clock goes on, by its own steps.
             author.forge.wall = WallTime::from_millis(THEN.as_millis() + round * 100);

@@ -57,7 +57,8 @@ use crate::{
     table::{Holds, Session, SessionTable, is_used},
     transport::SessionInfo,
     wire::{
-        CloseCode, ControlOut, DialBackStep, Hello, HelloOut, Instance, NetworkId, Punch, RelayStep,
+        CloseCode, ControlOut, DialBackStep, Hello, HelloOut, Instance, NetworkTag, Punch,
+        RelayStep,
     },
 };
 
@@ -72,7 +73,7 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) local: MachineId,
-    pub(crate) network: NetworkId,
+    pub(crate) network: NetworkTag,
     pub(crate) instance: Instance,
     pub(crate) config: SessionConfig,
     pub(crate) clock: Arc<dyn Clock>,

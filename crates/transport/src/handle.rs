@@ -27,7 +27,7 @@ use crate::{
     state::Sessions,
     table::{Holds, Session, SessionTable},
     transport::{Inbound, SessionInfo, Transport},
-    wire::{CloseCode, ControlOut, Instance, NetworkId},
+    wire::{CloseCode, ControlOut, Instance, NetworkTag},
 };
 
 /// What a machine says of itself to every peer.
@@ -123,7 +123,7 @@ impl Node {
         let assembly = Assembly::new(&config, &clock);
         let context = Arc::new(Context {
             local,
-            network: NetworkId::of(&hello.network),
+            network: NetworkTag::of(&hello.network),
             instance: hello.instance,
             clock,
             engine,

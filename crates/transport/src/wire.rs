@@ -37,24 +37,25 @@ pub const MAX_HELLO: usize = MAX_AGENTS * (MAX_SIGNED_BINDING + 8) + 1024;
 /// Largest of the other control messages in bytes. An offer of eight IPv6 addresses takes 260.
 pub const MAX_CONTROL: usize = 512;
 
-/// BLAKE3 context under which a network's name becomes its id.
+/// BLAKE3 context under which a network's name becomes its tag.
 const NETWORK_CONTEXT: &str = "x0x transport network id 1";
 
-/// Which network a machine belongs to: machines of different networks refuse each other.
+/// Which network a machine belongs to: machines of different networks refuse each other. Not the network's id,
+/// which gossip signs in every run: a tag of the same name under a context of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct NetworkId([u8; 32]);
+pub struct NetworkTag([u8; 32]);
 
-impl NetworkId {
-    /// The id of a network's name.
+impl NetworkTag {
+    /// The tag of a network's name.
     #[must_use]
     pub fn of(name: &str) -> Self {
         Self(blake3::derive_key(NETWORK_CONTEXT, name.as_bytes()))
     }
 }
 
-impl fmt::Debug for NetworkId {
+impl fmt::Debug for NetworkTag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "NetworkId({})", MachineId::new(self.0).short())
+        write!(f, "NetworkTag({})", MachineId::new(self.0).short())
     }
 }
 
@@ -66,7 +67,7 @@ pub type Instance = [u8; 16];
 #[non_exhaustive]
 pub struct HelloOut {
     /// The network.
-    pub network: NetworkId,
+    pub network: NetworkTag,
     /// This run of this process.
     pub instance: Instance,
     /// Encoded agent bindings; at most [`MAX_AGENTS`] are sent.
@@ -127,7 +128,7 @@ impl ControlOut {
 impl HelloOut {
     /// A hello without agents and addresses.
     #[must_use]
-    pub const fn new(network: NetworkId, instance: Instance) -> Self {
+    pub const fn new(network: NetworkTag, instance: Instance) -> Self {
         Self {
             network,
             instance,
@@ -227,7 +228,7 @@ fn punch(punch: Punch) -> ControlIn {
 #[derive(Debug, Clone)]
 pub struct HelloIn {
     version: u32,
-    network: NetworkId,
+    network: NetworkTag,
     instance: Instance,
     bindings: Vec<SignedBindingIn>,
     listen_addresses: Vec<SocketAddr>,
@@ -293,7 +294,7 @@ impl HelloIn {
         let bindings = hello.bindings.iter().filter(|_| current);
         Ok(Self {
             version: hello.version,
-            network: NetworkId(fixed_bytes(&hello.network, "network")?),
+            network: NetworkTag(fixed_bytes(&hello.network, "network")?),
             instance: fixed_bytes(&hello.instance, "instance")?,
             bindings: bindings.map(|b| SignedBinding::decode(b)).collect::<Result<_, _>>()?,
             listen_addresses: hello.listen.iter().map(|a| unpack(a)).collect::<Result<_, _>>()?,
@@ -308,7 +309,7 @@ impl HelloIn {
     /// [`HelloError`] with the first thing that is wrong.
     pub fn verify(
         self,
-        network: NetworkId,
+        network: NetworkTag,
         machine: MachineId,
         now: WallTime,
         policy: &dyn BindingPolicy,

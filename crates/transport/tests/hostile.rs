@@ -13,7 +13,7 @@ use x0x_transport::{
         node,
     },
     wire::{
-        CloseCode, ControlIn, ControlOut, HelloOut, NetworkId, Offer, Punch, RelayRefusal,
+        CloseCode, ControlIn, ControlOut, HelloOut, NetworkTag, Offer, Punch, RelayRefusal,
         RelayStep,
     },
 };
@@ -80,7 +80,7 @@ impl Peer {
 }
 
 fn good_hello() -> ControlOut {
-    let mut out = HelloOut::new(NetworkId::of("test"), [2; 16]);
+    let mut out = HelloOut::new(NetworkTag::of("test"), [2; 16]);
     out.bindings = hello(2, 0).bindings;
     ControlOut::Hello(out)
 }

@@ -3,7 +3,7 @@
 use protox::prost_reflect::{DescriptorPool, DynamicMessage, Kind, Value};
 use x0x_core::MachineId;
 use x0x_transport::wire::{
-    ControlOut, DialBack, DialBackStep, HelloOut, NetworkId, Offer, Punch, Refusal, RelayRefusal,
+    ControlOut, DialBack, DialBackStep, HelloOut, NetworkTag, Offer, Punch, Refusal, RelayRefusal,
     RelayStep,
 };
 
@@ -103,7 +103,7 @@ fn field(message: &Value, name: &str) -> Value {
 fn what_the_code_encodes_the_schema_decodes() {
     let address = "192.0.2.1:9000".parse().expect("an address");
     let packed = Value::Bytes(vec![192, 0, 2, 1, 0x23, 0x28].into());
-    let mut hello = HelloOut::new(NetworkId::of("test"), [7; 16]);
+    let mut hello = HelloOut::new(NetworkTag::of("test"), [7; 16]);
     hello.listen_addresses = vec![address];
     hello.bindings = vec![vec![1, 2, 3].into()];
     hello.replace = true;

@@ -52,6 +52,7 @@ impl TopicLog {
         // A log of which nothing is retained lost all that was ever in it.
         log.evicted = if log.items.is_empty() { stored.end } else { log.base() };
         log.holes = Holes::before(log.evicted);
+        log.taken = (stored.gone, log.holes.removals());
         log.end = stored.end + SKIPPED;
         log
     }

@@ -101,7 +101,7 @@ impl PubSubMachine {
         }
         for Item { start: position, .. } in replaced {
             self.metrics.runs_replaced.inc();
-            self.persist(LogChange::Remove { topic: id, position });
+            self.persist(LogChange::Replace { topic: id, position });
         }
         if author == self.me {
             self.appended_own(run, start, item.is_stored());

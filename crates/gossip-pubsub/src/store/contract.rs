@@ -30,6 +30,7 @@ pub async fn check_log_store(mut fresh: impl FnMut() -> Arc<dyn LogStore>) {
     loads_are_limited(&*fresh()).await;
     the_old_expires(&*fresh()).await;
     the_durable_stays(&*fresh()).await;
+    what_went_is_marked(&*fresh()).await;
     blocks_and_drops(&*fresh()).await;
     positions_reach_beyond_what_is_stored(&*fresh()).await;
     loads_follow_commits(&*fresh()).await;
@@ -208,6 +209,34 @@ async fn the_durable_stays(store: &dyn LogStore) {
     commit(store, vec![LogChange::Expire { before: WallTime::from_millis(THEN - 1000) }]).await;
     let topic = held(store, id).await;
     assert_eq!((positions(&topic), topic.chains.len(), topic.keys.len()), (vec![0], 1, 1));
+}
+
+async fn what_went_is_marked(store: &dyn LogStore) {
+    let id = topic_id("a");
+    let durable = forge(1, id, 0).of_class(Retention::Durable);
+    let (old, new) = (forge(2, id, 5000), forge(3, id, 0));
+    let first = new.run(None, &[b"1", b"2"]);
+    let changes = vec![
+        append(&durable, 0, &durable.run(None, &[b"1"])),
+        append(&new, 1, &first),
+        append(&old, 3, &old.run(None, &[b"1", b"2", b"3"])),
+        append(&new, 6, &new.run(Some(&first), &[b"3"])),
+    ];
+    commit(store, changes.clone()).await;
+    assert_eq!(held(store, id).await.gone, 0);
+    commit(store, vec![LogChange::Replace { topic: id, position: 6 }]).await;
+    assert_eq!(held(store, id).await.gone, 0, "nobody misses what was replaced");
+    let remove = LogChange::Remove { topic: id, position: 1 };
+    commit(store, vec![remove.clone()]).await;
+    assert_eq!(held(store, id).await.gone, 3);
+    commit(store, vec![remove, LogChange::Remove { topic: id, position: 2 }]).await;
+    assert_eq!(held(store, id).await.gone, 3, "nothing was there");
+    commit(store, vec![LogChange::Expire { before: WallTime::from_millis(THEN - 1000) }]).await;
+    let topic = held(store, id).await;
+    assert_eq!((positions(&topic), topic.gone), (vec![0], 6));
+    commit(store, vec![LogChange::DropTopic { topic: id }]).await;
+    commit(store, changes).await;
+    assert_eq!(held(store, id).await.gone, 0, "another life");
 }
 
 async fn blocks_and_drops(store: &dyn LogStore) {

@@ -34,6 +34,7 @@ struct Held {
 struct Topic {
     incarnation: u64,
     end: u64,
+    gone: u64,
     runs: BTreeMap<u64, Row>,
     chains: BTreeMap<(AgentId, u64), StoredChain>,
     keys: BTreeMap<AgentId, Bytes>,
@@ -47,6 +48,8 @@ struct Row {
     time: WallTime,
     /// It is kept whatever its time.
     durable: bool,
+    /// Position after its last entry.
+    end: u64,
     run: StoredRun,
 }
 
@@ -177,7 +180,8 @@ impl Held {
                 }
                 let chain = StoredChain::after(&run);
                 let (author, time) = (chain.author, chain.time.wall());
-                topic.end = topic.end.max(position + run.body().entries().len() as u64);
+                let end = position + run.body().entries().len() as u64;
+                topic.end = topic.end.max(end);
                 let head = topic.chains.entry((author, chain.epoch)).or_insert(chain);
                 if chain.head > head.head {
                     *head = chain;
@@ -185,7 +189,7 @@ impl Held {
                 topic.keys.insert(author, Bytes::copy_from_slice(key.as_bytes()));
                 let durable = run.body().retention() == Retention::Durable;
                 let run = StoredRun { position, missed, begins, run: run.encoded().clone() };
-                topic.runs.insert(position, Row { author, time, durable, run });
+                topic.runs.insert(position, Row { author, time, durable, end, run });
             }
             LogChange::EvictTo { topic, position } => {
                 if let Some(topic) = self.topics.get_mut(&topic) {
@@ -193,6 +197,13 @@ impl Held {
                 }
             }
             LogChange::Remove { topic, position } => {
+                if let Some(topic) = self.topics.get_mut(&topic)
+                    && let Some(row) = topic.runs.remove(&position)
+                {
+                    topic.gone = topic.gone.max(row.end);
+                }
+            }
+            LogChange::Replace { topic, position } => {
                 if let Some(topic) = self.topics.get_mut(&topic) {
                     topic.runs.remove(&position);
                 }
@@ -233,6 +244,7 @@ impl Topic {
         StoredTopic {
             incarnation: self.incarnation,
             end: self.end,
+            gone: self.gone,
             runs: rows.into_iter().map(|row| row.run.clone()).collect(),
             chains,
             keys: keys.map(|(author, key)| (*author, key.clone())).collect(),
@@ -243,7 +255,8 @@ impl Topic {
     /// Whether something is left.
     fn expire(&mut self, before: WallTime) -> bool {
         let durable = |epoch: &u64| Retention::of_epoch(*epoch) == Retention::Durable;
-        self.runs.retain(|_, row| row.durable || row.time >= before);
+        let old = self.runs.extract_if(.., |_, row| !row.durable && row.time < before);
+        self.gone = old.map(|(_, row)| row.end).max().unwrap_or(0).max(self.gone);
         self.chains.retain(|(_, epoch), chain| durable(epoch) || chain.time.wall() >= before);
         let known: BTreeSet<_> = self.chains.keys().map(|(author, _)| *author).collect();
         self.blocked.retain(|author| known.contains(author));

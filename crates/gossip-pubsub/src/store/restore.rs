@@ -19,6 +19,8 @@ pub struct RestoredTopic {
     pub(crate) incarnation: u64,
     /// Position after the last entry that was ever appended.
     pub(crate) end: u64,
+    /// Position after the last entry that retention took.
+    pub(crate) gone: u64,
     /// By position, with places between them that nothing is retained of.
     pub(crate) runs: Vec<RestoredRun>,
     /// Keys of the runs' authors.
@@ -62,6 +64,7 @@ impl StoredTopic {
             topic,
             incarnation: self.incarnation,
             end: self.end,
+            gone: self.gone,
             runs: Vec::with_capacity(self.runs.len()),
             keys: own_keys(&self.keys),
             former: Vec::new(),
@@ -129,15 +132,23 @@ impl RestoredTopic {
             return;
         };
         let mut kept: Vec<RestoredRun> = Vec::with_capacity(claims.len());
+        // Where those end that are refused before the first that is kept: no later run tells of them.
+        let mut untold = None;
         for claim in claims.into_iter().rev() {
             let Claim { position, missed, begins, run } = claim;
+            let end = position.saturating_add(run.body().entries().len() as u64);
             match self.vouched(run, kept.last(), &key) {
                 Some(run) => {
+                    untold = None;
                     kept.push(RestoredRun { position, missed, begins, run: Arc::new(run) });
                 }
-                None => self.refused += 1,
+                None => {
+                    self.refused += 1;
+                    untold = untold.max((!kept.is_empty()).then_some(end));
+                }
             }
         }
+        self.gone = self.gone.max(untold.unwrap_or(0));
         kept.reverse();
         let mut head = None;
         for held in &mut kept {

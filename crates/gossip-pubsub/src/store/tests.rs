@@ -86,6 +86,7 @@ fn stored(runs: &[&Run], forges: &[&RunForge]) -> StoredTopic {
     StoredTopic {
         incarnation: 5,
         end: runs.len() as u64 * 2,
+        gone: 0,
         runs: stored.collect(),
         chains: runs.last().map(|run| StoredChain::after(run)).into_iter().collect(),
         keys: forges.iter().map(key).collect(),

@@ -33,6 +33,7 @@ fn a_boot_with_the_clock_ahead_removes_nothing_until_the_clock_has_lasted() {
     let stored = || StoredTopic {
         incarnation: 5,
         end: 1,
+        gone: 0,
         runs: vec![StoredRun { position: 0, missed: 0, begins: true, run: run.encoded().clone() }],
         chains: vec![StoredChain::after(&run)],
         keys: vec![(forge.author(), forge.key.public_key().as_bytes().to_vec().into())],

@@ -90,7 +90,7 @@ struct Commit {
 
 #[derive(Clone, PartialEq, Message)]
 struct Change {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     kind: Option<Kind>,
 }
 
@@ -110,6 +110,8 @@ enum Kind {
     DropTopic(Bytes),
     #[prost(uint64, tag = "7")]
     Expire(u64),
+    #[prost(message, tag = "8")]
+    Replace(Place),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -173,6 +175,7 @@ impl Change {
             }
             LogChange::EvictTo { topic, position } => Kind::EvictTo(place(topic, 0, *position)),
             LogChange::Remove { topic, position } => Kind::Remove(place(topic, 0, *position)),
+            LogChange::Replace { topic, position } => Kind::Replace(place(topic, 0, *position)),
             LogChange::Reach { topic, incarnation, position } => {
                 Kind::Reach(place(topic, *incarnation, *position))
             }
@@ -195,6 +198,9 @@ impl Change {
             }
             Kind::Remove(Place { topic, position, .. }) => {
                 LogChange::Remove { topic: topic_id(&topic)?, position }
+            }
+            Kind::Replace(Place { topic, position, .. }) => {
+                LogChange::Replace { topic: topic_id(&topic)?, position }
             }
             Kind::Reach(Place { topic, incarnation, position }) => {
                 LogChange::Reach { topic: topic_id(&topic)?, incarnation, position }

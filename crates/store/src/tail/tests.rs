@@ -139,6 +139,7 @@ fn every_kind_of_change_is_read_back() {
     let changes = [
         LogChange::EvictTo { topic, position: 3 },
         LogChange::Remove { topic, position: u64::MAX },
+        LogChange::Replace { topic, position: 6 },
         LogChange::Reach { topic, incarnation: 9, position: 4 },
         LogChange::Block { topic, author },
         LogChange::DropTopic { topic },

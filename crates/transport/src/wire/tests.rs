@@ -19,7 +19,7 @@ fn machine() -> MachineId {
 }
 
 fn hello_out(agents: &[u8]) -> HelloOut {
-    let mut hello = HelloOut::new(NetworkId::of("test"), [7; 16]);
+    let mut hello = HelloOut::new(NetworkTag::of("test"), [7; 16]);
     let issue = |agent: &u8| SignedBinding::issue(&key(*agent), machine(), NOW, DAY).encode();
     hello.bindings = agents.iter().map(issue).collect();
     hello.listen_addresses =
@@ -84,22 +84,22 @@ fn a_full_hello_fits_and_verifies() {
     assert!(MAX_HELLO <= x0x_core::StreamClass::Control.max_message());
     assert!(ControlIn::decode(&encoded, false).is_err(), "only the first message may be large");
     let hello =
-        hello_in(out).verify(NetworkId::of("test"), machine(), NOW, &AcceptAll).expect("holds");
+        hello_in(out).verify(NetworkTag::of("test"), machine(), NOW, &AcceptAll).expect("holds");
     let ids: Vec<_> = agents.iter().map(|n| key(*n).public_key().agent_id()).collect();
     assert_eq!(hello.agents, ids);
     assert_eq!((hello.instance, hello.replace), ([7; 16], false));
     assert_eq!(hello.listen_addresses, addresses);
     let twice =
-        hello_in(hello_out(&[2, 2])).verify(NetworkId::of("test"), machine(), NOW, &AcceptAll);
+        hello_in(hello_out(&[2, 2])).verify(NetworkTag::of("test"), machine(), NOW, &AcceptAll);
     assert_eq!(twice.map(|hello| hello.agents.len()), Ok(1));
 }
 
 #[test]
 fn hellos_that_do_not_hold_are_refused() {
-    let network = NetworkId::of("test");
+    let network = NetworkTag::of("test");
     let verify =
         |network, machine, now| hello_in(hello_out(&[2])).verify(network, machine, now, &AcceptAll);
-    assert_eq!(verify(NetworkId::of("other"), machine(), NOW), Err(HelloError::Network));
+    assert_eq!(verify(NetworkTag::of("other"), machine(), NOW), Err(HelloError::Network));
     assert_eq!(verify(network, machine(), NOW + DAY), Err(BindingError::Expired.into()));
     let foreign = key(9).public_key().machine_id();
     assert_eq!(verify(network, foreign, NOW), Err(BindingError::WrongMachine.into()));
@@ -171,7 +171,7 @@ proptest! {
         let bytes = Bytes::from(bytes);
         for first in [true, false] {
             if let Ok(ControlIn::Hello(hello)) = ControlIn::decode(&bytes, first) {
-                let verified = hello.verify(NetworkId::of("test"), machine(), NOW, &AcceptAll);
+                let verified = hello.verify(NetworkTag::of("test"), machine(), NOW, &AcceptAll);
                 prop_assert!(verified.is_err());
             }
         }
