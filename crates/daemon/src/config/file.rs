@@ -270,7 +270,7 @@ pub(super) fn keys() -> std::collections::BTreeSet<String> {
         ("mail", MailTable::KEYS),
         ("letters", LettersTable::KEYS),
     ];
-    let is_table = |key: &&&str| tables.iter().any(|(table, _)| table == **key);
+    let is_table = |key: &&&str| tables.iter().any(|(table, _)| *table == **key);
     let own = FileConfig::KEYS.iter().filter(|key| !is_table(key)).map(ToString::to_string);
     let of_table = |(table, keys): &(&str, &'static [&'static str])| {
         let table = (*table).to_owned();
