@@ -9,7 +9,6 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use tokio::{
-    net::UdpSocket,
     sync::mpsc,
     task::JoinSet,
     time::{Instant, sleep, sleep_until},
