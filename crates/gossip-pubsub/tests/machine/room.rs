@@ -222,7 +222,8 @@ fn durable_epochs_outlive_any_number_of_restarts() {
     let first = forge(4300);
     for n in 0..restarts {
         for class in [0, 3] {
-            let author = RunForge { epoch: epoch_at(WALL, 0) + n | class << 18, ..first.clone() };
+            let author =
+                RunForge { epoch: (epoch_at(WALL, 0) + n) | (class << 18), ..first.clone() };
             bring(&mut world, 8, &author, None);
         }
     }
