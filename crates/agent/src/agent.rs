@@ -63,8 +63,7 @@ pub(crate) struct Inner {
     pub(crate) membership: Membership,
     pub(crate) gossip: Arc<Gossip>,
     pub(crate) objects: Kept,
-    pub(crate) groups: x0x_groups::GroupsHandle,
-    pub(crate) group_sessions: Arc<crate::groups::Sessions>,
+    pub(crate) groups: crate::groups::Started,
     pub(crate) store: Option<SqliteStore>,
     pub(crate) direct: Direct,
     pub(crate) letters: Letters,
@@ -214,7 +213,7 @@ impl Agent {
         inner.discovery.shutdown().await;
         // They save what they are before the log ends below them.
         inner.objects.all.shutdown().await;
-        inner.groups.shutdown().await;
+        inner.groups.handle.shutdown().await;
         inner.gossip.shutdown().await;
         inner.files.shutdown().await;
         inner.letters.shutdown().await;

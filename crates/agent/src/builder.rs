@@ -100,20 +100,11 @@ impl AgentBuilder {
         let transport: Arc<dyn Transport> = Arc::<Node>::clone(&node);
         let membership = start_membership(&config, Arc::clone(&transport), &clock, seed)?;
         let key = Arc::new(identity.agent.clone());
-        let gossip = start_gossip(
-            &config,
-            &membership,
-            Arc::clone(&key),
-            store.as_ref(),
-            &transport,
-            &clock,
-            seed,
-        )?;
-        let groups = start_groups(&config, &gossip, Arc::clone(&transport), key, &gate, &clock)?;
-        let kept_groups = groups.kept;
+        let gossip =
+            start_gossip(&config, &membership, &key, store.as_ref(), &transport, &clock, seed)?;
+        let groups = start_groups(&config, &gossip, &transport, key, &gate, &clock)?;
         let objects = start_objects(&config, &gossip, store.as_ref(), agent_id, &clock).await;
-        let (files, seeks) =
-            start_files(&config, agent_id, Arc::clone(&transport), &trust, &clock).await?;
+        let (files, seeks) = start_files(&config, agent_id, &transport, &trust, &clock).await?;
         let stop = CancellationToken::new();
         let started = mail::start(&config, store.as_ref(), &gate, transport, &clock, &stop).await?;
         let agent = &identity.agent;
@@ -126,43 +117,41 @@ impl AgentBuilder {
         let kem_public = identity.agent_kem.public_key().as_bytes().to_vec();
         let standing = standing(&config, keys, identity, &gossip, &gate, &clock);
         let effects = effects(&gate, &node, &discovery, &presence, &mail.outbox, &files, changes);
-        let agent = Agent {
-            inner: Arc::new(Inner {
-                agent_id,
-                machine_id,
-                user_id,
-                kem_public,
-                started: clock.now(),
-                clock,
-                role: config.role,
-                pure_pq: config.pure_pq,
-                relays: config.sessions.relay.enabled,
-                node,
-                engine_metrics,
-                port_maps: Arc::default(),
-                lan: lan.as_ref().map(|lan| Arc::clone(lan.metrics())),
-                membership,
-                gossip,
-                objects,
-                groups: groups.groups,
-                group_sessions: groups.sessions,
-                store,
-                direct,
-                letters,
-                files,
-                presence,
-                finding,
-                discovery,
-                mail,
-                trust,
-                standing,
-                sought: Sought::default(),
-                topics: TopicNames::default(),
-                tasks: tokio::sync::Mutex::new(tasks),
-                stop,
-            }),
+        let inner = Inner {
+            agent_id,
+            machine_id,
+            user_id,
+            kem_public,
+            started: clock.now(),
+            clock,
+            role: config.role,
+            pure_pq: config.pure_pq,
+            relays: config.sessions.relay.enabled,
+            node,
+            engine_metrics,
+            port_maps: Arc::default(),
+            lan: lan.as_ref().map(|lan| Arc::clone(lan.metrics())),
+            membership,
+            gossip,
+            objects,
+            groups,
+            store,
+            direct,
+            letters,
+            files,
+            presence,
+            finding,
+            discovery,
+            mail,
+            trust,
+            standing,
+            sought: Sought::default(),
+            topics: TopicNames::default(),
+            tasks: tokio::sync::Mutex::new(tasks),
+            stop,
         };
-        start_tasks(&agent, &itself, effects, seeks, kept_groups).await;
+        let agent = Agent { inner: Arc::new(inner) };
+        start_tasks(&agent, &itself, effects, seeks).await;
         start_lan(&agent, &config, network, lan).await;
         Ok(agent)
     }
@@ -179,7 +168,6 @@ async fn start_tasks(
     itself: &OnceLock<Weak<Inner>>,
     effects: Effects,
     seeks: Seeks,
-    kept_groups: bool,
 ) {
     let inner = &agent.inner;
     // Nobody else sets it.
@@ -199,7 +187,7 @@ async fn start_tasks(
         ),
         tokio::spawn(seek(agent.clone(), seeks, stop.clone())),
         tokio::spawn(open_kept(agent.clone(), stop.clone())),
-        tokio::spawn(groups::run(agent.clone(), kept_groups, stop.clone())),
+        tokio::spawn(groups::run(agent.clone(), stop.clone())),
     ]);
 }
 
@@ -367,7 +355,7 @@ fn standing(
 fn start_gossip(
     config: &AgentConfig,
     membership: &Membership,
-    key: Arc<SecretKey>,
+    key: &Arc<SecretKey>,
     store: Option<&SqliteStore>,
     transport: &Arc<dyn Transport>,
     clock: &Arc<dyn Clock>,
@@ -377,7 +365,7 @@ fn start_gossip(
     gossip.limits = config.gossip.clone();
     gossip.neighbors = Some(Arc::new(membership.clone()));
     gossip.store = store.map(|store| Arc::new(store.clone()) as Arc<dyn LogStore>);
-    Gossip::start(Arc::clone(transport), key, gossip, Arc::clone(clock))
+    Gossip::start(Arc::clone(transport), Arc::clone(key), gossip, Arc::clone(clock))
         .map(Arc::new)
         .map_err(layer("gossip-pubsub"))
 }

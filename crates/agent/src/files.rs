@@ -83,7 +83,7 @@ impl FileEvents {
 pub(crate) async fn start_files(
     config: &AgentConfig,
     agent: AgentId,
-    transport: Arc<dyn Transport>,
+    transport: &Arc<dyn Transport>,
     trust: &Trust,
     clock: &Arc<dyn Clock>,
 ) -> Result<(Files, Seeks), StartError> {
@@ -94,7 +94,8 @@ pub(crate) async fn start_files(
     let mut settings = FilesConfig::new(vec![agent]);
     settings.accept.clone_from(&config.accept_files);
     settings.keep_free = config.files_keep_free;
-    Files::start(transport, store, Arc::new(trust.clone()), Arc::clone(clock), settings)
+    let (transport, clock) = (Arc::clone(transport), Arc::clone(clock));
+    Files::start(transport, store, Arc::new(trust.clone()), clock, settings)
         .await
         .map_err(layer("files"))
 }

@@ -16,7 +16,7 @@ use crate::{Agent, AgentConfig, StartError, Storage, builder::layer, trust::Gate
 
 mod courier;
 
-pub(crate) use courier::Sessions;
+use courier::Sessions;
 
 /// Whom the contacts let do what.
 struct ByTrust(Gate);
@@ -33,10 +33,10 @@ impl Admittance for ByTrust {
 
 /// The layer, and what is to be run beside it.
 pub(crate) struct Started {
-    pub(crate) groups: GroupsHandle,
-    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) handle: GroupsHandle,
+    sessions: Arc<Sessions>,
     /// There are groups from before.
-    pub(crate) kept: bool,
+    kept: bool,
 }
 
 impl fmt::Debug for Started {
@@ -49,18 +49,19 @@ impl fmt::Debug for Started {
 pub(crate) fn start_groups(
     config: &AgentConfig,
     gossip: &Arc<Gossip>,
-    transport: Arc<dyn Transport>,
+    transport: &Arc<dyn Transport>,
     key: Arc<SecretKey>,
     gate: &Gate,
     clock: &Arc<dyn Clock>,
 ) -> Result<Started, StartError> {
     let me = key.public_key().agent_id();
-    let sessions = Sessions::new(transport, me, Arc::clone(clock)).map_err(layer("groups"))?;
+    let sessions =
+        Sessions::new(Arc::clone(transport), me, Arc::clone(clock)).map_err(layer("groups"))?;
     let file = config.data_dir.join(GROUPS_FILE);
     let on_disk = config.storage == Storage::Disk;
     let kept = on_disk && file.exists();
     let open: OpenStore = Box::new(move || opened(on_disk.then_some(file.as_path())));
-    let groups = GroupsHandle::new(GroupsConfig {
+    let handle = GroupsHandle::new(GroupsConfig {
         pubsub: Arc::<Gossip>::clone(gossip),
         courier: Arc::<Sessions>::clone(&sessions),
         admittance: Arc::new(ByTrust(gate.clone())),
@@ -68,7 +69,7 @@ pub(crate) fn start_groups(
         clock: Arc::clone(clock),
         open,
     });
-    Ok(Started { groups, sessions, kept })
+    Ok(Started { handle, sessions, kept })
 }
 
 fn opened(file: Option<&Path>) -> Result<Store, String> {
@@ -80,8 +81,9 @@ fn opened(file: Option<&Path>) -> Result<Store, String> {
 }
 
 /// Opens the groups from before, and answers other agents until the agent stops.
-pub(crate) async fn run(agent: Agent, kept: bool, stop: CancellationToken) {
-    let (groups, sessions) = (agent.groups().clone(), Arc::clone(&agent.inner.group_sessions));
+pub(crate) async fn run(agent: Agent, stop: CancellationToken) {
+    let Started { handle, sessions, kept } = &agent.inner.groups;
+    let (groups, sessions, kept) = (handle.clone(), Arc::clone(sessions), *kept);
     let serve = async {
         if kept && let Err(error) = groups.open().await {
             tracing::error!(%error, "the groups from before cannot be opened");
@@ -95,6 +97,6 @@ impl Agent {
     /// The named groups of this agent.
     #[must_use]
     pub fn groups(&self) -> &GroupsHandle {
-        &self.inner.groups
+        &self.inner.groups.handle
     }
 }

@@ -17,9 +17,9 @@ use x0x_core::{AgentId, Clock, WallTime};
 use x0x_gossip_pubsub::PubSub;
 use x0x_identity::SecretKey;
 
+mod follow;
 mod fragments;
 mod history;
-mod log;
 mod questions;
 mod worker;
 
@@ -225,7 +225,7 @@ impl Inner {
         }
         let (work, stop) = (Arc::new(Notify::new()), self.stop.child_token());
         let (done, published) = watch::channel(());
-        let following = log::Following::new(self, group, Arc::clone(&work), done, stop.clone());
+        let following = follow::Following::new(self, group, Arc::clone(&work), done, stop.clone());
         logs.insert(group, Following { work, published, stop });
         drop(logs);
         self.tasks.spawn(following.run());

@@ -181,6 +181,10 @@ impl Spread {
     }
 }
 
+fn seconds(times: &[Duration]) -> Vec<f64> {
+    times.iter().map(Duration::as_secs_f64).collect()
+}
+
 impl Report {
     pub(super) fn new(
         scenario: &Scenario,
@@ -196,8 +200,6 @@ impl Report {
         let (before, after) = &measures.load_sent;
         let payload = after.payload - before.payload;
         let other = after.total() - before.total() - payload;
-        let seconds =
-            |times: &[Duration]| -> Vec<f64> { times.iter().map(Duration::as_secs_f64).collect() };
         let (healed, caught_up) = (seconds(&ledger.healed), seconds(&ledger.caught_up));
         let some = |values: &[f64], at| (!values.is_empty()).then(|| percentile(values, at));
         Self {
