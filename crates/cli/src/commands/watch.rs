@@ -10,11 +10,12 @@
 //! process, however it came, the next one gets the message soon; and before any that came later.
 
 use std::ffi::OsString;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io::Write as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::Context;
 use x0x_api::Operation;
@@ -50,8 +51,9 @@ pub(super) fn run(connect: impl Fn() -> Result<Client>, arguments: WatchArgument
 
 /// Tells the claims of this process from those of another with the same consumer.
 fn owner() -> String {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    format!("watch-{}-{}", std::process::id(), since.as_micros())
+    // The keys of a hasher are random.
+    let random = RandomState::new().hash_one(std::process::id());
+    format!("watch-{}-{random:016x}", std::process::id())
 }
 
 /// The message that the command runs for, and the command.

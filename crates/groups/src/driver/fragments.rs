@@ -62,9 +62,9 @@ pub struct Fragments {
 impl Fragments {
     /// Takes a payload; returns the item that is whole by it. What is malformed is nothing.
     pub fn take(&mut self, author: AgentId, payload: &Bytes) -> Option<Bytes> {
-        match payload.first()? {
-            &WHOLE => Some(payload.slice(1..)),
-            &FRACTION => self.take_part(author, payload),
+        match *payload.first()? {
+            WHOLE => Some(payload.slice(1..)),
+            FRACTION => self.take_part(author, payload),
             _ => None,
         }
     }

@@ -1,6 +1,6 @@
 //! What members wrote in encrypted groups, as far back as there is room for it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque, btree_map};
 
 use bytes::Bytes;
 use prost::Message;
@@ -54,17 +54,19 @@ impl History {
         store: &S,
         group: GroupId,
     ) -> Result<&mut Kept, GroupsError> {
-        if !self.groups.contains_key(&group) {
-            let mut kept = Kept::default();
-            for entry in store.load(Space::History(*group.as_bytes()))? {
-                let Some(number) = number(&entry) else { continue };
-                kept.sizes.push_back((number, entry.value.len()));
-                kept.bytes += entry.value.len();
-                kept.next = kept.next.max(number + 1);
+        match self.groups.entry(group) {
+            btree_map::Entry::Occupied(kept) => Ok(kept.into_mut()),
+            btree_map::Entry::Vacant(place) => {
+                let mut kept = Kept::default();
+                for entry in store.load(Space::History(*group.as_bytes()))? {
+                    let Some(number) = number(&entry) else { continue };
+                    kept.sizes.push_back((number, entry.value.len()));
+                    kept.bytes += entry.value.len();
+                    kept.next = kept.next.max(number + 1);
+                }
+                Ok(place.insert(kept))
             }
-            self.groups.insert(group, kept);
         }
-        self.groups.get_mut(&group).ok_or(GroupsError::Closed)
     }
 
     /// Writes a text down.

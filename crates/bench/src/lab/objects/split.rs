@@ -26,7 +26,7 @@ const KEYS: u64 = 200;
 const HEAL: Duration = Duration::from_secs(2);
 
 /// What became of writes.
-#[derive(Default)]
+#[derive(Default, Clone, Copy)]
 struct Tally {
     done: u64,
     refused: u64,
