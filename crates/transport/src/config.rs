@@ -200,6 +200,6 @@ mod tests {
         one_network.max_sessions = all.max_sessions_per_network;
         let mib = |config: &SessionConfig| config.memory_bound(4 << 20) >> 20;
         // Of which each protocol that somebody reads takes 32.
-        assert!(mib(&all) <= 2048 && mib(&one_network) <= 640, "{}", mib(&all));
+        assert!(mib(&all) <= 2048 && mib(&one_network) <= 672, "{}", mib(&all));
     }
 }

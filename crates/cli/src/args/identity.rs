@@ -10,7 +10,9 @@ pub(crate) enum AgentCommand {
     UserId,
     Card {
         /// What to call the agent
-        name: Option<String>,
+        // Not `name`, which is the instance's.
+        #[arg(value_name = "NAME")]
+        display_name: Option<String>,
         /// Show the short link as a code to scan
         #[arg(long)]
         qr: bool,

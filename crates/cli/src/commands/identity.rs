@@ -31,7 +31,7 @@ pub(super) fn agent(
     let call = match command {
         None => Call::new(Operation::Agent),
         Some(AgentCommand::UserId) => Call::new(Operation::UserId),
-        Some(AgentCommand::Card { name, qr, lan }) => {
+        Some(AgentCommand::Card { display_name: name, qr, lan }) => {
             let call = Call::new(Operation::AgentCard);
             let call = if lan { call.query("lan", "true".to_owned()) } else { call };
             let call = match name {

