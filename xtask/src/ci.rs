@@ -15,7 +15,7 @@ use crate::{tidy, workspace};
 use step::{Counts, run_counting, run_plain};
 
 /// Crates whose pure part builds without their default features, lowest layer first.
-const PURE_CRATES: [&str; 11] = [
+const PURE_CRATES: [&str; 12] = [
     "x0x-core",
     "x0x-identity",
     "x0x-trust",
@@ -27,6 +27,7 @@ const PURE_CRATES: [&str; 11] = [
     "x0x-rendezvous",
     "x0x-direct",
     "x0x-files",
+    "x0x-groups",
 ];
 
 /// Layers without such a part, which stand alone as they are.

@@ -223,3 +223,35 @@ fn every_cut_is_refused() {
         assert!(!matches!(read, Ok(Ok(_))), "{cut}");
     }
 }
+
+#[test]
+fn what_machines_ask_is_in_the_schema() {
+    use x0x_groups::{Answer, CourierFrame, Question};
+
+    let group = chain().group();
+    let bytes = |text: &'static str| Bytes::from_static(text.as_bytes());
+    let handover = Handover {
+        operations: vec![bytes("operation")],
+        welcome: bytes("welcome"),
+        info: bytes("info"),
+        tree: bytes("tree"),
+    };
+    let heads = vec![chain().genesis().id];
+    let bodies = [
+        Ok(Question::Package),
+        Ok(Question::State { statement: bytes("statement"), package: bytes("package") }),
+        Ok(Question::HandOver { group, handover: handover.clone() }),
+        Ok(Question::Invitation { group, open: true }),
+        Ok(Question::Since { group, heads }),
+        Err(Answer::Package(bytes("package"))),
+        Err(Answer::HandOver(handover)),
+        Err(Answer::Operations(vec![bytes("operation")])),
+        Err(Answer::Done),
+        Err(Answer::Refused("no".into())),
+    ];
+    let count = bodies.len();
+    for body in bodies {
+        let frame = CourierFrame { number: 1, from: agent(0), to: agent(1), body };
+        full("Courier", &frame.encode().expect("bytes"), count - 1);
+    }
+}
