@@ -21,8 +21,10 @@ use std::{
 
 use x0x_core::{Machine, MachineId, Tick, TokenBucket};
 
+pub(crate) use self::candidates::Victims;
+#[cfg(feature = "tokio")]
+pub(crate) use self::candidates::may_listen;
 pub use self::candidates::{MAX_VICTIMS, VICTIM_REST};
-pub(crate) use self::candidates::{Victims, may_listen};
 use self::coordinator::Coordinator;
 use crate::{
     rates::PeerRates,
