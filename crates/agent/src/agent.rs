@@ -194,7 +194,8 @@ impl Agent {
             sessions: sessions.sessions.value(),
             contested: sessions.sessions_contested.value(),
             own_key: self.inner.engine_metrics.failed_own_key.value(),
-            other_network: sessions.hellos_refused_network.value() + sessions.links_other_network.value(),
+            other_network: sessions.hellos_refused_network.value()
+                + sessions.links_other_network.value(),
         }
     }
 

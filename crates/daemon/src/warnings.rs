@@ -50,7 +50,6 @@ pub(crate) fn of(app: &App) -> Vec<String> {
     warnings
 }
 
-
 /// What peers that were refused, or sessions that were taken, say of the configuration.
 fn network(troubles: &Troubles) -> Vec<String> {
     let mut warnings = Vec::new();

@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
     lifecycle::Process,
-    support::{Api, Node, Ws, eventually, stop, within},
+    support::{Api, Node, Ws, eventually, stop},
 };
 
 const PAYLOAD: usize = 256;

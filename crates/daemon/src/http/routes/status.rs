@@ -1,6 +1,6 @@
 //! `/health`, `/status`, `/shutdown`, `/metrics`, `/openapi.json`.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use axum::{
     Json,
@@ -8,7 +8,6 @@ use axum::{
     http::{HeaderValue, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
-use bytes::Bytes;
 use x0x_api::{
     ErrorCode, True, VERSION,
     endpoints::OPENMETRICS,
@@ -87,8 +86,6 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Api
 }
 
 pub(super) async fn openapi() -> Response {
-    static DOCUMENT: LazyLock<Bytes> =
-        LazyLock::new(|| Bytes::from(x0x_api::openapi().to_string()));
     let json = HeaderValue::from_static("application/json");
-    ([(CONTENT_TYPE, json)], DOCUMENT.clone()).into_response()
+    ([(CONTENT_TYPE, json)], x0x_api::OPENAPI).into_response()
 }
