@@ -2,7 +2,7 @@
 //! what its files hold just then is opened as a crash there would have left it. Of a machine that loses its power,
 //! besides, what was written since the last flush is there in part, or as something else.
 //!
-//! `X0X_CRASH_POINTS=1000 cargo nextest run -p x0x-store --test crash_points` takes all of them.
+//! `X0X_CRASH_POINTS=1000 cargo test -p x0x-store --test crash_points` takes all of them.
 
 #![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
