@@ -429,6 +429,9 @@ impl Sessions {
     }
 
     fn dial_error(&self, reason: &LinkClosed, code: Option<CloseCode>) -> DialError {
+        if *reason == LinkClosed::Peer(CloseCode::WrongNetwork) {
+            self.metrics.links_other_network.inc();
+        }
         match (reason, code) {
             (_, Some(CloseCode::Timeout)) | (LinkClosed::TimedOut, _) => DialError::Timeout,
             (_, Some(CloseCode::WrongNetwork)) => DialError::PeerMisbehaved("another network"),
