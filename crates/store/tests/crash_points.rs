@@ -6,8 +6,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
-mod support;
-
 use std::{
     env, fs,
     io::{BufRead as _, BufReader, Write as _},
@@ -18,7 +16,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use support::count;
 use x0x_core::{AgentId, MachineId, SeededRng, WallTime};
 use x0x_direct::{
     DirectMessage,
@@ -56,6 +53,12 @@ fn message(n: u64) -> DirectMessage {
         wants_read: false,
         from_stranger: false,
     }
+}
+
+/// A counter of the store.
+fn count(store: &SqliteStore, name: &str) -> u64 {
+    let metrics = store.metrics().snapshot();
+    metrics.iter().find(|metric| metric.name == name).expect("the metric exists").value
 }
 
 async fn open(path: &Path, power: bool) -> SqliteStore {
