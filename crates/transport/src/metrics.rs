@@ -69,6 +69,7 @@ metrics! {
         sessions_began_by_stream = "Sessions that began in a stream of packets.",
         dials_by_stream = "Addresses dialled by a stream of packets.",
         sessions_lost = "Sessions ended by the peer or the path.",
+        sessions_moved_early = "Sessions that began over another link than the one that the peer took.",
         sessions_replaced = "Sessions replaced by a later link of the same peer.",
         sessions_idle_closed = "Sessions closed because they were idle and too many.",
         sessions_expelled = "Sessions cut off because who is behind them is refused.",

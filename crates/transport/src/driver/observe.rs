@@ -25,7 +25,7 @@ impl Context {
         let mut reach = observations.reach(now, &self.engine.local_addresses());
         drop(observations);
         let (mut streamed, mut direct) = (false, false);
-        for address in sessions.iter().map(|session| session.link.remote_address()) {
+        for address in sessions.iter().map(|session| session.link().remote_address()) {
             streamed |= is_streamed(address);
             direct |= !is_detour(address) && Scope::of(address.ip()) == Some(Scope::Global);
         }
@@ -39,7 +39,7 @@ impl Context {
     /// Whether this machine talks to others than those of its own networks.
     pub(crate) fn is_online(&self) -> bool {
         let far = |at: SocketAddr| is_detour(at) || Scope::of(at.ip()) == Some(Scope::Global);
-        self.table.all().iter().any(|session| far(session.link.remote_address()))
+        self.table.all().iter().any(|session| far(session.link().remote_address()))
     }
 }
 
