@@ -22,6 +22,8 @@ macro_rules! metrics {
             pub sessions_by_relay: Gauge,
             /// Sessions whose packets go over TCP.
             pub sessions_by_stream: Gauge,
+            /// Addresses that could not be reached and are left alone for a while.
+            pub addresses_failed: Gauge,
             /// Traffic of each class, in the order of their wire numbers.
             pub classes: [ClassMetrics; 4],
             /// Probes of paths.
@@ -45,6 +47,10 @@ macro_rules! metrics {
                         .metric("transport_sessions_by_relay", "Sessions that go by a relay now."),
                     self.sessions_by_stream
                         .metric("transport_sessions_by_stream", "Sessions that go over TCP now."),
+                    self.addresses_failed.metric(
+                        "transport_addresses_failed",
+                        "Addresses that could not be reached and are left alone for a while.",
+                    ),
                     $(self.$counter.metric(concat!("transport_", stringify!($counter)), $help),)*
                 ];
                 for (class, names) in self.classes.iter().zip(&CLASS_NAMES) {

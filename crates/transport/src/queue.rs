@@ -275,7 +275,7 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         let state = self.outbox.lock();
-        if state.writer == self.number && state.early.is_none() {
+        if state.writer == self.number && (state.early.is_none() || state.closed) {
             self.outbox.drained.cancel();
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! Both ends send their hello as soon as a link is up. The *arbiter*, the end with the greater
 //! machine id, makes the link a session by sending keep on it; for the other end it becomes one when
-//! keep arrives. Nothing else flows before, so a refused link never has to be drained. While the
+//! keep arrives, or, as an early session, with the arbiter's hello (`early`). The arbiter reads nothing but
+//! control messages before, so a refused link never has to be drained. While the
 //! arbiter has a session with the peer, a further link of that peer
 //!
 //! - replaces the session when its hello has another instance number (the peer was restarted), or
@@ -136,6 +137,9 @@ pub enum Input {
         /// Where the peer answers, if it does.
         found: Option<SocketAddr>,
     },
+    /// The peer of an [`Output::Punch`] is there, and sends at once with this machine: whether anything gets through shows in
+    /// a round trip or two.
+    PunchAgreed(MachineId),
     /// What became of an [`Output::Relay`].
     Relayed {
         /// Who was to be reached.
@@ -604,10 +608,12 @@ impl Machine for Sessions {
             Input::Disconnect(peer, code) => self.on_disconnect(now, peer, code),
             Input::Usage(usage) => self.on_usage(now, &usage),
             Input::Punched { peer, found } => self.on_punched(now, peer, found),
+            Input::PunchAgreed(peer) => self.on_punch_agreed(peer),
             Input::Relayed { peer, found } => self.on_relayed(now, peer, found),
             Input::LocalAddresses(addresses) => self.on_local_addresses(now, addresses),
             Input::Shutdown => self.on_shutdown(),
         }
+        self.metrics.addresses_failed.set(self.backoff.len() as u64);
     }
 
     fn handle_timeout(&mut self, now: Tick) {
@@ -626,6 +632,7 @@ impl Machine for Sessions {
                 Timer::Reconnect(peer) => self.on_reconnect(now, peer),
             }
         }
+        self.metrics.addresses_failed.set(self.backoff.len() as u64);
     }
 
     fn poll_output(&mut self) -> Option<Output> {

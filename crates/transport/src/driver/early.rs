@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     config::MAX_SESSIONS,
-    link::{Link, Side},
+    link::Side,
     state::{LinkId, SessionUp},
     table::{Session, is_used},
 };
@@ -61,6 +61,7 @@ impl Actor {
             self.context.tasks.spawn(reader.run(lane, incoming));
         }
         self.write_classes(id, &session);
+        self.watch_path(id, &*link);
         let early = EarlySession { session, readers };
         if is_early {
             self.early.insert(peer, early);
@@ -103,13 +104,14 @@ impl Actor {
             session.outbox(class).rewind();
         }
         self.write_classes(to, &session);
+        self.watch_path(to, &*session.link());
         self.begin_reading(to, early);
     }
 
-    /// Both ends have the session on this link: the peer's streams are read, and its path is looked after.
+    /// Both ends have the session on this link: the peer's streams are read.
     fn begin_reading(&mut self, id: LinkId, early: EarlySession) {
         let Some(handle) = self.links.get_mut(&id) else { return };
-        let link: Arc<dyn Link> = handle.link.clone();
+        handle.link.trust();
         for (reader, stream) in early.readers.into_iter().zip(&mut handle.streams) {
             let (Some(reader), Some(stream)) = (reader, stream.take()) else { continue };
             self.context.tasks.spawn(async move {
@@ -119,9 +121,7 @@ impl Actor {
                 }
             });
         }
-        link.trust();
         self.report_address(id);
-        self.watch_path(id, &*link);
         self.tell_ways_in_use(self.now());
     }
 }

@@ -46,8 +46,9 @@ impl Context {
 impl Actor {
     /// Tells each peer its address if it changed.
     pub(super) fn report_addresses(&mut self) {
-        let told = self.links.iter().filter(|(_, handle)| handle.told.is_some());
-        let sessions: Vec<LinkId> = told.map(|(id, _)| *id).collect();
+        // Those that began by a relay were told nothing yet.
+        let sessions = self.links.iter().filter(|(_, handle)| handle.session.is_some());
+        let sessions: Vec<LinkId> = sessions.map(|(id, _)| *id).collect();
         for id in sessions {
             self.report_address(id);
         }

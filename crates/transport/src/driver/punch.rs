@@ -104,6 +104,7 @@ impl Actor {
                     self.dial_backs.handle(now, dialback::Input::WritesTo(address));
                     self.paths.probe(now, prober::Input::Probe { flow, address });
                 }
+                Output::Agreed(peer) => self.handle(state::Input::PunchAgreed(peer)),
                 Output::Over { peer, found } => {
                     if let Some(address) = found {
                         self.probe_session(peer, address);

@@ -40,8 +40,7 @@ async fn the_first_relayed_message_arrives_within_four_round_trips() {
     let internet = Internet::new(41);
     internet.net.with(|world| world.latency = ONE_WAY);
     let relay = internet.machine(1, None);
-    let at_once = |config: &mut x0x_transport::SessionConfig| config.relay_after = Duration::ZERO;
-    let a = internet.machine_with(2, Some(internet.nat(NatKind::Symmetric)), at_once);
+    let a = internet.machine(2, Some(internet.nat(NatKind::Symmetric)));
     let mut b = internet.machine(3, Some(internet.nat(NatKind::Symmetric)));
     a.connect(&relay).await;
     b.connect(&relay).await;
