@@ -110,8 +110,8 @@ impl Silence {
 struct Watched {
     flow: FlowId,
     silence: Silence,
-    /// Since when questions are out and nothing came.
-    asking: Option<Tick>,
+    /// How many packets had come when questions went out, while no further one came.
+    asking: Option<u64>,
     /// Where the peer answered; at most [`MAX_SOURCES`].
     proven: BTreeSet<SocketAddr>,
     /// When a relay is sought, if nothing comes until then. Only the end that dialled does so.
@@ -154,10 +154,10 @@ impl LinkPaths {
         self.watched.get(&link).map(|watched| watched.flow)
     }
 
-    /// Questions go out to find another path for a link.
-    pub(super) fn ask(&mut self, now: Tick, link: LinkId) {
+    /// Questions go out to find another path for a link, over which so many packets have come.
+    pub(super) fn ask(&mut self, link: LinkId, received: u64) {
         if let Some(watched) = self.watched.get_mut(&link) {
-            watched.asking = Some(now);
+            watched.asking = Some(received);
             watched.seek_at = None;
         }
     }
@@ -221,7 +221,8 @@ impl Actor {
         self.handle(state::Input::LocalAddresses(context.engine.local_addresses()));
         let mut sessions = Vec::new();
         for (id, watched) in &mut self.paths.watched {
-            watched.asking = Some(now);
+            let received = self.links.get(id).and_then(|handle| handle.link.received());
+            watched.asking = Some(received.unwrap_or(0));
             sessions.push((*id, watched.flow));
         }
         for (id, flow) in sessions {
@@ -304,8 +305,7 @@ impl Actor {
             let (Some(sent), Some(received)) = (handle.link.sent(), handle.link.received()) else {
                 continue;
             };
-            let heard = received != watched.silence.received;
-            watched.asking = watched.asking.filter(|_| !heard);
+            watched.asking = watched.asking.filter(|before| *before == received);
             let dialled = handle.session.as_ref().is_some_and(|session| session.is_dialled());
             match watched.silence.check(now, sent, received, limit) {
                 Verdict::Well => {}
@@ -313,7 +313,7 @@ impl Actor {
                 Verdict::Fell if dialled => pings.push(*id),
                 Verdict::Fell => questions.push((*id, watched.flow)),
                 Verdict::Silent => {
-                    watched.asking = watched.asking.or(Some(now));
+                    watched.asking = watched.asking.or(Some(received));
                     watched.seek_at = dialled.then_some(now + SEEK_AFTER);
                     self.context.metrics.paths_silent.inc();
                     questions.push((*id, watched.flow));
