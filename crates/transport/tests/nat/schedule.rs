@@ -139,7 +139,6 @@ async fn meanwhile(seeds: Range<u64>) {
                 let kinds = [NatKind::FullCone, NatKind::PortRestricted, NatKind::Symmetric];
                 let kind = kinds[rng.below(kinds.len())];
                 let (moved, loss) = (nats[rng.below(2)], rng.below(4) as f64 * 0.02);
-                println!("{:?} kind {kind:?} moved {moved:?} loss {loss}", tokio::time::Instant::now());
                 net.with(|world| {
                     nats.into_iter().for_each(|nat| world.set_kind(nat, kind));
                     world.rebind(moved);
