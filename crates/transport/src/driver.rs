@@ -36,11 +36,7 @@ use x0x_identity::BindingPolicy;
 
 pub(crate) use self::{assembly::Assembly, greeting::Greeting, ways::Ways};
 use self::{
-    early::EarlySession,
-    paths::LinkPaths,
-    relay::Relaying,
-    stream::Incoming,
-    streams::Opening,
+    early::EarlySession, paths::LinkPaths, relay::Relaying, stream::Incoming, streams::Opening,
     upgrade::Upgrades,
 };
 use crate::{
@@ -54,9 +50,7 @@ use crate::{
     punch::Punches,
     queue::Outbox,
     reach::Observations,
-    state::{
-        AttemptId, Input, LinkId, LinkUp, Means, Output, RequestId, Sessions, Usage,
-    },
+    state::{AttemptId, Input, LinkId, LinkUp, Means, Output, RequestId, Sessions, Usage},
     table::{Holds, Session, SessionTable},
     transport::SessionInfo,
     wire::{
@@ -483,7 +477,14 @@ impl Actor {
         }
         context.tasks.spawn(link::run(context.clone(), id, link.clone(), slots));
         let class = StreamClass::Control;
-        context.tasks.spawn(writer::write_class(context.clone(), id, link, class, control.writer(), greeted));
+        context.tasks.spawn(writer::write_class(
+            context.clone(),
+            id,
+            link,
+            class,
+            control.writer(),
+            greeted,
+        ));
         if let Some(hello) = hello {
             self.send_control(id, &hello);
         }

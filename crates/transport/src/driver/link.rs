@@ -76,10 +76,7 @@ enum Opened {
     Unknown,
 }
 
-async fn read_class(
-    link: LinkId,
-    mut stream: Box<dyn RecvStream>,
-) -> Result<Opened, LinkClosed> {
+async fn read_class(link: LinkId, mut stream: Box<dyn RecvStream>) -> Result<Opened, LinkClosed> {
     loop {
         // One byte, so that the frames after it stay whole chunks.
         let Some(chunk) = stream.read(1).await? else { return Ok(Opened::Unknown) };

@@ -105,9 +105,8 @@ impl Sessions {
 
     /// The same without its dial.
     pub(super) fn drop_waiting(&mut self, peer: MachineId) -> bool {
-        let waits = |session: &&Session| {
-            session.is_early() && !self.links.contains_key(&session.link)
-        };
+        let waits =
+            |session: &&Session| session.is_early() && !self.links.contains_key(&session.link);
         let Some(link) = self.sessions.get(&peer).filter(waits).map(|session| session.link) else {
             return false;
         };

@@ -114,10 +114,10 @@ fn one_that_is_not_taken_in_time_ends() {
     let mut bench = Bench::new();
     let link = early(&mut bench);
     let outputs = bench.pass(Duration::from_secs(6));
-    assert_eq!(outputs[..2], [
-        Output::Down { link, peer: GREATER },
-        closes(link, CloseCode::Timeout),
-    ]);
+    assert_eq!(
+        outputs[..2],
+        [Output::Down { link, peer: GREATER }, closes(link, CloseCode::Timeout),]
+    );
     assert_eq!(bench.machine.metrics.links_timed_out.value(), 1);
 }
 
