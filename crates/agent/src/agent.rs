@@ -44,6 +44,20 @@ pub struct GossipDiagnostics {
     pub metrics: Arc<PubSubMetrics>,
 }
 
+/// What sessions that others refused or took say of this machine's configuration; counts since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Troubles {
+    /// Sessions that are up.
+    pub sessions: u64,
+    /// Sessions soon replaced at the peer, again and again: another process has this machine's keys.
+    pub contested: u64,
+    /// Dials answered with this machine's own keys.
+    pub own_key: u64,
+    /// Peers of another network or protocol version.
+    pub other_network: u64,
+}
+
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) agent_id: AgentId,
@@ -170,6 +184,19 @@ impl Agent {
     #[must_use]
     pub fn storage_full(&self) -> bool {
         self.inner.store.as_ref().is_some_and(|store| store.metrics().full.value() > 0)
+    }
+
+    /// What sessions that others refused or took say of this machine's configuration.
+    #[must_use]
+    pub fn troubles(&self) -> Troubles {
+        let sessions = self.inner.node.metrics();
+        Troubles {
+            sessions: sessions.sessions.value(),
+            contested: sessions.sessions_contested.value(),
+            own_key: self.inner.engine_metrics.failed_own_key.value(),
+            other_network: sessions.hellos_refused_network.value()
+                + sessions.links_other_network.value(),
+        }
     }
 
     /// Every layer's counters and gauges.

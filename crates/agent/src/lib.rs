@@ -46,7 +46,7 @@ mod topic_peers;
 mod topics;
 pub mod trust;
 
-pub use agent::{Agent, GossipDiagnostics};
+pub use agent::{Agent, GossipDiagnostics, Troubles};
 pub use builder::AgentBuilder;
 pub use config::{AgentConfig, Storage};
 pub use consumers::{

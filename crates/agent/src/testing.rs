@@ -5,9 +5,9 @@
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use x0x_core::{AgentId, Clock, MachineId, SystemClock, WallTime};
+use x0x_core::{AgentId, Clock, MachineId, Protocol, SystemClock, WallTime};
 use x0x_gossip_membership::{Membership, MembershipConfig};
-use x0x_gossip_pubsub::{Gossip, GossipConfig, PubSub, topic_id};
+use x0x_gossip_pubsub::{Gossip, GossipConfig, PubSub, testing, topic_id};
 use x0x_identity::{SignedBinding, testing::key};
 use x0x_rendezvous::{Announcement, Stamp};
 use x0x_transport::{
@@ -115,6 +115,27 @@ impl Mallory {
     /// Where the payload is too large for anybody.
     pub async fn say(&self, topic: &str, payload: Bytes) {
         self.gossip.publish(topic_id(topic), payload).await.expect("accepted");
+    }
+
+    /// Sends a frame of pub/sub to a neighbour, whatever it is.
+    ///
+    /// # Panics
+    /// Where there is no session with it, or it takes nothing.
+    pub async fn send(&self, to: MachineId, frame: Bytes) {
+        self.node.send(to, Protocol::Pubsub, frame).await.expect("sent");
+    }
+
+    /// Subscribes a topic, and gives everything that a hostile peer may send on it.
+    ///
+    /// # Panics
+    /// Where there is no session.
+    pub async fn attacks(&self, to: MachineId, topic: &str) -> Vec<testing::HostileCase> {
+        let (topic, mut n) = (topic_id(topic), 10_000);
+        self.send(to, testing::subscribe_frame(topic)).await;
+        testing::hostile_cases("x0x", topic, now(), || {
+            n += 1;
+            key(n)
+        })
     }
 
     /// Ends every layer.

@@ -1,10 +1,14 @@
 //! What the table says of one endpoint.
 
-use std::{borrow::Cow, fmt};
+#[cfg(feature = "documents")]
+use std::borrow::Cow;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+#[cfg(feature = "documents")]
 use utoipa::{
-    PartialSchema, ToSchema,
+    PartialSchema,
     openapi::{RefOr, schema::Schema},
 };
 
@@ -106,22 +110,34 @@ impl Parameter {
 }
 
 /// A named list of schemas that a type needs.
+#[cfg(feature = "documents")]
 pub(crate) type Schemas = Vec<(String, RefOr<Schema>)>;
 
-/// The schema of a Rust type, as functions so that the table can be a constant.
+/// The schema of a Rust type, as functions so that the table can be a constant. Without the feature
+/// `documents` it is only a mark: a program that carries the documents does not carry what writes them.
 #[derive(Clone, Copy)]
 pub struct SchemaOf {
+    #[cfg(feature = "documents")]
     pub(crate) name: fn() -> Cow<'static, str>,
+    #[cfg(feature = "documents")]
     pub(crate) schema: fn() -> RefOr<Schema>,
+    #[cfg(feature = "documents")]
     pub(crate) nested: fn(&mut Schemas),
 }
 
 impl SchemaOf {
+    #[cfg(feature = "documents")]
     pub(crate) const fn new<T: ToSchema + PartialSchema>() -> Self {
         Self { name: T::name, schema: T::schema, nested: T::schemas }
     }
 
+    #[cfg(not(feature = "documents"))]
+    pub(crate) const fn new<T: ToSchema>() -> Self {
+        Self {}
+    }
+
     /// Name of the schema in the OpenAPI document.
+    #[cfg(feature = "documents")]
     #[must_use]
     pub fn name(&self) -> Cow<'static, str> {
         (self.name)()
@@ -130,7 +146,10 @@ impl SchemaOf {
 
 impl fmt::Debug for SchemaOf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SchemaOf({})", self.name())
+        #[cfg(feature = "documents")]
+        return write!(f, "SchemaOf({})", self.name());
+        #[cfg(not(feature = "documents"))]
+        f.write_str("SchemaOf")
     }
 }
 

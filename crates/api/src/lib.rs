@@ -5,7 +5,9 @@
 //! - [`endpoints`](mod@endpoints): the table; [`Operation`] names its rows.
 //! - [`types`]: bodies, [`event`]: server-sent events, [`ws`]: WebSocket frames.
 //! - [`ErrorBody`] and [`ErrorCode`]: every failure.
-//! - [`instance`]: how a daemon and its clients find each other; [`openapi`], [`markdown`]: documents.
+//! - [`instance`]: how a daemon and its clients find each other; [`OPENAPI`]: the document that a daemon serves.
+//!
+//! The feature `documents` adds what the documents are written with: `openapi()`, `markdown()`.
 //!
 //! ```
 //! use x0x_api::{ENDPOINTS, ErrorBody, types::HealthResponse};
@@ -23,6 +25,7 @@
 //! ```
 
 mod cursor;
+#[cfg(feature = "documents")]
 mod document;
 mod encoding;
 mod endpoint;
@@ -32,6 +35,7 @@ pub mod event;
 mod flag;
 pub mod instance;
 pub mod limits;
+#[cfg(feature = "documents")]
 mod openapi;
 mod operation;
 pub mod types;
@@ -39,12 +43,18 @@ mod version;
 pub mod ws;
 
 pub use cursor::{CursorToken, InvalidCursor, Since};
+#[cfg(feature = "documents")]
 pub use document::markdown;
 pub use encoding::{Address, Base64, Hex16, Hex32, Hex64, InvalidBase64};
 pub use endpoint::{Answer, Auth, Body, Endpoint, EndpointInfo, Kind, Method, Parameter, SchemaOf};
 pub use endpoints::{ENDPOINTS, endpoint};
 pub use error::{ErrorBody, ErrorCode, UnknownCode};
 pub use flag::{False, Flag, True};
-pub use openapi::openapi;
+#[cfg(feature = "documents")]
+pub use openapi::{openapi, openapi_text};
 pub use operation::Operation;
 pub use version::VERSION;
+
+/// The API as an OpenAPI 3.1 document in JSON, as committed beside this crate; a test holds it in step
+/// with the table.
+pub const OPENAPI: &str = include_str!("../openapi.json");

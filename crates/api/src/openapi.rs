@@ -11,6 +11,36 @@ use crate::{
 const BEARER: &str = "bearer";
 const QUERY: &str = "queryToken";
 
+/// [`openapi`] as JSON text, with one line for each path, method and schema: what is committed.
+#[must_use]
+pub fn openapi_text() -> String {
+    let mut out = String::new();
+    write_opened(&openapi(), &mut out);
+    out.push('\n');
+    out
+}
+
+/// Writes an object with one line for each member; the lists of paths and schemas likewise.
+fn write_opened(value: &Value, out: &mut String) {
+    let Value::Object(members) = value else {
+        return out.push_str(&value.to_string());
+    };
+    out.push('{');
+    for (place, (name, member)) in members.iter().enumerate() {
+        out.push_str(if place == 0 { "\n" } else { ",\n" });
+        out.push_str(&Value::from(name.as_str()).to_string());
+        out.push(':');
+        let list =
+            ["paths", "components", "schemas"].contains(&name.as_str()) || name.starts_with('/');
+        if list {
+            write_opened(member, out);
+        } else {
+            out.push_str(&member.to_string());
+        }
+    }
+    out.push_str("\n}");
+}
+
 /// The API as an OpenAPI 3.1 document.
 #[must_use]
 pub fn openapi() -> Value {

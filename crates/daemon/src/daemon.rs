@@ -12,7 +12,7 @@ use crate::{
     error::StartError,
     files::{ApiToken, InstanceLock, PortFile},
     http::{auth::Guard, router, server},
-    transfers, webhook,
+    transfers, warnings, webhook,
 };
 
 /// How long open connections get to end when the daemon stops.
@@ -53,6 +53,7 @@ impl Daemon {
         app.tasks.spawn(async move { until_stopped.run_until_cancelled(transfers).await });
         let serve = server::serve(listener, router(&app), Arc::clone(&app), kill.clone());
         let server = tokio::spawn(serve);
+        app.tasks.spawn(warnings::log(Arc::clone(&app)));
         if let Some(webhook) = config.mail.webhook {
             let (agent, stop) = (app.agent.clone(), app.stop.clone());
             app.tasks.spawn(webhook::run(agent, webhook, stop));

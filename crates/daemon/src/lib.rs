@@ -33,6 +33,7 @@ pub mod open_files;
 pub mod signals;
 mod subscriptions;
 mod transfers;
+mod warnings;
 mod webhook;
 
 pub use args::Args;

@@ -2,8 +2,11 @@
 //! each packet once, as the two ends of a raw connection do together. Processor time, since in one process a relayed
 //! pair also pays for its own two layers, and other programs share the machine.
 //!
-//! It reads `/proc/thread-self/schedstat`, so it runs on Linux alone.
+//! Then, what a session and a relayed pair take of the memory of a relay, which is a process of its own for that.
+//!
+//! It reads `/proc/thread-self/schedstat` and `/proc/*/status`, so it runs on Linux alone.
 
+mod memory;
 mod raw;
 
 use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
@@ -138,6 +141,9 @@ fn relayed() -> (f64, f64) {
 }
 
 fn main() {
+    if memory::is_relay() {
+        return memory::relay();
+    }
     let raw = raw_datagrams();
     println!("raw quinn: {raw:.2} us of processor time a datagram of {DATAGRAM} bytes");
     let (forwarded, rate) = relayed();
@@ -145,4 +151,5 @@ fn main() {
         "relay:     {forwarded:.2} us a packet forwarded, either way; {rate:.1} MiB/s between the ends"
     );
     println!("rate of a relay beside that of raw datagrams: {:.0} %", raw / forwarded * 100.0);
+    memory::print();
 }

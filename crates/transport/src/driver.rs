@@ -5,6 +5,8 @@
 
 mod assembly;
 mod dialback;
+mod early;
+mod greeting;
 mod link;
 mod observe;
 mod paths;
@@ -32,29 +34,24 @@ use x0x_core::{
 };
 use x0x_identity::BindingPolicy;
 
-pub(crate) use self::{assembly::Assembly, ways::Ways};
+pub(crate) use self::{assembly::Assembly, greeting::Greeting, ways::Ways};
 use self::{
-    paths::LinkPaths,
-    relay::Relaying,
-    stream::{ClassReader, Incoming},
-    streams::Opening,
+    early::EarlySession, paths::LinkPaths, relay::Relaying, stream::Incoming, streams::Opening,
     upgrade::Upgrades,
 };
 use crate::{
-    config::{MAX_SESSIONS, SessionConfig},
+    config::SessionConfig,
     dialback::DialBacks,
     error::DialError,
     inbound::Consumers,
-    link::{Engine, Link, LinkClosed, Side},
+    link::{Engine, Link, LinkClosed},
     metrics::TransportMetrics,
     own::{OwnAddresses, OwnRecord},
     punch::Punches,
     queue::Outbox,
     reach::Observations,
-    state::{
-        AttemptId, Input, LinkId, LinkUp, Means, Output, RequestId, SessionUp, Sessions, Usage,
-    },
-    table::{Holds, Session, SessionTable, is_used},
+    state::{AttemptId, Input, LinkId, LinkUp, Means, Output, RequestId, Sessions, Usage},
+    table::{Holds, Session, SessionTable},
     transport::SessionInfo,
     wire::{
         CloseCode, ControlOut, DialBackStep, Hello, HelloOut, Instance, NetworkTag, Punch,
@@ -191,6 +188,8 @@ pub(crate) struct Actor {
     upgrades: Upgrades,
     opening: Opening,
     dial_backs: DialBacks,
+    /// Sessions that their peers have not taken yet.
+    early: BTreeMap<MachineId, EarlySession>,
     /// Sessions that ended and whose last messages are on their way; each for a limited time.
     drains: TaskTracker,
 }
@@ -209,6 +208,7 @@ impl Actor {
             upgrades: Upgrades::default(),
             opening: Opening::new(),
             dial_backs: DialBacks::new(context.metrics.dial_backs.clone()),
+            early: BTreeMap::new(),
             context,
             machine,
             links: BTreeMap::new(),
@@ -386,6 +386,10 @@ impl Actor {
                     self.send_control(link, &ControlOut::Keep(number));
                 }
                 Output::Up(up) => self.session_up(up),
+                Output::Taken { link, peer } => self.session_taken(link, peer),
+                Output::Moved { from, to, side, peer } => {
+                    self.session_moved(from, to, side, peer);
+                }
                 Output::Down { link, peer } => self.session_down(link, peer),
                 Output::Close { link, code } => self.drop_link(link, Some(code)),
                 Output::Connected { request, peer } => {
@@ -464,15 +468,26 @@ impl Actor {
         let (reader, session_control) = oneshot::channel();
         handle.streams[StreamClass::Control as usize] = Some(session_control);
         let (link, control, context) = (handle.link.clone(), handle.control.clone(), &self.context);
+        // Who was greeted has the hello.
+        let greeted = link.greeted();
+        let hello = greeted.is_none().then(|| context.hello(replace, to));
         if let Some(stream) = first {
             let peer = link.peer();
             context.tasks.spawn(link::handshake(context.clone(), id, peer, stream, reader));
         }
         context.tasks.spawn(link::run(context.clone(), id, link.clone(), slots));
         let class = StreamClass::Control;
-        context.tasks.spawn(writer::write_class(context.clone(), id, link, class, control));
-        let hello = self.context.hello(replace, to);
-        self.send_control(id, &hello);
+        context.tasks.spawn(writer::write_class(
+            context.clone(),
+            id,
+            link,
+            class,
+            control.writer(),
+            greeted,
+        ));
+        if let Some(hello) = hello {
+            self.send_control(id, &hello);
+        }
     }
 
     fn send_control(&self, id: LinkId, message: &ControlOut) {
@@ -482,43 +497,9 @@ impl Actor {
         }
     }
 
-    fn session_up(&mut self, up: SessionUp) {
-        let Some(handle) = self.links.get_mut(&up.link) else { return };
-        let (id, peer) = (up.link, up.peer);
-        tracing::debug!(peer = %peer.short(), side = ?up.side, "session up");
-        let (link, control) = (handle.link.clone(), handle.control.clone());
-        let streams = std::mem::replace(&mut handle.streams, [const { None }; 4]);
-        let (side, now) = (up.side, self.context.clock.now());
-        let mut session = Session::new(up, link.clone(), control, &self.context.config, now);
-        let wrote = self.dial_backs.wrote_to(now, link.remote_address());
-        session.unasked = side == Side::Acceptor && !wrote;
-        let session = Arc::new(session);
-        handle.session = Some(session.clone());
-        link.trust();
-        self.context.table.insert(session.clone());
-        if self.lanes.len() >= MAX_SESSIONS {
-            self.prune_lanes();
-        }
-        let lanes = self.lanes.entry(peer).or_default();
-        for (class, incoming) in StreamClass::ALL.into_iter().zip(streams) {
-            let Some(incoming) = incoming.filter(|_| is_used(class)) else { continue };
-            let context = self.context.clone();
-            if class != StreamClass::Control {
-                let outbox = session.outbox(class).clone();
-                let (context, link) = (context.clone(), link.clone());
-                let writer = writer::write_class(context, id, link, class, outbox);
-                self.context.tasks.spawn(writer);
-            }
-            let reader = ClassReader::new(context, session.clone(), id, class);
-            self.context.tasks.spawn(reader.run(lanes[class as usize].clone(), incoming));
-        }
-        self.report_address(id);
-        self.watch_path(id, &*link);
-        self.tell_ways_in_use(self.now());
-    }
-
     fn session_down(&mut self, id: LinkId, peer: MachineId) {
         tracing::debug!(peer = %peer.short(), link = id.0, "session down");
+        self.early.remove(&peer);
         if let Some(session) = self.context.table.remove(&peer) {
             session.end();
         }
@@ -544,7 +525,8 @@ impl Actor {
             return;
         }
         control.close();
-        if let Some(session) = session {
+        // An early session may be on its way over another link.
+        if let Some(session) = session.filter(|session| !self.early.contains_key(&session.peer)) {
             session.discard();
         }
         if let Some(code) = code {

@@ -14,7 +14,7 @@ use x0x_identity::{AcceptAll, BindingPolicy};
 
 use crate::{
     config::{MAX_SESSIONS, SessionConfig},
-    driver::{Actor, Assembly, Command, Context, MAX_COMMANDS, MAX_EVENTS, Ways},
+    driver::{Actor, Assembly, Command, Context, Greeting, MAX_COMMANDS, MAX_EVENTS, Ways},
     error::{DialError, InboundTaken, SendError},
     inbound::Consumers,
     link::{BoxFuture, Engine},
@@ -147,6 +147,7 @@ impl Node {
             events,
             tasks: TaskTracker::new(),
         });
+        context.engine.greet(Arc::new(Greeting::of(&context)));
         let mut entropy = [0; 32];
         getrandom::fill(&mut entropy).expect("the operating system has randomness");
         let actor = Actor::new(context.clone(), machine, SeededRng::from_seed(entropy));
@@ -337,7 +338,7 @@ impl Transport for Node {
     }
 
     fn received(&self, peer: MachineId) -> Option<u64> {
-        self.context.table.with(&peer, |session| session.link.received()).flatten()
+        self.context.table.with(&peer, |session| session.link().received()).flatten()
     }
 
     fn sessions(&self) -> Vec<SessionInfo> {

@@ -52,6 +52,12 @@ pub trait Engine: Send + Sync + fmt::Debug + 'static {
         None
     }
 
+    /// Has somebody asked what is written to whoever dials this machine, as soon as there are keys for it: half a round
+    /// trip before it is known who that is. Without effect on an engine that waits.
+    fn greet(&self, greeter: Arc<dyn Greeter>) {
+        let _ = greeter;
+    }
+
     /// Connects and authenticates. With `expected` the peer must prove that id.
     fn dial(
         &self,
@@ -147,6 +153,12 @@ pub trait Engine: Send + Sync + fmt::Debug + 'static {
     fn close(&self) -> BoxFuture<'_, ()>;
 }
 
+/// Says what a dialler is told before it has proven who it is. It is encrypted for whoever dialled, whoever that is.
+pub trait Greeter: Send + Sync + fmt::Debug + 'static {
+    /// The first bytes of the first stream, and its priority, for somebody at this address; none when the machine ends.
+    fn greeting(&self, to: SocketAddr) -> Option<(i32, Vec<Bytes>)>;
+}
+
 /// An authenticated connection to one peer. Its owner ends it with [`close`](Self::close): a link that
 /// is only dropped may stay up until its idle timeout.
 pub trait Link: Send + Sync + fmt::Debug + 'static {
@@ -216,6 +228,12 @@ pub trait Link: Send + Sync + fmt::Debug + 'static {
 
     /// The link became a session: the engine may spend the memory on it that a stranger does not get.
     fn trust(&self) {}
+
+    /// The stream on which the peer, which dialled, was greeted, to be continued. `None` without a
+    /// [`Greeter`], and the second time.
+    fn greeted(&self) -> Option<Box<dyn SendStream>> {
+        None
+    }
 
     /// Opens a one-way stream. A higher `priority` is sent first.
     fn open(&self, priority: i32) -> BoxFuture<'_, Result<Box<dyn SendStream>, LinkClosed>>;

@@ -22,6 +22,8 @@ macro_rules! metrics {
             pub sessions_by_relay: Gauge,
             /// Sessions whose packets go over TCP.
             pub sessions_by_stream: Gauge,
+            /// Addresses that could not be reached and are left alone for a while.
+            pub addresses_failed: Gauge,
             /// Traffic of each class, in the order of their wire numbers.
             pub classes: [ClassMetrics; 4],
             /// Probes of paths.
@@ -45,6 +47,10 @@ macro_rules! metrics {
                         .metric("transport_sessions_by_relay", "Sessions that go by a relay now."),
                     self.sessions_by_stream
                         .metric("transport_sessions_by_stream", "Sessions that go over TCP now."),
+                    self.addresses_failed.metric(
+                        "transport_addresses_failed",
+                        "Addresses that could not be reached and are left alone for a while.",
+                    ),
                     $(self.$counter.metric(concat!("transport_", stringify!($counter)), $help),)*
                 ];
                 for (class, names) in self.classes.iter().zip(&CLASS_NAMES) {
@@ -69,7 +75,9 @@ metrics! {
         sessions_began_by_stream = "Sessions that began in a stream of packets.",
         dials_by_stream = "Addresses dialled by a stream of packets.",
         sessions_lost = "Sessions ended by the peer or the path.",
+        sessions_moved_early = "Sessions that began over another link than the one that the peer took.",
         sessions_replaced = "Sessions replaced by a later link of the same peer.",
+        sessions_contested = "Sessions soon replaced at the peer, again and again: as by another process with the same keys.",
         sessions_idle_closed = "Sessions closed because they were idle and too many.",
         sessions_expelled = "Sessions cut off because who is behind them is refused.",
         sessions_evicted = "Idle sessions closed to make room for others.",
@@ -77,6 +85,7 @@ metrics! {
         links_duplicate = "Links closed because the peer had a session.",
         links_refused_limit = "Links closed because there were too many.",
         links_evicted = "Links given up for later ones before they became a session.",
+        links_other_network = "Dialled links that the peer closed: it is of another network or protocol version.",
         links_timed_out = "Links that did not become a session in time.",
         hellos_refused_version = "Hellos of another protocol version.",
         hellos_refused_network = "Hellos of another network.",

@@ -1,6 +1,9 @@
 //! One peer's queue of one stream class: filled by callers, emptied by the class's writer.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -13,6 +16,9 @@ use crate::config::QueueCaps;
 const MAX_BATCH: usize = 64;
 /// Bytes after which a write takes no further message.
 const MAX_BATCH_BYTES: usize = 256 * 1024;
+
+/// Bytes written before the peer took the session, and kept until then; a message over it passes alone.
+const MAX_EARLY: usize = 64 * 1024;
 
 /// A message waiting to be written.
 pub(crate) type Queued = (Protocol, Bytes);
@@ -43,9 +49,37 @@ pub(crate) struct Outbox {
 #[derive(Debug)]
 struct State {
     queue: BoundedQueue<Queued>,
+    /// To be written before these: they went over a link that the peer did not take.
+    again: VecDeque<Queued>,
+    /// What was written, while it may have to be written again.
+    early: Option<Early>,
+    /// Counts the links.
+    writer: u32,
     closed: bool,
     /// A caller was refused since the queue was last half empty.
     busy: bool,
+}
+
+#[derive(Debug, Default)]
+struct Early {
+    written: Vec<Queued>,
+    bytes: usize,
+}
+
+impl State {
+    /// The next message, unless too many are kept. What is closed is written out.
+    fn pop(&mut self) -> Option<Queued> {
+        let full = |early: &Early| early.bytes >= MAX_EARLY;
+        if !self.closed && self.early.as_ref().is_some_and(full) {
+            return None;
+        }
+        let queued = self.again.pop_front().or_else(|| self.queue.pop())?;
+        if let Some(early) = &mut self.early {
+            early.bytes += queued.1.len();
+            early.written.push(queued.clone());
+        }
+        Some(queued)
+    }
 }
 
 impl Outbox {
@@ -53,7 +87,14 @@ impl Outbox {
         let queue = BoundedQueue::new(caps.messages, caps.bytes);
         Self {
             caps,
-            state: Mutex::new(State { queue, closed: false, busy: false }),
+            state: Mutex::new(State {
+                queue,
+                again: VecDeque::new(),
+                early: None,
+                writer: 0,
+                closed: false,
+                busy: false,
+            }),
             ready: Notify::new(),
             room: Notify::new(),
             writable: Notify::new(),
@@ -63,6 +104,33 @@ impl Outbox {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is written from now on may have to be written again, on another link.
+    pub(crate) fn begin_early(&self) {
+        self.lock().early = Some(Early::default());
+    }
+
+    /// The peer took the session on the link on which this is written.
+    pub(crate) fn confirm(&self) {
+        self.lock().early = None;
+        self.ready.notify_one();
+    }
+
+    /// The peer took the session on another link, and nothing of this one: all of it is for the next writer.
+    pub(crate) fn rewind(&self) {
+        let mut state = self.lock();
+        state.writer += 1;
+        let mut again: VecDeque<_> = state.early.take().unwrap_or_default().written.into();
+        again.append(&mut state.again);
+        state.again = again;
+        drop(state);
+        self.ready.notify_one();
+    }
+
+    /// The writer of a link.
+    pub(crate) fn writer(self: &Arc<Self>) -> Writer {
+        Writer { number: self.lock().writer, outbox: self.clone() }
     }
 
     /// Queues without waiting. A refusal is remembered, to report room later.
@@ -119,16 +187,20 @@ impl Outbox {
         Ok(())
     }
 
-    /// Waits for messages and moves as many as fit one write into `batch`; false once closed and
-    /// empty.
-    pub(crate) async fn next_batch(&self, batch: &mut Vec<Queued>) -> bool {
+    async fn next_batch(&self, writer: u32, batch: &mut Vec<Queued>) -> bool {
         loop {
             let (closed, report) = {
                 let mut state = self.lock();
+                if state.writer != writer {
+                    // The wake-up was for the writer of another link.
+                    drop(state);
+                    self.ready.notify_one();
+                    return false;
+                }
                 let mut bytes = 0;
                 while batch.len() < MAX_BATCH
                     && bytes < MAX_BATCH_BYTES
-                    && let Some(queued) = state.queue.pop()
+                    && let Some(queued) = state.pop()
                 {
                     bytes += queued.1.len();
                     batch.push(queued);
@@ -173,6 +245,7 @@ impl Outbox {
         let mut state = self.lock();
         state.closed = true;
         while state.queue.pop().is_some() {}
+        state.again.clear();
         drop(state);
         self.ready.notify_one();
         self.room.notify_waiters();
@@ -181,6 +254,30 @@ impl Outbox {
     /// Fires once the writer ended: the peer has all that was queued, or will not get it.
     pub(crate) const fn drained(&self) -> &CancellationToken {
         &self.drained
+    }
+}
+
+/// The right to write what is queued. When it is dropped, the queue counts as drained, unless it goes on over another link.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    outbox: Arc<Outbox>,
+    number: u32,
+}
+
+impl Writer {
+    /// Waits for messages and moves as many as fit one write into `batch`; false once closed and
+    /// empty, or when another link has the session.
+    pub(crate) async fn next_batch(&self, batch: &mut Vec<Queued>) -> bool {
+        self.outbox.next_batch(self.number, batch).await
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let state = self.outbox.lock();
+        if state.writer == self.number && (state.early.is_none() || state.closed) {
+            self.outbox.drained.cancel();
+        }
     }
 }
 
@@ -209,8 +306,8 @@ mod tests {
             tokio::time::timeout(Duration::from_millis(1), outbox.writable()).await.is_ok()
         };
         assert!(!soon(outbox.clone()).await);
-        let mut batch = Vec::new();
-        assert!(outbox.next_batch(&mut batch).await);
+        let (mut batch, writer) = (Vec::new(), outbox.writer());
+        assert!(writer.next_batch(&mut batch).await);
         assert_eq!(batch.len(), MAX_BATCH);
         assert!(soon(outbox.clone()).await);
         assert!(!soon(outbox).await, "once");
@@ -227,9 +324,9 @@ mod tests {
                 )
             })
             .collect();
-        let (mut batch, mut read) = (Vec::new(), 0);
+        let (mut batch, mut read, writer) = (Vec::new(), 0, outbox.writer());
         while read < 90 {
-            assert!(outbox.next_batch(&mut batch).await);
+            assert!(writer.next_batch(&mut batch).await);
             read += batch.drain(..).count();
             tokio::task::yield_now().await;
         }
@@ -240,7 +337,55 @@ mod tests {
             accepted += usize::from(sender.await.expect("no panic"));
         }
         assert!(accepted >= read && accepted <= read + 4, "{accepted} of {read}");
-        assert!(!outbox.next_batch(&mut batch).await);
+        assert!(!writer.next_batch(&mut batch).await && !outbox.drained().is_cancelled());
+        drop(writer);
+        assert!(outbox.drained().is_cancelled());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_peer_did_not_take_is_written_again() {
+        let outbox = outbox(128, 1 << 20);
+        outbox.begin_early();
+        let first = outbox.writer();
+        let push = |n: u8| {
+            let message = vec![n; MAX_EARLY / 4].into();
+            outbox.try_push(Protocol::Direct, message).expect("room");
+        };
+        (0..6).for_each(push);
+        let numbers = |batch: &mut Vec<Queued>| -> Vec<u8> {
+            batch.drain(..).filter_map(|(_, message)| message.first().copied()).collect()
+        };
+        let mut batch = Vec::new();
+        assert!(first.next_batch(&mut batch).await);
+        assert_eq!(numbers(&mut batch), [0, 1, 2, 3], "no more is kept");
+        let more = tokio::time::timeout(Duration::from_secs(1), first.next_batch(&mut batch));
+        assert!(more.await.is_err());
+        outbox.rewind();
+        let second = outbox.writer();
+        assert!(!first.next_batch(&mut batch).await);
+        drop(first);
+        assert!(!outbox.drained().is_cancelled());
+        assert!(second.next_batch(&mut batch).await);
+        assert_eq!(numbers(&mut batch), [0, 1, 2, 3, 4, 5], "in order, and nothing is kept now");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_peer_took_is_written_once() {
+        let outbox = outbox(128, 1 << 20);
+        outbox.begin_early();
+        let writer = outbox.writer();
+        let push = |n: u8| {
+            outbox.try_push(Protocol::Direct, vec![n; MAX_EARLY].into()).expect("room");
+        };
+        (0..2).for_each(push);
+        let mut batch = Vec::new();
+        assert!(writer.next_batch(&mut batch).await && batch.drain(..).count() == 1);
+        outbox.confirm();
+        assert!(writer.next_batch(&mut batch).await && batch.drain(..).count() == 1);
+        push(2);
+        outbox.finish();
+        assert!(writer.next_batch(&mut batch).await && batch.drain(..).count() == 1);
+        assert!(!writer.next_batch(&mut batch).await);
     }
 
     #[tokio::test]
@@ -248,13 +393,13 @@ mod tests {
         let outbox = outbox(256, 1 << 20);
         outbox.try_push(Protocol::Direct, message(8 << 20)).expect("an empty queue takes it");
         assert!(matches!(outbox.try_push(Protocol::Direct, message(1)), Err(Refused::Busy(_))));
-        let mut batch = Vec::new();
-        assert!(outbox.next_batch(&mut batch).await);
+        let (mut batch, writer) = (Vec::new(), outbox.writer());
+        assert!(writer.next_batch(&mut batch).await);
         assert_eq!(batch.drain(..).count(), 1);
         for _ in 0..6 {
             outbox.try_push(Protocol::Direct, message(100_000)).expect("room");
         }
-        assert!(outbox.next_batch(&mut batch).await);
+        assert!(writer.next_batch(&mut batch).await);
         assert_eq!(batch.len(), 3);
     }
 }

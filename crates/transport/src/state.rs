@@ -2,7 +2,8 @@
 //!
 //! Both ends send their hello as soon as a link is up. The *arbiter*, the end with the greater
 //! machine id, makes the link a session by sending keep on it; for the other end it becomes one when
-//! keep arrives. Nothing else flows before, so a refused link never has to be drained. While the
+//! keep arrives, or, as an early session, with the arbiter's hello (`early`). The arbiter reads nothing but
+//! control messages before, so a refused link never has to be drained. While the
 //! arbiter has a session with the peer, a further link of that peer
 //!
 //! - replaces the session when its hello has another instance number (the peer was restarted), or
@@ -21,6 +22,7 @@
 
 mod backoff;
 mod dial;
+mod early;
 mod help;
 mod idle;
 mod limits;
@@ -40,7 +42,7 @@ use std::{
 use x0x_core::{Machine, MachineId, PeerAddr, SeededRng, Tick, may_name};
 
 pub use self::streams::Means;
-use self::{backoff::Backoff, dial::Dials, reconnect::Reconnect, timers::Timers};
+use self::{backoff::Backoff, dial::Dials, early::is_fault, reconnect::Reconnect, timers::Timers};
 use crate::{
     config::SessionConfig,
     error::DialError,
@@ -135,6 +137,9 @@ pub enum Input {
         /// Where the peer answers, if it does.
         found: Option<SocketAddr>,
     },
+    /// The peer of an [`Output::Punch`] is there, and sends at once with this machine: whether anything gets through shows in
+    /// a round trip or two.
+    PunchAgreed(MachineId),
     /// What became of an [`Output::Relay`].
     Relayed {
         /// Who was to be reached.
@@ -201,6 +206,24 @@ pub enum Output {
     },
     /// A link became the session with its peer.
     Up(SessionUp),
+    /// The peer took the early session on the link on which it began.
+    Taken {
+        /// That link.
+        link: LinkId,
+        /// The peer.
+        peer: MachineId,
+    },
+    /// It took it on another link: what was sent on the first one is to be sent again on that.
+    Moved {
+        /// Where the session began. The link may have ended.
+        from: LinkId,
+        /// Where it is now.
+        to: LinkId,
+        /// Who opened that.
+        side: Side,
+        /// The peer.
+        peer: MachineId,
+    },
     /// The session on this link ended.
     Down {
         /// Which link.
@@ -245,6 +268,8 @@ pub struct SessionUp {
     pub side: Side,
     /// What the peer said of itself.
     pub hello: Hello,
+    /// The peer has not taken it yet.
+    pub early: bool,
 }
 
 #[derive(Debug)]
@@ -254,6 +279,8 @@ struct LinkState {
     /// Where this machine dialled: another address than that, where a stream carries the packets.
     dialled: SocketAddr,
     side: Side,
+    /// This end asked for the replacement of a session.
+    replaces: bool,
     /// This machine wants the session; otherwise it is the peer's choice.
     wanted: bool,
     held: bool,
@@ -274,7 +301,7 @@ enum Phase {
 struct Session {
     link: LinkId,
     instance: Instance,
-    /// The arbiter's number.
+    /// The arbiter's number; 0 while the session is early.
     number: u64,
     since: Tick,
     /// Sessions of this peer in a row, before this one, that were soon replaced at the peer.
@@ -365,7 +392,8 @@ impl Sessions {
     fn add_link(&mut self, now: Tick, up: LinkUp, side: Side, wanted: bool, replace: bool) {
         let LinkUp { link, peer, address, held } = up;
         let (dialled, phase) = (address, Phase::Hello);
-        let state = LinkState { peer, address, dialled, side, wanted, held, phase };
+        let state =
+            LinkState { peer, address, dialled, side, replaces: replace, wanted, held, phase };
         self.links.insert(link, state);
         self.timers.set(Timer::Link(link), now + self.config.hello_deadline);
         self.output(Output::SendHello { link, replace });
@@ -381,7 +409,10 @@ impl Sessions {
         link.wanted |= hello.preferred;
         if self.local < peer {
             // The peer is the arbiter.
-            link.phase = Phase::Keep(hello);
+            if self.may_begin_early(id, peer) {
+                return self.begin_early(now, id, hello);
+            }
+            self.links.entry(id).and_modify(|link| link.phase = Phase::Keep(hello));
             return;
         }
         if let Some(session) = self.sessions.get(&peer) {
@@ -402,23 +433,28 @@ impl Sessions {
     }
 
     fn on_keep(&mut self, now: Tick, id: LinkId, number: u64) {
+        // Nobody's sessions begin at 0.
+        let number = number.max(1);
         let Some(link) = self.links.get_mut(&id) else { return };
         let peer = link.peer;
-        match std::mem::replace(&mut link.phase, Phase::Hello) {
+        match std::mem::replace(&mut link.phase, Phase::Session) {
+            Phase::Session if self.is_early(id, peer) => self.taken(now, id, number),
             Phase::Keep(hello) => {
                 if self.is_late(peer, id, number, &hello) {
                     // The arbiter closes it, if it did not yet.
                     self.metrics.links_duplicate.inc();
                     return self.refuse(now, id, CloseCode::Duplicate);
                 }
+                if self.may_move(id, peer, &hello) {
+                    return self.move_early(now, id, number, hello);
+                }
                 self.drop_replaced(peer);
                 if self.admit(now, id) {
                     self.begin_session(now, id, number, hello);
                 }
             }
-            phase => {
-                // Before the hello, twice, or from the end that does not decide.
-                link.phase = phase;
+            // Before the hello, twice, or from the end that does not decide.
+            _ => {
                 self.metrics.control_refused.inc();
                 self.refuse(now, id, CloseCode::Misbehaved);
             }
@@ -441,9 +477,11 @@ impl Sessions {
     fn drop_replaced(&mut self, peer: MachineId) {
         if let Some(session) = self.sessions.remove(&peer) {
             self.metrics.sessions_replaced.inc();
-            self.links.remove(&session.link);
+            let link = self.links.remove(&session.link);
             self.output(Output::Down { link: session.link, peer });
-            self.output(Output::Close { link: session.link, code: CloseCode::Duplicate });
+            if link.is_some() {
+                self.output(Output::Close { link: session.link, code: CloseCode::Duplicate });
+            }
         }
     }
 
@@ -452,18 +490,17 @@ impl Sessions {
         link.phase = Phase::Session;
         let (peer, side, address, held) = (link.peer, link.side, link.address, link.held);
         let dialled = (side == Side::Dialer).then_some(address);
-        let claimed = hello.listen_addresses.len();
-        hello.listen_addresses.retain(|listens| may_name(address, *listens));
-        self.metrics.addresses_refused.add((claimed - hello.listen_addresses.len()) as u64);
+        self.retain_plausible(address, &mut hello);
         self.generation += 1;
-        let listen_addresses = hello.listen_addresses.clone();
+        let early = number == 0;
+        let contested = if early { 0 } else { self.forget_reconnect(peer) };
         let session = Session {
             link: id,
             instance: hello.instance,
             number,
             since: now,
-            contested: self.forget_reconnect(peer),
-            listen_addresses,
+            contested,
+            listen_addresses: hello.listen_addresses.clone(),
             used: now,
             held,
         };
@@ -471,25 +508,44 @@ impl Sessions {
         self.count_way(id, address);
         self.metrics.sessions.set(self.sessions.len() as u64);
         self.metrics.sessions_opened.inc();
-        self.timers.cancel(Timer::Link(id));
         self.backoff.succeed(peer, dialled);
         let generation = self.generation;
-        self.output(Output::Up(SessionUp { link: id, peer, generation, side, hello }));
+        self.output(Output::Up(SessionUp { link: id, peer, generation, side, hello, early }));
+        if early {
+            // The link has its time to be taken, and its dial goes on until then.
+            return self.answer_dial(id, peer);
+        }
+        self.timers.cancel(Timer::Link(id));
         self.dials_reached(now, peer);
+    }
+
+    /// Leaves of the peer's addresses those that it may name.
+    fn retain_plausible(&self, from: SocketAddr, hello: &mut Hello) {
+        let claimed = hello.listen_addresses.len();
+        hello.listen_addresses.retain(|listens| may_name(from, *listens));
+        self.metrics.addresses_refused.add((claimed - hello.listen_addresses.len()) as u64);
     }
 
     /// Closes a link for a reason of this end.
     fn refuse(&mut self, now: Tick, id: LinkId, code: CloseCode) {
         let Some(link) = self.links.remove(&id) else { return };
-        self.end_session(id, link.peer);
+        let session = self.end_session(id, link.peer);
+        if session.is_some_and(|session| session.is_early()) && !is_fault(code) {
+            // It is not wanted any more, so its dial need not go on.
+            self.dials_reached(now, link.peer);
+        }
         self.output(Output::Close { link: id, code });
         self.link_ended(now, id, &link, &LinkClosed::Local, Some(code));
     }
 
     fn on_link_closed(&mut self, now: Tick, id: LinkId, reason: &LinkClosed) {
         let Some(link) = self.links.remove(&id) else { return };
+        if self.awaits_other_link(id, &link, reason) {
+            self.timers.cancel(Timer::Link(id));
+            return self.link_ended(now, id, &link, reason, None);
+        }
         let was_session = self.end_session(id, link.peer);
-        if let Some(session) = was_session {
+        if let Some(session) = was_session.filter(|session| !session.is_early()) {
             self.metrics.sessions_lost.inc();
             self.plan_reconnect(now, &link, &session, reason);
         }
@@ -513,6 +569,7 @@ impl Sessions {
             }
             self.refuse(now, link, code);
         }
+        self.end_waiting(now, peer);
     }
 
     fn on_shutdown(&mut self) {
@@ -523,6 +580,10 @@ impl Sessions {
         for (id, link) in std::mem::take(&mut self.links) {
             self.end_session(id, link.peer);
             self.output(Output::Close { link: id, code: CloseCode::Shutdown });
+        }
+        for (peer, session) in std::mem::take(&mut self.sessions) {
+            // Of those whose link has ended, and that waited for another.
+            self.output(Output::Down { link: session.link, peer });
         }
     }
 }
@@ -547,10 +608,12 @@ impl Machine for Sessions {
             Input::Disconnect(peer, code) => self.on_disconnect(now, peer, code),
             Input::Usage(usage) => self.on_usage(now, &usage),
             Input::Punched { peer, found } => self.on_punched(now, peer, found),
+            Input::PunchAgreed(peer) => self.on_punch_agreed(peer),
             Input::Relayed { peer, found } => self.on_relayed(now, peer, found),
             Input::LocalAddresses(addresses) => self.on_local_addresses(now, addresses),
             Input::Shutdown => self.on_shutdown(),
         }
+        self.metrics.addresses_failed.set(self.backoff.len() as u64);
     }
 
     fn handle_timeout(&mut self, now: Tick) {
@@ -569,6 +632,7 @@ impl Machine for Sessions {
                 Timer::Reconnect(peer) => self.on_reconnect(now, peer),
             }
         }
+        self.metrics.addresses_failed.set(self.backoff.len() as u64);
     }
 
     fn poll_output(&mut self) -> Option<Output> {

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::SocketAddr,
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -28,18 +28,27 @@ use crate::{
 /// Most pings without an answer on one session; the oldest is given up.
 const MAX_PINGS: usize = 16;
 
+/// What carries a session: another link than the first one where the peer, whose decision that is, takes another while the
+/// session is early.
+#[derive(Debug, Clone)]
+struct Carried {
+    link: Arc<dyn Link>,
+    control: Arc<Outbox>,
+    side: Side,
+}
+
 /// A session that is up.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) peer: MachineId,
-    pub(crate) link: Arc<dyn Link>,
+    carried: RwLock<Carried>,
     agents: Vec<AgentId>,
     generation: u64,
-    side: Side,
     /// The peer dialled this machine, which had not sent anything to its network.
     pub(crate) unasked: bool,
     listen_addresses: Vec<SocketAddr>,
-    outboxes: [Arc<Outbox>; 4],
+    /// Of direct, gossip and bulk; that of control is the link's.
+    outboxes: [Arc<Outbox>; 3],
     /// The latest report with its number.
     observed: Mutex<Option<(u64, SocketAddr)>>,
     pings: Mutex<BTreeMap<u64, oneshot::Sender<()>>>,
@@ -63,18 +72,12 @@ impl Session {
         let queue = |class| Arc::new(Outbox::new(config.queue(class)));
         Self {
             peer: up.peer,
-            link,
+            carried: RwLock::new(Carried { link, control, side: up.side }),
             agents: up.hello.agents,
             generation: up.generation,
-            side: up.side,
             unasked: false,
             listen_addresses: up.hello.listen_addresses,
-            outboxes: [
-                control,
-                queue(StreamClass::Direct),
-                queue(StreamClass::Gossip),
-                queue(StreamClass::Bulk),
-            ],
+            outboxes: [StreamClass::Direct, StreamClass::Gossip, StreamClass::Bulk].map(queue),
             observed: Mutex::new(None),
             pings: Mutex::new(BTreeMap::new()),
             next_ping: AtomicU64::new(0),
@@ -83,8 +86,28 @@ impl Session {
         }
     }
 
-    pub(crate) fn outbox(&self, class: StreamClass) -> &Arc<Outbox> {
-        &self.outboxes[class as usize % self.outboxes.len()]
+    fn carried(&self) -> RwLockReadGuard<'_, Carried> {
+        self.carried.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The link that carries it.
+    pub(crate) fn link(&self) -> Arc<dyn Link> {
+        self.carried().link.clone()
+    }
+
+    /// Another link carries it from now on.
+    pub(crate) fn carry(&self, link: Arc<dyn Link>, control: Arc<Outbox>, side: Side) {
+        let mut carried = self.carried.write().unwrap_or_else(PoisonError::into_inner);
+        *carried = Carried { link, control, side };
+    }
+
+    pub(crate) fn outbox(&self, class: StreamClass) -> Arc<Outbox> {
+        match class {
+            StreamClass::Control => self.carried().control.clone(),
+            StreamClass::Direct => self.outboxes[0].clone(),
+            StreamClass::Gossip => self.outboxes[1].clone(),
+            _ => self.outboxes[2].clone(),
+        }
     }
 
     /// Queues a control message; false when there is no room.
@@ -94,7 +117,7 @@ impl Session {
 
     /// Whether this machine opened the connection.
     pub(crate) fn is_dialled(&self) -> bool {
-        self.side == Side::Dialer
+        self.carried().side == Side::Dialer
     }
 
     /// Where the peer says that it listens, as far as it may say so.
@@ -120,9 +143,10 @@ impl Session {
 
     pub(crate) fn info(&self, ways: &Ways) -> SessionInfo {
         let observed = self.observed.lock().unwrap_or_else(PoisonError::into_inner);
-        let address = self.link.remote_address();
+        let carried = self.carried().clone();
+        let address = carried.link.remote_address();
         // What stands for a way by a relay is nobody else's business.
-        let (remote_address, path) = match (ways.relay(address), self.link.stream_address()) {
+        let (remote_address, path) = match (ways.relay(address), carried.link.stream_address()) {
             (Some((via, address)), _) => (address, PathKind::Relayed { via }),
             (None, Some(address)) => (address, PathKind::Stream),
             (None, None) => (address, PathKind::Direct),
@@ -131,11 +155,11 @@ impl Session {
             peer: self.peer,
             agents: self.agents.clone(),
             generation: self.generation,
-            side: self.side,
+            side: carried.side,
             remote_address,
             path,
             listen_addresses: self.listen_addresses.clone(),
-            rtt: self.link.rtt(),
+            rtt: carried.link.rtt(),
             observed_address: observed
                 .map(|(_, address)| address)
                 .filter(|_| path == PathKind::Direct),
@@ -154,7 +178,7 @@ impl Session {
     pub(crate) fn report(&self) -> Option<Report> {
         let observed = self.observed.lock().unwrap_or_else(PoisonError::into_inner);
         let (_, observed) = (*observed)?;
-        let from = self.link.remote_address();
+        let from = self.link().remote_address();
         if is_detour(from) {
             return None;
         }
@@ -184,7 +208,7 @@ impl Session {
     /// After the session left the table: senders and pings fail, readers announce the end. What is
     /// queued is still written while the link is alive.
     pub(crate) fn end(&self) {
-        self.outboxes.iter().for_each(|outbox| outbox.finish());
+        StreamClass::ALL.into_iter().for_each(|class| self.outbox(class).finish());
         self.pings.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.ended.cancel();
     }
@@ -200,7 +224,7 @@ impl Session {
 
     /// Drops what is still queued.
     pub(crate) fn discard(&self) {
-        self.outboxes.iter().for_each(|outbox| outbox.close());
+        StreamClass::ALL.into_iter().for_each(|class| self.outbox(class).close());
     }
 }
 

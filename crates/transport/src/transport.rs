@@ -39,7 +39,8 @@ pub trait Transport: Send + Sync + fmt::Debug + 'static {
         None
     }
 
-    /// Opens a session, or returns the one that exists.
+    /// Opens a session, or returns the one that exists. The peer has proven itself and its agents by then, and messages may
+    /// be sent; whether the peer wants the session shows half a round trip later: one that it refuses ends.
     fn connect(&self, to: PeerAddr) -> BoxFuture<'_, Result<SessionInfo, DialError>>;
 
     /// Ends the session with a peer, if there is one: what was queued for it is still sent, within a

@@ -82,7 +82,8 @@ const TESTS_ALLOWED: [(&str, &[&str]); 2] = [
 const COMPOSERS: [&str; 2] = ["x0x-agent", "x0x-store"];
 
 /// Libraries that only the named crates may depend on.
-const SEAMS: [(&str, &[&str]); 4] = [
+const SEAMS: [(&str, &[&str]); 5] = [
+    ("quinn-proto", &["x0x-transport"]),
     ("quinn", &["x0x-transport", "x0x-bench"]),
     ("rustls", &["x0x-transport", "x0x-bench"]),
     ("axum", &["x0x-daemon"]),

@@ -73,7 +73,7 @@ pub(super) fn check(file: &SourceFile) -> Vec<Finding> {
     }
     let quinn_allowed = may_name_quinn(&file.parts());
     for (index, word) in file.words.iter().enumerate() {
-        if word.text == "quinn" && !quinn_allowed {
+        if matches!(word.text.as_str(), "quinn" | "quinn_proto") && !quinn_allowed {
             let message = "`quinn` is named outside crates/transport/src/engine".to_owned();
             findings.push(Finding::error("quinn-seam", &file.path, "quinn", message).at(word.line));
         }

@@ -75,6 +75,12 @@ pub(crate) struct Meeting {
 }
 
 impl Meeting {
+    /// Of a pair whose daemons did not come so far.
+    fn failed(from: Kind, to: Kind, run: u32) -> Self {
+        let (expected, way) = (expected(from, to), Way::Nothing);
+        Self { from, to, run, expected, way, connect_ms: None, before_asked: false, files: 0 }
+    }
+
     fn is_as_expected(&self) -> bool {
         self.way.meets(self.expected) && self.files == 2
     }
@@ -104,7 +110,7 @@ impl Pairs<'_> {
     }
 }
 
-/// Has the pairs meet.
+/// Has the pairs meet. What goes wrong with one of them is told, and the others go on.
 pub(super) async fn run(daemon: &Path, pairs: Pairs<'_>, report: &mut Report) -> Result<()> {
     tokio::select! {
         done = meet_all(daemon, pairs, report) => done,
@@ -114,10 +120,19 @@ pub(super) async fn run(daemon: &Path, pairs: Pairs<'_>, report: &mut Report) ->
 }
 
 async fn meet_all(daemon: &Path, pairs: Pairs<'_>, report: &mut Report) -> Result<()> {
+    // Without the means nobody meets, and that is no row.
+    drop(World::new()?);
     let mut meetings = Vec::new();
     for run in 1..=pairs.runs {
         for (from, to) in pairs.all() {
-            let meeting = meet(daemon, (from, to), run).await?;
+            let meeting = match meet(daemon, (from, to), run).await {
+                Ok(meeting) => meeting,
+                // One that does not even begin is a row, too.
+                Err(error) => {
+                    eprintln!("  {from} to {to}: {error:#}");
+                    Meeting::failed(from, to, run)
+                }
+            };
             let took = meeting.connect_ms.map(|ms| format!(" in {ms:.0} ms")).unwrap_or_default();
             eprintln!("  {from} to {to}: {}{took}", meeting.way.letter());
             meetings.push(meeting);

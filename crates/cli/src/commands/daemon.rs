@@ -29,6 +29,18 @@ const POLLS: usize = 250;
 const MAX_LINES: usize = 10;
 const MAX_TAIL: u64 = 8 * 1024;
 
+/// Tells glibc's allocator from which size on a buffer is a mapping of its own, which goes back to the
+/// system when it is freed: else the daemon keeps what a few large messages took. A process can be told
+/// only before it starts; other allocators do not read this.
+const MMAP_THRESHOLD: (&str, &str) = ("MALLOC_MMAP_THRESHOLD_", "1048576");
+
+fn return_large_buffers(command: &mut Command) {
+    let (name, bytes) = MMAP_THRESHOLD;
+    if std::env::var_os(name).is_none() {
+        command.env(name, bytes);
+    }
+}
+
 /// Starts the daemon and waits until it answers.
 pub(super) fn start(
     name: Option<&str>,
@@ -45,6 +57,7 @@ pub(super) fn start(
     let program = daemon_program()?;
     let mut command = Command::new(&program);
     command.args(daemon_arguments(name, config, options));
+    return_large_buffers(&mut command);
     let describe = || format!("cannot run {}", program.display());
     if options.foreground {
         let status = command.status().with_context(describe)?;

@@ -71,6 +71,13 @@ fn a_daemon_in_the_background_leaves_its_reason_and_names_its_log() {
         let mode = fs::metadata(&log).expect("there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }
+    #[cfg(target_os = "linux")]
+    {
+        let pid = json(&output)["pid"].as_u64().expect("its process");
+        let environment = fs::read(format!("/proc/{pid}/environ")).expect("it runs");
+        let environment = String::from_utf8_lossy(&environment).into_owned();
+        assert!(environment.contains("MALLOC_MMAP_THRESHOLD_="), "{environment}");
+    }
     // As an operator with a configuration file asks: it says where the data and with it the token is.
     let shown = x0x(folder, &["diagnostics", "connectivity"]);
     assert_eq!(shown.status.code(), Some(0), "{shown:?}");

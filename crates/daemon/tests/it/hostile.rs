@@ -5,6 +5,7 @@
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 use bytes::Bytes;
+use data_encoding::BASE64;
 use serde_json::{Value, json};
 use x0x_agent::{
     Agent, AgentConfig, AgentId, RevokeWhat, SendFile, WallTime,
@@ -15,7 +16,7 @@ use x0x_identity::{NOTICE_TOPIC, Notice, SignedBinding, SignedCertificate, testi
 use x0x_rendezvous::{ANNOUNCE_TOPIC, Announcement};
 use x0x_transport::Transport;
 
-use crate::support::{Api, EventStream, Node, eventually, payload, stop, within};
+use crate::support::{Api, EventStream, Node, Ws, eventually, payload, stop, within};
 
 const TOPIC: &str = "news";
 
@@ -58,6 +59,31 @@ async fn forged_replayed_and_ended_announcements_name_nobody() {
     mallory.say(ANNOUNCE_TOPIC, honest.clone()).await;
     eventually("the truth is believed", || knows(&victim, agent(1))).await;
     refused(honest, "discovery_replayed_total").await;
+    mallory.stop().await;
+    stop(vec![victim]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn forged_runs_are_counted_and_reach_nobody() {
+    let victim = Node::start(&[]).await;
+    let mallory = Mallory::start(7, victim.daemon.agent().local_addresses());
+    eventually("it has joined", || async { victim.api.peers().await >= 1 }).await;
+    let mut ws = Ws::open(&victim.api, "/ws").await;
+    ws.subscribe(TOPIC).await;
+    let to = victim.daemon.agent().machine_id();
+    for attack in mallory.attacks(to, TOPIC).await {
+        let counter = format!("{}_total", attack.counter);
+        let before = victim.api.metric(&counter).await;
+        for frame in attack.frames {
+            mallory.send(to, frame).await;
+        }
+        eventually(attack.name, || async { victim.api.metric(&counter).await > before }).await;
+        for expected in attack.delivered {
+            assert_eq!(ws.next().await["payload"], BASE64.encode(&expected), "{}", attack.name);
+        }
+    }
+    victim.daemon.agent().publish(TOPIC, "fine".into()).await.expect("published");
+    assert_eq!(ws.next().await["payload"], BASE64.encode(b"fine"), "and nothing of the rest");
     mallory.stop().await;
     stop(vec![victim]).await;
 }

@@ -26,4 +26,5 @@ mod strangers;
 mod support;
 mod survive;
 mod trust;
+mod warnings;
 mod websocket;

@@ -44,7 +44,7 @@ async fn accept_streams(context: &Context, id: LinkId, link: &dyn Link, mut slot
             Some(opened) = opening.next() => opened,
             stream = link.accept(), if open && opening.len() < MAX_OPENING => {
                 match stream {
-                    Ok(stream) => opening.push(read_class(stream)),
+                    Ok(stream) => opening.push(read_class(id, stream)),
                     Err(_) => open = false,
                 }
                 continue;
@@ -76,16 +76,14 @@ enum Opened {
     Unknown,
 }
 
-async fn read_class(mut stream: Box<dyn RecvStream>) -> Result<Opened, LinkClosed> {
+async fn read_class(link: LinkId, mut stream: Box<dyn RecvStream>) -> Result<Opened, LinkClosed> {
     loop {
         // One byte, so that the frames after it stay whole chunks.
         let Some(chunk) = stream.read(1).await? else { return Ok(Opened::Unknown) };
         if let Some(number) = chunk.first() {
             let Some(class) = StreamClass::from_wire(*number) else { return Ok(Opened::Unknown) };
-            return Ok(Opened::Class(
-                class,
-                Incoming { stream, decoder: FrameDecoder::new(class) },
-            ));
+            let decoder = FrameDecoder::new(class);
+            return Ok(Opened::Class(class, Incoming { link, stream, decoder }));
         }
     }
 }

@@ -25,7 +25,7 @@ impl Context {
         let mut reach = observations.reach(now, &self.engine.local_addresses());
         drop(observations);
         let (mut streamed, mut direct) = (false, false);
-        for address in sessions.iter().map(|session| session.link.remote_address()) {
+        for address in sessions.iter().map(|session| session.link().remote_address()) {
             streamed |= is_streamed(address);
             direct |= !is_detour(address) && Scope::of(address.ip()) == Some(Scope::Global);
         }
@@ -39,15 +39,16 @@ impl Context {
     /// Whether this machine talks to others than those of its own networks.
     pub(crate) fn is_online(&self) -> bool {
         let far = |at: SocketAddr| is_detour(at) || Scope::of(at.ip()) == Some(Scope::Global);
-        self.table.all().iter().any(|session| far(session.link.remote_address()))
+        self.table.all().iter().any(|session| far(session.link().remote_address()))
     }
 }
 
 impl Actor {
     /// Tells each peer its address if it changed.
     pub(super) fn report_addresses(&mut self) {
-        let told = self.links.iter().filter(|(_, handle)| handle.told.is_some());
-        let sessions: Vec<LinkId> = told.map(|(id, _)| *id).collect();
+        // Those that began by a relay were told nothing yet.
+        let sessions = self.links.iter().filter(|(_, handle)| handle.session.is_some());
+        let sessions: Vec<LinkId> = sessions.map(|(id, _)| *id).collect();
         for id in sessions {
             self.report_address(id);
         }

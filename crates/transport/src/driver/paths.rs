@@ -37,6 +37,10 @@ const MOVING: u64 = u64::MAX;
 /// How long questions are out before a relay is sought besides: longer than most round trips, so that the
 /// other addresses of the peer come first.
 const SEEK_AFTER: Duration = Duration::from_millis(250);
+/// Helpers that are told where this machine is when one of its sessions falls silent.
+const MAX_WOKEN: usize = 3;
+/// Questions a second apart before they become seldomer.
+const PATIENT: u32 = 3;
 /// Packets between two checks of a link that is in use, as in a transfer: it does not fall silent by itself.
 const BUSY: u64 = 16;
 
@@ -65,8 +69,8 @@ struct Silence {
 }
 
 impl Silence {
-    /// Judges a link that sends without hearing anything for `limit`; again after twice as long, for the
-    /// peer may be gone.
+    /// Judges a link that sends without hearing anything for `limit`; again after as long, since a path may change while
+    /// another is sought, and then after twice as long each time, for the peer may be gone.
     fn check(&mut self, now: Tick, sent: u64, received: u64, limit: Duration) -> Verdict {
         let new = received.saturating_sub(self.received);
         if new > 0 {
@@ -79,12 +83,13 @@ impl Silence {
             self.since = (sent != self.sent).then_some(now);
             return Verdict::Fell;
         }
+        let doublings = self.asked.saturating_sub(PATIENT).min(4);
         match self.since {
             None => {
                 self.since = (sent != self.sent).then_some(now);
                 Verdict::Well
             }
-            Some(since) if now.since(since) >= limit * (1 << self.asked.min(4)) => {
+            Some(since) if now.since(since) >= limit * (1 << doublings) => {
                 self.since = Some(now);
                 self.asked += 1;
                 Verdict::Silent
@@ -110,8 +115,8 @@ impl Silence {
 struct Watched {
     flow: FlowId,
     silence: Silence,
-    /// Since when questions are out and nothing came.
-    asking: Option<Tick>,
+    /// How many packets had come when questions went out, while no further one came.
+    asking: Option<u64>,
     /// Where the peer answered; at most [`MAX_SOURCES`].
     proven: BTreeSet<SocketAddr>,
     /// When a relay is sought, if nothing comes until then. Only the end that dialled does so.
@@ -154,10 +159,10 @@ impl LinkPaths {
         self.watched.get(&link).map(|watched| watched.flow)
     }
 
-    /// Questions go out to find another path for a link.
-    pub(super) fn ask(&mut self, now: Tick, link: LinkId) {
+    /// Questions go out to find another path for a link, over which so many packets have come.
+    pub(super) fn ask(&mut self, link: LinkId, received: u64) {
         if let Some(watched) = self.watched.get_mut(&link) {
-            watched.asking = Some(now);
+            watched.asking = Some(received);
             watched.seek_at = None;
         }
     }
@@ -221,7 +226,8 @@ impl Actor {
         self.handle(state::Input::LocalAddresses(context.engine.local_addresses()));
         let mut sessions = Vec::new();
         for (id, watched) in &mut self.paths.watched {
-            watched.asking = Some(now);
+            let received = self.links.get(id).and_then(|handle| handle.link.received());
+            watched.asking = Some(received.unwrap_or(0));
             sessions.push((*id, watched.flow));
         }
         for (id, flow) in sessions {
@@ -304,8 +310,7 @@ impl Actor {
             let (Some(sent), Some(received)) = (handle.link.sent(), handle.link.received()) else {
                 continue;
             };
-            let heard = received != watched.silence.received;
-            watched.asking = watched.asking.filter(|_| !heard);
+            watched.asking = watched.asking.filter(|before| *before == received);
             let dialled = handle.session.as_ref().is_some_and(|session| session.is_dialled());
             match watched.silence.check(now, sent, received, limit) {
                 Verdict::Well => {}
@@ -313,7 +318,7 @@ impl Actor {
                 Verdict::Fell if dialled => pings.push(*id),
                 Verdict::Fell => questions.push((*id, watched.flow)),
                 Verdict::Silent => {
-                    watched.asking = watched.asking.or(Some(now));
+                    watched.asking = watched.asking.or(Some(received));
                     watched.seek_at = dialled.then_some(now + SEEK_AFTER);
                     self.context.metrics.paths_silent.inc();
                     questions.push((*id, watched.flow));
@@ -323,8 +328,20 @@ impl Actor {
         for id in pings {
             self.send_control(id, &ControlOut::Ping(MOVING));
         }
+        if !questions.is_empty() {
+            self.wake_helpers();
+        }
         for (id, flow) in questions {
             self.ask_places(now, id, flow);
+        }
+    }
+
+    /// A translator that forgot one session's mapping may have forgotten all: those that could help see where this
+    /// machine is as soon as it sends them something, and else only at the next keep-alive.
+    fn wake_helpers(&self) {
+        for helper in self.helpers(self.context.local).into_iter().take(MAX_WOKEN) {
+            let ping = ControlOut::Ping(MOVING).encode();
+            self.context.table.with(&helper, |session| session.control(ping));
         }
     }
 
@@ -447,11 +464,11 @@ mod tests {
         let mut silence = Silence::default();
         let mut check = |now, sent, received| silence.check(at(now), sent, received, limit);
         assert_eq!(check(0, 5, 5), Verdict::Well, "just begun");
-        assert_eq!(check(60, 5, 5), Verdict::Well, "at rest");
-        assert_eq!(check(61, 6, 5), Verdict::Well);
-        assert_eq!(check(62, 6, 5), Verdict::Silent);
-        assert_eq!(check(63, 9, 5), Verdict::Well);
-        assert_eq!(check(64, 9, 5), Verdict::Silent, "and again, more seldom");
+        assert_eq!(check(50, 5, 5), Verdict::Well, "at rest");
+        assert_eq!(check(51, 6, 5), Verdict::Well);
+        let silent = |secs: &u64| check(*secs, 6 + secs / 60, 5) == Verdict::Silent;
+        let asked: Vec<u64> = (52..64).filter(silent).collect();
+        assert_eq!(asked, [52, 53, 54, 55, 57, 61], "and again, then more seldom");
         assert_eq!(check(65, 9, 6), Verdict::Well, "it answers");
         assert_eq!(check(66, 20, 6 + BUSY), Verdict::Well);
         assert_eq!(check(67, 20, 6 + BUSY), Verdict::Fell, "in the middle of something");

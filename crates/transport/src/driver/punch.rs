@@ -28,7 +28,8 @@ pub(super) const fn rate(now: Tick) -> TokenBucket {
 /// A machine as it is seen over its session; of one that comes by a relay or in a stream nothing is seen.
 pub(super) fn place(session: &Session) -> Option<Place> {
     let observed = session.report().map(|report| report.observed);
-    let (link, address) = (&session.link, session.link.remote_address());
+    let link = session.link();
+    let address = link.remote_address();
     (!is_detour(address)).then(|| Place::new(session.peer, address, observed, link.rtt()))
 }
 
@@ -103,6 +104,7 @@ impl Actor {
                     self.dial_backs.handle(now, dialback::Input::WritesTo(address));
                     self.paths.probe(now, prober::Input::Probe { flow, address });
                 }
+                Output::Agreed(peer) => self.handle(state::Input::PunchAgreed(peer)),
                 Output::Over { peer, found } => {
                     if let Some(address) = found {
                         self.probe_session(peer, address);
@@ -118,7 +120,7 @@ impl Actor {
     /// Whoever helps learns only what it could name itself of where this machine is.
     fn send_punch(&self, to: MachineId, mut punch: Punch) {
         if let Punch::Ask(offer) = &mut punch {
-            let at = self.context.table.with(&to, |session| session.link.remote_address());
+            let at = self.context.table.with(&to, |session| session.link().remote_address());
             offer.addresses.retain(|address| at.is_some_and(|at| may_name(at, *address)));
         }
         let message = ControlOut::Punch(punch).encode();

@@ -43,7 +43,7 @@ pub(super) const fn rate(now: Tick) -> TokenBucket {
 
 /// Whether a session can carry the packets of others: no relay carries it itself, and its link takes datagrams.
 pub(super) fn carries(session: &Session) -> bool {
-    session.link.has_datagrams() && !is_relayed(session.link.remote_address())
+    session.link().has_datagrams() && !is_relayed(session.link().remote_address())
 }
 
 /// The contexts of a node, and what carries them.
@@ -104,8 +104,8 @@ impl Actor {
         let sessions = self.context.table.all();
         let direct = sessions
             .iter()
-            .filter(|session| session.peer != peer && !is_relayed(session.link.remote_address()));
-        let mut helpers: Vec<_> = direct.map(|s| (s.link.rtt(), s.peer)).collect();
+            .filter(|session| session.peer != peer && !is_relayed(session.link().remote_address()));
+        let mut helpers: Vec<_> = direct.map(|s| (s.link().rtt(), s.peer)).collect();
         helpers.sort_unstable();
         helpers.into_iter().map(|(_, peer)| peer).collect()
     }
@@ -207,7 +207,7 @@ impl Actor {
             session_of.as_ref().is_some_and(|of| Arc::ptr_eq(of, &session))
         };
         let (id, _) = self.links.iter().find(|(_, handle)| is_it(&handle.session))?;
-        let carrier = Arc::new(Carrier::new(session.link.clone()));
+        let carrier = Arc::new(Carrier::new(session.link()));
         self.context.tasks.spawn(read_datagrams(self.context.clone(), carrier.clone()));
         let id = *id;
         self.relaying.carriers.insert(machine, (id, carrier.clone()));

@@ -35,6 +35,8 @@ const BULK_READ_CHUNK: usize = 1024;
 /// A stream that the peer opened, with what was read of it already.
 #[derive(Debug)]
 pub(super) struct Incoming {
+    /// Over which link it comes.
+    pub(super) link: LinkId,
     pub(super) stream: Box<dyn RecvStream>,
     pub(super) decoder: FrameDecoder,
 }
@@ -67,6 +69,7 @@ struct Feed {
 pub(super) struct ClassReader {
     context: Arc<Context>,
     session: Arc<Session>,
+    /// That of the stream, or that on which the session began.
     link: LinkId,
     class: StreamClass,
     feeds: Vec<Feed>,
@@ -140,13 +143,14 @@ impl ClassReader {
                 }
                 ready = source.ready(), if self.place.is_none() => match ready {
                     Ok(Some(incoming)) => {
+                        self.link = incoming.link;
                         if !self.take_chunk(&mut incoming.decoder).await {
                             return;
                         }
                     }
                     Ok(None) => {}
                     Err(what) => {
-                        stream_given_up(&self.context, self.link, &*session.link, what).await;
+                        stream_given_up(&self.context, self.link, &*session.link(), what).await;
                         return;
                     }
                 },
@@ -170,7 +174,7 @@ impl ClassReader {
                 || session.agents().iter().any(|agent| policy.prefers(agent));
             let claimant = match needed {
                 true => Claimant::Needed,
-                false => Claimant::stranger(session.link.remote_address().ip()),
+                false => Claimant::stranger(session.link().remote_address().ip()),
             };
             self.place = Some(self.context.assembly.ask(self.class, large, claimant));
         }
@@ -221,7 +225,7 @@ impl ClassReader {
             && let Ok(Some(incoming)) = source.ready().await
             && self.take_chunk(&mut incoming.decoder).await
         {}
-        self.session.link.closed().await;
+        self.session.link().closed().await;
     }
 
     /// Tells consumers that took their receiver since the last call that the session is up.

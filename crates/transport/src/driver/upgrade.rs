@@ -140,7 +140,8 @@ impl Actor {
         let dialled: Vec<_> = dialled.map(|(id, session)| (id, session.peer)).collect();
         let now = self.now();
         for (id, peer) in dialled {
-            self.paths.ask(now, id);
+            let received = self.links.get(&id).and_then(|handle| handle.link.received());
+            self.paths.ask(id, received.unwrap_or(0));
             self.probe_listening(id, now);
             self.seek_relay(peer, Some(relay));
         }

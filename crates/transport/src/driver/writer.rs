@@ -7,8 +7,8 @@ use x0x_core::StreamClass;
 use super::Context;
 use crate::{
     frame::FrameEncoder,
-    link::{Link, LinkClosed},
-    queue::Outbox,
+    link::{Link, LinkClosed, SendStream},
+    queue::Writer,
     state::LinkId,
     wire::CloseCode,
 };
@@ -16,7 +16,7 @@ use crate::{
 /// How long the end of a link may take to follow the end of one of its streams.
 const STREAM_GRACE: Duration = Duration::from_secs(1);
 
-const fn priority(class: StreamClass) -> i32 {
+pub(super) const fn priority(class: StreamClass) -> i32 {
     match class {
         StreamClass::Control => 100,
         StreamClass::Direct => 50,
@@ -26,29 +26,30 @@ const fn priority(class: StreamClass) -> i32 {
 }
 
 /// Writes a class's queue to its stream until the queue is closed and empty, and the peer has all of
-/// it.
+/// it. The stream may have begun already.
 pub(super) async fn write_class(
     context: Arc<Context>,
     id: LinkId,
     link: Arc<dyn Link>,
     class: StreamClass,
-    outbox: Arc<Outbox>,
+    outbox: Writer,
+    begun: Option<Box<dyn SendStream>>,
 ) {
-    let _drained = outbox.drained().clone().drop_guard();
-    if let Err(LinkClosed::Stream(what)) = write_queue(&context, &*link, class, &outbox).await {
+    let written = write_queue(&context, &*link, class, &outbox, begun).await;
+    if let Err(LinkClosed::Stream(what)) = written {
         stream_given_up(&context, id, &*link, what).await;
     }
 }
 
-/// Writes many messages at a time. The stream is opened for the first one.
+/// Writes many messages at a time. The stream is opened for the first one, unless it has begun.
 async fn write_queue(
     context: &Context,
     link: &dyn Link,
     class: StreamClass,
-    outbox: &Outbox,
+    outbox: &Writer,
+    mut stream: Option<Box<dyn SendStream>>,
 ) -> Result<(), LinkClosed> {
     let metrics = context.metrics.class(class);
-    let mut stream = None;
     let mut encoder = FrameEncoder::default();
     let mut batch = Vec::new();
     while outbox.next_batch(&mut batch).await {

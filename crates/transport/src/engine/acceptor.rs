@@ -1,8 +1,12 @@
 //! Incoming handshakes become links, as many as are worth it.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
-use quinn::{Endpoint, Incoming};
+use quinn::{Connecting, Connection, ConnectionError, Endpoint, Incoming, SendStream};
 use tokio::{
     sync::mpsc,
     task::{AbortHandle, JoinSet},
@@ -19,7 +23,11 @@ use super::{
     metrics::QuicMetrics,
     paths::Paths,
 };
-use crate::{link::Link, sock::table::is_streamed, wire::CloseCode};
+use crate::{
+    link::{Greeter, Link},
+    sock::table::{is_streamed, plain},
+    wire::CloseCode,
+};
 
 /// Whether a link proves the machine that its stream proved, if it came over one.
 fn is_bound(paths: &Paths, link: &QuicLink) -> bool {
@@ -31,6 +39,34 @@ fn is_bound(paths: &Paths, link: &QuicLink) -> bool {
     bound
 }
 
+/// Completes a handshake. The dialler is greeted meanwhile, so that it has the greeting with the end of the
+/// handshake: a server has keys to write with half a round trip before it knows its client (RFC 9001 §4.6).
+async fn shake(
+    connecting: Connecting,
+    greeter: Option<Arc<dyn Greeter>>,
+) -> Result<(Connection, Option<SendStream>), ConnectionError> {
+    let to = plain(connecting.remote_address());
+    let Some((priority, mut greeting)) = greeter.and_then(|greeter| greeter.greeting(to)) else {
+        return Ok((connecting.await?, None));
+    };
+    let (connection, done) = match connecting.into_0rtt() {
+        Ok(early) => early,
+        Err(connecting) => return Ok((connecting.await?, None)),
+    };
+    let greet = async {
+        let mut stream = connection.open_uni().await.ok()?;
+        stream.set_priority(priority).ok()?;
+        stream.write_all_chunks(&mut greeting).await.ok()?;
+        Some(stream)
+    };
+    let (_, stream) = tokio::join!(done, greet);
+    match connection.close_reason() {
+        // Closed by the session of the peer: that comes after the handshake.
+        None | Some(ConnectionError::ApplicationClosed(_)) => Ok((connection, stream)),
+        Some(error) => Err(error),
+    }
+}
+
 /// Turns incoming handshakes into links.
 pub(super) struct Acceptor {
     paths: Arc<Paths>,
@@ -39,6 +75,7 @@ pub(super) struct Acceptor {
     handshake_timeout: Duration,
     metrics: Arc<QuicMetrics>,
     links: mpsc::Sender<Box<dyn Link>>,
+    greeter: Arc<OnceLock<Arc<dyn Greeter>>>,
     handshakes: JoinSet<Option<Box<dyn Link>>>,
     /// Handles of these, and of some that ended.
     by_age: VecDeque<AbortHandle>,
@@ -53,6 +90,7 @@ impl Acceptor {
         paths: Arc<Paths>,
         metrics: Arc<QuicMetrics>,
         links: mpsc::Sender<Box<dyn Link>>,
+        greeter: Arc<OnceLock<Arc<dyn Greeter>>>,
     ) -> Self {
         Self {
             paths,
@@ -61,6 +99,7 @@ impl Acceptor {
             handshake_timeout: config.handshake_timeout,
             metrics,
             links,
+            greeter,
             handshakes: JoinSet::new(),
             by_age: VecDeque::new(),
             ready: VecDeque::new(),
@@ -138,6 +177,7 @@ impl Acceptor {
 
     fn begin(&mut self, incoming: Incoming) {
         let (metrics, paths) = (self.metrics.clone(), self.paths.clone());
+        let greeter = self.greeter.get().cloned();
         let connecting = match accepting(|| incoming.accept()) {
             Ok(connecting) => connecting,
             Err(error) => {
@@ -147,15 +187,17 @@ impl Acceptor {
         };
         let limit = self.admission.time_limit(self.handshake_timeout, self.pending());
         let handshake = self.handshakes.spawn(async move {
-            let failure = match timeout(limit, connecting).await {
-                Ok(Ok(connection)) => match QuicLink::new(connection, None, &paths.streams) {
-                    Ok(link) if !is_bound(&paths, &link) => HandshakeFailure::WrongPeer,
-                    Ok(link) => {
-                        metrics.links_accepted.inc();
-                        return Some(Box::new(link) as Box<dyn Link>);
+            let failure = match timeout(limit, shake(connecting, greeter)).await {
+                Ok(Ok((connection, greeted))) => {
+                    match QuicLink::new(connection, None, &paths.streams) {
+                        Ok(link) if !is_bound(&paths, &link) => HandshakeFailure::WrongPeer,
+                        Ok(link) => {
+                            metrics.links_accepted.inc();
+                            return Some(Box::new(link.greeted_on(greeted)) as Box<dyn Link>);
+                        }
+                        Err(_) => HandshakeFailure::KeyType,
                     }
-                    Err(_) => HandshakeFailure::KeyType,
-                },
+                }
                 Ok(Err(error)) => HandshakeFailure::of(&error),
                 Err(_) => HandshakeFailure::Timeout,
             };

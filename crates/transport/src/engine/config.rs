@@ -6,6 +6,7 @@ use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig
 use x0x_core::{Clock, SystemClock};
 use x0x_identity::SecretKey;
 
+use super::window::FirstWindows;
 use crate::{interfaces::NetworkWatch, link::Side};
 
 /// One-way streams that a peer may have open. Sessions use one for each stream class.
@@ -113,6 +114,7 @@ impl QuicConfig {
             .datagram_receive_buffer_size(Some(DATAGRAMS_IN))
             .datagram_send_buffer_size(DATAGRAMS_OUT)
             .initial_rtt(INITIAL_RTT)
+            .congestion_controller_factory(Arc::new(FirstWindows))
             .mtu_discovery_config(Some(mtu))
             .keep_alive_interval(Some(match side {
                 Side::Dialer => self.keep_alive,

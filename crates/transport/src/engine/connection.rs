@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -57,6 +57,8 @@ pub(super) struct QuicLink {
     streams: Arc<StreamTable>,
     /// The stream that carried it ended, and it had no other path.
     lost: Arc<AtomicBool>,
+    /// On which the peer was greeted, until it is taken.
+    greeted: Mutex<Option<quinn::SendStream>>,
 }
 
 impl QuicLink {
@@ -73,9 +75,15 @@ impl QuicLink {
             .and_then(|chain| proven_peer(&chain));
         let Some(peer) = peer else { return Err(connection) };
         let (path, streams) = (path.map(Arc::new), streams.clone());
-        let link = Self { connection, peer, path, streams, lost: Arc::default() };
+        let (lost, greeted) = Default::default();
+        let link = Self { connection, peer, path, streams, lost, greeted };
         link.end_with_stream();
         Ok(link)
+    }
+
+    /// With the stream on which the peer was greeted during the handshake.
+    pub(super) fn greeted_on(self, stream: Option<quinn::SendStream>) -> Self {
+        Self { greeted: Mutex::new(stream), ..self }
     }
 
     /// A link whose packets go into a stream ends with it, unless it has moved elsewhere: neither end would hear
@@ -172,6 +180,11 @@ impl Link for QuicLink {
 
     fn trust(&self) {
         self.connection.set_receive_window(VarInt::from_u32(CONNECTION_WINDOW));
+    }
+
+    fn greeted(&self) -> Option<Box<dyn SendStream>> {
+        let stream = self.greeted.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        Some(Box::new(QuicSend { stream, _path: self.path.clone() }))
     }
 
     fn open(&self, priority: i32) -> BoxFuture<'_, Result<Box<dyn SendStream>, LinkClosed>> {

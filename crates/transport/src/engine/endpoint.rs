@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     fmt, io,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
     time::Duration,
 };
 
@@ -35,7 +35,7 @@ use super::{
 use crate::{
     error::DialError,
     interfaces::NetworkWatch,
-    link::{Engine, Link, Side},
+    link::{Engine, Greeter, Link, Side},
     record::{ReachClass, SignedRecord},
     sock::{
         KnownFlows, PROBE_LEN, ProbeIn,
@@ -104,6 +104,7 @@ pub struct QuicEngine {
     /// Taken by the close.
     running: Mutex<Option<Running>>,
     links: tokio::sync::Mutex<mpsc::Receiver<Box<dyn Link>>>,
+    greeter: Arc<OnceLock<Arc<dyn Greeter>>>,
     network: Option<NetworkWatch>,
     /// For whoever waits for changes.
     changes: tokio::sync::Mutex<Option<NetworkWatch>>,
@@ -222,7 +223,9 @@ impl QuicEngine {
         };
         let table = paths.streams.clone();
         let streams = Streams::start(local_id, net, streams, table, from_relays.clone(), &settings);
-        let acceptor = Acceptor::new(&config, paths.clone(), metrics.clone(), sender);
+        let greeter = Arc::<OnceLock<_>>::default();
+        let (of_paths, of_greeter) = (paths.clone(), greeter.clone());
+        let acceptor = Acceptor::new(&config, of_paths, metrics.clone(), sender, of_greeter);
         let acceptor = tokio::spawn(acceptor.run(endpoint.clone()));
         Ok(Self {
             local_id,
@@ -240,6 +243,7 @@ impl QuicEngine {
             streams,
             running: Mutex::new(Some(Running { endpoint, acceptor, released })),
             links: tokio::sync::Mutex::new(links),
+            greeter,
             changes: tokio::sync::Mutex::new(config.network.clone()),
             network: config.network,
         })
@@ -373,6 +377,11 @@ impl Engine for QuicEngine {
         now: WallTime,
     ) -> Option<SignedRecord> {
         Some(SignedRecord::issue(&self.key, addresses.iter().copied(), reach, now))
+    }
+
+    fn greet(&self, greeter: Arc<dyn Greeter>) {
+        // Once: an engine has one user.
+        let _ = self.greeter.set(greeter);
     }
 
     fn dial(

@@ -14,10 +14,12 @@
 //! - `stream`: packets over TCP, where UDP does not pass
 //! - `ids`: connection ids
 //! - `sim`: the socket of a simulated internet, for tests
+//! - `window`: the first bytes of a connection are not paced
 //! - `addresses`: what a wildcard binding means to a peer
 //! - `metrics`: [`QuicMetrics`]
 //!
-//! A link is up on the dialling side half a round trip before the acceptor has verified the dialler.
+//! A dial takes one round trip: the first flight goes twice, which leaves the acceptor room under the amplification limit
+//! for its hello behind its handshake. A link is up on the dialling side half a round trip before the acceptor has verified the dialler.
 //! If that fails, the dialler's link ends with [`LinkClosed::Failed`](crate::link::LinkClosed) as
 //! soon as the refusal arrives: a dialler trusts a link only after the peer's session messages.
 
@@ -39,6 +41,7 @@ mod socket;
 mod stream;
 mod timer;
 mod tls;
+mod window;
 
 pub use config::{QuicConfig, QuicLimits, StreamConfig};
 pub use endpoint::{BindError, QuicEngine};

@@ -24,6 +24,9 @@ pub(super) const MAX_PROBES: usize = 256;
 /// third of a megabyte.
 pub(super) const MAX_RELAYED: usize = 256;
 
+/// The high bits of the first byte of QUIC's Initial packets (RFC 9000 §17.2.2).
+const INITIAL: u8 = 0xc0;
+
 /// A packet and the way by a relay that it takes or took.
 pub(super) type Relayed = (SocketAddr, Bytes);
 
@@ -98,6 +101,15 @@ impl Paths {
             self.metrics.udp_pathless.inc();
         }
         real.map(|real| self.form(real))
+    }
+
+    /// Whether these packets are of the first flight of a dial, and to be sent twice.
+    pub(super) fn goes_twice(&self, transmit: &Transmit<'_>) -> bool {
+        let to = transmit.destination;
+        let is_initial = transmit.contents.first().is_some_and(|first| first & 0xf0 == INITIAL);
+        let size = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
+        let datagrams = transmit.contents.len().div_ceil(size);
+        is_initial && is_virtual(to) && !is_detour(to) && self.table().goes_twice(to, datagrams)
     }
 
     /// Takes what goes by way of a relay or in a stream; false for all that does not.

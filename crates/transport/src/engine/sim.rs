@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     io::{self, IoSliceMut},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
@@ -37,7 +37,8 @@ const MAX_QUEUED: usize = 4096;
 struct Packet {
     at: Instant,
     from: SocketAddr,
-    bytes: Vec<u8>,
+    /// None in the news that nobody is there.
+    bytes: Option<Vec<u8>>,
 }
 
 struct Inner {
@@ -92,12 +93,24 @@ impl SimNet {
     pub fn inject(&self, host: SocketAddr, to: SocketAddr, datagram: &[u8]) {
         let now = self.now();
         let mut inner = self.lock();
-        let Some(delivery) = inner.world.send(now, host, to) else { return };
-        if let Some(inbox) = inner.inboxes.get(&delivery.to) {
-            let at = Instant::now() + delivery.delay;
+        let (at, from, to, bytes) = match inner.world.send(now, host, to) {
+            Some(it) => (Instant::now() + it.delay, it.from, it.to, Some(datagram.to_vec())),
+            None if inner.world.unreachables && inner.world.is_nowhere(to) => {
+                (Instant::now() + 2 * inner.world.latency, to, host, None)
+            }
+            None => return,
+        };
+        if let Some(inbox) = inner.inboxes.get(&to) {
             // A full queue loses packets, as routers do.
-            let _ = inbox.try_send(Packet { at, from: delivery.from, bytes: datagram.to_vec() });
+            let _ = inbox.try_send(Packet { at, from, bytes });
         }
+    }
+
+    /// Whether a system knows already that it has no way there: it does of every second address.
+    fn is_unroutable(&self, to: SocketAddr) -> bool {
+        let IpAddr::V4(ip) = to.ip() else { return false };
+        let inner = self.lock();
+        inner.world.unreachables && inner.world.is_nowhere(to) && ip.octets()[2] % 2 == 0
     }
 
     /// Ends all TCP connections, as a translator does that was restarted.
@@ -167,6 +180,9 @@ impl AsyncUdpSocket for SimSocket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        if self.net.is_unroutable(transmit.destination) {
+            return Err(io::ErrorKind::HostUnreachable.into());
+        }
         let size = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
         for datagram in transmit.contents.chunks(size) {
             self.net.inject(self.local, transmit.destination, datagram);
@@ -194,8 +210,11 @@ impl AsyncUdpSocket for SimSocket {
         else {
             return Poll::Pending;
         };
-        let len = packet.bytes.len().min(buffer.len());
-        buffer[..len].copy_from_slice(&packet.bytes[..len]);
+        let Some(bytes) = packet.bytes else {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionRefused.into()));
+        };
+        let len = bytes.len().min(buffer.len());
+        buffer[..len].copy_from_slice(&bytes[..len]);
         *meta = RecvMeta { addr: packet.from, len, stride: len, ecn: None, dst_ip: None };
         Poll::Ready(Ok(1))
     }

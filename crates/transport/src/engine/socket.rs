@@ -41,6 +41,11 @@ const ERRORS_IN_A_ROW: u32 = 16;
 const MIN_PAUSE: Duration = Duration::from_millis(10);
 /// The longest one.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
+/// The same for echoes of peers that are not there: each is told once, and a machine that tried a thousand dead
+/// addresses does not keep the living waiting for what it hears of those.
+const ECHOES_IN_A_ROW: u32 = 8192;
+/// Echoes after which other tasks have their turn.
+const ECHOES_AT_ONCE: u32 = 64;
 
 /// The operating system's socket, driven by tokio, with the offloads that quinn's UDP layer finds.
 #[derive(Debug)]
@@ -281,13 +286,19 @@ impl AsyncUdpSocket for SteadySocket {
         let last = transmit.contents.chunks(segment).next_back().unwrap_or_default();
         let destination = self.paths.outgoing(transmit.destination, last);
         let Some(destination) = destination else { return Ok(()) };
-        self.send(&Transmit {
+        let real = Transmit {
             destination,
             ecn: transmit.ecn,
             contents: transmit.contents,
             segment_size: transmit.segment_size,
             src_ip: self.source(transmit.src_ip),
-        })
+        };
+        self.send(&real)?;
+        if self.paths.goes_twice(transmit) {
+            // The copy is for luck: a socket that has no room for it is none to wait for.
+            let _ = self.send(&real);
+        }
+        Ok(())
     }
 
     fn poll_recv(
@@ -349,13 +360,33 @@ impl SteadySocket {
                     }
                     return Poll::Ready(Ok(count));
                 }
-                Err(_) => {
+                Err(error) => {
                     self.metrics.udp_receive_errors.inc();
-                    pause.failed();
+                    if is_echo(&error) && pause.echoed() {
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    } else if !is_echo(&error) {
+                        pause.failed();
+                    }
                 }
             }
         }
     }
+}
+
+/// What ICMP says of a packet that was sent.
+fn is_echo(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, PermissionDenied,
+    };
+    matches!(
+        error.kind(),
+        ConnectionRefused
+            | ConnectionReset
+            | HostUnreachable
+            | NetworkUnreachable
+            | PermissionDenied
+    )
 }
 
 /// A poller whose errors are pauses.
@@ -394,12 +425,24 @@ fn is_sourceless(error: &io::Error) -> bool {
 #[derive(Debug, Default)]
 struct Pause {
     errors_in_a_row: u32,
+    echoes_in_a_row: u32,
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
 impl Pause {
     fn succeeded(&mut self) {
-        self.errors_in_a_row = 0;
+        (self.errors_in_a_row, self.echoes_in_a_row) = (0, 0);
+    }
+
+    /// An error tells of one packet. Gives whether it is the turn of others.
+    fn echoed(&mut self) -> bool {
+        self.echoes_in_a_row = self.echoes_in_a_row.saturating_add(1);
+        if self.echoes_in_a_row > ECHOES_IN_A_ROW {
+            // No network has so many dead peers: it is the socket.
+            self.failed();
+            return false;
+        }
+        self.echoes_in_a_row.is_multiple_of(ECHOES_AT_ONCE)
     }
 
     fn failed(&mut self) {
@@ -446,5 +489,17 @@ mod tests {
         pause.succeeded();
         pause.failed();
         assert_eq!(pause_length(&mut pause).await, Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn echoes_of_the_dead_are_no_reason_to_pause() {
+        let mut pause = Pause::default();
+        let turns = (0..ECHOES_IN_A_ROW).filter(|_| pause.echoed()).count();
+        assert_eq!(turns as u32, ECHOES_IN_A_ROW / ECHOES_AT_ONCE);
+        assert_eq!(pause_length(&mut pause).await, Duration::ZERO);
+        for _ in 0..ERRORS_IN_A_ROW {
+            assert!(!pause.echoed());
+        }
+        assert_eq!(pause_length(&mut pause).await, MIN_PAUSE, "they do not end");
     }
 }

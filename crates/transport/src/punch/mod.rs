@@ -148,6 +148,8 @@ pub enum Input {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Output {
+    /// The peer is there, and sends at once with this machine.
+    Agreed(MachineId),
     /// Send a step of an agreement on a session.
     Send {
         /// To whom.
@@ -418,6 +420,7 @@ impl Punches {
         let seeds = [wanted.seed, offer.seed];
         let keys = flow_keys(offer.round, [self.local, offer.peer], seeds, true);
         self.begin(now, now, received, offer, keys);
+        self.outputs.push_back(Output::Agreed(offer.peer));
     }
 
     fn on_refuse(&mut self, from: MachineId, peer: MachineId, round: RoundId) {

@@ -21,6 +21,8 @@ pub const MAX_PATHS: usize = 1024;
 pub const MAX_SOURCES: usize = 8;
 /// Silence after which a real address that is not the active one is forgotten.
 pub const SOURCE_LIFETIME: Duration = Duration::from_secs(60);
+/// Datagrams of a dialler's first flight, which has a key share of ML-KEM in it.
+pub const FIRST_FLIGHT: u8 = 2;
 /// How long a virtual address outlives its last link, whose end still has to be told to the peer.
 pub const LINGER: Duration = Duration::from_secs(10);
 
@@ -108,6 +110,8 @@ struct Path {
     /// Links and dials that use it, and since when there is none.
     users: u32,
     free_since: Tick,
+    /// Datagrams of the first flight that are still to come.
+    first: u8,
 }
 
 /// Which real address is behind each virtual one. All addresses are plain.
@@ -135,6 +139,7 @@ impl PathTable {
         {
             if path.active == real {
                 path.users += 1;
+                path.first = FIRST_FLIGHT;
                 return Some(name);
             }
             // It has moved on, and somebody else may be there.
@@ -147,7 +152,8 @@ impl PathTable {
         }
         let name = self.free_name();
         let sources = vec![Source { address: real, seen: now }];
-        let path = Path { active: real, sources, latest: Vec::new(), users: 1, free_since: now };
+        let (latest, first) = (Vec::new(), FIRST_FLIGHT);
+        let path = Path { active: real, sources, latest, users: 1, free_since: now, first };
         self.paths.insert(name, path);
         self.sources.insert(real, name);
         Some(name)
@@ -176,6 +182,16 @@ impl PathTable {
         path.latest.clear();
         path.latest.extend_from_slice(packet);
         Some(path.active)
+    }
+
+    /// Whether so many datagrams to a virtual address are of a dial's first flight, and so to be sent twice: the copies give
+    /// the other end, which may answer with three times as many bytes as it got, room for its hello behind its
+    /// handshake, and one of two that are lost costs no timeout. In a stream nothing is lost.
+    pub fn goes_twice(&mut self, name: SocketAddr, datagrams: usize) -> bool {
+        let Some(path) = self.paths.get_mut(&plain(name)) else { return false };
+        let twice = path.first > 0 && !is_streamed(path.active);
+        path.first = path.first.saturating_sub(datagrams.try_into().unwrap_or(u8::MAX));
+        twice
     }
 
     /// The packet that last went to a virtual address. When its path was dead it arrives nowhere, and QUIC, whose

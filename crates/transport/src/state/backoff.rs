@@ -33,6 +33,11 @@ impl Backoff {
         Self { min, max, failures: BTreeMap::new(), by_end: BTreeSet::new() }
     }
 
+    /// How many addresses are remembered.
+    pub(super) fn len(&self) -> usize {
+        self.failures.len()
+    }
+
     /// When this address may be dialled: `None` means now.
     pub(super) fn blocked_until(
         &self,
@@ -109,6 +114,13 @@ mod tests {
 
     fn address(n: u32) -> SocketAddr {
         SocketAddr::from((n.to_be_bytes(), 1000))
+    }
+
+    #[test]
+    fn a_dead_address_takes_a_fraction_of_a_kilobyte() {
+        // Nodes of both trees are half full at least.
+        let entries = size_of::<(Key, Failure)>() + size_of::<(Tick, Key)>();
+        assert!(2 * entries <= 512, "{entries}");
     }
 
     #[test]

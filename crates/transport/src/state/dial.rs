@@ -415,7 +415,7 @@ impl Sessions {
         let Some((dial_id, dial)) = dial else { return };
         let dial_id = *dial_id;
         dial.link = None;
-        if self.sessions.contains_key(&link.peer) {
+        if self.sessions.get(&link.peer).is_some_and(|session| !session.is_early()) {
             return self.dial_reached(now, dial_id, link.peer);
         }
         if *reason == LinkClosed::Peer(CloseCode::Duplicate) && !dial.replace {
@@ -429,6 +429,9 @@ impl Sessions {
     }
 
     fn dial_error(&self, reason: &LinkClosed, code: Option<CloseCode>) -> DialError {
+        if *reason == LinkClosed::Peer(CloseCode::WrongNetwork) {
+            self.metrics.links_other_network.inc();
+        }
         match (reason, code) {
             (_, Some(CloseCode::Timeout)) | (LinkClosed::TimedOut, _) => DialError::Timeout,
             (_, Some(CloseCode::WrongNetwork)) => DialError::PeerMisbehaved("another network"),
@@ -460,6 +463,16 @@ impl Sessions {
         let reached: Vec<DialId> = dials.map(|(id, _)| *id).collect();
         for id in reached {
             self.dial_reached(now, id, peer);
+        }
+    }
+
+    /// Tells those who wait for a link's dial that the session is up. The dial goes on.
+    pub(super) fn answer_dial(&mut self, link: LinkId, peer: MachineId) {
+        let mut dials = self.dials.all.values_mut();
+        let dial = dials.find(|dial| dial.link == Some(link));
+        let waiters = dial.map(|dial| std::mem::take(&mut dial.waiters)).unwrap_or_default();
+        for request in waiters {
+            self.output(Output::Connected { request, peer });
         }
     }
 
@@ -525,6 +538,9 @@ impl Sessions {
         }
         self.dials.queue.retain(|queued| *queued != id);
         let Some(dial) = self.dials.all.remove(&id) else { return Vec::new() };
+        if let Some(peer) = dial.peer {
+            self.drop_waiting(peer);
+        }
         if let (Help::Asked, Some(peer)) = (dial.help, dial.expected) {
             self.output(Output::PunchOver(peer));
         }

@@ -73,6 +73,14 @@ impl Sessions {
         self.dials.get(id).is_some_and(|dial| asked(dial.help) || asked(dial.relay))
     }
 
+    /// While the two find out whether their packets pass, a relay gets ready: where they do, the direct link is up before
+    /// it, and where they do not, nothing was lost by waiting.
+    pub(super) fn on_punch_agreed(&mut self, peer: MachineId) {
+        if let Some(id) = self.dials.helped(peer, |dial| dial.help) {
+            self.ask_for_relay(id);
+        }
+    }
+
     pub(super) fn on_punched(&mut self, now: Tick, peer: MachineId, found: Option<SocketAddr>) {
         let Some(id) = self.dials.helped(peer, |dial| dial.help) else { return };
         let Some(dial) = self.dials.get_mut(id) else { return };

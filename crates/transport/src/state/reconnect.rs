@@ -69,6 +69,9 @@ impl Sessions {
             true => session.contested.saturating_add(1),
             false => u32::from(replaced),
         };
+        if contested > 1 {
+            self.metrics.sessions_contested.inc();
+        }
         let doublings = contested.saturating_sub(1).min(20);
         let delay = delay.saturating_mul(1 << doublings).min(self.config.backoff_max.max(delay));
         let give_up = now + delay + self.config.reconnect_for;

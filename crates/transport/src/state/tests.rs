@@ -1,6 +1,7 @@
 //! Tests of the session machine, without tasks or time.
 
 mod contests;
+mod early;
 mod idle;
 mod limits;
 mod properties;
@@ -177,9 +178,10 @@ fn addresses_race_with_a_stagger() {
     assert!(bench.give(Input::Dialled { attempt: second, result }).is_empty());
     let (link, outputs) = bench.reach(third, GREATER, 12);
     assert_eq!(outputs, [Output::Abort(first), Output::SendHello { link, replace: false }]);
-    bench.give(Input::Hello { link, hello: hello(1) });
-    let outputs = bench.give(Input::Keep { link, number: 1 });
+    let outputs = bench.give(Input::Hello { link, hello: hello(1) });
     assert_eq!(outputs.last(), Some(&Output::Connected { request, peer: GREATER }));
+    let outputs = bench.give(Input::Keep { link, number: 1 });
+    assert_eq!(outputs, [Output::Taken { link, peer: GREATER }]);
     // The loser answers after all.
     let (late, outputs) = bench.reach(first, GREATER, 10);
     assert_eq!(outputs, [closes(late, CloseCode::Duplicate)]);
@@ -397,7 +399,6 @@ fn a_refused_dialler_waits_then_asks_to_replace() {
     let mut bench = Bench::new();
     let (_, outputs) = bench.connect(known(GREATER, &[10]));
     let (link, _) = bench.reach(dials(&outputs)[0].0, GREATER, 10);
-    bench.give(Input::Hello { link, hello: hello(1) });
     assert!(bench.close(link, LinkClosed::Peer(CloseCode::Duplicate)).is_empty());
     assert!(bench.pass(Duration::from_millis(999)).is_empty());
     let outputs = bench.pass(Duration::from_millis(1));

@@ -139,6 +139,8 @@ pub struct World {
     pub loss: f64,
     /// How long a mapping lives without a packet from inside.
     pub mapping_life: Duration,
+    /// Whether those who write to addresses that nobody has hear of it, as by ICMP: by an error of their socket.
+    pub unreachables: bool,
 }
 
 impl World {
@@ -152,6 +154,7 @@ impl World {
             latency: Duration::from_millis(10),
             loss: 0.0,
             mapping_life: Duration::from_secs(30),
+            unreachables: false,
         }
     }
 
@@ -209,6 +212,13 @@ impl World {
             realm = nat.outer;
         }
         Some(from)
+    }
+
+    /// Whether nobody is at an address.
+    #[must_use]
+    pub fn is_nowhere(&self, to: SocketAddr) -> bool {
+        let host = self.hosts.keys().any(|host| host.ip() == to.ip());
+        !host && !self.nats.iter().any(|nat| IpAddr::V4(nat.ip) == to.ip())
     }
 
     /// Carries a packet of a host. `None` when it gets lost.

@@ -117,3 +117,56 @@ async fn no_schedule_of_relays_and_direct_paths_loses_a_message() {
 async fn nor_does_any_other_of_these() {
     relayed_schedules(4..8).await;
 }
+/// The same while messages are on their way: translators change and forget, packets get lost, at any moment.
+async fn meanwhile(seeds: Range<u64>) {
+    for seed in seeds {
+        println!("seed {seed}");
+        let mut rng = SeededRng::from_number(seed);
+        let internet = Internet::new(1200 + seed);
+        let relay = internet.machine(1, None);
+        let nats = [(); 2].map(|()| internet.nat(NatKind::FullCone));
+        let mut a = internet.machine(2, Some(nats[0]));
+        let mut b = internet.machine(3, Some(nats[1]));
+        a.connect(&relay).await;
+        b.connect(&relay).await;
+        let before = within("connect", a.node.connect(PeerAddr::known(b.id, []))).await;
+        let before = before.expect("punched");
+        b.sees(&a).await;
+        let net = internet.net.clone();
+        let changes = async move {
+            loop {
+                tokio::time::sleep(Duration::from_millis(rng.range(1, 4000))).await;
+                let kinds = [NatKind::FullCone, NatKind::PortRestricted, NatKind::Symmetric];
+                let kind = kinds[rng.below(kinds.len())];
+                let (moved, loss) = (nats[rng.below(2)], rng.below(4) as f64 * 0.02);
+                net.with(|world| {
+                    nats.into_iter().for_each(|nat| world.set_kind(nat, kind));
+                    world.rebind(moved);
+                    world.loss = loss;
+                });
+            }
+        };
+        let messages = async {
+            for _ in 0..6 {
+                a.talk(&mut b, 400).await;
+                b.talk(&mut a, 400).await;
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        };
+        tokio::select! {
+            () = messages => {}
+            () = changes => {}
+        }
+        internet.net.with(|world| world.loss = 0.0);
+        a.talk(&mut b, 50).await;
+        b.talk(&mut a, 50).await;
+        let after = a.node.session(b.id).expect("still up");
+        assert_eq!(after.generation, before.generation, "seed {seed}");
+        tokio::join!(relay.node.shutdown(), a.node.shutdown(), b.node.shutdown());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_change_of_paths_under_way_loses_a_message() {
+    meanwhile(0..6).await;
+}

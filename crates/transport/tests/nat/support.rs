@@ -7,7 +7,7 @@ use x0x_core::{MachineId, PeerAddr, Protocol};
 use x0x_identity::testing::key;
 use x0x_transport::{
     Inbound, InboundEvent, Node, PathKind, SessionConfig, SessionInfo, Transport,
-    quic::{QuicConfig, SimNet},
+    quic::{QuicConfig, QuicMetrics, SimNet},
     testing::{
         eventually, hello,
         nat::{NatId, NatKind, World},
@@ -24,6 +24,8 @@ pub(crate) struct Machine {
     pub(crate) at: SocketAddr,
     pub(crate) id: MachineId,
     pub(crate) inbox: Inbound,
+    /// Counters of its engine.
+    pub(crate) engine: Arc<QuicMetrics>,
 }
 
 impl Internet {
@@ -67,12 +69,14 @@ impl Internet {
         let mut config = QuicConfig::new(at, key(n));
         change_engine(&mut config);
         let engine = self.net.engine(config).expect("a socket");
+        let counters = engine.metrics();
         let clock = Arc::new(self.net.clone());
         let mut config = SessionConfig::default();
         change(&mut config);
         let node = Node::start(engine, config, hello(n, 0), clock);
         let inbox = node.inbound(Protocol::Direct).expect("free");
-        Machine { node, at, id: key(n).public_key().machine_id(), inbox }
+        let id = key(n).public_key().machine_id();
+        Machine { node, at, id, inbox, engine: counters }
     }
 }
 

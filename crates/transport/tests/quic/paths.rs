@@ -31,6 +31,7 @@ async fn a_session_outlives_its_path_without_a_lost_message() {
     let to = PeerAddr::known(id(2), [proxy.address]);
     let before = within("connect", a.connect(to)).await.expect("connects");
     assert_eq!(before.remote_address, proxy.address);
+    until("the acceptor has it", || b.session(id(1)).is_some()).await;
 
     let message = |n: u32| Bytes::from([&n.to_be_bytes()[..], &[7; 4000]].concat());
     let mut proxy = Some(proxy);

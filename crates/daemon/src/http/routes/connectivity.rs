@@ -94,6 +94,13 @@ impl Seen {
         self.external.iter().chain(&self.local).any(is_global)
     }
 
+    /// What the gateway says that it leads here, whether or not somebody came that way.
+    fn port_mapping(&self) -> PortMapping {
+        let mut external = self.reach.external.iter();
+        let mapped = external.find(|external| external.mapped).map(|external| external.address);
+        PortMapping { active: mapped.is_some(), external_addr: mapped }
+    }
+
     fn relayed(&self) -> u64 {
         let relayed = |session: &&SessionInfo| matches!(session.path, PathKind::Relayed { .. });
         self.sessions.iter().filter(relayed).count() as u64
@@ -159,7 +166,7 @@ pub(super) async fn connectivity(State(app): State<Arc<App>>) -> Answer<Connecti
         can_receive_direct: seen.can_receive_direct(),
         direct_reachability_scope: seen.scope().to_owned(),
         has_global_address: seen.has_global_address(),
-        port_mapping: PortMapping::default(),
+        port_mapping: seen.port_mapping(),
         mdns: LocalDiscovery {
             browsing: seen.found_on_links.is_some(),
             advertising: seen.found_on_links.is_some(),

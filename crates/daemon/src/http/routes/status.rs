@@ -1,6 +1,6 @@
 //! `/health`, `/status`, `/shutdown`, `/metrics`, `/openapi.json`.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use axum::{
     Json,
@@ -8,8 +8,6 @@ use axum::{
     http::{HeaderValue, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
-use bytes::Bytes;
-use x0x_agent::trust::Loaded;
 use x0x_api::{
     ErrorCode, True, VERSION,
     endpoints::OPENMETRICS,
@@ -20,7 +18,7 @@ use super::Answer;
 use crate::{
     app::App,
     http::{error::ApiError, metrics as text},
-    logging,
+    logging, warnings,
 };
 
 /// How long a daemon without peers counts as connecting.
@@ -48,7 +46,7 @@ fn problems(app: &App) -> Vec<String> {
 
 pub(super) async fn status(State(app): State<Arc<App>>) -> Answer<StatusResponse> {
     let (peers, uptime_secs) = (app.peers(), app.uptime().as_secs());
-    let warnings = warnings(&app);
+    let warnings = warnings::of(&app);
     let status = match (warnings.is_empty(), peers) {
         (false, _) => ConnectionStatus::Degraded,
         (true, 1..) => ConnectionStatus::Connected,
@@ -75,43 +73,6 @@ pub(super) async fn status(State(app): State<Arc<App>>) -> Answer<StatusResponse
     }))
 }
 
-fn warnings(app: &App) -> Vec<String> {
-    let mut warnings = Vec::new();
-    if app.agent.databases_damaged() > 0 {
-        warnings.push(
-            "The database was damaged and is set aside beside the new one as x0x.db.corrupt-*; \
-             what was in it is not available."
-                .to_owned(),
-        );
-    }
-    if app.agent.storage_full() {
-        let text =
-            "the disk is full, or the database at its cap: mail and messages of topics are refused";
-        warnings.push(text.to_owned());
-    }
-    match app.agent.trust().loaded() {
-        Loaded::FromBackup { damaged } => {
-            let where_to = damaged.as_ref().map(|path| format!(" ({})", path.display()));
-            let where_to = where_to.unwrap_or_default();
-            warnings.push(format!("contacts were damaged{where_to}; the backup is in use"));
-        }
-        Loaded::Lost { .. } => {
-            let text = "contacts and their backup were damaged: nobody is known or blocked here now; \
-                        the damaged files are kept beside contacts.json";
-            warnings.push(text.to_owned());
-        }
-        _ => {}
-    }
-    if app.agent.is_superseded() {
-        warnings.push("this agent was moved to another machine; others refuse it here".to_owned());
-    }
-    if !app.api_address.ip().is_loopback() {
-        let text = format!("the API at {} can be reached by other machines", app.api_address);
-        warnings.push(text);
-    }
-    warnings
-}
-
 pub(super) async fn shutdown(State(app): State<Arc<App>>) -> Json<ShutdownResponse> {
     // This connection ends gracefully: the answer still goes out.
     app.stop.cancel();
@@ -125,8 +86,6 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Api
 }
 
 pub(super) async fn openapi() -> Response {
-    static DOCUMENT: LazyLock<Bytes> =
-        LazyLock::new(|| Bytes::from(x0x_api::openapi().to_string()));
     let json = HeaderValue::from_static("application/json");
-    ([(CONTENT_TYPE, json)], DOCUMENT.clone()).into_response()
+    ([(CONTENT_TYPE, json)], x0x_api::OPENAPI).into_response()
 }

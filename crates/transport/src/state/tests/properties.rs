@@ -79,6 +79,11 @@ impl Model {
                 assert!(up.generation > self.generation);
                 self.generation = up.generation;
             }
+            Output::Taken { link, peer } => assert_eq!(self.up.get(peer), Some(link)),
+            Output::Moved { from, to, peer, .. } => {
+                assert_eq!(self.open.get(to), Some(peer), "over an open link");
+                assert_eq!(self.up.insert(*peer, *to), Some(*from), "of the session");
+            }
             Output::Down { link, peer } => assert_eq!(self.up.remove(peer), Some(*link)),
             Output::Close { link, .. } => {
                 assert!(self.open.remove(link).is_some(), "closed once");
