@@ -17,7 +17,7 @@ pub(crate) fn of(app: &App) -> Vec<String> {
     if app.agent.databases_damaged() > 0 {
         warnings.push(
             "The database was damaged and is set aside beside the new one as x0x.db.corrupt-*; \
-             what was in it is not available."
+             mail, letters and shared objects were carried over as far as they could be read."
                 .to_owned(),
         );
     }

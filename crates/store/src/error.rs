@@ -54,6 +54,9 @@ pub(crate) fn store_error(error: &rusqlite::Error) -> StoreError {
     {
         return StoreError::Corrupt(reason());
     }
+    if lacks_schema(error) {
+        return StoreError::Corrupt(reason());
+    }
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => StoreError::Full,
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt(reason()),
@@ -68,4 +71,14 @@ pub(crate) fn store_error(error: &rusqlite::Error) -> StoreError {
         ) => StoreError::Io(reason()),
         _ => StoreError::Internal(reason()),
     }
+}
+
+/// Whether something is not there that every file of ours has: the page that names it is damaged.
+fn lacks_schema(error: &rusqlite::Error) -> bool {
+    let (rusqlite::Error::SqliteFailure(_, Some(text))
+    | rusqlite::Error::SqlInputError { msg: text, .. }) = error
+    else {
+        return false;
+    };
+    ["no such table", "no such column", "no such index"].iter().any(|lack| text.starts_with(lack))
 }

@@ -100,6 +100,26 @@ pub(crate) fn set_aside(path: &Path) -> io::Result<PathBuf> {
     Ok(aside)
 }
 
+/// The damaged file in whose place a new database did not come yet: the last one, when there is no database.
+pub(crate) fn replaced(path: &Path) -> io::Result<Option<PathBuf>> {
+    if path.try_exists()? || path.parent().is_some_and(|dir| !dir.exists()) {
+        return Ok(None);
+    }
+    Ok(damaged(path)?.last().map(|number| damaged_name(path, *number)))
+}
+
+/// Where a database is made that is to come in the place of a damaged one, cleared of an earlier attempt.
+pub(crate) fn unfinished(path: &Path) -> io::Result<PathBuf> {
+    let unfinished = with_suffix(path, ".new");
+    for left in [unfinished.clone()].into_iter().chain(companions(&unfinished)) {
+        match fs::remove_file(left) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(unfinished)
+}
+
 /// The files beside a database that SQLite keeps for it, as far as they exist.
 pub(crate) fn companions(path: &Path) -> Vec<PathBuf> {
     let names = COMPANIONS.map(|companion| with_suffix(path, companion));

@@ -81,7 +81,7 @@ impl SqliteStore {
 
     pub(crate) async fn read_mail<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&Connection, &StoreMetrics) -> rusqlite::Result<T> + Send + 'static,
+        read: impl Fn(&Connection, &StoreMetrics) -> rusqlite::Result<T> + Send + Sync + 'static,
     ) -> Result<T, MailError> {
         self.read(false, read).await.map_err(mail_error)
     }
@@ -129,8 +129,28 @@ impl SqliteStore {
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// Reads with a connection of its own, one reader at a time.
+    /// Reads with a connection of its own, one reader at a time. When that finds the file damaged, what could
+    /// be carried over into the new one is read.
     pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        tail: bool,
+        read: impl Fn(&Connection, &StoreMetrics) -> rusqlite::Result<T> + Send + Sync + 'static,
+    ) -> Result<T, StoreError> {
+        let read = Arc::new(read);
+        let again = Arc::clone(&read);
+        let first =
+            self.try_read(tail, move |connection: &_, metrics: &_| read(connection, metrics));
+        match first.await {
+            Err(StoreError::Corrupt(_)) => {
+                let read = move |connection: &_, metrics: &_| again(connection, metrics);
+                self.try_read(tail, read).await
+            }
+            result => result,
+        }
+    }
+
+    /// The same, once.
+    async fn try_read<T: Send + 'static>(
         &self,
         tail: bool,
         read: impl FnOnce(&Connection, &StoreMetrics) -> rusqlite::Result<T> + Send + 'static,
@@ -181,13 +201,15 @@ impl LogStore for SqliteStore {
         topic: TopicId,
         limits: LoadLimits,
     ) -> BoxFuture<'_, Result<Option<StoredTopic>, StoreError>> {
-        Box::pin(
-            self.read(true, move |connection, metrics| load(connection, topic, limits, metrics)),
-        )
+        Box::pin(self.try_read(true, move |connection: &_, metrics: &_| {
+            load(connection, topic, limits, metrics)
+        }))
     }
 
     fn held_of(&self, author: AgentId, most: usize) -> BoxFuture<'_, Result<HeldOf, StoreError>> {
-        Box::pin(self.read(true, move |connection, _| held_of(connection, author, most)))
+        Box::pin(
+            self.try_read(true, move |connection: &_, _: &_| held_of(connection, author, most)),
+        )
     }
 
     fn commit(&self, changes: Vec<LogChange>) -> BoxFuture<'_, Result<(), StoreError>> {

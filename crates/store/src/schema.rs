@@ -1,6 +1,6 @@
 //! Opening a connection, and the tables with their history.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
@@ -201,22 +201,39 @@ pub(crate) struct Opened {
 /// Opens the writing connection. A file that is missing or empty is set up, an older one is
 /// migrated, and a damaged one is set aside for a new one.
 pub(crate) fn open(config: &StoreConfig) -> Result<Opened, OpenError> {
+    let path = &config.path;
+    let io = |source| OpenError::Io { path: path.clone(), source };
+    if let Some(aside) = file::replaced(path).map_err(io)? {
+        tracing::warn!(aside = %aside.display(), "what could be read of the damaged database is carried over again");
+        return carried_over(config, &aside);
+    }
     match try_open(config) {
         Err(OpenError::Store { source: x0x_gossip_pubsub::StoreError::Corrupt(reason), path }) => {
-            let io = |source| OpenError::Io { path: path.clone(), source };
             if !file::was_ours(&path).map_err(io)? {
                 return Err(OpenError::Foreign { path });
             }
             let aside = file::set_aside(&path).map_err(io)?;
             tracing::warn!(%reason, aside = %aside.display(), "the database is damaged; starting a new one");
-            let opened = try_open(config)?;
-            let carried = salvage::carry_over(&aside, &opened.connection);
-            let carried =
-                carried.map_err(|error| OpenError::Store { path, source: store_error(&error) })?;
-            Ok(Opened { set_aside: true, carried, ..opened })
+            carried_over(config, &aside)
         }
         opened => opened,
     }
+}
+
+/// Makes the database anew from what can be read of a damaged one. It takes its name when it is complete: until
+/// then no file has that, and the next start begins again.
+fn carried_over(config: &StoreConfig, aside: &Path) -> Result<Opened, OpenError> {
+    let path = &config.path;
+    let io = |source| OpenError::Io { path: path.clone(), source };
+    let failed = |error| OpenError::Store { path: path.clone(), source: store_error(&error) };
+    let unfinished = file::unfinished(path).map_err(io)?;
+    let opened = try_open(&StoreConfig { path: unfinished.clone(), ..config.clone() })?;
+    let carried = salvage::carry_over(aside, &opened.connection).map_err(failed)?;
+    // Writes its journal back and leaves none.
+    opened.connection.close().map_err(|(_, error)| failed(error))?;
+    std::fs::rename(&unfinished, path).map_err(io)?;
+    let opened = try_open(config)?;
+    Ok(Opened { is_new: true, set_aside: true, carried, ..opened })
 }
 
 fn try_open(config: &StoreConfig) -> Result<Opened, OpenError> {

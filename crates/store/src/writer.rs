@@ -19,7 +19,7 @@ use crate::{
     logs::{self, LogTables},
     mail::MailTables,
     metrics::StoreMetrics,
-    salvage, schema,
+    schema,
     tail::{self, Left, Replayed, Tail},
 };
 
@@ -475,14 +475,9 @@ impl Writer {
             }
         };
         tracing::warn!(reason, aside = %aside.display(), "the database is damaged; starting a new one");
-        self.metrics.files_damaged.inc();
         if let Err(error) = self.open() {
-            tracing::error!(%error, "no new database in place of the damaged one");
-        } else if let Some(connection) = &self.connection {
-            match salvage::carry_over(&aside, connection) {
-                Ok(rows) => self.metrics.rows_carried.add(rows),
-                Err(error) => tracing::warn!(%error, "not all mail was carried over"),
-            }
+            self.metrics.files_damaged.inc();
+            tracing::error!(%error, "no new database in place of the damaged one yet");
         }
     }
 
