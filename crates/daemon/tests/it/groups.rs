@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     lifecycle::Process,
-    support::{Answer, Api, EventStream, Node, eventually, stop},
+    support::{Answer, Api, EventStream, Node, eventually, stop, within},
 };
 
 async fn with_body(api: &Api, method: &str, path: &str, body: &Value) -> Answer {
