@@ -608,7 +608,7 @@ impl Machine for Sessions {
             Input::Disconnect(peer, code) => self.on_disconnect(now, peer, code),
             Input::Usage(usage) => self.on_usage(now, &usage),
             Input::Punched { peer, found } => self.on_punched(now, peer, found),
-            Input::PunchAgreed(peer) => self.on_punch_agreed(peer),
+            Input::PunchAgreed(peer) => self.on_punch_agreed(now, peer),
             Input::Relayed { peer, found } => self.on_relayed(now, peer, found),
             Input::LocalAddresses(addresses) => self.on_local_addresses(now, addresses),
             Input::Shutdown => self.on_shutdown(),
@@ -625,7 +625,7 @@ impl Machine for Sessions {
                 }
                 Timer::Stagger(dial) => self.on_stagger(now, dial),
                 Timer::Punch(dial) => self.ask_for_help(dial),
-                Timer::Relay(dial) => self.ask_for_relay(dial),
+                Timer::Relay(dial) => self.on_relay_due(now, dial),
                 Timer::Stream(dial) => self.try_streams(dial),
                 Timer::Dial(dial) => self.fail_dial(now, dial, &DialError::Timeout),
                 Timer::Duplicate(dial) => self.on_duplicate_waited(now, dial),

@@ -90,7 +90,10 @@ pub(super) struct Dial {
     /// To find a direct path, and a relay.
     pub(super) help: Help,
     pub(super) relay: Help,
-    /// Ways by relays that were found.
+    /// When the peer agreed to send at once, and a way by a relay that waits for what comes of that.
+    pub(super) agreed: Option<Tick>,
+    pub(super) ready: Option<SocketAddr>,
+    /// Ways by relays that were dialled.
     pub(super) relays: u32,
     /// Where others helped to find the peer.
     pub(super) punched: Option<SocketAddr>,
@@ -116,7 +119,8 @@ impl Dial {
 
     /// Whether nothing is left to try, or on its way.
     pub(super) fn is_exhausted(&self) -> bool {
-        self.untried.is_empty() && self.trying.is_empty() && self.link.is_none()
+        let idle = self.untried.is_empty() && self.trying.is_empty();
+        idle && self.link.is_none() && self.ready.is_none()
     }
 
     /// Puts an address at which the peer answers before all others; false when a link is up already, or
@@ -266,6 +270,8 @@ impl Sessions {
             replace: false,
             help,
             relay: help,
+            agreed: None,
+            ready: None,
             relays: 0,
             punched: None,
             error,

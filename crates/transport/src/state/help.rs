@@ -7,7 +7,7 @@ use x0x_core::{MachineId, Tick};
 
 use super::{
     LinkId, Output, Sessions, Timer,
-    dial::{DialId, Help},
+    dial::{Dial, DialId, Help},
 };
 use crate::{
     error::DialError,
@@ -17,6 +17,9 @@ use crate::{
 /// Ways by relays that one dial tries, and how long each has alone.
 const MAX_RELAYS: u32 = 3;
 const NEXT_RELAY: Duration = Duration::from_secs(2);
+/// How long the two that send at once have for themselves, before a way by a relay is dialled that is ready: their third
+/// probe, and a handshake between neighbours.
+const HEAD_START: Duration = Duration::from_millis(100);
 
 impl Sessions {
     /// Asks others for help with dials that do not succeed soon.
@@ -70,15 +73,17 @@ impl Sessions {
             self.ask_for_relay(id);
         }
         let asked = |help| help == Help::Asked;
-        self.dials.get(id).is_some_and(|dial| asked(dial.help) || asked(dial.relay))
+        let waits = |dial: &Dial| asked(dial.help) || asked(dial.relay) || dial.ready.is_some();
+        self.dials.get(id).is_some_and(waits)
     }
 
     /// While the two find out whether their packets pass, a relay gets ready: where they do, the direct link is up before
-    /// it, and where they do not, nothing was lost by waiting.
-    pub(super) fn on_punch_agreed(&mut self, peer: MachineId) {
-        if let Some(id) = self.dials.helped(peer, |dial| dial.help) {
-            self.ask_for_relay(id);
-        }
+    /// it, and where they do not, little was lost by waiting.
+    pub(super) fn on_punch_agreed(&mut self, now: Tick, peer: MachineId) {
+        let Some(id) = self.dials.helped(peer, |dial| dial.help) else { return };
+        let Some(dial) = self.dials.get_mut(id) else { return };
+        dial.agreed.get_or_insert(now);
+        self.ask_for_relay(id);
     }
 
     pub(super) fn on_punched(&mut self, now: Tick, peer: MachineId, found: Option<SocketAddr>) {
@@ -87,7 +92,7 @@ impl Sessions {
         dial.help = Help::Over;
         dial.punched = found;
         if found.is_none() {
-            self.ask_for_relay(id);
+            self.on_relay_due(now, id);
         }
         self.try_found(now, id, found);
     }
@@ -96,15 +101,34 @@ impl Sessions {
         let Some(id) = self.dials.helped(peer, |dial| dial.relay) else { return };
         let Some(dial) = self.dials.get_mut(id) else { return };
         dial.relay = Help::Over;
-        if found.is_some() {
-            dial.relays += 1;
-            // A relay that joins two and carries nothing is not the last one.
-            if dial.relays < MAX_RELAYS {
-                dial.relay = Help::Possible;
-                self.timers.set(Timer::Relay(id), now + NEXT_RELAY);
+        let Some(way) = found else { return self.try_found(now, id, None) };
+        let alone = dial.agreed.map(|at| at + HEAD_START).filter(|until| now < *until);
+        match alone.filter(|_| dial.help == Help::Asked) {
+            Some(until) => {
+                dial.ready = Some(way);
+                self.timers.set(Timer::Relay(id), until);
             }
+            None => self.try_relayed(now, id, way),
         }
-        self.try_found(now, id, found);
+    }
+
+    /// It is time for a relay: for the way that is ready, or to ask for one.
+    pub(super) fn on_relay_due(&mut self, now: Tick, id: DialId) {
+        match self.dials.get_mut(id).and_then(|dial| dial.ready.take()) {
+            Some(way) => self.try_relayed(now, id, way),
+            None => self.ask_for_relay(id),
+        }
+    }
+
+    fn try_relayed(&mut self, now: Tick, id: DialId, way: SocketAddr) {
+        let Some(dial) = self.dials.get_mut(id) else { return };
+        dial.relays += 1;
+        // A relay that joins two and carries nothing is not the last one.
+        if dial.relays < MAX_RELAYS {
+            dial.relay = Help::Possible;
+            self.timers.set(Timer::Relay(id), now + NEXT_RELAY);
+        }
+        self.try_found(now, id, Some(way));
     }
 
     fn try_found(&mut self, now: Tick, id: DialId, found: Option<SocketAddr>) {

@@ -285,6 +285,33 @@ fn a_dial_that_nobody_waits_for_ends() {
     assert_eq!(dials(&outputs).len(), 1, "nothing is held against the addresses");
 }
 
+/// A relay gets ready while the two find out whether they reach each other, and waits a moment for that.
+#[test]
+fn a_relay_that_is_ready_lets_a_direct_link_go_first() {
+    let way = crate::sock::table::relayed_address(1, 1);
+    let at = |outputs: &[Output]| dials(outputs).iter().map(|dial| dial.1).collect::<Vec<_>>();
+    for nobody_answers in [false, true] {
+        let mut bench = Bench::helped(true);
+        bench.session(GREATER, 1);
+        bench.connect(known(LESSER, &[]));
+        assert!(bench.pass(Duration::ZERO).contains(&Output::Punch(LESSER)));
+        assert_eq!(bench.give(Input::PunchAgreed(LESSER)), [Output::Relay(LESSER)]);
+        bench.pass(Duration::from_millis(40));
+        let found = Some(way);
+        assert_eq!(bench.give(Input::Relayed { peer: LESSER, found }), []);
+        if nobody_answers {
+            let outputs = bench.give(Input::Punched { peer: LESSER, found: None });
+            assert_eq!(at(&outputs), [way], "nothing is waited for");
+        } else {
+            assert_eq!(at(&bench.pass(Duration::from_millis(59))), []);
+            assert_eq!(at(&bench.pass(Duration::from_millis(1))), [way]);
+            let found = Some(address(12));
+            let outputs = bench.give(Input::Punched { peer: LESSER, found });
+            assert_eq!(at(&outputs), [address(12)], "they race");
+        }
+    }
+}
+
 /// A relay that joins the two and carries nothing is not the only one that a dial tries.
 #[test]
 fn a_dial_tries_several_relays() {

@@ -24,6 +24,8 @@ enum Step {
     Punched(u8, Option<u8>),
     /// What the search for a relay came to.
     Relayed(u8, Option<u8>),
+    /// The peer is there.
+    Agreed(u8),
     /// A peer is to be reached of which no address is known.
     Find(u8),
 }
@@ -44,6 +46,7 @@ fn step() -> impl Strategy<Value = Step> {
         (0_u64..4000).prop_map(Step::Pass),
         (0_u8..4, any::<Option<u8>>()).prop_map(|(n, at)| Step::Punched(n, at)),
         (0_u8..4, any::<Option<u8>>()).prop_map(|(n, at)| Step::Relayed(n, at)),
+        (0_u8..4).prop_map(Step::Agreed),
         (0_u8..4).prop_map(Step::Find),
     ]
 }
@@ -180,6 +183,7 @@ fn take(bench: &mut Bench, model: &mut Model, step: Step) {
             let found = at.map(|at| crate::sock::table::relayed_address(1, at.into()));
             Input::Relayed { peer: peer(n), found }
         }
+        Step::Agreed(n) => Input::PunchAgreed(peer(n)),
         Step::Find(n) => {
             let request = RequestId(bench.number());
             model.waiting.insert(request);
