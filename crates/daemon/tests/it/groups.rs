@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     lifecycle::Process,
-    support::{Answer, Api, EventStream, Node, eventually, stop},
+    support::{Answer, Api, EventStream, Node, eventually, stop, within},
 };
 
 async fn with_body(api: &Api, method: &str, path: &str, body: &Value) -> Answer {
@@ -255,7 +255,7 @@ async fn eight_daemons_read_what_was_written_while_they_were_in() {
     let role = format!("/groups/{group}/members/{}/role", nodes[1].agent_id());
     ok(with_body(&nodes[0].api, "PATCH", &role, &json!({"role": "admin"}))).await;
     agree(&apis, &group).await;
-    let last = invite(&nodes[1].api, &group, 2).await;
+    let last = invite(&nodes[1].api, &group, 3).await;
     ok(join(&nodes[7].api, &last)).await;
     agree(&nodes.iter().map(|node| &node.api).collect::<Vec<_>>(), &group).await;
     for (n, node) in nodes.iter().enumerate() {
