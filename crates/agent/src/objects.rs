@@ -445,10 +445,10 @@ impl<T: Object> SharedObject<T> {
         self.replica.write_with(decide).await
     }
 
-    /// What happens to it from now on.
+    /// What happens to it from now on, or after the note of this number.
     #[must_use]
-    pub fn watch(&self) -> Watch<T::Event> {
-        self.replica.watch()
+    pub fn watch(&self, after: Option<u64>) -> Watch<T::Event> {
+        self.replica.watch(after)
     }
 
     /// How it stands here.

@@ -44,6 +44,9 @@ pub const MAX_TOPICS: usize = 512;
 /// Most topics that one WebSocket session may be subscribed to: no session takes them all.
 pub const MAX_WS_TOPICS: usize = MAX_TOPICS / 2;
 
+/// Most task lists and stores that one WebSocket session may watch.
+pub const MAX_WS_WATCHED: usize = 64;
+
 /// Most subscriptions made by `POST /subscribe` that may exist at once.
 pub const MAX_SUBSCRIPTIONS: usize = MAX_TOPICS;
 

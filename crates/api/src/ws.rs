@@ -15,7 +15,7 @@ use crate::{
     cursor::CursorToken,
     encoding::{Base64, Hex16, Hex32, Hex64},
     error::ErrorCode,
-    event::{DirectMessageEvent, hex_epoch, is_zero},
+    event::{DirectMessageEvent, StoreEvent, TaskEvent, hex_epoch, is_zero},
     types::{DirectClass, Retention, Transfer},
 };
 
@@ -99,8 +99,49 @@ pub enum ClientFrame {
     /// Adds what happens to transfers of files to the session: each that has not ended, then each change
     /// as a `transfer` frame.
     WatchTransfers,
+    /// Adds what happens to a task list or a store to the session, as `object` frames.
+    Watch {
+        /// What it is.
+        kind: WatchedKind,
+        /// Its id or topic.
+        object: String,
+        /// The `number` of the frame after which to go on; from now on unless given.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<u64>,
+    },
+    /// Ends that.
+    Unwatch {
+        /// What it is.
+        kind: WatchedKind,
+        /// As it was given to `watch`.
+        object: String,
+    },
     /// Asks for a `pong`.
     Ping,
+}
+
+/// What can be watched.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum WatchedKind {
+    /// A list of tasks.
+    TaskList,
+    /// A key-value store.
+    Store,
+}
+
+/// What happened to a watched object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+#[non_exhaustive]
+pub enum WatchedEvent {
+    /// In a list of tasks.
+    Task(TaskEvent),
+    /// In a store.
+    Store(StoreEvent),
 }
 
 /// What the daemon sends.
@@ -170,6 +211,40 @@ pub enum ServerFrame {
         /// Names the message.
         #[schema(value_type = Hex32)]
         request_id: String,
+    },
+    /// The object is watched: what happens to it from here on follows.
+    Watching {
+        /// What it is.
+        kind: WatchedKind,
+        /// As it was given.
+        object: String,
+    },
+    /// The object is not watched any more: because of `unwatch`, or since it was left.
+    Unwatched {
+        /// What it is.
+        kind: WatchedKind,
+        /// As it was given.
+        object: String,
+    },
+    /// Something happened to a watched object.
+    Object {
+        /// What it is.
+        kind: WatchedKind,
+        /// As it was given to `watch`.
+        object: String,
+        /// The place of this change, to go on from with `after`.
+        number: u64,
+        /// What happened.
+        event: WatchedEvent,
+    },
+    /// Changes of a watched object are missing here, or what was told of it does not hold: it is to be read again.
+    ObjectLagged {
+        /// What it is.
+        kind: WatchedKind,
+        /// As it was given to `watch`.
+        object: String,
+        /// How many; 0 when the number is not known.
+        missed: u64,
     },
     /// How a transfer of a file stands; to sessions that watch transfers.
     Transfer(Box<Transfer>),

@@ -66,7 +66,7 @@ pub const MAX_OBJECTS: usize = 1024;
 /// Commands that wait for one object; callers wait beyond it.
 pub const MAX_COMMANDS: usize = 256;
 
-/// Events that wait for one watcher; it is told that it lagged beyond.
+/// Notes of an object that are held for its watchers; who is further behind is told that it lagged.
 pub const MAX_WATCHED: usize = 256;
 
 /// Most agents with a role.

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{
-    sync::{broadcast, mpsc, oneshot},
+    sync::{mpsc, oneshot},
     time::{Sleep, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -24,6 +24,7 @@ use crate::{
     error::{CrdtStoreError, OpenError, Reason, WriteError},
     handle::{Note, ObjectsConfig, Status},
     metrics::CrdtMetrics,
+    notes::Teller,
     object::{Object, WriteContext},
     policy::PolicyChange,
     state::{Entry, Input, ObjectMachine, Output, Prepared, WriteId},
@@ -77,7 +78,7 @@ pub(crate) struct Parts<T: Object> {
     pub(crate) config: ObjectsConfig,
     pub(crate) metrics: Arc<CrdtMetrics>,
     pub(crate) commands: mpsc::Receiver<Command<T>>,
-    pub(crate) events: broadcast::Sender<(u64, Note<T::Event>)>,
+    pub(crate) notes: Teller<T::Event>,
     pub(crate) stop: CancellationToken,
     /// It was open here before.
     pub(crate) known: bool,
@@ -92,8 +93,7 @@ struct Driver<T: Object> {
     subscription: Subscription,
     metrics: Arc<CrdtMetrics>,
     commands: mpsc::Receiver<Command<T>>,
-    events: broadcast::Sender<(u64, Note<T::Event>)>,
-    notes: u64,
+    notes: Teller<T::Event>,
     /// Writes that wait for their turn; at most [`MAX_COMMANDS`].
     queue: VecDeque<Command<T>>,
     /// What is to be published, in order, and who waits for it.
@@ -129,7 +129,7 @@ pub(crate) async fn run<T: Object>(parts: Parts<T>, ready: oneshot::Sender<Resul
 
 impl<T: Object> Driver<T> {
     async fn open(parts: Parts<T>) -> Result<Self, OpenError> {
-        let Parts { object, config, metrics, commands, events, stop, known } = parts;
+        let Parts { object, config, metrics, commands, notes, stop, known } = parts;
         let (id, owner, me) = (object.id(), object.owner, config.me);
         let saved = config.store.load(id).await?;
         let restored = saved.and_then(|Saved { cursor, replica }| {
@@ -153,8 +153,7 @@ impl<T: Object> Driver<T> {
             subscription,
             metrics,
             commands,
-            events,
-            notes: 0,
+            notes,
             queue: VecDeque::new(),
             payloads: VecDeque::new(),
             publishing: None,
@@ -384,9 +383,9 @@ impl<T: Object> Driver<T> {
     fn outputs(&mut self) {
         while let Some(output) = self.machine.poll_output() {
             match output {
-                Output::Changed(change) => self.note(Note::Changed(change)),
-                Output::Policy(policy) => self.note(Note::Policy(policy)),
-                Output::Rebuilt => self.note(Note::Rebuilt),
+                Output::Changed(change) => self.notes.tell(Note::Changed(change)),
+                Output::Policy(policy) => self.notes.tell(Note::Policy(policy)),
+                Output::Rebuilt => self.notes.tell(Note::Rebuilt),
                 Output::Done { write, result } => {
                     let Some(reply) = self.waiting.remove(&write) else { continue };
                     let result = result.map_err(|reason| {
@@ -401,12 +400,6 @@ impl<T: Object> Driver<T> {
                 Output::Save => self.save(),
             }
         }
-    }
-
-    fn note(&mut self, note: Note<T::Event>) {
-        self.notes += 1;
-        // Nobody may watch.
-        let _ = self.events.send((self.notes, note));
     }
 
     fn save(&mut self) {

@@ -8,18 +8,19 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use x0x_core::{AgentId, Clock, TopicId};
 use x0x_gossip_pubsub::PubSub;
 
 use crate::{
-    config::{MAX_COMMANDS, MAX_OBJECTS, MAX_OPEN, MAX_WATCHED},
+    config::{MAX_COMMANDS, MAX_OBJECTS, MAX_OPEN},
     descriptor::Descriptor,
     dot::Dot,
     driver::{self, Command, Decide, Failure, Parts},
     error::{OpenError, WriteError},
     metrics::CrdtMetrics,
+    notes::{self, Notes, Watch},
     object::{Object, WriteContext},
     policy::{Policy, PolicyChange},
     state::{Change, Refusal},
@@ -131,14 +132,16 @@ impl Objects {
         }
         store.remember(object.clone()).await?;
         let (commands, inbox) = mpsc::channel(MAX_COMMANDS);
-        let (events, _) = broadcast::channel(MAX_WATCHED);
+        // Numbers rise across runs, with room for a million notes a second; below 2^53, which JavaScript
+        // can count to.
+        let (teller, notes) = notes::notes((inner.config.clock.wall().as_secs() << 20) + 1);
         let (stop, tasks) = (inner.stop.child_token(), TaskTracker::new());
         let parts = Parts {
             object: object.clone(),
             config: inner.config.clone(),
             metrics: Arc::clone(&inner.metrics),
             commands: inbox,
-            events: events.clone(),
+            notes: teller,
             stop: stop.clone(),
             known: is_known,
         };
@@ -147,7 +150,7 @@ impl Objects {
         tasks.spawn(task);
         tasks.close();
         opened.await.map_err(|_| OpenError::Closed)??;
-        let replica = Replica { object: Arc::new(object), commands, events };
+        let replica = Replica { object: Arc::new(object), commands, notes };
         let slot = Slot { replica: Box::new(replica.clone()), stop, tasks };
         inner.slots().insert(id, slot);
         inner.metrics.open.set(inner.slots().len() as u64);
@@ -276,32 +279,17 @@ pub enum Note<E> {
     Lagged(u64),
 }
 
-/// Notes of an object, from when it was made on.
-#[derive(Debug)]
-pub struct Watch<E>(broadcast::Receiver<(u64, Note<E>)>);
-
-impl<E: Clone> Watch<E> {
-    /// The next note, with its number in the life of this replica; none once it is closed. Cancel-safe.
-    pub async fn next(&mut self) -> Option<(u64, Note<E>)> {
-        match self.0.recv().await {
-            Ok(note) => Some(note),
-            Err(broadcast::error::RecvError::Lagged(missed)) => Some((0, Note::Lagged(missed))),
-            Err(broadcast::error::RecvError::Closed) => None,
-        }
-    }
-}
-
 /// A replica of an open object. Clones share it.
 pub struct Replica<T: Object> {
     object: Arc<Descriptor>,
     commands: mpsc::Sender<Command<T>>,
-    events: broadcast::Sender<(u64, Note<T::Event>)>,
+    notes: Notes<T::Event>,
 }
 
 impl<T: Object> Clone for Replica<T> {
     fn clone(&self) -> Self {
         let (object, commands) = (Arc::clone(&self.object), self.commands.clone());
-        Self { object, commands, events: self.events.clone() }
+        Self { object, commands, notes: self.notes.clone() }
     }
 }
 
@@ -420,10 +408,11 @@ impl<T: Object> Replica<T> {
         answer.await.ok()
     }
 
-    /// What happens to the object from now on.
+    /// What happens to the object from now on, or after the note of this number. A place that is not known
+    /// any more is told with [`Note::Lagged`].
     #[must_use]
-    pub fn watch(&self) -> Watch<T::Event> {
-        Watch(self.events.subscribe())
+    pub fn watch(&self, after: Option<u64>) -> Watch<T::Event> {
+        self.notes.watch(after)
     }
 
     /// What it is like; none once it is closed. Hashes the whole state.

@@ -52,6 +52,8 @@ pub mod kv;
 mod metrics;
 #[cfg(test)]
 mod model;
+#[cfg(feature = "tokio")]
+mod notes;
 mod object;
 mod policy;
 mod state;
@@ -69,8 +71,10 @@ pub use descriptor::{Descriptor, MAX_KIND};
 pub use dot::{ActorTag, Dot, Stamp};
 pub use error::{CrdtStoreError, OpenError, Reason, WriteError};
 #[cfg(feature = "tokio")]
-pub use handle::{Known, Note, Objects, ObjectsConfig, Replica, Status, Watch};
+pub use handle::{Known, Note, Objects, ObjectsConfig, Replica, Status};
 pub use metrics::CrdtMetrics;
+#[cfg(feature = "tokio")]
+pub use notes::Watch;
 pub use object::{Invalid, Object, OpContext, WriteContext};
 pub use policy::{Policy, PolicyChange, Role};
 pub use state::{Change, Entry, Input, ObjectMachine, Output, Prepared, Refusal, WriteId};

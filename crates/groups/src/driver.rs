@@ -95,6 +95,11 @@ pub enum GroupEventKind {
         /// What.
         payload: Bytes,
     },
+    /// A member wrote something that cannot be read here: see [`Happened::Unreadable`].
+    Unreadable {
+        /// The epoch in which it was written.
+        epoch: u64,
+    },
     /// A public message is shown.
     Message {
         /// Its id.
@@ -111,6 +116,7 @@ impl GroupEventKind {
             Happened::Text { author, room, payload, .. } => Self::Text { author, room, payload },
             Happened::Message { id } => Self::Message { id },
             Happened::Epoch { epoch } => Self::Epoch { epoch },
+            Happened::Unreadable { epoch } => Self::Unreadable { epoch },
             Happened::Out => Self::Left,
             Happened::Refused => return None,
         })

@@ -104,6 +104,12 @@ pub enum Happened {
     },
     /// This agent is not among the members any more.
     Out,
+    /// A member wrote something of which this agent has no keys any more, or never had: see
+    /// [`Event::Expired`](x0x_mls::Event::Expired).
+    Unreadable {
+        /// The epoch in which it was written.
+        epoch: u64,
+    },
     /// Something was refused: its author is at fault.
     Refused,
 }
@@ -117,6 +123,8 @@ pub struct NamedGroups<M> {
     /// What members said of the state, in MLS' journal until the state is written down.
     read: Vec<u64>,
     forgotten: Vec<GroupId>,
+    /// Keys of groups that were put down.
+    useless: Vec<MlsId>,
 }
 
 impl<M> fmt::Debug for NamedGroups<M> {
@@ -131,7 +139,15 @@ impl<S: MlsStore> NamedGroups<Groups<S>> {
     pub fn over(mut mls: Groups<S>, key: Arc<SecretKey>) -> Self {
         let chains = Chains::default();
         mls.set_policy(chains.policy());
-        Self { mls, key, chains, slots: BTreeMap::new(), read: Vec::new(), forgotten: Vec::new() }
+        Self {
+            mls,
+            key,
+            chains,
+            slots: BTreeMap::new(),
+            read: Vec::new(),
+            forgotten: Vec::new(),
+            useless: Vec::new(),
+        }
     }
 }
 
@@ -415,10 +431,19 @@ impl<M: MlsGroups> NamedGroups<M> {
     ) -> Result<(Vec<AgentId>, Vec<AgentId>), SessionError> {
         let view = self.view(group)?;
         let Some(keys) = self.slot(group)?.keys else { return Ok(Default::default()) };
-        let members: BTreeSet<AgentId> = self.mls.members(keys)?.1.into_iter().collect();
+        let members = self.with_keys(keys)?;
         let active: BTreeSet<AgentId> = view.active().map(|(agent, _)| agent).collect();
         let many = members.difference(&active).copied().collect();
         Ok((many, active.difference(&members).copied().collect()))
+    }
+
+    /// Who has the keys; nobody while they are not here.
+    fn with_keys(&mut self, keys: MlsId) -> Result<BTreeSet<AgentId>, SessionError> {
+        match self.mls.members(keys) {
+            Ok((_, members)) => Ok(members.into_iter().collect()),
+            Err(x0x_mls::GroupError::Unknown) => Ok(BTreeSet::new()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Makes the members of the keys those of the state, as far as this agent can. Whoever changes the state
@@ -430,7 +455,7 @@ impl<M: MlsGroups> NamedGroups<M> {
         let (view, own) = (self.view(group)?, self.agent());
         let Some(keys) = self.slot(group)?.keys else { return Ok(()) };
         let may = view.role(&own).is_some_and(|role| role <= Role::Member) && !view.withdrawn;
-        if !may || !self.mls.members(keys)?.1.contains(&own) {
+        if !may || !self.with_keys(keys)?.contains(&own) {
             return Ok(());
         }
         let (many, few) = self.difference(group)?;
@@ -482,14 +507,19 @@ impl<M: MlsGroups> NamedGroups<M> {
         able.iter().position(|(_, agent)| *agent == own)
     }
 
-    /// How this agent stands to the others in an encrypted group.
+    /// How this agent stands to the others in an encrypted group. It is behind also when it is in the group and has
+    /// no keys: a group that became encrypted, or one whose members removed it and then found that it stays.
     ///
     /// # Errors
     /// [`SessionError`] when it is not here.
     pub fn standing(&mut self, group: GroupId) -> Result<Standing, SessionError> {
-        match self.slot(group)?.keys {
-            None => Ok(Standing::Current),
-            Some(keys) => Ok(self.mls.standing(keys)?),
+        let (view, own) = (self.view(group)?, self.agent());
+        let Some(keys) = self.slot(group)?.keys else { return Ok(Standing::Current) };
+        let inside = self.with_keys(keys)?.contains(&own);
+        match inside {
+            true => Ok(self.mls.standing(keys)?),
+            false if view.role(&own).is_some() && !view.withdrawn => Ok(Standing::Behind),
+            false => Ok(Standing::Current),
         }
     }
 }

@@ -54,6 +54,8 @@ pub struct Swarm {
     pub sides: Vec<u8>,
     /// Who came back by an own commit: what it had not read of the epochs before is lost to it.
     pub returned: BTreeSet<usize>,
+    /// How often each was told of something that it cannot read.
+    pub unreadable: Vec<usize>,
     /// What was sent to all.
     pub texts: u64,
 }
@@ -81,6 +83,7 @@ impl Swarm {
             read: vec![BTreeSet::new(); agents],
             sides: vec![0; agents],
             returned: BTreeSet::new(),
+            unreadable: vec![0; agents],
             texts: 0,
         };
         swarm.publish(0);
@@ -114,7 +117,11 @@ impl Swarm {
         let package = verify_key_package(&package, NOW).map_err(x0x_mls::GroupError::from)?;
         let handover = self.members[by].admit_redeemed(statement, Some(package), NOW)?;
         self.publish(by);
+        let before = self.epoch(n);
         let entered = self.members[n].enter(self.group, &handover);
+        if handover.welcome.is_empty() && self.epoch(n) != before {
+            self.returned.insert(n);
+        }
         self.publish(n);
         entered
     }
@@ -139,9 +146,13 @@ impl Swarm {
 
     fn note(&mut self, n: usize, happened: &[Happened]) {
         for event in happened {
-            if let Happened::Text { journal, author, id, .. } = event {
-                self.read[n].insert((*author, *id));
-                let _ = self.members[n].mls().acknowledge(&[*journal]);
+            match event {
+                Happened::Text { journal, author, id, .. } => {
+                    self.read[n].insert((*author, *id));
+                    let _ = self.members[n].mls().acknowledge(&[*journal]);
+                }
+                Happened::Unreadable { .. } => self.unreadable[n] += 1,
+                _ => {}
             }
         }
     }

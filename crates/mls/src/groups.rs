@@ -34,8 +34,12 @@ use crate::{
 };
 
 mod join;
+mod older;
 mod process;
 mod send;
+
+pub use older::{MAX_OLDER, MAX_OLDER_BYTES};
+use older::{Older, OlderRecord};
 
 /// Groups that one agent can be in.
 pub const MAX_GROUPS: usize = 1024;
@@ -63,6 +67,8 @@ struct GroupRecord {
     suite: u32,
     #[prost(message, repeated, tag = "2")]
     links: Vec<LinkRecord>,
+    #[prost(message, repeated, tag = "3")]
+    older: Vec<OlderRecord>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -118,6 +124,10 @@ impl LinkRecord {
 struct Slot {
     suite: Suite,
     ordering: Ordering,
+    older: Older,
+    /// The first epoch of which messages are missed when they cannot be read. What came before was either read,
+    /// or never for this member.
+    began: u64,
     live: Option<Live>,
     past: Option<Live>,
     used: u64,
@@ -138,7 +148,9 @@ impl Slot {
     fn new(suite: Suite, ordering: Ordering) -> Self {
         Self {
             suite,
+            began: ordering.oldest(),
             ordering,
+            older: Older::default(),
             live: None,
             past: None,
             used: 0,
@@ -151,16 +163,18 @@ impl Slot {
         }
     }
 
-    fn record(&self, ordering: &Ordering) -> Vec<u8> {
-        let links = ordering.links().map(LinkRecord::of);
-        GroupRecord { suite: u32::from(self.suite.code()), links: links.collect() }.encode_to_vec()
+    fn record(&self, ordering: &Ordering, older: &Older) -> Vec<u8> {
+        let links = ordering.links().map(LinkRecord::of).collect();
+        let suite = u32::from(self.suite.code());
+        GroupRecord { suite, links, older: older.record() }.encode_to_vec()
     }
 
     fn read(bytes: &[u8]) -> Option<Self> {
         let record = GroupRecord::decode(bytes).ok()?;
         let suite = Suite::from_code(u16::try_from(record.suite).ok()?)?;
         let links: Option<Vec<Link>> = record.links.into_iter().map(LinkRecord::read).collect();
-        Some(Self::new(suite, Ordering::resume(&links?)?))
+        let older = Older::read(record.older)?;
+        Some(Self { older, ..Self::new(suite, Ordering::resume(&links?)?) })
     }
 
     /// Nothing in memory is to be believed any more.
@@ -526,6 +540,14 @@ impl<S: MlsStore> MlsGroups for Groups<S> {
     fn standing(&self, group: GroupId) -> Result<Standing, GroupError> {
         let slot = self.slots.get(&group).ok_or(GroupError::Unknown)?;
         Ok(if self.behind(slot) { Standing::Behind } else { Standing::Current })
+    }
+
+    fn ids(&self) -> Vec<GroupId> {
+        self.slots.keys().copied().collect()
+    }
+
+    fn forget(&mut self, group: GroupId) -> Result<(), GroupError> {
+        self.forget_group(group)
     }
 
     fn pending(&self) -> Vec<(u64, Pending)> {

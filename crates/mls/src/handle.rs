@@ -96,7 +96,13 @@ pub enum Event {
     },
     /// The frame was made in a state that is not known here. Give it again after the next epoch.
     NotYet,
-    /// The frame is known, of this member itself, or of a state that fell or expired.
+    /// A message of an epoch in which this member was, and of which it has no keys any more, or never had:
+    /// then it was written on a side that fell, and its author says it again. It is not read here.
+    Expired {
+        /// The epoch it was written in.
+        epoch: u64,
+    },
+    /// The frame is known, of this member itself, of a state that fell, or of an epoch before this member came.
     Nothing,
 }
 
@@ -302,14 +308,22 @@ pub trait MlsGroups {
     ///
     /// [`Standing::Behind`] is a suspicion: the headers of commits whose state is unknown here are not
     /// verified, and whoever can write in the log can cause it. Until
-    /// [`join_external`](Self::join_external) the group works on as it is. Joining again puts down the
-    /// states that are kept, so that late messages of them are not read any more: ask a member that is
+    /// [`join_external`](Self::join_external) the group works on as it is. Ask a member that is
     /// trusted for an [`invitation`](Self::invitation), join only if its epoch is later or its members
     /// are others than [`members`](Self::members) here, and seldom, since each costs all members a commit.
     ///
     /// # Errors
     /// [`GroupError::Unknown`].
     fn standing(&self, group: GroupId) -> Result<Standing, GroupError>;
+
+    /// The groups that are here.
+    fn ids(&self) -> Vec<GroupId>;
+
+    /// Deletes all that is kept of a group, its keys first: nothing of it can be read here any more.
+    ///
+    /// # Errors
+    /// [`GroupError::Unknown`], [`GroupError::Store`].
+    fn forget(&mut self, group: GroupId) -> Result<(), GroupError>;
 
     /// What the layer above has not acknowledged, oldest first: to be published or stored again.
     fn pending(&self) -> Vec<(u64, Pending)>;

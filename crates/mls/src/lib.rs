@@ -52,7 +52,7 @@ pub use credential::{
 pub use error::{CredentialError, GroupError, KeyPackageError};
 pub use groups::{
     Groups, MAX_COMMIT_BYTES, MAX_DEFERRED, MAX_GROUPS, MAX_INLINE_TREE, MAX_KEY_PACKAGES,
-    MAX_LOADED, MAX_MEMBERS,
+    MAX_LOADED, MAX_MEMBERS, MAX_OLDER, MAX_OLDER_BYTES,
 };
 pub use handle::{
     CommitFacts, CommitPolicy, Committed, Event, Intent, Invitation, MembersOnly, MlsGroups,

@@ -30,6 +30,8 @@ metrics! {
     undecryptable: Counter = "mls_messages_refused",
     /// Frames of a state that is not known here.
     not_yet: Counter = "mls_frames_not_yet",
+    /// Messages of epochs of which there are no keys here any more.
+    expired: Counter = "mls_messages_expired",
     /// Frames that are malformed.
     malformed: Counter = "mls_frames_malformed",
     /// Commits made here.

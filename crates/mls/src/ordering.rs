@@ -29,7 +29,7 @@ pub type StateId = [u8; 32];
 /// The id of a commit: the hash of its message.
 pub type CommitId = [u8; 32];
 
-/// States that are kept: the current one and those that it can go back to.
+/// States of the chain: the current one and those that it can go back to.
 pub const MAX_STATES: usize = 6;
 /// Commits that are remembered while their parent is unknown; the oldest epoch goes first.
 pub const MAX_WAITING: usize = 256;
@@ -218,6 +218,18 @@ impl Ordering {
     #[must_use]
     pub fn knows(&self, state: &StateId) -> bool {
         self.position(state).is_some()
+    }
+
+    /// The epoch of the oldest kept state.
+    #[must_use]
+    pub fn oldest(&self) -> u64 {
+        self.chain.front().map_or(0, |state| state.epoch)
+    }
+
+    /// Whether the state is known to have lost.
+    #[must_use]
+    pub fn is_lost(&self, state: &StateId) -> bool {
+        self.lost.contains(state)
     }
 
     fn position(&self, state: &StateId) -> Option<usize> {
@@ -415,6 +427,6 @@ impl Ordering {
 pub struct Fallen {
     /// States of the chain that lost.
     pub fallen: Vec<Link>,
-    /// States of the chain that are too old to go back to.
+    /// States that are too old to go back to.
     pub expired: Vec<StateId>,
 }

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use x0x_core::{AgentId, WallTime};
 use x0x_identity::testing;
 use x0x_mls::{
-    Event, FrameIn, GroupError, GroupId, Groups, KeyPackageError, MlsGroups, Pending, Suite,
-    ordering::Standing,
+    Event, FrameIn, GroupError, GroupId, Groups, KeyPackageError, MAX_OLDER, MlsGroups, Pending,
+    Suite,
+    ordering::{MAX_STATES, Standing},
     testing::{MemoryStore, NonceProbe},
     verify_key_package,
 };
@@ -129,7 +130,59 @@ fn a_new_member_reads_nothing_earlier() {
     let early = say(&mut a, group, "early");
     let (mut d, _) = member(4);
     add(&mut a, group, &mut d, Suite::Hybrid);
-    assert!(matches!(d.process(&early).unwrap()[..], [Event::NotYet]));
+    assert!(matches!(d.process(&early).unwrap()[..], [Event::Nothing]), "it is not kept either");
+}
+
+#[test]
+fn who_was_away_for_many_epochs_reads_what_was_written_in_each() {
+    let (group, [mut a, mut b, _], [_, sb, _]) = three(Suite::Hybrid);
+    let (mut commits, mut messages) = (Vec::new(), Vec::new());
+    for n in 0..2 * MAX_STATES + 2 {
+        messages.push(say(&mut a, group, &n.to_string()));
+        commits.push(a.refresh(group).unwrap().frame);
+    }
+    // All that one author did comes before all that another wrote; and it ends in between.
+    for commit in &commits {
+        b.process(commit).unwrap();
+    }
+    drop(b);
+    let mut b = open(2, &sb);
+    for (n, message) in messages.iter().enumerate() {
+        assert_eq!(text(&b.process(message).unwrap()).unwrap().1, n.to_string().as_bytes());
+        assert!(b.process(message).is_err(), "once only");
+    }
+}
+
+#[test]
+fn a_message_beyond_what_is_kept_is_told_and_not_silently_lost() {
+    let (group, [mut a, mut b, _], _) = three(Suite::Hybrid);
+    let lost = say(&mut a, group, "lost");
+    let epoch = a.members(group).unwrap().0;
+    for _ in 0..MAX_STATES + MAX_OLDER {
+        b.process(&a.refresh(group).unwrap().frame).unwrap();
+    }
+    assert_eq!(b.process(&lost).unwrap(), [Event::Expired { epoch }]);
+    assert_eq!(b.metrics().expired.value(), 1);
+}
+
+#[test]
+fn a_group_that_is_forgotten_leaves_nothing_behind() {
+    let (group, [mut a, _b, mut c], [.., sc]) = three(Suite::Hybrid);
+    let before = say(&mut a, group, "before");
+    c.process(&before).unwrap();
+    c.refresh(group).unwrap();
+    let held = sc.bytes_held();
+    c.forget(group).unwrap();
+    assert!(c.ids().is_empty() && c.pending().is_empty());
+    assert!(matches!(c.process(&before), Err(GroupError::Unknown)));
+    assert!(matches!(c.forget(group), Err(GroupError::Unknown)));
+    drop(c);
+    let again = open(3, &sc);
+    assert!(again.ids().is_empty() && again.pending().is_empty());
+    let (mut newcomer, store) = member(9);
+    package(&mut newcomer, Suite::Hybrid);
+    // Its leaf keys and key packages are all that stays.
+    assert!(sc.bytes_held() < held && sc.bytes_held() <= store.bytes_held());
 }
 
 #[test]

@@ -78,7 +78,7 @@ pub(super) const TASKS: &[Endpoint] = &[
         Answer::Events(SchemaOf::new::<TaskEvent>()),
     )
     .cli("tasks watch")
-    .says("What happens to the tasks of a list from now on, as server-sent events; `claim_lost` tells who lost a claim, and to whom."),
+    .says("What happens to the tasks of a list from now on, as server-sent events; `Last-Event-ID` goes on where a stream ended, or `lagged` says that it cannot; `claim_lost` tells who lost a claim, and to whom."),
 ];
 
 const STORE: &str = "Key-value stores";
@@ -131,6 +131,6 @@ pub(super) const STORES: &[Endpoint] = &[
         Answer::Events(SchemaOf::new::<StoreEvent>()),
     )
     .cli("store watch")
-    .says("What happens to keys from now on, as server-sent events.")
+    .says("What happens to keys from now on, as server-sent events; `Last-Event-ID` goes on where a stream ended, or `lagged` says that it cannot.")
     .query(&[Parameter::new("prefix", "string", "Only keys that begin so.")]),
 ];

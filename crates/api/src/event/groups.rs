@@ -22,6 +22,9 @@ pub enum GroupEventKind {
     Epoch,
     /// Somebody wrote.
     Message,
+    /// Somebody wrote in an epoch of which there are no keys here any more, or on a side that fell; then its author
+    /// writes it again.
+    Unreadable,
     /// This agent is not in it any more.
     Left,
 }
@@ -51,7 +54,7 @@ pub struct GroupEvent {
     /// The message, in a group that is not encrypted: see its messages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message_id: Option<String>,
-    /// The epoch of its keys now.
+    /// The epoch of its keys now; of what is unreadable, that in which it was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<u64>,
 }

@@ -147,6 +147,10 @@ fn line(data: &str) -> Option<String> {
         GroupEventKind::Epoch => {
             format!("{group} has new keys, epoch {}", event.epoch.unwrap_or_default())
         }
+        GroupEventKind::Unreadable => {
+            let epoch = event.epoch.unwrap_or_default();
+            format!("{group} has something of epoch {epoch} that cannot be read here")
+        }
         GroupEventKind::Entered => format!("{group} entered"),
         GroupEventKind::Left => format!("{group} left"),
         _ => format!("{group} changed"),

@@ -225,3 +225,82 @@ async fn bad_requests_to_groups_are_told_apart() {
     }
     stop(nodes).await;
 }
+
+async fn all_read(nodes: &[&Node], group: &str, text: &str) {
+    for node in nodes {
+        reads(&node.api, group, text).await;
+    }
+}
+
+async fn has_none(node: &Node, group: &str, texts: &[&str]) {
+    let known = read(&node.api, group).await;
+    assert!(texts.iter().all(|text| !known.iter().any(|known| known == text)), "{known:?}");
+}
+
+/// Who is removed with a copy of its keys, banned, gone by itself, or back by another invite: each reads what was
+/// written while it was in, and nothing else.
+#[tokio::test]
+async fn eight_daemons_read_what_was_written_while_they_were_in() {
+    let mut nodes = Node::cluster(8).await;
+    let group = found(&nodes[0].api, "Eight", "private_secure").await;
+    let link = invite(&nodes[0].api, &group, 6).await;
+    for node in &nodes[1..7] {
+        ok(join(&node.api, &link)).await;
+    }
+    let apis: Vec<&Api> = nodes[..7].iter().map(|node| &node.api).collect();
+    agree(&apis, &group).await;
+    say(&nodes[3].api, &group, "of seven").await;
+    all_read(&nodes[..7].iter().collect::<Vec<_>>(), &group, "of seven").await;
+    // An admin that was promoted invites the last one, who reads nothing earlier.
+    let role = format!("/groups/{group}/members/{}/role", nodes[1].agent_id());
+    ok(with_body(&nodes[0].api, "PATCH", &role, &json!({"role": "admin"}))).await;
+    agree(&apis, &group).await;
+    let last = invite(&nodes[1].api, &group, 2).await;
+    ok(join(&nodes[7].api, &last)).await;
+    agree(&nodes.iter().map(|node| &node.api).collect::<Vec<_>>(), &group).await;
+    for (n, node) in nodes.iter().enumerate() {
+        say(&node.api, &group, &format!("by {n}")).await;
+    }
+    for n in 0..8 {
+        all_read(&nodes.iter().collect::<Vec<_>>(), &group, &format!("by {n}")).await;
+    }
+    has_none(&nodes[7], &group, &["of seven"]).await;
+
+    // The last one is removed while it is away: what it comes back with is all that it had as a member.
+    let Node { daemon, directory, .. } = nodes.pop().expect("eight");
+    let gone = daemon.agent().agent_id().to_string();
+    within("it stops", daemon.shutdown()).await;
+    ok(nodes[1].api.delete(&format!("/groups/{group}/members/{gone}"))).await;
+    let banned = format!("/groups/{group}/ban/{}", nodes[6].agent_id());
+    ok(nodes[1].api.post(&banned, &json!({}))).await;
+    ok(nodes[5].api.delete(&format!("/groups/{group}"))).await;
+    let stay: Vec<&Node> = nodes[..5].iter().collect();
+    eventually("three are gone", || async { members(&nodes[0].api, &group).await == 5 }).await;
+    let apis: Vec<&Api> = stay.iter().map(|node| &node.api).collect();
+    agree(&apis, &group).await;
+    say(&nodes[0].api, &group, "of five").await;
+    all_read(&stay, &group, "of five").await;
+    let mut config = x0x_daemon::Config::isolated(directory.path());
+    config.bootstrap_peers = nodes[0].daemon.agent().local_addresses();
+    let thief = Node::start_in(directory, config).await;
+    eventually("it hears that it is removed", || async {
+        let answer = thief.api.get(&format!("/groups/{group}/members")).await.json();
+        let known = answer["members"].as_array().cloned().unwrap_or_default();
+        !known.is_empty() && known.iter().all(|member| member["agent_id"] != json!(gone))
+    })
+    .await;
+    // Whoever left comes back; whoever is banned does not.
+    ok(join(&nodes[5].api, &last)).await;
+    assert_eq!(join(&nodes[6].api, &last).await.status, 403);
+    let stay: Vec<&Node> = nodes[..6].iter().collect();
+    agree(&stay.iter().map(|node| &node.api).collect::<Vec<_>>(), &group).await;
+    say(&nodes[4].api, &group, "of six").await;
+    all_read(&stay, &group, "of six").await;
+    all_read(&stay[..5], &group, "of seven").await;
+    has_none(&nodes[5], &group, &["of seven", "by 0", "of five"]).await;
+    has_none(&nodes[6], &group, &["of five", "of six"]).await;
+    has_none(&thief, &group, &["of seven", "of five", "of six"]).await;
+    reads(&thief.api, &group, "by 7").await;
+    nodes.push(thief);
+    stop(nodes).await;
+}

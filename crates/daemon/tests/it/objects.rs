@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     lifecycle::Process,
-    support::{Answer, Api, EventStream, Node, eventually, stop},
+    support::{Answer, Api, EventStream, Node, Ws, eventually, stop},
 };
 
 fn base64(text: &str) -> String {
@@ -207,6 +207,57 @@ async fn stores_compare_and_show_conflicts() {
     assert_eq!(one.api.get("/stores/none/keys").await.status, 404);
     same_hash(&one.api, &two.api, "/stores/notes").await;
     stop(nodes).await;
+}
+
+#[tokio::test]
+async fn watchers_go_on_where_they_were() {
+    let node = Node::start(&[]).await;
+    create(&node.api, "/stores", &json!({"name": "Notes", "topic": "notes"})).await;
+    create(&node.api, "/task-lists", &json!({"name": "Chores", "topic": "chores"})).await;
+    let mut ws = Ws::open(&node.api, "/ws").await;
+    let watch = |kind: &str, object: &str| json!({"type": "watch", "kind": kind, "object": object});
+    for (kind, object) in [("store", "notes"), ("task_list", "chores")] {
+        ws.send(&watch(kind, object)).await;
+        let watching = json!({"type": "watching", "kind": kind, "object": object});
+        assert_eq!(ws.next().await, watching);
+    }
+    let mut events = EventStream::open(&node.api, "/stores/notes/watch", None).await;
+    assert_eq!(put(&node.api, "notes", "a", "1").await.status, 200);
+    let frame = ws.next().await;
+    assert_eq!((&frame["type"], &frame["object"]), (&json!("object"), &json!("notes")));
+    assert_eq!((&frame["event"]["key"], &frame["event"]["event"]), (&json!("a"), &json!("put")));
+    let number = frame["number"].as_u64().expect("a number");
+    let event = events.next().await.expect("open");
+    assert_eq!(event.id.as_deref(), Some(number.to_string().as_str()), "one place for both");
+    drop(events);
+
+    for key in ["b", "c"] {
+        assert_eq!(put(&node.api, "notes", key, "1").await.status, 200);
+        assert_eq!(ws.next().await["event"]["key"], key);
+    }
+    let after = number.to_string();
+    let mut events = EventStream::open(&node.api, "/stores/notes/watch", Some(&after)).await;
+    for key in ["b", "c"] {
+        assert_eq!(events.next().await.expect("open").data["key"], key, "nothing was missed");
+    }
+    let mut again = watch("store", "notes");
+    again["after"] = json!(number + 1);
+    ws.send(&again).await;
+    assert_eq!(ws.next().await["type"], "watching");
+    assert_eq!(ws.next().await["event"]["key"], "c");
+    let mut unknown = EventStream::open(&node.api, "/stores/notes/watch", Some("7")).await;
+    assert_eq!(unknown.next().await.expect("open").name, "lagged", "a place of another run");
+
+    let title = json!({"title": "Sweep"});
+    assert_eq!(node.api.post("/task-lists/chores/tasks", &title).await.status, 201);
+    assert_eq!(ws.next().await["event"]["event"], "added");
+    ws.send(&json!({"type": "unwatch", "kind": "store", "object": "notes"})).await;
+    assert_eq!(ws.next().await["type"], "unwatched");
+    assert_eq!(put(&node.api, "notes", "d", "1").await.status, 200);
+    ws.send(&watch("store", "none")).await;
+    let failed = ws.next().await;
+    assert_eq!((&failed["type"], &failed["code"]), (&json!("error"), &json!("not_found")));
+    stop(vec![node]).await;
 }
 
 #[tokio::test]

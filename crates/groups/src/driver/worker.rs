@@ -53,12 +53,18 @@ impl Owned {
                 kept.entry(group).or_default().insert(number, operation);
             }
         }
+        let mut whole = true;
         for (group, operations) in kept {
             let operations: Vec<Bytes> = operations.into_values().collect();
             // Each is on its own: a damaged one costs no other.
             if let Err(error) = groups.restore(&operations) {
                 tracing::warn!(%group, %error, "a stored group is damaged");
+                whole = false;
             }
+        }
+        // Of a damaged group the keys may still be of use.
+        if whole {
+            groups.forget_orphans()?;
         }
         let told = groups.resume();
         let mut owned = Self { groups, history: History::default(), store, clock };

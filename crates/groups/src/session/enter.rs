@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use x0x_core::{AgentId, WallTime};
-use x0x_mls::{GroupId as MlsId, MlsGroups, Suite, VerifiedKeyPackage};
+use x0x_mls::{GroupId as MlsId, MlsGroups, Suite, VerifiedKeyPackage, ordering::Standing};
 
 use super::{Happened, NamedGroups, UNKNOWN};
 use crate::{
@@ -218,6 +218,11 @@ impl<M: MlsGroups> NamedGroups<M> {
         }
         let tree = (!handover.tree.is_empty()).then_some(handover.tree.as_ref());
         if handover.welcome.is_empty() {
+            // Who is inside and not behind goes on by what the log brings: it would have no keys of the epochs
+            // that it has not followed yet.
+            if self.standing(group)? == Standing::Current {
+                return Ok(());
+            }
             self.enter_by_commit(group, keys, &handover.info, tree)
         } else {
             let joined = self.mls.join(&handover.welcome, tree)?;

@@ -40,14 +40,30 @@ impl<M: MlsGroups> NamedGroups<M> {
         Ok(known.chains.get(&group).ok_or(UNKNOWN)?.parents())
     }
 
-    /// Puts a group down: nothing of its log is taken any more.
+    /// Puts a group down: nothing of its log is taken any more. Its keys are deleted once that is
+    /// [`saved`](Self::saved).
     pub fn forget(&mut self, group: GroupId) {
         self.slots.remove(&group);
         let mut known = self.chains.lock();
         known.chains.remove(&group);
-        known.by_keys.retain(|_, named| *named != group);
+        let of_group = known.by_keys.extract_if(.., |_, named| *named == group);
+        self.useless.extend(of_group.map(|(keys, _)| keys));
         drop(known);
         self.forgotten.push(group);
+    }
+
+    /// Deletes keys that belong to no group: the process ended before a group was written down, or after it was
+    /// put down. Only to be called once every group is restored.
+    ///
+    /// # Errors
+    /// [`SessionError::Mls`].
+    pub fn forget_orphans(&mut self) -> Result<(), SessionError> {
+        let known: Vec<_> = self.chains.lock().by_keys.keys().copied().collect();
+        let orphans = self.mls.ids().into_iter().filter(|keys| !known.contains(keys));
+        for keys in orphans.collect::<Vec<_>>() {
+            self.mls.forget(keys)?;
+        }
+        Ok(())
     }
 
     /// Operations that are not written down yet.
@@ -87,6 +103,16 @@ impl<M: MlsGroups> NamedGroups<M> {
         }
         drop(known);
         self.forgotten.clear();
+        while let Some(keys) = self.useless.pop() {
+            match self.mls.forget(keys) {
+                // It was told of a group whose keys it never had.
+                Ok(()) | Err(x0x_mls::GroupError::Unknown) => {}
+                Err(error) => {
+                    self.useless.push(keys);
+                    return Err(error.into());
+                }
+            }
+        }
         if !self.read.is_empty() {
             let read = std::mem::take(&mut self.read);
             self.mls.acknowledge(&read)?;

@@ -113,6 +113,7 @@ impl<M: MlsGroups> NamedGroups<M> {
                 }
                 Event::Epoch { self_removed: true, .. } => happened.push(Happened::Out),
                 Event::Epoch { epoch, .. } => happened.push(Happened::Epoch { epoch }),
+                Event::Expired { epoch } => happened.push(Happened::Unreadable { epoch }),
                 Event::Reverted { from_epoch, .. } => self.unsay(group, from_epoch)?,
                 // The state says who leaves; nothing else is to be done.
                 _ => {}

@@ -79,8 +79,7 @@ impl<S: MlsStore> Groups<S> {
         if frame.state == tip {
             return Ok(slot.live.take());
         }
-        if !slot.ordering.knows(&frame.state) {
-            self.metrics.not_yet.inc();
+        if !slot.ordering.knows(&frame.state) && !slot.older.contains(&frame.state) {
             return Ok(None);
         }
         match slot.past.take().filter(|past| past.state == frame.state) {
@@ -100,7 +99,7 @@ impl<S: MlsStore> Groups<S> {
 
     fn take_message(&mut self, frame: &FrameIn) -> Result<Event, GroupError> {
         self.journal.check_room()?;
-        let Some(mut live) = self.state_of(frame)? else { return Ok(Event::NotYet) };
+        let Some(mut live) = self.state_of(frame)? else { return Ok(self.unknown_state(frame)) };
         let read = self.decrypt(&mut live, frame);
         let (author, aad, payload) = match read {
             Ok(Some(read)) => read,
@@ -156,7 +155,10 @@ impl<S: MlsStore> Groups<S> {
     }
 
     fn take_leave(&mut self, frame: &FrameIn) -> Result<Event, GroupError> {
-        let Some(mut live) = self.state_of(frame)? else { return Ok(Event::NotYet) };
+        let Some(mut live) = self.state_of(frame)? else {
+            self.metrics.not_yet.inc();
+            return Ok(Event::NotYet);
+        };
         let agent = self.read_leave(&mut live, frame);
         self.give_back(frame.group, live);
         match agent? {
@@ -447,16 +449,17 @@ impl<S: MlsStore> Groups<S> {
             slot.ordering = ordering;
             return Ok(None);
         };
-        let gone =
-            fallen.fallen.iter().map(|link| link.state).chain(fallen.expired.iter().copied());
+        let mut older = slot.older.clone();
+        let expired = older.keep_all(&self.store, fallen.expired.iter().copied())?;
+        let gone = fallen.fallen.iter().map(|link| link.state).chain(expired);
         let mut batch: Vec<Change> = gone.map(|state| Change::Drop(Space::Epoch(state))).collect();
         batch.extend(live.storage.changes(Space::Epoch(live.state)));
-        batch.push(put(member_key(super::GROUP_KEY, &group.0), slot.record(&ordering)));
+        batch.push(put(member_key(super::GROUP_KEY, &group.0), slot.record(&ordering, &older)));
         let id = journal.map(|pending| self.journal.write(pending, &mut batch));
         self.write(group, batch)?;
         let slot = self.slot(group)?;
         let fresh = own_path || slot.fresh.contains(&commit.parent);
-        slot.ordering = ordering;
+        (slot.ordering, slot.older) = (ordering, older);
         slot.fresh.retain(|state| slot.ordering.knows(state));
         if fresh {
             slot.fresh.insert(live.state);

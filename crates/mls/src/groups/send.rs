@@ -99,13 +99,22 @@ impl<S: MlsStore> Groups<S> {
         frame: Option<Bytes>,
     ) -> Result<Option<Outgoing>, GroupError> {
         let mut batch = Vec::new();
+        let stays = self.is_inside(id);
         if let Some(old) = self.slots.get(&id) {
-            batch.extend(
-                old.ordering.links().map(|l| crate::store::Change::Drop(Space::Epoch(l.state))),
-            );
+            // What was written where this member was is still to be read.
+            slot.older = old.older.clone();
+            let states: Vec<_> = old.ordering.links().map(|link| link.state).collect();
+            let gone = slot.older.keep_all(&self.store, states)?;
+            batch.extend(gone.into_iter().map(|s| crate::store::Change::Drop(Space::Epoch(s))));
+            if stays {
+                slot.began = slot.began.min(old.began);
+            }
         }
         batch.extend(live.storage.changes(Space::Epoch(live.state)));
-        batch.push(put(member_key(super::GROUP_KEY, &id.0), slot.record(&slot.ordering)));
+        batch.push(put(
+            member_key(super::GROUP_KEY, &id.0),
+            slot.record(&slot.ordering, &slot.older),
+        ));
         batch.extend(self.member.changes(Space::Member));
         let outgoing = frame.map(|frame| Pending::Outgoing { group: id, frame });
         let journalled = outgoing.map(|o| (self.journal.write(&o, &mut batch), o));

@@ -17,8 +17,8 @@ mod objects;
 mod presence;
 mod pubsub;
 mod status;
-mod stores;
-mod tasks;
+pub(super) mod stores;
+pub(super) mod tasks;
 mod websocket;
 
 use std::sync::Arc;

@@ -2,7 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Json, extract::State, http::StatusCode, response::Response};
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::Response,
+};
 use bytes::Bytes;
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use serde::Deserialize;
@@ -38,7 +43,7 @@ use crate::{
 /// The `if_version` of a key without a value.
 const ABSENT: &str = "absent";
 
-async fn find(app: &App, id: &str) -> Result<SharedObject<KvStore>, ApiError> {
+pub(in crate::http) async fn find(app: &App, id: &str) -> Result<SharedObject<KvStore>, ApiError> {
     let found = app.agent.stores().get(id).await?;
     found.ok_or_else(|| ApiError::new(ErrorCode::NotFound, "store not found"))
 }
@@ -266,6 +271,7 @@ pub(super) struct WatchParams {
 pub(super) async fn watch(
     State(app): State<Arc<App>>,
     PathParameter(id): PathParameter,
+    headers: HeaderMap,
     Params(WatchParams { prefix }): Params<WatchParams>,
 ) -> Result<Response, ApiError> {
     let store = find(&app, &id).await?;
@@ -275,11 +281,14 @@ pub(super) async fn watch(
         let event = wanted.then(|| event_data(&id, event)).flatten()?;
         Some(sse::encode(STORE, &event))
     };
-    sse::respond(&app, ObjectSource::<KvStore, _>::new(store.watch(), encode))
+    sse::respond(
+        &app,
+        ObjectSource::<KvStore, _>::new(store.watch(sse::last_event_id(&headers)), encode),
+    )
 }
 
 /// An event as the API shows it.
-fn event_data(store_id: &str, event: &KvEvent) -> Option<StoreEvent> {
+pub(in crate::http) fn event_data(store_id: &str, event: &KvEvent) -> Option<StoreEvent> {
     let kind = match event.change {
         KvChange::Put => StoreEventKind::Put,
         KvChange::Conflict => StoreEventKind::Conflict,

@@ -2,7 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Json, extract::State, http::StatusCode, response::Response};
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::Response,
+};
 use data_encoding::HEXLOWER_PERMISSIVE;
 use serde::Deserialize;
 use x0x_agent::{
@@ -38,7 +43,7 @@ use crate::{
 
 type List = SharedObject<TaskList>;
 
-async fn find(app: &App, id: &str) -> Result<List, ApiError> {
+pub(in crate::http) async fn find(app: &App, id: &str) -> Result<List, ApiError> {
     let found = app.agent.task_lists().get(id).await?;
     found.ok_or_else(|| ApiError::new(ErrorCode::NotFound, "task list not found"))
 }
@@ -331,15 +336,19 @@ pub(super) async fn delete(
 pub(super) async fn events(
     State(app): State<Arc<App>>,
     PathParameter(id): PathParameter,
+    headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let list = find(&app, &id).await?;
     let id = list.name().to_string();
     let encode = move |event: &TaskEvent| Some(sse::encode(TASK, &event_data(&id, event)?));
-    sse::respond(&app, ObjectSource::<TaskList, _>::new(list.watch(), encode))
+    sse::respond(
+        &app,
+        ObjectSource::<TaskList, _>::new(list.watch(sse::last_event_id(&headers)), encode),
+    )
 }
 
 /// An event as the API shows it.
-fn event_data(list_id: &str, event: &TaskEvent) -> Option<TaskEventData> {
+pub(in crate::http) fn event_data(list_id: &str, event: &TaskEvent) -> Option<TaskEventData> {
     let mut holder = None;
     let kind = match event.change {
         TaskChange::Added => TaskEventKind::Added,

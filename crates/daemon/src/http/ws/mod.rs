@@ -6,6 +6,7 @@
 //! its own, and the session is told `lagged` if the log is cut before it reads on.
 
 mod direct;
+mod objects;
 mod outbox;
 mod publishes;
 mod registry;

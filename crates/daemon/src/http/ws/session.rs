@@ -20,6 +20,7 @@ use x0x_core::AgentId;
 
 use super::{
     direct::{self, Sends, Sent},
+    objects::Watches,
     outbox::{self, Outbox},
     publishes::{self, Publishes, Refusal},
     registry::Entry,
@@ -147,6 +148,7 @@ struct Reader {
     topics: Topics,
     sends: Sends,
     publishes: Publishes,
+    watches: Watches,
     /// Watches transfers, if the client asked for that.
     transfers: Option<Task>,
     /// Publishes since their clients were last told of some.
@@ -158,6 +160,7 @@ impl Reader {
         Self {
             topics: Topics::new(app.agent.clone(), Arc::clone(&outbox)),
             sends: Sends::new(app.agent.clone()),
+            watches: Watches::new(Arc::clone(&app), Arc::clone(&outbox)),
             app,
             entry,
             outbox,
@@ -239,6 +242,10 @@ impl Reader {
                     Task(tokio::spawn(transfers::receive(agent, outbox)))
                 });
             }
+            Ok(ClientFrame::Watch { kind, object, after }) => {
+                self.watches.watch(kind, object, after).await;
+            }
+            Ok(ClientFrame::Unwatch { kind, object }) => self.watches.unwatch(kind, object).await,
             Ok(ClientFrame::Ping) => self.outbox.push(&ServerFrame::Pong).await,
             Ok(_) => self.invalid("not a command of this version").await,
             Err(error) => self.invalid(&error.to_string()).await,

@@ -124,6 +124,9 @@ fn event(Event { group, kind }: Event) -> GroupEvent {
         Kind::Epoch { epoch } => {
             (event.event, event.epoch) = (GroupEventKind::Epoch, Some(epoch));
         }
+        Kind::Unreadable { epoch } => {
+            (event.event, event.epoch) = (GroupEventKind::Unreadable, Some(epoch));
+        }
         Kind::Message { id } => {
             event.event = GroupEventKind::Message;
             event.message_id = Some(HEXLOWER.encode(&id));
