@@ -9,6 +9,8 @@ mod streams;
 
 use std::time::Duration;
 
+use x0x_core::PeerAddr;
+
 use super::*;
 use crate::config::{
     MAX_DIALS, MAX_PENDING_LINKS, MAX_PENDING_PER_NETWORK, MAX_PENDING_PER_PEER, MAX_QUEUED_DIALS,
