@@ -186,9 +186,8 @@ impl QuicEngine {
         let address = config.bind;
         let bind = |source| BindError::Socket { address, source };
         let Tls { server, known_peer, unknown_peer, streams } = tls(&config)?;
-        let mut settings = EndpointConfig::new(Arc::new(
-            reset_key(&config.key).map_err(|error| tls_error(&error))?,
-        ));
+        let reset_key = reset_key(&config.key).map_err(|error| tls_error(&error))?;
+        let mut settings = EndpointConfig::new(Arc::new(reset_key));
         settings
             // Probes share the port, told apart by this bit.
             .grease_quic_bit(false);
