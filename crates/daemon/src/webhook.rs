@@ -4,7 +4,7 @@
 use std::{io, time::Duration};
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
 };
@@ -29,8 +29,8 @@ const LAST_PAUSE: Duration = Duration::from_secs(60);
 const REFUSALS: u32 = 20;
 /// Room for the head of a request, so that no part of it is left behind where it grew.
 const MAX_HEAD: usize = 4096;
-/// Bytes of an answer that are looked at: its status line.
-const HEAD_BYTES: u64 = 1024;
+/// Bytes of an answer in which its first line has to end.
+const STATUS_BYTES: u64 = 1024;
 
 /// Runs until the daemon stops.
 pub(crate) async fn run(agent: Agent, webhook: Webhook, stop: CancellationToken) {
@@ -109,14 +109,35 @@ fn head(webhook: &Webhook, len: usize) -> Zeroizing<String> {
     head
 }
 
-/// The status of the answer.
+/// The status of the answer. A server may answer before it has read all, and may leave the connection open.
 async fn post(webhook: &Webhook, body: &[u8]) -> io::Result<u16> {
     let mut socket = TcpStream::connect(webhook.address).await?;
-    socket.write_all(head(webhook, body.len()).as_bytes()).await?;
-    socket.write_all(body).await?;
-    let mut answer = Vec::new();
-    socket.take(HEAD_BYTES).read_to_end(&mut answer).await?;
-    let line = String::from_utf8_lossy(&answer);
+    let (mut answer, mut request) = socket.split();
+    let write = async {
+        request.write_all(head(webhook, body.len()).as_bytes()).await?;
+        request.write_all(body).await
+    };
+    let (mut write, mut status) = (std::pin::pin!(write), std::pin::pin!(status(&mut answer)));
+    tokio::select! {
+        found = &mut status => return found,
+        // Who refuses the rest may have said why.
+        _ = &mut write => {}
+    }
+    status.await
+}
+
+/// Reads the first line of an answer.
+async fn status(answer: &mut (impl AsyncRead + Unpin)) -> io::Result<u16> {
+    let mut line = Vec::new();
+    let mut bytes = answer.take(STATUS_BYTES);
+    while !line.ends_with(b"\n") {
+        match bytes.read_u8().await {
+            Ok(byte) => line.push(byte),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
+            Err(error) => return Err(error),
+        }
+    }
+    let line = String::from_utf8_lossy(&line);
     let status = line.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)?.parse().ok());
     status.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
@@ -170,6 +191,36 @@ mod tests {
             }
         });
         assert!(taken.await);
+    }
+
+    /// What comes of a message when the server reads so much of it, answers, and waits for its end, or not.
+    async fn answered(reads: usize, stays: bool) -> io::Result<u16> {
+        let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = server.local_addr().expect("bound");
+        let webhook = Webhook { address, path: "/".to_owned(), secret: None };
+        let serve = async {
+            let (mut socket, _) = server.accept().await.expect("a client");
+            let mut read = vec![0; reads];
+            socket.read_exact(&mut read).await.expect("a request");
+            socket.write_all(b"HTTP/1.1 413 Too Large\r\n\r\n").await.expect("answered");
+            if stays {
+                std::future::pending::<()>().await;
+            }
+        };
+        let body = vec![b'x'; 5 << 20];
+        let post = post(&webhook, &body);
+        let (mut serve, mut post) = (std::pin::pin!(serve), std::pin::pin!(post));
+        tokio::select! {
+            status = &mut post => return status,
+            () = &mut serve => {}
+        }
+        post.await
+    }
+
+    #[tokio::test]
+    async fn an_answer_ends_with_its_first_line_whatever_was_read() {
+        assert_eq!(answered(100, true).await.expect("an answer"), 413, "before it has read all");
+        assert_eq!(answered(5 << 20, true).await.expect("an answer"), 413, "and stays open");
     }
 
     #[test]

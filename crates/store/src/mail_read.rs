@@ -21,6 +21,8 @@ pub(crate) const LETTER: &str =
     flags, seal, payload";
 /// Most rows that a search looks at beyond what it returns.
 const MAX_SEARCHED: usize = 10_000;
+/// Bytes of messages, and of letters, that one answer about the past holds; or one of them, if it is larger.
+const MAX_HISTORY_BYTES: usize = 8 * 1024 * 1024;
 
 /// What a service that starts needs.
 pub(crate) fn load(connection: &Connection) -> Result<StoredMail> {
@@ -143,7 +145,9 @@ pub(crate) fn letter(connection: &Connection, id: &MessageId) -> Result<Option<L
 
 /// What matches a query, the newest first.
 pub(crate) fn history(connection: &Connection, query: &HistoryQuery) -> Result<Vec<HistoryEntry>> {
-    let mut found = Vec::new();
+    let mut found: Vec<HistoryEntry> = Vec::new();
+    // What is older than the end of a list that was cut follows on the next page.
+    let mut since = WallTime::from_millis(0);
     let texts = (!query.words.is_empty()).then(|| match_words(&query.words));
     let before = query.before.and_then(|time| i64::try_from(time.as_millis()).ok());
     let before = before.unwrap_or(i64::MAX);
@@ -164,14 +168,23 @@ pub(crate) fn history(connection: &Connection, query: &HistoryQuery) -> Result<V
         let agent = query.agent.map(|agent| agent.as_bytes().to_vec());
         let limit = i64::try_from(query.limit.min(MAX_SEARCHED)).unwrap_or(i64::MAX);
         let mut rows = statement.query(params![before, texts, agent, limit])?;
+        let mut bytes = 0;
         while let Some(row) = rows.next()? {
             let entry = match list {
                 0 => message(row)?.map(HistoryEntry::Received),
                 _ => letter_of(row)?.filter(|letter| !letter.is_read_note).map(HistoryEntry::Sent),
             };
-            found.extend(entry);
+            let Some(entry) = entry else { continue };
+            bytes += entry.payload().len();
+            if bytes > MAX_HISTORY_BYTES && bytes > entry.payload().len() {
+                let last = found.last().map_or(since, HistoryEntry::time);
+                since = since.max(last);
+                break;
+            }
+            found.push(entry);
         }
     }
+    found.retain(|entry| entry.time() >= since);
     found.sort_by_key(|entry| std::cmp::Reverse(entry.time()));
     found.truncate(query.limit);
     Ok(found)

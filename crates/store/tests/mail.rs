@@ -210,6 +210,31 @@ async fn history_is_searched_by_words() {
 }
 
 #[tokio::test]
+async fn history_ends_at_its_bytes_and_goes_on_before_that() {
+    const LARGE: usize = 3 * 1024 * 1024;
+
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir.path().join("x0x.db")).await;
+    let text = "x".repeat(LARGE);
+    let mut changes: Vec<_> = (1..=5).map(|n| MailChange::Receive(message(n, &text))).collect();
+    // Between the messages, one that comes after the end of the page, and must not be told before those it hides.
+    changes.push(MailChange::Post(Letter { posted_at: at(2), ..letter(50, "early") }));
+    changes.push(MailChange::Post(Letter { posted_at: at(5), ..letter(51, "late") }));
+    commit(&store, changes).await;
+    let (mut before, mut times) = (None, Vec::new());
+    loop {
+        let query = HistoryQuery { before, limit: 100, ..HistoryQuery::default() };
+        let page = store.history(query).await.unwrap();
+        assert!(page.iter().map(|entry| entry.payload().len()).sum::<usize>() < 3 * LARGE);
+        let Some(last) = page.last() else { break };
+        before = Some(last.time());
+        times.extend(page.iter().map(HistoryEntry::time));
+    }
+    assert_eq!(times, [5, 5, 4, 3, 2, 2, 1].map(at));
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn what_is_not_kept_goes_and_is_still_known() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x0x.db");

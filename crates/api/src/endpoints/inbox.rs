@@ -69,7 +69,7 @@ pub(super) const TABLE: &[Endpoint] = &[
     .says("Forgets a consumer and its place."),
     get(Operation::History, "/history", CATEGORY, json::<HistoryResponse>())
         .cli("history")
-        .says("Messages that came, and those that were queued, the newest first.")
+        .says("Messages that came, and those that were queued, the newest first. An answer ends at 8 MiB of either; `before` goes on.")
         .query(&[
             Parameter::new("q", "string", "Words that all are in the text."),
             Parameter::new("agent", "string", "Only with this agent."),

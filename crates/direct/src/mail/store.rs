@@ -348,6 +348,15 @@ impl HistoryEntry {
             Self::Sent(letter) => letter.posted_at,
         }
     }
+
+    /// What it says.
+    #[must_use]
+    pub const fn payload(&self) -> &Bytes {
+        match self {
+            Self::Received(message) => &message.payload,
+            Self::Sent(letter) => &letter.payload,
+        }
+    }
 }
 
 /// A store did not do what it was asked.
