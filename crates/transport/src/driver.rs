@@ -166,6 +166,8 @@ struct LinkHandle {
     relays: TokenBucket,
     /// Once it is one.
     session: Option<Arc<Session>>,
+    /// Fires when both ends have said what they have to before they share a session, or the link ends.
+    settled: CancellationToken,
 }
 
 /// The turns of one peer's readers, by class.
@@ -445,7 +447,9 @@ impl Actor {
         let punches = punch::rate(self.now());
         let relays = relay::rate(self.now());
         let (told, reports, session) = (None, 0, None);
-        let handle = LinkHandle { link, control, streams, told, reports, punches, relays, session };
+        let settled = CancellationToken::new();
+        let handle =
+            LinkHandle { link, control, streams, told, reports, punches, relays, session, settled };
         self.links.insert(id, handle);
         up
     }
@@ -472,8 +476,12 @@ impl Actor {
         let greeted = link.greeted();
         let hello = greeted.is_none().then(|| context.hello(replace, to));
         if let Some(stream) = first {
-            let peer = link.peer();
-            context.tasks.spawn(link::handshake(context.clone(), id, peer, stream, reader));
+            let (peer, settled) = (link.peer(), handle.settled.clone().drop_guard());
+            let handshake = link::handshake(context.clone(), id, peer, stream, reader);
+            context.tasks.spawn(async move {
+                let _settled = settled;
+                handshake.await;
+            });
         }
         context.tasks.spawn(link::run(context.clone(), id, link.clone(), slots));
         let class = StreamClass::Control;
@@ -510,7 +518,8 @@ impl Actor {
     /// peace is closed once the peer has what was queued for it.
     fn drop_link(&mut self, id: LinkId, code: Option<CloseCode>) {
         self.unwatch_path(id);
-        let Some(LinkHandle { link, control, session, .. }) = self.links.remove(&id) else {
+        let Some(LinkHandle { link, control, session, settled, .. }) = self.links.remove(&id)
+        else {
             return;
         };
         if let Some(code @ (CloseCode::Shutdown | CloseCode::Disconnected)) = code
@@ -518,7 +527,12 @@ impl Actor {
         {
             let deadline = self.context.config.drain_deadline;
             self.drains.spawn(async move {
-                let _ = tokio::time::timeout(deadline, session.drained()).await;
+                let taken = async {
+                    session.drained().await;
+                    // A peer that has not taken an early session yet would lose what came with it.
+                    settled.cancelled().await;
+                };
+                let _ = tokio::time::timeout(deadline, taken).await;
                 session.discard();
                 link.close(code);
             });
