@@ -36,7 +36,7 @@ const MMAP_THRESHOLD: (&str, &str) = ("MALLOC_MMAP_THRESHOLD_", "1048576");
 
 fn return_large_buffers(command: &mut Command) {
     let (name, bytes) = MMAP_THRESHOLD;
-    if std::env::var_os(name).is_none() {
+    if env::var_os(name).is_none() {
         command.env(name, bytes);
     }
 }
