@@ -237,7 +237,9 @@ impl Client {
     }
 
     pub(super) fn unused(&mut self, out: &mut VecDeque<Output>, leg: Leg) {
-        self.end(out, leg, RelayRefusal::Idle);
+        if self.own.get(&leg).is_some_and(|own| own.stage == Stage::Open) {
+            self.end(out, leg, RelayRefusal::Idle);
+        }
     }
 
     pub(super) fn on_timeout(&mut self, out: &mut VecDeque<Output>, now: Tick) {
