@@ -48,7 +48,7 @@ use crate::{
 };
 
 /// The database in the data folder.
-const DATABASE: &str = "x0x.db";
+pub(crate) const DATABASE: &str = "x0x.db";
 /// The contacts in the data folder.
 const CONTACTS: &str = "contacts.json";
 /// How long the binding shown in session hellos is valid.

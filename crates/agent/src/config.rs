@@ -36,6 +36,9 @@ pub struct AgentConfig {
     /// The user's key, where it is not `user.key` in that folder. It must be there: a user's key is
     /// never made without being asked for.
     pub user_key: Option<PathBuf>,
+    /// Further files with secrets, such as the configuration of whoever runs this agent. As all of the above, they are
+    /// never sent as files.
+    pub private_files: Vec<PathBuf>,
     /// Folder of everything else, such as `contacts.json`, `peer_cache/` and `x0x.db`.
     pub data_dir: PathBuf,
     /// Where the QUIC endpoint listens. Default `[::]:0`: any interface, any free port.
@@ -96,6 +99,7 @@ impl AgentConfig {
         Self {
             identity_dir: identity_dir.into(),
             user_key: None,
+            private_files: Vec::new(),
             data_dir: data_dir.into(),
             bind: SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0),
             role: Role::default(),

@@ -15,11 +15,12 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use x0x_core::{Clock, WallTime};
-use x0x_direct::{
-    DirectMessage,
-    mail::{Claimed, Consumer, ConsumerError, MailChange, MailError, Owner, is_consumer_name},
-};
+use x0x_direct::mail::{Consumer, MailChange, MailError, Owner, is_consumer_name};
 
+mod types;
+
+use self::types::owner;
+pub use self::types::{Ack, Begin, ConsumerStatus, InboxError, Lease, Taken};
 use crate::{
     Agent,
     letters::ReadNotes,
@@ -42,131 +43,6 @@ const MAX_PAGES: usize = 16;
 /// The shortest and the longest time for which messages are claimed.
 const LEASES: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
-
-/// Where a new consumer begins.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Begin {
-    /// With the oldest mail that is kept.
-    #[default]
-    Oldest,
-    /// With the oldest mail that nobody has read.
-    Unread,
-    /// With what comes from now on.
-    Latest,
-    /// After this number.
-    After(u64),
-}
-
-/// How messages are claimed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Lease {
-    /// For how long nobody else gets them.
-    pub time: Duration,
-    /// Nothing is handed out that comes behind a message which somebody else works on.
-    pub in_order: bool,
-    /// Who works on them: nobody who gives another name acknowledges, renews or gives back what is claimed.
-    pub owner: Owner,
-}
-
-impl Lease {
-    /// For a while, whoever works on what is before.
-    #[must_use]
-    pub const fn of(time: Duration) -> Self {
-        Self { time, in_order: false, owner: None }
-    }
-
-    /// For a while, and only what has nothing claimed before it.
-    #[must_use]
-    pub const fn in_order(time: Duration) -> Self {
-        Self { time, in_order: true, owner: None }
-    }
-}
-
-/// What a consumer is to acknowledge.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Ack {
-    /// Single messages.
-    Numbers(Vec<u64>),
-    /// Everything up to this number.
-    Through(u64),
-}
-
-/// How far a consumer has come.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ConsumerStatus {
-    /// Its name.
-    pub name: String,
-    /// Everything up to this number is acknowledged.
-    pub cursor: u64,
-    /// Messages that somebody works on.
-    pub claimed: usize,
-    /// The first of them: until when, and who.
-    pub claims: Vec<Claimed>,
-    /// Messages that it has not acknowledged.
-    pub waiting: u64,
-    /// When it was made.
-    pub created_at: WallTime,
-}
-
-/// What a consumer gets.
-#[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub struct Taken {
-    /// Messages, by number.
-    pub messages: Vec<DirectMessage>,
-    /// Messages that the consumer had not acknowledged and that are not kept any more, since it was
-    /// told last.
-    pub missed: u64,
-    /// Everything up to this number is acknowledged.
-    pub cursor: u64,
-    /// Until when the messages are claimed, if they are.
-    pub until: Option<WallTime>,
-}
-
-/// A consumer did not get what it asked for.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum InboxError {
-    /// The caller's name for a consumer, or for itself.
-    #[error("the name of a consumer or an owner has 1 to 64 letters, digits, `-`, `_` and `.`")]
-    Name,
-    /// There is no consumer of this name.
-    #[error("consumer not found")]
-    NotFound,
-    /// A claim is over: the message was acknowledged or given back, or somebody else has claimed it.
-    #[error("the message is not claimed any more")]
-    NotClaimed,
-    /// There are too many.
-    #[error("limit reached: consumers (at most {MAX_CONSUMERS})")]
-    TooManyConsumers,
-    /// The caller has to acknowledge something first.
-    #[error(transparent)]
-    Consumer(ConsumerError),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] MailError),
-}
-
-impl From<ConsumerError> for InboxError {
-    fn from(error: ConsumerError) -> Self {
-        match error {
-            ConsumerError::NotClaimed => Self::NotClaimed,
-            error => Self::Consumer(error),
-        }
-    }
-}
-
-/// The name of an owner, if it is one.
-fn owner(name: Option<&str>) -> Result<Owner, InboxError> {
-    match name {
-        Some(name) if !is_consumer_name(name) => Err(InboxError::Name),
-        name => Ok(name.map(Arc::from)),
-    }
-}
 
 /// All consumers.
 #[derive(Debug)]
@@ -303,76 +179,133 @@ impl Consumers {
         lease: Option<&Lease>,
         gate: &Gate,
     ) -> Result<Taken, InboxError> {
-        let limit = limit.clamp(1, MAX_TAKEN);
         let mut known = self.known.lock().await;
         let consumer = known.get_mut(name).ok_or(InboxError::NotFound)?;
         let (mut changed, now) = (consumer.clone(), self.clock.wall());
-        let (mut messages, mut bytes, mut missed) = (Vec::new(), 0, 0);
-        let begin = changed.cursor();
-        let mut after = begin;
-        let in_order = lease.is_some_and(|lease| lease.in_order);
-        'pages: for _ in 0..MAX_PAGES {
-            let page = self.mailbox.store().mail(after, PAGE, MAX_TAKEN_BYTES).await?;
-            let Some(last) = page.last().map(|message| message.number) else { break };
-            for message in page {
-                // What is behind the cursor and not kept any more.
-                if changed.cursor() == after && message.number > after + 1 {
-                    missed += counted(changed.skip_to(message.number - 1));
-                }
-                after = message.number;
-                let full = messages.len() >= limit || bytes >= MAX_TAKEN_BYTES;
-                if in_order && changed.is_claimed(message.number, now) {
-                    break 'pages;
-                }
-                if !full && changed.wants(message.number, now) {
-                    if gate.lets_read(&message) {
-                        bytes += message.payload.len() as u64;
-                        messages.push(message);
-                    } else {
-                        // Whoever was blocked since is not heard, and not waited for. Without
-                        // room to note it, it is passed over again.
-                        let _ = changed.ack(&[message.number], &None, last);
-                    }
-                }
-            }
-            after = last;
-            if messages.len() >= limit || bytes >= MAX_TAKEN_BYTES {
-                break;
-            }
-        }
-        let mut until = None;
+        let mut taken = self.look(&mut changed, limit, lease, gate).await?;
         if let Some(Lease { time, owner, .. }) = lease {
             let time = (*time).clamp(*LEASES.start(), *LEASES.end());
-            let numbers: Vec<u64> = messages.iter().map(|message| message.number).collect();
-            until = changed.claim(&numbers, owner, now, time)?.first().map(|claimed| claimed.until);
+            let numbers: Vec<u64> = taken.messages.iter().map(|message| message.number).collect();
+            let claimed = changed.claim(&numbers, owner, now, time)?;
+            taken.until = claimed.first().map(|claimed| claimed.until);
         }
+        let begin = consumer.cursor();
         if changed != *consumer {
             self.keep(name, &changed, lease.is_none()).await?;
             *consumer = changed;
         }
-        if let Some(last) = messages.last() {
-            // What lies between was handed out by this consumer before, or is not kept. What is before
-            // its beginning is not its own to tell of.
+        self.note_handed(begin, &taken);
+        Ok(taken)
+    }
+
+    /// What waits for a consumer, which is not made by that.
+    async fn peek(&self, name: &str, limit: usize, gate: &Gate) -> Result<Taken, InboxError> {
+        if !is_consumer_name(name) {
+            return Err(InboxError::Name);
+        }
+        if self.known.lock().await.contains_key(name) {
+            return self.take(name, limit, None, gate).await;
+        }
+        let mut passing = Consumer::new(self.begin(Begin::Oldest), self.clock.wall());
+        let taken = self.look(&mut passing, limit, None, gate).await?;
+        self.note_handed(0, &taken);
+        Ok(taken)
+    }
+
+    /// What lies between was handed out by this consumer before, or is not kept. What is before its beginning
+    /// is not its own to tell of.
+    fn note_handed(&self, begin: u64, taken: &Taken) {
+        if let Some(last) = taken.messages.last() {
             self.mailbox.note_seen(begin, last.number);
             self.handed.fetch_max(last.number, Ordering::Relaxed);
         }
-        Ok(Taken { messages, missed, cursor: consumer.cursor(), until })
+    }
+
+    /// Looks for what a consumer wants, and notes for it what is not kept, and what it may not read.
+    async fn look(
+        &self,
+        consumer: &mut Consumer,
+        limit: usize,
+        lease: Option<&Lease>,
+        gate: &Gate,
+    ) -> Result<Taken, InboxError> {
+        let (limit, now) = (limit.clamp(1, MAX_TAKEN), self.clock.wall());
+        let in_order = lease.is_some_and(|lease| lease.in_order);
+        let (mut taken, mut bytes) = (Taken::default(), 0);
+        let mut after = consumer.cursor();
+        'pages: for page in 0..=MAX_PAGES {
+            let full = taken.messages.len() >= limit || bytes >= MAX_TAKEN_BYTES;
+            if full || page == MAX_PAGES {
+                taken.more = after < self.mailbox.last();
+                break;
+            }
+            let page = self.mailbox.store().mail(after, PAGE, MAX_TAKEN_BYTES).await?;
+            let Some(last) = page.last().map(|message| message.number) else { break };
+            for message in page {
+                // What is behind the cursor and not kept any more.
+                if consumer.cursor() == after && message.number > after + 1 {
+                    taken.missed += counted(consumer.skip_to(message.number - 1));
+                }
+                after = message.number;
+                if in_order && consumer.is_claimed(message.number, now) {
+                    break 'pages;
+                }
+                if !consumer.wants(message.number, now) {
+                    continue;
+                }
+                if taken.messages.len() >= limit || bytes >= MAX_TAKEN_BYTES {
+                    taken.more = true;
+                    break 'pages;
+                }
+                if gate.lets_read(&message) {
+                    bytes += message.payload.len() as u64;
+                    taken.messages.push(message);
+                } else {
+                    // Whoever was blocked since is not heard, and not waited for. Without
+                    // room to note it, it is passed over again.
+                    let _ = consumer.ack(&[message.number], &None, last);
+                }
+            }
+        }
+        taken.cursor = consumer.cursor();
+        Ok(taken)
+    }
+
+    /// Moves a consumer's cursor; returns where it was and is. What it leaves behind is done with, read or not, and
+    /// counts against its senders no more.
+    async fn go_to(
+        &self,
+        name: &str,
+        go: impl FnOnce(&mut Consumer),
+    ) -> Result<(u64, u64), InboxError> {
+        let moved = self.change(name, |consumer| {
+            let before = consumer.cursor();
+            go(consumer);
+            Ok((before, consumer.cursor()))
+        });
+        let (before, after) = moved.await?;
+        self.mailbox.note_seen(before, after);
+        Ok((before, after))
     }
 
     /// Acknowledges; returns the numbers for which that is news to every consumer.
     async fn ack(&self, name: &str, ack: &Ack, owner: &Owner) -> Result<Vec<u64>, InboxError> {
         // What was handed out may be ahead of what the mailbox was told of.
         let last = self.mailbox.last().max(self.handed.load(Ordering::Relaxed));
-        let fresh = self.change(name, |consumer| match ack {
-            Ack::Numbers(numbers) => Ok(consumer.ack(numbers, owner, last)?),
-            Ack::Through(number) => {
-                let before = consumer.ack_through(*number, last);
-                let newest = consumer.cursor();
-                // Who sent what longer ago than this is not told.
-                Ok((before.max(newest.saturating_sub(PAGE as u64)) + 1..=newest).collect())
+        let fresh = match ack {
+            Ack::Numbers(numbers) => {
+                self.change(name, |consumer| Ok(consumer.ack(numbers, owner, last)?)).await?
             }
-        });
-        let fresh = fresh.await?;
+            Ack::Through(number) => {
+                let (before, newest) = self
+                    .go_to(name, |consumer| {
+                        consumer.ack_through(*number, last);
+                    })
+                    .await?;
+                // Who sent what longer ago than this is not told.
+                (before.max(newest.saturating_sub(PAGE as u64)) + 1..=newest).collect()
+            }
+        };
         let (known, now) = (self.known.lock().await, self.clock.wall());
         let others: Vec<&Consumer> =
             known.iter().filter(|(other, _)| *other != name).map(|(_, other)| other).collect();
@@ -406,6 +339,15 @@ impl Agent {
     /// [`InboxError`].
     pub async fn remove_consumer(&self, name: &str) -> Result<(), InboxError> {
         self.inner.mail.consumers.remove(name).await
+    }
+
+    /// Mail that a consumer has not acknowledged and nobody works on, up to `limit` messages, as it is. For a consumer
+    /// that is not there, all mail; it is not made by that.
+    ///
+    /// # Errors
+    /// [`InboxError`].
+    pub async fn peek_mail(&self, name: &str, limit: usize) -> Result<Taken, InboxError> {
+        self.inner.mail.consumers.peek(name, limit, &self.gate()).await
     }
 
     /// Mail that a consumer has not acknowledged and nobody works on, up to `limit` messages, as soon
@@ -527,12 +469,7 @@ impl Agent {
     pub async fn seek_mail(&self, name: &str, begin: Begin) -> Result<(), InboxError> {
         let consumers = &self.inner.mail.consumers;
         let (to, last) = (consumers.begin(begin), self.inner.mail.mailbox.last());
-        consumers
-            .change(name, |consumer| {
-                consumer.seek(to, last);
-                Ok(())
-            })
-            .await?;
+        consumers.go_to(name, |consumer| consumer.seek(to, last)).await?;
         consumers.freed.notify_waiters();
         Ok(())
     }

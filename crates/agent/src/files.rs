@@ -12,15 +12,21 @@ use x0x_files::{
     Change, ChangeTransferError, Changed, DiskStore, FileEvent, Files, FilesConfig, Seeks,
     SendFile, SendFileError, TransferId, TransferInfo,
 };
+use x0x_identity::MACHINE_FILE;
 use x0x_transport::Transport;
 use x0x_trust::Trust;
 
-use crate::{Agent, AgentConfig, StartError, builder::layer};
+use crate::{
+    Agent, AgentConfig, StartError,
+    builder::{DATABASE, layer},
+};
 
 /// Records of transfers in the data folder.
 const TRANSFERS: &str = "transfers";
 /// Received files in the data folder.
 const DOWNLOADS: &str = "downloads";
+/// Files by which the folders of any agent are known.
+const MARKERS: [&str; 2] = [MACHINE_FILE, DATABASE];
 /// Agents that are looked for at once.
 const MAX_SOUGHT: usize = 8;
 
@@ -90,7 +96,8 @@ pub(crate) async fn start_files(
     let downloads = config.downloads.clone().unwrap_or_else(|| config.data_dir.join(DOWNLOADS));
     let own = [&config.identity_dir, &config.data_dir].into_iter().chain(&config.user_key);
     let store = DiskStore::new(config.data_dir.join(TRANSFERS), downloads);
-    let store = Arc::new(store.protecting(own.cloned()));
+    let own = own.chain(&config.private_files).cloned();
+    let store = Arc::new(store.protecting(own).protecting_marked(MARKERS));
     let mut settings = FilesConfig::new(vec![agent]);
     settings.accept.clone_from(&config.accept_files);
     settings.keep_free = config.files_keep_free;

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use x0x_core::AgentId;
 use x0x_direct::{
     DirectError, DirectMessage, Kind, Lane, LetterEvent, MessageId, RefuseReason, Terms,
-    mail::{HistoryEntry, HistoryQuery, Letter, LetterState, MailChange, MailError, MailStore},
+    mail::{HistoryPage, HistoryQuery, Letter, LetterState, MailChange, MailError, MailStore},
     outbox::{CancelError, Courier, Outcome, PostError},
 };
 use x0x_transport::BoxFuture;
@@ -172,11 +172,11 @@ impl Agent {
         }
     }
 
-    /// Mail and letters that match, the newest first.
+    /// A page of the mail and the letters that match, the newest first.
     ///
     /// # Errors
     /// [`MailError`]: the store cannot be asked.
-    pub async fn history(&self, query: HistoryQuery) -> Result<Vec<HistoryEntry>, MailError> {
+    pub async fn history(&self, query: HistoryQuery) -> Result<HistoryPage, MailError> {
         self.inner.mail.mailbox.store().history(query).await
     }
 }

@@ -72,8 +72,8 @@ pub use x0x_direct::{
     DirectError, DirectMessage, Kind, LetterEvent, MessageId, Quotas, RefuseReason, Share, Terms,
     letters::{Gap as LetterGap, LettersConfig, LettersStatus, NotLeft},
     mail::{
-        Claimed, HistoryEntry, HistoryQuery, Letter, LetterState, MailError,
-        Retention as MailRetention,
+        Claimed, HistoryEntry, HistoryPage, HistoryPlace, HistoryQuery, Letter, LetterState,
+        MailError, Retention as MailRetention,
     },
     outbox::{CancelError, PostError},
 };

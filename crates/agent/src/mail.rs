@@ -71,15 +71,17 @@ pub(crate) async fn start(
     clock: &Arc<dyn Clock>,
     stop: &CancellationToken,
 ) -> Result<Started, StartError> {
+    let mut quotas = config.mail_quotas.within(&config.mail_retention);
     let (store, sealed): (Arc<dyn MailStore>, Arc<dyn LetterStore>) = match store {
         Some(store) => (Arc::new(store.clone()), Arc::new(store.clone())),
         None => {
+            quotas = quotas.within(&MemoryMailStore::RETENTION);
             let mail = Arc::new(MemoryMailStore::default());
             (Arc::clone(&mail) as _, Arc::new(MemoryLetterStore::new(mail)))
         }
     };
     let stored = store.load().await.map_err(layer("direct"))?;
-    let admittance = Admittance::new(Arc::new(gate.clone()), config.mail_quotas);
+    let admittance = Admittance::new(Arc::new(gate.clone()), quotas);
     admittance.restore(stored.seen, stored.unread);
     let mailing = Mailing::new(Arc::clone(&store), admittance.clone());
     let settings = DirectConfig::new(vec![gate.own]);

@@ -471,8 +471,9 @@ fn hostile_mail_is_shown_as_text() {
 
 #[test]
 fn a_wait_in_vain_has_an_exit_code_of_its_own() {
-    let answer =
-        json!({"ok": true, "consumer": "default", "messages": [], "missed": 0, "cursor": 0});
+    let answer = json!({
+        "ok": true, "consumer": "default", "messages": [], "missed": 0, "cursor": 0, "more": false
+    });
     let line = "GET /inbox/wait?consumer=default&limit=50&timeout_ms=0";
     let stub = Stub::start(&[(line, Canned::json(200, &answer.to_string()))]);
     let output = stub.run(&["inbox", "wait", "--timeout", "0", "--ack"]);

@@ -16,6 +16,7 @@ use crate::{
         ws::Sessions,
     },
     subscriptions::Subscriptions,
+    webhook,
 };
 
 /// Shared by all requests.
@@ -28,6 +29,7 @@ pub(crate) struct App {
     pub(crate) bus: EventBus,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) sessions: Sessions,
+    pub(crate) webhook: webhook::Stuck,
     /// Room for SSE streams.
     pub(crate) streams: Arc<Semaphore>,
     /// Cancelled when the daemon is to stop.
@@ -56,6 +58,7 @@ impl App {
             bus: EventBus::new(event_base),
             subscriptions: Subscriptions::default(),
             sessions: Sessions::default(),
+            webhook: webhook::Stuck::default(),
             streams: Arc::new(Semaphore::new(sse::MAX_STREAMS)),
             stop,
             tasks: TaskTracker::new(),

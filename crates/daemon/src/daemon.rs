@@ -55,8 +55,7 @@ impl Daemon {
         let server = tokio::spawn(serve);
         app.tasks.spawn(warnings::log(Arc::clone(&app)));
         if let Some(webhook) = config.mail.webhook {
-            let (agent, stop) = (app.agent.clone(), app.stop.clone());
-            app.tasks.spawn(webhook::run(agent, webhook, stop));
+            app.tasks.spawn(webhook::run(Arc::clone(&app), webhook));
         }
         let port_file = match PortFile::write(&config.data_dir, api_address) {
             Ok(file) => file,
@@ -127,6 +126,7 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartE
 fn agent_config(config: &Config) -> AgentConfig {
     let mut agent = AgentConfig::new(&config.identity_dir, &config.data_dir);
     agent.user_key.clone_from(&config.user_key_path);
+    agent.private_files.clone_from(&config.config_files);
     agent.bind = config.bind_address;
     agent.role = config.role.into();
     agent.bootstrap.clone_from(&config.bootstrap_peers);

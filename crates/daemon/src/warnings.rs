@@ -39,6 +39,10 @@ pub(crate) fn of(app: &App) -> Vec<String> {
         }
         _ => {}
     }
+    if let Some(number) = app.webhook.number() {
+        let text = format!("the webhook does not take message #{number}, and those after it wait");
+        warnings.push(text);
+    }
     if app.agent.is_superseded() {
         warnings.push("this agent was moved to another machine; others refuse it here".to_owned());
     }

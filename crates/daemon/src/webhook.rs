@@ -1,18 +1,24 @@
 //! Tells a server on this machine of each direct message: one POST a message, in order, again until
 //! it is taken. The place in the inbox is that of a consumer, so that a restart loses nothing.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
 };
-use tokio_util::sync::CancellationToken;
 use x0x_agent::{Ack, Agent, DirectMessage};
 use zeroize::Zeroizing;
 
-use crate::{config::Webhook, convert};
+use crate::{app::App, config::Webhook, convert};
 
 /// The consumer whose place it is.
 const CONSUMER: &str = "webhook";
@@ -27,20 +33,40 @@ const LAST_PAUSE: Duration = Duration::from_secs(60);
 /// How often the server may refuse a message before that is left, so that it does not keep others waiting.
 /// A server that cannot be reached or does not answer refuses nothing.
 const REFUSALS: u32 = 20;
+/// How often it may take a connection and end it without an answer before the message is left: it may be what the
+/// server breaks at. Some three hours.
+const BREAKS: u32 = 200;
+/// Failures after which the owner is told.
+const TOLD_AFTER: u32 = 5;
 /// Room for the head of a request, so that no part of it is left behind where it grew.
 const MAX_HEAD: usize = 4096;
 /// Bytes of an answer in which its first line has to end.
 const STATUS_BYTES: u64 = 1024;
 
-/// Runs until the daemon stops.
-pub(crate) async fn run(agent: Agent, webhook: Webhook, stop: CancellationToken) {
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = serve(&agent, &webhook) => {}
+/// The message that the server has not taken for a while, if there is one.
+#[derive(Debug, Default)]
+pub(crate) struct Stuck(AtomicU64);
+
+impl Stuck {
+    /// Its number.
+    pub(crate) fn number(&self) -> Option<u64> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|number| *number > 0)
+    }
+
+    fn set(&self, number: u64) {
+        self.0.store(number, Ordering::Relaxed);
     }
 }
 
-async fn serve(agent: &Agent, webhook: &Webhook) {
+/// Runs until the daemon stops.
+pub(crate) async fn run(app: Arc<App>, webhook: Webhook) {
+    tokio::select! {
+        () = app.stop.cancelled() => {}
+        () = serve(&app.agent, &webhook, &app.webhook) => {}
+    }
+}
+
+async fn serve(agent: &Agent, webhook: &Webhook, stuck: &Stuck) {
     loop {
         let taken = match agent.take_mail(CONSUMER, 1, WAIT, None).await {
             Ok(taken) => taken,
@@ -52,7 +78,7 @@ async fn serve(agent: &Agent, webhook: &Webhook) {
         };
         for message in taken.messages {
             let number = message.number;
-            offer(agent, webhook, message).await;
+            offer(agent, webhook, stuck, message).await;
             if let Err(error) = agent.ack_mail(CONSUMER, Ack::Numbers(vec![number])).await {
                 tracing::warn!(%error, number, "the webhook may get a message again");
             }
@@ -60,36 +86,61 @@ async fn serve(agent: &Agent, webhook: &Webhook) {
     }
 }
 
-async fn offer(agent: &Agent, webhook: &Webhook, message: DirectMessage) {
+async fn offer(agent: &Agent, webhook: &Webhook, stuck: &Stuck, message: DirectMessage) {
     let number = message.number;
     let event = convert::mail(agent, message);
     let Ok(body) = serde_json::to_vec(&event) else { return };
-    if !insist(number, || post(webhook, &body)).await {
+    if !insist(number, stuck, || post(webhook, &body)).await {
         tracing::warn!(number, "the webhook does not take a message, which is left");
     }
 }
 
 /// Asks again until the message is taken; false when it was refused too often.
-async fn insist<F: Future<Output = io::Result<u16>>>(
+async fn insist<F: Future<Output = Result<u16, PostError>>>(
     number: u64,
+    stuck: &Stuck,
     mut ask: impl FnMut() -> F,
 ) -> bool {
-    let (mut pause, mut refusals) = (FIRST_PAUSE, 0);
-    loop {
+    let (mut pause, mut refusals, mut breaks) = (FIRST_PAUSE, 0, 0);
+    for failures in 1_u32.. {
         match timeout(ANSWER_TIME, ask()).await {
-            Ok(Ok(200..300)) => return true,
+            Ok(Ok(200..300)) => {
+                stuck.set(0);
+                return true;
+            }
             Ok(Ok(status)) => {
                 refusals += 1;
                 tracing::debug!(number, status, "the webhook refused a message");
             }
-            outcome => tracing::debug!(number, ?outcome, "the webhook is not there"),
+            Ok(Err(PostError::Broken(error))) => {
+                breaks += 1;
+                tracing::debug!(number, %error, "the webhook ended the connection");
+            }
+            Ok(Err(PostError::Absent(error))) => {
+                tracing::debug!(number, %error, "the webhook is not there");
+            }
+            Err(_) => tracing::debug!(number, "the webhook does not answer"),
         }
-        if refusals >= REFUSALS {
-            return false;
+        if refusals >= REFUSALS || breaks >= BREAKS {
+            break;
+        }
+        if failures >= TOLD_AFTER {
+            stuck.set(number);
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LAST_PAUSE);
     }
+    stuck.set(0);
+    false
+}
+
+/// A request that was not answered.
+#[derive(Debug)]
+enum PostError {
+    /// Nobody takes connections there.
+    Absent(io::Error),
+    /// The connection ended, or what came is no answer.
+    Broken(io::Error),
 }
 
 /// The head of the request, which may hold a secret.
@@ -110,8 +161,8 @@ fn head(webhook: &Webhook, len: usize) -> Zeroizing<String> {
 }
 
 /// The status of the answer. A server may answer before it has read all, and may leave the connection open.
-async fn post(webhook: &Webhook, body: &[u8]) -> io::Result<u16> {
-    let mut socket = TcpStream::connect(webhook.address).await?;
+async fn post(webhook: &Webhook, body: &[u8]) -> Result<u16, PostError> {
+    let mut socket = TcpStream::connect(webhook.address).await.map_err(PostError::Absent)?;
     let (mut answer, mut request) = socket.split();
     let write = async {
         request.write_all(head(webhook, body.len()).as_bytes()).await?;
@@ -119,11 +170,11 @@ async fn post(webhook: &Webhook, body: &[u8]) -> io::Result<u16> {
     };
     let (mut write, mut status) = (std::pin::pin!(write), std::pin::pin!(status(&mut answer)));
     tokio::select! {
-        found = &mut status => return found,
+        found = &mut status => return found.map_err(PostError::Broken),
         // Who refuses the rest may have said why.
         _ = &mut write => {}
     }
-    status.await
+    status.await.map_err(PostError::Broken)
 }
 
 /// Reads the first line of an answer.
@@ -147,15 +198,22 @@ mod tests {
     use super::*;
     use crate::config::WebhookSecret;
 
-    /// What comes of answers, the last of which is repeated, with how often was asked and for how long.
+    /// What comes of answers (0 is a connection that breaks), the last of which is repeated, with how often was asked and for how long.
     async fn outcome(answers: &[Option<u16>]) -> (bool, usize, Duration) {
         let (mut asked, begun) = (0, tokio::time::Instant::now());
-        let taken = insist(1, || {
+        let stuck = Stuck::default();
+        let taken = insist(7, &stuck, || {
             let answer = answers[asked.min(answers.len() - 1)];
+            assert_eq!(stuck.number(), (asked >= TOLD_AFTER as usize).then_some(7));
             asked += 1;
-            std::future::ready(answer.ok_or_else(|| io::ErrorKind::ConnectionRefused.into()))
+            std::future::ready(match answer {
+                Some(0) => Err(PostError::Broken(io::ErrorKind::ConnectionReset.into())),
+                Some(status) => Ok(status),
+                None => Err(PostError::Absent(io::ErrorKind::ConnectionRefused.into())),
+            })
         });
         let taken = taken.await;
+        assert_eq!(stuck.number(), None);
         (taken, asked, begun.elapsed())
     }
 
@@ -178,9 +236,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_message_at_which_the_server_breaks_is_left_in_the_end() {
+        let (taken, asked, time) = outcome(&[Some(0)]).await;
+        assert_eq!((taken, asked), (false, BREAKS as usize));
+        assert!(time > Duration::from_secs(3 * 3600), "it may only be restarted: {time:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn an_answer_that_does_not_come_is_not_waited_for() {
         let mut asked = 0;
-        let taken = insist(1, || {
+        let stuck = Stuck::default();
+        let taken = insist(1, &stuck, || {
             asked += 1;
             let heard = asked == 3;
             async move {
@@ -194,7 +260,7 @@ mod tests {
     }
 
     /// What comes of a message when the server reads so much of it, answers, and waits for its end, or not.
-    async fn answered(reads: usize, stays: bool) -> io::Result<u16> {
+    async fn answered(reads: usize, stays: bool) -> Result<u16, PostError> {
         let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = server.local_addr().expect("bound");
         let webhook = Webhook { address, path: "/".to_owned(), secret: None };

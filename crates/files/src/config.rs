@@ -95,6 +95,9 @@ pub struct FilesConfig {
     pub keep_free: u64,
     /// How long an offer waits for an answer. Default a week.
     pub offer_ttl: Duration,
+    /// How long an accepted transfer of which nothing moves waits for the other end before it fails, so that it takes no
+    /// place and no room for ever; begins anew at a restart. Default a month.
+    pub idle_ttl: Duration,
     /// How often a full disk is looked at again, and how long after a failure of the disk it is tried
     /// again, which doubles with each time. Default 5 s.
     pub space_interval: Duration,
@@ -119,6 +122,7 @@ impl FilesConfig {
             accept: Vec::new(),
             keep_free: 64 * 1024 * 1024,
             offer_ttl: Duration::from_secs(7 * 24 * 3600),
+            idle_ttl: Duration::from_secs(30 * 24 * 3600),
             space_interval: Duration::from_secs(5),
             stall_after: Duration::from_secs(20),
             seek_min: Duration::from_secs(1),

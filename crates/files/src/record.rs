@@ -121,7 +121,7 @@ pub struct Record {
     pub output: Option<PathBuf>,
 }
 
-/// Why an accepted transfer does not move.
+/// Why a transfer does not move that was accepted, or that a rule is to accept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Waiting {

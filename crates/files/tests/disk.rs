@@ -236,6 +236,34 @@ fn keys_and_state_are_no_sources() {
     }
 }
 
+/// The folders of other agents are known by what is in them, wherever they are.
+#[test]
+fn a_marked_folder_is_not_sent_from() {
+    let temp = tempfile::tempdir().expect("a folder");
+    let folder = fs::canonicalize(temp.path()).expect("it is there");
+    let at = |name: &str| folder.join(name);
+    for name in [
+        "other/machine.key",
+        "other/agent.key",
+        "other/deep/er/file",
+        "own/x0x.db",
+        "own/downloads/received",
+        "work/report",
+    ] {
+        fs::create_dir_all(at(name).parent().expect("a folder")).expect("made");
+        fs::write(at(name), name).expect("written");
+    }
+    let store = DiskStore::new(at("own/transfers"), at("own/downloads"));
+    let store = store.protecting_marked(["machine.key", "x0x.db"]);
+    for never in ["other/machine.key", "other/agent.key", "other/deep/er/file", "own/x0x.db"] {
+        let refused = store.source(&at(never)).expect_err(never);
+        assert!(matches!(refused, WorkError::SourceProtected(_)), "{never}: {refused}");
+    }
+    for sent in ["own/downloads/received", "work/report"] {
+        assert!(store.source(&at(sent)).is_ok(), "{sent}");
+    }
+}
+
 #[test]
 fn only_regular_files_are_sources() {
     let temp = tempfile::tempdir().expect("a folder");

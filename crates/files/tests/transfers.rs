@@ -291,6 +291,51 @@ async fn rules_accept_by_trust_and_size_and_strangers_are_bounded() {
     assert_eq!(refused, 5, "four offers of a stranger are open at most, one of them from before");
 }
 
+/// A rule that finds the disk full asks it again, and meanwhile says what it waits for.
+#[tokio::test(start_paused = true)]
+async fn what_a_rule_accepts_waits_for_room() {
+    let network = MemoryNetwork::new(8, LinkModel::default());
+    let alice = peer(&network, 1, MemoryStore::new()).await;
+    let mut config = FilesConfig::new(vec![agent(2)]);
+    config.keep_free = 0;
+    config.accept = vec![AcceptRule::trusted(200 * GROUP)];
+    let bob = peer_with(&network, 2, MemoryStore::new(), config).await;
+    connect(&alice, 2).await;
+    bob.policy.set(alice.agent, Reason::Trusted);
+    bob.disk.set_capacity(Some(60 * GROUP));
+    alice.disk.put("/f", content(100, 0));
+    let id = alice.files.send(SendFile::new(bob.agent, "/f")).await.expect("sent");
+    bob.wait_for(id, "it waits for room", |info| info.waiting == Some(Waiting::Space)).await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let info = bob.files.transfer(id).await.expect("known");
+    assert_eq!((info.record.phase, info.waiting), (Phase::Offered, Some(Waiting::Space)));
+    bob.disk.set_capacity(None);
+    complete(&bob, id).await;
+}
+
+/// An accepted file that nobody sends holds its place and its room for a time, and then fails.
+#[tokio::test(start_paused = true)]
+async fn a_sender_that_never_comes_back_is_given_up() {
+    let network = MemoryNetwork::new(6, LinkModel::default());
+    let alice = peer(&network, 1, MemoryStore::new()).await;
+    let bob = peer(&network, 2, MemoryStore::new()).await;
+    connect(&alice, 2).await;
+    alice.disk.put("/f", content(400, 0));
+    let id = alice.files.send(SendFile::new(bob.agent, "/f")).await.expect("sent");
+    offered(&bob, id).await;
+    bob.files.change(id, ACCEPT).await.expect("accepted");
+    bob.wait_for(id, "some of it is there", |info| info.verified > 20 * GROUP).await;
+    network.kill(alice.machine);
+    let month = FilesConfig::new(Vec::new()).idle_ttl;
+    tokio::time::sleep(month - Duration::from_secs(3600)).await;
+    let info = bob.files.transfer(id).await.expect("known");
+    assert_eq!(info.record.phase, Phase::Active, "{info:?}");
+    tokio::time::sleep(Duration::from_secs(2 * 3600)).await;
+    let info = bob.files.transfer(id).await.expect("known");
+    assert_eq!(info.record.phase, Phase::Failed, "{info:?}");
+    assert!(info.record.reason.is_some_and(|reason| reason.contains("too long")));
+}
+
 #[tokio::test(start_paused = true)]
 async fn many_files_share_the_way_and_nothing_waits_for_ever() {
     let network = MemoryNetwork::new(9, LinkModel::default());

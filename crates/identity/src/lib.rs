@@ -92,5 +92,5 @@ pub use sealed::{
 };
 pub use store::Identity;
 #[cfg(feature = "fs")]
-pub use store::{IdentityStore, Replace, StoreError};
+pub use store::{IdentityStore, MACHINE_FILE, Replace, StoreError};
 pub use text::shows_as_written;

@@ -6,7 +6,7 @@ mod file;
 mod tests;
 
 #[cfg(feature = "fs")]
-pub use file::{IdentityStore, Replace, StoreError};
+pub use file::{IdentityStore, MACHINE_FILE, Replace, StoreError};
 
 use crate::{AcceptedCertificate, KemSecret, SecretKey};
 

@@ -8,7 +8,7 @@ use x0x_core::{AgentId, TopicId};
 use x0x_direct::{
     DirectMessage, MessageId,
     mail::{
-        HistoryEntry, HistoryQuery, Letter, MailChange, MailError, MailOutcome, MailStore,
+        HistoryPage, HistoryQuery, Letter, MailChange, MailError, MailOutcome, MailStore,
         StoredMail,
     },
 };
@@ -262,7 +262,7 @@ impl MailStore for SqliteStore {
         Box::pin(self.read_mail(move |connection, _| mail_read::letter(connection, &id)))
     }
 
-    fn history(&self, query: HistoryQuery) -> BoxFuture<'_, Result<Vec<HistoryEntry>, MailError>> {
+    fn history(&self, query: HistoryQuery) -> BoxFuture<'_, Result<HistoryPage, MailError>> {
         Box::pin(async move {
             if !query.words.is_empty() {
                 // In steps, so that commits do not wait for all of it.

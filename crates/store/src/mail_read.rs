@@ -5,7 +5,10 @@ use rusqlite::{Connection, OptionalExtension as _, Result, Row, params, types::V
 use x0x_core::{AgentId, MachineId, WallTime};
 use x0x_direct::{
     DirectMessage, MAX_PAYLOAD, MessageId, Unread,
-    mail::{HistoryEntry, HistoryQuery, Letter, LetterState, PendingLetter, StoredMail},
+    mail::{
+        HistoryEntry, HistoryList, HistoryPage, HistoryPlace, HistoryQuery, Letter, LetterState,
+        PendingLetter, StoredMail,
+    },
 };
 
 use crate::{
@@ -144,50 +147,88 @@ pub(crate) fn letter(connection: &Connection, id: &MessageId) -> Result<Option<L
 }
 
 /// What matches a query, the newest first.
-pub(crate) fn history(connection: &Connection, query: &HistoryQuery) -> Result<Vec<HistoryEntry>> {
-    let mut found: Vec<HistoryEntry> = Vec::new();
-    // What is older than the end of a list that was cut follows on the next page.
-    let mut since = WallTime::from_millis(0);
-    let texts = (!query.words.is_empty()).then(|| match_words(&query.words));
+pub(crate) fn history(connection: &Connection, query: &HistoryQuery) -> Result<HistoryPage> {
+    let place = query.from.unwrap_or(HistoryPlace::START);
+    let mail = list(connection, query, &RECEIVED, place.mail)?;
+    let letters = list(connection, query, &SENT, place.letter)?;
+    Ok(HistoryPage::merge(mail, letters, place, query.limit))
+}
+
+/// One of the two lists of a history.
+struct Table {
+    name: &'static str,
+    columns: &'static str,
+    time: &'static str,
+    /// What of it is no message.
+    others: i64,
+    /// The remainder of its rows in the index of texts.
+    texts: i64,
+    read: fn(&Row<'_>) -> Result<Option<HistoryEntry>>,
+}
+
+const RECEIVED: Table = Table {
+    name: "mail",
+    columns: MAIL,
+    time: "time",
+    others: 0,
+    texts: 0,
+    read: |row| Ok(message(row)?.map(HistoryEntry::Received)),
+};
+const SENT: Table = Table {
+    name: "letter",
+    columns: LETTER,
+    time: "posted",
+    others: READ_NOTE,
+    texts: 1,
+    read: |row| Ok(letter_of(row)?.map(HistoryEntry::Sent)),
+};
+
+/// What of one list matches a query, from a number down.
+fn list(
+    connection: &Connection,
+    query: &HistoryQuery,
+    table: &Table,
+    from: u64,
+) -> Result<HistoryList> {
+    let Table { name, columns, time, others, texts, read } = table;
+    let words = (!query.words.is_empty()).then(|| match_words(&query.words));
+    let matching = match &words {
+        Some(_) => format!(
+            "number IN (SELECT rowid / 2 FROM mail_text
+             WHERE mail_text MATCH ?2 AND rowid % 2 = {texts})"
+        ),
+        None => "?2 IS NULL".to_owned(),
+    };
+    let sql = format!(
+        "SELECT {columns} FROM {name} WHERE payload IS NOT NULL AND {time} < ?1 AND {matching}
+         AND (?3 IS NULL OR sender = ?3 OR recipient = ?3) AND flags & {others} = 0
+         AND number < ?4 ORDER BY number DESC LIMIT ?5"
+    );
     let before = query.before.and_then(|time| i64::try_from(time.as_millis()).ok());
+    let agent = query.agent.map(|agent| agent.as_bytes().to_vec());
+    let most = query.limit.min(MAX_SEARCHED);
+    let limit = i64::try_from(most).unwrap_or(i64::MAX);
+    let mut statement = connection.prepare(&sql)?;
     let before = before.unwrap_or(i64::MAX);
-    for (table, columns, time, list) in [("mail", MAIL, "time", 0), ("letter", LETTER, "posted", 1)]
-    {
-        let matching = match &texts {
-            Some(_) => format!(
-                "number IN (SELECT rowid / 2 FROM mail_text
-                 WHERE mail_text MATCH ?2 AND rowid % 2 = {list})"
-            ),
-            None => "?2 IS NULL".to_owned(),
-        };
-        let sql = format!(
-            "SELECT {columns} FROM {table} WHERE payload IS NOT NULL AND {time} < ?1 AND {matching}
-             AND (?3 IS NULL OR sender = ?3 OR recipient = ?3) ORDER BY number DESC LIMIT ?4"
-        );
-        let mut statement = connection.prepare(&sql)?;
-        let agent = query.agent.map(|agent| agent.as_bytes().to_vec());
-        let limit = i64::try_from(query.limit.min(MAX_SEARCHED)).unwrap_or(i64::MAX);
-        let mut rows = statement.query(params![before, texts, agent, limit])?;
-        let mut bytes = 0;
-        while let Some(row) = rows.next()? {
-            let entry = match list {
-                0 => message(row)?.map(HistoryEntry::Received),
-                _ => letter_of(row)?.filter(|letter| !letter.is_read_note).map(HistoryEntry::Sent),
-            };
-            let Some(entry) = entry else { continue };
+    let mut rows = statement.query(params![before, words, agent, from.cast_signed(), limit])?;
+    let mut list = HistoryList { entries: Vec::new(), left_at: None };
+    let (mut bytes, mut looked_at) = (0, 0);
+    while let Some(row) = rows.next()? {
+        let number = unsigned(row, 0)?;
+        looked_at += 1;
+        if let Some(entry) = read(row)? {
             bytes += entry.payload().len();
             if bytes > MAX_HISTORY_BYTES && bytes > entry.payload().len() {
-                let last = found.last().map_or(since, HistoryEntry::time);
-                since = since.max(last);
+                list.left_at = Some(number + 1);
                 break;
             }
-            found.push(entry);
+            list.entries.push(entry);
+        }
+        if looked_at == most {
+            list.left_at = Some(number);
         }
     }
-    found.retain(|entry| entry.time() >= since);
-    found.sort_by_key(|entry| std::cmp::Reverse(entry.time()));
-    found.truncate(query.limit);
-    Ok(found)
+    Ok(list)
 }
 
 /// A full-text query of which every word is a literal string: quoted, with its quotes doubled.

@@ -9,8 +9,8 @@ use x0x_core::{AgentId, MachineId, WallTime};
 use x0x_direct::{
     DirectMessage, Unread,
     mail::{
-        Consumer, HistoryEntry, HistoryQuery, Letter, LetterState, MailChange, MailError,
-        MailOutcome, MailStore as _, Retention,
+        Consumer, HistoryEntry, HistoryPlace, HistoryQuery, Letter, LetterState, MailChange,
+        MailError, MailOutcome, MailStore as _, Retention,
     },
 };
 use x0x_store::{Durability, SqliteStore, StoreConfig};
@@ -189,7 +189,7 @@ async fn history_is_searched_by_words() {
         limit: 10,
         ..HistoryQuery::default()
     };
-    let find = async |query| texts(&store.history(query).await.unwrap());
+    let find = async |query| texts(&store.history(query).await.unwrap().entries);
     assert_eq!(find(search(&["ship"])).await, ["> which ship? \"that\" one", "< the ship sails"]);
     assert_eq!(find(search(&["SHIP", "sails"])).await, ["< the ship sails"]);
     assert_eq!(find(search(&["grusse"])).await, [""; 0], "another spelling");
@@ -221,16 +221,52 @@ async fn history_ends_at_its_bytes_and_goes_on_before_that() {
     changes.push(MailChange::Post(Letter { posted_at: at(2), ..letter(50, "early") }));
     changes.push(MailChange::Post(Letter { posted_at: at(5), ..letter(51, "late") }));
     commit(&store, changes).await;
-    let (mut before, mut times) = (None, Vec::new());
-    loop {
-        let query = HistoryQuery { before, limit: 100, ..HistoryQuery::default() };
+    let (mut from, mut times) = (Some(HistoryPlace::START), Vec::new());
+    while from.is_some() {
+        let query = HistoryQuery { from, limit: 100, ..HistoryQuery::default() };
         let page = store.history(query).await.unwrap();
-        assert!(page.iter().map(|entry| entry.payload().len()).sum::<usize>() < 3 * LARGE);
-        let Some(last) = page.last() else { break };
-        before = Some(last.time());
-        times.extend(page.iter().map(HistoryEntry::time));
+        let bytes: usize = page.entries.iter().map(|entry| entry.payload().len()).sum();
+        assert!(bytes < 3 * LARGE);
+        times.extend(page.entries.iter().map(HistoryEntry::time));
+        from = page.next;
     }
     assert_eq!(times, [5, 5, 4, 3, 2, 2, 1].map(at));
+    store.close().await.unwrap();
+}
+
+/// Ten messages of one moment, after which the clock was set back, and read notes between them.
+#[tokio::test]
+async fn pages_of_history_leave_nothing_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir.path().join("x0x.db")).await;
+    let came = |n: u64, second: u64| {
+        MailChange::Receive(DirectMessage { received_at: at(second), ..message(n, &n.to_string()) })
+    };
+    let posted = |n: u64, is_read_note: bool| {
+        MailChange::Post(Letter { posted_at: at(7), is_read_note, ..letter(n, &n.to_string()) })
+    };
+    let mut changes: Vec<_> = (1..=10).map(|n| came(n, 7)).collect();
+    changes.extend((11..=14).map(|n| came(n, 3)));
+    changes.extend((20..=29).map(|n| posted(n, n % 2 == 0)));
+    commit(&store, changes).await;
+    for limit in [1, 2, 3, 50] {
+        let (mut from, mut found) = (None, Vec::new());
+        loop {
+            let query = HistoryQuery { from, limit, ..HistoryQuery::default() };
+            let page = store.history(query).await.unwrap();
+            assert!(page.entries.len() <= limit);
+            found.extend(texts(&page.entries));
+            from = page.next;
+            if from.is_none() {
+                break;
+            }
+        }
+        found.sort_unstable();
+        let mut expected: Vec<String> = (1..=14).map(|n| format!("< {n}")).collect();
+        expected.extend((20..=29).filter(|n| n % 2 == 1).map(|n| format!("> {n}")));
+        expected.sort_unstable();
+        assert_eq!(found, expected, "{limit} a page");
+    }
     store.close().await.unwrap();
 }
 
@@ -250,7 +286,7 @@ async fn what_is_not_kept_goes_and_is_still_known() {
     });
     commit(&store, done.collect()).await;
     let all = HistoryQuery { words: vec!["text".into()], limit: 2000, ..HistoryQuery::default() };
-    assert_eq!(store.history(all.clone()).await.unwrap().len(), 1000);
+    assert_eq!(store.history(all.clone()).await.unwrap().entries.len(), 1000);
     let mut retention = Retention::default();
     retention.messages = 300;
     commit(&store, vec![MailChange::Prune { retention, now: at(1000) }]).await;
@@ -263,7 +299,7 @@ async fn what_is_not_kept_goes_and_is_still_known() {
     }
     let kept = store.mail(0, 2000, u64::MAX).await.unwrap();
     assert_eq!((kept.len(), kept[0].number), (300, 701));
-    assert_eq!(store.history(all).await.unwrap().len(), 300);
+    assert_eq!(store.history(all).await.unwrap().entries.len(), 300);
     assert!(store.letter(1_u128.to_be_bytes()).await.unwrap().is_none());
     assert!(store.letter(550_u128.to_be_bytes()).await.unwrap().is_some(), "it is pending");
     let again = commit(&store, vec![MailChange::Receive(message(5, "late"))]).await;
@@ -314,13 +350,13 @@ async fn a_flood_of_strangers_never_pushes_out_what_a_contact_left() {
     // Somebody has had all of it, so that it is no share of unread mail that holds them back.
     commit(&store, vec![MailChange::Seen(1500)]).await;
     let words = HistoryQuery { words: vec!["text".into()], limit: 2000, ..HistoryQuery::default() };
-    assert_eq!(store.history(words.clone()).await.unwrap().len(), 1500);
+    assert_eq!(store.history(words.clone()).await.unwrap().entries.len(), 1500);
     let mut retention = Retention::default();
     retention.messages = 400;
     prune(&store, retention).await;
     let expected: Vec<u64> = (1..=50).chain(1401..=1500).collect();
     assert_eq!(kept(&store).await, expected, "strangers have a quarter");
-    assert_eq!(store.history(words).await.unwrap().len(), 150);
+    assert_eq!(store.history(words).await.unwrap().entries.len(), 150);
     let again = commit(&store, vec![from(8, true, 60)]).await;
     assert_eq!(again, [MailOutcome::Duplicate], "a late retry is known");
     // The counts are those of the file after a restart, too.
@@ -364,6 +400,29 @@ async fn what_a_consumer_has_not_acknowledged_goes_last() {
     prune(&store, retention).await;
     let expected: Vec<u64> = (51..=100).chain(151..=200).collect();
     assert_eq!(kept(&store).await, expected, "then the oldest");
+    store.close().await.unwrap();
+}
+
+/// The oldest of what was read goes before anything that nobody was handed, strangers' included.
+#[tokio::test]
+async fn what_nobody_was_handed_goes_last_of_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir.path().join("x0x.db")).await;
+    commit(&store, (1..=100).map(|n| from(1, false, n)).collect()).await;
+    commit(&store, (101..=110).map(|n| from(8, true, n)).collect()).await;
+    commit(&store, (111..=160).map(|n| from(1, false, n)).collect()).await;
+    let lagging =
+        MailChange::Consumer { name: "lagging".into(), record: Consumer::new(0, at(0)).encode() };
+    commit(&store, vec![MailChange::Seen(100), lagging]).await;
+    let mut retention = Retention::default();
+    retention.messages = 80;
+    prune(&store, retention).await;
+    let expected: Vec<u64> = (81..=160).collect();
+    assert_eq!(kept(&store).await, expected, "no stranger's");
+    retention.messages = 40;
+    prune(&store, retention).await;
+    let expected: Vec<u64> = (121..=160).collect();
+    assert_eq!(kept(&store).await, expected, "where there is nothing else");
     store.close().await.unwrap();
 }
 

@@ -4,9 +4,9 @@ use std::sync::atomic::AtomicBool;
 
 use x0x_core::{AgentId, MachineId, SystemClock, Tick};
 use x0x_direct::{
-    Admission as _, Admit, Admittance, Quotas, Standing, Standings,
+    Admission as _, Admit, Admittance, DirectMessage, Quotas, Standing, Standings,
     mail::{
-        HistoryEntry, HistoryQuery, Letter, MailOutcome, MailStore, MemoryMailStore, StoredMail,
+        HistoryPage, HistoryQuery, Letter, MailOutcome, MailStore, MemoryMailStore, StoredMail,
     },
     wire::{MessageIn, Terms},
 };
@@ -68,7 +68,7 @@ impl MailStore for Filling {
         self.inner.letter(id)
     }
 
-    fn history(&self, query: HistoryQuery) -> Answer<'_, Vec<HistoryEntry>> {
+    fn history(&self, query: HistoryQuery) -> Answer<'_, HistoryPage> {
         self.inner.history(query)
     }
 }
@@ -173,4 +173,41 @@ async fn a_full_disk_does_not_keep_a_new_consumer_from_looking() {
     assert_eq!(desk.take("b", LEASE).await, Err(InboxError::Store(MailError::Full)));
     desk.store.full.store(false, Ordering::Relaxed);
     assert_eq!(desk.take("a", LEASE).await, Ok(vec![1]));
+}
+
+#[tokio::test]
+async fn a_look_makes_no_consumer() {
+    let desk = Desk::new();
+    for n in 1..=3 {
+        desk.comes(n).await;
+    }
+    let look = async |limit| {
+        let taken = desk.consumers.peek("typo", limit, &desk.gate).await.expect("mail");
+        let numbers: Vec<u64> = taken.messages.iter().map(|message| message.number).collect();
+        (numbers, taken.more)
+    };
+    assert_eq!(look(2).await, (vec![1, 2], true));
+    assert_eq!(look(3).await, (vec![1, 2, 3], false));
+    assert!(desk.consumers.list().await.is_empty());
+    assert_eq!(desk.admittance.unread().messages, 0, "somebody was handed them");
+    let unknown = desk.consumers.ack("typo", &Ack::Through(3), &None).await;
+    assert_eq!(unknown, Err(InboxError::NotFound));
+    let nameless = desk.consumers.peek("no name", 2, &desk.gate).await.map(|_| ());
+    assert_eq!(nameless, Err(InboxError::Name));
+}
+
+/// Whoever says that it needs nothing up to a place makes room for its senders.
+#[tokio::test]
+async fn what_a_consumer_passes_over_counts_against_nobody() {
+    let desk = Desk::new();
+    for n in 1..=5 {
+        desk.comes(n).await;
+    }
+    desk.consumers.create("a", Begin::Oldest, false).await.expect("made");
+    let acked = desk.consumers.ack("a", &Ack::Through(3), &None).await;
+    assert_eq!(acked, Ok(vec![1, 2, 3]));
+    assert_eq!((desk.admittance.unread().messages, desk.consumers.mailbox.seen()), (2, 3));
+    let (before, after) =
+        desk.consumers.go_to("a", |consumer| consumer.seek(5, 5)).await.expect("it is there");
+    assert_eq!((before, after, desk.admittance.unread().messages), (3, 5, 0));
 }

@@ -8,7 +8,7 @@ use x0x_core::{MachineId, SystemClock, WallTime};
 use x0x_direct::{
     Quotas, Standing, Standings, Unread,
     mail::{
-        HistoryEntry, HistoryQuery, Letter, MailChange, MailOutcome, MemoryMailStore, Retention,
+        HistoryPage, HistoryQuery, Letter, MailChange, MailOutcome, MemoryMailStore, Retention,
         StoredMail,
     },
 };
@@ -225,7 +225,7 @@ impl MailStore for Failing {
         self.inner.letter(id)
     }
 
-    fn history(&self, query: HistoryQuery) -> BoxFuture<'_, Result<Vec<HistoryEntry>, MailError>> {
+    fn history(&self, query: HistoryQuery) -> BoxFuture<'_, Result<HistoryPage, MailError>> {
         self.inner.history(query)
     }
 }

@@ -54,7 +54,7 @@ pub(super) const TABLE: &[Endpoint] = &[
         .takes::<ConsumerRequest>(),
     get(Operation::InboxConsumers, "/inbox/consumers", CATEGORY, json::<ConsumersResponse>())
         .cli("inbox consumers")
-        .says("The consumers, and how far they have come. One is made when it is first used."),
+        .says("The consumers, and how far they have come. One is made when it first waits or claims."),
     post(Operation::InboxCreateConsumer, "/inbox/consumers", CATEGORY, created::<ConsumerInfo>())
         .cli("inbox create-consumer")
         .says("Makes a consumer that begins somewhere else than with the oldest message.")
@@ -69,7 +69,7 @@ pub(super) const TABLE: &[Endpoint] = &[
     .says("Forgets a consumer and its place."),
     get(Operation::History, "/history", CATEGORY, json::<HistoryResponse>())
         .cli("history")
-        .says("Messages that came, and those that were queued, the newest first. An answer ends at 8 MiB of either; `before` goes on.")
+        .says("Messages that came, and those that were queued, the newest first. An answer ends at `limit`, or at 8 MiB of either; with its `next` as `cursor`, the following one goes on there.")
         .query(&[
             Parameter::new("q", "string", "Words that all are in the text."),
             Parameter::new("agent", "string", "Only with this agent."),
@@ -78,6 +78,7 @@ pub(super) const TABLE: &[Endpoint] = &[
                 "integer",
                 "Only from before this time, milliseconds since the Unix epoch.",
             ),
+            Parameter::new("cursor", "string", "Goes on where an answer with this `next` ended."),
             LIMIT,
         ]),
 ];

@@ -12,8 +12,8 @@ pub struct SendFileRequest {
     /// The recipient.
     #[schema(value_type = Hex64)]
     pub agent_id: String,
-    /// The file, as an absolute path on the daemon's machine; `forbidden_file` for one of its keys, its
-    /// data, or of `/proc`, `/sys` and `/dev`.
+    /// The file, as an absolute path on the daemon's machine; `forbidden_file` for the keys, the
+    /// data and the settings of this or another agent, and for `/proc`, `/sys` and `/dev`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// Its SHA-256, if known: the transfer fails when the file has another one.

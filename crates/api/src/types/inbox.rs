@@ -27,6 +27,9 @@ pub struct InboxResponse {
     pub missed: u64,
     /// Everything up to this number is acknowledged.
     pub cursor: u64,
+    /// Whether there may be more: an answer ends at its limit, or at 8 MiB.
+    #[serde(default)]
+    pub more: bool,
     /// Until when the messages are claimed, milliseconds since the Unix epoch; absent where they are not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claimed_until: Option<u64>,
@@ -169,4 +172,7 @@ pub struct HistoryResponse {
     pub ok: True,
     /// What matches, the newest first.
     pub messages: Vec<HistoryItem>,
+    /// What to give as `cursor` for the messages before these; absent where there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }

@@ -56,6 +56,8 @@ const FILE: u64 = 1024 * 1024;
 const SENT: Duration = Duration::from_secs(30);
 /// How soon a pair has to have met, in milliseconds.
 const SOON: f64 = 2000.0;
+/// How soon one that a relay joined first has to be direct where that can be.
+const UPGRADE: Duration = Duration::from_secs(3);
 
 /// What became of a pair.
 #[derive(Debug, Clone, Serialize)]
@@ -68,6 +70,9 @@ pub(crate) struct Meeting {
     /// From when the second one had joined to a session between them.
     #[serde(skip_serializing_if = "Option::is_none")]
     connect_ms: Option<f64>,
+    /// From then on to a direct path, where a relay was first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upgrade_ms: Option<f64>,
     /// The overlay had brought them together before they were asked to.
     before_asked: bool,
     /// Files that arrived whole, one each way.
@@ -78,7 +83,8 @@ impl Meeting {
     /// Of a pair whose daemons did not come so far.
     fn failed(from: Kind, to: Kind, run: u32) -> Self {
         let (expected, way) = (expected(from, to), Way::Nothing);
-        Self { from, to, run, expected, way, connect_ms: None, before_asked: false, files: 0 }
+        let (connect_ms, upgrade_ms) = (None, None);
+        Self { from, to, run, expected, way, connect_ms, upgrade_ms, before_asked: false, files: 0 }
     }
 
     fn is_as_expected(&self) -> bool {
@@ -157,6 +163,11 @@ fn judge(meetings: &[Meeting], report: &mut Report) {
     let mut times = Samples::default();
     let millis = meetings.iter().filter_map(|meeting| meeting.connect_ms);
     times.extend(millis.map(|ms| Duration::from_secs_f64(ms / 1000.0)));
+    let upgrades = meetings.iter().filter_map(|meeting| meeting.upgrade_ms);
+    report.note(RUN, "direct after a relay", upgrades.clone().count() as f64, "");
+    if let Some(longest) = upgrades.reduce(f64::max) {
+        report.note(RUN, "the longest of these", longest, "ms");
+    }
     if times.is_empty() {
         return;
     }
@@ -213,7 +224,11 @@ async fn meet(daemon: &Path, (from, to): (Kind, Kind), run: u32) -> Result<Meeti
         }
         pair.push(node);
     }
-    let (way, connect_ms, before_asked) = connect(&pair[0], &pair[1]).await?;
+    let (mut way, connect_ms, before_asked) = connect(&pair[0], &pair[1]).await?;
+    let (expected, mut upgrade_ms) = (expected(from, to), None);
+    if expected == Way::Direct && matches!(way, Way::Relayed | Way::RelayedTcp) {
+        (way, upgrade_ms) = upgraded(&pair[0], &pair[1]).await?;
+    }
     let mut files = 0;
     if way != Way::Nothing {
         for (sender, receiver) in [(0, 1), (1, 0)] {
@@ -224,8 +239,7 @@ async fn meet(daemon: &Path, (from, to): (Kind, Kind), run: u32) -> Result<Meeti
             }
         }
     }
-    let expected = expected(from, to);
-    Ok(Meeting { from, to, run, expected, way, connect_ms, before_asked, files })
+    Ok(Meeting { from, to, run, expected, way, connect_ms, upgrade_ms, before_asked, files })
 }
 
 /// As a daemon binds that was not told anything.
@@ -254,20 +268,40 @@ async fn connect(from: &Node, to: &Node) -> Result<(Way, Option<f64>, bool)> {
         let outcome = answer?.read::<ConnectResponse>()?.outcome;
         if !matches!(outcome, ConnectOutcome::Unreachable | ConnectOutcome::NotFound) {
             let took = started.elapsed().as_secs_f64() * 1000.0;
-            let over_tcp = has_stream(from).await? || has_stream(to).await?;
-            let peers: PeersResponse = from.http().await?.get(Operation::Peers).await?;
-            let peer = peers.peers.into_iter().find(|peer| peer.id == agent.machine_id);
-            let way = match peer.context("the session is gone")?.session.path {
-                PathKind::Relayed if over_tcp => Way::RelayedTcp,
-                PathKind::Relayed => Way::Relayed,
-                PathKind::Stream => bail!("a pair of which neither takes streams has one"),
-                _ => Way::Direct,
-            };
+            let way = way(from, to).await?;
             return Ok((way, Some(took), outcome == ConnectOutcome::AlreadyConnected));
         }
         sleep(RETRY).await;
     }
     Ok((Way::Nothing, None, false))
+}
+
+/// How the session of a pair goes now.
+async fn way(from: &Node, to: &Node) -> Result<Way> {
+    let agent: AgentResponse = to.http().await?.get(Operation::Agent).await?;
+    let over_tcp = has_stream(from).await? || has_stream(to).await?;
+    let peers: PeersResponse = from.http().await?.get(Operation::Peers).await?;
+    let peer = peers.peers.into_iter().find(|peer| peer.id == agent.machine_id);
+    Ok(match peer.context("the session is gone")?.session.path {
+        PathKind::Relayed if over_tcp => Way::RelayedTcp,
+        PathKind::Relayed => Way::Relayed,
+        PathKind::Stream => bail!("a pair of which neither takes streams has one"),
+        _ => Way::Direct,
+    })
+}
+
+/// Waits until a session over a relay goes directly, and says how long that took.
+async fn upgraded(from: &Node, to: &Node) -> Result<(Way, Option<f64>)> {
+    let started = Instant::now();
+    loop {
+        let (way, took) = (way(from, to).await?, started.elapsed());
+        if way == Way::Direct {
+            return Ok((way, Some(took.as_secs_f64() * 1000.0)));
+        } else if took >= UPGRADE {
+            return Ok((way, None));
+        }
+        sleep(RETRY).await;
+    }
 }
 
 /// Whether a daemon has a session that goes over TCP.

@@ -101,6 +101,9 @@ pub(crate) struct HistoryArguments {
     /// Only from before this time, milliseconds since the Unix epoch
     #[arg(long, value_name = "MS")]
     pub(crate) before: Option<u64>,
+    /// Goes on where the page before this one ended, as that said
+    #[arg(long, value_name = "PLACE")]
+    pub(crate) cursor: Option<String>,
     /// At most so many messages
     #[arg(long, value_name = "N", default_value_t = 50)]
     pub(crate) limit: usize,

@@ -112,7 +112,11 @@ fn print_all(found: &InboxResponse, output: &mut Output) -> Result<()> {
     if found.missed > 0 {
         eprintln!("warning: {} messages are not kept any more", found.missed);
     }
-    found.messages.iter().try_for_each(|message| print(message, output))
+    found.messages.iter().try_for_each(|message| print(message, output))?;
+    if found.more {
+        eprintln!("there may be more after these");
+    }
+    Ok(())
 }
 
 /// Prints a message: who says so, then what, which is never more than text.
@@ -154,7 +158,7 @@ pub(super) fn history(
     arguments: HistoryArguments,
     output: &mut Output,
 ) -> Result<()> {
-    let HistoryArguments { words, agent, before, limit } = arguments;
+    let HistoryArguments { words, agent, before, cursor, limit } = arguments;
     let mut call = Call::new(Operation::History).query("limit", limit.to_string());
     if !words.is_empty() {
         call = call.query("q", words.join(" "));
@@ -164,6 +168,9 @@ pub(super) fn history(
     }
     if let Some(before) = before {
         call = call.query("before", before.to_string());
+    }
+    if let Some(cursor) = cursor {
+        call = call.query("cursor", cursor);
     }
     let found: HistoryResponse = client.fetch(&call)?;
     if output.is_json() {
@@ -176,6 +183,9 @@ pub(super) fn history(
         let agent = short(&item.agent_id.to_string());
         let text = text(&item.payload);
         output.line(&format!("{} {direction} {agent} ({state}): {text}", item.at))?;
+    }
+    if let Some(next) = found.next {
+        eprintln!("there may be more before these: --cursor {next}");
     }
     Ok(())
 }

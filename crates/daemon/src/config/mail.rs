@@ -12,9 +12,9 @@ use super::ConfigError;
 const MAX_MESSAGES: u64 = 10_000_000;
 const MAX_BYTES: u64 = 64 * 1024 * 1024 * 1024;
 const MAX_DAYS: u64 = 3650;
-/// The least of each: a burst must not push out what nobody could read yet.
+/// The least of each: room for a burst, and for a message of the largest size in the quarter that is for strangers.
 const MIN_MESSAGES: u64 = 1000;
-const MIN_BYTES: u64 = 32 * 1024 * 1024;
+const MIN_BYTES: u64 = 64 * 1024 * 1024;
 
 /// The longest secret and the longest path of a webhook in bytes.
 const MAX_SECRET: usize = 512;

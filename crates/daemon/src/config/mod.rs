@@ -120,6 +120,8 @@ pub struct Config {
     pub log_level: LogLevel,
     /// Form of log lines.
     pub log_format: LogFormat,
+    /// The file that this was read from, and the folders of those of other instances: they may hold secrets.
+    pub config_files: Vec<PathBuf>,
     /// Keys of the file that are not known.
     pub unknown_keys: Vec<String>,
     /// Keys of the file that the original daemon knows and that change nothing in this version.
@@ -162,6 +164,7 @@ impl Config {
         let file_name = file.instance_name.clone().map(valid_name).transpose()?;
         let name = flag_name.or(file_name);
         let mut config = Self::defaults(name, paths);
+        config.config_files.extend(overrides.config.clone());
         config.unknown_keys = ignored.unknown;
         config.keys_without_effect = ignored.without_effect;
         file.apply(&mut config)?;
@@ -202,6 +205,7 @@ impl Config {
             identity_ttl: DEFAULT_IDENTITY_TTL,
             log_level: LogLevel::Warn,
             log_format: LogFormat::Text,
+            config_files: paths.config_folders(),
             unknown_keys: Vec::new(),
             keys_without_effect: Vec::new(),
             instance_name: name,

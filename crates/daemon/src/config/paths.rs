@@ -1,11 +1,17 @@
 //! Where the platform keeps configuration, data and keys.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use etcetera::BaseStrategy;
-use x0x_api::instance::{CONFIG_FILE, folder};
+use x0x_api::instance::{CONFIG_FILE, folder, name_of_folder};
 
 use super::file::ConfigError;
+
+/// Most folders of other instances that are looked at.
+const MAX_FOLDERS: usize = 1024;
 
 /// The platform's base directories.
 #[derive(Debug, Clone)]
@@ -45,6 +51,16 @@ impl Paths {
     #[must_use]
     pub fn config_file(&self, name: Option<&str>) -> PathBuf {
         self.config_base.join(folder(name)).join(CONFIG_FILE)
+    }
+
+    /// The folders of all configuration files that are there now, and of the default one.
+    pub(super) fn config_folders(&self) -> Vec<PathBuf> {
+        let folders = fs::read_dir(&self.config_base).into_iter().flatten().flatten();
+        let is_ours = |entry: &fs::DirEntry| {
+            entry.file_name().to_str().is_some_and(|name| name_of_folder(name).is_some())
+        };
+        let named = folders.filter(is_ours).take(MAX_FOLDERS).map(|entry| entry.path());
+        named.chain([self.config_base.join(folder(None))]).collect()
     }
 
     /// Data directory of an instance.

@@ -41,7 +41,8 @@ async fn queue(api: &Api, to: &str, text: &str) -> Option<String> {
 async fn read_all(api: &Api, consumer: &str) -> Vec<String> {
     let mut texts = Vec::new();
     loop {
-        let found = api.get(&format!("/inbox?consumer={consumer}&limit=256")).await.json();
+        let path = format!("/inbox/wait?consumer={consumer}&limit=256&timeout_ms=0");
+        let found = api.get(&path).await.json();
         assert_eq!(found["missed"], 0);
         let messages = found["messages"].as_array().expect("a list").clone();
         let Some(last) = messages.last() else { return texts };
@@ -79,9 +80,9 @@ async fn kills_lose_nothing_that_was_acknowledged() {
     let api = receiver.api();
     let all = queued.len() as u64;
     let last = || async {
-        let peek = api.get("/inbox?limit=256&consumer=count").await.json();
+        let made = api.post("/inbox/consumers", &json!({"consumer": "count"})).await;
+        assert_eq!(made.status, 201, "{made:?}");
         let consumers = api.get("/inbox/consumers").await.json();
-        assert!(peek["ok"].as_bool().expect("a flag"));
         consumers["consumers"][0]["waiting"].as_u64().expect("a number") >= all
     };
     eventually("every message arrives", last).await;
@@ -213,6 +214,22 @@ async fn a_wait_ends_with_a_message_and_consumers_are_apart() {
     assert_eq!(read_all(&receiver, "a").await.len(), 5, "a replay");
     assert_eq!(receiver.delete("/inbox/consumers/c").await.status, 200);
     assert_eq!(receiver.delete("/inbox/consumers/c").await.status, 404);
+    // A look at a consumer that is not there shows all, and makes none.
+    let look = receiver.get("/inbox?consumer=typo&limit=2").await.json();
+    assert_eq!((&look["more"], payload(&look["messages"][1])), (&json!(true), b"2".to_vec()));
+    let ack = receiver.post("/inbox/ack", &json!({"consumer": "typo", "through": 9})).await;
+    assert_eq!(ack.status, 404, "{ack:?}");
+    // Pages of the history end and go on at a place.
+    let mut texts = Vec::new();
+    let mut path = "/history?limit=2".to_owned();
+    loop {
+        let page = receiver.get(&path).await.json();
+        texts.extend(page["messages"].as_array().expect("a list").iter().map(payload));
+        let Some(next) = page["next"].as_str() else { break };
+        path = format!("/history?limit=2&cursor={next}");
+    }
+    assert_eq!(texts, ["5", "4", "3", "2", "1"].map(|text| text.as_bytes().to_vec()));
+    assert_eq!(receiver.get("/history?cursor=yesterday").await.status, 400);
     assert_eq!(receiver.get("/inbox?consumer=a%20b").await.status, 400);
     stop(nodes).await;
 }

@@ -75,6 +75,17 @@ fn shares_bound_each_sender_and_strangers_together() {
 }
 
 #[test]
+fn no_more_lies_unread_than_is_kept() {
+    let retention = Retention { messages: 1000, bytes: 40 << 20, ..Retention::default() };
+    let quotas = Quotas::default().within(&retention);
+    assert_eq!(quotas.all, Share { messages: 1000, bytes: 40 << 20 });
+    assert_eq!(quotas.contact, quotas.all);
+    assert_eq!(quotas.strangers, Share { messages: 250, bytes: 10 << 20 });
+    assert_eq!(quotas.stranger, quotas.strangers);
+    assert_eq!(Quotas::default().within(&Retention::default()), Quotas::default());
+}
+
+#[test]
 fn notes_are_asked_of_trust_and_have_a_rate() {
     let held = admittance();
     let machine = MachineId::new([1; 32]);

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -11,10 +12,8 @@ use x0x_transport::BoxFuture;
 
 use super::{
     consumer::Consumer,
-    store::{
-        HistoryEntry, HistoryQuery, Letter, MailChange, MailError, MailOutcome, MailStore,
-        Retention, StoredMail,
-    },
+    history::{HistoryEntry, HistoryList, HistoryPage, HistoryPlace, HistoryQuery},
+    store::{Letter, MailChange, MailError, MailOutcome, MailStore, Retention, StoredMail},
 };
 use crate::{admission::Unread, inbox::DirectMessage, wire::MessageId};
 
@@ -46,6 +45,13 @@ struct State {
 }
 
 impl MemoryMailStore {
+    /// What is kept at most, whatever the retention.
+    pub const RETENTION: Retention = Retention {
+        messages: MAX_MEMORY_MESSAGES as u64,
+        bytes: MAX_MEMORY_BYTES,
+        age: Duration::MAX,
+    };
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -164,12 +170,17 @@ impl State {
         }
     }
 
-    /// What goes when there is too much: what was read, then what strangers left, then the oldest.
+    /// What goes when there is too much: what was read, then what strangers left and the oldest, as far as
+    /// somebody was handed it, and then the rest.
     fn first_to_go(&self) -> Option<u64> {
         let first = *self.mail.first_key_value()?.0;
         let read = Consumer::acked_by_all(self.consumers.values().cloned()).unwrap_or(self.seen);
-        let stranger = || self.strangers.first().copied();
-        if first <= read { Some(first) } else { stranger().or(Some(first)) }
+        let stranger = self.strangers.first().copied();
+        if first <= read {
+            return Some(first);
+        }
+        let seen = stranger.filter(|number| *number <= self.seen);
+        seen.or_else(|| (first <= self.seen).then_some(first)).or(stranger).or(Some(first))
     }
 
     fn forget(&mut self, number: u64) {
@@ -195,7 +206,7 @@ impl State {
         }
     }
 
-    fn history(&self, query: &HistoryQuery) -> Vec<HistoryEntry> {
+    fn history(&self, query: &HistoryQuery) -> HistoryPage {
         let words: Vec<String> = query.words.iter().map(|word| word.to_lowercase()).collect();
         let with = |from: AgentId, to: AgentId| {
             query.agent.is_none_or(|agent| agent == from || agent == to)
@@ -207,16 +218,19 @@ impl State {
                     words.iter().all(|word| text.contains(word))
                 })
         };
-        let received = self.mail.values().filter(|mail| with(mail.from, mail.to));
-        let received = received.filter(|mail| says(&mail.payload)).cloned();
-        let sent = self.letters.values().filter(|letter| with(letter.from, letter.to));
-        let sent = sent.filter(|letter| !letter.is_read_note && says(&letter.payload)).cloned();
-        let mut found: Vec<HistoryEntry> =
-            received.map(HistoryEntry::Received).chain(sent.map(HistoryEntry::Sent)).collect();
-        found.retain(|entry| query.before.is_none_or(|before| entry.time() < before));
-        found.sort_by_key(|entry| std::cmp::Reverse(entry.time()));
-        found.truncate(query.limit);
-        found
+        let place = query.from.unwrap_or(HistoryPlace::START);
+        let is_before = |entry: &HistoryEntry| query.before.is_none_or(|at| entry.time() < at);
+        let mail = self.mail.range(..place.mail).rev().map(|(_, mail)| mail);
+        let mail = mail.filter(|mail| with(mail.from, mail.to) && says(&mail.payload));
+        let mail = mail.cloned().map(HistoryEntry::Received).filter(is_before);
+        let letters = self.letters.range(..place.letter).rev().map(|(_, letter)| letter);
+        let letters = letters.filter(|letter| {
+            with(letter.from, letter.to) && !letter.is_read_note && says(&letter.payload)
+        });
+        let letters = letters.cloned().map(HistoryEntry::Sent).filter(is_before);
+        let [mail, letters]: [Vec<HistoryEntry>; 2] = [mail.collect(), letters.collect()];
+        let whole = |entries| HistoryList { entries, left_at: None };
+        HistoryPage::merge(whole(mail), whole(letters), place, query.limit)
     }
 }
 
@@ -270,7 +284,7 @@ impl MailStore for MemoryMailStore {
         ready(Ok(number.and_then(|number| state.letters.get(number)).cloned()))
     }
 
-    fn history(&self, query: HistoryQuery) -> BoxFuture<'_, Result<Vec<HistoryEntry>, MailError>> {
+    fn history(&self, query: HistoryQuery) -> BoxFuture<'_, Result<HistoryPage, MailError>> {
         ready(Ok(self.lock().history(&query)))
     }
 }

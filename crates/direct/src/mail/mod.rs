@@ -5,6 +5,7 @@
 //! read how far.
 
 mod consumer;
+mod history;
 mod memory;
 mod store;
 
@@ -12,9 +13,10 @@ pub use self::{
     consumer::{
         Claimed, Consumer, ConsumerError, MAX_CLAIMS, MAX_CONSUMER_NAME, Owner, is_consumer_name,
     },
+    history::{HistoryEntry, HistoryList, HistoryPage, HistoryPlace, HistoryQuery, InvalidPlace},
     memory::{MAX_MEMORY_BYTES, MemoryMailStore},
     store::{
-        HistoryEntry, HistoryQuery, Letter, LetterState, MailChange, MailError, MailOutcome,
-        MailStore, PendingLetter, Retention, StoredMail,
+        Letter, LetterState, MailChange, MailError, MailOutcome, MailStore, PendingLetter,
+        Retention, StoredMail,
     },
 };

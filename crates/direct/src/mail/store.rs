@@ -6,6 +6,7 @@ use bytes::Bytes;
 use x0x_core::{AgentId, WallTime};
 use x0x_transport::BoxFuture;
 
+use super::history::{HistoryPage, HistoryQuery};
 use crate::{admission::Unread, inbox::DirectMessage, wire::MessageId};
 
 /// Keeps mail. `x0x-store` implements it on disk, [`MemoryMailStore`](super::MemoryMailStore) in
@@ -65,7 +66,7 @@ pub trait MailStore: Send + Sync + fmt::Debug + 'static {
     ///
     /// # Errors
     /// [`MailError`]: nothing can be read now.
-    fn history(&self, query: HistoryQuery) -> BoxFuture<'_, Result<Vec<HistoryEntry>, MailError>>;
+    fn history(&self, query: HistoryQuery) -> BoxFuture<'_, Result<HistoryPage, MailError>>;
 }
 
 /// A change. Repeating one changes nothing more.
@@ -98,9 +99,10 @@ pub enum MailChange {
     },
     /// A consumer is gone.
     DropConsumer(String),
-    /// What retention does not keep goes: a store does this in steps, beside other work. Strangers' mail beyond
-    /// [its part](Retention::of_strangers) goes first, then the oldest that every consumer has acknowledged (or,
-    /// without a consumer, that was handed to somebody), then strangers', and then the oldest.
+    /// What retention does not keep goes: a store does this in steps, beside other work. What is too old goes, then
+    /// what was handed to somebody: strangers' mail beyond [its part](Retention::of_strangers), the oldest that
+    /// every consumer has acknowledged, strangers', and the oldest. What nobody was handed goes last; there is
+    /// never too much of that while the [quotas](crate::Quotas::within) are within the retention.
     Prune {
         /// What is kept.
         retention: Retention,
@@ -311,50 +313,6 @@ impl LetterState {
             Self::Expired => "expired",
             Self::Cancelled => "cancelled",
             Self::Blocked => "blocked",
-        }
-    }
-}
-
-/// What is looked for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[expect(clippy::exhaustive_structs, reason = "every part of a query has a default")]
-pub struct HistoryQuery {
-    /// Words that all must be in the text.
-    pub words: Vec<String>,
-    /// Only with this agent, as sender or recipient.
-    pub agent: Option<AgentId>,
-    /// Only from before this time.
-    pub before: Option<WallTime>,
-    /// At most so many.
-    pub limit: usize,
-}
-
-/// Something that was received or sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::exhaustive_enums, reason = "there are two directions")]
-pub enum HistoryEntry {
-    /// It came.
-    Received(DirectMessage),
-    /// It was posted.
-    Sent(Letter),
-}
-
-impl HistoryEntry {
-    /// When.
-    #[must_use]
-    pub const fn time(&self) -> WallTime {
-        match self {
-            Self::Received(message) => message.received_at,
-            Self::Sent(letter) => letter.posted_at,
-        }
-    }
-
-    /// What it says.
-    #[must_use]
-    pub const fn payload(&self) -> &Bytes {
-        match self {
-            Self::Received(message) => &message.payload,
-            Self::Sent(letter) => &letter.payload,
         }
     }
 }

@@ -13,7 +13,7 @@ use x0x_direct::{
     DirectMessage, MessageId,
     letters::{Digest, LetterChange, LetterStore, MemoryLetterStore, StoredLetters},
     mail::{
-        HistoryEntry, HistoryQuery, Letter, MailChange, MailError, MailOutcome, MailStore,
+        HistoryPage, HistoryQuery, Letter, MailChange, MailError, MailOutcome, MailStore,
         MemoryMailStore, StoredMail,
     },
 };
@@ -70,7 +70,7 @@ impl MailStore for FaultyMail {
         self.mail.letter(id)
     }
 
-    fn history(&self, query: HistoryQuery) -> BoxFuture<'_, Result<Vec<HistoryEntry>, MailError>> {
+    fn history(&self, query: HistoryQuery) -> BoxFuture<'_, Result<HistoryPage, MailError>> {
         self.mail.history(query)
     }
 }

@@ -54,7 +54,8 @@ impl DiskStore {
     #[must_use]
     pub fn new(state: impl Into<PathBuf>, downloads: impl Into<PathBuf>) -> Self {
         let (state, downloads) = (state.into(), downloads.into());
-        Self { state, downloads, protected: Protected::default(), links: true }
+        let protected = Protected::new([], downloads.clone());
+        Self { state, downloads, protected, links: true }
     }
 
     /// Sends nothing that is, or is in, one of these files and folders, by whatever name and through
@@ -62,6 +63,14 @@ impl DiskStore {
     #[must_use]
     pub fn protecting(mut self, paths: impl IntoIterator<Item = PathBuf>) -> Self {
         self.protected = Protected::new(paths, self.downloads.clone());
+        self
+    }
+
+    /// Nor anything below a folder that has a file of one of these names in it: the folders of other agents of the
+    /// same user, wherever they are.
+    #[must_use]
+    pub fn protecting_marked(mut self, names: impl IntoIterator<Item = &'static str>) -> Self {
+        self.protected.marked_by(names);
         self
     }
 

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const OWN: &str = "it belongs to the keys and the state of this agent";
+const OWN: &str = "it belongs to the keys, the state or the settings of an agent";
 const CHANGED: &str = "another file was put in its place";
 #[cfg(unix)]
 const SYSTEM: &str = "it is no content but a view into the system";
@@ -25,13 +25,26 @@ const MAX_DEPTH: usize = 3;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Protected {
     paths: Vec<PathBuf>,
+    /// Names of files that make a folder one of them.
+    markers: Vec<&'static str>,
     /// Below one of them, and sent all the same.
     except: Option<PathBuf>,
 }
 
 impl Protected {
     pub(super) fn new(paths: impl IntoIterator<Item = PathBuf>, except: PathBuf) -> Self {
-        Self { paths: paths.into_iter().collect(), except: Some(except) }
+        Self { paths: paths.into_iter().collect(), markers: Vec::new(), except: Some(except) }
+    }
+
+    pub(super) fn marked_by(&mut self, names: impl IntoIterator<Item = &'static str>) {
+        self.markers.extend(names);
+    }
+
+    /// How deep the nearest folder with a marker is that a file is in.
+    fn marked_depth(&self, place: &Path) -> Option<usize> {
+        let is_marked = |folder: &Path| self.markers.iter().any(|name| folder.join(name).is_file());
+        let folder = place.ancestors().skip(1).find(|folder| is_marked(folder))?;
+        Some(folder.components().count())
     }
 
     /// Looks at a file that is open: at where it really is, whatever links lead there, and at what other
@@ -54,6 +67,7 @@ impl Protected {
         let real = |path: &PathBuf| fs::canonicalize(path).ok();
         let depth = |path: PathBuf| place.starts_with(&path).then(|| path.components().count());
         let own = self.paths.iter().filter_map(real).filter_map(depth).max();
+        let own = own.max(self.marked_depth(&place));
         let except = self.except.as_ref().and_then(real).and_then(depth);
         // The nearer one counts: whoever receives into the home folder still keeps the keys in it.
         let is_own = own.is_some_and(|own| except.is_none_or(|except| except <= own));

@@ -218,9 +218,10 @@ impl FilesMachine {
         let Some(transfer) = self.live.get_mut(&id) else { return };
         let mut told = false;
         if let Some(incoming) = transfer.incoming() {
-            incoming.left_to_user = accepting.ticket.is_none() && result.is_err();
+            incoming.waits_for_disk = accepting.ticket.is_none() && result.is_err();
         }
         if result.is_ok() {
+            (transfer.tries, transfer.moved) = (0, None);
             transfer.record.phase = Phase::Active;
             transfer.record.folder = accepting.folder;
             let record = transfer.record.clone();
@@ -230,9 +231,9 @@ impl FilesMachine {
                 self.metrics.accepted_by_rule.inc();
             }
             self.queue(id);
-            self.schedule(now, id);
-            self.show(id);
         }
+        self.schedule(now, id);
+        self.show(id);
         if let Some(ticket) = accepting.ticket {
             let result = result.map(|()| Changed { told });
             self.outputs.push_back(Output::Changed { ticket, result });

@@ -6,6 +6,7 @@
 //! a slow disk slows its sender down.
 
 mod change;
+mod due;
 mod event;
 mod ignored;
 mod incoming;
@@ -147,6 +148,11 @@ impl FilesMachine {
     fn describe(&self, transfer: &Transfer) -> TransferInfo {
         let routed = self.route(&transfer.record).is_some();
         let waiting = match &transfer.side {
+            Side::In(Incoming { waits_for_disk: true, .. })
+                if transfer.record.phase == Phase::Offered =>
+            {
+                Some(Waiting::Space)
+            }
             _ if transfer.record.phase != Phase::Active => None,
             Side::In(Incoming { held: Some(Held::Space), .. }) => Some(Waiting::Space),
             Side::In(Incoming { held: Some(Held::Disk), .. })
@@ -414,75 +420,6 @@ impl FilesMachine {
         }
     }
 
-    /// When something is to be done about a transfer next, as it stands now.
-    fn schedule(&mut self, now: Tick, id: TransferId) {
-        let Some(transfer) = self.live.get(&id) else { return };
-        let config = &self.config;
-        let routed = self.route(&transfer.record).is_some();
-        let again = |first: Duration| first * (1 << transfer.tries.min(MAX_DOUBLINGS));
-        let pause = match &transfer.side {
-            Side::In(Incoming { held: Some(Held::Space), .. }) => Some(config.space_interval),
-            Side::In(Incoming { held: Some(Held::Disk), .. })
-            | Side::Out(Outgoing { held: true, .. }) => Some(again(config.space_interval)),
-            Side::In(_) if transfer.record.phase == Phase::Offered => {
-                let age = self.wall.as_millis().saturating_sub(transfer.record.started.as_millis());
-                Some(config.offer_ttl.saturating_sub(Duration::from_millis(age)))
-            }
-            _ if !transfer.needs_peer() => None,
-            _ if !routed => Some(seek(config, transfer.tries)),
-            Side::In(incoming) if !incoming.asked.is_empty() => Some(again(config.stall_after)),
-            _ => None,
-        };
-        if let Some(transfer) = self.live.get_mut(&id) {
-            transfer.due = pause.map(|pause| now + pause);
-        }
-    }
-
-    fn due(&mut self, now: Tick, id: TransferId) {
-        let waits = self.waits_behind(now, id);
-        let Some(transfer) = self.live.get_mut(&id) else { return };
-        transfer.due = waits;
-        if waits.is_some() {
-            return;
-        }
-        transfer.tries += 1;
-        let record = transfer.record.clone();
-        let routed = self.route(&record).is_some();
-        match self.live.get_mut(&id).map(|transfer| &mut transfer.side) {
-            Some(Side::In(Incoming { held: Some(Held::Space), .. })) => {
-                let folder = record.folder;
-                self.outputs.push_back(Output::LookForSpace { id, folder });
-            }
-            Some(Side::In(incoming)) if incoming.held.is_some() => {
-                incoming.held = None;
-                self.turn_due = true;
-            }
-            Some(Side::Out(outgoing)) if outgoing.held => {
-                outgoing.held = false;
-                self.serve_due = true;
-            }
-            Some(Side::In(_)) if record.phase == Phase::Offered => {
-                self.end(id, Phase::Rejected, Some("nobody answered".into()), true);
-                return;
-            }
-            Some(_) if !routed => {
-                if self.end_denied(id) {
-                    return;
-                }
-                self.outputs.push_back(Output::Seek(record.peer));
-            }
-            Some(Side::In(incoming)) => {
-                self.metrics.stalled.inc();
-                incoming.give_up_asked();
-                self.ask_again(id);
-                // Another may have its place meanwhile.
-                self.turn_due = true;
-            }
-            _ => {}
-        }
-        self.schedule(now, id);
-    }
-
     /// What a turn leaves to be done.
     fn settle(&mut self) {
         if std::mem::take(&mut self.turn_due) {
@@ -493,12 +430,6 @@ impl FilesMachine {
             self.serve();
         }
     }
-}
-
-/// The pause before an agent is looked for again.
-fn seek(config: &FilesConfig, tries: u32) -> Duration {
-    let doubled = config.seek_min.saturating_mul(1_u32.checked_shl(tries).unwrap_or(u32::MAX));
-    doubled.min(config.seek_max)
 }
 
 /// How a transfer stands, in the words of the wire.

@@ -1,6 +1,6 @@
 //! One transfer inside the machine.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use x0x_core::{MachineId, Tick};
 
@@ -20,6 +20,8 @@ pub(super) struct Transfer {
     /// When something is to be done about it, and how often that was done in vain.
     pub(super) due: Option<Tick>,
     pub(super) tries: u32,
+    /// How many bytes the recipient had when that was looked at last, and since when it may have had no more.
+    pub(super) moved: Option<(u64, Tick)>,
     /// When its progress was last shown, and when it is to be shown again.
     pub(super) shown: Option<Tick>,
     pub(super) show_at: Option<Tick>,
@@ -58,8 +60,8 @@ pub(super) struct Incoming {
     pub(super) peer_paused: bool,
     pub(super) held: Option<Held>,
     pub(super) accepting: Option<Accepting>,
-    /// A rule would accept it, and the disk did not let it: it is left to the user.
-    pub(super) left_to_user: bool,
+    /// A rule would accept it, and the disk did not let it: it is tried again, unless the user decides before.
+    pub(super) waits_for_disk: bool,
     /// Its place among those that wait to be opened.
     pub(super) turn: u64,
     /// Who cancelled it while it got its name: which of the two came first is not known yet.
@@ -103,7 +105,16 @@ impl Transfer {
             Direction::Sending => Side::Out(Outgoing::default()),
             Direction::Receiving => Side::In(Incoming::default()),
         };
-        Self { record, verified: 0, side, due: None, tries: 0, shown: None, show_at: None }
+        Self {
+            record,
+            verified: 0,
+            side,
+            due: None,
+            tries: 0,
+            moved: None,
+            shown: None,
+            show_at: None,
+        }
     }
 
     pub(super) const fn incoming(&mut self) -> Option<&mut Incoming> {
@@ -135,6 +146,25 @@ impl Transfer {
         match &self.side {
             Side::Out(_) => matches!(self.record.phase, Phase::Offered | Phase::Active),
             Side::In(_) => matches!(self.record.phase, Phase::Active) && !self.is_finishing(),
+        }
+    }
+
+    /// Whether a rule is to accept it once the disk lets it.
+    pub(super) const fn waits_for_disk(&self) -> bool {
+        matches!(&self.side, Side::In(Incoming { waits_for_disk: true, .. }))
+    }
+
+    /// Whether it needs the other end and has not come further for so long.
+    pub(super) fn is_given_up(&mut self, now: Tick, idle_ttl: Duration) -> bool {
+        if !self.needs_peer() || self.record.phase != Phase::Active {
+            return false;
+        }
+        match self.moved {
+            Some((verified, since)) if verified == self.verified => now.since(since) >= idle_ttl,
+            _ => {
+                self.moved = Some((self.verified, now));
+                false
+            }
         }
     }
 

@@ -109,7 +109,7 @@ impl FilesMachine {
             let record = &transfer.record;
             if record.phase != Phase::Offered || incoming.accepting.is_some() {
                 *accepted.entry(record.peer).or_default() += 1;
-            } else if !incoming.left_to_user {
+            } else if !incoming.waits_for_disk {
                 offered.push((record.started, record.id, record.peer, record.machine, record.size));
             }
         }

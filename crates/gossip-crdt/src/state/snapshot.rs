@@ -129,11 +129,15 @@ fn decode_actors(decoder: &mut Decoder<'_>) -> Result<Actors, DecodeError> {
         tags.push(tag);
     }
     for tag in &tags {
-        let mut seen = Vec::new();
+        let mut seen: Vec<Dot> = Vec::new();
         for _ in 0..decoder.count(2)? {
             let place = usize::try_from(decoder.number()?).map_err(|_| DecodeError::Malformed)?;
             let actor = *tags.get(place).ok_or(DecodeError::Field("context"))?;
-            seen.push(Dot { actor, seq: decoder.number()? });
+            let seq = u64::from(decoder.number32()?);
+            if seq == 0 || seen.last().is_some_and(|last| last.actor >= actor) {
+                return Err(DecodeError::Field("context"));
+            }
+            seen.push(Dot { actor, seq });
         }
         actors.restore_context(tag, &seen);
     }

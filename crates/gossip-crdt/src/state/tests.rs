@@ -2,6 +2,9 @@
 
 use std::{convert::Infallible, time::Duration};
 
+use proptest::prelude::*;
+use x0x_core::DecodeError;
+
 use super::*;
 use crate::{
     config::{MAX_ACTORS, MAX_BARRED, MAX_PENDING, MAX_POLICY_CHANGES},
@@ -305,16 +308,52 @@ fn what_is_hostile_is_skipped_alike_in_every_order() {
     assert_eq!((applied, waiting, invalid, rebuilding), (8, 1, 7, false));
 }
 
+/// A replica of five authors, each of which had seen those before it.
+fn written_in_turn() -> Vec<u8> {
+    let mut machine = machine(None, 0);
+    for n in 1..=5 {
+        let put = SampleOp::Put(format!("key {n}"), format!("value {n}"));
+        let seen = |other| (Named::Tag(ActorTag::of(&agent(other), 1)), 1);
+        let deps = (1..n).map(seen).collect();
+        let body = Body::Operation(Sample::encode_op(&put).into());
+        hand(&mut machine, entry(n, 1, &OperationIn { ahead: 0, deps, body }));
+    }
+    assert_eq!(machine.counts(), (5, 0, 0));
+    machine.encode()
+}
+
+fn restore(object: TopicId, bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
+    let restored = ObjectMachine::<Sample>::restore(object, None, agent(0), Arc::default(), bytes);
+    restored.map(|machine| machine.encode())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4096))]
+    /// Whatever is done to a snapshot: it is refused, or has the one form of what it says.
+    #[test]
+    fn a_snapshot_has_one_form(
+        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..4_u8), 1..4),
+    ) {
+        let mut bytes = written_in_turn();
+        for (at, value, kind) in edits {
+            let at = at.index(bytes.len());
+            match kind {
+                0 => bytes[at] = value,
+                // Numbers are mostly small.
+                1 => bytes[at] = value % 6,
+                2 => drop(bytes.remove(at)),
+                _ => bytes.insert(at, value % 6),
+            }
+        }
+        if let Ok(again) = restore(OBJECT, &bytes) {
+            prop_assert_eq!(again, bytes);
+        }
+    }
+}
+
 #[test]
 fn a_snapshot_that_was_made_up_is_refused_or_is_what_it_says() {
-    let mut machine = machine(None, 0);
-    (1..=5).for_each(|n| drop(hand(&mut machine, plain(n, 1))));
-    let whole = machine.encode();
-    let restore = |object, bytes: &[u8]| {
-        let restored =
-            ObjectMachine::<Sample>::restore(object, None, agent(0), Arc::default(), bytes);
-        restored.map(|machine| machine.encode())
-    };
+    let whole = written_in_turn();
     assert_eq!(restore(OBJECT, &whole).as_ref(), Ok(&whole));
     assert!(restore(TopicId::new([8; 32]), &whole).is_err(), "of another object");
     let vast = vec![0; crate::config::MAX_SNAPSHOT + 1];

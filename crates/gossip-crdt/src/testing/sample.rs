@@ -167,9 +167,12 @@ impl Object for Sample {
 
     fn decode_state(decoder: &mut Decoder<'_>) -> Result<Self, DecodeError> {
         let title = Register::decode(decoder)?;
-        let mut values = BTreeMap::new();
+        let mut values: BTreeMap<String, _> = BTreeMap::new();
         for _ in 0..decoder.count(2)? {
             let key = decoder.text(MAX_OP)?.to_owned();
+            if values.last_key_value().is_some_and(|(last, _)| *last >= key) {
+                return Err(DecodeError::Field("keys"));
+            }
             values.insert(key, MultiValue::decode(decoder)?);
         }
         let (elements, sum) = (AddWinsSet::decode(decoder)?, Tally::decode(decoder)?);

@@ -22,7 +22,8 @@ use crate::{
     private_file::{self, Access, FileError},
 };
 
-const MACHINE_FILE: &str = "machine.key";
+/// Name of the file with a machine's key.
+pub const MACHINE_FILE: &str = "machine.key";
 const AGENT_FILE: &str = "agent.key";
 const AGENT_KEM_FILE: &str = "agent_kem.key";
 const USER_FILE: &str = "user.key";

@@ -16,7 +16,7 @@ const OLDEST: &str = "SELECT number, time, length(payload), flags FROM mail
     WHERE number > ?1 AND number <= ?2 AND payload IS NOT NULL ORDER BY number LIMIT ?3";
 /// The oldest that strangers left.
 const OLDEST_OF_STRANGERS: &str = "SELECT number, time, length(payload), flags FROM mail
-    INDEXED BY mail_stranger WHERE flags & 4 AND payload IS NOT NULL ORDER BY number LIMIT ?1";
+    INDEXED BY mail_stranger WHERE flags & 4 AND payload IS NOT NULL AND number <= ?1 ORDER BY number LIMIT ?2";
 /// The oldest letters that are settled.
 const OLDEST_LETTERS: &str = "SELECT number, changed, length(payload), flags FROM letter
     WHERE state >= 2 ORDER BY number LIMIT ?1";
@@ -43,13 +43,11 @@ enum Pruned {
     /// Whatever is too old.
     Old,
     /// Strangers', beyond its part.
-    Strangers,
-    /// What everybody has read who reads here.
-    Read(i64),
-    /// Strangers', all of it if need be.
-    AllStrangers,
-    /// The oldest.
-    Any,
+    StrangersPart,
+    /// Strangers' up to a number.
+    Strangers(i64),
+    /// The oldest up to a number.
+    Oldest(i64),
 }
 
 impl Tally {
@@ -80,9 +78,19 @@ impl MailTables {
         retention: &Retention,
         cutoff: i64,
     ) -> Result<bool> {
-        let read = read_by_all(connection)?.unwrap_or(self.totals(connection)?.seen).cast_signed();
-        let order =
-            [Pruned::Old, Pruned::Strangers, Pruned::Read(read), Pruned::AllStrangers, Pruned::Any];
+        let seen = self.totals(connection)?.seen;
+        let read = read_by_all(connection)?.unwrap_or(seen).cast_signed();
+        let (seen, all) = (seen.cast_signed(), i64::MAX);
+        // What nobody was handed is last; of strangers' there is no more than their part.
+        let order = [
+            Pruned::Old,
+            Pruned::StrangersPart,
+            Pruned::Oldest(read),
+            Pruned::Strangers(seen),
+            Pruned::Oldest(seen),
+            Pruned::Strangers(all),
+            Pruned::Oldest(all),
+        ];
         let mut left = STEP_MAIL;
         for which in order {
             left -= self.prune_some(connection, (retention, cutoff), which, left)?;
@@ -107,8 +115,8 @@ impl MailTables {
         let totals = self.totals(connection)?;
         let goes = |mail: &Tally, strangers: &Tally, row: &Row| match which {
             Pruned::Old => row.time < cutoff,
-            Pruned::Strangers => strangers.exceeds(&retention.of_strangers()),
-            Pruned::Read(_) | Pruned::AllStrangers | Pruned::Any => mail.exceeds(retention),
+            Pruned::StrangersPart => strangers.exceeds(&retention.of_strangers()),
+            Pruned::Strangers(_) | Pruned::Oldest(_) => mail.exceeds(retention),
         };
         if !matches!(which, Pruned::Old)
             && !totals.mail.exceeds(retention)
@@ -118,11 +126,12 @@ impl MailTables {
         }
         let floor = totals.floor.cast_signed();
         let rows = match which {
-            Pruned::Strangers | Pruned::AllStrangers => {
-                oldest(connection, OLDEST_OF_STRANGERS, &[&most])?
+            Pruned::StrangersPart => oldest(connection, OLDEST_OF_STRANGERS, &[&i64::MAX, &most])?,
+            Pruned::Strangers(through) => {
+                oldest(connection, OLDEST_OF_STRANGERS, &[&through, &most])?
             }
-            Pruned::Read(through) => oldest(connection, OLDEST, &[&floor, &through, &most])?,
-            Pruned::Old | Pruned::Any => oldest(connection, OLDEST, &[&floor, &i64::MAX, &most])?,
+            Pruned::Oldest(through) => oldest(connection, OLDEST, &[&floor, &through, &most])?,
+            Pruned::Old => oldest(connection, OLDEST, &[&floor, &i64::MAX, &most])?,
         };
         let (mut pruned, mut unsearched) = (0, Vec::new());
         for row in rows {

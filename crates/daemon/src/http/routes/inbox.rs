@@ -6,7 +6,8 @@ use axum::{Json, extract::State, http::StatusCode};
 use data_encoding::HEXLOWER;
 use serde::Deserialize;
 use x0x_agent::{
-    Ack, Begin, Claimed, HistoryEntry, HistoryQuery, InboxError, Lease, MAX_TAKEN, Taken, WallTime,
+    Ack, Begin, Claimed, HistoryEntry, HistoryPlace, HistoryQuery, InboxError, Lease, MAX_TAKEN,
+    Taken, WallTime,
 };
 use x0x_api::{
     Base64, ErrorCode, True,
@@ -52,7 +53,12 @@ pub(super) async fn peek(
     State(app): State<Arc<App>>,
     Params(InboxParams { consumer, limit, .. }): Params<InboxParams>,
 ) -> Answer<InboxResponse> {
-    take(&app, consumer, limit.unwrap_or(DEFAULT_LIMIT), Duration::ZERO, None).await
+    let (consumer, limit) = (named(consumer), limit.unwrap_or(DEFAULT_LIMIT));
+    if consumer == DEFAULT_CONSUMER {
+        return take(&app, Some(consumer), limit, Duration::ZERO, None).await;
+    }
+    let taken = app.agent.peek_mail(&consumer, limit).await?;
+    Ok(answer(&app, consumer, taken))
 }
 
 pub(super) async fn wait(
@@ -82,6 +88,7 @@ pub(super) async fn claim(
             messages,
             missed: 0,
             cursor,
+            more: false,
             claimed_until,
         }));
     }
@@ -109,11 +116,15 @@ async fn take(
             return Err(ApiError::new(ErrorCode::ShuttingDown, "the daemon is stopping"));
         }
     };
-    let Taken { messages, missed, cursor, until, .. } = taken;
+    Ok(answer(app, consumer, taken))
+}
+
+fn answer(app: &App, consumer: String, taken: Taken) -> Json<InboxResponse> {
+    let Taken { messages, missed, cursor, more, until, .. } = taken;
     let claimed_until = until.map(WallTime::as_millis);
     let messages = messages.into_iter().map(|message| convert::mail(&app.agent, message)).collect();
     let ok = True::default();
-    Ok(Json(InboxResponse { ok, consumer, messages, missed, cursor, claimed_until }))
+    Json(InboxResponse { ok, consumer, messages, missed, cursor, more, claimed_until })
 }
 
 pub(super) async fn ack(
@@ -209,6 +220,7 @@ pub(super) struct HistoryParams {
     q: String,
     agent: Option<String>,
     before: Option<u64>,
+    cursor: Option<String>,
     limit: Option<usize>,
 }
 
@@ -216,7 +228,7 @@ pub(super) async fn history(
     State(app): State<Arc<App>>,
     Params(params): Params<HistoryParams>,
 ) -> Answer<HistoryResponse> {
-    let HistoryParams { q, agent, before, limit } = params;
+    let HistoryParams { q, agent, before, cursor, limit } = params;
     if q.len() > MAX_SEARCH {
         let text = format!("a search has at most {MAX_SEARCH} bytes");
         return Err(ApiError::new(ErrorCode::InvalidQuery, text));
@@ -229,10 +241,20 @@ pub(super) async fn history(
         words: q.split_whitespace().take(MAX_WORDS).map(str::to_owned).collect(),
         agent: agent.map(|agent| agent.parse::<AgentId>()).transpose()?,
         before: before.map(WallTime::from_millis),
+        from: cursor.map(|cursor| place(&cursor)).transpose()?,
         limit: limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_TAKEN),
     };
-    let messages = app.agent.history(query).await?.into_iter().map(item).collect();
-    Ok(Json(HistoryResponse { ok: True::default(), messages }))
+    let page = app.agent.history(query).await?;
+    let messages = page.entries.into_iter().map(item).collect();
+    let next = page.next.map(|place| place.to_string());
+    Ok(Json(HistoryResponse { ok: True::default(), messages, next }))
+}
+
+fn place(cursor: &str) -> Result<HistoryPlace, ApiError> {
+    cursor.parse().map_err(|_| {
+        let text = "`cursor` is the `next` of an earlier answer";
+        ApiError::new(ErrorCode::InvalidQuery, text)
+    })
 }
 
 fn item(entry: HistoryEntry) -> HistoryItem {
