@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use x0x_api::types::{AddContactRequest, DirectSendRequest};
+use x0x_api::types::{AddContactRequest, DirectClass, DirectSendRequest};
 use x0x_api::{Base64, Operation};
 
 use super::{SIZE, Scale, begin, direct_ws, per_second};
@@ -78,13 +78,16 @@ pub(super) async fn measure(cluster: &Cluster, scale: Scale, report: &mut Report
     report.figure(&run, "rate", parallel_rate, "msg/s", Target::AtLeast(5_000.0));
     report.note(&run, "CPU for each message", spent, "µs");
     let next = 1 + scale.direct + share * IN_FLIGHT;
-    let over_ws = (next, scale.direct_parallel);
-    direct_ws::measure(cluster, &recipient, over_ws, scale.patience, report).await?;
     let total = next + scale.direct_parallel;
+    let over_ws = (next, scale.direct_parallel, DirectClass::Durable);
+    direct_ws::measure(cluster, &recipient, over_ws, scale.patience, report).await?;
     inbox.received(total, scale.patience).await;
     let missing = total - inbox.seen().arrivals.len() as u64;
     report.figure(&run, "acknowledged but not heard", missing as f64, "msg", Target::AtMost(0.0));
     report.note(&run, "heard late, as told", inbox.seen().lagged as f64, "msg");
+    // A reader that is slow misses some of these.
+    let unstored = (total, scale.direct_parallel, DirectClass::Session);
+    direct_ws::measure(cluster, &recipient, unstored, scale.patience, report).await?;
 
     let (quinn_alone, quinn_parallel) = yardstick(scale, report).await?;
     report.note("direct, share of raw quinn", "one at a time", alone_rate / quinn_alone, "×");
