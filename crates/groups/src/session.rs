@@ -219,8 +219,8 @@ impl<M: MlsGroups> NamedGroups<M> {
         let group = chain.group();
         let founded = chain.view_at(&[chain.genesis().id]).ok_or(UNKNOWN)?;
         let log = Log::of(&founded).ok_or(UNKNOWN)?;
-        let slot = Slot {
-            keys,
+        let mut slot = Slot {
+            keys: None,
             log,
             outgoing: VecDeque::new(),
             handovers: Vec::new(),
@@ -234,9 +234,7 @@ impl<M: MlsGroups> NamedGroups<M> {
             saved: 0,
         };
         let mut known = self.chains.lock();
-        if let Some(keys) = keys {
-            known.by_keys.insert(keys, group);
-        }
+        slot.keys = keys.filter(|keys| known.claim(*keys, group));
         known.chains.insert(group, chain);
         drop(known);
         self.slots.insert(group, slot);
@@ -328,12 +326,11 @@ impl<M: MlsGroups> NamedGroups<M> {
     /// Goes by the keys that the state names.
     fn hold_keys(&mut self, group: GroupId) {
         let mut known = self.chains.lock();
-        let keys = known.chains.get(&group).and_then(|chain| chain.view().mls_group);
+        let named = known.chains.get(&group).and_then(|chain| chain.view().mls_group);
         if let Some(slot) = self.slots.get_mut(&group)
-            && slot.keys != keys
+            && slot.keys != named
         {
-            slot.keys = keys;
-            known.by_keys.extend(keys.map(|keys| (keys, group)));
+            slot.keys = named.filter(|keys| known.claim(*keys, group));
         }
     }
 

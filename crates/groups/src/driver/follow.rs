@@ -55,8 +55,9 @@ pub(super) struct Following {
     retry: Option<Instant>,
     /// Since when the keys are not those of the state.
     differs: Option<Instant>,
-    /// When it may be asked again how it stands.
+    /// When it may be asked again how it stands, and from which member on.
     rested: Instant,
+    asked: usize,
     /// When operations are compared again.
     compare: Instant,
 }
@@ -81,6 +82,7 @@ impl Following {
             retry: None,
             differs: None,
             rested: Instant::now(),
+            asked: 0,
             compare: Instant::now(),
         }
     }
@@ -275,10 +277,13 @@ impl Following {
         Ok(())
     }
 
-    /// Asks a member how the group is, and comes in again if this one is behind.
-    async fn come_back(&self, inner: &Inner, others: &[AgentId]) -> Result<(), GroupsError> {
+    /// Asks members how the group is, others than the last time, and comes in again if this one is behind.
+    async fn come_back(&mut self, inner: &Inner, others: &[AgentId]) -> Result<(), GroupsError> {
         let group = self.group;
-        for agent in others.iter().copied().filter(|agent| *agent != inner.me).take(ASKED) {
+        let others: Vec<AgentId> = others.iter().copied().filter(|a| *a != inner.me).collect();
+        let first = self.asked.checked_rem(others.len()).unwrap_or_default();
+        self.asked = first + ASKED;
+        for agent in others.iter().copied().cycle().skip(first).take(ASKED.min(others.len())) {
             let question = Question::Invitation { group, open: false };
             let Ok(Answer::HandOver(handover)) = inner.courier.ask(agent, question).await else {
                 continue;

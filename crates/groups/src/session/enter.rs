@@ -213,6 +213,7 @@ impl<M: MlsGroups> NamedGroups<M> {
         }
         let view = self.view(group)?;
         let Some(keys) = view.mls_group else { return Ok(()) };
+        self.check_keys(group, keys)?;
         if view.role(&self.agent()).is_none() {
             return Err(ActError::Role("not a member").into());
         }
@@ -227,6 +228,13 @@ impl<M: MlsGroups> NamedGroups<M> {
         } else {
             let joined = self.mls.join(&handover.welcome, tree)?;
             if joined == keys { Ok(()) } else { Err(SignedError::Content("other keys").into()) }
+        }
+    }
+
+    fn check_keys(&mut self, group: GroupId, keys: MlsId) -> Result<(), SessionError> {
+        match self.slot(group)?.keys {
+            Some(own) if own == keys => Ok(()),
+            _ => Err(SignedError::Content("the keys of another group").into()),
         }
     }
 
@@ -274,6 +282,7 @@ impl<M: MlsGroups> NamedGroups<M> {
         match self.view(group)?.mls_group {
             None => Ok(()),
             Some(keys) => {
+                self.check_keys(group, keys)?;
                 let tree = (!handover.tree.is_empty()).then_some(handover.tree.as_ref());
                 self.enter_by_commit(group, keys, &handover.info, tree)
             }
