@@ -24,8 +24,10 @@ use x0x_mls::{
 mod enter;
 mod keep;
 mod receive;
+mod sealed;
 
 pub use keep::Unsaved;
+pub use sealed::{SEALED_NONCE, Sealed};
 
 use crate::{
     blind::Log,

@@ -1,14 +1,14 @@
 //! What comes from a group's log.
 
 use bytes::Bytes;
-use x0x_core::AgentId;
+use x0x_core::{AgentId, WallTime};
 use x0x_mls::{Event, GroupId as MlsId, MlsGroups};
 
 use super::{Happened, MAX_HELD, MAX_SEEN, NamedGroups, Sent, Slot, UNKNOWN};
 use crate::{
     error::SessionError,
     wall::Taken,
-    wire::{GroupId, LogItem, MemberItem, OperationIn, PublicMessageIn},
+    wire::{Card, GroupId, LogItem, MemberItem, OperationIn, PublicMessageIn, SignedCard},
 };
 
 impl Slot {
@@ -227,6 +227,20 @@ impl<M: MlsGroups> NamedGroups<M> {
         drop(known);
         self.publish(group, None, &LogItem::Message(bytes))?;
         Ok(id)
+    }
+
+    /// The card of a group; none if it may have none, or this agent may not make it.
+    ///
+    /// # Errors
+    /// [`SessionError`] when it is not here.
+    pub fn card(
+        &self,
+        group: GroupId,
+        now: WallTime,
+    ) -> Result<Option<SignedCard>, SessionError> {
+        let known = self.chains.lock();
+        let chain = known.chains.get(&group).ok_or(UNKNOWN)?;
+        Ok(Card::of(chain, self.agent(), now).map(|card| card.sign(&self.key)))
     }
 
     /// The public messages of a group that are shown now.
