@@ -65,15 +65,12 @@ pub(super) const CARDS: &[Endpoint] = &[
 ];
 
 pub(super) const MLS: &[Endpoint] = &[
-    post(
-        Operation::SecureEncrypt,
-        "/groups/{id}/secure/encrypt",
-        KEYS,
-        json::<SecureContent>(),
-    )
-    .cli("groups encrypt")
-    .says("Encrypts content to the members of a group, to be carried by other ways than its log.")
-    .takes::<SecureEncryptRequest>(),
+    post(Operation::SecureEncrypt, "/groups/{id}/secure/encrypt", KEYS, json::<SecureContent>())
+        .cli("groups encrypt")
+        .says(
+            "Encrypts content to the members of a group, to be carried by other ways than its log.",
+        )
+        .takes::<SecureEncryptRequest>(),
     post(
         Operation::SecureDecrypt,
         "/groups/{id}/secure/decrypt",
@@ -93,15 +90,10 @@ pub(super) const MLS: &[Endpoint] = &[
     get(Operation::MlsGroup, "/mls/groups/{id}", KEYS, json::<MlsGroupResponse>())
         .cli("mls show")
         .says("The epoch of a group's keys, and who has them."),
-    post(
-        Operation::AddMlsMember,
-        "/mls/groups/{id}/members",
-        KEYS,
-        json::<MlsMembersResponse>(),
-    )
-    .cli("mls add")
-    .says("Adds an agent, which has to be online and to know this agent.")
-    .takes::<MlsAgentRequest>(),
+    post(Operation::AddMlsMember, "/mls/groups/{id}/members", KEYS, json::<MlsMembersResponse>())
+        .cli("mls add")
+        .says("Adds an agent, which has to be online and to know this agent.")
+        .takes::<MlsAgentRequest>(),
     delete(
         Operation::RemoveMlsMember,
         "/mls/groups/{id}/members/{agent_id}",

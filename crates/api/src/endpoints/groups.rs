@@ -8,11 +8,10 @@ use crate::{
     types::{
         AddMemberRequest, AskToJoinRequest, AskedToJoinResponse, ChangeGroupPolicyRequest,
         ChangeGroupRequest, CreateGroupRequest, DisplayNameRequest, GroupCommitResponse,
-        GroupCreatedResponse,
-        GroupMembersResponse, GroupMessagesResponse, GroupResponse, GroupRevisionResponse,
-        GroupSendRequest, GroupSendResponse, GroupStateResponse, GroupsResponse, InviteRequest,
-        InviteResponse, JoinGroupRequest, JoinOpenGroupRequest, JoinRequestsResponse, OkResponse,
-        RoomRequest, SetRoleRequest,
+        GroupCreatedResponse, GroupMembersResponse, GroupMessagesResponse, GroupResponse,
+        GroupRevisionResponse, GroupSendRequest, GroupSendResponse, GroupStateResponse,
+        GroupsResponse, InviteRequest, InviteResponse, JoinGroupRequest, JoinOpenGroupRequest,
+        JoinRequestsResponse, OkResponse, RoomRequest, SetRoleRequest,
     },
 };
 

@@ -7,7 +7,8 @@ use crate::{
     operation::Operation,
     types::{
         BootstrapCacheResponse, ConnectivityResponse, GossipDiagnosticsResponse,
-        GroupDiagnosticsResponse, NetworkStatusResponse, PeerHealthResponse, PeersResponse, ProbeResponse,
+        GroupDiagnosticsResponse, NetworkStatusResponse, PeerHealthResponse, PeersResponse,
+        ProbeResponse,
     },
 };
 
@@ -72,5 +73,7 @@ pub(super) const TABLE: &[Endpoint] = &[
         json::<GroupDiagnosticsResponse>(),
     )
     .cli("diagnostics groups")
-    .says("What came in each group's log, what of it was refused, and whether this agent is behind."),
+    .says(
+        "What came in each group's log, what of it was refused, and whether this agent is behind.",
+    ),
 ];

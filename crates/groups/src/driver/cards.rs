@@ -87,8 +87,7 @@ impl Inner {
         for (kind, shard) in shards {
             self.watch((kind, shard), true);
             let topic = topic_id(&kind.topic(shard));
-            let accepted =
-                self.pubsub.accept_as(topic, Retention::Standard, encoded.clone()).await;
+            let accepted = self.pubsub.accept_as(topic, Retention::Standard, encoded.clone()).await;
             if let Err(error) = accepted {
                 tracing::debug!(%group, %error, "a card is not published");
             }

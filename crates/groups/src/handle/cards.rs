@@ -34,7 +34,11 @@ impl GroupsHandle {
             return Ok(known);
         }
         let made = self.inner.worker.run(move |owned| {
-            if owned.groups.ids().contains(&group) { Ok(owned.groups.card(group, now)?) } else { Ok(None) }
+            if owned.groups.ids().contains(&group) {
+                Ok(owned.groups.card(group, now)?)
+            } else {
+                Ok(None)
+            }
         });
         made.await
     }

@@ -233,11 +233,7 @@ impl<M: MlsGroups> NamedGroups<M> {
     ///
     /// # Errors
     /// [`SessionError`] when it is not here.
-    pub fn card(
-        &self,
-        group: GroupId,
-        now: WallTime,
-    ) -> Result<Option<SignedCard>, SessionError> {
+    pub fn card(&self, group: GroupId, now: WallTime) -> Result<Option<SignedCard>, SessionError> {
         let known = self.chains.lock();
         let chain = known.chains.get(&group).ok_or(UNKNOWN)?;
         Ok(Card::of(chain, self.agent(), now).map(|card| card.sign(&self.key)))

@@ -306,7 +306,11 @@ impl BodyWire {
             Self::Cards(CardsWire { cards }) => {
                 let fit = cards.len() <= MAX_CARDS_HANDED
                     && cards.iter().all(|card| card.len() <= super::MAX_CARD);
-                if fit { Err(Answer::Cards(cards)) } else { return Err(DecodeError::Field("cards")) }
+                if fit {
+                    Err(Answer::Cards(cards))
+                } else {
+                    return Err(DecodeError::Field("cards"));
+                }
             }
             Self::Done(_) => Err(Answer::Done),
             Self::Refused(reason) => {
@@ -376,7 +380,10 @@ mod tests {
         let package = Bytes::from(vec![0; MAX_KEY_PACKAGE + 1]);
         let large = frame(Err(Answer::Package(package)));
         assert!(CourierFrame::decode(large.encode().expect("bytes")).is_err());
-        for cards in [vec![Bytes::new(); MAX_CARDS_HANDED + 1], vec![vec![0; super::super::MAX_CARD + 1].into()]] {
+        for cards in [
+            vec![Bytes::new(); MAX_CARDS_HANDED + 1],
+            vec![vec![0; super::super::MAX_CARD + 1].into()],
+        ] {
             let many = frame(Err(Answer::Cards(cards)));
             assert!(CourierFrame::decode(many.encode().expect("bytes")).is_err());
         }

@@ -15,8 +15,9 @@ use x0x_api::{
         AddMemberRequest, AskToJoinRequest, AskedToJoinResponse, ChangeGroupPolicyRequest,
         ChangeGroupRequest, CreateGroupRequest, DisplayNameRequest, GroupCreatedResponse,
         GroupInfo, GroupMember, GroupMembersResponse, GroupPolicyInfo, GroupResponse,
-        GroupRevisionResponse, GroupsResponse, InviteRequest, InviteResponse,
-        JoinGroupRequest, JoinOpenGroupRequest, JoinRequestInfo, JoinRequestsResponse, OkResponse, RoomInfo, RoomRequest, SetRoleRequest,
+        GroupRevisionResponse, GroupsResponse, InviteRequest, InviteResponse, JoinGroupRequest,
+        JoinOpenGroupRequest, JoinRequestInfo, JoinRequestsResponse, OkResponse, RoomInfo,
+        RoomRequest, SetRoleRequest,
     },
 };
 use x0x_core::AgentId;

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use axum::{Json, extract::State};
 use data_encoding::HEXLOWER;
 use serde::Deserialize;
-use x0x_agent::named_groups::{
-    Admission, Confidentiality, GroupId, SHARDS, ShardKind, SignedCard,
-};
+use x0x_agent::named_groups::{Admission, Confidentiality, GroupId, SHARDS, ShardKind, SignedCard};
 use x0x_api::{
     Base64, ErrorCode, True,
     types::{

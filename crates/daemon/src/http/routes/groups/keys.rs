@@ -109,8 +109,7 @@ pub(in super::super) async fn encrypt(
 ) -> Answer<MlsEncryptResponse> {
     let state = by_keys(&app, &id).await?;
     let content = Base64::decode(&request.payload)?;
-    let Sealed { epoch, nonce, ciphertext } =
-        app.agent.groups().seal(state.group, content).await?;
+    let Sealed { epoch, nonce, ciphertext } = app.agent.groups().seal(state.group, content).await?;
     let ciphertext = Base64::encode(&[&nonce[..], &ciphertext].concat());
     Ok(Json(MlsEncryptResponse { ok: True::default(), ciphertext, epoch }))
 }

@@ -92,7 +92,8 @@ fn diagnosis(Diagnosis { state, behind, followed, stats, .. }: &Diagnosis) -> Gr
         group_id: state.group.to_string(),
         members_v2_size: view.active().count() as u64,
         subscribed_metadata: *followed,
-        subscribed_public: *followed && !view.policy.as_ref().is_some_and(GroupPolicy::is_encrypted),
+        subscribed_public: *followed
+            && !view.policy.as_ref().is_some_and(GroupPolicy::is_encrypted),
         messages_received: stats.messages,
         messages_dropped_decode_failed: stats.malformed,
         messages_dropped_author_banned: stats.banned,
