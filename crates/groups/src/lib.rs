@@ -79,8 +79,8 @@ pub use policy::{
     WriteAccess,
 };
 pub use session::{
-    Happened, MAX_HELD, MAX_OUTGOING, MAX_SEEN, MAX_SENT, NamedGroups, SEALED_NONCE, Sealed,
-    Unsaved,
+    Happened, MAX_HELD, MAX_OUTGOING, MAX_SEEN, MAX_SENT, MAX_UNTOLD, NamedGroups, SEALED_NONCE,
+    Sealed, Unsaved,
 };
 pub use state::{Chain, Invite, Member, MemberState, Offered, Request, RequestState, View, found};
 pub use wall::{MAX_MESSAGES, Taken, Wall, may_write};

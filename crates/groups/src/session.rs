@@ -41,6 +41,8 @@ use crate::{
 
 /// Frames and messages of a group that wait for what they rest on; the oldest goes first.
 pub const MAX_HELD: usize = 256;
+/// What happened in a group that its caller was not told yet, since the call failed.
+pub const MAX_UNTOLD: usize = 4096;
 /// Own items of a group that are kept to be sent again when the epoch they were sent in falls.
 pub const MAX_SENT: usize = 256;
 /// Messages of a group that are remembered so that none is shown twice.
@@ -61,6 +63,8 @@ struct Slot {
     outgoing: VecDeque<(Option<u64>, Bytes)>,
     handovers: Vec<(AgentId, Handover)>,
     held: VecDeque<LogItem>,
+    /// What happened in calls that then failed.
+    untold: VecDeque<Happened>,
     packages: BTreeMap<AgentId, VerifiedKeyPackage>,
     sent: VecDeque<Sent>,
     /// What was sent in epochs that fell.
@@ -227,6 +231,7 @@ impl<M: MlsGroups> NamedGroups<M> {
             outgoing: VecDeque::new(),
             handovers: Vec::new(),
             held: VecDeque::new(),
+            untold: VecDeque::new(),
             packages: BTreeMap::new(),
             sent: VecDeque::new(),
             again: VecDeque::new(),

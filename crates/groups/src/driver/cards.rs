@@ -2,7 +2,7 @@
 //! and what one knows is handed to who asks.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
@@ -164,23 +164,21 @@ impl Inner {
                 }
             });
         }
-        let mut found: BTreeMap<GroupId, SignedCard> = BTreeMap::new();
-        while let Some(cards) = asked.join_next().await {
-            for signed in cards.unwrap_or_default() {
-                let order = |card: &SignedCard| (card.card.revision, card.card.issued);
-                let known = found.get(&signed.card.group);
-                if known.is_none_or(|known| order(known) < order(&signed)) {
-                    found.insert(signed.card.group, signed);
-                }
-            }
+        let mut found: BTreeSet<GroupId> = BTreeSet::new();
+        while let Some(groups) = asked.join_next().await {
+            found.extend(groups.unwrap_or_default());
         }
-        found.into_values().filter(|signed| !signed.card.withdrawn).collect()
+        // A later card than the one that was handed may be here.
+        let (now, directory) = (self.clock.wall(), self.cards.directory());
+        let cards = found.iter().filter_map(|group| directory.get(group, now));
+        cards.filter(|signed| !signed.card.withdrawn).cloned().collect()
     }
 
-    fn take_handed(&self, by: AgentId, cards: &[Bytes]) -> Vec<SignedCard> {
+    /// Takes cards that an agent handed over; the groups that they are of.
+    fn take_handed(&self, by: AgentId, cards: &[Bytes]) -> Vec<GroupId> {
         let from = From::Agent { contact: self.admittance.may_bring(&by) };
         let cards = cards.iter().take(MAX_CARDS_HANDED);
-        cards.filter_map(|card| self.take_card(card, from).ok()).collect()
+        cards.filter_map(|card| Some(self.take_card(card, from).ok()?.card.group)).collect()
     }
 }
 

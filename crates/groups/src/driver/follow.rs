@@ -319,13 +319,11 @@ impl Following {
             let Ok(Answer::HandOver(handover)) = inner.courier.ask(agent, question).await else {
                 continue;
             };
-            let entered = inner.worker.run(move |owned| {
-                owned.groups.enter(group, &handover)?;
-                owned.save()
-            });
+            let entered = inner.worker.run(move |owned| owned.enter(group, &handover));
             match entered.await {
-                Ok(()) => {
+                Ok(happened) => {
                     inner.metrics.came_back.inc();
+                    inner.tell(group, happened);
                     return Ok(());
                 }
                 Err(GroupsError::Closed) => return Err(GroupsError::Closed),

@@ -114,14 +114,12 @@ impl Inner {
         group: GroupId,
         handover: Handover,
     ) -> Result<(), GroupsError> {
-        let enter = self.worker.run(move |owned| {
-            owned.groups.enter(group, &handover)?;
-            owned.save()
-        });
-        enter.await?;
+        let enter = self.worker.run(move |owned| owned.enter(group, &handover));
+        let happened = enter.await?;
         self.wanted().remove(&group);
         self.follow(group);
         self.note(group, GroupEventKind::Entered);
+        self.tell(group, happened);
         Ok(())
     }
 

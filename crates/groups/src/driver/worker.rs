@@ -18,7 +18,7 @@ use crate::{
     error::GroupsError,
     metrics::GroupsMetrics,
     session::{Happened, NamedGroups},
-    wire::GroupId,
+    wire::{GroupId, Handover},
 };
 
 /// Where the groups are kept.
@@ -125,6 +125,17 @@ impl Owned {
                 }
             }
         }
+        self.keep(group, &happened)?;
+        Ok(happened)
+    }
+
+    /// Comes into a group by what was handed over.
+    pub(crate) fn enter(
+        &mut self,
+        group: GroupId,
+        handover: &Handover,
+    ) -> Result<Vec<Happened>, GroupsError> {
+        let happened = self.groups.enter(group, handover)?;
         self.keep(group, &happened)?;
         Ok(happened)
     }

@@ -195,22 +195,32 @@ impl<M: MlsGroups> NamedGroups<M> {
         self.hold_keys(group);
         let state = |operation| Happened::State { operation };
         let mut happened: Vec<Happened> = taken.into_iter().map(state).collect();
-        self.settle(group, &mut happened)?;
-        Ok(happened)
+        let settled = self.settle(group, &mut happened);
+        self.told(group, happened, settled)
     }
 
-    /// Comes in with what a member handed over.
+    /// Comes in with what a member handed over. What happened meanwhile, when the group was here before.
     ///
     /// # Errors
     /// [`SessionError`] when it does not verify, or this agent is not in the group that it describes.
-    pub fn enter(&mut self, group: GroupId, handover: &Handover) -> Result<(), SessionError> {
+    pub fn enter(
+        &mut self,
+        group: GroupId,
+        handover: &Handover,
+    ) -> Result<Vec<Happened>, SessionError> {
         let chain = read(&handover.operations, group)?;
+        let mut happened = Vec::new();
         if self.slots.contains_key(&group) {
-            self.catch_up(group, &handover.operations)?;
+            happened = self.catch_up(group, &handover.operations)?;
         } else {
             let keys = chain.view().mls_group;
             self.insert(chain, keys)?;
         }
+        let entered = self.take_keys(group, handover);
+        self.told(group, happened, entered)
+    }
+
+    fn take_keys(&mut self, group: GroupId, handover: &Handover) -> Result<(), SessionError> {
         let view = self.view(group)?;
         let Some(keys) = view.mls_group else { return Ok(()) };
         self.check_keys(group, keys)?;

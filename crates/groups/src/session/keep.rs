@@ -164,7 +164,7 @@ impl<M: MlsGroups> NamedGroups<M> {
                 }
                 Pending::Received { group, author, payload, .. } => {
                     let Some(group) = of(group) else { continue };
-                    told.push((group, self.told(group, journal, author, &payload)));
+                    told.push((group, self.read_again(group, journal, author, &payload)));
                 }
                 _ => {}
             }
@@ -172,7 +172,7 @@ impl<M: MlsGroups> NamedGroups<M> {
         told
     }
 
-    fn told(
+    fn read_again(
         &mut self,
         group: GroupId,
         journal: u64,

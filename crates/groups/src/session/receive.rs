@@ -4,7 +4,7 @@ use bytes::Bytes;
 use x0x_core::{AgentId, WallTime};
 use x0x_mls::{Event, GroupId as MlsId, MlsGroups};
 
-use super::{Happened, MAX_HELD, MAX_SEEN, NamedGroups, Sent, Slot, UNKNOWN};
+use super::{Happened, MAX_HELD, MAX_SEEN, MAX_UNTOLD, NamedGroups, Sent, Slot, UNKNOWN};
 use crate::{
     error::SessionError,
     wall::Taken,
@@ -45,9 +45,24 @@ impl<M: MlsGroups> NamedGroups<M> {
     pub fn receive(&mut self, group: GroupId, bytes: &[u8]) -> Result<Vec<Happened>, SessionError> {
         let item = self.slot(group)?.log.open(bytes)?;
         let mut happened = Vec::new();
-        self.take_item(group, item, &mut happened)?;
-        self.settle(group, &mut happened)?;
-        Ok(happened)
+        let taken = self.take_item(group, item, &mut happened);
+        let settled = taken.and_then(|()| self.settle(group, &mut happened));
+        self.told(group, happened, settled)
+    }
+
+    /// What happened, with what happened in calls that failed before: a message is decrypted once.
+    pub(super) fn told(
+        &mut self,
+        group: GroupId,
+        happened: Vec<Happened>,
+        done: Result<(), SessionError>,
+    ) -> Result<Vec<Happened>, SessionError> {
+        let slot = self.slot(group)?;
+        slot.untold.extend(happened);
+        // Texts beyond it are still in MLS' journal.
+        let surplus = slot.untold.len().saturating_sub(MAX_UNTOLD);
+        slot.untold.drain(..surplus);
+        done.map(|()| slot.untold.drain(..).collect())
     }
 
     fn take_item(

@@ -14,10 +14,7 @@ use x0x_api::{
 };
 
 use super::{Answer, bad, find};
-use crate::{
-    app::App,
-    http::{error::ApiError, extract::PathParameter},
-};
+use crate::{app::App, http::extract::PathParameter};
 
 fn binding(state: &GroupState) -> Option<String> {
     state.keys.as_ref().map(|(epoch, _)| format!("mls:epoch={epoch}"))
