@@ -209,15 +209,18 @@ impl<M: MlsGroups> NamedGroups<M> {
         handover: &Handover,
     ) -> Result<Vec<Happened>, SessionError> {
         let chain = read(&handover.operations, group)?;
-        let mut happened = Vec::new();
         if self.slots.contains_key(&group) {
-            happened = self.catch_up(group, &handover.operations)?;
-        } else {
-            let keys = chain.view().mls_group;
-            self.insert(chain, keys)?;
+            let happened = self.catch_up(group, &handover.operations)?;
+            let entered = self.take_keys(group, handover);
+            return self.told(group, happened, entered);
         }
+        let keys = chain.view().mls_group;
+        self.insert(chain, keys)?;
         let entered = self.take_keys(group, handover);
-        self.told(group, happened, entered)
+        if entered.is_err() {
+            self.forget(group);
+        }
+        entered.map(|()| Vec::new())
     }
 
     fn take_keys(&mut self, group: GroupId, handover: &Handover) -> Result<(), SessionError> {
