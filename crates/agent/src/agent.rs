@@ -210,6 +210,7 @@ impl Agent {
         metrics.extend(inner.membership.metrics().snapshot());
         metrics.extend(inner.gossip.metrics().snapshot());
         metrics.extend(inner.objects.all.metrics().snapshot());
+        metrics.extend(inner.groups.handle.metrics());
         if let Some(store) = &inner.store {
             metrics.extend(store.metrics().snapshot());
         }

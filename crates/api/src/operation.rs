@@ -100,6 +100,8 @@ operations! {
     Connectivity = "connectivity";
     /// `GET /diagnostics/gossip`
     GossipDiagnostics = "gossipDiagnostics";
+    /// `GET /diagnostics/groups`
+    GroupDiagnostics = "groupDiagnostics";
     /// `GET /agents/discovered`
     DiscoveredAgents = "discoveredAgents";
     /// `GET /agents/discovered/{agent_id}`
@@ -290,6 +292,52 @@ operations! {
     GroupMessages = "groupMessages";
     /// `GET /groups/{id}/state`
     GroupState = "groupState";
+    /// `POST /groups/{id}/state/seal`
+    SealState = "sealState";
+    /// `POST /groups/{id}/state/withdraw`
+    WithdrawGroup = "withdrawGroup";
+    /// `POST /groups/{id}/join`
+    JoinOpenGroup = "joinOpenGroup";
+    /// `DELETE /groups/{id}/requests/{request_id}`
+    CancelRequest = "cancelRequest";
+    /// `PUT /groups/{id}/rooms/{room}`
+    SetRoom = "setRoom";
+    /// `DELETE /groups/{id}/messages/{message_id}`
+    HideMessage = "hideMessage";
+    /// `GET /groups/discover`
+    DiscoverGroups = "discoverGroups";
+    /// `GET /groups/discover/nearby`
+    NearbyGroups = "nearbyGroups";
+    /// `GET /groups/discover/subscriptions`
+    CardSubscriptions = "cardSubscriptions";
+    /// `POST /groups/discover/subscribe`
+    SubscribeCards = "subscribeCards";
+    /// `DELETE /groups/discover/subscribe/{kind}/{shard}`
+    UnsubscribeCards = "unsubscribeCards";
+    /// `GET /groups/cards/{id}`
+    GroupCard = "groupCard";
+    /// `POST /groups/cards/import`
+    ImportGroupCard = "importGroupCard";
+    /// `POST /groups/{id}/secure/encrypt`
+    SecureEncrypt = "secureEncrypt";
+    /// `POST /groups/{id}/secure/decrypt`
+    SecureDecrypt = "secureDecrypt";
+    /// `GET /mls/groups`
+    MlsGroups = "mlsGroups";
+    /// `POST /mls/groups`
+    CreateMlsGroup = "createMlsGroup";
+    /// `GET /mls/groups/{id}`
+    MlsGroup = "mlsGroup";
+    /// `POST /mls/groups/{id}/members`
+    AddMlsMember = "addMlsMember";
+    /// `DELETE /mls/groups/{id}/members/{agent_id}`
+    RemoveMlsMember = "removeMlsMember";
+    /// `POST /mls/groups/{id}/encrypt`
+    MlsEncrypt = "mlsEncrypt";
+    /// `POST /mls/groups/{id}/decrypt`
+    MlsDecrypt = "mlsDecrypt";
+    /// `POST /mls/groups/{id}/welcome`
+    MlsWelcome = "mlsWelcome";
     /// `GET /ws`
     Ws = "ws";
     /// `GET /ws/direct`

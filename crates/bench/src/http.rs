@@ -30,7 +30,7 @@ pub(crate) struct Answer {
 impl Answer {
     /// The body of a success, as a type.
     pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T> {
-        if self.status != 200 {
+        if ![200, 201].contains(&self.status) {
             bail!("HTTP {}: {}", self.status, String::from_utf8_lossy(&self.body));
         }
         Ok(serde_json::from_slice(&self.body)?)

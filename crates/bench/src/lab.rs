@@ -3,6 +3,7 @@
 //! A scenario passes when each subscriber has every message once, in its author's order.
 
 mod files;
+mod groups;
 mod letters;
 mod mail;
 mod namespaces;
@@ -76,6 +77,22 @@ pub(crate) enum Scenario {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Eight members of an encrypted group, one after the other of which is killed while it writes and commits
+    Groups {
+        /// How often
+        #[arg(long, default_value_t = 200)]
+        kills: u32,
+        /// Decides when, and which of them
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Eight members of an encrypted group, four on each side of a link that is cut, while both sides add and remove
+    /// somebody. Needs root
+    GroupsSplit {
+        /// Seconds without the link
+        #[arg(long, default_value_t = 30)]
+        seconds: u64,
+    },
     /// A recipient that is away while its sender ends and a holder of its letters is killed
     Letters {
         /// Minutes for which it is away
@@ -132,6 +149,10 @@ pub(crate) async fn run(daemon: &Path, scenario: &Scenario, report: &mut Report)
         }
         Scenario::ObjectsSplit { operations, seconds, seed } => {
             objects::split::run(daemon, (*operations, *seconds, *seed), report).await?;
+        }
+        Scenario::Groups { kills, seed } => groups::kills(daemon, *kills, *seed, report).await?,
+        Scenario::GroupsSplit { seconds } => {
+            groups::split(daemon, Duration::from_secs(*seconds), report).await?;
         }
         Scenario::Letters { minutes } => letters::run(daemon, *minutes, report).await?,
         Scenario::Partition { seconds } => {

@@ -5,6 +5,7 @@ pub(crate) mod direct;
 mod direct_ws;
 mod files;
 mod flood;
+mod groups;
 mod publish;
 mod resources;
 
@@ -34,6 +35,8 @@ pub(crate) struct Scale {
     paced: u64,
     direct: u64,
     direct_parallel: u64,
+    /// Texts in an encrypted group.
+    group_texts: u64,
     /// Sizes of files in MiB.
     files: &'static [u64],
     starts: usize,
@@ -54,6 +57,7 @@ impl Scale {
         paced: 500,
         direct: 1_000,
         direct_parallel: 10_000,
+        group_texts: 500,
         files: &[16, 256, 1024],
         starts: 11,
         clients: 900,
@@ -70,6 +74,7 @@ impl Scale {
         paced: 100,
         direct: 200,
         direct_parallel: 1_000,
+        group_texts: 100,
         files: &[16, 64],
         starts: 3,
         clients: 200,
@@ -99,6 +104,8 @@ pub(crate) enum Group {
     Rest,
     /// A paced publisher
     Paced,
+    /// An encrypted group
+    Groups,
 }
 
 /// Measures the groups named, all when none is. Progress goes to standard error.
@@ -123,7 +130,7 @@ async fn measure(group: Group, daemon: &Path, scale: Scale, report: &mut Report)
         Group::Flood => &[4],
         Group::Burst => scale.more_burst_nodes,
         Group::Rest => scale.rest_nodes,
-        Group::Idle | Group::Paced => scale.small_and_large,
+        Group::Idle | Group::Paced | Group::Groups => scale.small_and_large,
     };
     if group == Group::Start {
         resources::binary_size(daemon, report)?;
@@ -147,6 +154,7 @@ async fn measure(group: Group, daemon: &Path, scale: Scale, report: &mut Report)
             Group::Burst => publish::burst(&cluster, scale, report).await?,
             Group::Rest => publish::rest_burst(&cluster, scale, report).await?,
             Group::Paced => publish::paced(&cluster, scale, report).await?,
+            Group::Groups => groups::measure(&cluster, scale, report).await?,
         }
     }
     Ok(())

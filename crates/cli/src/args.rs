@@ -4,6 +4,7 @@ mod contacts;
 mod daemon;
 mod direct;
 mod files;
+mod group_cards;
 mod groups;
 mod identity;
 mod inbox;
@@ -27,6 +28,7 @@ pub(crate) use self::contacts::{ContactsCommand, MachinesCommand, TrustCommand};
 pub(crate) use self::daemon::{StartArguments, WsCommand};
 pub(crate) use self::direct::{DirectCommand, SendArguments};
 pub(crate) use self::files::{AcceptFileArguments, ReceiveFileArguments, SendFileArguments};
+pub(crate) use self::group_cards::{CardsCommand, MlsCommand};
 pub(crate) use self::groups::{GroupPolicyArguments, GroupsCommand};
 pub(crate) use self::identity::{AgentCommand, IdentityCommand, Revoked, UserIdCommand};
 pub(crate) use self::inbox::{HistoryArguments, InboxCommand, Reader, WatchArguments};
@@ -259,9 +261,15 @@ pub(crate) enum Command {
         command: Option<StoreCommand>,
     },
     /// Groups of agents
+    #[command(alias = "group")]
     Groups {
         #[command(subcommand)]
         command: Option<GroupsCommand>,
+    },
+    /// Groups by their keys
+    Mls {
+        #[command(subcommand)]
+        command: Option<MlsCommand>,
     },
     /// The daemon's WebSocket side
     #[command(subcommand)]

@@ -7,6 +7,7 @@ mod daemon;
 mod direct;
 mod doctor;
 mod files;
+mod group_cards;
 mod groups;
 mod identity;
 mod inbox;
@@ -94,6 +95,7 @@ pub(crate) fn run(arguments: Arguments, output: &mut Output) -> Result<()> {
         Command::Tasks { command } => objects::tasks(&client()?, command, output),
         Command::Store { command } => objects::store(&client()?, command, output),
         Command::Groups { command } => groups::groups(&client()?, command, output),
+        Command::Mls { command } => group_cards::mls(&client()?, command, output),
         Command::Ws(command) => ws(&client()?, &command, output),
     }
 }

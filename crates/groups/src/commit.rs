@@ -51,6 +51,14 @@ pub(crate) struct Known {
     pub(crate) by_keys: BTreeMap<MlsId, GroupId>,
 }
 
+impl Known {
+    /// Whether keys are a group's. They are the first's that named them: whoever knows their id can name them in
+    /// the state of another group, which then would say who is in this one.
+    pub(crate) fn claim(&mut self, keys: MlsId, group: GroupId) -> bool {
+        *self.by_keys.entry(keys).or_insert(group) == group
+    }
+}
+
 /// The states of an agent's groups, shared with the policy of its encrypted groups.
 #[derive(Debug, Clone, Default)]
 pub struct Chains(Arc<Mutex<Known>>);

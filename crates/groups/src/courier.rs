@@ -35,4 +35,7 @@ pub trait Courier: Send + Sync + fmt::Debug + 'static {
         agent: AgentId,
         question: Question,
     ) -> BoxFuture<'_, Result<Answer, CourierError>>;
+
+    /// The agents that there are sessions with.
+    fn near(&self) -> Vec<AgentId>;
 }

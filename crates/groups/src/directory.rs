@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use x0x_core::WallTime;
+use x0x_core::{AgentId, WallTime};
 
 use crate::{
     policy::Discoverability,
@@ -100,7 +100,21 @@ pub fn shards_of(card: &Card) -> BTreeSet<(ShardKind, u32)> {
 #[derive(Debug, Clone, Default)]
 pub struct Directory {
     cards: BTreeMap<GroupId, (Reach, SignedCard)>,
-    subscriptions: BTreeMap<(ShardKind, u32), Option<String>>,
+    subscriptions: BTreeMap<(ShardKind, u32), (Option<String>, WallTime)>,
+}
+
+/// A shard that is subscribed to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Subscribed {
+    /// By what its cards are found.
+    pub kind: ShardKind,
+    /// Its number.
+    pub shard: u32,
+    /// What was looked for, if it was said.
+    pub key: Option<String>,
+    /// Since when.
+    pub since: WallTime,
 }
 
 impl Directory {
@@ -165,14 +179,30 @@ impl Directory {
         })
     }
 
+    /// Cards of this agent's own making that are for contacts.
+    pub fn listed_by(&self, agent: &AgentId, now: WallTime) -> impl Iterator<Item = &SignedCard> {
+        let agent = *agent;
+        let all = self.cards.values().map(|(_, signed)| signed);
+        all.filter(move |SignedCard { card, .. }| {
+            let listed = card.policy.discoverability == Discoverability::ListedToContacts;
+            listed && card.authority == agent && card.expires > now
+        })
+    }
+
     /// Subscribes to a shard. Whether it is new; none when there are too many.
-    pub fn subscribe(&mut self, kind: ShardKind, shard: u32, key: Option<String>) -> Option<bool> {
-        let new = !self.subscriptions.contains_key(&(kind, shard));
-        if new && self.subscriptions.len() >= MAX_SUBSCRIPTIONS {
+    pub fn subscribe(
+        &mut self,
+        kind: ShardKind,
+        shard: u32,
+        key: Option<String>,
+        now: WallTime,
+    ) -> Option<bool> {
+        let known = self.subscriptions.get(&(kind, shard)).map(|(_, since)| *since);
+        if known.is_none() && self.subscriptions.len() >= MAX_SUBSCRIPTIONS {
             return None;
         }
-        self.subscriptions.insert((kind, shard), key);
-        Some(new)
+        self.subscriptions.insert((kind, shard), (key, known.unwrap_or(now)));
+        Some(known.is_none())
     }
 
     /// Ends a subscription. Whether there was one.
@@ -180,8 +210,13 @@ impl Directory {
         self.subscriptions.remove(&(kind, shard)).is_some()
     }
 
-    /// The shards that are subscribed to, with the keys that were asked for.
-    pub fn subscriptions(&self) -> impl Iterator<Item = (ShardKind, u32, Option<&str>)> {
-        self.subscriptions.iter().map(|((kind, shard), key)| (*kind, *shard, key.as_deref()))
+    /// The shards that are subscribed to.
+    pub fn subscriptions(&self) -> impl Iterator<Item = Subscribed> {
+        self.subscriptions.iter().map(|((kind, shard), (key, since))| Subscribed {
+            kind: *kind,
+            shard: *shard,
+            key: key.clone(),
+            since: *since,
+        })
     }
 }

@@ -17,14 +17,19 @@ use x0x_core::{AgentId, Clock, WallTime};
 use x0x_gossip_pubsub::PubSub;
 use x0x_identity::SecretKey;
 
+mod cards;
 mod follow;
 mod fragments;
 mod history;
 mod questions;
+mod stats;
 mod worker;
 
+pub use cards::MAX_OWN_SHARDS;
+pub(crate) use cards::{Cards, From as CardFrom};
 pub use fragments::{Fragments, MAX_PARTIAL, MAX_PARTIAL_BYTES, PART, split};
 pub use history::{MAX_TEXT_BYTES, MAX_TEXTS};
+pub use stats::GroupStats;
 pub use worker::{OpenStore, Store};
 
 /// What the thread owns of the groups.
@@ -33,6 +38,7 @@ pub(crate) type Groups = crate::session::NamedGroups<x0x_mls::Groups<Store>>;
 use crate::{
     courier::Courier,
     error::GroupsError,
+    metrics::GroupsMetrics,
     session::Happened,
     wire::{GroupId, OpId},
 };
@@ -157,10 +163,12 @@ pub(crate) struct Inner {
     pub(crate) courier: Arc<dyn Courier>,
     pub(crate) admittance: Arc<dyn Admittance>,
     pub(crate) events: broadcast::Sender<GroupEvent>,
+    pub(crate) cards: Cards,
+    pub(crate) metrics: Arc<GroupsMetrics>,
     pubsub: Arc<dyn PubSub>,
     logs: Mutex<BTreeMap<GroupId, Following>>,
-    /// Groups into which somebody may bring this agent, since it asked.
-    pub(crate) wanted: Mutex<BTreeMap<GroupId, WallTime>>,
+    /// Groups into which somebody may bring this agent: since when it asks for it, and whom it asked.
+    pub(crate) wanted: Mutex<BTreeMap<GroupId, (WallTime, AgentId)>>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -189,7 +197,8 @@ impl Inner {
     pub(crate) fn new(config: GroupsConfig) -> Arc<Self> {
         let GroupsConfig { pubsub, courier, admittance, key, clock, open } = config;
         let me = key.public_key().agent_id();
-        let worker = Worker::new(open, Arc::clone(&key), Arc::clone(&clock));
+        let metrics = Arc::<GroupsMetrics>::default();
+        let worker = Worker::new(open, Arc::clone(&key), Arc::clone(&clock), Arc::clone(&metrics));
         Arc::new(Self {
             worker,
             me,
@@ -198,6 +207,8 @@ impl Inner {
             courier,
             admittance,
             events: broadcast::Sender::new(EVENTS),
+            cards: Cards::default(),
+            metrics,
             pubsub,
             logs: Mutex::default(),
             wanted: Mutex::default(),
@@ -210,7 +221,7 @@ impl Inner {
         self.logs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn wanted(&self) -> MutexGuard<'_, BTreeMap<GroupId, WallTime>> {
+    pub(crate) fn wanted(&self) -> MutexGuard<'_, BTreeMap<GroupId, (WallTime, AgentId)>> {
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -235,6 +246,11 @@ impl Inner {
         logs.insert(group, Following { work, published, stop });
         drop(logs);
         self.tasks.spawn(following.run());
+    }
+
+    /// Whether a group's log is followed.
+    pub(crate) fn follows(&self, group: &GroupId) -> bool {
+        self.logs().contains_key(group)
     }
 
     /// Does not follow a log any more.

@@ -4,11 +4,11 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::sync::broadcast;
-use x0x_core::{AgentId, WallTime};
-use x0x_mls::{GroupError, verify_key_package};
+use x0x_core::{AgentId, Metric, WallTime};
+use x0x_mls::{GroupError, ordering::Standing, verify_key_package};
 
 use crate::{
-    driver::{GroupEvent, GroupEventKind, GroupsConfig, Inner, Text},
+    driver::{GroupEvent, GroupEventKind, GroupStats, GroupsConfig, Inner, Text},
     error::{ActError, GroupsError},
     policy::{GroupPolicy, Role},
     state::View,
@@ -17,6 +17,9 @@ use crate::{
         Profile, PublicMessage, Question, Statement,
     },
 };
+
+mod cards;
+mod sealed;
 
 /// Groups that this agent asked to be brought into and was not yet; more are refused.
 pub const MAX_WANTED: usize = 256;
@@ -35,6 +38,20 @@ pub struct GroupState {
     pub keys: Option<(u64, Vec<AgentId>)>,
     /// The topic of its log.
     pub topic: String,
+}
+
+/// How a group is doing.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct GroupDiagnosis {
+    /// The group.
+    pub state: GroupState,
+    /// Whether others seem to be further, so that this agent asks them.
+    pub behind: bool,
+    /// Whether its log is followed.
+    pub followed: bool,
+    /// What came in its log since the start.
+    pub stats: GroupStats,
 }
 
 /// The named groups of an agent. Cheap to clone; all clones are the same.
@@ -274,25 +291,23 @@ impl GroupsHandle {
     ) -> Result<[u8; 32], GroupsError> {
         let now = self.inner.clock.wall();
         let statement = Statement::request(group, &self.inner.key, message, now);
-        self.want(group, now)?;
+        self.want(group, member, now)?;
         self.state(member, &statement).await?;
         Ok(statement.id())
     }
 
-    /// Takes a request back.
+    /// Takes a request back, by the member that was asked.
     ///
     /// # Errors
-    /// [`GroupsError`].
-    pub async fn cancel(
-        &self,
-        group: GroupId,
-        member: AgentId,
-        request: [u8; 32],
-    ) -> Result<(), GroupsError> {
+    /// [`ActError::Target`] when this agent does not ask to be in the group.
+    pub async fn cancel(&self, group: GroupId, request: [u8; 32]) -> Result<(), GroupsError> {
         let now = self.inner.clock.wall();
+        let asked = self.inner.wanted().get(&group).map(|(_, member)| *member);
+        let member = asked.ok_or(ActError::Target("request not found"))?;
         let statement = Statement::cancel(group, &self.inner.key, request, now);
+        self.state(member, &statement).await?;
         self.inner.wanted().remove(&group);
-        self.state(member, &statement).await
+        Ok(())
     }
 
     async fn state(&self, member: AgentId, statement: &Statement) -> Result<(), GroupsError> {
@@ -305,13 +320,13 @@ impl GroupsHandle {
         }
     }
 
-    fn want(&self, group: GroupId, now: WallTime) -> Result<(), GroupsError> {
+    fn want(&self, group: GroupId, member: AgentId, now: WallTime) -> Result<(), GroupsError> {
         let mut wanted = self.inner.wanted();
-        wanted.retain(|_, since| *since + WANTED_FOR > now);
+        wanted.retain(|_, (since, _)| *since + WANTED_FOR > now);
         if wanted.len() >= MAX_WANTED && !wanted.contains_key(&group) {
             return Err(ActError::Limit("requests to join").into());
         }
-        wanted.insert(group, now);
+        wanted.insert(group, (now, member));
         Ok(())
     }
 
@@ -453,6 +468,10 @@ impl GroupsHandle {
             let alone = owners.len() == 1 && owners.contains(&self.inner.me);
             let action = if alone { Action::Withdraw } else { Action::Leave };
             self.act(group, action).await?;
+            if alone {
+                // Its card says that it has ended.
+                self.inner.announce(group).await?;
+            }
             self.inner.published(group).await;
         }
         self.inner.unfollow(group);
@@ -463,6 +482,36 @@ impl GroupsHandle {
         forgotten.await?;
         self.inner.note(group, GroupEventKind::Left);
         Ok(())
+    }
+
+    /// What happened since the start, by cause: the groups' and MLS'.
+    #[must_use]
+    pub fn metrics(&self) -> Vec<Metric> {
+        let mut metrics = self.inner.metrics.snapshot();
+        metrics.extend(self.inner.worker.mls_metrics().snapshot());
+        metrics
+    }
+
+    /// How each group is doing.
+    ///
+    /// # Errors
+    /// [`GroupsError::Closed`].
+    pub async fn diagnostics(&self) -> Result<Vec<GroupDiagnosis>, GroupsError> {
+        let looked = self.inner.worker.run(|owned| {
+            let mut all = Vec::new();
+            for group in owned.groups.ids() {
+                let state = state(&mut owned.groups, group)?;
+                let behind = owned.groups.standing(group)? == Standing::Behind;
+                let stats = owned.stats.get(&group).copied().unwrap_or_default();
+                all.push(GroupDiagnosis { state, behind, stats, followed: false });
+            }
+            Ok(all)
+        });
+        let mut all = looked.await?;
+        for one in &mut all {
+            one.followed = self.inner.follows(&one.state.group);
+        }
+        Ok(all)
     }
 
     /// Ends the service: what waits to be published is published at the next start.

@@ -41,6 +41,7 @@ mod error;
 #[cfg(feature = "tokio")]
 mod handle;
 mod limits;
+mod metrics;
 mod policy;
 mod session;
 mod state;
@@ -54,35 +55,39 @@ pub use commit::{Chains, read_stamp, stamp};
 #[cfg(feature = "tokio")]
 pub use courier::{BoxFuture, Courier, CourierError};
 pub use directory::{
-    Directory, MAX_CARDS, MAX_NAME_WORDS, MAX_SUBSCRIPTIONS, Reach, SHARDS, ShardKind, may_reach,
-    shards_of,
+    Directory, MAX_CARDS, MAX_NAME_WORDS, MAX_SUBSCRIPTIONS, Reach, SHARDS, ShardKind, Subscribed,
+    may_reach, shards_of,
 };
 #[cfg(feature = "tokio")]
 pub use driver::{
-    Admittance, Fragments, GroupEvent, GroupEventKind, GroupsConfig, MAX_PARTIAL,
-    MAX_PARTIAL_BYTES, MAX_TEXT_BYTES, MAX_TEXTS, OpenStore, PART, Store, Text, split,
+    Admittance, Fragments, GroupEvent, GroupEventKind, GroupStats, GroupsConfig, MAX_OWN_SHARDS,
+    MAX_PARTIAL, MAX_PARTIAL_BYTES, MAX_TEXT_BYTES, MAX_TEXTS, OpenStore, PART, Store, Text, split,
 };
 #[cfg(feature = "tokio")]
 pub use error::GroupsError;
 pub use error::{ActError, OfferError, SessionError, SignedError};
 #[cfg(feature = "tokio")]
-pub use handle::{GroupState, GroupsHandle, MAX_WANTED, WANTED_FOR};
+pub use handle::{GroupDiagnosis, GroupState, GroupsHandle, MAX_WANTED, WANTED_FOR};
 pub use limits::{
     CARD_VALIDITY, MAX_BODY, MAX_DESCRIPTION, MAX_DISPLAY_NAME, MAX_INVITES, MAX_NAME,
     MAX_OPERATIONS, MAX_PARENTS, MAX_PUBLIC_MESSAGE, MAX_REQUESTS, MAX_ROOMS, MAX_TAG, MAX_TAGS,
     MAX_TEXT, MAX_UNVOUCHED, MAX_URL, MAX_USES, MAX_WAITING,
 };
+pub use metrics::GroupsMetrics;
 pub use policy::{
     Admission, Confidentiality, Discoverability, GroupPolicy, PRESETS, ReadAccess, Role,
     WriteAccess,
 };
-pub use session::{Happened, MAX_HELD, MAX_OUTGOING, MAX_SEEN, MAX_SENT, NamedGroups, Unsaved};
+pub use session::{
+    Happened, MAX_HELD, MAX_OUTGOING, MAX_SEEN, MAX_SENT, MAX_UNTOLD, NamedGroups, SEALED_NONCE,
+    Sealed, Unsaved,
+};
 pub use state::{Chain, Invite, Member, MemberState, Offered, Request, RequestState, View, found};
 pub use wall::{MAX_MESSAGES, Taken, Wall, may_write};
 pub use wire::{
     Action, Answer, Basis, CARD_DOMAIN, Card, CardIn, Claim, CourierFrame, GroupId, Handover,
-    INVITE_DOMAIN, INVITE_PREFIX, InviteLink, LogItem, MAX_CARD, MAX_COURIER, MAX_HANDOVER,
-    MAX_HELPERS, MAX_INVITE, MAX_LOG_ITEM, MESSAGE_DOMAIN, MemberItem, MessageKind,
+    INVITE_DOMAIN, INVITE_PREFIX, InviteLink, LogItem, MAX_CARD, MAX_CARDS_HANDED, MAX_COURIER,
+    MAX_HANDOVER, MAX_HELPERS, MAX_INVITE, MAX_LOG_ITEM, MESSAGE_DOMAIN, MemberItem, MessageKind,
     OPERATION_DOMAIN, OpId, Operation, OperationBody, OperationIn, Profile, PublicMessage,
     PublicMessageIn, Question, Room, STATEMENT_DOMAIN, SignedCard, Statement, StatementIn,
 };

@@ -24,8 +24,10 @@ use x0x_mls::{
 mod enter;
 mod keep;
 mod receive;
+mod sealed;
 
 pub use keep::Unsaved;
+pub use sealed::{SEALED_NONCE, Sealed};
 
 use crate::{
     blind::Log,
@@ -39,6 +41,8 @@ use crate::{
 
 /// Frames and messages of a group that wait for what they rest on; the oldest goes first.
 pub const MAX_HELD: usize = 256;
+/// What happened in a group that its caller was not told yet, since the call failed.
+pub const MAX_UNTOLD: usize = 4096;
 /// Own items of a group that are kept to be sent again when the epoch they were sent in falls.
 pub const MAX_SENT: usize = 256;
 /// Messages of a group that are remembered so that none is shown twice.
@@ -59,6 +63,8 @@ struct Slot {
     outgoing: VecDeque<(Option<u64>, Bytes)>,
     handovers: Vec<(AgentId, Handover)>,
     held: VecDeque<LogItem>,
+    /// What happened in calls that then failed.
+    untold: VecDeque<Happened>,
     packages: BTreeMap<AgentId, VerifiedKeyPackage>,
     sent: VecDeque<Sent>,
     /// What was sent in epochs that fell.
@@ -219,12 +225,13 @@ impl<M: MlsGroups> NamedGroups<M> {
         let group = chain.group();
         let founded = chain.view_at(&[chain.genesis().id]).ok_or(UNKNOWN)?;
         let log = Log::of(&founded).ok_or(UNKNOWN)?;
-        let slot = Slot {
-            keys,
+        let mut slot = Slot {
+            keys: None,
             log,
             outgoing: VecDeque::new(),
             handovers: Vec::new(),
             held: VecDeque::new(),
+            untold: VecDeque::new(),
             packages: BTreeMap::new(),
             sent: VecDeque::new(),
             again: VecDeque::new(),
@@ -234,9 +241,7 @@ impl<M: MlsGroups> NamedGroups<M> {
             saved: 0,
         };
         let mut known = self.chains.lock();
-        if let Some(keys) = keys {
-            known.by_keys.insert(keys, group);
-        }
+        slot.keys = keys.filter(|keys| known.claim(*keys, group));
         known.chains.insert(group, chain);
         drop(known);
         self.slots.insert(group, slot);
@@ -328,12 +333,11 @@ impl<M: MlsGroups> NamedGroups<M> {
     /// Goes by the keys that the state names.
     fn hold_keys(&mut self, group: GroupId) {
         let mut known = self.chains.lock();
-        let keys = known.chains.get(&group).and_then(|chain| chain.view().mls_group);
+        let named = known.chains.get(&group).and_then(|chain| chain.view().mls_group);
         if let Some(slot) = self.slots.get_mut(&group)
-            && slot.keys != keys
+            && slot.keys != named
         {
-            slot.keys = keys;
-            known.by_keys.extend(keys.map(|keys| (keys, group)));
+            slot.keys = named.filter(|keys| known.claim(*keys, group));
         }
     }
 

@@ -122,8 +122,9 @@ impl Swarm {
         if handover.welcome.is_empty() && self.epoch(n) != before {
             self.returned.insert(n);
         }
+        self.note(n, entered.as_deref().unwrap_or_default());
         self.publish(n);
-        entered
+        entered.map(drop)
     }
 
     /// A member hears one item of its side, whichever. Whether there was one.
@@ -305,7 +306,8 @@ impl Swarm {
                 return true;
             }
             if let Ok(handover) = self.members[ahead].invitation(group, agent(n)) {
-                let _ = self.members[n].enter(group, &handover);
+                let entered = self.members[n].enter(group, &handover).unwrap_or_default();
+                self.note(n, &entered);
                 self.returned.insert(n);
                 self.publish(n);
             }

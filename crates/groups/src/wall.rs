@@ -11,6 +11,9 @@ use crate::{
 /// Messages of a group that are kept; the oldest goes first.
 pub const MAX_MESSAGES: usize = 512;
 
+/// What who is banned is told.
+pub(crate) const BANNED: &str = "you are banned";
+
 /// The messages of one group.
 #[derive(Debug, Clone)]
 pub struct Wall {
@@ -41,7 +44,7 @@ pub fn may_write(view: &View, message: &PublicMessage) -> Result<(), ActError> {
         return Err(ActError::Withdrawn);
     }
     if view.is_banned(&message.author) {
-        return Err(ActError::Role("you are banned"));
+        return Err(ActError::Role(BANNED));
     }
     if !policy.may_write(view.role(&message.author)) {
         return Err(ActError::Role("the group's write policy"));

@@ -16,7 +16,7 @@ mod statement;
 
 pub use action::{Action, Basis, Profile, Room};
 pub use card::{CARD_DOMAIN, Card, CardIn, MAX_CARD, SignedCard};
-pub use courier::{Answer, CourierFrame, MAX_COURIER, Question};
+pub use courier::{Answer, CourierFrame, MAX_CARDS_HANDED, MAX_COURIER, Question};
 pub use handover::{Handover, MAX_HANDOVER};
 pub use link::{INVITE_PREFIX, InviteLink, MAX_HELPERS, MAX_INVITE};
 pub use log::{LogItem, MAX_LOG_ITEM, MemberItem};

@@ -243,6 +243,8 @@ fn what_machines_ask_is_in_the_schema() {
         Ok(Question::HandOver { group, handover: handover.clone() }),
         Ok(Question::Invitation { group, open: true }),
         Ok(Question::Since { group, heads }),
+        Ok(Question::Cards),
+        Err(Answer::Cards(vec![bytes("card")])),
         Err(Answer::Package(bytes("package"))),
         Err(Answer::HandOver(handover)),
         Err(Answer::Operations(vec![bytes("operation")])),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use x0x_groups::{
     Action, Basis, GroupPolicy, Role, Room,
-    testing::{NOW, Swarm, agent},
+    testing::{NOW, Swarm, agent, key},
 };
 
 const AGENTS: usize = 6;
@@ -309,4 +309,56 @@ fn who_adds_without_the_role_or_comes_uninvited_stays_out() {
     swarm.settle().expect("settles");
     swarm.assert_one();
     assert!(swarm.read[4].contains(&text));
+}
+
+#[test]
+fn keys_that_another_group_names_stay_with_their_own() {
+    let mut swarm = staffed(85);
+    let keys = swarm.members[1].view(swarm.group).expect("here").mls_group;
+    // A member founds a group of its own over the keys of this one, and brings another into it.
+    let profile = x0x_groups::Profile { name: "trap".into(), ..Default::default() };
+    let policy = GroupPolicy::PRIVATE_SECURE;
+    let founded = x0x_groups::found(&key(1), [9; 32], policy, profile, keys, "1", NOW);
+    let mut chain = x0x_groups::Chain::new(founded).expect("founds");
+    let (agent, role, basis) = (agent(2), Role::Member, Basis::Added);
+    let admit = Action::Admit { agent, role, basis, display_name: String::new() };
+    let admitted = chain.prepare(x0x_groups::testing::agent(1), NOW, admit).expect("may");
+    let admitted = admitted.sign(&key(1));
+    let operations = vec![chain.genesis().encoded().clone(), admitted.encoded().clone()];
+    chain.offer(admitted).expect("taken");
+    let group = swarm.group;
+    let info = swarm.members[1].invitation(group, agent).expect("a member").info;
+    let handover = x0x_groups::Handover { operations, info, ..Default::default() };
+    assert!(swarm.members[2].enter(chain.group(), &handover).is_err());
+    let _ = swarm.members[2].follow(chain.group());
+    assert!(swarm.members[2].take_outgoing(chain.group()).is_empty());
+    let ban = Action::Ban { agent: x0x_groups::testing::agent(4), reason: String::new() };
+    swarm.members[0].act(group, ban, NOW).expect("may");
+    swarm.publish(0);
+    swarm.settle().expect("settles");
+    swarm.assert_one();
+    assert_eq!(swarm.active(), [0, 1, 2, 3]);
+    let text = (x0x_groups::testing::agent(2), swarm.write(2).expect("writes"));
+    swarm.settle().expect("settles");
+    assert!((0..4).all(|n| swarm.read[n].contains(&text)));
+}
+
+#[test]
+fn content_is_sealed_to_who_is_in_the_epoch() {
+    let mut swarm = staffed(86);
+    let group = swarm.group;
+    let sealed = swarm.members[1].seal(group, [7; 24], b"content").expect("a member");
+    for n in 0..AGENTS - 1 {
+        assert_eq!(swarm.members[n].unseal(group, &sealed).expect("opens"), b"content"[..]);
+    }
+    let altered = x0x_groups::Sealed { nonce: [8; 24], ..sealed.clone() };
+    assert!(swarm.members[2].unseal(group, &altered).is_err());
+    assert!(swarm.members[5].seal(group, [9; 24], b"x").is_err(), "it is not in it");
+    let ban = Action::Ban { agent: agent(4), reason: String::new() };
+    swarm.members[0].act(group, ban, NOW).expect("may");
+    swarm.publish(0);
+    swarm.settle().expect("settles");
+    let later = swarm.members[0].seal(group, [10; 24], b"later").expect("a member");
+    assert!(swarm.members[4].unseal(group, &later).is_err());
+    assert!(swarm.members[1].unseal(group, &sealed).is_err(), "of another epoch");
 }

@@ -55,6 +55,13 @@ pub struct Commit {
     pub child: StateId,
 }
 
+impl Commit {
+    /// Where it leads when it does not stand in a state of the chain.
+    const fn goes_off(&self) -> Side {
+        Side { epoch: self.epoch.saturating_add(1), by: self.id, fork: self.epoch }
+    }
+}
+
 /// What became of an offered commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -92,6 +99,35 @@ struct State {
     done: BTreeSet<CommitId>,
 }
 
+/// A state that lost.
+#[derive(Debug, Clone, Copy)]
+struct Lost {
+    id: StateId,
+    side: Side,
+}
+
+/// A state off the chain, as far as its commits' headers tell.
+#[derive(Debug, Clone, Copy)]
+struct Side {
+    /// Its epoch.
+    epoch: u64,
+    /// The commit that led to it.
+    by: CommitId,
+    /// The epoch of the state of the chain from which its side went off.
+    fork: u64,
+}
+
+impl Side {
+    const fn next(self, by: CommitId) -> Self {
+        Self { epoch: self.epoch.saturating_add(1), by, fork: self.fork }
+    }
+
+    /// Whether who stands there has gone too far to come back to the fork.
+    const fn is_for_good(&self) -> bool {
+        self.epoch >= self.fork + MAX_STATES as u64
+    }
+}
+
 /// The machine.
 #[derive(Debug, Clone)]
 pub struct Ordering {
@@ -99,7 +135,7 @@ pub struct Ordering {
     chain: VecDeque<State>,
     waiting: BTreeMap<(u64, StateId), BTreeMap<Key, StateId>>,
     waiting_len: usize,
-    lost: VecDeque<StateId>,
+    lost: VecDeque<Lost>,
 }
 
 /// A kept state, for who stores the chain.
@@ -229,7 +265,7 @@ impl Ordering {
     /// Whether the state is known to have lost.
     #[must_use]
     pub fn is_lost(&self, state: &StateId) -> bool {
-        self.lost.contains(state)
+        self.lost.iter().any(|lost| lost.id == *state)
     }
 
     fn position(&self, state: &StateId) -> Option<usize> {
@@ -255,7 +291,7 @@ impl Ordering {
             return Offered::Duplicate;
         }
         if state.beaten(&key) {
-            self.lose(commit.child);
+            self.lose(commit.child, commit.goes_off());
             return Offered::Lost;
         }
         state.untried.insert(key, commit.child);
@@ -266,8 +302,12 @@ impl Ordering {
     }
 
     fn wait_for(&mut self, commit: Commit) -> Offered {
-        if self.lost.contains(&commit.parent) {
-            self.lose(commit.child);
+        let fell = self.lost.iter().find(|lost| lost.id == commit.parent);
+        if let Some(Lost { side, .. }) = fell.copied() {
+            // Another epoch than that of the state it was made in is a lie.
+            if side.epoch == commit.epoch {
+                self.lose(commit.child, side.next(commit.id));
+            }
             return Offered::Lost;
         }
         if self.chain.front().is_some_and(|oldest| commit.epoch < oldest.epoch) {
@@ -291,24 +331,21 @@ impl Ordering {
     }
 
     /// A state lost, and with it whatever is known to be built on it.
-    fn lose(&mut self, state: StateId) {
-        let mut falling = vec![state];
-        while let Some(state) = falling.pop() {
+    fn lose(&mut self, state: StateId, side: Side) {
+        let mut falling = vec![Lost { id: state, side }];
+        while let Some(lost) = falling.pop() {
             // A claim about a state that stands is a lie, and remembering it would hide the rest.
-            if self.knows(&state) || self.lost.contains(&state) {
+            if self.knows(&lost.id) || self.is_lost(&lost.id) {
                 continue;
             }
-            self.lost.push_back(state);
+            self.lost.push_back(lost);
             if self.lost.len() > MAX_LOST {
                 self.lost.pop_front();
             }
-            let built: Vec<_> =
-                self.waiting.keys().filter(|(_, parent)| *parent == state).copied().collect();
-            for key in built {
-                let children = self.waiting.remove(&key).unwrap_or_default();
-                self.waiting_len -= children.len();
-                falling.extend(children.into_values());
-            }
+            let built = self.waiting.remove(&(lost.side.epoch, lost.id)).unwrap_or_default();
+            self.waiting_len -= built.len();
+            let next = |((_, by), id): (Key, StateId)| Lost { id, side: lost.side.next(by) };
+            falling.extend(built.into_iter().map(next));
         }
     }
 
@@ -383,9 +420,11 @@ impl Ordering {
                 next.untried.pop_last();
             }
         }
-        self.lost.retain(|state| *state != commit.child);
+        self.lost.retain(|lost| lost.id != commit.child);
         self.chain.push_back(next);
-        beaten.into_iter().for_each(|(_, child)| self.lose(child));
+        for ((_, by), child) in beaten {
+            self.lose(child, Side { epoch, by, fork: commit.epoch });
+        }
         let mut expired = Vec::new();
         while self.chain.len() > MAX_STATES {
             expired.extend(self.chain.pop_front().map(|s| s.id));
@@ -397,28 +436,41 @@ impl Ordering {
     }
 
     /// How this member stands, given that the log has nothing more to tell it.
+    ///
+    /// What fell is no reason to be behind, unless it has gone on so far that who stands there cannot come
+    /// back to the fork: to them this member's side is one that they never heard of.
     #[must_use]
     pub fn standing(&self) -> Standing {
         let tip = self.tip();
-        // What hangs on a commit that does not stand is no reason to follow it.
-        let mut off: BTreeSet<StateId> = self.lost.iter().copied().collect();
-        let rivals = self.chain.iter().flat_map(|state| state.verified.values());
-        off.extend(rivals.map(|rival| rival.child).filter(|child| !self.knows(child)));
-        let mut ahead = None;
+        let mut off = self.off();
+        let mut ahead = Vec::new();
         for ((epoch, parent), commits) in &self.waiting {
-            if off.contains(parent) {
-                off.extend(commits.values().filter(|child| !self.knows(child)));
-            } else {
-                ahead = Some((epoch + 1, commits.keys().map(|(_, id)| id).min()));
+            match off.get(parent).copied() {
+                Some(side) => {
+                    let built = commits.iter().filter(|(_, child)| !self.knows(child));
+                    off.extend(built.map(|((_, by), child)| (*child, side.next(*by))));
+                }
+                None => ahead.extend(commits.keys().map(|(_, by)| (epoch.saturating_add(1), *by))),
             }
         }
-        let Some((theirs, first)) = ahead else { return Standing::Current };
-        let smaller = tip.by.is_none_or(|mine| first.is_some_and(|first| *first < mine));
-        if theirs > tip.epoch || (theirs == tip.epoch && smaller) {
-            Standing::Behind
-        } else {
-            Standing::Current
+        let gone = off.values().filter(|side| side.is_for_good());
+        ahead.extend(gone.map(|side| (side.epoch, side.by)));
+        let behind = ahead.into_iter().any(|(epoch, by)| {
+            epoch > tip.epoch || (epoch == tip.epoch && tip.by.is_none_or(|mine| by < mine))
+        });
+        if behind { Standing::Behind } else { Standing::Current }
+    }
+
+    /// States that do not stand, as far as they are known without what waits.
+    fn off(&self) -> BTreeMap<StateId, Side> {
+        let mut off: BTreeMap<StateId, Side> =
+            self.lost.iter().map(|lost| (lost.id, lost.side)).collect();
+        for State { epoch, verified, .. } in &self.chain {
+            let fell = verified.iter().filter(|(_, rival)| !self.knows(&rival.child));
+            let side = |by| Side { epoch: epoch + 1, by, fork: *epoch };
+            off.extend(fell.map(|((_, by), rival)| (rival.child, side(*by))));
         }
+        off
     }
 }
 

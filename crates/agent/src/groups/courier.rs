@@ -207,4 +207,8 @@ impl Courier for Sessions {
     ) -> BoxFuture<'_, Result<Answer, CourierError>> {
         Box::pin(self.ask(agent, question))
     }
+
+    fn near(&self) -> Vec<AgentId> {
+        self.transport.sessions().into_iter().flat_map(|session| session.agents).collect()
+    }
 }

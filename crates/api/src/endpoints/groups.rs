@@ -7,10 +7,11 @@ use crate::{
     operation::Operation,
     types::{
         AddMemberRequest, AskToJoinRequest, AskedToJoinResponse, ChangeGroupPolicyRequest,
-        ChangeGroupRequest, CreateGroupRequest, DisplayNameRequest, GroupCreatedResponse,
-        GroupMembersResponse, GroupMessagesResponse, GroupResponse, GroupRevisionResponse,
-        GroupSendRequest, GroupSendResponse, GroupStateResponse, GroupsResponse, InviteRequest,
-        InviteResponse, JoinGroupRequest, JoinRequestsResponse, OkResponse, SetRoleRequest,
+        ChangeGroupRequest, CreateGroupRequest, DisplayNameRequest, GroupCommitResponse,
+        GroupCreatedResponse, GroupMembersResponse, GroupMessagesResponse, GroupResponse,
+        GroupRevisionResponse, GroupSendRequest, GroupSendResponse, GroupStateResponse,
+        GroupsResponse, InviteRequest, InviteResponse, JoinGroupRequest, JoinOpenGroupRequest,
+        JoinRequestsResponse, OkResponse, RoomRequest, SetRoleRequest,
     },
 };
 
@@ -106,8 +107,16 @@ pub(super) const TABLE: &[Endpoint] = &[
         .says("Who asked to be admitted, the oldest first."),
     post(Operation::AskToJoin, "/groups/{id}/requests", GROUPS, created::<AskedToJoinResponse>())
         .cli("groups ask")
-        .says("Asks to be admitted to a group of which this agent knows a member.")
-        .takes::<AskToJoinRequest>(),
+        .says("Asks to be admitted to a group of which this agent knows a member, or has the card.")
+        .may_take::<AskToJoinRequest>(),
+    delete(
+        Operation::CancelRequest,
+        "/groups/{id}/requests/{request_id}",
+        GROUPS,
+        json::<OkResponse>(),
+    )
+    .cli("groups cancel")
+    .says("Takes an own request back, at the member that was asked."),
     post(
         Operation::ApproveRequest,
         "/groups/{id}/requests/{request_id}/approve",
@@ -134,4 +143,31 @@ pub(super) const TABLE: &[Endpoint] = &[
     get(Operation::GroupState, "/groups/{id}/state", GROUPS, json::<GroupStateResponse>())
         .cli("groups state")
         .says("What the members of a group agree upon, as hashes."),
+    post(Operation::SealState, "/groups/{id}/state/seal", GROUPS, json::<GroupCommitResponse>())
+        .cli("groups seal")
+        .says("Publishes the group's card as it is now, if it has one; of admins. A state itself needs no seal."),
+    post(
+        Operation::WithdrawGroup,
+        "/groups/{id}/state/withdraw",
+        GROUPS,
+        json::<GroupCommitResponse>(),
+    )
+    .cli("groups withdraw")
+    .says("Ends a group for everybody; of its owner."),
+    post(Operation::JoinOpenGroup, "/groups/{id}/join", GROUPS, json::<GroupCreatedResponse>())
+        .cli("groups enter")
+        .says("Joins a group that is open to everybody, with what one of its members tells of it.")
+        .may_take::<JoinOpenGroupRequest>(),
+    put(Operation::SetRoom, "/groups/{id}/rooms/{room}", GROUPS, json::<GroupRevisionResponse>())
+        .cli("groups room")
+        .says("Makes a room, or changes its topic and whether one may write there; of moderators.")
+        .takes::<RoomRequest>(),
+    delete(
+        Operation::HideMessage,
+        "/groups/{id}/messages/{message_id}",
+        GROUPS,
+        json::<GroupRevisionResponse>(),
+    )
+    .cli("groups hide")
+    .says("Hides a message of a group that is not encrypted; of moderators."),
 ];

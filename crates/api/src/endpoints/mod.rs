@@ -1,6 +1,7 @@
 //! The table of endpoints: routes, the OpenAPI document, `docs/api.md` and `x0x routes` derive from
 //! it. Each category has its file.
 
+mod cards;
 mod contacts;
 mod direct;
 mod discovery;
@@ -37,6 +38,8 @@ const TABLES: &[&[Endpoint]] = &[
     objects::TASKS,
     objects::STORES,
     groups::TABLE,
+    cards::CARDS,
+    cards::MLS,
     websocket::TABLE,
 ];
 

@@ -7,7 +7,8 @@ use crate::{
     operation::Operation,
     types::{
         BootstrapCacheResponse, ConnectivityResponse, GossipDiagnosticsResponse,
-        NetworkStatusResponse, PeerHealthResponse, PeersResponse, ProbeResponse,
+        GroupDiagnosticsResponse, NetworkStatusResponse, PeerHealthResponse, PeersResponse,
+        ProbeResponse,
     },
 };
 
@@ -65,4 +66,14 @@ pub(super) const TABLE: &[Endpoint] = &[
     )
     .cli("diagnostics gossip")
     .says("Neighbours, links and topics, and how messages spread over them."),
+    get(
+        Operation::GroupDiagnostics,
+        "/diagnostics/groups",
+        CATEGORY,
+        json::<GroupDiagnosticsResponse>(),
+    )
+    .cli("diagnostics groups")
+    .says(
+        "What came in each group's log, what of it was refused, and whether this agent is behind.",
+    ),
 ];

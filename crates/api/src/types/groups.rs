@@ -130,6 +130,8 @@ pub struct GroupResponse {
     pub epoch: Option<u64>,
     /// Whether it was ended.
     pub withdrawn: bool,
+    /// Its rooms besides the first.
+    pub rooms: Vec<RoomInfo>,
     /// Who is in it, and who was banned.
     pub members: Vec<GroupMember>,
 }
@@ -265,12 +267,47 @@ pub struct JoinGroupRequest {
 /// Body of `POST /groups/{id}/requests`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AskToJoinRequest {
-    /// The member to ask.
-    #[schema(value_type = Hex64)]
-    pub member: String,
+    /// The member to ask; without one, who made the group's card.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Hex64>)]
+    pub member: Option<String>,
     /// What to say to it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+}
+
+/// Body of `POST /groups/{id}/join`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct JoinOpenGroupRequest {
+    /// The member to ask; without one, who made the group's card.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Hex64>)]
+    pub member: Option<String>,
+    /// What this agent is called in the group.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub display_name: String,
+}
+
+/// A room of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RoomInfo {
+    /// Its name.
+    pub room: String,
+    /// What it is about.
+    pub topic: String,
+    /// Whether nobody may write there.
+    pub closed: bool,
+}
+
+/// Body of `PUT /groups/{id}/rooms/{room}`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RoomRequest {
+    /// What it is about.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub topic: String,
+    /// Whether nobody may write there.
+    #[serde(default)]
+    pub closed: bool,
 }
 
 /// Answer of `POST /groups/{id}/requests`.

@@ -1,15 +1,18 @@
 //! Request and answer bodies, one file a resource.
 
 mod card;
+mod cards;
 mod contacts;
 mod direct;
 mod discovery;
 mod files;
 mod gossip;
+mod group_state;
 mod groups;
 mod identity;
 mod inbox;
 mod letters;
+mod mls;
 mod network;
 mod objects;
 mod peers;
@@ -21,15 +24,18 @@ mod tasks;
 mod websocket;
 
 pub use card::*;
+pub use cards::*;
 pub use contacts::*;
 pub use direct::*;
 pub use discovery::*;
 pub use files::*;
 pub use gossip::*;
+pub use group_state::*;
 pub use groups::*;
 pub use identity::*;
 pub use inbox::*;
 pub use letters::*;
+pub use mls::*;
 pub use network::*;
 pub use objects::*;
 pub use peers::*;

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::Limit;
+use super::{CardsCommand, Limit};
 
 /// A group that is founded.
 #[derive(Args, Debug)]
@@ -59,10 +59,12 @@ pub(crate) enum GroupsCommand {
         #[arg(long = "as", value_name = "NAME", default_value = "")]
         display_name: String,
     },
+    #[command(alias = "info")]
     Show {
         /// The group's id
         group: String,
     },
+    #[command(alias = "update")]
     Edit {
         /// The group's id
         group: String,
@@ -84,6 +86,7 @@ pub(crate) enum GroupsCommand {
         /// The group's id
         group: String,
     },
+    #[command(alias = "add-member")]
     Add {
         /// The group's id
         group: String,
@@ -93,12 +96,14 @@ pub(crate) enum GroupsCommand {
         #[arg(long = "as", value_name = "NAME", default_value = "")]
         display_name: String,
     },
+    #[command(alias = "remove-member")]
     Remove {
         /// The group's id
         group: String,
         /// Whom
         agent: String,
     },
+    #[command(alias = "set-role")]
     Role {
         /// The group's id
         group: String,
@@ -120,6 +125,7 @@ pub(crate) enum GroupsCommand {
         agent: String,
     },
     Policy(GroupPolicyArguments),
+    #[command(alias = "set-name")]
     Name {
         /// The group's id
         group: String,
@@ -147,21 +153,31 @@ pub(crate) enum GroupsCommand {
         /// The group's id
         group: String,
     },
+    #[command(alias = "request-access")]
     Ask {
         /// The group's id
         group: String,
-        /// The member to ask
-        member: String,
+        /// The member to ask; without one, who made the group's card
+        member: Option<String>,
         /// What to say to it
         #[arg(long, default_value = "")]
         message: String,
     },
+    #[command(alias = "approve-request")]
     Approve {
         /// The group's id
         group: String,
         /// The request's id
         request: String,
     },
+    #[command(alias = "cancel-request")]
+    Cancel {
+        /// The group's id
+        group: String,
+        /// The request's id
+        request: String,
+    },
+    #[command(alias = "reject-request")]
     Reject {
         /// The group's id
         group: String,
@@ -188,6 +204,45 @@ pub(crate) enum GroupsCommand {
         /// The group's id
         group: String,
     },
+    #[command(alias = "state-seal")]
+    Seal {
+        /// The group's id
+        group: String,
+    },
+    #[command(alias = "state-withdraw")]
+    Withdraw {
+        /// The group's id
+        group: String,
+    },
+    Enter {
+        /// The group's id
+        group: String,
+        /// The member to ask; without one, who made the group's card
+        member: Option<String>,
+        /// What this agent is called in it
+        #[arg(long = "as", value_name = "NAME", default_value = "")]
+        display_name: String,
+    },
+    Room {
+        /// The group's id
+        group: String,
+        /// The room's name
+        room: String,
+        /// What it is about
+        #[arg(long, default_value = "")]
+        topic: String,
+        /// Nobody may write there
+        #[arg(long)]
+        closed: bool,
+    },
+    Hide {
+        /// The group's id
+        group: String,
+        /// The message's id
+        message: String,
+    },
+    #[command(flatten)]
+    Cards(CardsCommand),
     /// What happens in groups from now on
     Watch {
         #[command(flatten)]

@@ -14,6 +14,7 @@ pub(crate) enum NetworkCommand {
 pub(crate) enum DiagnosticsCommand {
     Connectivity,
     Gossip,
+    Groups,
 }
 
 #[derive(Subcommand, Debug)]

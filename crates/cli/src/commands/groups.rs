@@ -5,9 +5,10 @@ use x0x_api::event::{GroupEvent, GroupEventKind};
 use x0x_api::types::{
     AddMemberRequest, AskToJoinRequest, ChangeGroupPolicyRequest, ChangeGroupRequest,
     CreateGroupRequest, DisplayNameRequest, GroupMessagesResponse, GroupSendRequest, InviteRequest,
-    JoinGroupRequest, SetRoleRequest,
+    JoinGroupRequest, JoinOpenGroupRequest, RoomRequest, SetRoleRequest,
 };
 
+use super::group_cards;
 use super::objects::watch;
 use super::pubsub::short;
 use super::show;
@@ -39,6 +40,7 @@ pub(super) fn groups(
         GroupsCommand::Watch { limit } => {
             watch(client, &Call::new(Operation::GroupEvents), limit, output, line)
         }
+        GroupsCommand::Cards(command) => group_cards::cards(client, command, output),
         command => show(client, &call(command)?, output),
     }
 }
@@ -79,6 +81,14 @@ fn call(command: GroupsCommand) -> Result<Call> {
             group(Operation::GroupSend, &id).body(&body)?
         }
         GroupsCommand::State { group: id } => group(Operation::GroupState, &id),
+        GroupsCommand::Seal { group: id } => group(Operation::SealState, &id),
+        GroupsCommand::Withdraw { group: id } => group(Operation::WithdrawGroup, &id),
+        GroupsCommand::Room { group: id, room, topic, closed } => group(Operation::SetRoom, &id)
+            .parameter("room", &room)
+            .body(&RoomRequest { topic, closed })?,
+        GroupsCommand::Hide { group: id, message } => {
+            group(Operation::HideMessage, &id).parameter("message_id", &message)
+        }
         command => of_members(command)?,
     })
 }
@@ -100,6 +110,13 @@ fn of_members(command: GroupsCommand) -> Result<Call> {
         GroupsCommand::Requests { group: id } => group(Operation::JoinRequests, &id),
         GroupsCommand::Ask { group: id, member, message } => {
             group(Operation::AskToJoin, &id).body(&AskToJoinRequest { member, message })?
+        }
+        GroupsCommand::Enter { group: id, member, display_name } => {
+            let body = JoinOpenGroupRequest { member, display_name };
+            group(Operation::JoinOpenGroup, &id).body(&body)?
+        }
+        GroupsCommand::Cancel { group: id, request } => {
+            of_request(Operation::CancelRequest, &id, &request)
         }
         GroupsCommand::Approve { group: id, request } => {
             of_request(Operation::ApproveRequest, &id, &request)

@@ -58,6 +58,7 @@ pub(super) fn diagnose(
     let operation = match command {
         DiagnosticsCommand::Connectivity => Operation::Connectivity,
         DiagnosticsCommand::Gossip => Operation::GossipDiagnostics,
+        DiagnosticsCommand::Groups => Operation::GroupDiagnostics,
     };
     show(client, &Call::new(operation), output)
 }

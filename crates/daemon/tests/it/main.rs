@@ -9,6 +9,7 @@ mod cluster;
 mod events;
 mod files;
 mod floods;
+mod group_cards;
 mod groups;
 mod hostile;
 #[cfg(target_os = "linux")]

@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     error::GroupsError,
+    policy::{Discoverability, Role},
     wire::{Answer, GroupId, Handover, Question},
 };
 
@@ -55,10 +56,13 @@ pub(super) struct Following {
     retry: Option<Instant>,
     /// Since when the keys are not those of the state.
     differs: Option<Instant>,
-    /// When it may be asked again how it stands.
+    /// When it may be asked again how it stands, and from which member on.
     rested: Instant,
+    asked: usize,
     /// When operations are compared again.
     compare: Instant,
+    /// Since when the group's card is another than it should be.
+    unlisted: Option<Instant>,
 }
 
 impl Following {
@@ -81,7 +85,9 @@ impl Following {
             retry: None,
             differs: None,
             rested: Instant::now(),
+            asked: 0,
             compare: Instant::now(),
+            unlisted: None,
         }
     }
 
@@ -182,10 +188,12 @@ impl Following {
                 if let Err(error) = published {
                     tracing::warn!(%group, %error, "an item of a group is not published yet");
                     self.retry = Some(Instant::now() + AGAIN);
+                    inner.metrics.publish_failed.inc();
                     return self.sent(&inner, sent).await;
                 }
             }
             sent.extend(*journal);
+            inner.metrics.published.inc();
             self.unsent.pop_front();
         }
         self.sent(&inner, sent).await?;
@@ -226,15 +234,21 @@ impl Following {
             let standing = owned.groups.standing(group)?;
             let view = owned.groups.view(group)?;
             let others: Vec<AgentId> = view.active().map(|(agent, _)| agent).collect();
-            Ok((!many.is_empty() || !few.is_empty(), owned.groups.turn(group), standing, others))
+            let differs = !many.is_empty() || !few.is_empty();
+            let listed = view.policy.is_some_and(|p| p.discoverability != Discoverability::Hidden);
+            let may = view.role(&owned.groups.agent()).is_some_and(|role| role <= Role::Admin);
+            let card = (listed && may).then_some((view.revision, view.withdrawn));
+            Ok((differs, owned.groups.turn(group), standing, others, card))
         });
-        let (differs, turn, standing, others) = look.await?;
+        let (differs, turn, standing, others, card) = look.await?;
         let now = Instant::now();
+        self.list(&inner, card, turn.unwrap_or_default(), now).await?;
         self.differs = differs.then(|| self.differs.unwrap_or(now));
         if let (Some(since), Some(turn)) = (self.differs, turn)
             && now >= since + PATIENCE * u32::try_from(turn + 1).unwrap_or(u32::MAX)
         {
             inner.worker.run(move |owned| Ok(owned.groups.follow(group)?)).await?;
+            inner.metrics.completed.inc();
             self.differs = None;
         }
         if standing == Standing::Behind && now >= self.rested {
@@ -244,6 +258,25 @@ impl Following {
         if now >= self.compare {
             self.compare = now + COMPARE;
             self.compare(&inner, &others).await?;
+        }
+        Ok(())
+    }
+
+    /// Publishes the group's card when it says another thing than the last one, or that one is old: the first of
+    /// those who may, and the next if it does not.
+    async fn list(
+        &mut self,
+        inner: &Arc<Inner>,
+        card: Option<(u64, bool)>,
+        turn: usize,
+        now: Instant,
+    ) -> Result<(), GroupsError> {
+        let due = card.filter(|card| inner.cards.is_due(&self.group, *card, inner.clock.wall()));
+        self.unlisted = due.map(|_| self.unlisted.unwrap_or(now));
+        let patience = PATIENCE * u32::try_from(turn).unwrap_or(u32::MAX);
+        if self.unlisted.is_some_and(|since| now >= since + patience) {
+            inner.announce(self.group).await?;
+            self.unlisted = None;
         }
         Ok(())
     }
@@ -275,20 +308,24 @@ impl Following {
         Ok(())
     }
 
-    /// Asks a member how the group is, and comes in again if this one is behind.
-    async fn come_back(&self, inner: &Inner, others: &[AgentId]) -> Result<(), GroupsError> {
+    /// Asks members how the group is, others than the last time, and comes in again if this one is behind.
+    async fn come_back(&mut self, inner: &Inner, others: &[AgentId]) -> Result<(), GroupsError> {
         let group = self.group;
-        for agent in others.iter().copied().filter(|agent| *agent != inner.me).take(ASKED) {
+        let others: Vec<AgentId> = others.iter().copied().filter(|a| *a != inner.me).collect();
+        let first = self.asked.checked_rem(others.len()).unwrap_or_default();
+        self.asked = first + ASKED;
+        for agent in others.iter().copied().cycle().skip(first).take(ASKED.min(others.len())) {
             let question = Question::Invitation { group, open: false };
             let Ok(Answer::HandOver(handover)) = inner.courier.ask(agent, question).await else {
                 continue;
             };
-            let entered = inner.worker.run(move |owned| {
-                owned.groups.enter(group, &handover)?;
-                owned.save()
-            });
+            let entered = inner.worker.run(move |owned| owned.enter(group, &handover));
             match entered.await {
-                Ok(()) => return Ok(()),
+                Ok(happened) => {
+                    inner.metrics.came_back.inc();
+                    inner.tell(group, happened);
+                    return Ok(());
+                }
                 Err(GroupsError::Closed) => return Err(GroupsError::Closed),
                 Err(error) => tracing::debug!(%error, "a member's state of the group is refused"),
             }

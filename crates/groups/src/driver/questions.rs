@@ -16,6 +16,7 @@ impl Inner {
     /// Answers an agent that is proven to be who it is.
     pub(crate) async fn answer(self: &Arc<Self>, from: AgentId, question: Question) -> Answer {
         if !self.admittance.may_ask(&from) {
+            self.metrics.answers_refused.inc();
             return Answer::Refused("refused".to_owned());
         }
         let answered = match question {
@@ -23,16 +24,22 @@ impl Inner {
             Question::State { statement, package } => self.stated(from, statement, package).await,
             Question::HandOver { group, handover } => self.brought(from, group, handover).await,
             Question::Invitation { group, open } => self.invited(from, group, open).await,
+            Question::Cards => Ok(self.handed(&from)),
             Question::Since { group, heads } => {
                 let since =
                     self.worker.run(move |owned| Ok(owned.groups.since(group, from, &heads)?));
                 since.await.map(Answer::Operations)
             }
         };
-        answered.unwrap_or_else(|error| {
+        let answer = answered.unwrap_or_else(|error| {
             tracing::debug!(agent = %from.short(), %error, "a question about a group is refused");
             Answer::Refused(error.told())
-        })
+        });
+        match answer {
+            Answer::Refused(_) => self.metrics.answers_refused.inc(),
+            _ => self.metrics.answered.inc(),
+        }
+        answer
     }
 
     async fn package(&self) -> Result<Answer, GroupsError> {
@@ -107,14 +114,12 @@ impl Inner {
         group: GroupId,
         handover: Handover,
     ) -> Result<(), GroupsError> {
-        let enter = self.worker.run(move |owned| {
-            owned.groups.enter(group, &handover)?;
-            owned.save()
-        });
-        enter.await?;
+        let enter = self.worker.run(move |owned| owned.enter(group, &handover));
+        let happened = enter.await?;
         self.wanted().remove(&group);
         self.follow(group);
         self.note(group, GroupEventKind::Entered);
+        self.tell(group, happened);
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     thread,
 };
 
@@ -10,14 +10,15 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use x0x_core::{AgentId, Clock, WallTime};
 use x0x_identity::SecretKey;
-use x0x_mls::{Change, Entry, Groups, MlsStore, Space};
+use x0x_mls::{Change, Entry, Groups, MlsMetrics, MlsStore, Space};
 use zeroize::Zeroizing;
 
-use super::history::History;
+use super::{history::History, stats::GroupStats};
 use crate::{
     error::GroupsError,
+    metrics::GroupsMetrics,
     session::{Happened, NamedGroups},
-    wire::GroupId,
+    wire::{GroupId, Handover},
 };
 
 /// Where the groups are kept.
@@ -34,6 +35,9 @@ type Job = Box<dyn FnOnce(&mut Owned) + Send>;
 pub(crate) struct Owned {
     pub(crate) groups: NamedGroups<Groups<Store>>,
     pub(crate) history: History,
+    /// Of the groups that are here.
+    pub(crate) stats: BTreeMap<GroupId, GroupStats>,
+    metrics: Arc<GroupsMetrics>,
     store: Store,
     clock: Arc<dyn Clock>,
 }
@@ -41,11 +45,12 @@ pub(crate) struct Owned {
 impl Owned {
     fn open(
         store: Store,
-        key: &Arc<SecretKey>,
-        clock: Arc<dyn Clock>,
+        Shared { key, clock, metrics, mls: of_mls }: Shared,
     ) -> Result<Self, GroupsError> {
-        let mls = Groups::open(Arc::clone(&store), Arc::clone(key), clock.wall())?;
-        let mut groups = NamedGroups::over(mls, Arc::clone(key));
+        let mls = Groups::open(Arc::clone(&store), Arc::clone(&key), clock.wall())?;
+        // Nobody else sets it.
+        let _ = of_mls.set(mls.metrics());
+        let mut groups = NamedGroups::over(mls, key);
         let mut kept: BTreeMap<GroupId, BTreeMap<u32, Bytes>> = BTreeMap::new();
         for entry in store.load(Space::Named)? {
             if let Some((group, number)) = named(&entry.key) {
@@ -67,7 +72,8 @@ impl Owned {
             groups.forget_orphans()?;
         }
         let told = groups.resume();
-        let mut owned = Self { groups, history: History::default(), store, clock };
+        let (history, stats) = (History::default(), BTreeMap::new());
+        let mut owned = Self { groups, history, stats, metrics, store, clock };
         for (group, happened) in told {
             owned.keep(group, &happened)?;
         }
@@ -83,6 +89,7 @@ impl Owned {
         let mut batch = Vec::new();
         for group in self.groups.forgotten() {
             batch.push(Change::Drop(Space::History(*group.as_bytes())));
+            self.stats.remove(group);
             let entries = self.store.load(Space::Named)?.into_iter();
             let own = entries.filter(|entry| entry.key.starts_with(group.as_bytes()));
             batch.extend(own.map(|entry| Change::Cut(Space::Named, entry.key, 0)));
@@ -106,14 +113,29 @@ impl Owned {
     ) -> Result<Vec<Happened>, GroupsError> {
         let mut happened = Vec::new();
         for (author, item) in items {
+            self.metrics.taken.inc();
+            let stats = self.stats.entry(group).or_default();
+            stats.taken += 1;
             match self.groups.receive(group, item) {
                 Ok(events) => happened.extend(events),
                 Err(error) => {
+                    stats.refused(&error, &self.metrics);
                     tracing::debug!(%group, author = %author.short(), %error, "an item of a group is refused");
                     happened.push(Happened::Refused);
                 }
             }
         }
+        self.keep(group, &happened)?;
+        Ok(happened)
+    }
+
+    /// Comes into a group by what was handed over.
+    pub(crate) fn enter(
+        &mut self,
+        group: GroupId,
+        handover: &Handover,
+    ) -> Result<Vec<Happened>, GroupsError> {
+        let happened = self.groups.enter(group, handover)?;
         self.keep(group, &happened)?;
         Ok(happened)
     }
@@ -127,6 +149,8 @@ impl Owned {
         let now = self.now();
         let mut read = Vec::new();
         for event in happened {
+            let stats = self.stats.entry(group).or_default();
+            stats.happened(event, now, &self.metrics);
             if let Happened::Text { journal, author, room, id, payload } = event {
                 self.history.add(&*self.store, group, *author, room, *id, payload, now)?;
                 read.push(*journal);
@@ -164,8 +188,17 @@ fn named(key: &[u8]) -> Option<(GroupId, u32)> {
 /// Reaches the thread. It begins with the first job.
 pub(crate) struct Worker {
     state: Mutex<State>,
+    shared: Shared,
+}
+
+/// What the thread needs to open the groups.
+#[derive(Clone)]
+struct Shared {
     key: Arc<SecretKey>,
     clock: Arc<dyn Clock>,
+    metrics: Arc<GroupsMetrics>,
+    /// Those of MLS, once it is opened.
+    mls: Arc<OnceLock<Arc<MlsMetrics>>>,
 }
 
 enum State {
@@ -175,8 +208,19 @@ enum State {
 }
 
 impl Worker {
-    pub(crate) fn new(open: OpenStore, key: Arc<SecretKey>, clock: Arc<dyn Clock>) -> Self {
-        Self { state: Mutex::new(State::Idle(open)), key, clock }
+    pub(crate) fn new(
+        open: OpenStore,
+        key: Arc<SecretKey>,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<GroupsMetrics>,
+    ) -> Self {
+        let shared = Shared { key, clock, metrics, mls: Arc::default() };
+        Self { state: Mutex::new(State::Idle(open)), shared }
+    }
+
+    /// The counters of MLS: all zero before it is opened.
+    pub(crate) fn mls_metrics(&self) -> Arc<MlsMetrics> {
+        self.shared.mls.get().map(Arc::clone).unwrap_or_default()
     }
 
     /// Whether there was a job yet.
@@ -198,8 +242,8 @@ impl Worker {
             State::Ended => Err(GroupsError::Closed),
             State::Idle(open) => {
                 let (jobs, queue) = mpsc::channel(JOBS);
-                let (key, clock) = (Arc::clone(&self.key), Arc::clone(&self.clock));
-                let run = move || own(open, &key, clock, queue);
+                let shared = self.shared.clone();
+                let run = move || own(open, shared, queue);
                 let spawned = thread::Builder::new().name("x0x-groups".to_owned()).spawn(run);
                 spawned.map_err(|error| GroupsError::Unusable(error.to_string()))?;
                 *state = State::Running(jobs.clone());
@@ -226,14 +270,9 @@ impl Worker {
     }
 }
 
-fn own(
-    open: OpenStore,
-    key: &Arc<SecretKey>,
-    clock: Arc<dyn Clock>,
-    mut queue: mpsc::Receiver<Job>,
-) {
+fn own(open: OpenStore, shared: Shared, mut queue: mpsc::Receiver<Job>) {
     let opened = open().map_err(GroupsError::Unusable);
-    match opened.and_then(|store| Owned::open(store, key, clock)) {
+    match opened.and_then(|store| Owned::open(store, shared)) {
         Ok(mut owned) => {
             while let Some(job) = queue.blocking_recv() {
                 job(&mut owned);

@@ -195,24 +195,38 @@ impl<M: MlsGroups> NamedGroups<M> {
         self.hold_keys(group);
         let state = |operation| Happened::State { operation };
         let mut happened: Vec<Happened> = taken.into_iter().map(state).collect();
-        self.settle(group, &mut happened)?;
-        Ok(happened)
+        let settled = self.settle(group, &mut happened);
+        self.told(group, happened, settled)
     }
 
-    /// Comes in with what a member handed over.
+    /// Comes in with what a member handed over. What happened meanwhile, when the group was here before.
     ///
     /// # Errors
     /// [`SessionError`] when it does not verify, or this agent is not in the group that it describes.
-    pub fn enter(&mut self, group: GroupId, handover: &Handover) -> Result<(), SessionError> {
+    pub fn enter(
+        &mut self,
+        group: GroupId,
+        handover: &Handover,
+    ) -> Result<Vec<Happened>, SessionError> {
         let chain = read(&handover.operations, group)?;
         if self.slots.contains_key(&group) {
-            self.catch_up(group, &handover.operations)?;
-        } else {
-            let keys = chain.view().mls_group;
-            self.insert(chain, keys)?;
+            let happened = self.catch_up(group, &handover.operations)?;
+            let entered = self.take_keys(group, handover);
+            return self.told(group, happened, entered);
         }
+        let keys = chain.view().mls_group;
+        self.insert(chain, keys)?;
+        let entered = self.take_keys(group, handover);
+        if entered.is_err() {
+            self.forget(group);
+        }
+        entered.map(|()| Vec::new())
+    }
+
+    fn take_keys(&mut self, group: GroupId, handover: &Handover) -> Result<(), SessionError> {
         let view = self.view(group)?;
         let Some(keys) = view.mls_group else { return Ok(()) };
+        self.check_keys(group, keys)?;
         if view.role(&self.agent()).is_none() {
             return Err(ActError::Role("not a member").into());
         }
@@ -227,6 +241,13 @@ impl<M: MlsGroups> NamedGroups<M> {
         } else {
             let joined = self.mls.join(&handover.welcome, tree)?;
             if joined == keys { Ok(()) } else { Err(SignedError::Content("other keys").into()) }
+        }
+    }
+
+    fn check_keys(&mut self, group: GroupId, keys: MlsId) -> Result<(), SessionError> {
+        match self.slot(group)?.keys {
+            Some(own) if own == keys => Ok(()),
+            _ => Err(SignedError::Content("the keys of another group").into()),
         }
     }
 
@@ -274,6 +295,7 @@ impl<M: MlsGroups> NamedGroups<M> {
         match self.view(group)?.mls_group {
             None => Ok(()),
             Some(keys) => {
+                self.check_keys(group, keys)?;
                 let tree = (!handover.tree.is_empty()).then_some(handover.tree.as_ref());
                 self.enter_by_commit(group, keys, &handover.info, tree)
             }

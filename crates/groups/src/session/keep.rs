@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use x0x_core::AgentId;
-use x0x_mls::{MlsGroups, Pending};
+use x0x_mls::{GroupId as MlsId, MlsGroups, Pending};
 
 use super::{Happened, NamedGroups, UNKNOWN};
 use crate::{
@@ -143,11 +143,23 @@ impl<M: MlsGroups> NamedGroups<M> {
         let rest: Result<Vec<Operation>, SessionError> = rest.iter().map(read).collect();
         chain.offer_all(rest?);
         let (keys, saved) = (chain.view().mls_group, chain.len());
+        let founded = chain.view_at(&[chain.genesis().id]).and_then(|view| view.mls_group);
+        if let Some(keys) = keys.filter(|keys| founded == Some(*keys)) {
+            self.release(keys);
+        }
         let group = self.insert(chain, keys)?;
         if let Some(slot) = self.slots.get_mut(&group) {
             slot.saved = saved;
         }
         Ok(group)
+    }
+
+    /// Takes keys from a group that was restored before: this one was founded with them.
+    fn release(&mut self, keys: MlsId) {
+        let holder = self.chains.lock().by_keys.remove(&keys);
+        if let Some(slot) = holder.and_then(|group| self.slots.get_mut(&group)) {
+            slot.keys = None;
+        }
     }
 
     /// After the groups were restored: what was to be published when the process ended waits to be published
@@ -164,7 +176,7 @@ impl<M: MlsGroups> NamedGroups<M> {
                 }
                 Pending::Received { group, author, payload, .. } => {
                     let Some(group) = of(group) else { continue };
-                    told.push((group, self.told(group, journal, author, &payload)));
+                    told.push((group, self.read_again(group, journal, author, &payload)));
                 }
                 _ => {}
             }
@@ -172,7 +184,7 @@ impl<M: MlsGroups> NamedGroups<M> {
         told
     }
 
-    fn told(
+    fn read_again(
         &mut self,
         group: GroupId,
         journal: u64,

@@ -1,14 +1,14 @@
 //! What comes from a group's log.
 
 use bytes::Bytes;
-use x0x_core::AgentId;
+use x0x_core::{AgentId, WallTime};
 use x0x_mls::{Event, GroupId as MlsId, MlsGroups};
 
-use super::{Happened, MAX_HELD, MAX_SEEN, NamedGroups, Sent, Slot, UNKNOWN};
+use super::{Happened, MAX_HELD, MAX_SEEN, MAX_UNTOLD, NamedGroups, Sent, Slot, UNKNOWN};
 use crate::{
     error::SessionError,
     wall::Taken,
-    wire::{GroupId, LogItem, MemberItem, OperationIn, PublicMessageIn},
+    wire::{Card, GroupId, LogItem, MemberItem, OperationIn, PublicMessageIn, SignedCard},
 };
 
 impl Slot {
@@ -45,9 +45,24 @@ impl<M: MlsGroups> NamedGroups<M> {
     pub fn receive(&mut self, group: GroupId, bytes: &[u8]) -> Result<Vec<Happened>, SessionError> {
         let item = self.slot(group)?.log.open(bytes)?;
         let mut happened = Vec::new();
-        self.take_item(group, item, &mut happened)?;
-        self.settle(group, &mut happened)?;
-        Ok(happened)
+        let taken = self.take_item(group, item, &mut happened);
+        let settled = taken.and_then(|()| self.settle(group, &mut happened));
+        self.told(group, happened, settled)
+    }
+
+    /// What happened, with what happened in calls that failed before: a message is decrypted once.
+    pub(super) fn told(
+        &mut self,
+        group: GroupId,
+        happened: Vec<Happened>,
+        done: Result<(), SessionError>,
+    ) -> Result<Vec<Happened>, SessionError> {
+        let slot = self.slot(group)?;
+        slot.untold.extend(happened);
+        // Texts beyond it are still in MLS' journal.
+        let surplus = slot.untold.len().saturating_sub(MAX_UNTOLD);
+        slot.untold.drain(..surplus);
+        done.map(|()| slot.untold.drain(..).collect())
     }
 
     fn take_item(
@@ -227,6 +242,16 @@ impl<M: MlsGroups> NamedGroups<M> {
         drop(known);
         self.publish(group, None, &LogItem::Message(bytes))?;
         Ok(id)
+    }
+
+    /// The card of a group; none if it may have none, or this agent may not make it.
+    ///
+    /// # Errors
+    /// [`SessionError`] when it is not here.
+    pub fn card(&self, group: GroupId, now: WallTime) -> Result<Option<SignedCard>, SessionError> {
+        let known = self.chains.lock();
+        let chain = known.chains.get(&group).ok_or(UNKNOWN)?;
+        Ok(Card::of(chain, self.agent(), now).map(|card| card.sign(&self.key)))
     }
 
     /// The public messages of a group that are shown now.

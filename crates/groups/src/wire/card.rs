@@ -198,6 +198,13 @@ impl SignedCard {
     pub const fn encoded(&self) -> &Bytes {
         &self.encoded
     }
+
+    /// The authority's public key and its signature.
+    #[must_use]
+    pub fn proof(&self) -> (Bytes, Bytes) {
+        let signed = SignedWire::decode_bounded(&self.encoded, MAX_CARD_BODY).unwrap_or_default();
+        (signed.key, signed.signature)
+    }
 }
 
 impl CardIn {

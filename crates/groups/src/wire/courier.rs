@@ -12,6 +12,8 @@ use crate::limits::{MAX_OPERATIONS, MAX_PARENTS};
 pub const MAX_COURIER: usize = 16 * 1024 * 1024;
 /// Largest statement in one.
 const MAX_STATEMENT: usize = 16 * 1024;
+/// Cards in one answer.
+pub const MAX_CARDS_HANDED: usize = 128;
 /// Longest reason of a refusal.
 const MAX_REASON: usize = 256;
 
@@ -26,7 +28,7 @@ pub(crate) struct CourierWire {
     /// Which agent of the other one.
     #[prost(bytes = "bytes", tag = "3")]
     to: Bytes,
-    #[prost(oneof = "BodyWire", tags = "4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
+    #[prost(oneof = "BodyWire", tags = "4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15")]
     body: Option<BodyWire>,
 }
 
@@ -52,6 +54,16 @@ enum BodyWire {
     Done(EmptyCourierWire),
     #[prost(string, tag = "13")]
     Refused(String),
+    #[prost(message, tag = "14")]
+    AskCards(EmptyCourierWire),
+    #[prost(message, tag = "15")]
+    Cards(CardsWire),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct CardsWire {
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    cards: Vec<Bytes>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -124,6 +136,8 @@ pub enum Question {
         /// As somebody who is not in it, which is open.
         open: bool,
     },
+    /// The cards of groups that it knows and may hand on.
+    Cards,
     /// The operations of a group that it lacks, which has these.
     Since {
         /// Of which group.
@@ -143,6 +157,8 @@ pub enum Answer {
     HandOver(Handover),
     /// Operations.
     Operations(Vec<Bytes>),
+    /// Cards.
+    Cards(Vec<Bytes>),
     /// It is done.
     Done,
     /// It is not, and why.
@@ -201,6 +217,7 @@ impl Question {
     fn wire(self) -> BodyWire {
         match self {
             Self::Package => BodyWire::AskPackage(EmptyCourierWire {}),
+            Self::Cards => BodyWire::AskCards(EmptyCourierWire {}),
             Self::State { statement, package } => BodyWire::State(StateWire { statement, package }),
             Self::HandOver { group, handover } => BodyWire::HandOver(HandOverWire {
                 group: copy(group.as_bytes()),
@@ -225,6 +242,7 @@ impl Answer {
                 BodyWire::HandedOver(HandOverWire { group: Bytes::new(), handover: Some(handover) })
             }
             Self::Operations(operations) => BodyWire::Operations(OperationsWire { operations }),
+            Self::Cards(cards) => BodyWire::Cards(CardsWire { cards }),
             Self::Done => BodyWire::Done(EmptyCourierWire {}),
             Self::Refused(mut reason) => {
                 let end = reason.floor_char_boundary(MAX_REASON);
@@ -284,6 +302,16 @@ impl BodyWire {
                 }
                 Err(Answer::Operations(operations))
             }
+            Self::AskCards(_) => Ok(Question::Cards),
+            Self::Cards(CardsWire { cards }) => {
+                let fit = cards.len() <= MAX_CARDS_HANDED
+                    && cards.iter().all(|card| card.len() <= super::MAX_CARD);
+                if fit {
+                    Err(Answer::Cards(cards))
+                } else {
+                    return Err(DecodeError::Field("cards"));
+                }
+            }
             Self::Done(_) => Err(Answer::Done),
             Self::Refused(reason) => {
                 // It is shown to people.
@@ -319,6 +347,8 @@ mod tests {
             Ok(Question::HandOver { group, handover: handover.clone() }),
             Ok(Question::Invitation { group, open: true }),
             Ok(Question::Since { group, heads: vec![OpId::new([4; 32])] }),
+            Ok(Question::Cards),
+            Err(Answer::Cards(vec![Bytes::from_static(b"card")])),
             Err(Answer::Package(Bytes::from_static(b"package"))),
             Err(Answer::HandOver(handover)),
             Err(Answer::Operations(vec![Bytes::from_static(b"op")])),
@@ -350,6 +380,13 @@ mod tests {
         let package = Bytes::from(vec![0; MAX_KEY_PACKAGE + 1]);
         let large = frame(Err(Answer::Package(package)));
         assert!(CourierFrame::decode(large.encode().expect("bytes")).is_err());
+        for cards in [
+            vec![Bytes::new(); MAX_CARDS_HANDED + 1],
+            vec![vec![0; super::super::MAX_CARD + 1].into()],
+        ] {
+            let many = frame(Err(Answer::Cards(cards)));
+            assert!(CourierFrame::decode(many.encode().expect("bytes")).is_err());
+        }
         let huge = Bytes::from(vec![0; MAX_COURIER]);
         assert_eq!(frame(Err(Answer::Operations(vec![huge]))).encode(), None);
         assert!(CourierFrame::decode(Bytes::from_static(b"")).is_err());

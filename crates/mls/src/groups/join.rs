@@ -12,7 +12,7 @@ use crate::{
     error::GroupError,
     handle::Outgoing,
     live::{self, Live},
-    ordering::{Link, Ordering, RANK_LAST, Standing},
+    ordering::{Link, Ordering, RANK_LAST, Standing, StateId},
     provider::{OsRandom, Provider},
     storage::EpochStorage,
     store::{Change, MlsStore, Space},
@@ -103,6 +103,16 @@ impl<S: MlsStore> Groups<S> {
         }
     }
 
+    /// That a member does not come in again where it is: that it is behind is a suspicion, which anybody who
+    /// writes in the log can cause, and each coming in costs all members a commit.
+    fn check_elsewhere(&mut self, id: GroupId, state: StateId) -> Result<(), GroupError> {
+        let here = |slot: &Slot| !slot.forgot && slot.ordering.tip().state == state;
+        if self.slots.get(&id).is_some_and(here) && self.is_inside(id) {
+            return Err(GroupError::Exists);
+        }
+        Ok(())
+    }
+
     pub(super) fn behind(&self, slot: &Slot) -> bool {
         slot.forgot || slot.ordering.standing() == Standing::Behind
     }
@@ -139,6 +149,7 @@ impl<S: MlsStore> Groups<S> {
         let (id, epoch) = (id_of(info.group_id())?, info.epoch().as_u64());
         let parent = live::state_id(info.group_context())?;
         self.check_entry(id, epoch + 1)?;
+        self.check_elsewhere(id, parent)?;
         let storage = EpochStorage::default();
         let leaf = self.leaf(suite)?;
         let refused = "the group info does not verify";

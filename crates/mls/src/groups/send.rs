@@ -99,7 +99,9 @@ impl<S: MlsStore> Groups<S> {
         frame: Option<Bytes>,
     ) -> Result<Option<Outgoing>, GroupError> {
         let mut batch = Vec::new();
-        let stays = self.is_inside(id);
+        // Who comes back by an own commit was thought to be in the group all the time: a side that removed it
+        // may be one that fell.
+        let stays = frame.is_some() || self.is_inside(id);
         if let Some(old) = self.slots.get(&id) {
             // What was written where this member was is still to be read.
             slot.older = old.older.clone();

@@ -235,6 +235,35 @@ fn beyond_the_window_the_shorter_side_is_behind() {
 }
 
 #[test]
+fn a_side_that_fell_and_cannot_come_back_is_followed_when_it_is_longer() {
+    let mut ordering = Ordering::new(&root());
+    ordering.offer(commit(7, 0, 1, 10));
+    let winner = ordering.try_next().expect("one");
+    ordering.verified(&winner, facts(0, 0)).expect("stands");
+    // Each of them keeps the fork among its states until it is MAX_STATES further.
+    for n in 0..MAX_STATES as u32 {
+        assert_eq!(ordering.standing(), Standing::Current, "{n}");
+        let (parent, child) = (if n == 0 { 0 } else { 19 + n }, 20 + n);
+        assert_eq!(ordering.offer(commit(7 + u64::from(n), parent, 5, child)), Offered::Lost);
+    }
+    assert_eq!(ordering.standing(), Standing::Behind);
+    // A claim that does not fit its own state's epoch is none.
+    let mut other = Ordering::new(&root());
+    other.offer(commit(7, 0, 1, 10));
+    other.verified(&winner, facts(0, 0)).expect("stands");
+    assert_eq!(other.offer(commit(7, 0, 2, 20)), Offered::Lost);
+    assert_eq!(other.offer(commit(u64::MAX, 20, 3, 30)), Offered::Lost);
+    assert_eq!(other.standing(), Standing::Current);
+    // This one went on further itself.
+    for n in 0..MAX_STATES as u32 {
+        ordering.offer(commit(8 + u64::from(n), 10 + 100 * n, 1, 110 + 100 * n));
+        let next = ordering.try_next().expect("one");
+        ordering.verified(&next, facts(0, 0)).expect("stands");
+    }
+    assert_eq!(ordering.standing(), Standing::Current);
+}
+
+#[test]
 fn a_forgotten_commit_may_come_again_and_a_refused_one_may_not() {
     let mut ordering = Ordering::new(&root());
     let (one, other) = (commit(7, 0, 1, 10), commit(7, 0, 2, 20));

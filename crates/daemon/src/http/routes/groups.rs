@@ -7,7 +7,7 @@ use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use x0x_agent::named_groups::{
     ActError, Action, Admission, Confidentiality, CourierError, Discoverability, GroupError,
     GroupId, GroupPolicy, GroupState, GroupsError, InviteLink, MemberState, Profile, ReadAccess,
-    RequestState, Role, SessionError, WriteAccess,
+    RequestState, Role, Room, SessionError, WriteAccess,
 };
 use x0x_api::{
     ErrorCode, True,
@@ -15,12 +15,16 @@ use x0x_api::{
         AddMemberRequest, AskToJoinRequest, AskedToJoinResponse, ChangeGroupPolicyRequest,
         ChangeGroupRequest, CreateGroupRequest, DisplayNameRequest, GroupCreatedResponse,
         GroupInfo, GroupMember, GroupMembersResponse, GroupPolicyInfo, GroupResponse,
-        GroupRevisionResponse, GroupStateResponse, GroupsResponse, InviteRequest, InviteResponse,
-        JoinGroupRequest, JoinRequestInfo, JoinRequestsResponse, OkResponse, SetRoleRequest,
+        GroupRevisionResponse, GroupsResponse, InviteRequest, InviteResponse, JoinGroupRequest,
+        JoinOpenGroupRequest, JoinRequestInfo, JoinRequestsResponse, OkResponse, RoomInfo,
+        RoomRequest, SetRoleRequest,
     },
 };
 use x0x_core::AgentId;
 
+pub(super) mod cards;
+pub(super) mod keys;
+pub(super) mod state;
 pub(super) mod talk;
 
 use super::Answer;
@@ -110,6 +114,10 @@ fn policy_info(policy: GroupPolicy) -> GroupPolicyInfo {
         read_access: policy.read_access.word().to_owned(),
         write_access: policy.write_access.word().to_owned(),
     }
+}
+
+fn room_info(room: &Room) -> RoomInfo {
+    RoomInfo { room: room.name.clone(), topic: room.topic.clone(), closed: room.closed }
 }
 
 /// Who is in a group and who must not be; not who was.
@@ -215,6 +223,7 @@ pub(super) async fn show(
         roster_revision: state.view.roster_revision,
         epoch: state.keys.as_ref().map(|(epoch, _)| *epoch),
         withdrawn: state.view.withdrawn,
+        rooms: state.view.rooms.values().map(room_info).collect(),
         members: roster(&state),
     }))
 }
@@ -417,9 +426,10 @@ pub(super) async fn requests(
 pub(super) async fn ask(
     State(app): State<Arc<App>>,
     PathParameter(id): PathParameter,
-    JsonBody(request): JsonBody<AskToJoinRequest>,
+    OptionalBody(request): OptionalBody<AskToJoinRequest>,
 ) -> Result<(StatusCode, Json<AskedToJoinResponse>), ApiError> {
-    let (group, member): (GroupId, AgentId) = (group_id(&id)?, request.member.parse()?);
+    let group = group_id(&id)?;
+    let member = cards::whom(&app, group, request.member.as_deref()).await?;
     let asked = app.agent.groups().request(group, member, &request.message).await?;
     let (request_id, group_id) = (HEXLOWER.encode(&asked), group.to_string());
     let response = AskedToJoinResponse { ok: True::default(), request_id, group_id };
@@ -450,22 +460,38 @@ pub(super) async fn reject(
     Ok(Json(OkResponse::default()))
 }
 
-pub(super) async fn state(
+pub(super) async fn cancel(
+    State(app): State<Arc<App>>,
+    PathPair(id, request): PathPair,
+) -> Answer<OkResponse> {
+    let request = hex32(&request, "a request id")?;
+    app.agent.groups().cancel(group_id(&id)?, request).await?;
+    Ok(Json(OkResponse::default()))
+}
+
+pub(super) async fn enter(
     State(app): State<Arc<App>>,
     PathParameter(id): PathParameter,
-) -> Answer<GroupStateResponse> {
-    let GroupState { group, view, keys, .. } = find(&app, &id).await?;
-    Ok(Json(GroupStateResponse {
-        ok: True::default(),
-        group_id: group.to_string(),
-        mls_group_id: view.mls_group.map(|id| HEXLOWER.encode(&id.0)),
-        state_revision: view.revision,
-        fallen: view.fallen,
-        state_hash: HEXLOWER.encode(&view.state_hash()),
-        roster_root: HEXLOWER.encode(&view.roster_root()),
-        policy_hash: HEXLOWER.encode(&view.policy_hash()),
-        public_meta_hash: HEXLOWER.encode(&view.profile_hash()),
-        security_binding: keys.map(|(epoch, _)| format!("mls:epoch={epoch}")),
-        withdrawn: view.withdrawn,
-    }))
+    OptionalBody(request): OptionalBody<JoinOpenGroupRequest>,
+) -> Answer<GroupCreatedResponse> {
+    let group = group_id(&id)?;
+    let member = cards::whom(&app, group, request.member.as_deref()).await?;
+    app.agent.groups().join_open(group, member, request.display_name).await?;
+    created(&app, group).await.map(Json)
+}
+
+pub(super) async fn set_room(
+    State(app): State<Arc<App>>,
+    PathPair(id, name): PathPair,
+    JsonBody(RoomRequest { topic, closed }): JsonBody<RoomRequest>,
+) -> Answer<GroupRevisionResponse> {
+    act(&app, &id, Action::SetRoom(Room { name, topic, closed })).await
+}
+
+pub(super) async fn hide(
+    State(app): State<Arc<App>>,
+    PathPair(id, message): PathPair,
+) -> Answer<GroupRevisionResponse> {
+    let message = hex32(&message, "a message id")?;
+    act(&app, &id, Action::Hide { message }).await
 }
