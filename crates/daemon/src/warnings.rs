@@ -32,10 +32,13 @@ pub(crate) fn of(app: &App) -> Vec<String> {
             let where_to = where_to.unwrap_or_default();
             warnings.push(format!("contacts were damaged{where_to}; the backup is in use"));
         }
-        Loaded::Lost { .. } => {
-            let text = "contacts and their backup were damaged: nobody is known or blocked here now; \
-                        the damaged files are kept beside contacts.json";
-            warnings.push(text.to_owned());
+        Loaded::Lost { marker, .. } => {
+            let text = format!(
+                "contacts and their backup were damaged: who was known or blocked here is not any more; the damaged \
+                 files are kept beside contacts.json. Remove {} once you have seen to it",
+                marker.display()
+            );
+            warnings.push(text);
         }
         _ => {}
     }

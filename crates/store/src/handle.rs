@@ -3,7 +3,7 @@
 use std::{sync::Arc, thread};
 
 use rusqlite::Connection;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use x0x_core::{AgentId, TopicId};
 use x0x_direct::{
     DirectMessage, MessageId,
@@ -21,6 +21,7 @@ use crate::{
     load::{held_of, load},
     mail_read,
     metrics::StoreMetrics,
+    reader::Readers,
     schema,
     tail::{Appended, Tail},
     writer::{Command, Commit, MailCommit, Writer},
@@ -36,8 +37,7 @@ pub struct SqliteStore {
     commands: mpsc::Sender<Command>,
     tail: Tail,
     config: Arc<StoreConfig>,
-    /// One load at a time bounds the memory that loads take.
-    loading: Arc<Mutex<()>>,
+    readers: Readers,
     metrics: Arc<StoreMetrics>,
 }
 
@@ -61,7 +61,7 @@ impl SqliteStore {
         let closed = |_| OpenError::Store { path, source: StoreError::Closed };
         let tail = opened.await.map_err(closed)??;
         let (config, metrics) = shared;
-        Ok(Self { commands, tail, config, loading: Arc::default(), metrics })
+        Ok(Self { commands, tail, config, readers: Readers::default(), metrics })
     }
 
     /// Commits everything that was handed over before, writes the journal back and closes the file.
@@ -70,6 +70,7 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError`]: the file did not close well, which loses nothing that was committed.
     pub async fn close(&self) -> Result<(), StoreError> {
+        self.readers.close().await;
         self.ask(Command::Close).await
     }
 
@@ -129,7 +130,7 @@ impl SqliteStore {
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// Reads with a connection of its own, one reader at a time. When that finds the file damaged, what could
+    /// Reads with a connection that only reads, one reader at a time. When that finds the file damaged, what could
     /// be carried over into the new one is read.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
@@ -156,13 +157,17 @@ impl SqliteStore {
         read: impl FnOnce(&Connection, &StoreMetrics) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let file = self.ask(|reply| Command::Barrier { tail, reply }).await?;
-        let alone = Arc::clone(&self.loading).lock_owned().await;
+        let mut slot = self.readers.turn().await;
         let (config, metrics) = (Arc::clone(&self.config), Arc::clone(&self.metrics));
         let task = tokio::task::spawn_blocking(move || {
-            let _alone = alone;
-            schema::open_reader(&config).and_then(|connection| read(&connection, &metrics))
+            let kept = slot.take(file).map(Ok);
+            let connection = kept.unwrap_or_else(|| schema::open_reader(&config))?;
+            let found = read(&connection, &metrics)?;
+            slot.keep(file, connection);
+            Ok(found)
         });
         let loaded = task.await.map_err(|error| StoreError::Internal(error.to_string().into()))?;
+        self.readers.close_later();
         let error = match loaded {
             Ok(found) => return Ok(found),
             Err(error) => store_error(&error),
@@ -313,7 +318,7 @@ mod tests {
             commands,
             tail: tail.clone(),
             config: Arc::new(config),
-            loading: Arc::default(),
+            readers: Readers::default(),
             metrics: Arc::default(),
         };
         let commit = |position| -> Pin<Box<dyn Future<Output = _> + '_>> {

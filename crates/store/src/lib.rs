@@ -62,6 +62,7 @@ mod mail;
 mod mail_read;
 mod metrics;
 mod objects;
+mod reader;
 mod salvage;
 mod schema;
 mod seal;

@@ -35,6 +35,10 @@ pub const MAX_FILE: usize = 48 * 1024 * 1024;
 /// Most damaged files that are kept; the last one is replaced then.
 const MAX_DAMAGED: usize = 8;
 const VERSION: u32 = 1;
+/// What the marker of a loss says to whoever opens it.
+const MARKER_TEXT: &[u8] =
+    b"The contacts and their backup were damaged, and are beside this file. Whoever was blocked \
+    was not any more.\nPut a whole contacts.json back, or block anew; then remove this file.\n";
 
 /// How the contacts were found at the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,10 +53,13 @@ pub enum Loaded {
         /// Where the damaged file is now, if there was one.
         damaged: Option<PathBuf>,
     },
-    /// Damaged, and the backup too. The list is empty, and whoever was blocked is not any more.
+    /// Damaged, and the backup too, now or at an earlier start. The list was empty then, and whoever was blocked was
+    /// not any more. That is said at each start until somebody removes the marker.
     Lost {
-        /// Where the damaged files are now.
+        /// Where damaged files are now.
         damaged: Vec<PathBuf>,
+        /// The file to be removed by whoever has seen to it.
+        marker: PathBuf,
     },
 }
 
@@ -141,6 +148,7 @@ impl From<FileRevocation> for RevocationRecord {
 pub struct ContactsFile {
     path: PathBuf,
     backup: PathBuf,
+    marker: PathBuf,
 }
 
 impl ContactsFile {
@@ -148,8 +156,8 @@ impl ContactsFile {
     #[must_use]
     pub fn at(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
-        let backup = with_suffix(&path, ".bak");
-        Self { path, backup }
+        let (backup, marker) = (with_suffix(&path, ".bak"), with_suffix(&path, ".lost"));
+        Self { path, backup, marker }
     }
 
     /// Reads the contacts, and repairs what can be repaired.
@@ -157,28 +165,39 @@ impl ContactsFile {
     /// # Errors
     /// [`OpenError`] when the disk fails, or when other users may read or change a file.
     pub fn load(&self) -> Result<(TrustState, Loaded), OpenError> {
+        let (state, loaded) = self.load_or_repair()?;
+        // A loss is not forgotten because something was written since, or the daemon was started once more.
+        let was_lost = self.marker.exists();
+        Ok((state, if was_lost { self.lost() } else { loaded }))
+    }
+
+    fn lost(&self) -> Loaded {
+        let damaged = self.damaged_names().filter(|path| path.exists()).collect();
+        Loaded::Lost { damaged, marker: self.marker.clone() }
+    }
+
+    fn load_or_repair(&self) -> Result<(TrustState, Loaded), OpenError> {
         let main = read(&self.path)?;
         if let Some(Ok(state)) = main {
             return Ok((state, Loaded::Whole));
         }
         let backup = read(&self.backup)?;
-        let mut damaged = Vec::new();
-        if main.is_some() {
-            damaged.push(self.set_aside(&self.path)?);
+        let has_main = main.is_some();
+        if !has_main && backup.is_none() {
+            return Ok((TrustState::default(), Loaded::Fresh));
         }
-        match backup {
-            Some(Ok(state)) => {
-                self.write(&self.path, &state)?;
-                Ok((state, Loaded::FromBackup { damaged: damaged.pop() }))
-            }
-            None if damaged.is_empty() => Ok((TrustState::default(), Loaded::Fresh)),
-            other => {
-                if other.is_some() {
-                    damaged.push(self.set_aside(&self.backup)?);
-                }
-                Ok((TrustState::default(), Loaded::Lost { damaged }))
-            }
+        if let Some(Ok(state)) = backup {
+            let damaged = has_main.then(|| self.set_aside(&self.path)).transpose()?;
+            self.write(&self.path, &state)?;
+            return Ok((state, Loaded::FromBackup { damaged }));
         }
+        // First, so that a crash between does not make a first start of it.
+        private_file::replace(&self.marker, MARKER_TEXT, Access::Owner)?;
+        let found = [(has_main, &self.path), (backup.is_some(), &self.backup)];
+        for (_, path) in found.into_iter().filter(|(is_there, _)| *is_there) {
+            self.set_aside(path)?;
+        }
+        Ok((TrustState::default(), self.lost()))
     }
 
     /// Writes the contacts: first the file, then the backup, each whole or not at all.
@@ -198,11 +217,19 @@ impl ContactsFile {
 
     /// Gives a damaged file a name of its own.
     fn set_aside(&self, path: &Path) -> Result<PathBuf, FileError> {
-        let name = |n: usize| with_suffix(&self.path, &format!(".damaged-{n}"));
-        let free = (1..MAX_DAMAGED).map(name).find(|path| !path.exists());
-        let aside = free.unwrap_or_else(|| name(MAX_DAMAGED));
+        let mut names = self.damaged_names();
+        let last = self.damaged_name(MAX_DAMAGED);
+        let aside = names.find(|path| !path.exists()).unwrap_or(last);
         fs::rename(path, &aside).map_err(FileError::at("set aside", path))?;
         Ok(aside)
+    }
+
+    fn damaged_name(&self, n: usize) -> PathBuf {
+        with_suffix(&self.path, &format!(".damaged-{n}"))
+    }
+
+    fn damaged_names(&self) -> impl Iterator<Item = PathBuf> {
+        (1..=MAX_DAMAGED).map(|n| self.damaged_name(n))
     }
 }
 

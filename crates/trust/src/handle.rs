@@ -67,7 +67,7 @@ impl Trust {
             Loaded::FromBackup { damaged } => {
                 tracing::warn!(?damaged, "contacts were damaged; the backup is in use");
             }
-            Loaded::Lost { damaged } => {
+            Loaded::Lost { damaged, .. } => {
                 tracing::error!(
                     ?damaged,
                     "contacts were damaged, and so was the backup: none are known"

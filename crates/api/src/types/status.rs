@@ -32,7 +32,8 @@ pub struct HealthResponse {
     /// Whole seconds since the daemon started.
     pub uptime_secs: u64,
     /// What needs attention, one word each: `database_damaged` after a damaged database was set
-    /// aside, `storage_full` when its last commit failed for want of space. Absent when there is nothing.
+    /// aside, `storage_full` when its last commit failed for want of space, `contacts_lost` when contacts and their
+    /// backup were damaged. Absent when there is nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
 }

@@ -8,6 +8,7 @@ use axum::{
     http::{HeaderValue, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
+use x0x_agent::trust::Loaded;
 use x0x_api::{
     ErrorCode, True, VERSION,
     endpoints::OPENMETRICS,
@@ -40,6 +41,7 @@ fn problems(app: &App) -> Vec<String> {
     let problems = [
         ("database_damaged", app.agent.databases_damaged() > 0),
         ("storage_full", app.agent.storage_full()),
+        ("contacts_lost", matches!(app.agent.trust().loaded(), Loaded::Lost { .. })),
     ];
     problems.iter().filter(|(_, is)| *is).map(|(name, _)| (*name).to_owned()).collect()
 }
