@@ -50,17 +50,18 @@ async fn groups_are_found_by_tag_name_and_id_and_hidden_ones_are_not() {
         let again = ok(two.api.post("/groups/discover/subscribe", body)).await;
         assert_eq!(again["newly_added"], json!(false));
     }
+    let only = vec![birds.clone()];
     // The first card has no tag yet; the next takes its place.
     eventually("the card is found", || async {
-        let found = discovered(&two.api, "/groups/discover?q=sea").await == [birds.clone()];
+        let found = discovered(&two.api, "/groups/discover?q=sea").await == only;
         let card = two.api.get(&format!("/groups/cards/{birds}")).await;
         found && card.json()["tags"] == json!(["Birds"])
     })
     .await;
-    assert_eq!(discovered(&two.api, "/groups/discover").await, [birds.clone()]);
-    assert_eq!(discovered(&two.api, &format!("/groups/discover?q={birds}")).await, [birds.clone()]);
+    assert_eq!(discovered(&two.api, "/groups/discover").await, only);
+    assert_eq!(discovered(&two.api, &format!("/groups/discover?q={birds}")).await, only);
     assert!(discovered(&two.api, "/groups/discover?q=fish").await.is_empty());
-    assert_eq!(discovered(&one.api, "/groups/discover").await, [birds.clone()]);
+    assert_eq!(discovered(&one.api, "/groups/discover").await, only);
     let card = two.api.get(&format!("/groups/cards/{birds}")).await.json();
     assert_eq!(card["name"], "Sea birds");
     assert_eq!(card["owner_agent_id"], json!(one.agent_id()));
@@ -109,7 +110,7 @@ async fn cards_are_handed_to_who_may_have_them() {
     })
     .await;
     eventually("a stranger is told of the public one", || async {
-        discovered(&three.api, "/groups/discover/nearby").await == [open.clone()]
+        discovered(&three.api, "/groups/discover/nearby").await == vec![open.clone()]
     })
     .await;
     // A card that is brought by hand; an altered one is none.
