@@ -56,8 +56,8 @@ const FILE: u64 = 1024 * 1024;
 const SENT: Duration = Duration::from_secs(30);
 /// How soon a pair has to have met, in milliseconds.
 const SOON: f64 = 2000.0;
-/// How soon one that a relay joined first has to be direct where that can be.
-const UPGRADE: Duration = Duration::from_secs(3);
+/// How long one that a relay joined first may take to be direct where that can be.
+const UPGRADE: Duration = Duration::from_secs(10);
 
 /// What became of a pair.
 #[derive(Debug, Clone, Serialize)]
