@@ -17,6 +17,9 @@ use x0x_transport::{
 
 use crate::{Agent, AgentConfig};
 
+/// How long a hostile peer waits for somebody who listens.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// What most things here are valid for.
 pub const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -109,11 +112,13 @@ impl Mallory {
         Self { node, membership, gossip }
     }
 
-    /// Publishes on a topic, whatever it is.
+    /// Publishes on a topic, whatever it is, as soon as somebody listens: whoever only publishes keeps nothing for those
+    /// who come later.
     ///
     /// # Panics
-    /// Where the payload is too large for anybody.
+    /// Where nobody listens, or the payload is too large for anybody.
     pub async fn say(&self, topic: &str, payload: Bytes) {
+        self.gossip.ready(topic_id(topic), 1, PATIENCE).await.expect("somebody listens");
         self.gossip.publish(topic_id(topic), payload).await.expect("accepted");
     }
 

@@ -11,7 +11,7 @@ use x0x_api::{Base64, Operation};
 
 use super::{SIZE, Scale, begin, direct_ws, per_second};
 use crate::http::Http;
-use crate::node::Cluster;
+use crate::node::{Cluster, Node};
 use crate::quinn_echo::Echo;
 use crate::report::{Report, Target};
 use crate::socket::{Subscriber, payload};
@@ -30,15 +30,7 @@ pub(super) async fn measure(cluster: &Cluster, scale: Scale, report: &mut Report
     let mut http = sender.http().await?;
     find(&mut http, &recipient).await?;
     // Strangers may leave a few messages in a second and no more.
-    let contact = AddContactRequest {
-        agent_id: sender.agent_id().await?,
-        trust_level: Some("known".to_owned()),
-        label: None,
-    };
-    let added = cluster.nodes[1].http().await?.post(Operation::AddContact, &contact).await?;
-    if added.status >= 300 {
-        bail!("the sender is not added as a contact: HTTP {}", added.status);
-    }
+    befriend(sender, &cluster.nodes[1]).await?;
     send(&mut http, &recipient, 0).await?;
 
     let run = begin("direct, one at a time", 2);
@@ -92,6 +84,20 @@ pub(super) async fn measure(cluster: &Cluster, scale: Scale, report: &mut Report
     let (quinn_alone, quinn_parallel) = yardstick(scale, report).await?;
     report.note("direct, share of raw quinn", "one at a time", alone_rate / quinn_alone, "×");
     report.note("direct, share of raw quinn", "32 in flight", parallel_rate / quinn_parallel, "×");
+    Ok(())
+}
+
+/// Makes a sender a contact of its recipient.
+async fn befriend(sender: &Node, recipient: &Node) -> Result<()> {
+    let contact = AddContactRequest {
+        agent_id: sender.agent_id().await?,
+        trust_level: Some("known".to_owned()),
+        label: None,
+    };
+    let added = recipient.http().await?.post(Operation::AddContact, &contact).await?;
+    if added.status >= 300 {
+        bail!("the sender is not added as a contact: HTTP {}", added.status);
+    }
     Ok(())
 }
 
