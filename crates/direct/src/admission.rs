@@ -12,10 +12,7 @@ mod rates;
 
 pub use self::rates::MAX_RATED_SENDERS;
 use self::rates::Rates;
-use crate::{
-    mail::Retention,
-    wire::{Kind, MAX_PAYLOAD, MAX_READ_IDS, Verified},
-};
+use crate::wire::{Kind, MAX_PAYLOAD, MAX_READ_IDS, Verified};
 
 /// What is to be done with a message whose turn it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -112,32 +109,7 @@ impl Default for Quotas {
     }
 }
 
-impl Quotas {
-    /// The same, and no more than a store keeps: what is acknowledged is not let go before somebody was handed it.
-    /// One message always fits, as large as it is.
-    #[must_use]
-    pub fn within(mut self, retention: &Retention) -> Self {
-        let of = |kept: &Retention| Share {
-            messages: usize::try_from(kept.messages).unwrap_or(usize::MAX),
-            bytes: kept.bytes,
-        };
-        let (all, strangers) = (of(retention), of(&retention.of_strangers()));
-        self.all = self.all.at_most(all);
-        self.contact = self.contact.at_most(all);
-        self.strangers = self.strangers.at_most(strangers);
-        self.stranger = self.stranger.at_most(strangers);
-        self
-    }
-}
-
 impl Share {
-    fn at_most(self, other: Self) -> Self {
-        Self {
-            messages: self.messages.min(other.messages).max(1),
-            bytes: self.bytes.min(other.bytes).max(1),
-        }
-    }
-
     const fn fits(self, held: Self, bytes: u64) -> bool {
         held.messages < self.messages
             && (held.bytes + bytes <= self.bytes || (held.messages == 0 && self.bytes > 0))

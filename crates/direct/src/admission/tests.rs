@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::*;
 use crate::{
     fixtures::at,
+    mail::Retention,
     wire::{MessageIn, Terms},
 };
 

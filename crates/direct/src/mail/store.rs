@@ -7,7 +7,11 @@ use x0x_core::{AgentId, WallTime};
 use x0x_transport::BoxFuture;
 
 use super::history::{HistoryPage, HistoryQuery};
-use crate::{admission::Unread, inbox::DirectMessage, wire::MessageId};
+use crate::{
+    admission::{Quotas, Share, Unread},
+    inbox::DirectMessage,
+    wire::MessageId,
+};
 
 /// Keeps mail. `x0x-store` implements it on disk, [`MemoryMailStore`](super::MemoryMailStore) in
 /// memory.
@@ -143,6 +147,28 @@ impl Retention {
     #[must_use]
     pub const fn of_strangers(&self) -> Self {
         Self { messages: self.messages / 4, bytes: self.bytes / 4, age: self.age }
+    }
+}
+
+impl Quotas {
+    /// The same, and no more than a store keeps: what is acknowledged is not let go before somebody was handed it.
+    /// One message always fits, as large as it is.
+    #[must_use]
+    pub fn within(mut self, retention: &Retention) -> Self {
+        let of = |kept: &Retention| Share {
+            messages: usize::try_from(kept.messages).unwrap_or(usize::MAX),
+            bytes: kept.bytes,
+        };
+        let least = |one: Share, other: Share| Share {
+            messages: one.messages.min(other.messages).max(1),
+            bytes: one.bytes.min(other.bytes).max(1),
+        };
+        let (all, strangers) = (of(retention), of(&retention.of_strangers()));
+        self.all = least(self.all, all);
+        self.contact = least(self.contact, all);
+        self.strangers = least(self.strangers, strangers);
+        self.stranger = least(self.stranger, strangers);
+        self
     }
 }
 
