@@ -6,6 +6,7 @@ use std::{collections::BTreeSet, net::SocketAddr, path::Path, time::Duration};
 use x0x_agent::{
     Agent, AgentConfig, AgentId, Delivery, DirectEvent, MachineId, PresenceState, SendFile,
     WallTime,
+    named_groups::{GroupPolicy, Profile},
     testing::start_agent,
     trust::{Action, Change, Decision, Level, Reason, Subject},
 };
@@ -258,6 +259,23 @@ async fn files(world: &World, folder: &Path) {
     assert_eq!(from.collect::<BTreeSet<AgentId>>(), shown, "files offered by");
 }
 
+/// An invite is good for those only whose questions about groups are answered.
+async fn groups(world: &World) {
+    let (victim, profile) =
+        (&world.victim, Profile { name: TOPIC.to_owned(), ..Profile::default() });
+    let founded = victim.groups().found(GroupPolicy::PRIVATE_SECURE, profile, String::new()).await;
+    let group = founded.expect("founded");
+    let uses = world.peers.len() as u32;
+    let link = victim.groups().invite(group, None, uses).await.expect("an invite");
+    let joined =
+        world.those(async |peer| peer.groups().join(link.clone(), String::new()).await.is_ok());
+    let expected = world.allowed(Action::GroupInvite);
+    assert_eq!(joined.await, expected, "groups");
+    let state = victim.groups().get(group).await.expect("its own group");
+    let others = state.view.active().map(|(agent, _)| agent).filter(|of| *of != victim.agent_id());
+    assert_eq!(others.collect::<BTreeSet<AgentId>>(), expected, "members");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_path_follows_the_table() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -269,6 +287,7 @@ async fn every_path_follows_the_table() {
     presence(&world).await;
     questions(&world).await;
     files(&world, folder.path()).await;
+    groups(&world).await;
     world.stop().await;
 }
 

@@ -12,8 +12,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use x0x_api::event::{GroupEvent, GroupEventKind};
 use x0x_api::types::{
-    CreateGroupRequest, GroupCreatedResponse, GroupMessagesResponse, GroupSendRequest,
-    GroupSendResponse, GroupStateResponse, InviteRequest, InviteResponse, JoinGroupRequest,
+    CreateGroupRequest, GroupCreatedResponse, GroupDiagnosticsResponse, GroupMessagesResponse,
+    GroupSendRequest, GroupSendResponse, GroupStateResponse, InviteRequest, InviteResponse,
+    JoinGroupRequest,
 };
 use x0x_api::{Operation, endpoint};
 
@@ -99,10 +100,21 @@ pub(crate) async fn agree(nodes: &[&Node], group: &str, patience: Duration) -> R
             return Ok(begun.elapsed());
         }
         if begun.elapsed() > patience {
+            for node in nodes {
+                eprintln!("{}", diagnosis(node, group).await.unwrap_or_default());
+            }
             bail!("no agreement after {} s: {seen:?}", patience.as_secs());
         }
         sleep(POLL).await;
     }
+}
+
+/// What a daemon says of a group, on one line.
+pub(crate) async fn diagnosis(node: &Node, group: &str) -> Result<String> {
+    let mut http = node.http().await?;
+    let answer: GroupDiagnosticsResponse = http.get(Operation::GroupDiagnostics).await?;
+    let of_it = answer.groups.into_iter().find(|of| of.group_id == group);
+    Ok(serde_json::to_string(&of_it)?)
 }
 
 /// When texts came to a daemon, by its event stream.

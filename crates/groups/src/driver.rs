@@ -18,6 +18,7 @@ use x0x_gossip_pubsub::PubSub;
 use x0x_identity::SecretKey;
 
 mod cards;
+mod compare;
 mod follow;
 mod fragments;
 mod history;
@@ -173,9 +174,24 @@ pub(crate) struct Inner {
     tasks: TaskTracker,
 }
 
+/// What a log's task is told from outside.
+#[derive(Debug, Default)]
+pub(crate) struct Wake {
+    /// There is something to publish.
+    work: Notify,
+    /// Somebody who has operations that are not here.
+    ahead: Mutex<Option<AgentId>>,
+}
+
+impl Wake {
+    fn ahead(&self) -> MutexGuard<'_, Option<AgentId>> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A log's task.
 struct Following {
-    work: Arc<Notify>,
+    wake: Arc<Wake>,
     /// Changes whenever everything is published that there was.
     published: watch::Receiver<()>,
     stop: CancellationToken,
@@ -240,10 +256,10 @@ impl Inner {
         if logs.contains_key(&group) || self.stop.is_cancelled() {
             return;
         }
-        let (work, stop) = (Arc::new(Notify::new()), self.stop.child_token());
+        let (wake, stop) = (Arc::<Wake>::default(), self.stop.child_token());
         let (done, published) = watch::channel(());
-        let following = follow::Following::new(self, group, Arc::clone(&work), done, stop.clone());
-        logs.insert(group, Following { work, published, stop });
+        let following = follow::Following::new(self, group, Arc::clone(&wake), done, stop.clone());
+        logs.insert(group, Following { wake, published, stop });
         drop(logs);
         self.tasks.spawn(following.run());
     }
@@ -263,19 +279,26 @@ impl Inner {
     /// There is something to publish.
     pub(crate) fn wake(&self, group: GroupId) {
         if let Some(following) = self.logs().get(&group) {
-            following.work.notify_one();
+            following.wake.work.notify_one();
+        }
+    }
+
+    /// An agent has operations of a group that are not here.
+    pub(crate) fn is_ahead(&self, group: GroupId, agent: AgentId) {
+        if let Some(following) = self.logs().get(&group) {
+            *following.wake.ahead() = Some(agent);
         }
     }
 
     /// Waits a while until everything is published that there is to be now.
     pub(crate) async fn published(&self, group: GroupId) {
         let following =
-            self.logs().get(&group).map(|log| (log.work.clone(), log.published.clone()));
-        let Some((work, mut published)) = following else { return };
+            self.logs().get(&group).map(|log| (log.wake.clone(), log.published.clone()));
+        let Some((wake, mut published)) = following else { return };
         // The first time may have begun before.
         for _ in 0..2 {
             published.mark_unchanged();
-            work.notify_one();
+            wake.work.notify_one();
             if !matches!(timeout(PUBLISHED, published.changed()).await, Ok(Ok(()))) {
                 return;
             }

@@ -385,11 +385,7 @@ impl GroupsHandle {
         payload: Bytes,
     ) -> Result<[u8; 16], GroupsError> {
         let id = random()?;
-        let sent = self.inner.worker.run(move |owned| {
-            owned.groups.send(group, &room, id, payload.clone())?;
-            owned.wrote(group, &room, id, &payload)?;
-            owned.save()
-        });
+        let sent = self.inner.worker.run(move |owned| owned.send(group, &room, id, &payload));
         sent.await?;
         self.inner.wake(group);
         Ok(id)

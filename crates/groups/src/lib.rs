@@ -80,7 +80,7 @@ pub use policy::{
 };
 pub use session::{
     Happened, MAX_HELD, MAX_OUTGOING, MAX_SEEN, MAX_SENT, MAX_UNTOLD, NamedGroups, SEALED_NONCE,
-    Sealed, Unsaved,
+    Sealed, Spoken, Unsaved,
 };
 pub use state::{Chain, Invite, Member, MemberState, Offered, Request, RequestState, View, found};
 pub use wall::{MAX_MESSAGES, Taken, Wall, may_write};

@@ -18,16 +18,19 @@ use x0x_core::{AgentId, WallTime};
 use x0x_identity::SecretKey;
 use x0x_mls::{
     Committed, GroupId as MlsId, Groups, MlsGroups, MlsStore, Suite, VerifiedKeyPackage,
-    ordering::{MAX_STATES, Standing},
+    ordering::Standing,
 };
 
 mod enter;
 mod keep;
 mod receive;
 mod sealed;
+mod sent;
 
 pub use keep::Unsaved;
 pub use sealed::{SEALED_NONCE, Sealed};
+use sent::Sent;
+pub use sent::Spoken;
 
 use crate::{
     blind::Log,
@@ -50,13 +53,6 @@ pub const MAX_SEEN: usize = 4096;
 /// Items that wait to be published; more are refused.
 pub const MAX_OUTGOING: usize = 4096;
 
-/// Something that this agent said within MLS.
-#[derive(Debug, Clone)]
-struct Sent {
-    epoch: u64,
-    item: Vec<u8>,
-}
-
 struct Slot {
     keys: Option<MlsId>,
     log: Log,
@@ -66,7 +62,7 @@ struct Slot {
     /// What happened in calls that then failed.
     untold: VecDeque<Happened>,
     packages: BTreeMap<AgentId, VerifiedKeyPackage>,
-    sent: VecDeque<Sent>,
+    sent: Vec<Sent>,
     /// What was sent in epochs that fell.
     again: VecDeque<Vec<u8>>,
     seen: BTreeSet<(AgentId, [u8; 16])>,
@@ -129,6 +125,8 @@ pub struct NamedGroups<M> {
     /// What members said of the state, in MLS' journal until the state is written down.
     read: Vec<u64>,
     forgotten: Vec<GroupId>,
+    /// Own texts whose records are to be written or deleted.
+    spoken: Vec<Spoken>,
     /// Keys of groups that were put down.
     useless: Vec<MlsId>,
 }
@@ -152,6 +150,7 @@ impl<S: MlsStore> NamedGroups<Groups<S>> {
             slots: BTreeMap::new(),
             read: Vec::new(),
             forgotten: Vec::new(),
+            spoken: Vec::new(),
             useless: Vec::new(),
         }
     }
@@ -233,7 +232,7 @@ impl<M: MlsGroups> NamedGroups<M> {
             held: VecDeque::new(),
             untold: VecDeque::new(),
             packages: BTreeMap::new(),
-            sent: VecDeque::new(),
+            sent: Vec::new(),
             again: VecDeque::new(),
             seen: BTreeSet::new(),
             seen_order: VecDeque::new(),
@@ -369,23 +368,6 @@ impl<M: MlsGroups> NamedGroups<M> {
         known.chains.get(&group).map(|chain| stamp(&chain.parents())).unwrap_or_default()
     }
 
-    /// Encrypts an item to the members, with fresh keys if this agent's may have been used before.
-    fn say(&mut self, group: GroupId, keys: MlsId, item: Vec<u8>) -> Result<(), SessionError> {
-        if self.mls.must_refresh(keys)? {
-            self.refresh(group, keys)?;
-        }
-        let made = self.mls.encrypt(keys, b"", &item)?;
-        let (epoch, _) = self.mls.members(keys)?;
-        self.publish(group, Some(made.id), &LogItem::Frame(made.frame))?;
-        let slot = self.slot(group)?;
-        slot.sent.retain(|sent| sent.epoch + MAX_STATES as u64 > epoch);
-        slot.sent.push_back(Sent { epoch, item });
-        if slot.sent.len() > MAX_SENT {
-            slot.sent.pop_front();
-        }
-        Ok(())
-    }
-
     /// Sends a message to the members of an encrypted group. `id` is this agent's own name for it, random.
     ///
     /// # Errors
@@ -467,14 +449,14 @@ impl<M: MlsGroups> NamedGroups<M> {
         let packages: Vec<VerifiedKeyPackage> =
             few.iter().filter_map(|agent| slot.packages.remove(agent)).collect();
         if many.is_empty() && packages.is_empty() {
-            return self.say_again(group, keys);
+            return self.say_again(group);
         }
         let added: Vec<AgentId> = packages.iter().map(|package| package.agent).collect();
         let rests_on = self.heads_stamp(group);
         self.mls.stamp(keys, &rests_on)?;
         let made = self.mls.commit(keys, packages, &many)?;
         self.hand_over(group, &added, made)?;
-        self.say_again(group, keys)
+        self.say_again(group)
     }
 
     fn hand_over(

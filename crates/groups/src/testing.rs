@@ -1,11 +1,15 @@
 //! Members of a group over a log in memory that loses, delays and reorders, and parts them.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use x0x_core::{AgentId, SeededRng, WallTime};
 use x0x_identity::{SecretKey, testing};
 use x0x_mls::{Groups, MlsGroups, ordering::Standing, testing::MemoryStore, verify_key_package};
+use zeroize::Zeroizing;
 
 use crate::{
     error::SessionError,
@@ -35,6 +39,20 @@ pub fn agent(n: usize) -> AgentId {
 /// The hash of a member's state, and a secret of its epoch.
 pub type At = (Option<[u8; 32]>, Option<Vec<u8>>);
 
+fn open(n: usize, disk: &Disk) -> Result<Member, SessionError> {
+    let key = Arc::new(key(n));
+    let groups = Groups::open(Arc::clone(&disk.keys), Arc::clone(&key), NOW)?;
+    Ok(NamedGroups::over(groups, key))
+}
+
+/// What survives the end of a member's process.
+#[derive(Debug, Default)]
+struct Disk {
+    keys: Arc<MemoryStore>,
+    operations: BTreeMap<u32, Bytes>,
+    spoken: BTreeMap<[u8; 16], Zeroizing<Vec<u8>>>,
+}
+
 /// Agents, a group that the first founded, and its log.
 #[derive(Debug)]
 pub struct Swarm {
@@ -44,6 +62,8 @@ pub struct Swarm {
     pub group: GroupId,
     /// The agents' groups.
     pub members: Vec<Member>,
+    /// What each has on its disk.
+    disks: Vec<Disk>,
     /// All that was published.
     pub log: Vec<Bytes>,
     /// What each has not heard.
@@ -66,18 +86,17 @@ impl Swarm {
     /// # Errors
     /// [`SessionError`].
     pub fn new(seed: u64, agents: usize, policy: GroupPolicy) -> Result<Self, SessionError> {
-        let mut members = Vec::new();
-        for n in 0..agents {
-            let key = Arc::new(key(n));
-            let groups = Groups::open(Arc::new(MemoryStore::new()), Arc::clone(&key), NOW)?;
-            members.push(NamedGroups::over(groups, key));
-        }
+        let disks: Vec<Disk> = (0..agents).map(|_| Disk::default()).collect();
+        let opened: Result<Vec<Member>, _> =
+            disks.iter().enumerate().map(|(n, disk)| open(n, disk)).collect();
+        let mut members = opened?;
         let profile = Profile { name: "swarm".into(), ..Profile::default() };
         let group = members[0].found(policy, profile, [7; 32], "0", NOW)?;
         let mut swarm = Self {
             rng: SeededRng::from_number(seed),
             group,
             members,
+            disks,
             log: Vec::new(),
             unheard: vec![Vec::new(); agents],
             read: vec![BTreeSet::new(); agents],
@@ -90,8 +109,48 @@ impl Swarm {
         Ok(swarm)
     }
 
+    /// Writes down what a member has to remember.
+    fn save(&mut self, n: usize) {
+        let (member, disk) = (&mut self.members[n], &mut self.disks[n]);
+        let unsaved = member.unsaved().into_iter();
+        disk.operations.extend(unsaved.map(|unsaved| (unsaved.number, unsaved.operation)));
+        for spoken in member.spoken() {
+            match &spoken.record {
+                Some(record) => drop(disk.spoken.insert(spoken.id, record.clone())),
+                None => drop(disk.spoken.remove(&spoken.id)),
+            }
+        }
+        let _ = member.saved();
+    }
+
+    /// A member's process ends, before it publishes what it has to, and begins again. It is given the whole log anew.
+    ///
+    /// # Errors
+    /// [`SessionError`] when what it kept is not good.
+    pub fn restart(&mut self, n: usize) -> Result<(), SessionError> {
+        let disk = &self.disks[n];
+        let mut member = open(n, disk)?;
+        let operations: Vec<Bytes> = disk.operations.values().cloned().collect();
+        if !operations.is_empty() {
+            member.restore(&operations)?;
+        }
+        for (id, record) in &disk.spoken {
+            member.remember(self.group, *id, record);
+        }
+        let told = member.resume();
+        self.members[n] = member;
+        for (_, happened) in told {
+            self.note(n, &happened);
+        }
+        let _ = self.members[n].say_again(self.group);
+        self.unheard[n] = (0..self.log.len()).collect();
+        self.publish(n);
+        Ok(())
+    }
+
     /// Puts what a member has to publish into the log.
     pub fn publish(&mut self, by: usize) {
+        self.save(by);
         for (journal, item) in self.members[by].take_outgoing(self.group) {
             self.log.push(item);
             let last = self.log.len() - 1;

@@ -87,12 +87,16 @@ fn assert_transcript(swarm: &Swarm, stayed: &[usize]) {
     }
 }
 
-fn run(seed: u64) -> usize {
+fn run(seed: u64, restarts: bool) -> usize {
     println!("seed {seed}; again: X0X_SEEDS={seed}..{}", seed + 1);
     let mut swarm = staffed(seed);
     let mut gone = BTreeSet::new();
     for _ in 0..40 {
         gone.extend(step(&mut swarm));
+        if restarts && swarm.rng.below(5) == 0 {
+            let n = swarm.rng.below(AGENTS);
+            swarm.restart(n).expect("what it kept is good");
+        }
     }
     let stayed: Vec<usize> = (0..AGENTS - 1).filter(|n| !gone.contains(n)).collect();
     // A log gives again what was lost on the way.
@@ -122,24 +126,29 @@ fn run(seed: u64) -> usize {
 }
 
 /// Seeds of the test; `X0X_SEEDS=from..to` says others.
-fn run_all(seeds: std::ops::Range<u64>) {
+fn run_all(seeds: std::ops::Range<u64>, restarts: bool) {
     let wanted = std::env::var("X0X_SEEDS").ok().map(|range| {
         let (from, to) = range.split_once("..").expect("from..to");
         from.parse().expect("a number")..to.parse().expect("a number")
     });
-    let rounds: Vec<usize> = wanted.unwrap_or(seeds).map(run).collect();
+    let rounds: Vec<usize> = wanted.unwrap_or(seeds).map(|n| run(n, restarts)).collect();
     println!("{} seeds, at most {:?} rounds", rounds.len(), rounds.iter().max());
 }
 
 #[test]
 fn any_schedule_ends_in_one_group() {
-    run_all(0..3);
+    run_all(0..3, false);
+}
+
+#[test]
+fn any_schedule_with_restarts_ends_in_one_group() {
+    run_all(0..4, true);
 }
 
 #[test]
 fn further_schedules_from_3() {
     for seed in 3..6 {
-        run(seed);
+        run(seed, false);
     }
 }
 

@@ -537,6 +537,16 @@ impl<S: MlsStore> MlsGroups for Groups<S> {
         Ok((live.epoch(), live.members().map(|(_, agent)| agent).collect()))
     }
 
+    fn state(&self, group: GroupId) -> Result<StateId, GroupError> {
+        let slot = self.slots.get(&group).ok_or(GroupError::Unknown)?;
+        Ok(slot.ordering.tip().state)
+    }
+
+    fn stands(&self, group: GroupId, state: &StateId) -> Result<bool, GroupError> {
+        let slot = self.slots.get(&group).ok_or(GroupError::Unknown)?;
+        Ok(slot.ordering.knows(state))
+    }
+
     fn standing(&self, group: GroupId) -> Result<Standing, GroupError> {
         let slot = self.slots.get(&group).ok_or(GroupError::Unknown)?;
         Ok(if self.behind(slot) { Standing::Behind } else { Standing::Current })

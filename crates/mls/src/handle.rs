@@ -5,8 +5,12 @@ use x0x_core::{AgentId, WallTime};
 use zeroize::Zeroizing;
 
 use crate::{
-    error::GroupError, journal::Pending, leaf::VerifiedKeyPackage, ordering::Standing,
-    suite::Suite, wire::GroupId,
+    error::GroupError,
+    journal::Pending,
+    leaf::VerifiedKeyPackage,
+    ordering::{Standing, StateId},
+    suite::Suite,
+    wire::GroupId,
 };
 
 /// Something to be published in the group's log, committed to the store before it was returned.
@@ -303,6 +307,18 @@ pub trait MlsGroups {
     /// # Errors
     /// [`GroupError::Unknown`].
     fn members(&mut self, group: GroupId) -> Result<(u64, Vec<AgentId>), GroupError>;
+
+    /// The state of this epoch.
+    ///
+    /// # Errors
+    /// [`GroupError::Unknown`].
+    fn state(&self, group: GroupId) -> Result<StateId, GroupError>;
+
+    /// Whether a state stands, as one of the last [`MAX_STATES`](crate::ordering::MAX_STATES).
+    ///
+    /// # Errors
+    /// [`GroupError::Unknown`].
+    fn stands(&self, group: GroupId, state: &StateId) -> Result<bool, GroupError>;
 
     /// How this member stands to the others, given that it has processed all that the log has.
     ///

@@ -16,7 +16,7 @@ use x0x_api::types::{
 
 use super::mail::Choices;
 use super::namespaces::Network;
-use crate::groups::{agree, call, found, join, say, texts};
+use crate::groups::{agree, call, diagnosis, found, join, say, texts};
 use crate::node::Node;
 use crate::report::{Report, Target};
 
@@ -64,12 +64,16 @@ pub(super) async fn kills(daemon: &Path, kills: u32, seed: u64, report: &mut Rep
 async fn missing(nodes: &[&Node], group: &str, said: &[String]) -> Result<usize> {
     let begun = Instant::now();
     loop {
-        let mut lacking = 0;
+        let (mut lacking, over) = (0, begun.elapsed() > PATIENCE);
         for node in nodes {
             let read = texts(node, group).await?;
-            lacking += said.iter().filter(|text| !read.contains(text)).count();
+            let lacks: Vec<&String> = said.iter().filter(|text| !read.contains(text)).collect();
+            lacking += lacks.len();
+            if over && !lacks.is_empty() {
+                eprintln!("{lacks:?} of {}", diagnosis(node, group).await?);
+            }
         }
-        if lacking == 0 || begun.elapsed() > PATIENCE {
+        if lacking == 0 || over {
             return Ok(lacking);
         }
         sleep(Duration::from_millis(500)).await;

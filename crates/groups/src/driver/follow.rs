@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{
-    sync::{Notify, watch},
+    sync::watch,
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -17,12 +17,14 @@ use x0x_gossip_pubsub::{Delivery, Retention, Start, Subscription, topic_id};
 use x0x_mls::ordering::Standing;
 
 use super::{
-    Inner,
+    Inner, Wake,
+    compare::Comparison,
     fragments::{Fragments, split},
 };
 use crate::{
     error::GroupsError,
     policy::{Discoverability, Role},
+    session::Happened,
     wire::{Answer, GroupId, Handover, Question},
 };
 
@@ -32,10 +34,8 @@ const TURN: usize = 64;
 const TEND: Duration = Duration::from_secs(2);
 /// How long each member waits for those before it to do what is left.
 const PATIENCE: Duration = Duration::from_secs(4);
-/// How long a member that is behind waits between two questions.
+/// How long a member that is behind waits before it asks, and between two questions.
 const REST: Duration = Duration::from_secs(10);
-/// How often a member asks another for operations that it lacks, beside what the log brings.
-const COMPARE: Duration = Duration::from_secs(600);
 /// After a failed publish or handover.
 const AGAIN: Duration = Duration::from_secs(5);
 /// Members that are asked one after the other.
@@ -46,7 +46,7 @@ const MAX_HANDOVERS: usize = 256;
 pub(super) struct Following {
     inner: Weak<Inner>,
     group: GroupId,
-    work: Arc<Notify>,
+    wake: Arc<Wake>,
     done: watch::Sender<()>,
     stop: CancellationToken,
     fragments: Fragments,
@@ -56,11 +56,13 @@ pub(super) struct Following {
     retry: Option<Instant>,
     /// Since when the keys are not those of the state.
     differs: Option<Instant>,
+    /// Since when others seem to be further. What brings it there may still come by the log, and with it
+    /// messages that nobody reads who comes in again.
+    behind: Option<Instant>,
     /// When it may be asked again how it stands, and from which member on.
     rested: Instant,
     asked: usize,
-    /// When operations are compared again.
-    compare: Instant,
+    compare: Comparison,
     /// Since when the group's card is another than it should be.
     unlisted: Option<Instant>,
 }
@@ -69,14 +71,14 @@ impl Following {
     pub(super) fn new(
         inner: &Arc<Inner>,
         group: GroupId,
-        work: Arc<Notify>,
+        wake: Arc<Wake>,
         done: watch::Sender<()>,
         stop: CancellationToken,
     ) -> Self {
         Self {
             inner: Arc::downgrade(inner),
             group,
-            work,
+            wake,
             done,
             stop,
             fragments: Fragments::default(),
@@ -84,9 +86,10 @@ impl Following {
             handovers: VecDeque::new(),
             retry: None,
             differs: None,
+            behind: None,
             rested: Instant::now(),
             asked: 0,
-            compare: Instant::now(),
+            compare: Comparison::new(Instant::now()),
             unlisted: None,
         }
     }
@@ -109,7 +112,7 @@ impl Following {
         let mut tend = interval(TEND);
         tend.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.publish().await?;
-        let work = Arc::clone(&self.work);
+        let wake = Arc::clone(&self.wake);
         loop {
             let retry = self.retry.unwrap_or_else(|| Instant::now() + REST);
             tokio::select! {
@@ -120,7 +123,7 @@ impl Following {
                     self.take(batch).await?;
                     self.publish().await?;
                 }
-                () = work.notified() => self.publish().await?,
+                () = wake.work.notified() => self.publish().await?,
                 () = sleep_until(retry), if self.retry.is_some() => {
                     self.retry = None;
                     self.publish().await?;
@@ -155,6 +158,12 @@ impl Following {
         }
         let (inner, group) = (self.inner()?, self.group);
         let happened = inner.worker.run(move |owned| owned.receive(group, &items)).await?;
+        if happened
+            .iter()
+            .any(|event| matches!(event, Happened::State { .. } | Happened::Epoch { .. }))
+        {
+            self.compare.soon(Instant::now());
+        }
         inner.tell(group, happened);
         Ok(())
     }
@@ -230,6 +239,10 @@ impl Following {
     async fn tend(&mut self) -> Result<(), GroupsError> {
         let (inner, group) = (self.inner()?, self.group);
         let look = inner.worker.run(move |owned| {
+            // What had to be said again when the process ended.
+            if let Err(error) = owned.groups.say_again(group) {
+                tracing::debug!(%group, %error, "what fell is not said again yet");
+            }
             let (many, few) = owned.groups.difference(group)?;
             let standing = owned.groups.standing(group)?;
             let view = owned.groups.view(group)?;
@@ -238,9 +251,10 @@ impl Following {
             let listed = view.policy.is_some_and(|p| p.discoverability != Discoverability::Hidden);
             let may = view.role(&owned.groups.agent()).is_some_and(|role| role <= Role::Admin);
             let card = (listed && may).then_some((view.revision, view.withdrawn));
-            Ok((differs, owned.groups.turn(group), standing, others, card))
+            let waits = owned.groups.waits(group)?;
+            Ok(((differs, waits), owned.groups.turn(group), standing, others, card))
         });
-        let (differs, turn, standing, others, card) = look.await?;
+        let ((differs, waits), turn, standing, others, card) = look.await?;
         let now = Instant::now();
         self.list(&inner, card, turn.unwrap_or_default(), now).await?;
         self.differs = differs.then(|| self.differs.unwrap_or(now));
@@ -251,13 +265,17 @@ impl Following {
             inner.metrics.completed.inc();
             self.differs = None;
         }
-        if standing == Standing::Behind && now >= self.rested {
+        let behind = standing == Standing::Behind;
+        self.behind = behind.then(|| self.behind.unwrap_or(now));
+        if self.behind.is_some_and(|since| now >= since + REST) && now >= self.rested {
             self.rested = now + REST;
             self.come_back(&inner, &others).await?;
         }
-        if now >= self.compare {
-            self.compare = now + COMPARE;
-            self.compare(&inner, &others).await?;
+        let ahead = self.wake.ahead().take();
+        let asked = self.compare.due(now, inner.me, &others, ahead);
+        if !asked.is_empty() {
+            let (answered, brought) = self.compare(&inner, asked).await?;
+            self.compare.done(Instant::now(), answered, brought, waits);
         }
         Ok(())
     }
@@ -281,31 +299,32 @@ impl Following {
         Ok(())
     }
 
-    /// Asks a member for operations that the log did not bring: it does not keep them for ever.
-    async fn compare(&self, inner: &Inner, others: &[AgentId]) -> Result<(), GroupsError> {
+    /// Asks a member for operations that the log did not bring. Who answered, and whether that brought any.
+    async fn compare(
+        &self,
+        inner: &Inner,
+        asked: Vec<AgentId>,
+    ) -> Result<(Option<AgentId>, bool), GroupsError> {
         let group = self.group;
-        for agent in others.iter().filter(|agent| **agent != inner.me).take(ASKED) {
+        for agent in asked {
             let heads = inner.worker.run(move |owned| Ok(owned.groups.heads(group)?)).await?;
             let question = Question::Since { group, heads };
-            let Ok(Answer::Operations(operations)) = inner.courier.ask(*agent, question).await
+            let Ok(Answer::Operations(operations)) = inner.courier.ask(agent, question).await
             else {
                 continue;
             };
-            let caught_up = inner.worker.run(move |owned| {
-                let happened = owned.groups.catch_up(group, &operations)?;
-                owned.keep(group, &happened)?;
-                Ok(happened)
-            });
+            let caught_up = inner.worker.run(move |owned| owned.catch_up(group, &operations));
             match caught_up.await {
                 Ok(happened) => {
+                    let brought = !happened.is_empty();
                     inner.tell(group, happened);
-                    return Ok(());
+                    return Ok((Some(agent), brought));
                 }
                 Err(GroupsError::Closed) => return Err(GroupsError::Closed),
                 Err(error) => tracing::debug!(%error, "a member's operations are refused"),
             }
         }
-        Ok(())
+        Ok((None, false))
     }
 
     /// Asks members how the group is, others than the last time, and comes in again if this one is behind.

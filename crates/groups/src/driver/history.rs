@@ -1,11 +1,11 @@
 //! What members wrote in encrypted groups, as far back as there is room for it.
 
-use std::collections::{BTreeMap, VecDeque, btree_map};
+use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map};
 
 use bytes::Bytes;
 use prost::Message;
 use x0x_core::{AgentId, WallTime};
-use x0x_mls::{Change, Entry, MlsStore, Space};
+use x0x_mls::{Batch, Change, Entry, MlsStore, Space};
 use zeroize::Zeroizing;
 
 use super::Text;
@@ -30,12 +30,68 @@ struct TextRecord {
     payload: Bytes,
 }
 
+impl TextRecord {
+    fn name(&self) -> Option<Name> {
+        let author = AgentId::new(self.author.as_ref().try_into().ok()?);
+        Some((author, self.id.as_ref().try_into().ok()?))
+    }
+}
+
+/// A text to be written down.
+pub(crate) struct Written<'a> {
+    pub(crate) author: AgentId,
+    pub(crate) room: &'a str,
+    pub(crate) id: [u8; 16],
+    pub(crate) payload: &'a Bytes,
+    pub(crate) at: WallTime,
+}
+
+/// A text's author, and the author's name for it.
+type Name = (AgentId, [u8; 16]);
+
+/// A text that is kept.
+#[derive(Debug)]
+struct Known {
+    number: u64,
+    size: usize,
+    /// None of a damaged one.
+    name: Option<Name>,
+}
+
 /// The texts of one group by number.
 #[derive(Debug, Default)]
 struct Kept {
-    sizes: VecDeque<(u64, usize)>,
+    texts: VecDeque<Known>,
+    names: BTreeSet<Name>,
     bytes: usize,
     next: u64,
+}
+
+impl Kept {
+    fn take(&mut self, known: Known) {
+        self.bytes += known.size;
+        self.next = self.next.max(known.number + 1);
+        self.names.extend(known.name);
+        self.texts.push_back(known);
+    }
+
+    fn give_up(&mut self, count: usize) {
+        for known in self.texts.drain(..count) {
+            self.bytes -= known.size;
+            if let Some(name) = known.name {
+                self.names.remove(&name);
+            }
+        }
+    }
+}
+
+/// A text on its way into the history.
+pub(crate) struct Addition {
+    /// What makes it part of it.
+    pub(crate) batch: Batch,
+    group: GroupId,
+    gone: usize,
+    known: Known,
 }
 
 /// Which texts there are; they themselves are in the store.
@@ -60,53 +116,56 @@ impl History {
                 let mut kept = Kept::default();
                 for entry in store.load(Space::History(*group.as_bytes()))? {
                     let Some(number) = number(&entry) else { continue };
-                    kept.sizes.push_back((number, entry.value.len()));
-                    kept.bytes += entry.value.len();
-                    kept.next = kept.next.max(number + 1);
+                    let record = TextRecord::decode(entry.value.as_slice()).ok();
+                    let name = record.and_then(|record| record.name());
+                    kept.take(Known { number, size: entry.value.len(), name });
                 }
                 Ok(place.insert(kept))
             }
         }
     }
 
-    /// Writes a text down.
-    #[expect(clippy::too_many_arguments, reason = "what a text is made of")]
+    /// What writes a text down; nothing if it is there already. To be told by [`added`](Self::added) once it is
+    /// written.
     pub(crate) fn add<S: MlsStore + ?Sized>(
         &mut self,
         store: &S,
         group: GroupId,
-        author: AgentId,
-        room: &str,
-        id: [u8; 16],
-        payload: &Bytes,
-        at: WallTime,
-    ) -> Result<(), GroupsError> {
+        text: &Written<'_>,
+    ) -> Result<Option<Addition>, GroupsError> {
         let space = Space::History(*group.as_bytes());
         let kept = self.kept(store, group)?;
+        let name = (text.author, text.id);
+        if kept.names.contains(&name) {
+            return Ok(None);
+        }
         let record = TextRecord {
-            author: Bytes::copy_from_slice(author.as_bytes()),
-            room: room.to_owned(),
-            id: Bytes::copy_from_slice(&id),
-            at_ms: at.as_millis(),
-            payload: payload.clone(),
+            author: Bytes::copy_from_slice(text.author.as_bytes()),
+            room: text.room.to_owned(),
+            id: Bytes::copy_from_slice(&text.id),
+            at_ms: text.at.as_millis(),
+            payload: text.payload.clone(),
         };
         let value = Zeroizing::new(record.encode_to_vec());
-        let (size, key) = (value.len(), kept.next);
-        let name = |number: u64| number.to_be_bytes().to_vec();
-        let mut batch = vec![Change::Put(space, Entry { key: name(key), chunk: 0, value })];
-        let (mut gone, mut bytes) = (0, kept.bytes + size);
-        while let Some((number, size)) = kept.sizes.get(gone)
-            && (kept.sizes.len() + 1 - gone > MAX_TEXTS || bytes > MAX_TEXT_BYTES)
+        let known = Known { number: kept.next, size: value.len(), name: Some(name) };
+        let key = |number: u64| number.to_be_bytes().to_vec();
+        let mut batch = vec![Change::Put(space, Entry { key: key(known.number), chunk: 0, value })];
+        let (mut gone, mut bytes) = (0, kept.bytes + known.size);
+        while let Some(oldest) = kept.texts.get(gone)
+            && (kept.texts.len() + 1 - gone > MAX_TEXTS || bytes > MAX_TEXT_BYTES)
         {
-            batch.push(Change::Cut(space, name(*number), 0));
-            bytes -= size;
+            batch.push(Change::Cut(space, key(oldest.number), 0));
+            bytes -= oldest.size;
             gone += 1;
         }
-        store.commit(batch)?;
-        kept.sizes.drain(..gone);
-        kept.sizes.push_back((key, size));
-        (kept.bytes, kept.next) = (bytes, key + 1);
-        Ok(())
+        Ok(Some(Addition { batch, group, gone, known }))
+    }
+
+    /// A text is written down.
+    pub(crate) fn added(&mut self, addition: Addition) {
+        let kept = self.groups.entry(addition.group).or_default();
+        kept.give_up(addition.gone);
+        kept.take(addition.known);
     }
 
     /// The texts of a group, oldest first.
@@ -119,11 +178,12 @@ impl History {
         let text = |entry: &Entry| {
             let number = number(entry)?;
             let record = TextRecord::decode(entry.value.as_slice()).ok()?;
+            let (author, id) = record.name()?;
             Some(Text {
                 number,
-                author: AgentId::new(record.author.as_ref().try_into().ok()?),
+                author,
                 room: record.room,
-                id: record.id.as_ref().try_into().ok()?,
+                id,
                 at: WallTime::from_millis(record.at_ms),
                 payload: record.payload,
             })
@@ -138,26 +198,47 @@ mod tests {
 
     use super::*;
 
+    const AUTHOR: AgentId = AgentId::new([2; 32]);
+
+    fn add(history: &mut History, store: &MemoryStore, id: u64, payload: &Bytes) -> bool {
+        let mut name = [0; 16];
+        name[..8].copy_from_slice(&id.to_be_bytes());
+        let at = WallTime::from_millis(1);
+        let text = Written { author: AUTHOR, room: "", id: name, payload, at };
+        let addition = history.add(store, GROUP, &text).expect("read");
+        let Some(mut addition) = addition else { return false };
+        store.commit(std::mem::take(&mut addition.batch)).expect("written");
+        history.added(addition);
+        true
+    }
+
+    const GROUP: GroupId = GroupId::new([1; 32]);
+
     #[test]
     fn the_oldest_texts_give_way_and_the_rest_survives() {
-        let (store, group) = (MemoryStore::new(), GroupId::new([1; 32]));
-        let at = WallTime::from_millis(1);
-        let mut history = History::default();
-        for n in 0..=MAX_TEXTS {
-            let payload = Bytes::from(n.to_string());
-            history
-                .add(&store, group, AgentId::new([2; 32]), "", [3; 16], &payload, at)
-                .expect("written");
+        let (store, mut history) = (MemoryStore::new(), History::default());
+        for n in 0..=MAX_TEXTS as u64 {
+            assert!(add(&mut history, &store, n, &Bytes::from(n.to_string())));
         }
         let mut again = History::default();
-        let texts = again.read(&store, group).expect("read");
+        let texts = again.read(&store, GROUP).expect("read");
         assert_eq!(texts.len(), MAX_TEXTS);
         assert_eq!(texts[0].payload, "1");
-        let payload = Bytes::from(vec![0; MAX_TEXT_BYTES - 100]);
-        again.add(&store, group, AgentId::new([2; 32]), "r", [4; 16], &payload, at).expect("kept");
-        let texts = again.read(&store, group).expect("read");
+        let large = Bytes::from(vec![0; MAX_TEXT_BYTES - 100]);
+        assert!(add(&mut again, &store, 9_999, &large));
+        let texts = again.read(&store, GROUP).expect("read");
         assert!(texts.len() < MAX_TEXTS, "a large one takes the room of many: {}", texts.len());
-        let last = texts.last().expect("one");
-        assert_eq!((last.room.as_str(), last.payload.len()), ("r", MAX_TEXT_BYTES - 100));
+        assert_eq!(texts.last().expect("one").payload.len(), large.len());
+    }
+
+    #[test]
+    fn a_text_is_written_down_once_also_across_a_restart() {
+        let (store, mut history) = (MemoryStore::new(), History::default());
+        assert!(add(&mut history, &store, 1, &Bytes::from_static(b"a")));
+        assert!(!add(&mut history, &store, 1, &Bytes::from_static(b"a")));
+        let mut again = History::default();
+        assert!(!add(&mut again, &store, 1, &Bytes::from_static(b"a")));
+        assert!(add(&mut again, &store, 2, &Bytes::from_static(b"b")));
+        assert_eq!(again.read(&store, GROUP).expect("read").len(), 2);
     }
 }

@@ -9,7 +9,7 @@ use x0x_mls::verify_key_package;
 use super::{GroupEventKind, Inner};
 use crate::{
     error::GroupsError,
-    wire::{Action, Answer, Claim, GroupId, Handover, Question, StatementIn},
+    wire::{Action, Answer, Claim, GroupId, Handover, OpId, Question, StatementIn},
 };
 
 impl Inner {
@@ -25,11 +25,7 @@ impl Inner {
             Question::HandOver { group, handover } => self.brought(from, group, handover).await,
             Question::Invitation { group, open } => self.invited(from, group, open).await,
             Question::Cards => Ok(self.handed(&from)),
-            Question::Since { group, heads } => {
-                let since =
-                    self.worker.run(move |owned| Ok(owned.groups.since(group, from, &heads)?));
-                since.await.map(Answer::Operations)
-            }
+            Question::Since { group, heads } => self.since(from, group, heads).await,
         };
         let answer = answered.unwrap_or_else(|error| {
             tracing::debug!(agent = %from.short(), %error, "a question about a group is refused");
@@ -40,6 +36,24 @@ impl Inner {
             _ => self.metrics.answered.inc(),
         }
         answer
+    }
+
+    /// Somebody asks for what it lacks; what it has and this agent lacks is asked for in turn.
+    async fn since(
+        &self,
+        from: AgentId,
+        group: GroupId,
+        heads: Vec<OpId>,
+    ) -> Result<Answer, GroupsError> {
+        let compared = self.worker.run(move |owned| {
+            let operations = owned.groups.since(group, from, &heads)?;
+            Ok((operations, owned.groups.lacks(group, &heads)?))
+        });
+        let (operations, lacks) = compared.await?;
+        if lacks {
+            self.is_ahead(group, from);
+        }
+        Ok(Answer::Operations(operations))
     }
 
     async fn package(&self) -> Result<Answer, GroupsError> {

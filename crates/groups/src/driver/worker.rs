@@ -10,10 +10,13 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use x0x_core::{AgentId, Clock, WallTime};
 use x0x_identity::SecretKey;
-use x0x_mls::{Change, Entry, Groups, MlsMetrics, MlsStore, Space};
+use x0x_mls::{Batch, Change, Entry, Groups, MlsMetrics, MlsStore, Space};
 use zeroize::Zeroizing;
 
-use super::{history::History, stats::GroupStats};
+use super::{
+    history::{Addition, History, Written},
+    stats::GroupStats,
+};
 use crate::{
     error::GroupsError,
     metrics::GroupsMetrics,
@@ -52,10 +55,15 @@ impl Owned {
         let _ = of_mls.set(mls.metrics());
         let mut groups = NamedGroups::over(mls, key);
         let mut kept: BTreeMap<GroupId, BTreeMap<u32, Bytes>> = BTreeMap::new();
+        let mut spoken = Vec::new();
         for entry in store.load(Space::Named)? {
-            if let Some((group, number)) = named(&entry.key) {
-                let operation = Bytes::copy_from_slice(&entry.value);
-                kept.entry(group).or_default().insert(number, operation);
+            match named(&entry.key) {
+                Some((group, Named::Operation(number))) => {
+                    let operation = Bytes::copy_from_slice(&entry.value);
+                    kept.entry(group).or_default().insert(number, operation);
+                }
+                Some((group, Named::Spoken(id))) => spoken.push((group, id, entry.value)),
+                None => {}
             }
         }
         let mut whole = true;
@@ -71,11 +79,14 @@ impl Owned {
         if whole {
             groups.forget_orphans()?;
         }
+        for (group, id, record) in spoken {
+            groups.remember(group, id, &record);
+        }
         let told = groups.resume();
         let (history, stats) = (History::default(), BTreeMap::new());
         let mut owned = Self { groups, history, stats, metrics, store, clock };
         for (group, happened) in told {
-            owned.keep(group, &happened)?;
+            owned.keep(group, happened)?;
         }
         Ok(owned)
     }
@@ -86,7 +97,11 @@ impl Owned {
 
     /// Writes what changed, before anything that rests on it leaves.
     pub(crate) fn save(&mut self) -> Result<(), GroupsError> {
-        let mut batch = Vec::new();
+        self.save_with(Batch::new())
+    }
+
+    /// The same in one transaction with something else.
+    fn save_with(&mut self, mut batch: Batch) -> Result<(), GroupsError> {
         for group in self.groups.forgotten() {
             batch.push(Change::Drop(Space::History(*group.as_bytes())));
             self.stats.remove(group);
@@ -98,6 +113,15 @@ impl Owned {
             let key = [unsaved.group.as_bytes().as_slice(), &unsaved.number.to_be_bytes()].concat();
             let value = Zeroizing::new(unsaved.operation.to_vec());
             batch.push(Change::Put(Space::Named, Entry { key, chunk: 0, value }));
+        }
+        for spoken in self.groups.spoken() {
+            let key = [spoken.group.as_bytes().as_slice(), &spoken.id].concat();
+            batch.push(match &spoken.record {
+                Some(value) => {
+                    Change::Put(Space::Named, Entry { key, chunk: 0, value: value.clone() })
+                }
+                None => Change::Cut(Space::Named, key, 0),
+            });
         }
         if !batch.is_empty() {
             self.store.commit(batch)?;
@@ -125,8 +149,7 @@ impl Owned {
                 }
             }
         }
-        self.keep(group, &happened)?;
-        Ok(happened)
+        self.keep(group, happened)
     }
 
     /// Comes into a group by what was handed over.
@@ -136,41 +159,67 @@ impl Owned {
         handover: &Handover,
     ) -> Result<Vec<Happened>, GroupsError> {
         let happened = self.groups.enter(group, handover)?;
-        self.keep(group, &happened)?;
-        Ok(happened)
+        self.keep(group, happened)
     }
 
-    /// Writes down what members wrote, and acknowledges it to MLS.
-    pub(crate) fn keep(
+    /// Takes operations that another member had.
+    pub(crate) fn catch_up(
         &mut self,
         group: GroupId,
-        happened: &[Happened],
-    ) -> Result<(), GroupsError> {
-        let now = self.now();
-        let mut read = Vec::new();
-        for event in happened {
-            let stats = self.stats.entry(group).or_default();
-            stats.happened(event, now, &self.metrics);
-            if let Happened::Text { journal, author, room, id, payload } = event {
-                self.history.add(&*self.store, group, *author, room, *id, payload, now)?;
-                read.push(*journal);
-            }
-        }
-        self.save()?;
-        Ok(self.groups.acknowledge(&read)?)
+        operations: &[Bytes],
+    ) -> Result<Vec<Happened>, GroupsError> {
+        let happened = self.groups.catch_up(group, operations)?;
+        self.keep(group, happened)
     }
 
-    /// Writes down what this agent wrote.
-    pub(crate) fn wrote(
+    /// Writes down what members wrote, and acknowledges it to MLS. What happened, without what was written down
+    /// before.
+    fn keep(
+        &mut self,
+        group: GroupId,
+        happened: Vec<Happened>,
+    ) -> Result<Vec<Happened>, GroupsError> {
+        let at = self.now();
+        let (mut read, mut told) = (Vec::new(), Vec::new());
+        for event in happened {
+            let stats = self.stats.entry(group).or_default();
+            stats.happened(&event, at, &self.metrics);
+            if let Happened::Text { journal, author, room, id, payload } = &event {
+                read.push(*journal);
+                let text = Written { author: *author, room, id: *id, payload, at };
+                let Some(addition) = self.history.add(&*self.store, group, &text)? else {
+                    continue;
+                };
+                self.write(addition)?;
+            }
+            told.push(event);
+        }
+        self.save()?;
+        self.groups.acknowledge(&read)?;
+        Ok(told)
+    }
+
+    fn write(&mut self, mut addition: Addition) -> Result<(), GroupsError> {
+        self.save_with(std::mem::take(&mut addition.batch))?;
+        self.history.added(addition);
+        Ok(())
+    }
+
+    /// Says something to the members, and writes it down.
+    pub(crate) fn send(
         &mut self,
         group: GroupId,
         room: &str,
         id: [u8; 16],
         payload: &Bytes,
     ) -> Result<(), GroupsError> {
-        let (me, now) = (self.groups.agent(), self.now());
-        self.history.add(&*self.store, group, me, room, id, payload, now)?;
-        Ok(())
+        self.groups.send(group, room, id, payload.clone())?;
+        let (author, at) = (self.groups.agent(), self.now());
+        let text = Written { author, room, id, payload, at };
+        match self.history.add(&*self.store, group, &text)? {
+            Some(addition) => self.write(addition),
+            None => self.save(),
+        }
     }
 
     /// What was written in a group, as far as it is kept.
@@ -179,10 +228,19 @@ impl Owned {
     }
 }
 
-/// Which operation of which group an entry is.
-fn named(key: &[u8]) -> Option<(GroupId, u32)> {
-    let (group, number) = key.split_first_chunk::<32>()?;
-    Some((GroupId::new(*group), u32::from_be_bytes(number.try_into().ok()?)))
+/// What of a group an entry is.
+enum Named {
+    /// The operation of this number.
+    Operation(u32),
+    /// A text of this agent that may have to be said again.
+    Spoken([u8; 16]),
+}
+
+fn named(key: &[u8]) -> Option<(GroupId, Named)> {
+    let (group, name) = key.split_first_chunk::<32>()?;
+    let number = name.try_into().map(|number| Named::Operation(u32::from_be_bytes(number)));
+    let named = number.or_else(|_| name.try_into().map(Named::Spoken)).ok()?;
+    Some((GroupId::new(*group), named))
 }
 
 /// Reaches the thread. It begins with the first job.

@@ -169,6 +169,27 @@ impl<M: MlsGroups> NamedGroups<M> {
         Ok(chain.since(heads))
     }
 
+    /// Whether somebody who knows these has operations that are not here.
+    ///
+    /// # Errors
+    /// [`SessionError`] when the group is not here.
+    pub fn lacks(&self, group: GroupId, heads: &[OpId]) -> Result<bool, SessionError> {
+        let known = self.chains.lock();
+        let chain = known.chains.get(&group).ok_or(UNKNOWN)?;
+        Ok(heads.iter().any(|head| chain.get(head).is_none()))
+    }
+
+    /// Whether something waits here for operations that have not come.
+    ///
+    /// # Errors
+    /// [`SessionError`] when the group is not here.
+    pub fn waits(&self, group: GroupId) -> Result<bool, SessionError> {
+        let slot = self.slots.get(&group).ok_or(UNKNOWN)?;
+        let known = self.chains.lock();
+        let chain = known.chains.get(&group).ok_or(UNKNOWN)?;
+        Ok(!slot.held.is_empty() || !chain.missing().is_empty())
+    }
+
     /// Takes operations that another had, which this agent lacked.
     ///
     /// # Errors
@@ -266,7 +287,7 @@ impl<M: MlsGroups> NamedGroups<M> {
         self.publish(group, Some(made.id), &LogItem::Frame(made.frame))?;
         // What it said where it was may have been on a side that fell. Who read it takes it once.
         self.unsay(group, 0)?;
-        self.say_again(group, keys)
+        self.say_again(group)
     }
 
     /// Joins a group that is open, with what a member or the public log told of it; in an encrypted one with

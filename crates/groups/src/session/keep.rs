@@ -103,6 +103,7 @@ impl<M: MlsGroups> NamedGroups<M> {
         }
         drop(known);
         self.forgotten.clear();
+        self.spoken.clear();
         while let Some(keys) = self.useless.pop() {
             match self.mls.forget(keys) {
                 // It was told of a group whose keys it never had.

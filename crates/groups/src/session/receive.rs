@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use x0x_core::{AgentId, WallTime};
-use x0x_mls::{Event, GroupId as MlsId, MlsGroups};
+use x0x_mls::{Event, MlsGroups};
 
-use super::{Happened, MAX_HELD, MAX_SEEN, MAX_UNTOLD, NamedGroups, Sent, Slot, UNKNOWN};
+use super::{Happened, MAX_HELD, MAX_SEEN, MAX_UNTOLD, NamedGroups, Slot, UNKNOWN};
 use crate::{
     error::SessionError,
     wall::Taken,
@@ -168,35 +168,6 @@ impl<M: MlsGroups> NamedGroups<M> {
         Ok(())
     }
 
-    /// What was said in epochs that fell has to be said again.
-    pub(super) fn unsay(&mut self, group: GroupId, from_epoch: u64) -> Result<(), SessionError> {
-        let slot = self.slot(group)?;
-        let (fell, kept): (Vec<Sent>, Vec<Sent>) =
-            slot.sent.drain(..).partition(|sent| sent.epoch >= from_epoch);
-        slot.sent.extend(kept);
-        slot.again.extend(fell.into_iter().map(|sent| sent.item));
-        Ok(())
-    }
-
-    /// Says again what has to be, once nobody has the keys who is not in the group.
-    pub(super) fn say_again(&mut self, group: GroupId, keys: MlsId) -> Result<(), SessionError> {
-        if self.slot(group)?.again.is_empty() {
-            return Ok(());
-        }
-        let (own, view) = (self.agent(), self.view(group)?);
-        let inside = self.mls.members(keys)?.1.contains(&own) && view.role(&own).is_some();
-        if !inside || view.withdrawn || !self.difference(group)?.0.is_empty() {
-            return Ok(());
-        }
-        while let Some(item) = self.slot(group)?.again.pop_front() {
-            if let Err(error) = self.say(group, keys, item.clone()) {
-                self.slot(group)?.again.push_front(item);
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
-
     /// Tries what waited, as long as something comes of it.
     pub(super) fn settle(
         &mut self,
@@ -217,10 +188,7 @@ impl<M: MlsGroups> NamedGroups<M> {
                 let _ = self.take_item(group, item, happened);
             }
         }
-        match self.slot(group)?.keys {
-            Some(keys) => self.say_again(group, keys),
-            None => Ok(()),
-        }
+        self.say_again(group)
     }
 
     /// Writes a public message.
