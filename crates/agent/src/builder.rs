@@ -36,7 +36,7 @@ use crate::{
     identity::Standing,
     lan, mail,
     objects::{open_kept, start_objects},
-    portmap,
+    owner, portmap,
     presence::{Below, reach_suspects, start_finding, start_presence, watch_contacts},
     proofs::{Keeper, PROOFS},
     reach::told_addresses,
@@ -87,9 +87,13 @@ impl AgentBuilder {
     /// be written.
     pub async fn start(self) -> Result<Agent, StartError> {
         let Self { config, clock } = self;
-        let (keys, identity) = load_identity(&config, &clock).await?;
-        let store = open_store(&config).await?;
-        let trust = open_trust(&config, &clock).await?;
+        // Each on a thread of its own.
+        let (loaded, store, trust) = tokio::join!(
+            load_identity(&config, &clock),
+            open_store(&config),
+            open_trust(&config, &clock)
+        );
+        let ((keys, identity), store, trust) = (loaded?, store?, trust?);
         let (machine_id, agent_id, user_id) = ids(&identity);
         let gate = Gate::new(trust.clone(), agent_id, identity.generation);
         let changes = trust.events(); // from before the first session on
@@ -103,8 +107,11 @@ impl AgentBuilder {
         let gossip =
             start_gossip(&config, &membership, &key, store.as_ref(), &transport, &clock, seed)?;
         let groups = start_groups(&config, &gossip, &transport, key, &gate, &clock)?;
-        let objects = start_objects(&config, &gossip, store.as_ref(), agent_id, &clock).await;
-        let (files, seeks) = start_files(&config, agent_id, &transport, &trust, &clock).await?;
+        let (objects, files) = tokio::join!(
+            start_objects(&config, &gossip, store.as_ref(), agent_id, &clock),
+            start_files(&config, agent_id, &transport, &trust, &clock)
+        );
+        let (files, seeks) = files?;
         let stop = CancellationToken::new();
         let started = mail::start(&config, store.as_ref(), &gate, transport, &clock, &stop).await?;
         let agent = &identity.agent;
@@ -257,19 +264,25 @@ async fn load_identity(
     clock: &Arc<dyn Clock>,
 ) -> Result<(IdentityStore, Identity), StartError> {
     let (dir, user_key) = (config.identity_dir.clone(), config.user_key.clone());
-    let now = clock.wall();
+    let (now, data) = (clock.wall(), config.kept_in());
     let load = move || {
         let mut store = IdentityStore::open(dir)?;
+        if let Some(data) = &data {
+            owner::expect_key(data, store.has_agent())?;
+        }
         if let Some(path) = user_key {
             store = store.with_user_key(path);
         }
         let mut identity = store.load_or_create()?;
+        if let Some(data) = &data {
+            owner::claim(data, identity.agent.public_key().agent_id())?;
+        }
         identity.certificate = store.certify(&identity, now)?;
-        Ok::<_, x0x_identity::StoreError>((store, identity))
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>((store, identity))
     };
     match tokio::task::spawn_blocking(load).await {
         Ok(Ok(loaded)) => Ok(loaded),
-        Ok(Err(error)) => Err(StartError::Identity(error.into())),
+        Ok(Err(error)) => Err(StartError::Identity(error)),
         Err(error) => Err(StartError::Identity(error.into())),
     }
 }
@@ -331,10 +344,7 @@ fn standing(
     clock: &Arc<dyn Clock>,
 ) -> Arc<Standing> {
     let (gossip, gate, clock) = (Arc::clone(gossip), gate.clone(), Arc::clone(clock));
-    let proofs = match config.storage {
-        Storage::Memory => None,
-        Storage::Disk => Some(config.data_dir.join(PROOFS)),
-    };
+    let proofs = config.kept_in().map(|data| data.join(PROOFS));
     let share = *identity.machine.public_key().machine_id().as_bytes();
     let (machine, agent, user) = ids(&identity);
     let own = [Subject::Machine(machine), Subject::Agent(agent)];
@@ -345,6 +355,7 @@ fn standing(
     Arc::new(Standing {
         identity,
         store,
+        data: config.kept_in(),
         notices: Notices { gossip, gate, keeper, clock, refused: Arc::default() },
         certified,
         loopback: config.bind.ip().is_loopback(),

@@ -126,4 +126,9 @@ impl AgentConfig {
             announcement_ttl: Duration::from_secs(900),
         }
     }
+
+    /// Where data are kept; none when they are in memory.
+    pub(crate) fn kept_in(&self) -> Option<PathBuf> {
+        (self.storage == Storage::Disk).then(|| self.data_dir.clone())
+    }
 }

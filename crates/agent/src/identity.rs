@@ -18,7 +18,7 @@ use x0x_identity::{
 use x0x_rendezvous::usable_addresses;
 use x0x_trust::{Action, Change, Level, Policy, TrustError};
 
-use crate::{Agent, certified::Certified, trust::Notices};
+use crate::{Agent, certified::Certified, owner, trust::Notices};
 
 /// How long the binding in a notice holds.
 const NOTICE_VALIDITY: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -40,6 +40,8 @@ const SERVICES: [(&str, &str, Audience); 2] = [
 pub(crate) struct Standing {
     pub(crate) identity: Identity,
     pub(crate) store: IdentityStore,
+    /// Where its data are; none when they are kept in memory.
+    pub(crate) data: Option<PathBuf>,
     pub(crate) notices: Notices,
     pub(crate) certified: Certified,
     /// Loopback addresses are of use to peers: the endpoint is bound to one.
@@ -99,6 +101,9 @@ pub enum IdentityError {
     /// The key files.
     #[error(transparent)]
     Store(StoreError),
+    /// The keys are there, and the data are not handed over to them.
+    #[error("the keys are imported, but the data are not handed over: {0}")]
+    Data(String),
     /// The passphrase.
     #[error(transparent)]
     Export(#[from] ExportError),
@@ -352,13 +357,18 @@ impl Agent {
         passphrase: String,
         replace: Replace,
     ) -> Result<AgentId, IdentityError> {
-        let store = self.inner.standing.store.clone();
+        let (store, data) = (self.inner.standing.store.clone(), self.inner.standing.data.clone());
         let now = self.inner.clock.wall();
         let passphrase = zeroize::Zeroizing::new(passphrase);
         blocking(move || {
             let keys = AgentKeys::import(&file, &passphrase)?;
             store.import_agent(&keys, now, replace)?;
-            Ok(keys.agent.public_key().agent_id())
+            let agent = keys.agent.public_key().agent_id();
+            if let Some(data) = data {
+                owner::hand_over(&data, agent)
+                    .map_err(|error| IdentityError::Data(error.to_string()))?;
+            }
+            Ok(agent)
         })
         .await
     }

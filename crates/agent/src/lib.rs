@@ -33,6 +33,7 @@ mod mail;
 mod mailbox;
 mod messaging;
 pub mod objects;
+mod owner;
 mod portmap;
 mod presence;
 mod proofs;

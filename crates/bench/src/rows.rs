@@ -6,6 +6,7 @@ mod direct_ws;
 mod files;
 mod flood;
 mod groups;
+mod objects;
 mod publish;
 mod resources;
 
@@ -37,6 +38,8 @@ pub(crate) struct Scale {
     direct_parallel: u64,
     /// Texts in an encrypted group.
     group_texts: u64,
+    /// Operations of a shared store.
+    object_operations: u64,
     /// Sizes of files in MiB.
     files: &'static [u64],
     starts: usize,
@@ -58,6 +61,7 @@ impl Scale {
         direct: 1_000,
         direct_parallel: 10_000,
         group_texts: 500,
+        object_operations: 50_000,
         files: &[16, 256, 1024],
         starts: 11,
         clients: 900,
@@ -75,6 +79,7 @@ impl Scale {
         direct: 200,
         direct_parallel: 1_000,
         group_texts: 100,
+        object_operations: 2_000,
         files: &[16, 64],
         starts: 3,
         clients: 200,
@@ -106,6 +111,8 @@ pub(crate) enum Group {
     Paced,
     /// An encrypted group
     Groups,
+    /// A shared store with many operations, and who joins it late
+    Objects,
 }
 
 /// Measures the groups named, all when none is. Progress goes to standard error.
@@ -126,7 +133,7 @@ pub(crate) async fn run(
 async fn measure(group: Group, daemon: &Path, scale: Scale, report: &mut Report) -> Result<()> {
     let sizes: &[usize] = match group {
         Group::Start | Group::Clients => &[],
-        Group::Pair | Group::Files => &[2],
+        Group::Pair | Group::Files | Group::Objects => &[2],
         Group::Flood => &[4],
         Group::Burst => scale.more_burst_nodes,
         Group::Rest => scale.rest_nodes,
@@ -155,6 +162,7 @@ async fn measure(group: Group, daemon: &Path, scale: Scale, report: &mut Report)
             Group::Rest => publish::rest_burst(&cluster, scale, report).await?,
             Group::Paced => publish::paced(&cluster, scale, report).await?,
             Group::Groups => groups::measure(&cluster, scale, report).await?,
+            Group::Objects => objects::measure(&cluster, scale, report).await?,
         }
     }
     Ok(())

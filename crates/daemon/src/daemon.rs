@@ -29,7 +29,7 @@ pub struct Daemon {
     kill: CancellationToken,
     // Fields are dropped in this order: the port file goes before the lock is free.
     port_file: PortFile,
-    lock: InstanceLock,
+    lock: (InstanceLock, Option<InstanceLock>),
 }
 
 impl Daemon {
@@ -41,6 +41,8 @@ impl Daemon {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         make_folder(&config.data_dir)?;
         let lock = InstanceLock::take(&config.data_dir)?;
+        make_folder(&config.identity_dir)?;
+        let keys = InstanceLock::take_keys(&config.identity_dir)?;
         PortFile::remove_stale(&config.data_dir)?;
         let token = ApiToken::load_or_create(&config.data_dir)?;
         let (listener, api_address) = listen(config.api_address).await?;
@@ -66,7 +68,7 @@ impl Daemon {
             }
         };
         tracing::info!(%api_address, agent = %app.agent.agent_id(), "started");
-        Ok(Self { app, server, kill, port_file, lock })
+        Ok(Self { app, server, kill, port_file, lock: (lock, keys) })
     }
 
     /// Where the API listens.

@@ -1,10 +1,14 @@
 //! `x0xd`: runs a [`Daemon`] until a signal or a client ends it.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use clap::Parser;
+use tokio::time::sleep;
 use x0x_daemon::{Args, Config, Daemon, Paths, instances, logging, open_files, signals};
+
+/// Signals that come within this time count as one.
+const TOGETHER: Duration = Duration::from_millis(300);
 
 fn main() -> ExitCode {
     match run(&Args::parse()) {
@@ -66,6 +70,13 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     tokio::select! {
         () = daemon.shutdown() => Ok(()),
         // A second signal: whoever sends it does not want to wait.
-        _ = signals::terminated() => anyhow::bail!("stopped at once by a second signal"),
+        _ = second_signal() => anyhow::bail!("stopped at once by a second signal"),
     }
+}
+
+/// A signal that comes after the first one, and not with it: some programs send it to a process and to its group.
+async fn second_signal() {
+    sleep(TOGETHER).await;
+    // The handlers were installed before.
+    let _ = signals::terminated().await;
 }

@@ -338,24 +338,26 @@ impl Swarm {
         None
     }
 
-    /// Whoever is in the group and not in the epoch that most are in comes in by an own commit.
+    /// Whoever is in the group and not in the epoch that most are in comes in by an own commit, once it knows.
     fn come_back(&mut self) -> bool {
-        let active = self.active();
-        let secrets: Vec<_> = active.iter().map(|n| (*n, self.secret(*n))).collect();
-        let count = |secret: &Option<Vec<u8>>| secrets.iter().filter(|(_, s)| s == secret).count();
-        let most = secrets
-            .iter()
-            .filter(|(_, secret)| secret.is_some())
-            .max_by_key(|(n, secret)| (count(secret), std::cmp::Reverse(*n)));
-        let Some((ahead, most)) = most.cloned() else { return false };
-        let group = self.group;
-        for (n, secret) in secrets {
+        let (active, group) = (self.active(), self.group);
+        let mut stand = Vec::new();
+        for n in active {
+            let behind = self.members[n].standing(group).ok() == Some(Standing::Behind);
+            stand.push((n, self.secret(n), behind, self.epoch(n)));
+        }
+        let count = |secret: &Option<Vec<u8>>| stand.iter().filter(|of| of.1 == *secret).count();
+        let keyed = stand.iter().filter(|(_, secret, ..)| secret.is_some());
+        let ahead = keyed.max_by_key(|(n, secret, behind, epoch)| {
+            (!behind, count(secret), *epoch, std::cmp::Reverse(*n))
+        });
+        let Some((ahead, most, ..)) = ahead.cloned() else { return false };
+        for (n, secret, behind, _) in stand {
             if secret == most {
                 continue;
             }
-            let behind = self.members[n].standing(group).ok() == Some(Standing::Behind);
-            // Who was welcomed into what fell knows of no fork until the others are further.
-            if !behind && secret.is_some() && self.epoch(ahead) <= self.epoch(n) {
+            // Who was welcomed into what fell knows of no fork until the others go on.
+            if !behind && secret.is_some() {
                 if let Ok(view) = self.members[ahead].view(group)
                     && let Some(keys) = view.mls_group
                 {

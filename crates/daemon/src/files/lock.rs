@@ -1,8 +1,8 @@
-//! One daemon a data directory.
+//! One daemon a data directory, and one for an agent's keys.
 
 use std::{
     fs::{self, File, TryLockError},
-    io::{Read, Seek, Write},
+    io::{ErrorKind, Read, Seek, Write},
     path::{Path, PathBuf},
     thread,
     time::Duration,
@@ -17,14 +17,19 @@ use super::FileError;
 const LOCK_TRIES: u32 = 5;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
-/// The data directory is not free.
+/// Keeps the keys for one daemon.
+const KEYS_LOCK_FILE: &str = "keys.lock";
+
+/// The data directory or the keys are not free.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LockError {
     /// Another daemon has it.
-    #[error("another x0xd{} uses the data directory {}", holder(.pid), .directory.display())]
+    #[error("another x0xd{} uses the {what} {}", holder(.pid), .directory.display())]
     Held {
-        /// The data directory.
+        /// What it uses.
+        what: &'static str,
+        /// The directory.
         directory: PathBuf,
         /// Process id of the other, as far as known.
         pid: Option<u32>,
@@ -38,16 +43,37 @@ fn holder(pid: &Option<u32>) -> String {
     pid.map(|pid| format!(" (process {pid})")).unwrap_or_default()
 }
 
-/// Holds a data directory until it is dropped; the system frees it also when the process is killed.
+/// Holds a directory until it is dropped; the system frees it also when the process is killed.
 #[derive(Debug)]
 pub(crate) struct InstanceLock {
     _file: File,
 }
 
 impl InstanceLock {
-    /// Takes the directory.
+    /// Takes a data directory.
     pub(crate) fn take(directory: &Path) -> Result<Self, LockError> {
-        let path = directory.join(LOCK_FILE);
+        Self::take_as("data directory", directory, LOCK_FILE)
+    }
+
+    /// Takes the directory of an agent's keys: two daemons with the same keys take each other's messages. None where
+    /// nothing can be written, as keys may be kept.
+    pub(crate) fn take_keys(directory: &Path) -> Result<Option<Self>, LockError> {
+        match Self::take_as("keys in", directory, KEYS_LOCK_FILE) {
+            Ok(lock) => Ok(Some(lock)),
+            Err(LockError::File(FileError::Io { source, .. }))
+                if matches!(
+                    source.kind(),
+                    ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem
+                ) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn take_as(what: &'static str, directory: &Path, name: &str) -> Result<Self, LockError> {
+        let path = directory.join(name);
         refuse_special(&path)?;
         let mut file = fs::OpenOptions::new()
             .read(true)
@@ -59,7 +85,8 @@ impl InstanceLock {
         match lock(&file) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(LockError::Held { directory: directory.to_owned(), pid: pid(&file) });
+                let (directory, pid) = (directory.to_owned(), pid(&file));
+                return Err(LockError::Held { what, directory, pid });
             }
             Err(TryLockError::Error(error)) => {
                 return Err(FileError::at("lock", &path)(error).into());

@@ -172,7 +172,9 @@ impl From<IdentityError> for ApiError {
         let code = match error {
             IdentityError::Trust(error) => return error.into(),
             IdentityError::Exists(_) => ErrorCode::AlreadyExists,
-            IdentityError::Store(_) | IdentityError::Interrupted => ErrorCode::Internal,
+            IdentityError::Store(_) | IdentityError::Data(_) | IdentityError::Interrupted => {
+                ErrorCode::Internal
+            }
             IdentityError::Publish(_) => ErrorCode::Busy,
             _ => ErrorCode::BadRequest,
         };

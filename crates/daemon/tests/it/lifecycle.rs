@@ -126,9 +126,19 @@ fn run(directory: &TempDir, arguments: &[&str]) -> Output {
     program(directory).args(arguments).output().expect("x0xd runs")
 }
 
+fn hang_ups_are_ignored() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_none_or(|mask| mask & 1 == 1)
+}
+
 #[tokio::test]
-async fn sigterm_sigint_and_shutdown_are_graceful() {
-    for how in ["TERM", "INT", "POST"] {
+async fn signals_and_shutdown_are_graceful() {
+    for how in ["TERM", "INT", "HUP", "POST"] {
+        if how == "HUP" && hang_ups_are_ignored() {
+            eprintln!("skipped: what runs this test ignores SIGHUP, and so does what it starts");
+            continue;
+        }
         let mut process = Process::spawn(&[]).await;
         let port_file = process.data().join("api.port");
         let mut events = EventStream::open(&process.api(), "/events", None).await;
@@ -169,6 +179,49 @@ async fn a_second_daemon_over_the_same_data_is_refused() {
     assert!(text.contains("another x0xd (process "), "{text}");
     assert!(text.contains(&process.child.id().to_string()), "{text}");
     assert!(process.data().join("api.port").exists(), "the first one's file stays");
+    assert_eq!(process.terminate().await, Some(0));
+}
+
+/// Two daemons with the same keys would take each other's messages.
+#[tokio::test]
+async fn a_second_daemon_with_the_same_keys_is_refused() {
+    let process = Process::spawn(&[]).await;
+    let config = process.directory.path().join("config.toml");
+    let other = process.directory.path().join("elsewhere");
+    let (config, data) = (config.to_str().expect("text"), other.to_str().expect("text"));
+    let output = run(&process.directory, &["--config", config, "--data-dir", data]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("uses the keys in"), "{text}");
+    assert_eq!(process.terminate().await, Some(0));
+}
+
+/// Who has another key is another agent, and gets nothing of the first one's.
+#[tokio::test]
+async fn data_are_not_handed_to_another_key() {
+    let mut process = Process::spawn(&[]).await;
+    process.kill();
+    let config = process.directory.path().join("config.toml");
+    let keys = process.directory.path().join("identity");
+    let (key, kept) = (keys.join("agent.key"), keys.join("kept"));
+    let refused = |what: &str| {
+        let output = run(&process.directory, &["--config", config.to_str().expect("text")]);
+        assert_eq!(output.status.code(), Some(1), "{what}");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(text.contains("agent-id") && text.contains(what), "{text}");
+    };
+    fs::rename(&key, &kept).expect("moved");
+    refused("its key is gone");
+    assert!(!key.exists(), "none is made in its place");
+    // One bit of the seed makes the key of somebody else.
+    let mut bytes = fs::read(&kept).expect("the key");
+    let last = bytes.len() - 2;
+    bytes[last] ^= 1;
+    fs::copy(&kept, &key).expect("its permissions, too");
+    fs::write(&key, &bytes).expect("changed");
+    refused("the key is of");
+    fs::rename(&kept, &key).expect("back");
+    process.restart(&[]).await;
     assert_eq!(process.terminate().await, Some(0));
 }
 

@@ -106,6 +106,12 @@ impl IdentityStore {
         self
     }
 
+    /// Whether there is an agent's key.
+    #[must_use]
+    pub fn has_agent(&self) -> bool {
+        self.dir.join(AGENT_FILE).symlink_metadata().is_ok()
+    }
+
     /// The directory.
     #[must_use]
     pub fn dir(&self) -> &Path {
