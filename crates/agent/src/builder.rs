@@ -87,13 +87,7 @@ impl AgentBuilder {
     /// be written.
     pub async fn start(self) -> Result<Agent, StartError> {
         let Self { config, clock } = self;
-        // Each on a thread of its own.
-        let (loaded, store, trust) = tokio::join!(
-            load_identity(&config, &clock),
-            open_store(&config),
-            open_trust(&config, &clock)
-        );
-        let ((keys, identity), store, trust) = (loaded?, store?, trust?);
+        let ((keys, identity), store, trust) = open(&config, &clock).await?;
         let (machine_id, agent_id, user_id) = ids(&identity);
         let gate = Gate::new(trust.clone(), agent_id, identity.generation);
         let changes = trust.events(); // from before the first session on
@@ -107,11 +101,8 @@ impl AgentBuilder {
         let gossip =
             start_gossip(&config, &membership, &key, store.as_ref(), &transport, &clock, seed)?;
         let groups = start_groups(&config, &gossip, &transport, key, &gate, &clock)?;
-        let (objects, files) = tokio::join!(
-            start_objects(&config, &gossip, store.as_ref(), agent_id, &clock),
-            start_files(&config, agent_id, &transport, &trust, &clock)
-        );
-        let (files, seeks) = files?;
+        let objects = start_objects(&config, &gossip, store.as_ref(), agent_id, &clock).await;
+        let (files, seeks) = start_files(&config, agent_id, &transport, &trust, &clock).await?;
         let stop = CancellationToken::new();
         let started = mail::start(&config, store.as_ref(), &gate, transport, &clock, &stop).await?;
         let agent = &identity.agent;
@@ -255,6 +246,16 @@ fn effects(
     let (discovery, presence) = (discovery.clone(), presence.clone());
     let (outbox, files) = (outbox.clone(), files.clone());
     Effects { gate, node, discovery, presence, outbox, files, events }
+}
+
+/// Keys, database and contacts, each on a thread of its own.
+async fn open(
+    config: &AgentConfig,
+    clock: &Arc<dyn Clock>,
+) -> Result<((IdentityStore, Identity), Option<SqliteStore>, Trust), StartError> {
+    let (identity, store, trust) =
+        tokio::join!(load_identity(config, clock), open_store(config), open_trust(config, clock));
+    Ok((identity?, store?, trust?))
 }
 
 /// Key files are read and written on a blocking thread. A user certifies the agent here, when there
