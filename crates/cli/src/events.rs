@@ -1,6 +1,6 @@
 //! Reads a stream of server-sent events (WHATWG HTML, section 9.2.6) as far as the daemon uses it.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 
 use x0x_api::limits::MAX_WS_MESSAGE;
 
@@ -59,10 +59,16 @@ impl EventReader {
     /// Reads a line into `self.line` without its end; false when the stream has ended.
     fn read_line(&mut self) -> io::Result<bool> {
         self.line.clear();
-        let read = (&mut self.source).take(MAX_LINE).read_until(b'\n', &mut self.line)?;
+        let read = (&mut self.source).take(MAX_LINE).read_until(b'\n', &mut self.line);
+        let read = read.map_err(|error| match error.kind() {
+            ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset => {
+                io::Error::new(error.kind(), "the daemon ended, and the stream with it")
+            }
+            _ => error,
+        })?;
         if self.line.last() != Some(&b'\n') {
             if read as u64 == MAX_LINE {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "an event is too large"));
+                return Err(io::Error::new(ErrorKind::InvalidData, "an event is too large"));
             }
             return Ok(false);
         }

@@ -53,12 +53,19 @@ pub const MAX_SEEN: usize = 4096;
 /// Items that wait to be published; more are refused.
 pub const MAX_OUTGOING: usize = 4096;
 
+/// An item that waits for what it rests on.
+struct Held {
+    item: LogItem,
+    /// The epoch that it was made in, of which nothing is known here.
+    epoch: Option<u64>,
+}
+
 struct Slot {
     keys: Option<MlsId>,
     log: Log,
     outgoing: VecDeque<(Option<u64>, Bytes)>,
     handovers: Vec<(AgentId, Handover)>,
-    held: VecDeque<LogItem>,
+    held: VecDeque<Held>,
     /// What happened in calls that then failed.
     untold: VecDeque<Happened>,
     packages: BTreeMap<AgentId, VerifiedKeyPackage>,
@@ -503,10 +510,19 @@ impl<M: MlsGroups> NamedGroups<M> {
         let Some(keys) = self.slot(group)?.keys else { return Ok(Standing::Current) };
         let inside = self.with_keys(keys)?.contains(&own);
         match inside {
+            true if self.hears_later(group, keys)? => Ok(Standing::Behind),
             true => Ok(self.mls.standing(keys)?),
             false if view.role(&own).is_some() && !view.withdrawn => Ok(Standing::Behind),
             false => Ok(Standing::Current),
         }
+    }
+
+    /// Whether something waits that was made in a later epoch: who stands where nobody else does sees no commit that
+    /// goes beyond its own while the others only write.
+    fn hears_later(&mut self, group: GroupId, keys: MlsId) -> Result<bool, SessionError> {
+        let (epoch, _) = self.mls.members(keys)?;
+        let later = |held: &Held| held.epoch.is_some_and(|of| of > epoch);
+        Ok(self.slot(group)?.held.iter().any(later))
     }
 }
 

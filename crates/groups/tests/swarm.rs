@@ -6,6 +6,7 @@ use x0x_groups::{
     Action, Basis, GroupPolicy, Role, Room,
     testing::{NOW, Swarm, agent, key},
 };
+use x0x_mls::ordering::Standing;
 
 const AGENTS: usize = 6;
 
@@ -150,6 +151,29 @@ fn further_schedules_from_3() {
     for seed in 3..6 {
         run(seed, false);
     }
+}
+
+/// The others go on to keys of which a member never hears, and from then on only write.
+#[test]
+fn who_hears_texts_of_a_later_epoch_knows_that_it_is_behind() {
+    let mut swarm = staffed(5);
+    let (group, before) = (swarm.group, swarm.log.len());
+    let keys = swarm.members[0].view(group).expect("here").mls_group.expect("encrypted");
+    swarm.members[0].refresh(group, keys).expect("a commit");
+    swarm.publish(0);
+    let commits: BTreeSet<usize> = (before..swarm.log.len()).collect();
+    swarm.unheard[1].retain(|item| !commits.contains(item));
+    swarm.write(0).expect("the owner writes");
+    while swarm.hear(1) {}
+    assert_eq!(swarm.members[1].standing(group).expect("here"), Standing::Behind);
+    let handover = swarm.members[0].invitation(group, agent(1)).expect("a member");
+    swarm.members[1].enter(group, &handover).expect("comes in");
+    swarm.publish(1);
+    assert_eq!(swarm.members[1].standing(group).expect("here"), Standing::Current);
+    while swarm.hear(0) {}
+    let text = (agent(0), swarm.write(0).expect("the owner writes"));
+    while swarm.hear(1) {}
+    assert!(swarm.read[1].contains(&text), "it reads what is said from then on");
 }
 
 #[test]

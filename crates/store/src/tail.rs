@@ -224,8 +224,13 @@ impl State {
             TailFile::open(&file::with_suffix(&config.path, SUFFIXES[1]))?,
         ];
         let mut found = Vec::new();
-        for file in &mut files {
-            found.push(record::read_all(&file.read()?));
+        for (file, suffix) in files.iter_mut().zip(SUFFIXES) {
+            let bytes = file.read()?;
+            if record::is_foreign(&bytes) {
+                let path = file::with_suffix(&config.path, suffix);
+                tracing::warn!(path = %path.display(), "a journal is damaged: what was in it alone is lost here");
+            }
+            found.push(record::read_all(&bytes));
         }
         let generation = |index| found.get(index).map_or(0, |(generation, _)| *generation);
         self.active = usize::from(generation(1) > generation(0));

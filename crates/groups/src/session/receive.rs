@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use x0x_core::{AgentId, WallTime};
-use x0x_mls::{Event, MlsGroups};
+use x0x_mls::{Event, FrameIn, MlsGroups};
 
-use super::{Happened, MAX_HELD, MAX_SEEN, MAX_UNTOLD, NamedGroups, Slot, UNKNOWN};
+use super::{Happened, Held, MAX_HELD, MAX_SEEN, MAX_UNTOLD, NamedGroups, Slot, UNKNOWN};
 use crate::{
     error::SessionError,
     wall::Taken,
@@ -13,10 +13,14 @@ use crate::{
 
 impl Slot {
     fn hold(&mut self, item: LogItem) {
-        if self.held.contains(&item) {
+        if self.held.iter().any(|held| held.item == item) {
             return;
         }
-        self.held.push_back(item);
+        let epoch = match &item {
+            LogItem::Frame(frame) => FrameIn::decode(frame).ok().map(|frame| frame.epoch),
+            _ => None,
+        };
+        self.held.push_back(Held { item, epoch });
         if self.held.len() > MAX_HELD {
             self.held.pop_front();
         }
@@ -182,8 +186,8 @@ impl<M: MlsGroups> NamedGroups<M> {
                 let events = self.mls.retry(keys)?;
                 self.take_events(group, events, happened)?;
             }
-            let held: Vec<LogItem> = self.slot(group)?.held.drain(..).collect();
-            for item in held {
+            let held: Vec<Held> = self.slot(group)?.held.drain(..).collect();
+            for Held { item, .. } in held {
                 // What waited and does not verify is its author's fault, not of what came now.
                 let _ = self.take_item(group, item, happened);
             }

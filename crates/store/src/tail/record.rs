@@ -50,6 +50,11 @@ pub(crate) fn add(buffer: &mut Vec<u8>, changes: &[LogChange], authors: &mut BTr
     sum.copy_from_slice(&checksum(body));
 }
 
+/// Whether a file that is not empty is none that was begun here.
+pub(crate) fn is_foreign(bytes: &[u8]) -> bool {
+    bytes.len() >= MAGIC.len() && !bytes.starts_with(&MAGIC)
+}
+
 /// Reads a file: its generation, and what its whole records hold.
 pub(crate) fn read_all(bytes: &[u8]) -> (u64, Vec<Replayed>) {
     let mut rest = Bytes::copy_from_slice(bytes);
