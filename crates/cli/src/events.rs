@@ -105,6 +105,6 @@ mod tests {
     #[test]
     fn a_line_without_end_is_refused() {
         let mut reader = EventReader::new(io::repeat(b'a'));
-        assert_eq!(reader.next().unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(reader.next().unwrap_err().kind(), ErrorKind::InvalidData);
     }
 }

@@ -287,7 +287,7 @@ fn a_public_group_that_becomes_encrypted_takes_its_members_along() {
     // Whoever has no keys is behind, and nothing else fails until it has them.
     while swarm.hear(1) {}
     let standing = swarm.members[1].standing(group).expect("here");
-    assert_eq!(standing, x0x_mls::ordering::Standing::Behind);
+    assert_eq!(standing, Standing::Behind);
     assert!(swarm.members[1].difference(group).is_ok());
     swarm.members[1].follow(group).expect("nothing to be done");
     swarm.settle().expect("settles");
