@@ -55,8 +55,8 @@ pub(crate) fn start_groups(
     clock: &Arc<dyn Clock>,
 ) -> Result<Started, StartError> {
     let me = key.public_key().agent_id();
-    let sessions =
-        Sessions::new(Arc::clone(transport), me, Arc::clone(clock)).map_err(layer("groups"))?;
+    let sessions = Sessions::new(Arc::clone(transport), gate.clone(), me, Arc::clone(clock))
+        .map_err(layer("groups"))?;
     let file = config.data_dir.join(GROUPS_FILE);
     let on_disk = config.storage == Storage::Disk;
     let kept = on_disk && file.exists();

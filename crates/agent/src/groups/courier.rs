@@ -18,8 +18,9 @@ use tokio::{
 use x0x_core::{AgentId, Clock, MachineId, Protocol, TokenBucket};
 use x0x_groups::{Answer, Courier, CourierError, CourierFrame, GroupsHandle, Question};
 use x0x_transport::{BoxFuture, Inbound, InboundEvent, Transport, error::InboundTaken};
+use x0x_trust::Action;
 
-use crate::{Agent, agent::Inner};
+use crate::{Agent, agent::Inner, trust::Gate};
 
 /// How long an answer may take: who is asked may have to make a commit for hundreds of members.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -41,6 +42,7 @@ struct Asked {
 /// Asks and answers in sessions.
 pub(crate) struct Sessions {
     transport: Arc<dyn Transport>,
+    gate: Gate,
     me: AgentId,
     clock: Arc<dyn Clock>,
     agent: OnceLock<Weak<Inner>>,
@@ -70,12 +72,14 @@ impl Drop for Waiting<'_> {
 impl Sessions {
     pub(super) fn new(
         transport: Arc<dyn Transport>,
+        gate: Gate,
         me: AgentId,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, InboundTaken> {
         let inbound = transport.inbound(Protocol::Groups)?;
         Ok(Arc::new(Self {
             transport,
+            gate,
             me,
             clock,
             agent: OnceLock::new(),
@@ -138,7 +142,9 @@ impl Sessions {
         };
         let proven =
             || self.transport.session(peer).is_some_and(|session| session.agents.contains(&from));
-        if !may_ask || to != self.me || !proven() {
+        // An agent that is pinned to another machine is nobody's here.
+        let trusted = self.gate.allows(&from, Some(&peer), Action::GroupInvite);
+        if !may_ask || to != self.me || !trusted || !proven() {
             return self.reply(peer, number, from, Answer::Refused("refused".to_owned()));
         }
         let Ok(permit) = Arc::clone(answering).try_acquire_owned() else {
