@@ -27,6 +27,9 @@ pub const LOG_VARIABLE: &str = "X0X_BACKGROUND_LOG";
 /// Environment variable with the instance's name; wins over the configuration file.
 pub const NAME_VARIABLE: &str = "X0X_NAME";
 
+/// Exit code of a daemon that does not start because of its configuration: `EX_CONFIG` of `sysexits.h`.
+pub const EXIT_CONFIG: u8 = 78;
+
 /// Longest instance name.
 pub const MAX_NAME: usize = 64;
 

@@ -19,7 +19,7 @@ mod pubsub;
 mod watch;
 
 use serde_json::{Value, json};
-use x0x_api::types::{AnnounceRequest, PublishRequest, SubscribeRequest};
+use x0x_api::types::{AnnounceRequest, PublishRequest};
 use x0x_api::{Base64, Operation};
 
 use crate::args::{Arguments, Command, Keep, WsCommand};
@@ -65,7 +65,7 @@ pub(crate) fn run(arguments: Arguments, output: &mut Output) -> Result<()> {
             show(&client()?, &publish(topic, &text, retention)?, output)
         }
         Command::Subscribe { topic, since, limit } => {
-            pubsub::subscribe(client()?, &SubscribeRequest { topic, since }, limit, output)
+            pubsub::subscribe(&client()?, topic, since, limit, output)
         }
         Command::Subscriptions => show(&client()?, &Call::new(Operation::Subscriptions), output),
         Command::Unsubscribe { id } => {

@@ -265,15 +265,17 @@ impl Target {
             let Some(address) = instance.running_address()? else { return Err(instance.silent()) };
             return Self::at(instance, address);
         };
-        // A port file that cannot be read says nothing of an address that is given.
-        let running = instance.running_address().ok().flatten();
-        match running.filter(|running| names(url, *running)) {
-            Some(address) => Self::at(instance, address),
-            None => {
-                let (url, token) = (url.to_owned(), given_token());
-                Ok(Self { url, token, instance, is_instance: false })
+        // The one that is meant, else whichever of this user's is there.
+        let others = Instance::all().unwrap_or_default();
+        for found in std::iter::once(instance.clone()).chain(others) {
+            // A port file that cannot be read says nothing of an address that is given.
+            let running = found.running_address().ok().flatten();
+            if let Some(address) = running.filter(|running| names(url, *running)) {
+                return Self::at(found, address);
             }
         }
+        let (url, token) = (url.to_owned(), given_token());
+        Ok(Self { url, token, instance, is_instance: false })
     }
 
     /// The API of a running instance at a known address.

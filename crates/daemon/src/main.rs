@@ -5,7 +5,8 @@ use std::{process::ExitCode, time::Duration};
 use anyhow::Context;
 use clap::Parser;
 use tokio::time::sleep;
-use x0x_daemon::{Args, Config, Daemon, Paths, instances, logging, open_files, signals};
+use x0x_api::instance::EXIT_CONFIG;
+use x0x_daemon::{Args, Config, ConfigError, Daemon, Paths, instances, logging, open_files, signals};
 
 /// Signals that come within this time count as one.
 const TOGETHER: Duration = Duration::from_millis(300);
@@ -15,7 +16,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", causes(&error));
-            ExitCode::FAILURE
+            match error.is::<ConfigError>() {
+                true => ExitCode::from(EXIT_CONFIG),
+                false => ExitCode::FAILURE,
+            }
         }
     }
 }

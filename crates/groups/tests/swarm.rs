@@ -80,7 +80,9 @@ fn assert_transcript(swarm: &Swarm, stayed: &[usize]) {
             let (read, written) = (of(*reader), of(*writer));
             // Who had to come in again may lack something of the epochs between, and is told so.
             if swarm.returned.contains(reader) && read != written {
-                assert!(swarm.unreadable[*reader] > 0, "{reader} is told of what {writer} wrote");
+                let lacks: Vec<_> = written.difference(&read).map(|(_, id)| id[7]).collect();
+                let told = swarm.unreadable[*reader] > 0;
+                assert!(told, "{reader} is told of what {writer} wrote: {lacks:?}");
                 continue;
             }
             assert_eq!(read, written, "{reader} reads what {writer} wrote");

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use serde_json::json;
 use x0x_api::Operation;
-use x0x_api::instance::LOG_VARIABLE;
+use x0x_api::instance::{EXIT_CONFIG, LOG_VARIABLE};
 
 use crate::args::StartArguments;
 use crate::client::{Call, Client};
@@ -122,10 +122,11 @@ fn ended(status: ExitStatus, log: &Path) -> Failure {
     for line in lines {
         eprintln!("{}", escape(&line));
     }
-    Failure::Other(anyhow!(
-        "x0xd ended at once with {status}{reason} (all of it: {})",
-        log.display()
-    ))
+    let log = log.display();
+    if status.code() == Some(EXIT_CONFIG.into()) {
+        return Failure::Config(format!("x0xd does not start{reason} (all of it: {log})"));
+    }
+    Failure::Other(anyhow!("x0xd ended at once with {status}{reason} (all of it: {log})"))
 }
 
 /// The end of a text file, which the daemon wrote.

@@ -1,12 +1,10 @@
 //! `x0x subscribe` and `events`.
 
 use std::process;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, anyhow};
 use x0x_api::Operation;
 use x0x_api::event::{Event, GAP, LAGGED, Lagged};
-use x0x_api::types::{SubscribeRequest, SubscribeResponse};
 
 use crate::args::Limit;
 use crate::client::{Call, Client};
@@ -14,29 +12,27 @@ use crate::error::Result;
 use crate::events::{EventReader, ServerEvent};
 use crate::output::Output;
 
-/// Prints the messages of a topic until interrupted; the subscription ends with the command.
+/// Prints the messages of a topic until interrupted. The subscription ends with the stream, however this process does.
 pub(super) fn subscribe(
-    client: Client,
-    request: &SubscribeRequest,
+    client: &Client,
+    topic: String,
+    since: Option<String>,
     limit: Limit,
     output: &mut Output,
 ) -> Result<()> {
-    // The stream is open before the subscription exists, so that no message falls between.
-    let mut events = client.stream(Operation::Events)?;
-    let subscription = Subscription::new(client);
-    subscription.end_when_interrupted()?;
-    let id = subscription.open(request)?;
-    let result = follow(&mut events, limit, |event| {
+    let call = Call::new(Operation::Events).query("topic", topic);
+    let call = since.into_iter().fold(call, |call, since| call.query("since", since));
+    let mut events = client.stream_of(&call)?;
+    // Ctrl-C is how this command ends.
+    ctrlc::set_handler(|| process::exit(0)).context("cannot listen for Ctrl-C")?;
+    eprintln!("subscribed; Ctrl-C ends");
+    follow(&mut events, limit, |event| {
         let parsed: Event = serde_json::from_str(&event.data)?;
         match &parsed {
-            Event::Message(message) if message.subscription_id == id => {
-                print_event(output, event, &parsed)
-            }
+            Event::Message(_) => print_event(output, event, &parsed),
             _ => Ok(Printed::Nothing),
         }
-    });
-    subscription.end();
-    result
+    })
 }
 
 /// Prints the messages of every subscription of the daemon.
@@ -139,49 +135,6 @@ fn lag(data: &str) -> String {
 /// Enough of an id for a person to tell it from others.
 pub(super) fn short(id: &str) -> String {
     id.chars().take(16).collect()
-}
-
-/// A subscription of the daemon that is removed once, whoever ends it.
-#[derive(Clone)]
-struct Subscription {
-    client: Arc<Client>,
-    id: Arc<Mutex<Option<String>>>,
-}
-
-impl Subscription {
-    fn new(client: Client) -> Self {
-        Self { client: Arc::new(client), id: Arc::default() }
-    }
-
-    fn open(&self, request: &SubscribeRequest) -> Result<String> {
-        let call = Call::new(Operation::Subscribe).body(request)?;
-        // Held meanwhile, so that whoever interrupts waits for the id and can still remove it.
-        let mut opened = self.id.lock().unwrap_or_else(PoisonError::into_inner);
-        let answer: SubscribeResponse = self.client.fetch(&call)?;
-        let id = answer.subscription_id;
-        *opened = Some(id.clone());
-        drop(opened);
-        eprintln!("subscribed ({id}); Ctrl-C ends");
-        Ok(id)
-    }
-
-    /// Ctrl-C and SIGTERM end the subscription, then the process: that is how this command ends.
-    fn end_when_interrupted(&self) -> Result<()> {
-        let subscription = self.clone();
-        let handler = move || {
-            subscription.end();
-            process::exit(0);
-        };
-        Ok(ctrlc::set_handler(handler).context("cannot listen for Ctrl-C")?)
-    }
-
-    fn end(&self) {
-        let id = self.id.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(id) = id {
-            // A daemon that is gone has no subscriptions left to remove.
-            let _ = self.client.call(&Call::new(Operation::Unsubscribe).parameter("id", &id));
-        }
-    }
 }
 
 #[cfg(test)]

@@ -58,6 +58,11 @@ fn a_daemon_in_the_background_leaves_its_reason_and_names_its_log() {
     assert!(said.contains("cannot listen"), "{said}");
     drop(taken);
 
+    // Only the daemon knows what its settings may be.
+    configure(folder, "192.0.2.1:0");
+    let output = x0x(folder, &["start"]);
+    assert_eq!(json(&output)["code"], "invalid_config", "{output:?}");
+
     configure(folder, "127.0.0.1:0");
     let output = x0x(folder, &["start"]);
     let _running = Running(folder);
