@@ -6,7 +6,9 @@ use anyhow::Context;
 use clap::Parser;
 use tokio::time::sleep;
 use x0x_api::instance::EXIT_CONFIG;
-use x0x_daemon::{Args, Config, ConfigError, Daemon, Paths, instances, logging, open_files, signals};
+use x0x_daemon::{
+    Args, Config, ConfigError, Daemon, Paths, instances, logging, open_files, signals,
+};
 
 /// Signals that come within this time count as one.
 const TOGETHER: Duration = Duration::from_millis(300);

@@ -25,7 +25,7 @@ use crate::{
     leaf::{self, Leaf, LeafRecord, VerifiedKeyPackage},
     live::Live,
     metrics::MlsMetrics,
-    ordering::{Commit, CommitId, Facts, Link, Ordering, Standing, StateId},
+    ordering::{Commit, CommitId, Facts, Link, MAX_LOST, Ordering, Standing, StateId},
     provider::{AeadProbe, Crypto, Provider},
     storage::EpochStorage,
     store::{Batch, Change, Entry, MlsStore, Space},
@@ -69,6 +69,11 @@ struct GroupRecord {
     links: Vec<LinkRecord>,
     #[prost(message, repeated, tag = "3")]
     older: Vec<OlderRecord>,
+    /// The first epoch of which a restart knows what was missed; none where it cannot.
+    #[prost(uint64, optional, tag = "4")]
+    began: Option<u64>,
+    #[prost(bytes = "vec", repeated, tag = "5")]
+    fell: Vec<Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -128,6 +133,8 @@ struct Slot {
     /// The first epoch of which messages are missed when they cannot be read. What came before was either read,
     /// or never for this member.
     began: u64,
+    /// States that fell before a restart: what was said there was said again.
+    fell: BTreeSet<StateId>,
     live: Option<Live>,
     past: Option<Live>,
     used: u64,
@@ -151,6 +158,7 @@ impl Slot {
             began: ordering.oldest(),
             ordering,
             older: Older::default(),
+            fell: BTreeSet::new(),
             live: None,
             past: None,
             used: 0,
@@ -166,7 +174,11 @@ impl Slot {
     fn record(&self, ordering: &Ordering, older: &Older) -> Vec<u8> {
         let links = ordering.links().map(LinkRecord::of).collect();
         let suite = u32::from(self.suite.code());
-        GroupRecord { suite, links, older: older.record() }.encode_to_vec()
+        // The log says everything again to a new process. What was read in a state that gave way is not missed.
+        let began = Some(self.began.max(older.whole_from()));
+        let fell = ordering.lost().chain(self.fell.iter().copied()).take(MAX_LOST);
+        let fell = fell.map(|state| state.to_vec()).collect();
+        GroupRecord { suite, links, older: older.record(), began, fell }.encode_to_vec()
     }
 
     fn read(bytes: &[u8]) -> Option<Self> {
@@ -174,7 +186,11 @@ impl Slot {
         let suite = Suite::from_code(u16::try_from(record.suite).ok()?)?;
         let links: Option<Vec<Link>> = record.links.into_iter().map(LinkRecord::read).collect();
         let older = Older::read(record.older)?;
-        Some(Self { older, ..Self::new(suite, Ordering::resume(&links?)?) })
+        let new = Self::new(suite, Ordering::resume(&links?)?);
+        let began = record.began.unwrap_or(new.began);
+        let fell = record.fell.into_iter().map(|state| state.try_into().ok());
+        let fell = fell.collect::<Option<_>>()?;
+        Some(Self { older, began, fell, ..new })
     }
 
     /// Nothing in memory is to be believed any more.

@@ -268,6 +268,11 @@ impl Ordering {
         self.lost.iter().any(|lost| lost.id == *state)
     }
 
+    /// States that fell and are remembered, at most [`MAX_LOST`].
+    pub fn lost(&self) -> impl Iterator<Item = StateId> + '_ {
+        self.lost.iter().map(|lost| lost.id)
+    }
+
     fn position(&self, state: &StateId) -> Option<usize> {
         self.chain.iter().position(|kept| kept.id == *state)
     }
@@ -427,7 +432,7 @@ impl Ordering {
         }
         let mut expired = Vec::new();
         while self.chain.len() > MAX_STATES {
-            expired.extend(self.chain.pop_front().map(|s| s.id));
+            expired.extend(self.chain.pop_front().map(|s| (s.id, s.epoch)));
         }
         let oldest = self.chain[0].epoch;
         self.waiting = self.waiting.split_off(&(oldest, [0; 32]));
@@ -479,6 +484,6 @@ impl Ordering {
 pub struct Fallen {
     /// States of the chain that lost.
     pub fallen: Vec<Link>,
-    /// States that are too old to go back to.
-    pub expired: Vec<StateId>,
+    /// States that are too old to go back to, with their epochs.
+    pub expired: Vec<(StateId, u64)>,
 }

@@ -231,8 +231,12 @@ impl<M: MlsGroups> NamedGroups<M> {
     ) -> Result<Vec<Happened>, SessionError> {
         let chain = read(&handover.operations, group)?;
         if self.slots.contains_key(&group) {
-            let happened = self.catch_up(group, &handover.operations)?;
-            let entered = self.take_keys(group, handover);
+            let mut happened = self.catch_up(group, &handover.operations)?;
+            // What waited for an epoch on the way is read now, or never.
+            let entered = self
+                .take_keys(group, handover)
+                .and_then(|()| self.try_held(group, &mut happened))
+                .and_then(|()| self.settle(group, &mut happened));
             return self.told(group, happened, entered);
         }
         let keys = chain.view().mls_group;

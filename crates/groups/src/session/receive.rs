@@ -181,18 +181,27 @@ impl<M: MlsGroups> NamedGroups<M> {
         let mut seen = 0;
         while happened.len() > seen {
             seen = happened.len();
-            let keys = self.slot(group)?.keys;
-            if let Some(keys) = keys {
-                let events = self.mls.retry(keys)?;
-                self.take_events(group, events, happened)?;
-            }
-            let held: Vec<Held> = self.slot(group)?.held.drain(..).collect();
-            for Held { item, .. } in held {
-                // What waited and does not verify is its author's fault, not of what came now.
-                let _ = self.take_item(group, item, happened);
-            }
+            self.try_held(group, happened)?;
         }
         self.say_again(group)
+    }
+
+    /// Tries what waited, once.
+    pub(super) fn try_held(
+        &mut self,
+        group: GroupId,
+        happened: &mut Vec<Happened>,
+    ) -> Result<(), SessionError> {
+        if let Some(keys) = self.slot(group)?.keys {
+            let events = self.mls.retry(keys)?;
+            self.take_events(group, events, happened)?;
+        }
+        let held: Vec<Held> = self.slot(group)?.held.drain(..).collect();
+        for Held { item, .. } in held {
+            // What waited and does not verify is its author's fault, not of what came now.
+            let _ = self.take_item(group, item, happened);
+        }
+        Ok(())
     }
 
     /// Writes a public message.

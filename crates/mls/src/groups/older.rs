@@ -28,59 +28,84 @@ pub(super) struct OlderRecord {
     state: Vec<u8>,
     #[prost(uint64, tag = "2")]
     size: u64,
+    #[prost(uint64, tag = "3")]
+    epoch: u64,
 }
 
-/// The states and how large each is, the oldest first.
+/// A state that is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Kept {
+    state: StateId,
+    epoch: u64,
+    size: u64,
+}
+
+/// The states, the oldest first.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Older(VecDeque<(StateId, u64)>);
+pub(super) struct Older {
+    kept: VecDeque<Kept>,
+    /// The first epoch of which no state has given way.
+    whole_from: u64,
+}
 
 impl Older {
     pub(super) fn contains(&self, state: &StateId) -> bool {
-        self.0.iter().any(|(kept, _)| kept == state)
+        self.states().any(|kept| kept == *state)
     }
 
     pub(super) fn states(&self) -> impl Iterator<Item = StateId> + '_ {
-        self.0.iter().map(|(state, _)| *state)
+        self.kept.iter().map(|kept| kept.state)
+    }
+
+    /// The first epoch from which on every state where this member was is kept.
+    pub(super) const fn whole_from(&self) -> u64 {
+        self.whole_from
     }
 
     /// Keeps a state. Those that give way for it.
-    fn keep(&mut self, state: StateId, size: u64) -> Vec<StateId> {
-        self.0.push_back((state, size));
-        let mut bytes: u64 = self.0.iter().map(|(_, size)| size).sum();
+    fn keep(&mut self, state: Kept) -> Vec<StateId> {
+        self.kept.push_back(state);
+        let mut bytes: u64 = self.kept.iter().map(|kept| kept.size).sum();
         let mut gone = Vec::new();
-        while (self.0.len() > MAX_OLDER || bytes > MAX_OLDER_BYTES)
-            && let Some((state, size)) = self.0.pop_front()
+        while (self.kept.len() > MAX_OLDER || bytes > MAX_OLDER_BYTES)
+            && let Some(kept) = self.kept.pop_front()
         {
-            bytes -= size;
-            gone.push(state);
+            bytes -= kept.size;
+            self.whole_from = self.whole_from.max(kept.epoch.saturating_add(1));
+            gone.push(kept.state);
         }
         gone
     }
 
-    /// Keeps states that are in a store. Those that give way for them.
+    /// Keeps states that are in a store, with their epochs. Those that give way for them.
     pub(super) fn keep_all<S: MlsStore + ?Sized>(
         &mut self,
         store: &S,
-        states: impl IntoIterator<Item = StateId>,
+        states: impl IntoIterator<Item = (StateId, u64)>,
     ) -> Result<Vec<StateId>, StoreError> {
         let mut gone = Vec::new();
-        for state in states {
+        for (state, epoch) in states {
             let entries = store.load(Space::Epoch(state))?;
             let size = entries.iter().map(|entry| entry.value.len() as u64).sum();
-            gone.extend(self.keep(state, size));
+            gone.extend(self.keep(Kept { state, epoch, size }));
         }
         Ok(gone)
     }
 
     pub(super) fn record(&self) -> Vec<OlderRecord> {
-        let record =
-            |(state, size): &(StateId, u64)| OlderRecord { state: state.to_vec(), size: *size };
-        self.0.iter().map(record).collect()
+        let record = |&Kept { state, epoch, size }: &Kept| {
+            let state = state.to_vec();
+            OlderRecord { state, size, epoch }
+        };
+        self.kept.iter().map(record).collect()
     }
 
     pub(super) fn read(records: Vec<OlderRecord>) -> Option<Self> {
-        let read = |record: OlderRecord| Some((record.state.try_into().ok()?, record.size));
-        records.into_iter().map(read).collect::<Option<_>>().map(Self)
+        let read = |OlderRecord { state, size, epoch }: OlderRecord| {
+            Some(Kept { state: state.try_into().ok()?, epoch, size })
+        };
+        let kept = records.into_iter().map(read).collect::<Option<_>>()?;
+        Some(Self { kept, whole_from: 0 })
     }
 }
 
@@ -92,7 +117,8 @@ impl<S: MlsStore> Groups<S> {
             self.metrics.not_yet.inc();
             return Event::NotYet;
         }
-        if frame.epoch < slot.began || slot.ordering.is_lost(&frame.state) {
+        let fell = slot.ordering.is_lost(&frame.state) || slot.fell.contains(&frame.state);
+        if frame.epoch < slot.began || fell {
             return Event::Nothing;
         }
         self.metrics.expired.inc();
@@ -138,17 +164,20 @@ mod tests {
     fn the_oldest_states_give_way_by_number_and_by_size() {
         let mut older = Older::default();
         let state = |n: usize| [n as u8; 32];
+        let of = |n: usize, size| Kept { state: state(n), epoch: n as u64, size };
         for n in 0..MAX_OLDER {
-            assert_eq!(older.keep(state(n), 10), Vec::<StateId>::new());
+            assert_eq!(older.keep(of(n, 10)), Vec::<StateId>::new());
         }
-        assert_eq!(older.keep(state(100), 10), [state(0)]);
+        assert_eq!(older.whole_from(), 0);
+        assert_eq!(older.keep(of(100, 10)), [state(0)]);
+        assert_eq!(older.whole_from(), 1);
         assert!(older.contains(&state(1)) && !older.contains(&state(0)));
         let again = Older::read(older.record()).expect("as it was written");
-        assert_eq!(again.states().collect::<Vec<_>>(), older.states().collect::<Vec<_>>());
-        let gone = older.keep(state(101), MAX_OLDER_BYTES - 10);
+        assert_eq!(again.kept, older.kept);
+        let gone = older.keep(of(101, MAX_OLDER_BYTES - 10));
         assert_eq!(gone.len(), MAX_OLDER - 1, "one small one has room beside it");
         assert!(older.contains(&state(100)) && older.contains(&state(101)));
-        older.keep(state(102), MAX_OLDER_BYTES + 1);
+        older.keep(of(102, MAX_OLDER_BYTES + 1));
         assert_eq!(older.states().count(), 0, "none is larger than all may be");
     }
 }

@@ -105,7 +105,8 @@ impl<S: MlsStore> Groups<S> {
         if let Some(old) = self.slots.get(&id) {
             // What was written where this member was is still to be read.
             slot.older = old.older.clone();
-            let states: Vec<_> = old.ordering.links().map(|link| link.state).collect();
+            let states: Vec<_> =
+                old.ordering.links().map(|link| (link.state, link.epoch)).collect();
             let gone = slot.older.keep_all(&self.store, states)?;
             batch.extend(gone.into_iter().map(|s| crate::store::Change::Drop(Space::Epoch(s))));
             if stays {
