@@ -445,6 +445,19 @@ impl<T: Object> SharedObject<T> {
         self.replica.write_with(decide).await
     }
 
+    /// The same, where `decide` looks at one part of the state only, such as a key, and writes in it only: own writes to
+    /// other parts do not wait for it, nor it for them.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub async fn write_part<R: Send + 'static>(
+        &self,
+        part: &str,
+        decide: impl FnOnce(&T, &WriteContext<'_>) -> Result<T::Op, R> + Send + 'static,
+    ) -> Result<x0x_gossip_crdt::Dot, WriteError<R>> {
+        self.replica.write_part_with(part, decide).await
+    }
+
     /// What happens to it from now on, or after the note of this number.
     #[must_use]
     pub fn watch(&self, after: Option<u64>) -> Watch<T::Event> {

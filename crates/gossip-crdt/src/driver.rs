@@ -64,9 +64,37 @@ pub(crate) type Changing<T> = Box<dyn FnOnce(&ObjectMachine<T>) -> PolicyChange 
 
 pub(crate) type Reply = oneshot::Sender<Result<Dot, Failure>>;
 
+/// What a write is decided by: it waits until own writes that change it are applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// Nothing.
+    Nothing,
+    /// A part of the state that has this name.
+    Part(Arc<str>),
+    /// All of it.
+    Everything,
+}
+
+impl Scope {
+    /// Whether a write of this scope waits for one of another.
+    fn waits_for(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Nothing, _) | (Self::Part(_), Self::Nothing) => false,
+            (Self::Part(mine), Self::Part(other)) => mine == other,
+            _ => true,
+        }
+    }
+}
+
+/// A write on its way.
+struct Waiting {
+    scope: Scope,
+    reply: Reply,
+}
+
 /// What handles ask for.
 pub(crate) enum Command<T: Object> {
-    Write { alone: bool, decide: Decide<T>, reply: Reply },
+    Write { scope: Scope, decide: Decide<T>, reply: Reply },
     Policy { change: Changing<T>, reply: Reply },
     Read(Box<dyn FnOnce(&T) + Send>),
     Status(oneshot::Sender<Status>),
@@ -100,7 +128,7 @@ struct Driver<T: Object> {
     payloads: VecDeque<(Option<WriteId>, Bytes)>,
     publishing: Option<(Option<WriteId>, Publishing)>,
     /// Writes that are not applied yet; at most [`MAX_IN_FLIGHT`].
-    waiting: BTreeMap<WriteId, Reply>,
+    waiting: BTreeMap<WriteId, Waiting>,
     writes: WriteId,
     /// Everything before it is in the replica.
     cursor: Option<Cursor>,
@@ -305,9 +333,13 @@ impl<T: Object> Driver<T> {
     /// there is that of their preparation.
     fn start_writes(&mut self) {
         while self.payloads.is_empty() && self.publishing.is_none() && !self.machine.rebuilding() {
-            let alone = matches!(self.queue.front(), Some(Command::Write { alone: true, .. }));
-            let most = if alone { 1 } else { MAX_IN_FLIGHT };
-            if self.waiting.len() >= most {
+            if self.waiting.len() >= MAX_IN_FLIGHT {
+                return;
+            }
+            let mut before = self.waiting.values();
+            if let Some(Command::Write { scope, .. }) = self.queue.front()
+                && before.any(|write| scope.waits_for(&write.scope))
+            {
                 return;
             }
             let Some(command) = self.queue.pop_front() else { return };
@@ -324,18 +356,19 @@ impl<T: Object> Driver<T> {
 
     fn prepare(&mut self, command: Command<T>) {
         let now = self.config.clock.wall();
-        let (prepared, reply) = match command {
-            Command::Write { decide, reply, .. } => {
+        let (prepared, waiting) = match command {
+            Command::Write { scope, decide, reply } => {
                 let op = decide(self.machine.state(), &self.machine.write_context(now));
                 let Some(op) = op else {
                     // Who does not wait any more does not want to know.
                     return drop(reply.send(Err(Failure::Declined)));
                 };
-                (self.machine.prepare(now, &op), reply)
+                (self.machine.prepare(now, &op), Waiting { scope, reply })
             }
             Command::Policy { change, reply } => {
                 let change = change(&self.machine);
-                (self.machine.prepare_change(now, change), reply)
+                let scope = Scope::Everything;
+                (self.machine.prepare_change(now, change), Waiting { scope, reply })
             }
             Command::Read(_) | Command::Status(_) => return,
         };
@@ -345,11 +378,11 @@ impl<T: Object> Driver<T> {
                 let last = payloads.pop();
                 self.payloads.extend(payloads.into_iter().map(|payload| (None, payload)));
                 self.payloads.extend(last.map(|payload| (Some(self.writes), payload)));
-                self.waiting.insert(self.writes, reply);
+                self.waiting.insert(self.writes, waiting);
             }
             Err(error) => {
                 self.metrics.writes_refused.inc();
-                drop(reply.send(Err(Failure::Error(error))));
+                drop(waiting.reply.send(Err(Failure::Error(error))));
             }
         }
     }
@@ -366,7 +399,7 @@ impl<T: Object> Driver<T> {
                 self.machine.handle(now, Input::NotAccepted);
                 let failed = self.payloads.drain(..).filter_map(|(write, _)| write);
                 for write in write.into_iter().chain(failed) {
-                    if let Some(reply) = self.waiting.remove(&write) {
+                    if let Some(Waiting { reply, .. }) = self.waiting.remove(&write) {
                         self.metrics.writes_refused.inc();
                         drop(reply.send(Err(Failure::Error(match error {
                             PublishError::Full => WriteError::Full,
@@ -387,7 +420,7 @@ impl<T: Object> Driver<T> {
                 Output::Policy(policy) => self.notes.tell(Note::Policy(policy)),
                 Output::Rebuilt => self.notes.tell(Note::Rebuilt),
                 Output::Done { write, result } => {
-                    let Some(reply) = self.waiting.remove(&write) else { continue };
+                    let Some(Waiting { reply, .. }) = self.waiting.remove(&write) else { continue };
                     let result = result.map_err(|reason| {
                         Failure::Error(match reason {
                             Reason::Reference => WriteError::Interrupted,

@@ -17,7 +17,7 @@ use crate::{
     config::{MAX_COMMANDS, MAX_OBJECTS, MAX_OPEN},
     descriptor::Descriptor,
     dot::Dot,
-    driver::{self, Command, Decide, Failure, Parts},
+    driver::{self, Command, Decide, Failure, Parts, Scope},
     error::{OpenError, WriteError},
     metrics::CrdtMetrics,
     notes::{self, Notes, Watch},
@@ -318,9 +318,11 @@ impl<T: Object> Replica<T> {
     /// # Errors
     /// [`WriteError`].
     pub async fn write(&self, op: T::Op) -> Result<Dot, WriteError<Infallible>> {
-        self.send(false, Box::new(move |_, _| Some(op))).await.map_err(|failure| match failure {
-            Failure::Declined => WriteError::Closed,
-            Failure::Error(error) => error,
+        self.send(Scope::Nothing, Box::new(move |_, _| Some(op))).await.map_err(|failure| {
+            match failure {
+                Failure::Declined => WriteError::Closed,
+                Failure::Error(error) => error,
+            }
         })
     }
 
@@ -334,6 +336,27 @@ impl<T: Object> Replica<T> {
         &self,
         decide: impl FnOnce(&T, &WriteContext<'_>) -> Result<T::Op, R> + Send + 'static,
     ) -> Result<Dot, WriteError<R>> {
+        self.write_in(Scope::Everything, decide).await
+    }
+
+    /// The same, where `decide` looks at one part of the state only, and writes in it only: own writes to other parts
+    /// may be on their way. So many of them share a signature. The name of a part is the caller's.
+    ///
+    /// # Errors
+    /// As [`write_with`](Self::write_with).
+    pub async fn write_part_with<R: Send + 'static>(
+        &self,
+        part: &str,
+        decide: impl FnOnce(&T, &WriteContext<'_>) -> Result<T::Op, R> + Send + 'static,
+    ) -> Result<Dot, WriteError<R>> {
+        self.write_in(Scope::Part(part.into()), decide).await
+    }
+
+    async fn write_in<R: Send + 'static>(
+        &self,
+        scope: Scope,
+        decide: impl FnOnce(&T, &WriteContext<'_>) -> Result<T::Op, R> + Send + 'static,
+    ) -> Result<Dot, WriteError<R>> {
         let (declined, reason) = oneshot::channel();
         let decide: Decide<T> = Box::new(move |state, cx| match decide(state, cx) {
             Ok(op) => Some(op),
@@ -343,7 +366,7 @@ impl<T: Object> Replica<T> {
                 None
             }
         });
-        match self.send(true, decide).await {
+        match self.send(scope, decide).await {
             Ok(dot) => Ok(dot),
             Err(Failure::Declined) => {
                 Err(reason.await.map_or(WriteError::Closed, WriteError::Condition))
@@ -352,10 +375,10 @@ impl<T: Object> Replica<T> {
         }
     }
 
-    async fn send(&self, alone: bool, decide: Decide<T>) -> Result<Dot, Failure> {
+    async fn send(&self, scope: Scope, decide: Decide<T>) -> Result<Dot, Failure> {
         let closed = || Failure::Error(WriteError::Closed);
         let (reply, answer) = oneshot::channel();
-        let command = Command::Write { alone, decide, reply };
+        let command = Command::Write { scope, decide, reply };
         self.commands.send(command).await.map_err(|_| closed())?;
         answer.await.unwrap_or_else(|_| Err(closed()))
     }

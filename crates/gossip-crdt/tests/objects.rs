@@ -1,11 +1,17 @@
 //! The service over the fake of pubsub and the fake store.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use x0x_core::{AgentId, Clock, ManualClock, WallTime};
 use x0x_gossip_crdt::{
     Descriptor, Note, Object as _, Objects, ObjectsConfig, OpenError, PolicyChange, Reason,
-    Replica, WriteError,
+    Replica, WriteContext, WriteError,
     testing::{MemoryCrdtStore, Sample, SampleOp, check_crdt_store},
 };
 use x0x_gossip_pubsub::testing::{LocalHub, LocalPubSub};
@@ -93,6 +99,41 @@ async fn of_many_conditional_writes_one_holds() {
         }
     }
     assert_eq!(held, 1);
+}
+
+/// What depends on one part waits for that part alone.
+#[tokio::test(start_paused = true)]
+async fn conditional_writes_to_different_parts_do_not_wait_for_each_other() {
+    let (hub, store) = (LocalPubSub::hub(), MemoryCrdtStore::default());
+    let replica = objects(&hub, 1, &store).open::<Sample>(shared()).await.expect("opened");
+    // Writes that were decided to be made, and the most of them that were not applied at once.
+    let (decided, on_their_way) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let claims = (0..40).map(|n| {
+        let replica = replica.clone();
+        let (decided, on_their_way) = (Arc::clone(&decided), Arc::clone(&on_their_way));
+        tokio::spawn(async move {
+            let key = format!("lock {}", n % 4);
+            let (part, claim) = (key.clone(), put(&key, &n.to_string()));
+            let decide = move |state: &Sample, _: &WriteContext<'_>| {
+                if state.values.contains_key(&key) {
+                    return Err("taken");
+                }
+                let waiting = decided.fetch_add(1, Ordering::Relaxed) - state.values.len();
+                on_their_way.fetch_max(waiting, Ordering::Relaxed);
+                Ok(claim)
+            };
+            replica.write_part_with(&part, decide).await
+        })
+    });
+    let mut held = 0;
+    for claim in claims.collect::<Vec<_>>() {
+        match claim.await.expect("no panic") {
+            Ok(_) => held += 1,
+            Err(error) => assert_eq!(error, WriteError::Condition("taken")),
+        }
+    }
+    assert_eq!((held, decided.load(Ordering::Relaxed)), (4, 4), "one of each");
+    assert!(on_their_way.load(Ordering::Relaxed) > 0, "together");
 }
 
 #[tokio::test(start_paused = true)]

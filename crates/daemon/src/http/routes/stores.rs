@@ -236,7 +236,7 @@ pub(super) async fn put(
         ttl: request.ttl_ms.map(Duration::from_millis),
         ..Put::new(key.clone(), Bytes::new())
     };
-    let written = store.write(move |state, cx| state.set(cx, put, when)).await;
+    let written = store.write_part(&key, move |state, cx| state.set(cx, put, when)).await;
     written.map_err(objects::refused)?;
     let tag = store.read(move |state, now| state.get(&key, now).map(|view| view.tag()));
     // Another agent may have deleted it meanwhile: then it is at no version.
@@ -257,7 +257,8 @@ pub(super) async fn delete(
 ) -> Answer<OkResponse> {
     let store = find(&app, &id).await?;
     let when = condition(params.if_version.as_deref())?;
-    let written = store.write(move |state, cx| state.delete_key(cx, &key, when)).await;
+    let part = key.clone();
+    let written = store.write_part(&part, move |state, cx| state.delete_key(cx, &key, when)).await;
     written.map_err(objects::refused)?;
     Ok(Json(OkResponse::default()))
 }
