@@ -115,9 +115,9 @@ async fn a_burst_reaches_everybody_once_and_in_order() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_daemon_is_missed_by_nobody_and_rejoins() {
-    const MESSAGES: u64 = 2000;
+    const MESSAGES: u64 = 10_000;
 
-    let nodes = Node::cluster(3).await;
+    let nodes = Node::cluster(4).await;
     let bootstrap = nodes[0].daemon.agent().local_addresses();
     let mut victim = Process::spawn(&bootstrap).await;
     eventually("the process has joined", || async { victim.api().peers().await >= 1 }).await;
