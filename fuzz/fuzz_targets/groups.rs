@@ -1,4 +1,4 @@
-//! Operations, statements, invite links, cards, messages and log items: what decodes is not taken unless it
+//! Operations, statements, invite links, cards, messages, log items and questions: what decodes is not taken unless it
 //! was signed, and a group is the same after whatever strangers write.
 #![no_main]
 
@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use libfuzzer_sys::fuzz_target;
 use x0x_core::WallTime;
 use x0x_groups::{
-    CardIn, Chain, GroupPolicy, Handover, InviteLink, Log, LogItem, MemberItem, OperationIn,
+    CardIn, Chain, CourierFrame, GroupPolicy, Handover, InviteLink, Log, LogItem, MemberItem, OperationIn,
     Profile, PublicMessageIn, StatementIn, found, read_stamp,
 };
 use x0x_identity::SecretKey;
@@ -57,6 +57,13 @@ fuzz_target!(|data: &[u8]| {
     }
     if let Ok(item) = MemberItem::decode(&data.to_vec().into()) {
         assert_eq!(MemberItem::decode(&item.encode().into()), Ok(item));
+    }
+    if let Ok(frame) = CourierFrame::decode(data.to_vec().into())
+        && let Some(again) = frame.encode()
+    {
+        // A reason is cut to its length when it is written.
+        let again = CourierFrame::decode(again).expect("as it was written");
+        assert_eq!((again.number, again.from, again.to), (frame.number, frame.from, frame.to));
     }
     let _ = Handover::read(data);
     let _ = read_stamp(data);

@@ -313,9 +313,15 @@ pub(super) async fn change(
         }
         Some(wanted) => {
             let action = action(wanted, request.lease_ms)?;
-            list.write(move |state, cx| state.act(cx, id, action)).await
+            list.write_part(&hex(&id), move |state, cx| state.act(cx, id, action)).await
         }
-        None if edits => list.write(move |state, _| state.edit(id, fields, labels, spot)).await,
+        // Its place is between other tasks.
+        None if spot.is_some() => {
+            list.write(move |state, _| state.edit(id, fields, labels, spot)).await
+        }
+        None if edits => {
+            list.write_part(&hex(&id), move |state, _| state.edit(id, fields, labels, None)).await
+        }
         None => return Err(ApiError::new(ErrorCode::BadRequest, "nothing to change")),
     };
     written.map_err(objects::refused)?;
@@ -329,7 +335,8 @@ pub(super) async fn delete(
     PathPair(list, id): PathPair,
 ) -> Answer<OkResponse> {
     let (list, id) = (find(&app, &list).await?, task_id(&id)?);
-    list.write(move |state, _| state.delete(id)).await.map_err(objects::refused)?;
+    let deleted = list.write_part(&hex(&id), move |state, _| state.delete(id)).await;
+    deleted.map_err(objects::refused)?;
     Ok(Json(OkResponse::default()))
 }
 
