@@ -127,7 +127,7 @@ fn the_schema_describes_what_is_sent() {
     }
     let all = ["ahead", "known", "named", "named_seqs", "operation"];
     assert!(all.iter().all(|field| seen.contains(*field)), "{seen:?}");
-    assert_eq!(schema.fields().count(), 6);
+    assert_eq!(schema.fields().count(), 8);
 }
 
 #[test]

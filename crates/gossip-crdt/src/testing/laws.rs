@@ -1,6 +1,6 @@
 //! The law checker: replicas of a type that write, miss, repeat, crash and come back, and must agree.
 
-use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
 use x0x_core::{AgentId, Machine, SeededRng, Tick, TopicId, WallTime};
 
@@ -87,6 +87,7 @@ struct World<T: Object> {
     chains: BTreeMap<(AgentId, u64), Vec<Entry>>,
     wall: u64,
     owner: Option<AgentId>,
+    metrics: Arc<CrdtMetrics>,
 }
 
 fn agent(index: usize) -> AgentId {
@@ -100,12 +101,12 @@ impl<T: Object> World<T> {
         let replica = |index| {
             let me = agent(index);
             let machine = ObjectMachine::new(OBJECT, owner, me, Arc::clone(&metrics));
-            let (saved, delivered) = (machine.encode(), BTreeMap::new());
+            let (saved, delivered) = (machine.save(), BTreeMap::new());
             Replica { machine, me, epoch: 1, seq: 0, saved, delivered }
         };
         let replicas = (0..laws.replicas).map(replica).collect();
         let rng = SeededRng::from_number(seed);
-        Self { rng, replicas, chains: BTreeMap::new(), wall: 1_800_000_000_000, owner }
+        Self { rng, replicas, chains: BTreeMap::new(), wall: 1_800_000_000_000, owner, metrics }
     }
 
     fn step(&mut self, op: &mut impl FnMut(&mut SeededRng, &T, &WriteContext<'_>) -> T::Op) {
@@ -115,7 +116,7 @@ impl<T: Object> World<T> {
             0..5 => self.write(at, op),
             5..9 => self.deliver(at),
             9 => self.repeat(at),
-            10 => self.replicas[at].saved = self.replicas[at].machine.encode(),
+            10 => self.replicas[at].saved = self.replicas[at].machine.save(),
             _ => self.crash(at),
         }
     }
@@ -131,8 +132,10 @@ impl<T: Object> World<T> {
         if replica.machine.rebuilding() {
             return;
         }
-        let change = self.owner == Some(replica.me) && self.rng.chance(0.3);
-        let prepared: Option<Prepared> = if change {
+        let owns = self.owner == Some(replica.me);
+        let prepared: Option<Prepared> = if owns && self.rng.chance(0.2) {
+            replica.machine.prepare_checkpoint(now)
+        } else if owns && self.rng.chance(0.3) {
             let other = agent(1 + self.rng.below(3));
             let change = match self.rng.below(3) {
                 0 => {
@@ -202,8 +205,8 @@ impl<T: Object> World<T> {
     fn crash(&mut self, at: usize) {
         let owner = self.owner;
         let replica = &mut self.replicas[at];
-        let metrics = Arc::new(CrdtMetrics::default());
-        let restored = ObjectMachine::restore(OBJECT, owner, replica.me, metrics, &replica.saved);
+        let metrics = Arc::clone(&self.metrics);
+        let restored = ObjectMachine::load(OBJECT, owner, replica.me, metrics, &replica.saved);
         replica.machine = restored.expect("what was encoded is decoded");
         replica.epoch += 1;
         replica.seq = 0;
@@ -213,14 +216,14 @@ impl<T: Object> World<T> {
     /// Everything reaches everybody, each in an order of its own.
     fn settle(mut self, seed: u64) {
         let mut hashes = Vec::new();
-        let metrics = Arc::new(CrdtMetrics::default());
+        let metrics = Arc::clone(&self.metrics);
         let fresh = ObjectMachine::new(OBJECT, self.owner, agent(99), metrics);
         let me = agent(99);
         let (saved, delivered) = (Vec::new(), BTreeMap::new());
         self.replicas.push(Replica { machine: fresh, me, epoch: 1, seq: 0, saved, delivered });
         for at in 0..self.replicas.len() {
             // A replica that is told to read again does so, which may tell it once more.
-            for _ in 0..16 {
+            for _ in 0..64 {
                 self.read_all(at);
                 if self.replicas[at].machine.is_settled() {
                     break;
@@ -248,13 +251,44 @@ impl<T: Object> World<T> {
             let equal = first.0 == other.0;
             assert!(equal, "seed {seed}: replica {} differs: {a:?} and {b:?}", at + 1);
         }
+        assert_eq!(self.metrics.checkpoints_refused.get(), 0, "seed {seed}: they are true");
+        let hash = first.0;
+        self.join_what_was_let_go(seed, hash);
+    }
+
+    /// Who comes when nothing is left of what the checkpoint before the last covers has it all, too.
+    fn join_what_was_let_go(&mut self, seed: u64, hash: [u8; 32]) {
+        let gone = self.replicas[0].machine.let_go();
+        let kept = |entry: &&Entry| {
+            let chain = gone.iter().find(|(id, epoch, _)| (*id, *epoch) == (entry.author, entry.epoch));
+            chain.is_none_or(|(_, _, upto)| entry.seq > *upto)
+        };
+        if gone.is_empty() {
+            return;
+        }
+        let rest: Vec<Entry> = self.chains.values().flatten().filter(kept).cloned().collect();
+        let metrics = Arc::clone(&self.metrics);
+        let mut joiner = ObjectMachine::<T>::new(OBJECT, self.owner, agent(98), metrics);
+        let mut now = Tick::ZERO;
+        for _ in 0..64 {
+            for entry in &rest {
+                joiner.handle(now, Input::Entry(entry.clone()));
+                while joiner.poll_output().is_some() {}
+            }
+            if joiner.is_settled() && joiner.hash() == hash {
+                return;
+            }
+            now = now + Duration::from_secs(6);
+            joiner.handle_timeout(now);
+        }
+        panic!("seed {seed}: who joins late does not have it all: {joiner:?}");
     }
 
     /// A snapshot and only the operations that it does not hold, a chain after the other; all of them where
     /// it asks for that, since one of the rest takes back what it holds.
     fn tail(&self, seed: u64, saved: &[u8]) -> ObjectMachine<T> {
         let metrics = Arc::new(CrdtMetrics::default());
-        let restored = ObjectMachine::restore(OBJECT, self.owner, agent(99), metrics, saved);
+        let restored = ObjectMachine::load(OBJECT, self.owner, agent(99), metrics, saved);
         let mut machine: ObjectMachine<T> = restored.expect("what was encoded is decoded");
         let holds = |machine: &ObjectMachine<T>, entry: &Entry| {
             let actor = ActorTag::of(&entry.author, entry.epoch);
