@@ -233,6 +233,8 @@ impl<T: Object> ObjectMachine<T> {
             let settled = u32::try_from(settled.count()).unwrap_or(u32::MAX);
             machine.policy.settle(settled);
         }
+        // A check that was under way begins again.
+        machine.consider();
         Ok(machine)
     }
 

@@ -251,7 +251,7 @@ impl<T: Object> World<T> {
             let equal = first.0 == other.0;
             assert!(equal, "seed {seed}: replica {} differs: {a:?} and {b:?}", at + 1);
         }
-        assert_eq!(self.metrics.checkpoints_refused.get(), 0, "seed {seed}: they are true");
+        assert_eq!(self.metrics.checkpoints_refused.value(), 0, "seed {seed}: they are true");
         let hash = first.0;
         self.join_what_was_let_go(seed, hash);
     }
@@ -296,7 +296,8 @@ impl<T: Object> World<T> {
         };
         let rest: Vec<Entry> = self.chains.values().flatten().cloned().collect();
         let rest: Vec<Entry> = rest.into_iter().filter(|entry| !holds(&machine, entry)).collect();
-        let mut again = false;
+        let outputs = std::iter::from_fn(|| machine.poll_output());
+        let mut again = outputs.filter(|output| matches!(output, Output::Reread)).count() > 0;
         let hand = |machine: &mut ObjectMachine<T>, entry: Entry| {
             machine.handle(Tick::ZERO, Input::Entry(entry));
             let outputs = std::iter::from_fn(|| machine.poll_output());
