@@ -29,6 +29,8 @@ use crate::{
 mod actors;
 mod base;
 mod check;
+#[cfg(all(test, feature = "test-util"))]
+mod checkpoint_tests;
 mod make;
 mod own;
 mod pending;

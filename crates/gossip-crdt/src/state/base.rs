@@ -257,6 +257,7 @@ impl<T: Object> ObjectMachine<T> {
         replica.firsts = vector.iter().map(|dot| (0, dot.actor)).collect();
         let version = replica.policy.version();
         replica.policy.settle(version);
+        replica.checkpoints.base = Some(base.clone());
         Some(replica)
     }
 

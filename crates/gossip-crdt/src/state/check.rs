@@ -296,10 +296,12 @@ impl<T: Object> ObjectMachine<T> {
         self.outputs.push_back(Output::Reread);
     }
 
-    /// The first checkpoint that can be taken: it waits for what does not come, and takes nothing back.
+    /// The first checkpoint that can be taken: it waits for what does not come, and covers what is known
+    /// only from another one.
     fn takeable(&self) -> Option<Step> {
         let held = &self.checkpoints;
-        let base = held.base.as_ref().map_or(&[][..], |base| &base.checkpoint.cover);
+        let base = held.before.as_ref().or(held.base.as_ref()).filter(|_| held.settled);
+        let base = base.map_or(&[][..], |base| &base.checkpoint.cover);
         let known = held.known.iter().filter(|(at, known)| {
             let waits = self.actors.seq(&at.actor) < at.seq && !self.holds(&known.checkpoint);
             let more = known.checkpoint.number > held.number() && known.checkpoint.contains(base);

@@ -29,13 +29,15 @@ pub struct Laws {
     pub steps: usize,
     /// The first replica owns the object, and allows and removes the others.
     pub owned: bool,
+    /// The owner makes checkpoints, too, often enough that something can go.
+    pub checkpoints: bool,
 }
 
 impl Laws {
     /// So many cases of an object without owner, from a seed on.
     #[must_use]
     pub const fn new(seed: u64, cases: u64) -> Self {
-        Self { seed, cases, replicas: 3, steps: 24, owned: false }
+        Self { seed, cases, replicas: 3, steps: 24, owned: false, checkpoints: false }
     }
 
     /// The same with an owner who changes the policy.
@@ -43,6 +45,12 @@ impl Laws {
     pub const fn owned(mut self) -> Self {
         self.owned = true;
         self
+    }
+
+    /// The same with checkpoints in longer cases.
+    #[must_use]
+    pub const fn checkpoints(self) -> Self {
+        Self { checkpoints: true, steps: 48, ..self.owned() }
     }
 }
 
@@ -58,14 +66,17 @@ pub fn check_laws<T: Object>(
     laws: &Laws,
     mut op: impl FnMut(&mut SeededRng, &T, &WriteContext<'_>) -> T::Op,
 ) {
+    let mut joined = 0;
     for case in 0..laws.cases {
         let seed = laws.seed + case;
         let mut world = World::<T>::new(laws, seed);
         for _ in 0..laws.steps {
             world.step(&mut op);
         }
-        world.settle(seed);
+        joined += u64::from(world.settle(seed));
     }
+    let enough = !laws.checkpoints || joined >= laws.cases / 10;
+    assert!(enough, "{joined} of {} cases let go of something", laws.cases);
 }
 
 #[derive(Debug)]
@@ -87,6 +98,7 @@ struct World<T: Object> {
     chains: BTreeMap<(AgentId, u64), Vec<Entry>>,
     wall: u64,
     owner: Option<AgentId>,
+    checkpoints: bool,
     metrics: Arc<CrdtMetrics>,
 }
 
@@ -106,14 +118,18 @@ impl<T: Object> World<T> {
         };
         let replicas = (0..laws.replicas).map(replica).collect();
         let rng = SeededRng::from_number(seed);
-        Self { rng, replicas, chains: BTreeMap::new(), wall: 1_800_000_000_000, owner, metrics }
+        let (chains, wall, checkpoints) = (BTreeMap::new(), 1_800_000_000_000, laws.checkpoints);
+        Self { rng, replicas, chains, wall, owner, checkpoints, metrics }
     }
 
     fn step(&mut self, op: &mut impl FnMut(&mut SeededRng, &T, &WriteContext<'_>) -> T::Op) {
         let at = self.rng.below(self.replicas.len());
         self.wall += self.rng.range(0, 3);
-        match self.rng.below(12) {
+        let kinds = if self.checkpoints { 16 } else { 12 };
+        match self.rng.below(kinds) {
             0..5 => self.write(at, op),
+            12..14 => self.write(0, op),
+            14..16 => self.read_all(at),
             5..9 => self.deliver(at),
             9 => self.repeat(at),
             10 => self.replicas[at].saved = self.replicas[at].machine.save(),
@@ -133,7 +149,7 @@ impl<T: Object> World<T> {
             return;
         }
         let owns = self.owner == Some(replica.me);
-        let prepared: Option<Prepared> = if owns && self.rng.chance(0.2) {
+        let prepared: Option<Prepared> = if owns && self.checkpoints && self.rng.chance(0.5) {
             replica.machine.prepare_checkpoint(now)
         } else if owns && self.rng.chance(0.3) {
             let other = agent(1 + self.rng.below(3));
@@ -214,7 +230,7 @@ impl<T: Object> World<T> {
     }
 
     /// Everything reaches everybody, each in an order of its own.
-    fn settle(mut self, seed: u64) {
+    fn settle(mut self, seed: u64) -> bool {
         let mut hashes = Vec::new();
         let metrics = Arc::clone(&self.metrics);
         let fresh = ObjectMachine::new(OBJECT, self.owner, agent(99), metrics);
@@ -253,18 +269,18 @@ impl<T: Object> World<T> {
         }
         assert_eq!(self.metrics.checkpoints_refused.value(), 0, "seed {seed}: they are true");
         let hash = first.0;
-        self.join_what_was_let_go(seed, hash);
+        self.join_what_was_let_go(seed, hash)
     }
 
     /// Who comes when nothing is left of what the checkpoint before the last covers has it all, too.
-    fn join_what_was_let_go(&mut self, seed: u64, hash: [u8; 32]) {
+    fn join_what_was_let_go(&mut self, seed: u64, hash: [u8; 32]) -> bool {
         let gone = self.replicas[0].machine.let_go();
         let kept = |entry: &&Entry| {
             let chain = gone.iter().find(|(id, epoch, _)| (*id, *epoch) == (entry.author, entry.epoch));
             chain.is_none_or(|(_, _, upto)| entry.seq > *upto)
         };
         if gone.is_empty() {
-            return;
+            return false;
         }
         let rest: Vec<Entry> = self.chains.values().flatten().filter(kept).cloned().collect();
         let metrics = Arc::clone(&self.metrics);
@@ -276,12 +292,12 @@ impl<T: Object> World<T> {
                 while joiner.poll_output().is_some() {}
             }
             if joiner.is_settled() && joiner.hash() == hash {
-                return;
+                return true;
             }
             now = now + Duration::from_secs(6);
             joiner.handle_timeout(now);
         }
-        panic!("seed {seed}: who joins late does not have it all: {joiner:?}");
+        panic!("seed {seed}: who joins late does not have it all");
     }
 
     /// A snapshot and only the operations that it does not hold, a chain after the other; all of them where
