@@ -45,8 +45,9 @@ pub(super) struct Check<T: Object> {
     /// The steps after it.
     steps: VecDeque<Step>,
     pieces: Pieces,
-    /// Of the cover, the actors that the replica reached.
+    /// Of the cover, the actors that the replica reached since it began for the last time.
     reached: usize,
+    begun: u64,
     again: (Tick, Duration),
 }
 
@@ -67,7 +68,7 @@ impl<T: Object> Check<T> {
         let pieces = Pieces::of(step.at, &step.checkpoint);
         replica.limit = Some(Arc::clone(&step.checkpoint));
         let again = (now + AGAIN.0, AGAIN.0);
-        Self { replica, base, step, steps, pieces, reached: 0, again }
+        Self { replica, base, step, steps, pieces, reached: 0, begun: 0, again }
     }
 
     /// Reads an entry, if the checkpoint covers it. True when the log is to be read again.
@@ -90,6 +91,9 @@ impl<T: Object> Check<T> {
             joined => joined.and_then(Result::ok),
         };
         let checkpoint = &self.step.checkpoint;
+        if self.begun != self.replica.begun {
+            (self.begun, self.reached) = (self.replica.begun, 0);
+        }
         while let Some(dot) = checkpoint.cover.get(self.reached) {
             if self.replica.actors.seq(&dot.actor) < dot.seq {
                 return Verdict::Open;
