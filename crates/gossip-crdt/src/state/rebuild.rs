@@ -134,6 +134,8 @@ impl<T: Object> ObjectMachine<T> {
     pub(super) fn end_rebuild(&mut self) {
         if self.rebuild.take().is_some() {
             self.outputs.push_back(Output::Rebuilt);
+            self.unsaved = (0, 0);
+            self.outputs.push_back(Output::Save);
         }
     }
 }
