@@ -69,7 +69,7 @@ pub const CHECKPOINT_BYTES: u64 = 2 * 1024 * 1024;
 
 /// Bytes in the log since the checkpoint before the last at which an object with an owner takes no further
 /// local writes: they leave room for what has to come then.
-pub const MAX_UNCOVERED: u64 = 10 * 1024 * 1024;
+pub const MAX_UNCOVERED: u64 = 9 * 1024 * 1024;
 
 /// Most checkpoints remembered that are not the ones a replica stands on.
 pub const MAX_CHECKPOINTS: usize = 16;

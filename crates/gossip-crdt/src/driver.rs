@@ -310,6 +310,7 @@ impl<T: Object> Driver<T> {
             rebuilding: self.machine.rebuilding(),
             lagged: self.lagged,
             hash: self.machine.hash(),
+            checkpoint: self.machine.checkpoint(),
         }
     }
 

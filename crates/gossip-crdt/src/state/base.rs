@@ -274,6 +274,7 @@ impl<T: Object> ObjectMachine<T> {
         self.checkpoints.base = Some(base);
         self.checkpoints.before = before;
         self.checkpoints.stuck = None;
+        self.checkpoints.next = Tick::ZERO;
         self.metrics.checkpoints.inc();
         self.begin_again(replica, None);
     }

@@ -133,9 +133,9 @@ impl<T: Object> ObjectMachine<T> {
 
     pub(super) fn end_rebuild(&mut self) {
         if self.rebuild.take().is_some() {
-            self.outputs.push_back(Output::Rebuilt);
             self.unsaved = (0, 0);
             self.outputs.push_back(Output::Save);
+            self.outputs.push_back(Output::Rebuilt);
         }
     }
 }
