@@ -158,7 +158,7 @@ impl<T: Object> ObjectMachine<T> {
             self.begin_check();
         }
         let waits = self.checkpoints.check.is_none() && self.checkpoints.taking.is_none();
-        if waits && self.takeable().is_some() {
+        if waits && self.pending.len() > 0 && self.takeable().is_some() {
             self.checkpoints.stuck.get_or_insert(self.now + PATIENCE);
         } else {
             self.checkpoints.stuck = None;
@@ -300,20 +300,37 @@ impl<T: Object> ObjectMachine<T> {
         self.outputs.push_back(Output::Reread);
     }
 
-    /// The first checkpoint that can be taken: it waits for what does not come, and covers what is known
-    /// only from another one.
+    /// The checkpoint to take: of those that the one stands on that counts most, the first that can be.
     fn takeable(&self) -> Option<Step> {
+        let known = self.checkpoints.known.iter();
+        let mut known: Vec<(Rank, Dot)> = known.map(|(at, known)| (known.rank(*at), *at)).collect();
+        known.sort_unstable();
+        known.into_iter().rev().find_map(|(_, at)| self.takeable_below(at))
+    }
+
+    fn takeable_below(&self, mut at: Dot) -> Option<Step> {
+        let known = &self.checkpoints.known;
+        let mut found = None;
+        // Each stands on one of a lesser number, or the way ends.
+        for _ in 0..known.len() {
+            let Some(held) = known.get(&at) else { break };
+            if !held.untaken && !held.refused && self.can_take(at, &held.checkpoint) {
+                let checkpoint = Arc::clone(&held.checkpoint);
+                found = Some(Step { at, time: held.time, checkpoint });
+            }
+            let Some(before) = held.checkpoint.before else { break };
+            at = before;
+        }
+        found
+    }
+
+    /// Whether a checkpoint waits for what does not come, and covers what is known only from another one.
+    fn can_take(&self, at: Dot, checkpoint: &Checkpoint) -> bool {
         let held = &self.checkpoints;
         let base = held.before.as_ref().or(held.base.as_ref()).filter(|_| held.settled);
         let base = base.map_or(&[][..], |base| &base.checkpoint.cover);
-        let known = held.known.iter().filter(|(at, known)| {
-            let waits = self.actors.seq(&at.actor) < at.seq && !self.holds(&known.checkpoint);
-            let more = known.checkpoint.number > held.number() && known.checkpoint.contains(base);
-            waits && more && !known.untaken && !known.refused
-        });
-        let first = known.min_by_key(|(at, known)| (known.checkpoint.number, known.time, **at));
-        let (at, known) = first?;
-        Some(Step { at: *at, time: known.time, checkpoint: Arc::clone(&known.checkpoint) })
+        let more = checkpoint.number > held.number() && checkpoint.contains(base);
+        self.actors.seq(&at.actor) < at.seq && more && !self.holds(checkpoint)
     }
 
     fn end_taking(&mut self) {
