@@ -62,9 +62,15 @@ pub(super) struct Known {
     /// It is not what its operations make, or nothing came of taking it.
     pub(super) refused: bool,
     pub(super) untaken: bool,
+    /// The log has lost what would check it.
+    pub(super) unchecked: bool,
 }
 
 impl Known {
+    pub(super) fn new(time: WallTime, checkpoint: Arc<Checkpoint>, refused: bool) -> Self {
+        Self { time, checkpoint, refused, untaken: false, unchecked: false }
+    }
+
     pub(super) fn rank(&self, at: Dot) -> Rank {
         (self.checkpoint.number, Reverse((self.time, at)))
     }
@@ -131,7 +137,7 @@ impl<T: Object> Checkpoints<T> {
             return;
         }
         let checkpoint = Arc::clone(checkpoint);
-        self.known.insert(at, Known { time, checkpoint, refused: false, untaken: false });
+        self.known.insert(at, Known::new(time, checkpoint, false));
         if self.known.len() > MAX_CHECKPOINTS {
             let number = self.number();
             let numbers = self.known.iter().map(|(at, known)| (known.rank(*at), *at));
@@ -178,7 +184,7 @@ impl<T: Object> Checkpoints<T> {
             let (at, time) = decode_place(decoder)?;
             let refused = decoder.flag()?;
             let checkpoint = Arc::new(Checkpoint::decode(decoder)?);
-            held.known.insert(at, Known { time, checkpoint, refused, untaken: false });
+            held.known.insert(at, Known::new(time, checkpoint, refused));
             if held.known.len() > MAX_CHECKPOINTS {
                 return Err(DecodeError::Field("checkpoints"));
             }

@@ -14,7 +14,7 @@ use crate::{
 
 use super::{
     Entry, Input, ObjectMachine, Output,
-    base::{Base, Rank},
+    base::{Base, Known, Rank},
     snapshot::hash_of,
 };
 
@@ -24,8 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long its pieces are waited for.
 const TAKING: Duration = Duration::from_secs(30);
 
-/// After how long the log is read again for a check that lacks something at first, and at most.
-const AGAIN: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(600));
+/// After how long the log is read again for a check that lacks something at first, and when it is given up: the
+/// log has lost what was processed.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(240));
 
 /// One checkpoint on the way to the one that is to be stood on.
 #[derive(Debug, Clone)]
@@ -158,7 +159,9 @@ impl<T: Object> ObjectMachine<T> {
             self.begin_check();
         }
         let waits = self.checkpoints.check.is_none() && self.checkpoints.taking.is_none();
-        if waits && self.pending.len() > 0 && self.takeable().is_some() {
+        let lacks = self.pending.len() > 0
+            || self.checkpoints.known.values().any(|known| known.unchecked && !known.untaken);
+        if waits && lacks && self.takeable().is_some() {
             self.checkpoints.stuck.get_or_insert(self.now + PATIENCE);
         } else {
             self.checkpoints.stuck = None;
@@ -185,10 +188,15 @@ impl<T: Object> ObjectMachine<T> {
             check.replica.handle_timeout(now);
             reread = check.outputs();
             if check.again.0 <= now {
-                let wait = (2 * check.again.1).min(AGAIN.1);
+                let wait = 2 * check.again.1;
                 check.again = (now + wait, wait);
                 reread = true;
             }
+        }
+        if let Some(check) = self.checkpoints.check.take_if(|check| check.again.1 >= AGAIN.1)
+            && let Some(known) = self.checkpoints.known.get_mut(&check.step.at)
+        {
+            known.unchecked = true;
         }
         if let Some(taking) = self.checkpoints.taking.take_if(|taking| taking.until <= now)
             && let Some(known) = self.checkpoints.known.get_mut(&taking.step.at)
@@ -213,7 +221,7 @@ impl<T: Object> ObjectMachine<T> {
         let current = self.checkpoints.base.as_ref().map(Base::rank);
         let known = self.checkpoints.known.iter();
         let better = known.filter(|(at, known)| {
-            !known.refused && current.is_none_or(|current| known.rank(**at) > current)
+            !known.refused && !known.unchecked && current.is_none_or(|current| known.rank(**at) > current)
         });
         let mut better: Vec<(Rank, Dot)> =
             better.map(|(at, known)| (known.rank(*at), *at)).collect();
@@ -314,7 +322,7 @@ impl<T: Object> ObjectMachine<T> {
         // Each stands on one of a lesser number, or the way ends.
         for _ in 0..known.len() {
             let Some(held) = known.get(&at) else { break };
-            if !held.untaken && !held.refused && self.can_take(at, &held.checkpoint) {
+            if !held.untaken && !held.refused && self.can_take(at, held) {
                 let checkpoint = Arc::clone(&held.checkpoint);
                 found = Some(Step { at, time: held.time, checkpoint });
             }
@@ -325,12 +333,13 @@ impl<T: Object> ObjectMachine<T> {
     }
 
     /// Whether a checkpoint waits for what does not come, and covers what is known only from another one.
-    fn can_take(&self, at: Dot, checkpoint: &Checkpoint) -> bool {
-        let held = &self.checkpoints;
+    fn can_take(&self, at: Dot, known: &Known) -> bool {
+        let (held, checkpoint) = (&self.checkpoints, &known.checkpoint);
+        let stuck = self.actors.seq(&at.actor) < at.seq && !self.holds(checkpoint);
         let base = held.before.as_ref().or(held.base.as_ref()).filter(|_| held.settled);
         let base = base.map_or(&[][..], |base| &base.checkpoint.cover);
         let more = checkpoint.number > held.number() && checkpoint.contains(base);
-        self.actors.seq(&at.actor) < at.seq && more && !self.holds(checkpoint)
+        more && (stuck || known.unchecked)
     }
 
     fn end_taking(&mut self) {
@@ -346,9 +355,10 @@ impl<T: Object> ObjectMachine<T> {
             return self.metrics.checkpoints_refused.inc();
         };
         // The log may have come further in the meantime.
-        let (behind, number) = (!self.holds(&checkpoint), self.checkpoints.number());
+        let unchecked = self.checkpoints.known.get(&at).is_some_and(|known| known.unchecked);
+        let lacks = unchecked || !self.holds(&checkpoint);
         let base = Base { at, time, checkpoint, replica, checked: false };
-        if behind && base.checkpoint.number > number {
+        if lacks && base.checkpoint.number > self.checkpoints.number() {
             self.stand_on(base, None);
             self.checkpoints.settle();
         }

@@ -177,6 +177,26 @@ fn who_was_away_keeps_what_it_wrote() {
 }
 
 #[test]
+fn who_has_lost_its_log_takes_what_it_cannot_check() {
+    let (mut owner, mut writer, log) = pair();
+    writer.read_log(&log);
+    let made = owner.checkpoint();
+    writer.read_log(&made);
+    let mut now = Tick::ZERO;
+    while writer.machine.checkpoint() == 0 {
+        assert!(now < Tick::ZERO + Duration::from_secs(600), "{now:?}");
+        now = writer.machine.poll_timeout().expect("it waits");
+        writer.machine.handle_timeout(now);
+        for entry in &made {
+            writer.machine.handle(now, Input::Entry(entry.clone()));
+        }
+    }
+    writer.read_log(&made);
+    assert!(writer.has("early") && writer.machine.is_settled());
+    assert!(writer.machine.let_go().is_empty());
+}
+
+#[test]
 fn a_false_one_is_skipped_by_who_knows_better() {
     let (mut owner, mut writer, mut log) = pair();
     log.extend(writer.add("kept"));

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use x0x_core::{AgentId, Tick, WallTime};
 
 use crate::{
+    codec::Encoder,
     config::{MAX_ACTORS, MAX_BARRED},
     dot::{ActorTag, Dot},
     object::Object,
@@ -132,9 +133,16 @@ impl<T: Object> ObjectMachine<T> {
     }
 
     pub(super) fn end_rebuild(&mut self) {
-        if self.rebuild.take().is_some() {
-            self.unsaved = (0, 0);
-            self.outputs.push_back(Output::Save);
+        let Some(rebuild) = self.rebuild.take() else { return };
+        self.unsaved = (0, 0);
+        self.outputs.push_back(Output::Save);
+        // A checkpoint changes nothing that anybody sees.
+        let encoded = |state: &T| {
+            let mut encoder = Encoder::new();
+            state.encode_state(&mut encoder);
+            encoder.finish()
+        };
+        if encoded(&rebuild.shown) != encoded(&self.state) {
             self.outputs.push_back(Output::Rebuilt);
         }
     }
