@@ -200,6 +200,9 @@ mod tests {
         assert_eq!(pieces.joined(), Some(Ok(replica)));
         pieces.offer(Dot { seq: 18, ..at }, None);
         assert!(matches!(pieces.joined(), Some(Err(_))), "it was none");
-        assert!(matches!(Pieces::of(dot(1, 3), &some(3)).joined(), Some(Err(_))), "before the first");
+        assert!(
+            matches!(Pieces::of(dot(1, 3), &some(3)).joined(), Some(Err(_))),
+            "before the first"
+        );
     }
 }

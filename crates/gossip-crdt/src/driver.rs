@@ -14,7 +14,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use x0x_core::{Machine, Tick, TopicId};
-use x0x_gossip_pubsub::{Accepted, ChainEnd, Cursor, Delivery, Message, PublishError, Start, Subscription};
+use x0x_gossip_pubsub::{
+    Accepted, ChainEnd, Cursor, Delivery, Message, PublishError, Start, Subscription,
+};
 
 use crate::{
     RETENTION,

@@ -142,7 +142,12 @@ async fn who_joins_over_gossip_has_what_the_log_let_go() {
     joiner.0.connect(PeerAddr::known(machine(1), [address(1)])).await.expect("a session");
     let joined = open(&joiner.1, writer.2).await;
     agree(&[&written, &joined]).await;
-    assert!(joined.read(|store: &KvStore| store.get("early", WallTime::from_millis(0)).is_some()).await.expect("open"));
+    assert!(
+        joined
+            .read(|store: &KvStore| store.get("early", WallTime::from_millis(0)).is_some())
+            .await
+            .expect("open")
+    );
     put(&written, 0).await;
     agree(&[&written, &joined]).await;
 }

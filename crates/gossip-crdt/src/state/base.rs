@@ -235,7 +235,8 @@ impl<T: Object> ObjectMachine<T> {
         decoder.finish()?;
         if let Some(base) = &machine.checkpoints.base {
             let cover = &base.checkpoint.cover;
-            let settled = machine.policy.dots().take_while(|dot| covered(cover, &dot.actor) >= dot.seq);
+            let settled =
+                machine.policy.dots().take_while(|dot| covered(cover, &dot.actor) >= dot.seq);
             let settled = u32::try_from(settled.count()).unwrap_or(u32::MAX);
             machine.policy.settle(settled);
         }

@@ -175,9 +175,10 @@ impl<T: Object> ObjectMachine<T> {
 
     pub(super) fn checkpoint_timer(&self) -> Option<Tick> {
         let held = &self.checkpoints;
-        let check = held.check.iter().flat_map(|check| {
-            check.replica.poll_timeout().into_iter().chain([check.again.0])
-        });
+        let check = held
+            .check
+            .iter()
+            .flat_map(|check| check.replica.poll_timeout().into_iter().chain([check.again.0]));
         let taking = held.taking.iter().map(|taking| taking.until);
         check.chain(taking).chain(held.stuck).min()
     }
@@ -221,7 +222,9 @@ impl<T: Object> ObjectMachine<T> {
         let current = self.checkpoints.base.as_ref().map(Base::rank);
         let known = self.checkpoints.known.iter();
         let better = known.filter(|(at, known)| {
-            !known.refused && !known.unchecked && current.is_none_or(|current| known.rank(**at) > current)
+            !known.refused
+                && !known.unchecked
+                && current.is_none_or(|current| known.rank(**at) > current)
         });
         let mut better: Vec<(Rank, Dot)> =
             better.map(|(at, known)| (known.rank(*at), *at)).collect();
@@ -271,9 +274,10 @@ impl<T: Object> ObjectMachine<T> {
 
     /// Whether all that a checkpoint covers was processed here.
     fn holds(&self, checkpoint: &Checkpoint) -> bool {
-        checkpoint.cover.iter().all(|dot| {
-            self.actors.seq(&dot.actor) >= dot.seq || self.barred.contains(&dot.actor)
-        })
+        checkpoint
+            .cover
+            .iter()
+            .all(|dot| self.actors.seq(&dot.actor) >= dot.seq || self.barred.contains(&dot.actor))
     }
 
     fn end_check(&mut self) {

@@ -116,7 +116,9 @@ fn pair() -> (Peer, Peer, Vec<Entry>) {
 /// What is left of a log when what was let go is gone.
 fn rest(log: &[Entry], gone: &[(AgentId, u64, u64)]) -> Vec<Entry> {
     let kept = |entry: &&Entry| {
-        !gone.iter().any(|gone| (gone.0, gone.1) == (entry.author, entry.epoch) && entry.seq <= gone.2)
+        !gone
+            .iter()
+            .any(|gone| (gone.0, gone.1) == (entry.author, entry.epoch) && entry.seq <= gone.2)
     };
     log.iter().filter(kept).cloned().collect()
 }
@@ -234,10 +236,11 @@ fn of_two_at_once_all_stand_on_the_same() {
     let theirs = other.add("other");
     let (first, second) = (owner.checkpoint(), other.checkpoint());
     let more = log.clone();
-    let mut orders = [vec![&theirs, &first, &second], vec![&second, &theirs, &first]].map(|order| {
-        let entries = order.into_iter().flatten().cloned();
-        more.iter().cloned().chain(entries).collect::<Vec<_>>()
-    });
+    let mut orders =
+        [vec![&theirs, &first, &second], vec![&second, &theirs, &first]].map(|order| {
+            let entries = order.into_iter().flatten().cloned();
+            more.iter().cloned().chain(entries).collect::<Vec<_>>()
+        });
     orders[1].reverse();
     let mut late = Peer::new(4);
     late.read_log(&orders[1]);
@@ -303,7 +306,8 @@ fn what_is_heard_of_checkpoints_is_bounded() {
         let before = (number > 1).then(Dot::default);
         let pieces = MAX_PIECES;
         let checkpoint = Checkpoint { number, before, hash: [0; 32], pieces, cover };
-        for body in [Body::Piece(vec![0; MAX_PIECE].into()), Body::Checkpoint(Arc::new(checkpoint))] {
+        for body in [Body::Piece(vec![0; MAX_PIECE].into()), Body::Checkpoint(Arc::new(checkpoint))]
+        {
             let payload = OperationIn { ahead: 0, deps: Vec::new(), body }.encode();
             entries.extend(hostile.entries(Prepared { payloads: vec![payload] }));
         }

@@ -276,7 +276,8 @@ impl<T: Object> World<T> {
     fn join_what_was_let_go(&mut self, seed: u64, hash: [u8; 32]) -> bool {
         let gone = self.replicas[0].machine.let_go();
         let kept = |entry: &&Entry| {
-            let chain = gone.iter().find(|(id, epoch, _)| (*id, *epoch) == (entry.author, entry.epoch));
+            let chain =
+                gone.iter().find(|(id, epoch, _)| (*id, *epoch) == (entry.author, entry.epoch));
             chain.is_none_or(|(_, _, upto)| entry.seq > *upto)
         };
         if gone.is_empty() {

@@ -264,7 +264,8 @@ impl PubSub for LocalPubSub {
             let Some(retained) = state.retained.get_mut(&topic) else { return };
             for held in retained.iter_mut() {
                 let message = &held.message;
-                let of = |end: &&ChainEnd| (end.author, end.epoch) == (message.author, message.epoch);
+                let of =
+                    |end: &&ChainEnd| (end.author, end.epoch) == (message.author, message.epoch);
                 if upto.iter().find(of).is_some_and(|end| message.seq <= end.seq) {
                     held.released |= held.by.remove(&self.author);
                 }

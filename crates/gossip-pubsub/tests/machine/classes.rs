@@ -6,8 +6,8 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use x0x_core::{Machine as _, Tick, TopicId, WallTime};
 use x0x_gossip_pubsub::{
-    ChainEnd, EPHEMERAL_FOR, Input, Limits, Output, PubSubMachine, PublishError, Publisher, Retention, Start,
-    epoch_at, topic_id,
+    ChainEnd, EPHEMERAL_FOR, Input, Limits, Output, PubSubMachine, PublishError, Publisher,
+    Retention, Start, epoch_at, topic_id,
 };
 
 use crate::harness::World;
@@ -176,7 +176,7 @@ fn what_is_durable_goes_when_it_is_let_go_and_who_comes_later_is_told() {
     let end = |seq| ChainEnd { author: first.author, epoch: first.epoch, seq };
     let other = ChainEnd { epoch: first.epoch + 1, ..end(9) };
     for (upto, left) in [(vec![other], 10), (vec![end(0)], 10), (vec![end(7), other], 3)] {
-        world.nodes[0].machine.handle(Tick::ZERO, Input::Release { topic, upto });
+        world.input(0, Input::Release { topic, upto });
         assert_eq!(retained(&world, 0).0, left);
     }
     world.settle_now();
