@@ -13,4 +13,8 @@ fuzz_target!(|data: &[u8]| {
     if let Ok(machine) = ObjectMachine::<Sample>::restore(object, None, me, Arc::default(), data) {
         assert_eq!(machine.encode(), data);
     }
+    if let Ok(machine) = ObjectMachine::<Sample>::load(object, Some(me), me, Arc::default(), data) {
+        // What was stored is stored again.
+        drop(machine.save());
+    }
 });

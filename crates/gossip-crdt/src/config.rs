@@ -54,6 +54,26 @@ pub const SNAPSHOT_BYTES: u64 = 1024 * 1024;
 /// Largest encoded replica in bytes: its content, the actors, and what is beside it.
 pub const MAX_SNAPSHOT: usize = 2 * MAX_OBJECT;
 
+/// Largest replica that a checkpoint carries in bytes. Two of them, and twice what has to be written between
+/// two, fit the log of a topic with room to spare; a larger object is bounded by its log.
+pub const MAX_CHECKPOINT: usize = 2 * 1024 * 1024;
+
+/// Bytes of a checkpoint that one entry carries.
+pub const MAX_PIECE: usize = 64 * 1024;
+
+/// Most entries that carry one checkpoint.
+pub const MAX_PIECES: u32 = MAX_CHECKPOINT.div_ceil(MAX_PIECE) as u32;
+
+/// Least bytes in the log between two checkpoints; at least twice the size of the replica.
+pub const CHECKPOINT_BYTES: u64 = 2 * 1024 * 1024;
+
+/// Bytes in the log since the checkpoint before the last at which an object with an owner takes no further
+/// local writes: they leave room for what has to come then.
+pub const MAX_UNCOVERED: u64 = 9 * 1024 * 1024;
+
+/// Most checkpoints remembered that are not the ones a replica stands on.
+pub const MAX_CHECKPOINTS: usize = 16;
+
 /// Longest name of an object in bytes.
 pub const MAX_NAME: usize = 256;
 

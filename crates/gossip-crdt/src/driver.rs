@@ -14,7 +14,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use x0x_core::{Machine, Tick, TopicId};
-use x0x_gossip_pubsub::{Accepted, Cursor, Delivery, Message, PublishError, Start, Subscription};
+use x0x_gossip_pubsub::{
+    Accepted, ChainEnd, Cursor, Delivery, Message, PublishError, Start, Subscription,
+};
 
 use crate::{
     RETENTION,
@@ -112,6 +114,8 @@ pub(crate) struct Parts<T: Object> {
     pub(crate) known: bool,
 }
 
+type Saving = BoxFuture<'static, Result<(), CrdtStoreError>>;
+
 type Publishing = BoxFuture<'static, Result<Accepted, PublishError>>;
 
 struct Driver<T: Object> {
@@ -132,7 +136,12 @@ struct Driver<T: Object> {
     writes: WriteId,
     /// Everything before it is in the replica.
     cursor: Option<Cursor>,
-    saving: Option<BoxFuture<'static, Result<(), CrdtStoreError>>>,
+    saving: Option<Saving>,
+    /// What the log need not keep once the replica is stored that is being so.
+    spare: Vec<ChainEnd>,
+    /// The checkpoint that the replica stood on when the log let go last.
+    let_go: u64,
+    releasing: Option<BoxFuture<'static, ()>>,
     reread: bool,
     lagged: u64,
     stop: CancellationToken,
@@ -162,7 +171,7 @@ impl<T: Object> Driver<T> {
         let saved = config.store.load(id).await?;
         let restored = saved.and_then(|Saved { cursor, replica }| {
             let metrics = Arc::clone(&metrics);
-            match ObjectMachine::restore(id, owner, me, metrics, &replica) {
+            match ObjectMachine::load(id, owner, me, metrics, &replica) {
                 Ok(machine) => Some((machine, cursor)),
                 Err(error) => {
                     tracing::warn!(object = %id.short(), %error, "a stored replica is damaged; reading its log");
@@ -189,6 +198,9 @@ impl<T: Object> Driver<T> {
             writes: 0,
             cursor,
             saving: None,
+            spare: Vec::new(),
+            let_go: 0,
+            releasing: None,
             reread: false,
             lagged: 0,
             stop,
@@ -216,6 +228,7 @@ impl<T: Object> Driver<T> {
             self.outputs();
             self.read_again().await;
             self.take_commands();
+            self.make_checkpoint();
             self.start_writes();
             let timer = self.timer();
             let room = self.queue.len() < MAX_COMMANDS;
@@ -227,7 +240,8 @@ impl<T: Object> Driver<T> {
                     Some(delivery) => self.deliver(delivery),
                     None => return,
                 },
-                saved = saving(&mut self.saving) => self.saved(saved),
+                saved = answer(&mut self.saving) => self.saved(saved),
+                () = answer(&mut self.releasing) => self.releasing = None,
                 command = self.commands.recv(), if room => match command {
                     Some(command) => self.command(command),
                     None => return,
@@ -261,11 +275,11 @@ impl<T: Object> Driver<T> {
     fn delivered(&mut self, delivery: Delivery) {
         match delivery {
             Delivery::Message(message) => {
-                let Message { author, epoch, seq, time, payload, cursor, retention, .. } = message;
-                if retention == RETENTION {
+                let Message { author, epoch, seq, time, payload, cursor, .. } = message;
+                if message.retention == RETENTION {
                     let entry = Entry { author, epoch, seq, time, payload };
-                    let now = self.now();
-                    self.machine.handle(now, Input::Entry(entry));
+                    let (now, bytes) = (self.now(), message.logged);
+                    self.machine.handle(now, Input::Logged { entry, bytes });
                 }
                 if self.machine.is_settled() {
                     self.cursor = Some(cursor);
@@ -326,6 +340,7 @@ impl<T: Object> Driver<T> {
             rebuilding: self.machine.rebuilding(),
             lagged: self.lagged,
             hash: self.machine.hash(),
+            checkpoint: self.machine.checkpoint(),
         }
     }
 
@@ -352,6 +367,17 @@ impl<T: Object> Driver<T> {
             let accepting = Box::pin(async move { pubsub.accept_as(id, RETENTION, payload).await });
             self.publishing = Some((write, accepting));
         }
+    }
+
+    /// Writes a checkpoint when it is this agent's turn: before other writes, all of it.
+    fn make_checkpoint(&mut self) {
+        let free = self.payloads.is_empty() && self.publishing.is_none();
+        if !free || !self.machine.checkpoint_due() {
+            return;
+        }
+        let prepared = self.machine.prepare_checkpoint(self.config.clock.wall());
+        let payloads = prepared.into_iter().flat_map(|prepared| prepared.payloads);
+        self.payloads.extend(payloads.map(|payload| (None, payload)));
     }
 
     fn prepare(&mut self, command: Command<T>) {
@@ -440,7 +466,13 @@ impl<T: Object> Driver<T> {
         if self.saving.is_some() || self.machine.rebuilding() {
             return;
         }
-        let saved = Saved::new(self.cursor, self.machine.encode().into());
+        if self.machine.checkpoint() > self.let_go {
+            let chains = self.machine.let_go().into_iter();
+            let end = |(author, epoch, seq)| ChainEnd { author, epoch, seq };
+            self.spare = chains.map(end).collect();
+            self.let_go = self.machine.checkpoint();
+        }
+        let saved = Saved::new(self.cursor, self.machine.save().into());
         let (store, id) = (Arc::clone(&self.config.store), self.id);
         self.saving = Some(Box::pin(async move { store.save(id, saved).await }));
     }
@@ -448,12 +480,25 @@ impl<T: Object> Driver<T> {
     fn saved(&mut self, saved: Result<(), CrdtStoreError>) {
         self.saving = None;
         match saved {
-            Ok(()) => self.metrics.saved.inc(),
+            Ok(()) => {
+                self.metrics.saved.inc();
+                self.release();
+            }
             Err(error) => {
                 self.metrics.save_failed.inc();
                 tracing::warn!(object = %self.id.short(), %error, "a replica is not stored");
             }
         }
+    }
+
+    /// Lets the log go of what the stored replica makes up for.
+    fn release(&mut self) {
+        if self.spare.is_empty() || self.releasing.is_some() {
+            return;
+        }
+        let (pubsub, id) = (Arc::clone(&self.config.pubsub), self.id);
+        let spare = std::mem::take(&mut self.spare);
+        self.releasing = Some(Box::pin(async move { pubsub.release(id, spare).await }));
     }
 
     /// Saves the replica at the end.
@@ -464,7 +509,7 @@ impl<T: Object> Driver<T> {
         }
         self.save();
         if self.saving.is_some() {
-            let saved = saving(&mut self.saving).await;
+            let saved = answer(&mut self.saving).await;
             self.saved(saved);
         }
     }
@@ -483,12 +528,10 @@ async fn publishing(
     }
 }
 
-/// The answer of the store; pending while nothing is handed to it.
-async fn saving(
-    saving: &mut Option<BoxFuture<'static, Result<(), CrdtStoreError>>>,
-) -> Result<(), CrdtStoreError> {
-    match saving {
-        Some(saving) => saving.await,
+/// What was asked for; pending while nothing was.
+async fn answer<T>(asked: &mut Option<BoxFuture<'static, T>>) -> T {
+    match asked {
+        Some(asked) => asked.await,
         None => std::future::pending().await,
     }
 }

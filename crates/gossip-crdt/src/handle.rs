@@ -263,6 +263,8 @@ pub struct Status {
     pub lagged: u64,
     /// Equal on replicas that processed the same operations.
     pub hash: [u8; 32],
+    /// The checkpoint that the replica stands on, by its number; 0 when there is none.
+    pub checkpoint: u64,
 }
 
 /// What a watcher is told.

@@ -39,6 +39,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod checkpoint;
 mod codec;
 mod config;
 mod descriptor;
@@ -65,6 +66,7 @@ pub mod testing;
 pub mod types;
 mod wire;
 
+pub use checkpoint::Checkpoint;
 pub use codec::{Decoder, Encoder};
 pub use config::*;
 pub use descriptor::{Descriptor, MAX_KIND};

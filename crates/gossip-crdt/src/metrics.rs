@@ -19,6 +19,10 @@ pub struct CrdtMetrics {
     pub pending_dropped: Counter,
     /// Objects rebuilt from their base.
     pub rebuilds: Counter,
+    /// Checkpoints that replicas stand on since.
+    pub checkpoints: Counter,
+    /// Checkpoints that are not what their operations make.
+    pub checkpoints_refused: Counter,
     /// Entries that the log could not supply.
     pub lagged: Counter,
     /// Local writes refused.
@@ -60,6 +64,8 @@ impl CrdtMetrics {
             self.barred.metric("crdt_barred", "operations of actors beyond the cap"),
             self.pending_dropped.metric("crdt_pending_dropped", "waiting operations dropped"),
             self.rebuilds.metric("crdt_rebuilds", "objects rebuilt from their base"),
+            self.checkpoints.metric("crdt_checkpoints", "checkpoints stood on"),
+            self.checkpoints_refused.metric("crdt_checkpoints_refused", "checkpoints refused"),
             self.lagged.metric("crdt_lagged", "times that the log lacked entries"),
             self.writes_refused.metric("crdt_writes_refused", "local writes refused"),
             self.saved.metric("crdt_saved", "replicas stored"),

@@ -150,6 +150,8 @@ pub(crate) enum Adopted {
 #[derive(Debug, Clone)]
 pub(crate) struct PolicyChain {
     changes: Vec<Placed>,
+    /// So many of them are final: nothing takes their places.
+    settled: u32,
     initial: Arc<Policy>,
     current: Arc<Policy>,
     /// The earlier version that was asked for last: those who are behind are so together.
@@ -160,7 +162,7 @@ impl PolicyChain {
     pub(crate) fn new(owner: Option<AgentId>) -> Self {
         let initial = Arc::new(Policy::initial(owner));
         let (current, earlier) = (Arc::clone(&initial), (0, Arc::clone(&initial)));
-        Self { changes: Vec::new(), initial, current, earlier }
+        Self { changes: Vec::new(), settled: 0, initial, current, earlier }
     }
 
     /// The version in force, 0 at first.
@@ -188,6 +190,16 @@ impl PolicyChain {
             self.earlier = (version, Arc::new(policy));
         }
         Some(Arc::clone(&self.earlier.1))
+    }
+
+    /// The first versions are final.
+    pub(crate) fn settle(&mut self, versions: u32) {
+        self.settled = versions.min(self.version());
+    }
+
+    /// The operations that its changes are.
+    pub(crate) fn dots(&self) -> impl Iterator<Item = Dot> + '_ {
+        self.changes.iter().map(|placed| placed.stamp.dot)
     }
 
     /// Whether one more change may be made.
@@ -221,7 +233,7 @@ impl PolicyChain {
             return Adopted::Refused;
         }
         if let Some(held) = self.changes.get(index) {
-            if held.stamp <= placed.stamp {
+            if held.stamp <= placed.stamp || index < self.settled as usize {
                 return if *held == placed { Adopted::Known } else { Adopted::Lost };
             }
             // What followed the other one was written on it.

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use x0x_core::{AgentId, Machine, Tick, TopicId, WallTime};
 
 use crate::{
+    checkpoint::Checkpoint,
     config::{
         MAX_AHEAD, MAX_CHAIN_BYTES, MAX_CHAIN_OPS, MAX_REFUSALS, SNAPSHOT_BYTES, SNAPSHOT_OPS,
     },
@@ -26,6 +27,11 @@ use crate::{
 };
 
 mod actors;
+mod base;
+mod check;
+#[cfg(all(test, feature = "test-util"))]
+mod checkpoint_tests;
+mod make;
 mod own;
 mod pending;
 mod rebuild;
@@ -34,6 +40,7 @@ mod snapshot;
 mod tests;
 
 pub(crate) use actors::{Actor, Actors};
+use base::Checkpoints;
 use own::Own;
 pub use own::Prepared;
 use pending::{Pending, Waiting};
@@ -66,6 +73,13 @@ pub struct Entry {
 pub enum Input {
     /// An entry of the log.
     Entry(Entry),
+    /// An entry of the log, and the bytes that it takes there: more than its payload.
+    Logged {
+        /// The entry.
+        entry: Entry,
+        /// The bytes.
+        bytes: u64,
+    },
     /// The log took a local write, and gave it this place.
     Accepted {
         /// The write; none for an operation that only says what was seen.
@@ -143,6 +157,11 @@ pub struct ObjectMachine<T: Object> {
     pending: Pending,
     own: Own,
     rebuild: Option<Rebuild<T>>,
+    /// How often it began anew.
+    begun: u64,
+    checkpoints: Checkpoints<T>,
+    /// It reads only what this one covers, to check it; chains that are not covered do not count.
+    limit: Option<Arc<Checkpoint>>,
     /// When the log is read again, and how long that took last.
     reread: (Option<Tick>, Duration),
     /// Operations and bytes since the replica was stored.
@@ -177,6 +196,9 @@ impl<T: Object> ObjectMachine<T> {
             pending: Pending::default(),
             own: Own::default(),
             rebuild: None,
+            begun: 0,
+            checkpoints: Checkpoints::default(),
+            limit: None,
             reread: (None, REREAD.0),
             unsaved: (0, 0),
             applied: 0,
@@ -233,21 +255,32 @@ impl<T: Object> ObjectMachine<T> {
     /// Whether nothing waits, so that all entries up to now need not be read again.
     #[must_use]
     pub const fn is_settled(&self) -> bool {
-        self.pending.len() == 0 && self.reread.0.is_none() && self.rebuild.is_none()
+        self.pending.len() == 0
+            && self.reread.0.is_none()
+            && self.rebuild.is_none()
+            && !self.is_checking()
     }
 
-    fn entry(&mut self, entry: Entry) {
+    fn entry(&mut self, entry: Entry, logged: u64) {
+        let tag = ActorTag::of(&entry.author, entry.epoch);
+        self.look(tag, &entry);
+        self.read(tag, entry, logged);
+        self.consider();
+    }
+
+    fn read(&mut self, tag: ActorTag, entry: Entry, logged: u64) {
         let Entry { author, epoch, seq, time, payload } = entry;
-        let tag = ActorTag::of(&author, epoch);
         if self.barred.contains(&tag) {
             self.metrics.barred.inc();
             return self.refuse_own(author, epoch, seq, Reason::Quota);
         }
         if seq <= self.actors.seq(&tag) {
-            return self.metrics.duplicates.inc();
+            self.metrics.duplicates.inc();
+            return self.came_back(author, epoch, Dot { actor: tag, seq }, Ok(()));
         }
         let bytes = payload.len();
-        let waiting = Waiting { time, bytes, operation: OperationIn::decode(&payload) };
+        let operation = OperationIn::decode(&payload);
+        let waiting = Waiting { time, bytes, logged, operation };
         let dropped = self.pending.push(tag, (author, epoch, seq), waiting);
         if dropped > 0 {
             self.metrics.pending_dropped.add(dropped);
@@ -286,7 +319,8 @@ impl<T: Object> ObjectMachine<T> {
             self.pending.wait(*tag, on);
             return None;
         }
-        let bytes = self.pending.pop(tag)?.bytes as u64;
+        let Waiting { bytes, logged, .. } = self.pending.pop(tag)?;
+        let bytes = bytes as u64;
         self.hash.take();
         let admitted = seq > 1 || self.admit(*tag, author, epoch, time)?;
         if !admitted {
@@ -295,12 +329,18 @@ impl<T: Object> ObjectMachine<T> {
             return Some(false);
         }
         let dot = Dot { actor: *tag, seq };
+        let mut counts = true;
         if let Ok(operation) = &operation {
             self.actors.observe(tag, &operation.deps);
+            counts = !matches!(operation.body, Body::Piece(_) | Body::Checkpoint(_));
         }
+        let begun = self.begun;
         let result =
             operation.and_then(|operation| self.process(dot, author, time, bytes, operation));
-        self.processed(dot, author, bytes, result);
+        if self.begun == begun {
+            self.checkpoints.went_on(if counts { logged } else { 0 });
+            self.processed(dot, author, bytes, result);
+        }
         Some(true)
     }
 
@@ -308,6 +348,7 @@ impl<T: Object> ObjectMachine<T> {
     fn missing(&self, tag: &ActorTag, deps: &[Dot]) -> Option<ActorTag> {
         let missing = |dep: &&Dot| {
             dep.actor != *tag
+                && self.limit.as_ref().is_none_or(|limit| limit.covers(&dep.actor) > 0)
                 && self.actors.seq(&dep.actor) < dep.seq
                 && !self.barred.contains(&dep.actor)
         };
@@ -349,6 +390,11 @@ impl<T: Object> ObjectMachine<T> {
         }
         match operation.body {
             Body::Context => Ok(()),
+            // What they say is looked at in any order.
+            Body::Checkpoint(_) | Body::Piece(_) => {
+                let owner = self.policy.current().owner() == Some(author);
+                if owner { Ok(()) } else { Err(Reason::Policy) }
+            }
             Body::Change(change) => self.change_policy(author, version, Placed { stamp, change }),
             Body::Operation(bytes) => {
                 let operation = T::decode_op(&bytes).map_err(|_| Reason::Malformed)?;
@@ -389,8 +435,9 @@ impl<T: Object> ObjectMachine<T> {
                 if let Some((agent, cut)) = removed
                     && self.actors.iter().any(|(tag, actor)| {
                         let kept = cut.iter().filter(|last| last.actor == tag);
+                        let kept = kept.map(|last| last.seq).max().unwrap_or(0);
                         actor.author == agent
-                            && actor.applied > kept.map(|last| last.seq).max().unwrap_or(0)
+                            && actor.applied > kept.max(self.checkpoints.covers(&tag))
                     })
                 {
                     self.begin_rebuild(dot);
@@ -428,11 +475,7 @@ impl<T: Object> ObjectMachine<T> {
                 self.refusals.push_back(Refusal { dot, author, reason });
             }
         }
-        if author == self.me
-            && let Some(write) = self.own.came_back((epoch, dot.seq))
-        {
-            self.outputs.push_back(Output::Done { write, result: result.map(|()| dot) });
-        }
+        self.came_back(author, epoch, dot, result);
         self.reached(dot);
         self.unsaved = (self.unsaved.0 + 1, self.unsaved.1 + bytes);
         if (self.unsaved.0 >= SNAPSHOT_OPS || self.unsaved.1 >= SNAPSHOT_BYTES)
@@ -444,10 +487,16 @@ impl<T: Object> ObjectMachine<T> {
     }
 
     fn refuse_own(&mut self, author: AgentId, epoch: u64, seq: u64, reason: Reason) {
+        let dot = Dot { actor: ActorTag::of(&author, epoch), seq };
+        self.came_back(author, epoch, dot, Err(reason));
+    }
+
+    /// Answers a local write that came back, unless it was answered.
+    fn came_back(&mut self, author: AgentId, epoch: u64, dot: Dot, result: Result<(), Reason>) {
         if author == self.me
-            && let Some(write) = self.own.came_back((epoch, seq))
+            && let Some(write) = self.own.came_back((epoch, dot.seq))
         {
-            self.outputs.push_back(Output::Done { write, result: Err(reason) });
+            self.outputs.push_back(Output::Done { write, result: result.map(|()| dot) });
         }
     }
 }
@@ -459,7 +508,11 @@ impl<T: Object> Machine for ObjectMachine<T> {
     fn handle(&mut self, now: Tick, input: Input) {
         self.now = now;
         match input {
-            Input::Entry(entry) => self.entry(entry),
+            Input::Entry(entry) => {
+                let bytes = entry.payload.len() as u64;
+                self.entry(entry, bytes);
+            }
+            Input::Logged { entry, bytes } => self.entry(entry, bytes),
             Input::Accepted { write, epoch, seq } => {
                 self.own.accepted(write, epoch, seq);
                 // It may have come back before the log said where it is.
@@ -486,6 +539,7 @@ impl<T: Object> Machine for ObjectMachine<T> {
         if self.rebuild.as_ref().is_some_and(|rebuild| rebuild.until <= now) {
             self.end_rebuild();
         }
+        self.checkpoint_timeout(now);
     }
 
     fn poll_output(&mut self) -> Option<Self::Output> {
@@ -494,7 +548,7 @@ impl<T: Object> Machine for ObjectMachine<T> {
 
     fn poll_timeout(&self) -> Option<Tick> {
         let rebuild = self.rebuild.as_ref().map(|rebuild| rebuild.until);
-        self.reread.0.into_iter().chain(rebuild).min()
+        self.reread.0.into_iter().chain(rebuild).chain(self.checkpoint_timer()).min()
     }
 }
 

@@ -1,14 +1,17 @@
 //! Operations as they travel: the payload of a topic's entry. The entry itself says who wrote it, when,
 //! and its place in the author's chain, so that the payload does not.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use prost::Message;
 use x0x_core::{DecodeError, decode_bounded};
 use x0x_gossip_pubsub::MAX_PAYLOAD;
 
 use crate::{
+    checkpoint::Checkpoint,
     codec::{Decoder, Encoder},
-    config::{MAX_DEPS, MAX_OP},
+    config::{MAX_DEPS, MAX_OP, MAX_PIECE},
     dot::{ActorTag, Dot},
     policy::{PolicyChange, decode_change, encode_change},
 };
@@ -31,6 +34,10 @@ pub(crate) struct OperationWire {
     pub(crate) operation: Option<Bytes>,
     #[prost(bytes = "bytes", optional, tag = "6")]
     pub(crate) change: Option<Bytes>,
+    #[prost(bytes = "bytes", optional, tag = "7")]
+    pub(crate) checkpoint: Option<Bytes>,
+    #[prost(bytes = "bytes", optional, tag = "8")]
+    pub(crate) piece: Option<Bytes>,
 }
 
 /// What an operation does.
@@ -43,6 +50,10 @@ pub enum Body {
     Operation(Bytes),
     /// A change of the policy.
     Change(PolicyChange),
+    /// A checkpoint; the entries just before carry it.
+    Checkpoint(Arc<Checkpoint>),
+    /// A part of the next checkpoint.
+    Piece(Bytes),
 }
 
 /// An actor that an operation depends on, as it is named there.
@@ -80,15 +91,16 @@ impl OperationIn {
         }
         let known = pairs.iter().map(|[place, seq]| (Named::Before(*place), *seq));
         let named = tags.iter().map(|tag| Named::Tag(ActorTag::new(*tag))).zip(wire.named_seqs);
-        let body = match (wire.operation, wire.change) {
-            (None, None) => Body::Context,
-            (Some(operation), None) if operation.len() <= MAX_OP => Body::Operation(operation),
-            (None, Some(change)) => {
-                let mut decoder = Decoder::new(&change);
-                let change = decode_change(&mut decoder)?;
-                decoder.finish()?;
-                Body::Change(change)
+        let body = match (wire.operation, wire.change, wire.checkpoint, wire.piece) {
+            (None, None, None, None) => Body::Context,
+            (Some(operation), None, None, None) if operation.len() <= MAX_OP => {
+                Body::Operation(operation)
             }
+            (None, Some(change), None, None) => Body::Change(whole(&change, decode_change)?),
+            (None, None, Some(checkpoint), None) => {
+                Body::Checkpoint(Arc::new(whole(&checkpoint, Checkpoint::decode)?))
+            }
+            (None, None, None, Some(piece)) if piece.len() <= MAX_PIECE => Body::Piece(piece),
             _ => return Err(DecodeError::Field("operation")),
         };
         Ok(Self { ahead: wire.ahead, deps: known.chain(named).collect(), body })
@@ -129,9 +141,26 @@ impl OperationIn {
                 encode_change(&mut encoder, change);
                 wire.change = Some(encoder.finish().into());
             }
+            Body::Checkpoint(checkpoint) => {
+                let mut encoder = Encoder::new();
+                checkpoint.encode(&mut encoder);
+                wire.checkpoint = Some(encoder.finish().into());
+            }
+            Body::Piece(piece) => wire.piece = Some(piece.clone()),
         }
         wire.encode_to_vec().into()
     }
+}
+
+/// Decodes bytes that hold nothing else.
+fn whole<T>(
+    bytes: &[u8],
+    decode: impl FnOnce(&mut Decoder<'_>) -> Result<T, DecodeError>,
+) -> Result<T, DecodeError> {
+    let mut decoder = Decoder::new(bytes);
+    let decoded = decode(&mut decoder)?;
+    decoder.finish()?;
+    Ok(decoded)
 }
 
 /// An operation whose references are resolved: all that its chain says of it.
@@ -155,7 +184,16 @@ mod tests {
             agent: AgentId::new([1; 32]),
             cut: vec![Dot { actor: tag, seq: 5 }],
         };
-        for body in [Body::Context, Body::Operation("x".into()), Body::Change(change)] {
+        let cover = vec![Dot { actor: tag, seq: 5 }];
+        let checkpoint = Checkpoint { number: 1, before: None, hash: [1; 32], pieces: 1, cover };
+        let bodies = [
+            Body::Context,
+            Body::Operation("x".into()),
+            Body::Change(change),
+            Body::Checkpoint(Arc::new(checkpoint)),
+            Body::Piece("x".into()),
+        ];
+        for body in bodies {
             let operation = OperationIn { ahead: 5, deps: deps.clone(), body };
             assert_eq!(OperationIn::decode(&operation.encode()), Ok(operation));
         }
@@ -173,7 +211,11 @@ mod tests {
             ..OperationWire::default()
         };
         let many = OperationWire { known: vec![0; 2 * MAX_DEPS + 2], ..OperationWire::default() };
-        for wire in [odd, cut, both, many] {
+        let piece = OperationWire {
+            piece: Some(vec![0; MAX_PIECE + 1].into()),
+            ..OperationWire::default()
+        };
+        for wire in [odd, cut, both, many, piece] {
             assert!(OperationIn::decode(&wire.encode_to_vec().into()).is_err(), "{wire:?}");
         }
         assert!(OperationIn::decode(&vec![0; MAX_PAYLOAD + 1].into()).is_err());

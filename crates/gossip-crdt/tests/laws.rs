@@ -34,3 +34,8 @@ fn replicas_of_an_open_object_agree() {
 fn replicas_of_an_owned_object_agree_on_who_may_write() {
     check_laws::<Sample>(&Laws::new(1_000_000, cases()).owned(), random);
 }
+
+#[test]
+fn replicas_of_an_owned_object_agree_on_checkpoints() {
+    check_laws::<Sample>(&Laws::new(2_000_000, cases()).checkpoints(), random);
+}

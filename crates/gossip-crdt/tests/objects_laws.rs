@@ -51,10 +51,12 @@ fn store_op(rng: &mut SeededRng, _: &KvStore, _: &WriteContext<'_>) -> KvOp {
 fn task_lists_obey_the_laws() {
     check_laws::<TaskList>(&Laws::new(1, cases()), task_op);
     check_laws::<TaskList>(&Laws::new(1, cases()).owned(), task_op);
+    check_laws::<TaskList>(&Laws::new(1, cases()).checkpoints(), task_op);
 }
 
 #[test]
 fn stores_obey_the_laws() {
     check_laws::<KvStore>(&Laws::new(1, cases()), store_op);
     check_laws::<KvStore>(&Laws::new(1, cases()).owned(), store_op);
+    check_laws::<KvStore>(&Laws::new(1, cases()).checkpoints(), store_op);
 }

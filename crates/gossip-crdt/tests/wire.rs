@@ -127,7 +127,7 @@ fn the_schema_describes_what_is_sent() {
     }
     let all = ["ahead", "known", "named", "named_seqs", "operation"];
     assert!(all.iter().all(|field| seen.contains(*field)), "{seen:?}");
-    assert_eq!(schema.fields().count(), 6);
+    assert_eq!(schema.fields().count(), 8);
 }
 
 #[test]
@@ -159,6 +159,8 @@ proptest! {
         let entry = Entry { author: agent(2), epoch: 1, seq: 1, time: WALL, payload };
         machine.handle(Tick::ZERO, Input::Entry(entry));
         drop(Replica::restore(OBJECT, None, agent(1), Arc::default(), &bytes));
+        let stored: Vec<u8> = [2].into_iter().chain(bytes).collect();
+        drop(Replica::load(OBJECT, None, agent(1), Arc::default(), &stored));
     }
 
     #[test]

@@ -30,7 +30,7 @@ use x0x_transport::{Inbound, InboundEvent, Transport, error::SendError};
 use crate::{
     error::{PublishError, SubscribeError},
     handle::{Feed, Shared, Subscription},
-    retention::Retention,
+    retention::{ChainEnd, Retention},
     run::Run,
     state::{Equivocation, Input, Output, PubSubMachine, Snapshot},
     store::follow::{Followed, Follower},
@@ -82,6 +82,11 @@ pub(crate) enum Command {
     FirstHop {
         topic: TopicId,
         entry: (u64, u64),
+        reply: oneshot::Sender<()>,
+    },
+    Release {
+        topic: TopicId,
+        upto: Vec<ChainEnd>,
         reply: oneshot::Sender<()>,
     },
 }
@@ -223,6 +228,11 @@ impl Driver {
                 let confirmed = self.machine.confirmed_upto(&topic, retention);
                 self.waiters.hop(topic, entry, reply);
                 self.waiters.first_hop(topic, confirmed);
+            }
+            Command::Release { topic, upto, reply } => {
+                self.machine.handle(now, Input::Release { topic, upto });
+                // Who does not wait any more does not want to know.
+                let _ = reply.send(());
             }
         }
     }

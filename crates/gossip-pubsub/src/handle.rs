@@ -29,7 +29,7 @@ use crate::{
     metrics::PubSubMetrics,
     publisher::Publisher,
     pubsub::{Accepted, PubSub, Published},
-    retention::{Retention, epoch_at},
+    retention::{ChainEnd, Retention, epoch_at},
     run::NetworkId,
     state::{Equivocation, PubSubMachine, Snapshot},
     store::{LogStore, follow::Follower},
@@ -354,6 +354,13 @@ impl PubSub for Gossip {
         Box::pin(async move {
             let subscribe = |reply| Command::Subscribe { topic, start, reply };
             ask(&self.commands, subscribe).await.ok_or(SubscribeError::Closed)?
+        })
+    }
+
+    fn release(&self, topic: TopicId, upto: Vec<ChainEnd>) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            // A service that was closed lets go of nothing.
+            let _ = ask(&self.commands, |reply| Command::Release { topic, upto, reply }).await;
         })
     }
 }

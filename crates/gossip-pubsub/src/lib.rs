@@ -78,7 +78,7 @@ pub use metrics::PubSubMetrics;
 pub use publisher::Publisher;
 #[cfg(feature = "tokio")]
 pub use pubsub::{Accepted, PubSub, Published};
-pub use retention::{EPHEMERAL_FOR, Retention, epoch_at};
+pub use retention::{ChainEnd, EPHEMERAL_FOR, Retention, epoch_at};
 pub use run::{
     Entry, EntryHash, NetworkId, RUN_DOMAIN, Run, RunBody, RunIn, UnsignedRun, topic_id,
 };

@@ -10,7 +10,7 @@ use x0x_transport::BoxFuture;
 use crate::{
     error::{PublishError, SubscribeError},
     handle::Subscription,
-    retention::Retention,
+    retention::{ChainEnd, Retention},
     subscriber::{Cursor, Start},
 };
 
@@ -140,4 +140,9 @@ pub trait PubSub: Send + Sync + fmt::Debug + 'static {
         topic: TopicId,
         start: Start,
     ) -> BoxFuture<'_, Result<Subscription, SubscribeError>>;
+
+    /// Lets go of what is kept for ever, and nobody here needs any more: of each chain the entries up to a
+    /// number, but those that share a run with later ones. Peers and readers are told as of any other retention.
+    /// What a peer still has may come again, as long as the chain's place is not remembered.
+    fn release(&self, topic: TopicId, upto: Vec<ChainEnd>) -> BoxFuture<'_, ()>;
 }

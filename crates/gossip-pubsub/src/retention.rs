@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use x0x_core::WallTime;
+use x0x_core::{AgentId, WallTime};
 
 /// Bits of an epoch below its milliseconds: the class above, then what is drawn at random.
 const CLASS_SHIFT: u32 = 18;
@@ -80,6 +80,17 @@ pub(crate) const fn began(epoch: u64) -> u64 {
 /// The next epoch of the standard class.
 pub(crate) const fn epoch_after(epoch: u64) -> u64 {
     if epoch & RANDOM == RANDOM { ((epoch >> TIME_SHIFT) + 1) << TIME_SHIFT } else { epoch + 1 }
+}
+
+/// A place in a chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChainEnd {
+    /// Whose chain.
+    pub author: AgentId,
+    /// The author's epoch.
+    pub epoch: u64,
+    /// The number of an entry.
+    pub seq: u64,
 }
 
 #[cfg(test)]

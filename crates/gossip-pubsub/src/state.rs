@@ -412,6 +412,7 @@ impl Machine for PubSubMachine {
                 self.believed.look(now, wall);
             }
             Input::Carry(topics) => self.carry(topics),
+            Input::Release { topic, upto } => self.release(&topic, &upto),
             Input::LinkUp(peer) => self.link_up(peer),
             Input::LinkDown(peer) => self.link_down(&peer),
             Input::LinkLeft(peer) => self.link_left(peer),

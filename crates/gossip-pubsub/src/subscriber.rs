@@ -87,6 +87,8 @@ pub struct Message {
     pub cursor: Cursor,
     /// How long it is kept.
     pub retention: Retention,
+    /// Bytes that it takes in the log, its part of what its run is signed with included.
+    pub logged: u64,
     /// How many messages of this author and epoch just before it are missing here, since no neighbour
     /// could supply them. They are counted in the [`Delivery::Lagged`] before it, too.
     pub gap: u64,
@@ -230,6 +232,7 @@ fn message(run: &Run, index: usize, start: Cursor, gap: u64) -> Option<Message> 
         payload: entry.payload.clone(),
         cursor: Cursor { position: start.position + index as u64 + 1, ..start },
         retention: body.retention(),
+        logged: (run.size() as u64).div_ceil(run.len().max(1)),
         gap: if index == 0 { gap } else { 0 },
     })
 }

@@ -85,6 +85,13 @@ impl Actors {
         self.contexts.push(Vec::new());
     }
 
+    /// What is here is final: its actors keep their places, and begin anew with their quotas.
+    pub(crate) fn settle(&mut self) {
+        for actor in &mut self.actors {
+            (actor.first, actor.bytes) = (0, 0);
+        }
+    }
+
     /// What an actor had seen.
     pub(crate) fn context(&self, tag: &ActorTag) -> Context<'_> {
         let number = self.numbers.get(tag).copied().unwrap_or(u32::MAX);

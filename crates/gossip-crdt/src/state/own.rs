@@ -98,7 +98,7 @@ impl<T: Object> ObjectMachine<T> {
         if bytes.len() > MAX_OP {
             return Err(WriteError::TooLarge { len: bytes.len() });
         }
-        if self.state.size().saturating_add(bytes.len()) > MAX_OBJECT {
+        if self.state.size().saturating_add(bytes.len()) > MAX_OBJECT || self.is_uncovered() {
             return Err(WriteError::Full);
         }
         let policy = self.policy.current();
@@ -135,12 +135,12 @@ impl<T: Object> ObjectMachine<T> {
     }
 
     /// How much later than now an operation is to say that it is, to be later than all that is here.
-    fn ahead(&self, now: WallTime) -> u64 {
+    pub(super) fn ahead(&self, now: WallTime) -> u64 {
         (self.own.latest + 1).saturating_sub(now.as_millis()).min(MAX_AHEAD)
     }
 
     /// Gives an operation its time and its dependencies: how far others came since its chain said last.
-    fn place(&mut self, now: WallTime, body: Body) -> Prepared {
+    pub(super) fn place(&mut self, now: WallTime, body: Body) -> Prepared {
         let ahead = self.ahead(now);
         self.own.latest = self.own.latest.max(now.as_millis() + ahead);
         let tag = self.own_tag().unwrap_or_default();
@@ -160,7 +160,7 @@ impl<T: Object> ObjectMachine<T> {
         let small = match &body {
             Body::Operation(bytes) => bytes.len() <= SMALL,
             Body::Context => true,
-            Body::Change(_) => false,
+            Body::Change(_) | Body::Checkpoint(_) | Body::Piece(_) => false,
         };
         let mut payloads = Vec::new();
         let inline = if small { MAX_DEPS } else { MAX_INLINE_DEPS };

@@ -15,6 +15,8 @@ use crate::{
 pub(crate) struct Waiting {
     pub(crate) time: WallTime,
     pub(crate) bytes: usize,
+    /// Bytes that it takes in the log.
+    pub(crate) logged: u64,
     pub(crate) operation: Result<OperationIn, DecodeError>,
 }
 

@@ -6,12 +6,13 @@ use std::{collections::BTreeMap, time::Duration};
 use x0x_core::{AgentId, Tick, WallTime};
 
 use crate::{
+    codec::Encoder,
     config::{MAX_ACTORS, MAX_BARRED},
     dot::{ActorTag, Dot},
     object::Object,
 };
 
-use super::{Actor, Actors, ObjectMachine, Output, pending::Pending};
+use super::{Actor, ObjectMachine, Output, pending::Pending};
 
 /// How long the state from before a rebuild is shown at most.
 const REBUILD: Duration = Duration::from_secs(30);
@@ -74,18 +75,28 @@ impl<T: Object> ObjectMachine<T> {
         }
     }
 
-    /// Begins anew, with what was learned of the policy and of barred actors. It ends when all that was ever
-    /// handed over is here again.
+    /// Begins anew where nothing is final yet, with what was learned of the policy and of barred actors. It
+    /// ends when all that was ever handed over is here again.
     pub(super) fn begin_rebuild(&mut self, cause: Dot) {
+        let base = self.checkpoints.base.as_ref();
+        // What it stands on was read before.
+        if let Some(replica) = self.standing_on(base) {
+            self.begin_again(replica, Some(cause));
+        }
+    }
+
+    /// Goes on from another replica of this object, and reads the log again.
+    pub(super) fn begin_again(&mut self, replica: Self, cause: Option<Dot>) {
         self.metrics.rebuilds.inc();
+        self.begun += 1;
         self.hash.take();
-        let reached = self.actors.vector().chain([cause]).chain(self.pending.last());
+        let reached = self.actors.vector().chain(cause).chain(self.pending.last());
         let mut target: BTreeMap<ActorTag, u64> = BTreeMap::new();
         for dot in reached {
             let seq = target.entry(dot.actor).or_default();
             *seq = dot.seq.max(*seq);
         }
-        let state = std::mem::take(&mut self.state);
+        let state = std::mem::replace(&mut self.state, replica.state);
         let (shown, until) = match self.rebuild.take() {
             Some(before) => {
                 for (tag, seq) in before.target {
@@ -96,13 +107,18 @@ impl<T: Object> ObjectMachine<T> {
             }
             None => (state, self.now + REBUILD),
         };
-        target.retain(|tag, seq| *seq > 0 && !self.barred.contains(tag));
+        self.actors = replica.actors;
+        let actors = &self.actors;
+        target.retain(|tag, seq| *seq > actors.seq(tag) && !self.barred.contains(tag));
+        let done = target.is_empty();
         self.rebuild = Some(Rebuild { shown, target, until });
-        self.actors = Actors::default();
         self.pending = Pending::default();
         (self.applied, self.invalid) = (0, 0);
         self.refusals.clear();
         self.outputs.push_back(Output::Reread);
+        if done {
+            self.end_rebuild();
+        }
     }
 
     /// Ends a rebuild once everything that was here is here again.
@@ -117,7 +133,16 @@ impl<T: Object> ObjectMachine<T> {
     }
 
     pub(super) fn end_rebuild(&mut self) {
-        if self.rebuild.take().is_some() {
+        let Some(rebuild) = self.rebuild.take() else { return };
+        self.unsaved = (0, 0);
+        self.outputs.push_back(Output::Save);
+        // A checkpoint changes nothing that anybody sees.
+        let encoded = |state: &T| {
+            let mut encoder = Encoder::new();
+            state.encode_state(&mut encoder);
+            encoder.finish()
+        };
+        if encoded(&rebuild.shown) != encoded(&self.state) {
             self.outputs.push_back(Output::Rebuilt);
         }
     }

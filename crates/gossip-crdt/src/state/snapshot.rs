@@ -59,8 +59,7 @@ impl<T: Object> ObjectMachine<T> {
     /// encoded for it when something changed since it was asked for last.
     #[must_use]
     pub fn hash(&self) -> [u8; 32] {
-        let hash = || *blake3::keyed_hash(&HASH_KEY, &self.encode()).as_bytes();
-        *self.hash.get_or_init(hash)
+        *self.hash.get_or_init(|| hash_of(&self.encode()))
     }
 
     /// The replica that was encoded.
@@ -91,6 +90,11 @@ impl<T: Object> ObjectMachine<T> {
         machine.own.latest = last.unwrap_or(0);
         Ok(machine)
     }
+}
+
+/// The hash of an encoded replica.
+pub(super) fn hash_of(replica: &[u8]) -> [u8; 32] {
+    *blake3::keyed_hash(&HASH_KEY, replica).as_bytes()
 }
 
 fn decode_actors(decoder: &mut Decoder<'_>) -> Result<Actors, DecodeError> {

@@ -1,6 +1,6 @@
 //! The law checker: replicas of a type that write, miss, repeat, crash and come back, and must agree.
 
-use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
 use x0x_core::{AgentId, Machine, SeededRng, Tick, TopicId, WallTime};
 
@@ -29,13 +29,15 @@ pub struct Laws {
     pub steps: usize,
     /// The first replica owns the object, and allows and removes the others.
     pub owned: bool,
+    /// The owner makes checkpoints, too, often enough that something can go.
+    pub checkpoints: bool,
 }
 
 impl Laws {
     /// So many cases of an object without owner, from a seed on.
     #[must_use]
     pub const fn new(seed: u64, cases: u64) -> Self {
-        Self { seed, cases, replicas: 3, steps: 24, owned: false }
+        Self { seed, cases, replicas: 3, steps: 24, owned: false, checkpoints: false }
     }
 
     /// The same with an owner who changes the policy.
@@ -43,6 +45,12 @@ impl Laws {
     pub const fn owned(mut self) -> Self {
         self.owned = true;
         self
+    }
+
+    /// The same with checkpoints in longer cases.
+    #[must_use]
+    pub const fn checkpoints(self) -> Self {
+        Self { checkpoints: true, steps: 48, ..self.owned() }
     }
 }
 
@@ -58,14 +66,17 @@ pub fn check_laws<T: Object>(
     laws: &Laws,
     mut op: impl FnMut(&mut SeededRng, &T, &WriteContext<'_>) -> T::Op,
 ) {
+    let mut joined = 0;
     for case in 0..laws.cases {
         let seed = laws.seed + case;
         let mut world = World::<T>::new(laws, seed);
         for _ in 0..laws.steps {
             world.step(&mut op);
         }
-        world.settle(seed);
+        joined += u64::from(world.settle(seed));
     }
+    let enough = !laws.checkpoints || joined >= laws.cases / 10;
+    assert!(enough, "{joined} of {} cases let go of something", laws.cases);
 }
 
 #[derive(Debug)]
@@ -87,6 +98,8 @@ struct World<T: Object> {
     chains: BTreeMap<(AgentId, u64), Vec<Entry>>,
     wall: u64,
     owner: Option<AgentId>,
+    checkpoints: bool,
+    metrics: Arc<CrdtMetrics>,
 }
 
 fn agent(index: usize) -> AgentId {
@@ -100,22 +113,26 @@ impl<T: Object> World<T> {
         let replica = |index| {
             let me = agent(index);
             let machine = ObjectMachine::new(OBJECT, owner, me, Arc::clone(&metrics));
-            let (saved, delivered) = (machine.encode(), BTreeMap::new());
+            let (saved, delivered) = (machine.save(), BTreeMap::new());
             Replica { machine, me, epoch: 1, seq: 0, saved, delivered }
         };
         let replicas = (0..laws.replicas).map(replica).collect();
         let rng = SeededRng::from_number(seed);
-        Self { rng, replicas, chains: BTreeMap::new(), wall: 1_800_000_000_000, owner }
+        let (chains, wall, checkpoints) = (BTreeMap::new(), 1_800_000_000_000, laws.checkpoints);
+        Self { rng, replicas, chains, wall, owner, checkpoints, metrics }
     }
 
     fn step(&mut self, op: &mut impl FnMut(&mut SeededRng, &T, &WriteContext<'_>) -> T::Op) {
         let at = self.rng.below(self.replicas.len());
         self.wall += self.rng.range(0, 3);
-        match self.rng.below(12) {
+        let kinds = if self.checkpoints { 16 } else { 12 };
+        match self.rng.below(kinds) {
             0..5 => self.write(at, op),
+            12..14 => self.write(0, op),
+            14..16 => self.read_all(at),
             5..9 => self.deliver(at),
             9 => self.repeat(at),
-            10 => self.replicas[at].saved = self.replicas[at].machine.encode(),
+            10 => self.replicas[at].saved = self.replicas[at].machine.save(),
             _ => self.crash(at),
         }
     }
@@ -131,8 +148,10 @@ impl<T: Object> World<T> {
         if replica.machine.rebuilding() {
             return;
         }
-        let change = self.owner == Some(replica.me) && self.rng.chance(0.3);
-        let prepared: Option<Prepared> = if change {
+        let owns = self.owner == Some(replica.me);
+        let prepared: Option<Prepared> = if owns && self.checkpoints && self.rng.chance(0.5) {
+            replica.machine.prepare_checkpoint(now)
+        } else if owns && self.rng.chance(0.3) {
             let other = agent(1 + self.rng.below(3));
             let change = match self.rng.below(3) {
                 0 => {
@@ -202,8 +221,8 @@ impl<T: Object> World<T> {
     fn crash(&mut self, at: usize) {
         let owner = self.owner;
         let replica = &mut self.replicas[at];
-        let metrics = Arc::new(CrdtMetrics::default());
-        let restored = ObjectMachine::restore(OBJECT, owner, replica.me, metrics, &replica.saved);
+        let metrics = Arc::clone(&self.metrics);
+        let restored = ObjectMachine::load(OBJECT, owner, replica.me, metrics, &replica.saved);
         replica.machine = restored.expect("what was encoded is decoded");
         replica.epoch += 1;
         replica.seq = 0;
@@ -211,16 +230,16 @@ impl<T: Object> World<T> {
     }
 
     /// Everything reaches everybody, each in an order of its own.
-    fn settle(mut self, seed: u64) {
+    fn settle(mut self, seed: u64) -> bool {
         let mut hashes = Vec::new();
-        let metrics = Arc::new(CrdtMetrics::default());
+        let metrics = Arc::clone(&self.metrics);
         let fresh = ObjectMachine::new(OBJECT, self.owner, agent(99), metrics);
         let me = agent(99);
         let (saved, delivered) = (Vec::new(), BTreeMap::new());
         self.replicas.push(Replica { machine: fresh, me, epoch: 1, seq: 0, saved, delivered });
         for at in 0..self.replicas.len() {
             // A replica that is told to read again does so, which may tell it once more.
-            for _ in 0..16 {
+            for _ in 0..64 {
                 self.read_all(at);
                 if self.replicas[at].machine.is_settled() {
                     break;
@@ -248,13 +267,45 @@ impl<T: Object> World<T> {
             let equal = first.0 == other.0;
             assert!(equal, "seed {seed}: replica {} differs: {a:?} and {b:?}", at + 1);
         }
+        assert_eq!(self.metrics.checkpoints_refused.value(), 0, "seed {seed}: they are true");
+        let hash = first.0;
+        self.join_what_was_let_go(seed, hash)
+    }
+
+    /// Who comes when nothing is left of what the checkpoint before the last covers has it all, too.
+    fn join_what_was_let_go(&mut self, seed: u64, hash: [u8; 32]) -> bool {
+        let gone = self.replicas[0].machine.let_go();
+        let kept = |entry: &&Entry| {
+            let chain =
+                gone.iter().find(|(id, epoch, _)| (*id, *epoch) == (entry.author, entry.epoch));
+            chain.is_none_or(|(_, _, upto)| entry.seq > *upto)
+        };
+        if gone.is_empty() {
+            return false;
+        }
+        let rest: Vec<Entry> = self.chains.values().flatten().filter(kept).cloned().collect();
+        let metrics = Arc::clone(&self.metrics);
+        let mut joiner = ObjectMachine::<T>::new(OBJECT, self.owner, agent(98), metrics);
+        let mut now = Tick::ZERO;
+        for _ in 0..64 {
+            for entry in &rest {
+                joiner.handle(now, Input::Entry(entry.clone()));
+                while joiner.poll_output().is_some() {}
+            }
+            if joiner.is_settled() && joiner.hash() == hash {
+                return true;
+            }
+            now = now + Duration::from_secs(6);
+            joiner.handle_timeout(now);
+        }
+        panic!("seed {seed}: who joins late does not have it all");
     }
 
     /// A snapshot and only the operations that it does not hold, a chain after the other; all of them where
     /// it asks for that, since one of the rest takes back what it holds.
     fn tail(&self, seed: u64, saved: &[u8]) -> ObjectMachine<T> {
         let metrics = Arc::new(CrdtMetrics::default());
-        let restored = ObjectMachine::restore(OBJECT, self.owner, agent(99), metrics, saved);
+        let restored = ObjectMachine::load(OBJECT, self.owner, agent(99), metrics, saved);
         let mut machine: ObjectMachine<T> = restored.expect("what was encoded is decoded");
         let holds = |machine: &ObjectMachine<T>, entry: &Entry| {
             let actor = ActorTag::of(&entry.author, entry.epoch);
@@ -262,7 +313,8 @@ impl<T: Object> World<T> {
         };
         let rest: Vec<Entry> = self.chains.values().flatten().cloned().collect();
         let rest: Vec<Entry> = rest.into_iter().filter(|entry| !holds(&machine, entry)).collect();
-        let mut again = false;
+        let outputs = std::iter::from_fn(|| machine.poll_output());
+        let mut again = outputs.filter(|output| matches!(output, Output::Reread)).count() > 0;
         let hand = |machine: &mut ObjectMachine<T>, entry: Entry| {
             machine.handle(Tick::ZERO, Input::Entry(entry));
             let outputs = std::iter::from_fn(|| machine.poll_output());

@@ -2,7 +2,7 @@
 
 use x0x_core::AgentId;
 
-use crate::retention::Retention;
+use crate::retention::{ChainEnd, Retention};
 
 use super::{Author, Item, TopicLog};
 
@@ -62,6 +62,16 @@ impl TopicLog {
     pub(crate) fn evict_oldest(&mut self) -> Option<Removed> {
         let oldest = self.oldest_passing()?.start;
         self.expel(oldest)
+    }
+
+    /// The places of a chain's runs that are kept for ever and end no later than this.
+    pub(crate) fn released(&self, end: &ChainEnd) -> Vec<u64> {
+        let author = self.authors.get(&end.author);
+        let chain = author.and_then(|author| author.epochs.get(end.epoch));
+        let retained = chain.into_iter().flat_map(|chain| &chain.retained);
+        let durable = retained.filter(|(run, _)| run.body().retention() == Retention::Durable);
+        let past = durable.take_while(|(run, _)| run.body().last_seq() <= end.seq);
+        past.map(|(_, position)| *position).collect()
     }
 
     /// Removes the run at a position, as retention asks. Readers who have not read it are told.

@@ -7,6 +7,7 @@ use x0x_core::{MachineId, PeerAddr, TopicId, WallTime};
 
 use super::{CheckedRun, PendingRun};
 use crate::{
+    retention::ChainEnd,
     run::Run,
     store::{LogChange, RestoredTopic},
     subscriber::{Batch, Cursor, SubscriptionId},
@@ -91,6 +92,13 @@ pub enum Input {
     },
     /// So much waits for the store that nothing more should be taken that is stored; or no longer.
     StoreBehind(bool),
+    /// Of what is kept for ever in a topic, the runs that end no later than this may go.
+    Release {
+        /// The topic.
+        topic: TopicId,
+        /// Up to where, for each chain.
+        upto: Vec<ChainEnd>,
+    },
     /// Changes of a topic were not stored: all that is in its log is stored again.
     Holed(TopicId),
     /// The subscription's channel refused the last [`Output::Deliver`] to it.

@@ -7,7 +7,7 @@ use x0x_identity::PublicKey;
 
 use crate::{
     log::{Item, Removed, Route, TopicLog},
-    retention::{EPHEMERAL_FOR, Retention},
+    retention::{ChainEnd, EPHEMERAL_FOR, Retention},
     run::Run,
     store::LogChange,
     subscriber::{Cursor, SubscriptionId},
@@ -228,6 +228,18 @@ impl PubSubMachine {
                 self.outputs.push_back(Output::Full { topic: *id, full });
             }
         }
+    }
+
+    /// Lets go of runs that are kept for ever, and whose time has come.
+    pub(super) fn release(&mut self, id: &TopicId, upto: &[ChainEnd]) {
+        for end in upto {
+            let Some(topic) = self.topics.get(id) else { return };
+            for position in topic.log.released(end) {
+                self.evict(id, |log| log.expel(position));
+            }
+        }
+        self.metrics.log_bytes.set(self.log_bytes);
+        self.metrics.log_entries.set(self.log_entries);
     }
 
     pub(super) fn evict(

@@ -1,7 +1,7 @@
 //! The in-memory fake of [`PubSub`]: authors that share a hub, without keys, runs or links.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -15,7 +15,7 @@ use crate::{
     error::{PublishError, SubscribeError},
     handle::Subscription,
     pubsub::{Accepted, PubSub},
-    retention::Retention,
+    retention::{ChainEnd, Retention},
     subscriber::{Batch, Cursor, Message, Piece, Start},
 };
 
@@ -31,7 +31,9 @@ pub struct LocalHub(Arc<Mutex<HubState>>);
 
 #[derive(Debug, Default)]
 struct HubState {
-    retained: BTreeMap<TopicId, VecDeque<Message>>,
+    retained: BTreeMap<TopicId, VecDeque<Held>>,
+    /// Bytes of the durable class that an author may hold of a topic; as many as it likes when there is none.
+    limit: Option<u64>,
     readers: Vec<Reader>,
     heads: BTreeMap<(AgentId, TopicId, Retention), u64>,
     /// Messages of all topics together: each message's place.
@@ -41,9 +43,18 @@ struct HubState {
     closed: bool,
 }
 
+/// A message, and who holds it: whoever subscribed when it came, or came while all still gave it.
+#[derive(Debug)]
+struct Held {
+    message: Message,
+    by: BTreeSet<AgentId>,
+    released: bool,
+}
+
 #[derive(Debug)]
 struct Reader {
     topic: TopicId,
+    author: AgentId,
     batches: mpsc::Sender<Batch>,
     missed: u64,
 }
@@ -82,6 +93,17 @@ impl LocalHub {
         self.state().busy = busy;
     }
 
+    /// Bounds what of the durable class an author holds of a topic.
+    pub fn set_durable_limit(&self, bytes: u64) {
+        self.state().limit = Some(bytes);
+    }
+
+    /// Bytes of the durable class that an author holds of a topic.
+    #[must_use]
+    pub fn durable_bytes(&self, topic: TopicId, author: AgentId) -> u64 {
+        self.state().durable_bytes(topic, author)
+    }
+
     /// Ends all subscriptions; publishing and subscribing fail from now on.
     pub fn close(&self) {
         let mut state = self.state();
@@ -99,6 +121,15 @@ impl LocalHub {
 
     fn state(&self) -> MutexGuard<'_, HubState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl HubState {
+    fn durable_bytes(&self, topic: TopicId, author: AgentId) -> u64 {
+        let retained = self.retained.get(&topic).into_iter().flatten();
+        let own = retained.filter(|held| held.by.contains(&author));
+        let durable = own.filter(|held| held.message.retention == Retention::Durable);
+        durable.map(|held| held.message.logged).sum()
     }
 }
 
@@ -135,6 +166,11 @@ impl LocalPubSub {
         if state.closed {
             return Err(PublishError::Closed);
         }
+        if retention == Retention::Durable
+            && state.limit.is_some_and(|limit| state.durable_bytes(topic, self.author) > limit)
+        {
+            return Err(PublishError::Full);
+        }
         let head = state.heads.entry((self.author, topic, retention)).or_default();
         *head += 1;
         let seq = *head;
@@ -142,21 +178,26 @@ impl LocalPubSub {
         state.positions += 1;
         let cursor = Cursor::new(0, state.positions);
         let epoch = retention.epoch(1);
+        let logged = payload.len() as u64;
         let message =
-            Message { topic, author, epoch, seq, time, payload, cursor, retention, gap: 0 };
+            Message { topic, author, epoch, seq, time, payload, cursor, retention, logged, gap: 0 };
         state.readers.retain_mut(|reader| reader.topic != topic || reader.offer(&message));
+        let readers = state.readers.iter().filter(|reader| reader.topic == topic);
+        let by = readers.map(|reader| reader.author).chain([author]).collect();
         let retained = state.retained.entry(topic).or_default();
         match retention {
             Retention::Ephemeral => return Ok(seq),
             Retention::Latest => {
-                retained.retain(|held| (held.author, held.retention) != (author, retention));
+                retained.retain(|held| {
+                    (held.message.author, held.message.retention) != (author, retention)
+                });
             }
             Retention::Standard | Retention::Durable => {}
         }
         if retained.len() >= MAX_RETAINED {
             retained.pop_front();
         }
-        retained.push_back(message);
+        retained.push_back(Held { message, by, released: false });
         Ok(seq)
     }
 }
@@ -197,18 +238,39 @@ impl PubSub for LocalPubSub {
                 return Err(SubscribeError::Closed);
             }
             let (batches, receiver) = mpsc::channel(MAX_WAITING);
-            let mut reader = Reader { topic, batches, missed: 0 };
-            let retained = state.retained.get(&topic).into_iter().flatten();
-            let after = retained.filter(|message| match start {
-                Start::Retained => true,
-                Start::Live => false,
-                Start::After(cursor) => message.cursor > cursor,
-            });
-            after.for_each(|message| {
-                reader.offer(message);
-            });
+            let mut reader = Reader { topic, author: self.author, batches, missed: 0 };
+            for held in state.retained.get_mut(&topic).into_iter().flatten() {
+                if !held.released {
+                    held.by.insert(self.author);
+                }
+                let message = &held.message;
+                let wanted = match start {
+                    Start::Retained => true,
+                    Start::Live => false,
+                    Start::After(cursor) => message.cursor > cursor,
+                };
+                if wanted && held.by.contains(&self.author) {
+                    reader.offer(message);
+                }
+            }
             state.readers.push(reader);
             Ok(Subscription::new(topic, receiver, None))
+        })
+    }
+
+    fn release(&self, topic: TopicId, upto: Vec<ChainEnd>) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let mut state = self.hub.state();
+            let Some(retained) = state.retained.get_mut(&topic) else { return };
+            for held in retained.iter_mut() {
+                let message = &held.message;
+                let of =
+                    |end: &&ChainEnd| (end.author, end.epoch) == (message.author, message.epoch);
+                if upto.iter().find(of).is_some_and(|end| message.seq <= end.seq) {
+                    held.released |= held.by.remove(&self.author);
+                }
+            }
+            retained.retain(|held| !held.by.is_empty());
         })
     }
 }

@@ -6,8 +6,8 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use x0x_core::{Machine as _, Tick, TopicId, WallTime};
 use x0x_gossip_pubsub::{
-    EPHEMERAL_FOR, Input, Limits, Output, PubSubMachine, PublishError, Publisher, Retention, Start,
-    epoch_at, topic_id,
+    ChainEnd, EPHEMERAL_FOR, Input, Limits, Output, PubSubMachine, PublishError, Publisher,
+    Retention, Start, epoch_at, topic_id,
 };
 
 use crate::harness::World;
@@ -160,6 +160,38 @@ fn what_is_durable_outlives_the_retention_and_reaches_who_comes_later() {
     let messages = world.nodes[1].messages(late);
     assert_eq!(messages.len(), 10);
     assert!(messages.iter().all(|message| message.retention == Retention::Durable));
+}
+
+#[test]
+fn what_is_durable_goes_when_it_is_let_go_and_who_comes_later_is_told() {
+    let topic = topic_id("classes");
+    let mut world = World::new(2, 5, &Limits::default());
+    world.subscribe(0, topic, Start::Retained);
+    for n in 0..10 {
+        publish(&mut world, 0, topic, Retention::Durable, n);
+        world.settle_now();
+    }
+    let reader = world.subscribe(0, topic, Start::Retained);
+    let first = world.nodes[0].messages(reader)[0].clone();
+    let end = |seq| ChainEnd { author: first.author, epoch: first.epoch, seq };
+    let other = ChainEnd { epoch: first.epoch + 1, ..end(9) };
+    for (upto, left) in [(vec![other], 10), (vec![end(0)], 10), (vec![end(7), other], 3)] {
+        world.input(0, Input::Release { topic, upto });
+        assert_eq!(retained(&world, 0).0, left);
+    }
+    world.settle_now();
+    let late = world.subscribe(1, topic, Start::Retained);
+    world.link(0, 1);
+    world.settle();
+    world.advance(Duration::from_secs(120));
+    world.settle();
+    let messages = world.nodes[1].messages(late);
+    let seqs: Vec<u64> = messages.iter().map(|message| message.seq).collect();
+    assert_eq!(seqs, [8, 9, 10], "those that are left, after a gap");
+    assert_eq!(messages[0].gap, 7);
+    publish(&mut world, 0, topic, Retention::Durable, 10);
+    world.settle();
+    assert_eq!(world.nodes[1].messages(late).len(), 4);
 }
 
 #[test]
