@@ -9,6 +9,7 @@ use std::{
 
 use serde_json::json;
 use tempfile::TempDir;
+use x0x_api::instance::EXIT_CONFIG;
 
 use crate::support::{Api, EventStream, Node, Ws, eventually, stop, within};
 
@@ -249,13 +250,15 @@ fn bad_configurations_and_flags_are_refused() {
     ] {
         fs::write(&path, text).expect("written");
         let output = run(&directory, &["--config", file]);
-        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert_eq!(output.status.code(), Some(EXIT_CONFIG.into()), "{text}");
         let shown = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(shown.contains(part), "{shown}");
         assert_eq!(shown.lines().next().and_then(|line| line.split(' ').next()), Some("error:"));
     }
-    assert_eq!(run(&directory, &["--config", "/nonexistent.toml"]).status.code(), Some(1));
-    assert_eq!(run(&directory, &["--name", "../x"]).status.code(), Some(1));
+    let missing = run(&directory, &["--config", "/nonexistent.toml"]);
+    assert_eq!(missing.status.code(), Some(EXIT_CONFIG.into()));
+    let misnamed = run(&directory, &["--name", "../x"]);
+    assert_eq!(misnamed.status.code(), Some(EXIT_CONFIG.into()));
     assert_eq!(run(&directory, &["--dance"]).status.code(), Some(2));
 }
 
