@@ -189,20 +189,21 @@ impl Directory {
         })
     }
 
-    /// Subscribes to a shard. Whether it is new; none when there are too many.
+    /// Subscribes to a shard. Whether it is new, and what it is now; none when there are too many.
     pub fn subscribe(
         &mut self,
         kind: ShardKind,
         shard: u32,
         key: Option<String>,
         now: WallTime,
-    ) -> Option<bool> {
+    ) -> Option<(bool, Subscribed)> {
         let known = self.subscriptions.get(&(kind, shard)).map(|(_, since)| *since);
         if known.is_none() && self.subscriptions.len() >= MAX_SUBSCRIPTIONS {
             return None;
         }
-        self.subscriptions.insert((kind, shard), (key, known.unwrap_or(now)));
-        Some(known.is_none())
+        let since = known.unwrap_or(now);
+        self.subscriptions.insert((kind, shard), (key.clone(), since));
+        Some((known.is_none(), Subscribed { kind, shard, key, since }))
     }
 
     /// Ends a subscription. Whether there was one.

@@ -24,6 +24,7 @@ mod fragments;
 mod history;
 mod questions;
 mod stats;
+pub(crate) mod subscribed;
 mod worker;
 
 pub use cards::MAX_OWN_SHARDS;
@@ -38,6 +39,7 @@ pub(crate) type Groups = crate::session::NamedGroups<x0x_mls::Groups<Store>>;
 
 use crate::{
     courier::Courier,
+    directory::Subscribed,
     error::GroupsError,
     metrics::GroupsMetrics,
     session::Happened,
@@ -241,9 +243,17 @@ impl Inner {
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Follows the logs of all groups that are here.
+    /// Follows the logs of all groups that are here, and reads the cards of the shards that it read before.
     pub(crate) async fn follow_all(self: &Arc<Self>) -> Result<(), GroupsError> {
-        let groups = self.worker.run(|owned| Ok(owned.groups.ids())).await?;
+        let opened = self
+            .worker
+            .run(|owned| Ok((owned.groups.ids(), std::mem::take(&mut owned.subscribed))));
+        let (groups, subscribed) = opened.await?;
+        for Subscribed { kind, shard, key, since } in subscribed {
+            if self.cards.directory().subscribe(kind, shard, key, since).is_some() {
+                self.watch((kind, shard), false);
+            }
+        }
         for group in groups {
             self.follow(group);
         }

@@ -173,7 +173,7 @@ fn the_directory_keeps_the_latest_and_what_may_be_known() {
     assert_eq!(found(&directory, &chain.group().to_string(), NOW), 0, "it has ended");
     let never = WallTime::from_millis(0);
     assert!(directory.get(&chain.group(), never).is_some());
-    assert!(directory.subscribe(ShardKind::Tag, 7, None, NOW) == Some(true));
-    assert!(directory.subscribe(ShardKind::Tag, 7, None, NOW) == Some(false));
+    assert!(directory.subscribe(ShardKind::Tag, 7, None, NOW).is_some_and(|(new, _)| new));
+    assert!(directory.subscribe(ShardKind::Tag, 7, None, NOW).is_some_and(|(new, _)| !new));
     assert!(directory.unsubscribe(ShardKind::Tag, 7) && !directory.unsubscribe(ShardKind::Tag, 7));
 }

@@ -102,6 +102,11 @@ pub struct ObjectStatusResponse {
     pub pending: u64,
     /// Operations that every replica skips, since their author might not do them.
     pub invalid: u64,
+    /// Bytes of content, nearly.
+    pub bytes: u64,
+    /// Number of the owner's checkpoint that it stands on; 0 for none. What the one before covers, the log may have
+    /// let go.
+    pub checkpoint: u64,
     /// BLAKE3 of what it holds.
     #[schema(value_type = Hex64)]
     pub hash: String,

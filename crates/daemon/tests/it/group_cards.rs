@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Api, Node, eventually, stop};
+use crate::{
+    lifecycle::Process,
+    support::{Answer, Api, Node, eventually, stop},
+};
 
 async fn ok(answer: impl Future<Output = Answer>) -> Value {
     let answer = answer.await;
@@ -212,4 +215,42 @@ async fn how_groups_are_doing_is_told() {
     let refused = two.api.post(&format!("/groups/{group}/state/seal"), &json!({})).await;
     assert_eq!(refused.status, 403, "{refused:?}");
     stop(nodes).await;
+}
+
+#[tokio::test]
+async fn subscriptions_to_cards_outlive_a_kill() {
+    let maker = Node::start(&[]).await;
+    let bootstrap = maker.daemon.agent().local_addresses();
+    let mut process = Process::spawn(&bootstrap).await;
+    let api = process.api();
+    for key in ["birds", "fish"] {
+        let body = json!({"kind": "tag", "key": key});
+        assert_eq!(ok(api.post("/groups/discover/subscribe", &body)).await["newly_added"], true);
+    }
+    let listed = ok(api.get("/groups/discover/subscriptions")).await;
+    let fish = listed["subscriptions"].as_array().expect("a list").iter();
+    let fish = fish.into_iter().find(|row| row["key"] == "fish").expect("the one of fish");
+    let path = format!("/groups/discover/subscribe/tag/{}", fish["shard"]);
+    assert_eq!(ok(api.delete(&path)).await["existed"], json!(true));
+    let before = ok(api.get("/groups/discover/subscriptions")).await;
+    process.kill();
+    let birds = found(&maker.api, "Sea birds", "public_request_secure").await;
+    let tags = json!({"tags": ["Birds"]});
+    ok(with_body(&maker.api, "PATCH", &format!("/groups/{birds}"), &tags)).await;
+    process.restart(&bootstrap).await;
+    let api = process.api();
+    eventually("the subscription is there", || async {
+        ok(api.get("/groups/discover/subscriptions")).await == before
+    })
+    .await;
+    assert_eq!(
+        (&before["count"], &before["subscriptions"][0]["key"]),
+        (&json!(1), &json!("birds"))
+    );
+    eventually("the card is found", || async {
+        discovered(&api, "/groups/discover?q=birds").await == vec![birds.clone()]
+    })
+    .await;
+    assert_eq!(process.terminate().await, Some(0));
+    stop(vec![maker]).await;
 }

@@ -1,6 +1,6 @@
 //! Task lists and key-value stores that daemons share.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use serde_json::{Value, json};
 
@@ -401,4 +401,61 @@ async fn of_two_claims_in_a_partition_one_holds_and_the_other_is_told() {
     assert_eq!(act(&two.api(), &list, &id, "claim").await.status, 409);
     assert_eq!(one.terminate().await, Some(0));
     assert_eq!(two.terminate().await, Some(0));
+}
+
+/// Of what the process holds, what was put last.
+async fn holds(api: &Api, store: &str, values: &BTreeMap<String, String>) {
+    eventually("what was acknowledged is there", || async {
+        for (key, text) in values {
+            if value(api, store, key).await != Some(base64(text)) {
+                return false;
+            }
+        }
+        true
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_object_outlives_its_log_and_kills_of_its_owner() {
+    let beside = Node::start(&[]).await;
+    let bootstrap = beside.daemon.agent().local_addresses();
+    let mut owner = Process::spawn(&bootstrap).await;
+    let body = json!({"name": "Long", "topic": "long", "policy": "signed"});
+    let store = create(&owner.api(), "/stores", &body).await;
+    create(&beside.api, &format!("/stores/{store}/join"), &json!({})).await;
+    let path = format!("/stores/{store}");
+    let checkpoint = |api: Api| {
+        let path = path.clone();
+        async move { api.get(&path).await.json()["checkpoint"].as_u64().unwrap_or(0) }
+    };
+    let (mut values, mut puts) = (BTreeMap::new(), 0_usize);
+    for number in 1..=3 {
+        while checkpoint(owner.api()).await < number {
+            let (key, text) = ((puts % 4).to_string(), format!("{puts:>49152}"));
+            assert_eq!(put(&owner.api(), &store, &key, &text).await.status, 200);
+            values.insert(key, text);
+            puts += 1;
+            assert!(puts < 500, "no checkpoint {number}");
+        }
+        owner.kill();
+        owner.restart(&bootstrap).await;
+        holds(&owner.api(), &store, &values).await;
+        eventually("the checkpoint is kept", || async { checkpoint(owner.api()).await >= number })
+            .await;
+        same_hash(&owner.api(), &beside.api, &path).await;
+    }
+    assert!(checkpoint(beside.api.clone()).await >= 3);
+    // What the second checkpoint covers is not in the log any more.
+    let late = Node::start(&address_of(&owner.api()).await).await;
+    create(&late.api, &format!("/stores/{store}/join"), &json!({})).await;
+    holds(&late.api, &store, &values).await;
+    same_hash(&owner.api(), &late.api, &path).await;
+    assert_eq!(put(&owner.api(), &store, "last", "one").await.status, 200);
+    values.insert("last".to_owned(), "one".to_owned());
+    for node in [&beside, &late] {
+        holds(&node.api, &store, &values).await;
+    }
+    stop(vec![beside, late]).await;
+    assert_eq!(owner.terminate().await, Some(0));
 }

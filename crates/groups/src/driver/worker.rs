@@ -16,8 +16,10 @@ use zeroize::Zeroizing;
 use super::{
     history::{Addition, History, Written},
     stats::GroupStats,
+    subscribed,
 };
 use crate::{
+    directory::{MAX_SUBSCRIPTIONS, Subscribed},
     error::GroupsError,
     metrics::GroupsMetrics,
     session::{Happened, NamedGroups},
@@ -40,6 +42,8 @@ pub(crate) struct Owned {
     pub(crate) history: History,
     /// Of the groups that are here.
     pub(crate) stats: BTreeMap<GroupId, GroupStats>,
+    /// The shards of cards that were read when it was opened.
+    pub(crate) subscribed: Vec<Subscribed>,
     metrics: Arc<GroupsMetrics>,
     store: Store,
     clock: Arc<dyn Clock>,
@@ -55,7 +59,7 @@ impl Owned {
         let _ = of_mls.set(mls.metrics());
         let mut groups = NamedGroups::over(mls, key);
         let mut kept: BTreeMap<GroupId, BTreeMap<u32, Bytes>> = BTreeMap::new();
-        let mut spoken = Vec::new();
+        let (mut spoken, mut subscribed) = (Vec::new(), Vec::new());
         for entry in store.load(Space::Named)? {
             match named(&entry.key) {
                 Some((group, Named::Operation(number))) => {
@@ -63,9 +67,10 @@ impl Owned {
                     kept.entry(group).or_default().insert(number, operation);
                 }
                 Some((group, Named::Spoken(id))) => spoken.push((group, id, entry.value)),
-                None => {}
+                None => subscribed.extend(subscribed::read(&entry)),
             }
         }
+        subscribed.truncate(MAX_SUBSCRIPTIONS);
         let mut whole = true;
         for (group, operations) in kept {
             let operations: Vec<Bytes> = operations.into_values().collect();
@@ -84,7 +89,7 @@ impl Owned {
         }
         let told = groups.resume();
         let (history, stats) = (History::default(), BTreeMap::new());
-        let mut owned = Self { groups, history, stats, metrics, store, clock };
+        let mut owned = Self { groups, history, stats, subscribed, metrics, store, clock };
         for (group, happened) in told {
             owned.keep(group, happened)?;
         }
@@ -127,6 +132,11 @@ impl Owned {
             self.store.commit(batch)?;
         }
         Ok(self.groups.saved()?)
+    }
+
+    /// Writes what belongs to no group.
+    pub(crate) fn commit(&self, change: Change) -> Result<(), GroupsError> {
+        Ok(self.store.commit(vec![change])?)
     }
 
     /// Takes items of a group's log. What members wrote is in the history once this returns.

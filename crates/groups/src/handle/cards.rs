@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::GroupsHandle;
 use crate::{
     directory::{ShardKind, Subscribed},
-    driver::CardFrom,
+    driver::{CardFrom, subscribed},
     error::{ActError, GroupsError},
     wire::{GroupId, SignedCard},
 };
@@ -59,30 +59,50 @@ impl GroupsHandle {
         self.inner.take_card(card, CardFrom::User)
     }
 
-    /// Reads the cards of a shard from now on; `key` is what was looked for. Whether it is new.
+    /// Reads the cards of a shard from now on, over restarts too; `key` is what was looked for. Whether it is new.
     ///
     /// # Errors
-    /// [`ActError::Limit`] when too many are read.
-    pub fn subscribe_cards(
+    /// [`ActError::Limit`] when too many are read, [`GroupsError`] when it cannot be stored.
+    pub async fn subscribe_cards(
         &self,
         kind: ShardKind,
         shard: u32,
         key: Option<String>,
     ) -> Result<bool, GroupsError> {
         let now = self.inner.clock.wall();
-        let new = self.inner.cards.directory().subscribe(kind, shard, key, now);
-        let new = new.ok_or(ActError::Limit("subscriptions"))?;
+        let taken = self.inner.cards.directory().subscribe(kind, shard, key, now);
+        let (new, subscribed) = taken.ok_or(ActError::Limit("subscriptions"))?;
+        let change = subscribed::put(&subscribed);
+        if let Err(error) = self.inner.worker.run(move |owned| owned.commit(change)).await {
+            if new {
+                self.inner.cards.directory().unsubscribe(kind, shard);
+            }
+            return Err(error);
+        }
         self.inner.watch((kind, shard), false);
         Ok(new)
     }
 
     /// Does not read them any more. Whether it did.
-    pub fn unsubscribe_cards(&self, kind: ShardKind, shard: u32) -> bool {
+    ///
+    /// # Errors
+    /// [`GroupsError`] when it cannot be stored; it is read on then.
+    pub async fn unsubscribe_cards(
+        &self,
+        kind: ShardKind,
+        shard: u32,
+    ) -> Result<bool, GroupsError> {
+        let known = self.card_subscriptions();
+        if !known.iter().any(|known| (known.kind, known.shard) == (kind, shard)) {
+            return Ok(false);
+        }
+        let change = subscribed::cut(kind, shard);
+        self.inner.worker.run(move |owned| owned.commit(change)).await?;
         let existed = self.inner.cards.directory().unsubscribe(kind, shard);
         if existed {
             self.inner.unwatch((kind, shard));
         }
-        existed
+        Ok(existed)
     }
 
     /// The shards that are read because somebody wanted it.

@@ -111,6 +111,8 @@ pub(super) async fn status<T: Object>(
         applied: status.applied,
         pending: status.pending as u64,
         invalid: status.invalid,
+        bytes: status.bytes as u64,
+        checkpoint: status.checkpoint,
         hash: HEXLOWER.encode(&status.hash),
     })
 }

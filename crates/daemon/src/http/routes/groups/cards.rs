@@ -138,7 +138,7 @@ pub(in super::super) async fn subscribe(
             return Err(bad(ErrorCode::InvalidValue, "either 'shard' or 'key' is required"));
         }
     };
-    let newly_added = app.agent.groups().subscribe_cards(kind, shard, key)?;
+    let newly_added = app.agent.groups().subscribe_cards(kind, shard, key).await?;
     Ok(Json(CardsSubscribedResponse {
         ok: True::default(),
         newly_added,
@@ -154,7 +154,7 @@ pub(in super::super) async fn unsubscribe(
 ) -> Answer<CardsUnsubscribedResponse> {
     let kind = kind_of(&kind)?;
     let number = shard.parse().map_err(|_| bad(ErrorCode::InvalidValue, "a shard is a number"));
-    let existed = app.agent.groups().unsubscribe_cards(kind, checked(number?)?);
+    let existed = app.agent.groups().unsubscribe_cards(kind, checked(number?)?).await?;
     Ok(Json(CardsUnsubscribedResponse { ok: True::default(), existed }))
 }
 
