@@ -22,6 +22,7 @@ mod compare;
 mod follow;
 mod fragments;
 mod history;
+mod past;
 mod questions;
 mod stats;
 pub(crate) mod subscribed;
@@ -30,7 +31,6 @@ mod worker;
 pub use cards::MAX_OWN_SHARDS;
 pub(crate) use cards::{Cards, From as CardFrom};
 pub use fragments::{Fragments, MAX_PARTIAL, MAX_PARTIAL_BYTES, PART, split};
-pub use history::{MAX_TEXT_BYTES, MAX_TEXTS};
 pub use stats::GroupStats;
 pub use worker::{OpenStore, Store};
 
@@ -68,6 +68,8 @@ pub struct Text {
     pub at: WallTime,
     /// What.
     pub payload: Bytes,
+    /// The member that handed it over, who alone says that its author wrote it; none of what was read in the log.
+    pub handed_by: Option<AgentId>,
 }
 
 /// What happened in a group.
@@ -113,6 +115,13 @@ pub enum GroupEventKind {
     Message {
         /// Its id.
         id: [u8; 32],
+    },
+    /// What was written before this agent came in is in the history now.
+    Past {
+        /// Who handed it over.
+        by: AgentId,
+        /// Texts that are new here.
+        texts: usize,
     },
     /// This agent is not in it any more.
     Left,

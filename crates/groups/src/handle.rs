@@ -258,7 +258,8 @@ impl GroupsHandle {
         let joined = self.inner.worker.run(move |owned| {
             let now = owned.now();
             owned.groups.join_open(group, &handover, &display_name, now)?;
-            owned.save()
+            owned.save()?;
+            owned.came_in(group)
         });
         joined.await?;
         self.inner.follow(group);

@@ -61,7 +61,7 @@ pub use directory::{
 #[cfg(feature = "tokio")]
 pub use driver::{
     Admittance, Fragments, GroupEvent, GroupEventKind, GroupStats, GroupsConfig, MAX_OWN_SHARDS,
-    MAX_PARTIAL, MAX_PARTIAL_BYTES, MAX_TEXT_BYTES, MAX_TEXTS, OpenStore, PART, Store, Text, split,
+    MAX_PARTIAL, MAX_PARTIAL_BYTES, OpenStore, PART, Store, Text, split,
 };
 #[cfg(feature = "tokio")]
 pub use error::GroupsError;
@@ -71,7 +71,7 @@ pub use handle::{GroupDiagnosis, GroupState, GroupsHandle, MAX_WANTED, WANTED_FO
 pub use limits::{
     CARD_VALIDITY, MAX_BODY, MAX_DESCRIPTION, MAX_DISPLAY_NAME, MAX_INVITES, MAX_NAME,
     MAX_OPERATIONS, MAX_PARENTS, MAX_PUBLIC_MESSAGE, MAX_REQUESTS, MAX_ROOMS, MAX_TAG, MAX_TAGS,
-    MAX_TEXT, MAX_UNVOUCHED, MAX_URL, MAX_USES, MAX_WAITING,
+    MAX_TEXT, MAX_TEXT_BYTES, MAX_TEXTS, MAX_UNVOUCHED, MAX_URL, MAX_USES, MAX_WAITING,
 };
 pub use metrics::GroupsMetrics;
 pub use policy::{
@@ -88,7 +88,8 @@ pub use wire::{
     Action, Answer, Basis, CARD_DOMAIN, Card, CardIn, Claim, CourierFrame, GroupId, Handover,
     INVITE_DOMAIN, INVITE_PREFIX, InviteLink, LogItem, MAX_CARD, MAX_CARDS_HANDED, MAX_COURIER,
     MAX_HANDOVER, MAX_HELPERS, MAX_INVITE, MAX_LOG_ITEM, MESSAGE_DOMAIN, MemberItem, MessageKind,
-    OPERATION_DOMAIN, OpId, Operation, OperationBody, OperationIn, Profile, PublicMessage,
-    PublicMessageIn, Question, Room, STATEMENT_DOMAIN, SignedCard, Statement, StatementIn,
+    OPERATION_DOMAIN, OpId, Operation, OperationBody, OperationIn, PastText, Profile,
+    PublicMessage, PublicMessageIn, Question, Room, STATEMENT_DOMAIN, SignedCard, Statement,
+    StatementIn,
 };
 pub use x0x_mls::GroupError;

@@ -36,5 +36,9 @@ pub const MAX_REQUESTS: usize = 1024;
 pub const MAX_USES: u32 = 10_000;
 /// Largest public message in bytes.
 pub const MAX_PUBLIC_MESSAGE: usize = 64 * 1024;
+/// Texts of an encrypted group that are kept; the oldest goes first.
+pub const MAX_TEXTS: usize = 512;
+/// Bytes of them.
+pub const MAX_TEXT_BYTES: usize = 8 * 1024 * 1024;
 /// How long a card is valid.
 pub const CARD_VALIDITY: Duration = Duration::from_secs(24 * 3600);

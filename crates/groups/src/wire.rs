@@ -11,6 +11,7 @@ mod link;
 mod log;
 mod message;
 mod operation;
+mod past;
 mod signed;
 mod statement;
 
@@ -22,6 +23,7 @@ pub use link::{INVITE_PREFIX, InviteLink, MAX_HELPERS, MAX_INVITE};
 pub use log::{LogItem, MAX_LOG_ITEM, MemberItem};
 pub use message::{MESSAGE_DOMAIN, MessageKind, PublicMessage, PublicMessageIn};
 pub use operation::{OPERATION_DOMAIN, OpId, Operation, OperationBody, OperationIn};
+pub use past::PastText;
 pub use statement::{Claim, INVITE_DOMAIN, STATEMENT_DOMAIN, Statement, StatementIn};
 
 use sha2::{Digest, Sha256};

@@ -226,7 +226,7 @@ fn every_cut_is_refused() {
 
 #[test]
 fn what_machines_ask_is_in_the_schema() {
-    use x0x_groups::{Answer, CourierFrame, Question};
+    use x0x_groups::{Answer, CourierFrame, PastText, Question};
 
     let group = chain().group();
     let bytes = |text: &'static str| Bytes::from_static(text.as_bytes());
@@ -237,6 +237,13 @@ fn what_machines_ask_is_in_the_schema() {
         tree: bytes("tree"),
     };
     let heads = vec![chain().genesis().id];
+    let past = PastText {
+        author: agent(1),
+        room: "room".into(),
+        id: [1; 16],
+        at: NOW,
+        payload: bytes("payload"),
+    };
     let bodies = [
         Ok(Question::Package),
         Ok(Question::State { statement: bytes("statement"), package: bytes("package") }),
@@ -244,6 +251,8 @@ fn what_machines_ask_is_in_the_schema() {
         Ok(Question::Invitation { group, open: true }),
         Ok(Question::Since { group, heads }),
         Ok(Question::Cards),
+        Ok(Question::Past { group }),
+        Err(Answer::Past(vec![past])),
         Err(Answer::Cards(vec![bytes("card")])),
         Err(Answer::Package(bytes("package"))),
         Err(Answer::HandOver(handover)),

@@ -25,6 +25,8 @@ pub enum GroupEventKind {
     /// Somebody wrote in an epoch of which there are no keys here any more, or on a side that fell; then its author
     /// writes it again.
     Unreadable,
+    /// A member handed over what was written before this agent came in: read the messages again.
+    History,
     /// This agent is not in it any more.
     Left,
 }
@@ -37,7 +39,7 @@ pub struct GroupEvent {
     pub group_id: String,
     /// What happened.
     pub event: GroupEventKind,
-    /// Who wrote, of an encrypted message.
+    /// Who wrote, of an encrypted message; of `history`, who handed it over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Hex64>)]
     pub author_agent_id: Option<AgentId>,

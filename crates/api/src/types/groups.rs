@@ -85,6 +85,11 @@ pub struct GroupPolicyInfo {
     pub read_access: String,
     /// `members_only`, `moderated_public` or `admin_only`.
     pub write_access: String,
+    /// The last role that may invite: `owner`, `admin`, `moderator` or `member`.
+    pub invite_role: String,
+    /// Whether members hand to new ones what was written while this was true. Of a group that is not encrypted anybody
+    /// reads it anyway.
+    pub shares_history: bool,
 }
 
 /// An agent in a group.
@@ -205,6 +210,12 @@ pub struct ChangeGroupPolicyRequest {
     /// See the group's policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub write_access: Option<String>,
+    /// See the group's policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub invite_role: Option<String>,
+    /// See the group's policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shares_history: Option<bool>,
 }
 
 /// Body of `PUT /groups/{id}/display-name`.
@@ -415,6 +426,10 @@ pub struct GroupMessageInfo {
     /// When it was written by its author's clock, or in an encrypted group when it came; milliseconds
     /// since the Unix epoch.
     pub timestamp: u64,
+    /// The member that handed it over to this agent, which came in later: that its author wrote it, nobody else says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Hex64>)]
+    pub handed_by: Option<AgentId>,
 }
 
 /// Answer of `GET /groups/{id}/messages`.

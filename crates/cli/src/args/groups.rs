@@ -45,6 +45,12 @@ pub(crate) struct GroupPolicyArguments {
     /// `members_only`, `moderated_public` or `admin_only`
     #[arg(long)]
     pub(crate) write_access: Option<String>,
+    /// The last role that may invite: `owner`, `admin`, `moderator` or `member`
+    #[arg(long)]
+    pub(crate) invite_role: Option<String>,
+    /// Whether members hand to new ones what is written from now on
+    #[arg(long, value_name = "BOOL")]
+    pub(crate) shares_history: Option<bool>,
 }
 
 #[derive(Subcommand, Debug)]

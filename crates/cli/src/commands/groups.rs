@@ -136,6 +136,8 @@ fn policy(arguments: GroupPolicyArguments) -> Result<Call> {
         confidentiality: arguments.confidentiality,
         read_access: arguments.read_access,
         write_access: arguments.write_access,
+        invite_role: arguments.invite_role,
+        shares_history: arguments.shares_history,
     };
     group(Operation::GroupPolicy, &arguments.group).body(&body)
 }

@@ -304,3 +304,53 @@ async fn eight_daemons_read_what_was_written_while_they_were_in() {
     nodes.push(thief);
     stop(nodes).await;
 }
+
+/// Who came later reads what was written while the policy said so, and is told that a member handed it over.
+#[tokio::test]
+async fn who_comes_later_is_handed_what_the_policy_shares() {
+    let nodes = Node::cluster(3).await;
+    let [one, two, three] = &nodes[..] else { unreachable!("three nodes") };
+    let group = found(&one.api, "Past", "private_secure").await;
+    let link = invite(&one.api, &group, 2).await;
+    ok(join(&two.api, &link)).await;
+    agree(&[&one.api, &two.api], &group).await;
+    say(&one.api, &group, "in confidence").await;
+    reads(&two.api, &group, "in confidence").await;
+    let path = format!("/groups/{group}/policy");
+    let body = json!({"shares_history": true, "invite_role": "moderator"});
+    ok(with_body(&one.api, "PATCH", &path, &body)).await;
+    agree(&[&one.api, &two.api], &group).await;
+    let told = one.api.get(&format!("/groups/{group}")).await.json();
+    let policy = &told["policy"];
+    assert_eq!(
+        (&policy["shares_history"], &policy["invite_role"]),
+        (&json!(true), &json!("moderator"))
+    );
+    let nobody = with_body(&one.api, "PATCH", &path, &json!({"invite_role": "guest"})).await;
+    assert_eq!((nobody.status, &nobody.json()["code"]), (400, &json!("invalid_value")));
+    for text in ["first", "second"] {
+        say(&two.api, &group, text).await;
+        reads(&one.api, &group, text).await;
+    }
+    let mut events = EventStream::open(&three.api, "/groups/events", None).await;
+    ok(join(&three.api, &link)).await;
+    eventually("what was before is here", || async {
+        read(&three.api, &group).await == ["first", "second"]
+    })
+    .await;
+    let handed = loop {
+        let event = events.next().await.expect("an event").data;
+        if event["event"] == json!("history") {
+            break event;
+        }
+    };
+    assert!(handed["author_agent_id"].is_string(), "{handed}");
+    say(&three.api, &group, "third").await;
+    reads(&one.api, &group, "third").await;
+    let known = three.api.get(&format!("/groups/{group}/messages")).await.json();
+    let known = known["messages"].as_array().expect("a list").clone();
+    assert!(known[..2].iter().all(|text| text["author_agent_id"] == json!(two.agent_id())));
+    assert!(known[..2].iter().all(|text| text["handed_by"].is_string()));
+    assert_eq!((&known[2]["body"], &known[2]["handed_by"]), (&json!("third"), &json!(null)));
+    stop(nodes).await;
+}

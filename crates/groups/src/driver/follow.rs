@@ -17,7 +17,7 @@ use x0x_gossip_pubsub::{Delivery, Retention, Start, Subscription, topic_id};
 use x0x_mls::ordering::Standing;
 
 use super::{
-    Inner, Wake,
+    GroupEventKind, Inner, Wake,
     compare::Comparison,
     fragments::{Fragments, split},
 };
@@ -40,6 +40,8 @@ const REST: Duration = Duration::from_secs(10);
 const AGAIN: Duration = Duration::from_secs(5);
 /// Members that are asked one after the other.
 const ASKED: usize = 4;
+/// Longest rest between two times that members are asked for what was written before.
+const PAST_REST: Duration = Duration::from_secs(600);
 /// Handovers that wait for their agents; the oldest goes first.
 const MAX_HANDOVERS: usize = 256;
 
@@ -65,6 +67,8 @@ pub(super) struct Following {
     compare: Comparison,
     /// Since when the group's card is another than it should be.
     unlisted: Option<Instant>,
+    /// When what was written before may be asked for again, and how long it rests then.
+    past: (Instant, Duration),
 }
 
 impl Following {
@@ -91,6 +95,7 @@ impl Following {
             asked: 0,
             compare: Comparison::new(Instant::now()),
             unlisted: None,
+            past: (Instant::now(), TEND),
         }
     }
 
@@ -251,10 +256,10 @@ impl Following {
             let listed = view.policy.is_some_and(|p| p.discoverability != Discoverability::Hidden);
             let may = view.role(&owned.groups.agent()).is_some_and(|role| role <= Role::Admin);
             let card = (listed && may).then_some((view.revision, view.withdrawn));
-            let waits = owned.groups.waits(group)?;
+            let waits = (owned.groups.waits(group)?, owned.wants_past(group)?);
             Ok(((differs, waits), owned.groups.turn(group), standing, others, card))
         });
-        let ((differs, waits), turn, standing, others, card) = look.await?;
+        let ((differs, (waits, wants_past)), turn, standing, others, card) = look.await?;
         let now = Instant::now();
         self.list(&inner, card, turn.unwrap_or_default(), now).await?;
         self.differs = differs.then(|| self.differs.unwrap_or(now));
@@ -270,6 +275,10 @@ impl Following {
         if self.behind.is_some_and(|since| now >= since + REST) && now >= self.rested {
             self.rested = now + REST;
             self.come_back(&inner, &others).await?;
+        }
+        if wants_past && now >= self.past.0 {
+            self.past = (now + self.past.1, (self.past.1 * 2).min(PAST_REST));
+            self.ask_past(&inner, &others).await?;
         }
         let ahead = self.wake.ahead().take();
         let asked = self.compare.due(now, inner.me, &others, ahead);
@@ -325,6 +334,29 @@ impl Following {
             }
         }
         Ok((None, false))
+    }
+
+    /// Asks members for what was written before this agent came in, until one has something. When those who
+    /// answer have nothing there is nothing.
+    async fn ask_past(&self, inner: &Inner, others: &[AgentId]) -> Result<(), GroupsError> {
+        let (group, mut nothing) = (self.group, false);
+        for agent in others.iter().copied().filter(|agent| *agent != inner.me).take(ASKED) {
+            let Ok(Answer::Past(texts)) = inner.courier.ask(agent, Question::Past { group }).await
+            else {
+                continue;
+            };
+            nothing |= texts.is_empty();
+            if !texts.is_empty() {
+                let taken = inner.worker.run(move |owned| owned.take_past(group, agent, &texts));
+                let texts = taken.await?;
+                inner.note(group, GroupEventKind::Past { by: agent, texts });
+                return Ok(());
+            }
+        }
+        match nothing {
+            true => inner.worker.run(move |owned| owned.has_past(group)).await,
+            false => Ok(()),
+        }
     }
 
     /// Asks members how the group is, others than the last time, and comes in again if this one is behind.

@@ -25,6 +25,10 @@ impl Inner {
             Question::HandOver { group, handover } => self.brought(from, group, handover).await,
             Question::Invitation { group, open } => self.invited(from, group, open).await,
             Question::Cards => Ok(self.handed(&from)),
+            Question::Past { group } => {
+                let past = self.worker.run(move |owned| owned.past_for(group, from)).await;
+                past.map(Answer::Past)
+            }
             Question::Since { group, heads } => self.since(from, group, heads).await,
         };
         let answer = answered.unwrap_or_else(|error| {

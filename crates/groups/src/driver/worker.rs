@@ -1,7 +1,7 @@
 //! The thread that owns the groups: cryptography and its transactions keep no other task waiting.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, OnceLock, PoisonError},
     thread,
 };
@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use super::{
     history::{Addition, History, Written},
+    past,
     stats::GroupStats,
     subscribed,
 };
@@ -44,8 +45,10 @@ pub(crate) struct Owned {
     pub(crate) stats: BTreeMap<GroupId, GroupStats>,
     /// The shards of cards that were read when it was opened.
     pub(crate) subscribed: Vec<Subscribed>,
+    /// Groups of which what was written before this agent came in is still to be asked for.
+    pub(super) wants_past: BTreeSet<GroupId>,
     metrics: Arc<GroupsMetrics>,
-    store: Store,
+    pub(super) store: Store,
     clock: Arc<dyn Clock>,
 }
 
@@ -60,6 +63,7 @@ impl Owned {
         let mut groups = NamedGroups::over(mls, key);
         let mut kept: BTreeMap<GroupId, BTreeMap<u32, Bytes>> = BTreeMap::new();
         let (mut spoken, mut subscribed) = (Vec::new(), Vec::new());
+        let mut wants_past = BTreeSet::new();
         for entry in store.load(Space::Named)? {
             match named(&entry.key) {
                 Some((group, Named::Operation(number))) => {
@@ -67,6 +71,7 @@ impl Owned {
                     kept.entry(group).or_default().insert(number, operation);
                 }
                 Some((group, Named::Spoken(id))) => spoken.push((group, id, entry.value)),
+                Some((group, Named::WantsPast)) => drop(wants_past.insert(group)),
                 None => subscribed.extend(subscribed::read(&entry)),
             }
         }
@@ -87,9 +92,11 @@ impl Owned {
         for (group, id, record) in spoken {
             groups.remember(group, id, &record);
         }
+        wants_past.retain(|group| groups.ids().contains(group));
         let told = groups.resume();
         let (history, stats) = (History::default(), BTreeMap::new());
-        let mut owned = Self { groups, history, stats, subscribed, metrics, store, clock };
+        let mut owned =
+            Self { groups, history, stats, subscribed, wants_past, metrics, store, clock };
         for (group, happened) in told {
             owned.keep(group, happened)?;
         }
@@ -110,6 +117,7 @@ impl Owned {
         for group in self.groups.forgotten() {
             batch.push(Change::Drop(Space::History(*group.as_bytes())));
             self.stats.remove(group);
+            self.wants_past.remove(group);
             let entries = self.store.load(Space::Named)?.into_iter();
             let own = entries.filter(|entry| entry.key.starts_with(group.as_bytes()));
             batch.extend(own.map(|entry| Change::Cut(Space::Named, entry.key, 0)));
@@ -168,7 +176,11 @@ impl Owned {
         group: GroupId,
         handover: &Handover,
     ) -> Result<Vec<Happened>, GroupsError> {
+        let new = !self.groups.ids().contains(&group);
         let happened = self.groups.enter(group, handover)?;
+        if new {
+            self.came_in(group)?;
+        }
         self.keep(group, happened)
     }
 
@@ -189,14 +201,14 @@ impl Owned {
         group: GroupId,
         happened: Vec<Happened>,
     ) -> Result<Vec<Happened>, GroupsError> {
-        let at = self.now();
+        let (at, shared) = (self.now(), self.shares(group));
         let (mut read, mut told) = (Vec::new(), Vec::new());
         for event in happened {
             let stats = self.stats.entry(group).or_default();
             stats.happened(&event, at, &self.metrics);
             if let Happened::Text { journal, author, room, id, payload } = &event {
                 read.push(*journal);
-                let text = Written { author: *author, room, id: *id, payload, at };
+                let text = Written { author: *author, room, id: *id, payload, at, shared };
                 let Some(addition) = self.history.add(&*self.store, group, &text)? else {
                     continue;
                 };
@@ -224,8 +236,8 @@ impl Owned {
         payload: &Bytes,
     ) -> Result<(), GroupsError> {
         self.groups.send(group, room, id, payload.clone())?;
-        let (author, at) = (self.groups.agent(), self.now());
-        let text = Written { author, room, id, payload, at };
+        let (author, at, shared) = (self.groups.agent(), self.now(), self.shares(group));
+        let text = Written { author, room, id, payload, at, shared };
         match self.history.add(&*self.store, group, &text)? {
             Some(addition) => self.write(addition),
             None => self.save(),
@@ -244,10 +256,15 @@ enum Named {
     Operation(u32),
     /// A text of this agent that may have to be said again.
     Spoken([u8; 16]),
+    /// What was written before this agent came in is to be asked for.
+    WantsPast,
 }
 
 fn named(key: &[u8]) -> Option<(GroupId, Named)> {
     let (group, name) = key.split_first_chunk::<32>()?;
+    if name == past::WANTED {
+        return Some((GroupId::new(*group), Named::WantsPast));
+    }
     let number = name.try_into().map(|number| Named::Operation(u32::from_be_bytes(number)));
     let named = number.or_else(|_| name.try_into().map(Named::Spoken)).ok()?;
     Some((GroupId::new(*group), named))

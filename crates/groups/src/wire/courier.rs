@@ -5,7 +5,10 @@ use prost::{Message, Oneof};
 use x0x_core::{AgentId, DecodeError, decode_bounded, fixed_bytes};
 use x0x_mls::MAX_KEY_PACKAGE;
 
-use super::{GroupId, Handover, OpId};
+use super::{
+    GroupId, Handover, OpId,
+    past::{PastText, PastWire},
+};
 use crate::limits::{MAX_OPERATIONS, MAX_PARENTS};
 
 /// Largest message between machines in bytes: what a stream of direct messages takes.
@@ -28,7 +31,7 @@ pub(crate) struct CourierWire {
     /// Which agent of the other one.
     #[prost(bytes = "bytes", tag = "3")]
     to: Bytes,
-    #[prost(oneof = "BodyWire", tags = "4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15")]
+    #[prost(oneof = "BodyWire", tags = "4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17")]
     body: Option<BodyWire>,
 }
 
@@ -58,6 +61,10 @@ enum BodyWire {
     AskCards(EmptyCourierWire),
     #[prost(message, tag = "15")]
     Cards(CardsWire),
+    #[prost(bytes = "bytes", tag = "16")]
+    AskPast(Bytes),
+    #[prost(message, tag = "17")]
+    Past(PastWire),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -138,6 +145,11 @@ pub enum Question {
     },
     /// The cards of groups that it knows and may hand on.
     Cards,
+    /// What was written in an encrypted group before it came in, if the policy lets members hand that over.
+    Past {
+        /// In which group.
+        group: GroupId,
+    },
     /// The operations of a group that it lacks, which has these.
     Since {
         /// Of which group.
@@ -159,6 +171,8 @@ pub enum Answer {
     Operations(Vec<Bytes>),
     /// Cards.
     Cards(Vec<Bytes>),
+    /// What was written before, the oldest first.
+    Past(Vec<PastText>),
     /// It is done.
     Done,
     /// It is not, and why.
@@ -226,6 +240,7 @@ impl Question {
             Self::Invitation { group, open } => {
                 BodyWire::AskInvitation(AskInvitationWire { group: copy(group.as_bytes()), open })
             }
+            Self::Past { group } => BodyWire::AskPast(copy(group.as_bytes())),
             Self::Since { group, heads } => BodyWire::AskSince(AskSinceWire {
                 group: copy(group.as_bytes()),
                 heads: heads.iter().map(|head| copy(head.as_bytes())).collect(),
@@ -243,6 +258,7 @@ impl Answer {
             }
             Self::Operations(operations) => BodyWire::Operations(OperationsWire { operations }),
             Self::Cards(cards) => BodyWire::Cards(CardsWire { cards }),
+            Self::Past(texts) => BodyWire::Past(PastWire::new(texts)),
             Self::Done => BodyWire::Done(EmptyCourierWire {}),
             Self::Refused(mut reason) => {
                 let end = reason.floor_char_boundary(MAX_REASON);
@@ -312,6 +328,8 @@ impl BodyWire {
                     return Err(DecodeError::Field("cards"));
                 }
             }
+            Self::AskPast(bytes) => Ok(Question::Past { group: group(&bytes)? }),
+            Self::Past(wire) => Err(Answer::Past(wire.read()?)),
             Self::Done(_) => Err(Answer::Done),
             Self::Refused(reason) => {
                 // It is shown to people.
@@ -324,6 +342,8 @@ impl BodyWire {
 
 #[cfg(test)]
 mod tests {
+    use x0x_core::WallTime;
+
     use super::*;
 
     fn frame(body: Result<Question, Answer>) -> CourierFrame {
@@ -341,6 +361,13 @@ mod tests {
             },
         );
         let statement = Bytes::from_static(b"statement");
+        let past = PastText {
+            author: AgentId::new([5; 32]),
+            room: "room".to_owned(),
+            id: [6; 16],
+            at: WallTime::from_millis(7),
+            payload: Bytes::from_static(b"text"),
+        };
         let bodies = [
             Ok(Question::Package),
             Ok(Question::State { statement, package: Bytes::new() }),
@@ -348,6 +375,8 @@ mod tests {
             Ok(Question::Invitation { group, open: true }),
             Ok(Question::Since { group, heads: vec![OpId::new([4; 32])] }),
             Ok(Question::Cards),
+            Ok(Question::Past { group }),
+            Err(Answer::Past(vec![past])),
             Err(Answer::Cards(vec![Bytes::from_static(b"card")])),
             Err(Answer::Package(Bytes::from_static(b"package"))),
             Err(Answer::HandOver(handover)),

@@ -113,6 +113,8 @@ fn policy_info(policy: GroupPolicy) -> GroupPolicyInfo {
         confidentiality: policy.confidentiality.word().to_owned(),
         read_access: policy.read_access.word().to_owned(),
         write_access: policy.write_access.word().to_owned(),
+        invite_role: policy.invite_role.word().to_owned(),
+        shares_history: policy.shares_history,
     }
 }
 
@@ -333,6 +335,8 @@ pub(super) async fn policy(
         confidentiality,
         read_access,
         write_access,
+        invite_role,
+        shares_history,
         ..
     } = &request;
     policy.discoverability = axis(
@@ -353,6 +357,10 @@ pub(super) async fn policy(
         axis(policy.read_access, read_access.as_deref(), ReadAccess::from_word, "read access")?;
     policy.write_access =
         axis(policy.write_access, write_access.as_deref(), WriteAccess::from_word, "write access")?;
+    let inviting = |word: &str| Role::from_word(word).filter(|role| *role != Role::Guest);
+    policy.invite_role =
+        axis(policy.invite_role, invite_role.as_deref(), inviting, "role that may invite")?;
+    policy.shares_history = shares_history.unwrap_or(policy.shares_history);
     app.agent.groups().set_policy(state.group, policy).await?;
     revision(&app, state.group).await
 }

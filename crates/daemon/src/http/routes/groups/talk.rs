@@ -78,6 +78,7 @@ fn text_info(group: GroupId, text: &Text) -> GroupMessageInfo {
         body,
         payload,
         timestamp: text.at.as_millis(),
+        handed_by: text.handed_by,
     }
 }
 
@@ -99,6 +100,7 @@ pub(in super::super) async fn messages(
             body: Some(message.text),
             payload: None,
             timestamp: message.at.as_millis(),
+            handed_by: None,
         });
     }
     Ok(Json(GroupMessagesResponse { ok: True::default(), messages }))
@@ -126,6 +128,9 @@ fn event(Event { group, kind }: Event) -> GroupEvent {
         }
         Kind::Unreadable { epoch } => {
             (event.event, event.epoch) = (GroupEventKind::Unreadable, Some(epoch));
+        }
+        Kind::Past { by, .. } => {
+            (event.event, event.author_agent_id) = (GroupEventKind::History, Some(by));
         }
         Kind::Message { id } => {
             event.event = GroupEventKind::Message;
