@@ -13,6 +13,8 @@ use serde_json::Value;
 use crate::error::Result;
 use crate::escape::{escape, escape_json};
 
+/// Characters of a public key that are shown.
+const PUBLIC_KEY_SHOWN: usize = 24;
 const BOLD: &str = "\u{1b}[1m";
 const RESET: &str = "\u{1b}[0m";
 
@@ -101,6 +103,10 @@ impl Output {
         match value {
             Value::Object(fields) => {
                 for (name, value) in fields {
+                    if let Some(key) = public_key(name, value) {
+                        _ = writeln!(text, "{indent}{}: {key}", self.emphasise(name));
+                        continue;
+                    }
                     let name = self.emphasise(&escape(name));
                     match inline(value) {
                         Some(value) => _ = writeln!(text, "{indent}{name}: {value}"),
@@ -138,6 +144,14 @@ fn select<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
         Value::Array(items) => items.get(part.parse::<usize>().ok()?),
         value => value.get(part),
     })
+}
+
+/// A public key is some hundred characters that nobody reads: its beginning, and how to get all of it.
+fn public_key(name: &str, value: &Value) -> Option<String> {
+    let text = value.as_str().filter(|_| name.ends_with("public_key_b64"))?;
+    let start: String = text.chars().take(PUBLIC_KEY_SHOWN).collect();
+    (start.len() < text.len())
+        .then(|| format!("{}… (whole with --field or --json)", escape(&start)))
 }
 
 /// A value that fits behind its key.
@@ -191,6 +205,18 @@ mod tests {
         });
         let expected = "addr: null\nempty: []\ninner:\n  a: 1\n  b:\n    - true\n    - x\n\
                         list:\n  - id: p\n    n: 2\n  - id: q\n    n: 3\nok: true\n";
+        assert_eq!(text(&value), expected);
+    }
+
+    #[test]
+    fn public_keys_are_shown_by_their_beginning() {
+        let value =
+            json!({ "kem_public_key_b64": "ab".repeat(800), "ciphertext_b64": "c".repeat(30) });
+        let ciphertext = "c".repeat(30);
+        let expected = format!(
+            "ciphertext_b64: {ciphertext}\nkem_public_key_b64: {}… (whole with --field or --json)\n",
+            "ab".repeat(12)
+        );
         assert_eq!(text(&value), expected);
     }
 
