@@ -16,7 +16,7 @@ mod transfer;
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
 
 use report::Report;
@@ -56,7 +56,9 @@ async fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let scale = if arguments.quick { rows::Scale::QUICK } else { rows::Scale::FULL };
     let mut report = Report::default();
-    let daemon = arguments.daemon.canonicalize()?;
+    let daemon = arguments.daemon.canonicalize().with_context(|| {
+        format!("no daemon at {}: build it, or say --daemon PATH", arguments.daemon.display())
+    })?;
     let passed = match &arguments.task {
         Some(Task::Lab { scenario }) => lab::run(&daemon, scenario, &mut report).await?,
         None => {

@@ -77,8 +77,8 @@ impl Chains {
 
     /// What follows from a group's operations.
     #[must_use]
-    pub fn view(&self, group: GroupId) -> Option<View> {
-        self.lock().chains.get(&group).map(|chain| chain.view().clone())
+    pub fn view(&self, group: GroupId) -> Option<Arc<View>> {
+        self.lock().chains.get(&group).map(|chain| Arc::clone(chain.view()))
     }
 }
 

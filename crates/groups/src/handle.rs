@@ -33,7 +33,7 @@ pub struct GroupState {
     /// Its id.
     pub group: GroupId,
     /// What follows from its operations.
-    pub view: View,
+    pub view: Arc<View>,
     /// The epoch of its keys, and who has them, if it is encrypted and this agent has them.
     pub keys: Option<(u64, Vec<AgentId>)>,
     /// The topic of its log.

@@ -185,7 +185,7 @@ impl<M: MlsGroups> NamedGroups<M> {
     ///
     /// # Errors
     /// [`ActError::Target`] when it is not here.
-    pub fn view(&self, group: GroupId) -> Result<View, SessionError> {
+    pub fn view(&self, group: GroupId) -> Result<Arc<View>, SessionError> {
         self.chains.view(group).ok_or(UNKNOWN)
     }
 

@@ -3,7 +3,10 @@
 //! Operations arrive in any order. One whose parents are not here waits, and [`Chain::missing`] names
 //! them. What follows from those that are here is a function of their set: see `state/resolve.rs`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use x0x_core::{AgentId, WallTime};
@@ -76,7 +79,7 @@ pub struct Chain {
     heads: BTreeSet<OpId>,
     waiting: BTreeMap<OpId, (u64, Operation)>,
     arrivals: u64,
-    view: View,
+    view: Arc<View>,
 }
 
 impl Chain {
@@ -94,9 +97,9 @@ impl Chain {
             heads: BTreeSet::from([id]),
             waiting: BTreeMap::new(),
             arrivals: 0,
-            view: View::default(),
+            view: Arc::default(),
         };
-        chain.view = resolve::resolve(&chain, None);
+        chain.view = Arc::new(resolve::resolve(&chain, None));
         Some(chain)
     }
 
@@ -126,7 +129,7 @@ impl Chain {
 
     /// What follows from all operations that are here.
     #[must_use]
-    pub const fn view(&self) -> &View {
+    pub const fn view(&self) -> &Arc<View> {
         &self.view
     }
 
@@ -202,9 +205,9 @@ impl Chain {
 
     /// What follows from these operations and all that they build upon; none if one is not here.
     #[must_use]
-    pub fn view_at(&self, heads: &[OpId]) -> Option<View> {
+    pub fn view_at(&self, heads: &[OpId]) -> Option<Arc<View>> {
         if heads.len() == self.heads.len() && heads.iter().all(|id| self.heads.contains(id)) {
-            return Some(self.view.clone());
+            return Some(Arc::clone(&self.view));
         }
         let mut seen = Places::default();
         for id in heads {
@@ -212,7 +215,7 @@ impl Chain {
             seen.insert(place);
             seen.extend(&self.held[place].before);
         }
-        Some(resolve::resolve(self, Some(&seen)))
+        Some(Arc::new(resolve::resolve(self, Some(&seen))))
     }
 
     /// Takes an operation, and those that waited for it.
@@ -222,7 +225,7 @@ impl Chain {
     pub fn offer(&mut self, operation: Operation) -> Result<Offered, OfferError> {
         let offered = self.place(operation);
         if matches!(offered, Ok(Offered::Taken(_))) {
-            self.view = resolve::resolve(self, None);
+            self.view = Arc::new(resolve::resolve(self, None));
         }
         offered
     }
@@ -236,7 +239,7 @@ impl Chain {
                 taken.push(id);
             }
         }
-        self.view = resolve::resolve(self, None);
+        self.view = Arc::new(resolve::resolve(self, None));
         taken
     }
 

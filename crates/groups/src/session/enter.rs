@@ -54,7 +54,7 @@ impl<M: MlsGroups> NamedGroups<M> {
         others.sort_unstable();
         let others = others.into_iter().map(|(_, agent)| agent);
         let helpers = [self.agent()].into_iter().chain(others).take(MAX_HELPERS).collect();
-        let link = InviteLink::new(group, seed, helpers, expires, view.profile.name);
+        let link = InviteLink::new(group, seed, helpers, expires, view.profile.name.clone());
         let invite = link.key().public_key().agent_id();
         let action = Action::CreateInvite { invite, expires, uses, role: Role::Member };
         self.act(group, action, now)?;

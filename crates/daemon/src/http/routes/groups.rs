@@ -162,7 +162,7 @@ async fn created(app: &App, group: GroupId) -> Result<GroupCreatedResponse, ApiE
         ok: True::default(),
         group_id: group.to_string(),
         name: state.view.profile.name.clone(),
-        group_name: state.view.profile.name,
+        group_name: state.view.profile.name.clone(),
         chat_topic: state.topic,
     })
 }
@@ -235,7 +235,7 @@ pub(super) async fn change(
     PathParameter(id): PathParameter,
     JsonBody(request): JsonBody<ChangeGroupRequest>,
 ) -> Answer<GroupRevisionResponse> {
-    let mut profile = find(&app, &id).await?.view.profile;
+    let mut profile = find(&app, &id).await?.view.profile.clone();
     let ChangeGroupRequest { name, description, tags } = request;
     profile.name = name.unwrap_or(profile.name);
     profile.description = description.unwrap_or(profile.description);
@@ -391,7 +391,7 @@ pub(super) async fn invite(
         invite_link: link.to_text(),
         invite_id: link.key().public_key().agent_id(),
         group_id: state.group.to_string(),
-        group_name: state.view.profile.name,
+        group_name: state.view.profile.name.clone(),
         expires_at: link.expires.map_or(0, |at| at.as_secs()),
     }))
 }

@@ -13,7 +13,7 @@ fn settled(base: &Chain, more: &[Operation]) -> View {
     for _ in 0..4 {
         assert_eq!(gather(&log, &mut rng).view(), first.view());
     }
-    first.view().clone()
+    View::clone(first.view())
 }
 
 fn own_role(n: usize) -> Option<Role> {
