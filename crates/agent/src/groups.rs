@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use x0x_core::{AgentId, Clock};
 use x0x_gossip_pubsub::Gossip;
 use x0x_groups::{Admittance, GroupsConfig, GroupsHandle, OpenStore, Store};
-use x0x_identity::SecretKey;
+use x0x_identity::{SecretKey, Subject};
 use x0x_store::{GROUPS_FILE, GroupsFile};
 use x0x_transport::Transport;
 use x0x_trust::{Action, Level};
@@ -28,6 +28,14 @@ impl Admittance for ByTrust {
 
     fn may_bring(&self, agent: &AgentId) -> bool {
         self.may_ask(agent) && self.0.trust.level(agent) >= Level::Known
+    }
+
+    fn may_speak(&self, agent: &AgentId) -> bool {
+        self.0.allows(agent, None, Action::GossipDeliver)
+    }
+
+    fn is_revoked(&self, agent: &AgentId) -> bool {
+        self.0.trust.is_revoked_for_all(&Subject::Agent(*agent))
     }
 }
 

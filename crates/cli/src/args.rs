@@ -143,8 +143,8 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Trust(TrustCommand),
     Announce {
-        /// Name the user behind the agent
-        #[arg(long)]
+        /// Name the user behind the agent, who has to agree
+        #[arg(long, requires = "consent")]
         include_user: bool,
         /// The user agreed to being named
         #[arg(long)]

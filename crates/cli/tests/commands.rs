@@ -180,9 +180,9 @@ fn every_call_goes_where_the_table_says_with_the_token() {
         (&["status"], "GET /status", Value::Null),
         (&["agent"], "GET /agent", Value::Null),
         (
-            &["announce", "--include-user"],
+            &["announce", "--include-user", "--consent"],
             "POST /announce",
-            json!({ "include_user_identity": true, "human_consent": false }),
+            json!({ "include_user_identity": true, "human_consent": true }),
         ),
         (&["peers"], "GET /peers", Value::Null),
         (&["network", "status"], "GET /network/status", Value::Null),

@@ -132,7 +132,7 @@ impl GroupEventKind {
         Some(match happened {
             Happened::State { operation } => Self::State { operation },
             Happened::Text { author, room, payload, .. } => Self::Text { author, room, payload },
-            Happened::Message { id } => Self::Message { id },
+            Happened::Message { id, .. } => Self::Message { id },
             Happened::Epoch { epoch } => Self::Epoch { epoch },
             Happened::Unreadable { epoch } => Self::Unreadable { epoch },
             Happened::Out => Self::Left,
@@ -148,6 +148,12 @@ pub trait Admittance: Send + Sync + 'static {
 
     /// Whether an agent may bring this one into a group that it did not ask for.
     fn may_bring(&self, agent: &AgentId) -> bool;
+
+    /// Whether what an agent writes is shown.
+    fn may_speak(&self, agent: &AgentId) -> bool;
+
+    /// Whether an agent's key was revoked for everybody: it has no place in any group.
+    fn is_revoked(&self, agent: &AgentId) -> bool;
 }
 
 /// What the service is made of.
@@ -325,8 +331,16 @@ impl Inner {
     }
 
     pub(crate) fn tell(&self, group: GroupId, happened: Vec<Happened>) {
-        for kind in happened.into_iter().filter_map(GroupEventKind::of) {
-            self.note(group, kind);
+        for event in happened {
+            let silent = match &event {
+                Happened::Text { author, .. } | Happened::Message { author, .. } => {
+                    !self.admittance.may_speak(author)
+                }
+                _ => false,
+            };
+            if let Some(kind) = GroupEventKind::of(event).filter(|_| !silent) {
+                self.note(group, kind);
+            }
         }
     }
 

@@ -401,7 +401,9 @@ impl GroupsHandle {
             owned.groups.view(group)?;
             owned.read(group)
         });
-        read.await
+        let mut texts = read.await?;
+        texts.retain(|text| self.inner.admittance.may_speak(&text.author));
+        Ok(texts)
     }
 
     /// Writes a message in a group that is not encrypted.
@@ -445,7 +447,10 @@ impl GroupsHandle {
         &self,
         group: GroupId,
     ) -> Result<Vec<([u8; 32], PublicMessage)>, GroupsError> {
-        self.inner.worker.run(move |owned| Ok(owned.groups.messages(group)?)).await
+        let read = self.inner.worker.run(move |owned| Ok(owned.groups.messages(group)?));
+        let mut messages = read.await?;
+        messages.retain(|(_, message)| self.inner.admittance.may_speak(&message.author));
+        Ok(messages)
     }
 
     /// Leaves a group, and forgets it here. Its only owner withdraws it.

@@ -105,6 +105,8 @@ pub enum Happened {
     Message {
         /// Its id.
         id: [u8; 32],
+        /// Who wrote it.
+        author: AgentId,
     },
     /// The group has other keys.
     Epoch {

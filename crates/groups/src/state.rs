@@ -21,6 +21,8 @@ mod view;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "tokio")]
+pub(crate) use act::USED_UP;
 pub use view::{Invite, Member, MemberState, Request, RequestState, View};
 
 use crate::{

@@ -354,3 +354,49 @@ async fn who_comes_later_is_handed_what_the_policy_shares() {
     assert_eq!((&known[2]["body"], &known[2]["handed_by"]), (&json!("third"), &json!(null)));
     stop(nodes).await;
 }
+
+/// Whoever is blocked here is not read here, and is again when it is not blocked any more; whose key is revoked
+/// is removed by a member that may.
+#[tokio::test]
+async fn the_blocked_are_not_read_and_the_revoked_are_put_out() {
+    let nodes = Node::cluster(3).await;
+    let [one, two, three] = &nodes[..] else { unreachable!("three nodes") };
+    let group = found(&one.api, "Trust", "private_secure").await;
+    let link = invite(&one.api, &group, 2).await;
+    for node in [two, three] {
+        ok(join(&node.api, &link)).await;
+    }
+    let all = [&one.api, &two.api, &three.api];
+    agree(&all, &group).await;
+    let mut events = EventStream::open(&one.api, "/groups/events", None).await;
+    let level = async |level: &str| {
+        let body = json!({"agent_id": two.agent_id(), "level": level});
+        assert_eq!(one.api.post("/contacts/trust", &body).await.status, 200);
+    };
+    level("blocked").await;
+    say(&two.api, &group, "from the blocked").await;
+    reads(&three.api, &group, "from the blocked").await;
+    say(&three.api, &group, "from the other").await;
+    reads(&one.api, &group, "from the other").await;
+    let told = loop {
+        let event = events.next().await.expect("an event").data;
+        if event["event"] == json!("message") {
+            break event;
+        }
+    };
+    assert_eq!(told["body"], json!("from the other"));
+    has_none(one, &group, &["from the blocked"]).await;
+    level("known").await;
+    reads(&one.api, &group, "from the blocked").await;
+
+    let id = three.agent_id();
+    let revoke = json!({"what": "agent", "id": id, "reason": "stolen"});
+    assert_eq!(three.api.post("/identity/revoke", &revoke).await.status, 200);
+    eventually("the revoked one is out", || async { members(&one.api, &group).await == 2 }).await;
+    agree(&all[..2], &group).await;
+    say(&one.api, &group, "without the revoked").await;
+    reads(&two.api, &group, "without the revoked").await;
+    has_none(three, &group, &["without the revoked"]).await;
+    has_none(one, &group, &["from the other"]).await;
+    stop(nodes).await;
+}

@@ -136,6 +136,8 @@ pub(super) fn action_of(code: u32, lease_ms: u64) -> Result<Action, DecodeError>
         1 if in_range => Ok(Action::Claim(lease)),
         2 if in_range => Ok(Action::Renew(lease)),
         1 | 2 => Err(DecodeError::Field("lease")),
+        // One form of each: what stands for nothing is nothing.
+        3..=5 if lease_ms != 0 => Err(DecodeError::Field("lease")),
         3 => Ok(Action::Release),
         4 => Ok(Action::Complete),
         5 => Ok(Action::Reopen),

@@ -25,7 +25,7 @@ use crate::{
     error::GroupsError,
     policy::{Discoverability, Role},
     session::Happened,
-    wire::{Answer, GroupId, Handover, Question},
+    wire::{Action, Answer, GroupId, Handover, Question},
 };
 
 /// Items taken in one turn.
@@ -67,6 +67,8 @@ pub(super) struct Following {
     compare: Comparison,
     /// Since when the group's card is another than it should be.
     unlisted: Option<Instant>,
+    /// Since when a member's key is known to be revoked.
+    revoked: Option<Instant>,
     /// When what was written before may be asked for again, and how long it rests then.
     past: (Instant, Duration),
 }
@@ -95,6 +97,7 @@ impl Following {
             asked: 0,
             compare: Comparison::new(Instant::now()),
             unlisted: None,
+            revoked: None,
             past: (Instant::now(), TEND),
         }
     }
@@ -254,12 +257,15 @@ impl Following {
             let others: Vec<AgentId> = view.active().map(|(agent, _)| agent).collect();
             let differs = !many.is_empty() || !few.is_empty();
             let listed = view.policy.is_some_and(|p| p.discoverability != Discoverability::Hidden);
-            let may = view.role(&owned.groups.agent()).is_some_and(|role| role <= Role::Admin);
+            let own = view.role(&owned.groups.agent());
+            let may = own.is_some_and(|role| role <= Role::Admin);
+            let below = view.active().filter(|(_, role)| own.is_some_and(|o| o.may_remove(*role)));
+            let below: Vec<AgentId> = below.map(|(agent, _)| agent).collect();
             let card = (listed && may).then_some((view.revision, view.withdrawn));
             let waits = (owned.groups.waits(group)?, owned.wants_past(group)?);
-            Ok(((differs, waits), owned.groups.turn(group), standing, others, card))
+            Ok(((differs, waits), owned.groups.turn(group), standing, (others, below), card))
         });
-        let ((differs, (waits, wants_past)), turn, standing, others, card) = look.await?;
+        let ((differs, (waits, wants_past)), turn, standing, (others, below), card) = look.await?;
         let now = Instant::now();
         self.list(&inner, card, turn.unwrap_or_default(), now).await?;
         self.differs = differs.then(|| self.differs.unwrap_or(now));
@@ -270,6 +276,7 @@ impl Following {
             inner.metrics.completed.inc();
             self.differs = None;
         }
+        self.put_out(&inner, below, turn.unwrap_or_default(), now).await?;
         let behind = standing == Standing::Behind;
         self.behind = behind.then(|| self.behind.unwrap_or(now));
         if self.behind.is_some_and(|since| now >= since + REST) && now >= self.rested {
@@ -286,6 +293,40 @@ impl Following {
             let (answered, brought) = self.compare(&inner, asked).await?;
             self.compare.done(Instant::now(), answered, brought, waits);
         }
+        Ok(())
+    }
+
+    /// Removes members whose key was revoked for everybody: the first of those who may, and the next if it does not.
+    async fn put_out(
+        &mut self,
+        inner: &Inner,
+        below: Vec<AgentId>,
+        turn: usize,
+        now: Instant,
+    ) -> Result<(), GroupsError> {
+        let group = self.group;
+        let revoked = below.into_iter().find(|agent| inner.admittance.is_revoked(agent));
+        self.revoked = revoked.map(|_| self.revoked.unwrap_or(now));
+        let patience = PATIENCE * u32::try_from(turn).unwrap_or(u32::MAX);
+        let (Some(agent), Some(since)) = (revoked, self.revoked) else { return Ok(()) };
+        if now < since + patience {
+            return Ok(());
+        }
+        let removed = inner.worker.run(move |owned| {
+            let now = owned.now();
+            let operation = owned.groups.act(group, Action::Remove { agent }, now)?;
+            owned.save()?;
+            Ok(operation)
+        });
+        match removed.await {
+            Ok(operation) => {
+                tracing::warn!(%group, agent = %agent.short(), "a member whose key is revoked is removed");
+                inner.note(group, GroupEventKind::State { operation });
+            }
+            Err(GroupsError::Closed) => return Err(GroupsError::Closed),
+            Err(error) => tracing::debug!(%group, %error, "a member is not removed yet"),
+        }
+        self.revoked = None;
         Ok(())
     }
 

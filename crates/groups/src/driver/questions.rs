@@ -8,16 +8,28 @@ use x0x_mls::verify_key_package;
 
 use super::{GroupEventKind, Inner};
 use crate::{
-    error::GroupsError,
+    error::{ActError, GroupsError},
+    state::USED_UP,
     wire::{Action, Answer, Claim, GroupId, Handover, OpId, Question, StatementIn},
 };
+
+const NOT_ASKED_FOR: &str = "not asked for";
+
+/// What somebody is told who may not ask: what any stranger might be told.
+fn refusal(question: &Question) -> String {
+    match question {
+        Question::State { .. } => ActError::Target(USED_UP).to_string(),
+        Question::HandOver { .. } => NOT_ASKED_FOR.to_owned(),
+        _ => "refused".to_owned(),
+    }
+}
 
 impl Inner {
     /// Answers an agent that is proven to be who it is.
     pub(crate) async fn answer(self: &Arc<Self>, from: AgentId, question: Question) -> Answer {
         if !self.admittance.may_ask(&from) {
             self.metrics.answers_refused.inc();
-            return Answer::Refused("refused".to_owned());
+            return Answer::Refused(refusal(&question));
         }
         let answered = match question {
             Question::Package => self.package().await,
@@ -120,7 +132,7 @@ impl Inner {
     ) -> Result<Answer, GroupsError> {
         let wanted = self.wanted().contains_key(&group);
         if !wanted && !self.admittance.may_bring(&from) {
-            return Ok(Answer::Refused("not asked for".to_owned()));
+            return Ok(Answer::Refused(NOT_ASKED_FOR.to_owned()));
         }
         self.enter(group, handover).await?;
         Ok(Answer::Done)

@@ -79,11 +79,12 @@ impl<M: MlsGroups> NamedGroups<M> {
             LogItem::Operation(bytes) => self.take_encoded(group, bytes, happened),
             LogItem::Message(bytes) => {
                 let (id, message) = PublicMessageIn::decode(bytes)?.verify()?;
+                let author = message.author;
                 let slot = self.slots.get_mut(&group).ok_or(UNKNOWN)?;
                 let known = self.chains.lock();
                 let chain = known.chains.get(&group).ok_or(UNKNOWN)?;
                 match slot.wall.take(chain, id, message)? {
-                    Taken::New => happened.push(Happened::Message { id }),
+                    Taken::New => happened.push(Happened::Message { id, author }),
                     Taken::Known => {}
                     Taken::NotYet => slot.hold(item),
                 }

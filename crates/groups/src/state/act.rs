@@ -12,6 +12,9 @@ use crate::{
     wire::{Action, Basis, Claim, OperationBody, Room, Statement, is_text},
 };
 
+/// What is told of an invite that lets nobody in any more.
+pub(crate) const USED_UP: &str = "invite is used up";
+
 /// What is said when a role does not suffice.
 fn need(may: bool, what: &'static str) -> Result<(), ActError> {
     if may { Ok(()) } else { Err(ActError::Role(what)) }
@@ -225,7 +228,7 @@ impl View {
             return Err(ActError::Target("who made the invite may not invite any more"));
         }
         if invite.used >= invite.uses {
-            return Err(ActError::Target("invite is used up"));
+            return Err(ActError::Target(USED_UP));
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::{path::PathBuf, sync::Arc};
 use axum::{Json, extract::State};
 use bytes::Bytes;
 use serde::Deserialize;
-use x0x_agent::{Audience, Card, Replace, RevokeWhat, trust::Level};
+use x0x_agent::{Audience, Card, IdentityError, Replace, RevokeWhat, trust::Level};
 use x0x_api::{
     Base64, ErrorCode, True,
     types::{
@@ -36,7 +36,16 @@ pub(super) async fn create_user(
     State(app): State<Arc<App>>,
     OptionalBody(request): OptionalBody<CreateUserRequest>,
 ) -> Answer<CreateUserResponse> {
-    let (user_id, path) = app.agent.create_user(request.path.map(PathBuf::from)).await?;
+    let path = request.path.map(PathBuf::from);
+    let named = path.is_some();
+    let created = app.agent.create_user(path).await;
+    let (user_id, path) = created.map_err(|error| match error {
+        // The caller chose a place where no file can be made.
+        IdentityError::Store(error) if named => {
+            ApiError::new(ErrorCode::InvalidValue, error.to_string())
+        }
+        error => error.into(),
+    })?;
     let path = path.display().to_string();
     Ok(Json(CreateUserResponse { ok: True::default(), user_id, path, restart_required: true }))
 }
@@ -163,7 +172,16 @@ pub(super) async fn import(
 ) -> Answer<ImportResponse> {
     let file = Base64::decode(&request.keys)?.to_vec();
     let replace = if request.replace { Replace::KeepCopy } else { Replace::Never };
-    let agent_id = app.agent.import_keys(file, request.passphrase, replace).await?;
+    let imported = app.agent.import_keys(file, request.passphrase, replace).await;
+    let agent_id = imported.map_err(|error| match &error {
+        IdentityError::Exists(_) => {
+            let text = format!(
+                "{error}; `replace` (--replace) keeps a copy of it and puts these in its place"
+            );
+            ApiError::new(ErrorCode::AlreadyExists, text)
+        }
+        _ => error.into(),
+    })?;
     Ok(Json(ImportResponse { ok: True::default(), agent_id, restart_required: true }))
 }
 
