@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use x0x_agent::{Troubles, trust::Loaded};
+use x0x_core::{AgentId, MachineId};
 
 use crate::app::App;
 
@@ -42,6 +43,7 @@ pub(crate) fn of(app: &App) -> Vec<String> {
         }
         _ => {}
     }
+    warnings.extend(moves(&app.agent.trust().refused_moves()));
     if let Some(number) = app.webhook.number() {
         let text = format!("the webhook does not take message #{number}, and those after it wait");
         warnings.push(text);
@@ -55,6 +57,19 @@ pub(crate) fn of(app: &App) -> Vec<String> {
     }
     warnings.extend(network(&app.agent.troubles()));
     warnings
+}
+
+/// Contacts that a person pinned to a machine, and that say that they are on another.
+fn moves(refused: &[(AgentId, MachineId)]) -> Option<String> {
+    let (agent, machine) = refused.first()?;
+    let others = match refused.len() - 1 {
+        0 => String::new(),
+        more => format!(", and {more} other contacts like it"),
+    };
+    Some(format!(
+        "contact {agent} is pinned, and says that it moved to machine {machine}{others}: nothing from there is shown. \
+         Ask its owner; `x0x machines add {agent} {machine} --pin` follows it"
+    ))
 }
 
 /// What peers that were refused, or sessions that were taken, say of the configuration.

@@ -184,6 +184,12 @@ impl Trust {
         self.read().refused_move(agent)
     }
 
+    /// Pinned contacts that say that they moved, by id, with the machine that is refused.
+    #[must_use]
+    pub fn refused_moves(&self) -> Vec<(AgentId, MachineId)> {
+        self.read().refused_moves().collect()
+    }
+
     /// Whether a key has to do with a contact: is its own, of a machine it runs on, of its user.
     #[must_use]
     pub fn concerns_contact(&self, subject: &Subject) -> bool {

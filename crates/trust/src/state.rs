@@ -192,6 +192,11 @@ impl TrustState {
         self.refused_moves.get(agent).map(|(_, machine)| *machine)
     }
 
+    /// All of these: who, and to which machine.
+    pub fn refused_moves(&self) -> impl Iterator<Item = (AgentId, MachineId)> + '_ {
+        self.refused_moves.iter().map(|(agent, (_, machine))| (*agent, *machine))
+    }
+
     /// Names the keys of this installation, few: what revokes them never makes room, and finds it.
     pub fn claim(&mut self, own: &[Subject]) {
         self.own = own.iter().copied().take(MAX_OWN).collect();

@@ -300,6 +300,8 @@ async fn an_agent_moves_and_its_old_machine_is_refused() {
         contacts["contacts"][0]["moved_to"] == *new_machine
     })
     .await;
+    let warnings = pedant.api.get("/status").await.json()["warnings"].to_string();
+    assert!(warnings.contains(&moved) && warnings.contains(&new_machine), "{warnings}");
     let reason = async |machine: &str| {
         let evaluate = json!({"agent_id": moved, "machine_id": machine});
         pedant.api.post("/trust/evaluate", &evaluate).await.json()["reason"].clone()
