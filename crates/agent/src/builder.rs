@@ -19,7 +19,7 @@ use x0x_presence::Presence;
 use x0x_rendezvous::{Discovery, DiscoveryConfig, Finding, LocalAgent};
 use x0x_store::{SqliteStore, StoreConfig};
 use x0x_transport::{
-    LocalHello, Node, Transport,
+    ClosedNode, LocalHello, Node, Transport,
     interfaces::{NetworkWatch, SystemInterfaces, follow},
     lan::LanDiscovery,
     quic::{QuicConfig, QuicEngine, QuicMetrics},
@@ -92,8 +92,9 @@ impl AgentBuilder {
         let gate = Gate::new(trust.clone(), agent_id, identity.generation);
         let changes = trust.events(); // from before the first session on
         let network = watch_network(&config);
-        let (node, engine_metrics, seed) =
-            start_node(&config, &identity, &gate, &clock, network.clone())?;
+        let (closed, engine_metrics, seed) =
+            prepare_node(&config, &identity, &gate, &clock, network.clone())?;
+        let node = Arc::new(closed.node().clone());
         let lan = network.as_ref().and_then(|network| lan::start(&config, &node, network, &clock));
         let transport: Arc<dyn Transport> = Arc::<Node>::clone(&node);
         let membership = start_membership(&config, Arc::clone(&transport), &clock, seed)?;
@@ -150,6 +151,8 @@ impl AgentBuilder {
         };
         let agent = Agent { inner: Arc::new(inner) };
         start_tasks(&agent, &itself, effects, seeks).await;
+        // Every layer has its consumer: nothing that the first peer says is lost.
+        drop(closed.open());
         start_lan(&agent, &config, network, lan).await;
         Ok(agent)
     }
@@ -309,11 +312,11 @@ fn binding(identity: &Identity, clock: &dyn Clock) -> Bytes {
     SignedBinding::issue_moved(agent, machine, *generation, now, BINDING_VALIDITY).encode()
 }
 
-/// The sessions, what the socket counts, and the seed of the layers above.
-type Transported = (Arc<Node>, Arc<QuicMetrics>, [u8; 32]);
+/// The sessions to be, what the socket counts, and the seed of the layers above.
+type Transported = (ClosedNode, Arc<QuicMetrics>, [u8; 32]);
 
 /// Opens the socket.
-fn start_node(
+fn prepare_node(
     config: &AgentConfig,
     identity: &Identity,
     gate: &Gate,
@@ -331,8 +334,8 @@ fn start_node(
         .map_err(|error| StartError::Transport(error.to_string().into()))?;
     let seed = seed(identity.machine.public_key().machine_id(), &hello.instance);
     let (sessions, clock) = (config.sessions.clone(), Arc::clone(clock));
-    let node = Node::start_with(engine, sessions, hello, clock, Arc::new(gate.clone()));
-    Ok((Arc::new(node), metrics, seed))
+    let node = Node::prepare(engine, sessions, hello, clock, Arc::new(gate.clone()));
+    Ok((node, metrics, seed))
 }
 
 /// What this node says of itself and others, and in whose name.

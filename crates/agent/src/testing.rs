@@ -8,10 +8,10 @@ use bytes::Bytes;
 use x0x_core::{AgentId, Clock, MachineId, Protocol, SystemClock, WallTime};
 use x0x_gossip_membership::{Membership, MembershipConfig};
 use x0x_gossip_pubsub::{Gossip, GossipConfig, PubSub, testing, topic_id};
-use x0x_identity::{SignedBinding, testing::key};
+use x0x_identity::{AcceptAll, SignedBinding, testing::key};
 use x0x_rendezvous::{Announcement, Stamp};
 use x0x_transport::{
-    LocalHello, Node, SessionConfig, Transport,
+    ClosedNode, LocalHello, Node, SessionConfig, Transport,
     quic::{QuicConfig, QuicEngine},
 };
 
@@ -77,10 +77,15 @@ pub fn announcement(of: u64, at: WallTime, counter: u64) -> Announcement {
 /// Where loopback has no free port.
 #[must_use]
 pub fn node(n: u64, bindings: Vec<Bytes>) -> Node {
+    closed_node(n, bindings).open()
+}
+
+fn closed_node(n: u64, bindings: Vec<Bytes>) -> ClosedNode {
     let bind = SocketAddr::from(([127, 0, 0, 1], 0));
     let engine = QuicEngine::bind(QuicConfig::new(bind, key(100 + n))).expect("a free port");
     let hello = LocalHello::new("x0x", [n as u8; 16], bindings);
-    Node::start(engine, SessionConfig::default(), hello, Arc::new(SystemClock::new()))
+    let (clock, policy) = (Arc::new(SystemClock::new()), Arc::new(AcceptAll));
+    Node::prepare(engine, SessionConfig::default(), hello, clock, policy)
 }
 
 /// Agent `n` on its machine, which says on gossip what it likes.
@@ -99,7 +104,8 @@ impl Mallory {
     #[must_use]
     pub fn start(n: u64, bootstrap: Vec<SocketAddr>) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let node = node(n, vec![binding(n).encode()]);
+        let closed = closed_node(n, vec![binding(n).encode()]);
+        let node = closed.node().clone();
         let transport: Arc<dyn Transport> = Arc::new(node.clone());
         let settings = MembershipConfig { bootstrap, ..MembershipConfig::default() };
         let membership =
@@ -109,7 +115,7 @@ impl Mallory {
         settings.neighbors = Some(Arc::new(membership.clone()));
         let gossip =
             Gossip::start(transport, Arc::new(key(n)), settings, clock).expect("a fresh transport");
-        Self { node, membership, gossip }
+        Self { node: closed.open(), membership, gossip }
     }
 
     /// Publishes on a topic, whatever it is, as soon as somebody listens: whoever only publishes keeps nothing for those
@@ -133,9 +139,11 @@ impl Mallory {
     /// Subscribes a topic, and gives everything that a hostile peer may send on it.
     ///
     /// # Panics
-    /// Where there is no session.
+    /// Where there is no session, or nobody reads the topic.
     pub async fn attacks(&self, to: MachineId, topic: &str) -> Vec<testing::HostileCase> {
         let (topic, mut n) = (topic_id(topic), 10_000);
+        // Whoever says what it reads takes frames from here: before, there may be a session and no link.
+        self.gossip.ready(topic, 1, PATIENCE).await.expect("somebody listens");
         self.send(to, testing::subscribe_frame(topic)).await;
         testing::hostile_cases("x0x", topic, now(), || {
             n += 1;

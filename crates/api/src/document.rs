@@ -8,7 +8,7 @@ use crate::{
     Answer, Auth, Body, ENDPOINTS, Endpoint, ErrorCode,
     limits::{
         MAX_BODIES, MAX_BODY, MAX_PROVEN_CONNECTIONS, MAX_TOPICS, MAX_UNPROVEN_CONNECTIONS,
-        MAX_WS_TOPICS, SILENT_GRACE, STUCK_AFTER, UNPROVEN_GRACE,
+        MAX_WS_TOPICS, SILENT_GRACE, SSE_RING, STUCK_AFTER, UNPROVEN_GRACE,
     },
     openapi::schemas,
 };
@@ -59,15 +59,16 @@ an `owner` of its own, so that one whose time ran out does not acknowledge what 
 `trust_level` stand beside it. A stranger may leave 1024 messages and 32 MiB unread, fewer where other strangers left many, a contact 16384 and 128
 MiB. With a full disk the code is `storage_full` (507), or `recipient_busy` when it is the recipient's.
 
-The server-sent events of `/events`, `/direct/events` and those streams of objects that say so carry ids; those of
-`/peers/events`, `/presence/events`, `/files/events` and `/direct/receipts` do not, and begin anew with each request: what
-happened in between is asked of `/peers`, `/presence`, `/files/transfers` and `/direct/messages/{id}`. Where there are ids, a client that reconnects with `Last-Event-ID` gets what it missed as long as
-the daemon still has it, and `event: lagged` with `{\"missed\":n}` where it does not. The ids of `/events`
-are rising numbers of this run of the daemon; behind one that it did not give, that of another run, comes a mark whose
-`missed` is 0 and then all that is kept. Those of `/direct/events` are the numbers of the messages, which
+All server-sent events carry ids, and a client that reconnects with `Last-Event-ID` gets what it missed as long as
+the daemon still has it, and `event: lagged` with `{\"missed\":n}` where it does not. The ids of `/events`, `/peers/events`,
+`/presence/events`, `/files/events`, `/groups/events` and `/direct/receipts` are rising numbers of this run of the daemon, of
+each of these streams its own; behind one that it did not give, that of another run, comes a mark whose
+`missed` is 0 and then all that is kept, the last {sse_ring} events. `/peers/events`, `/presence/events` and `/files/events` begin with how
+things stand, those that are live, there or moving, for a client that names no id, and again behind every `lagged`: then those
+that are not told are not. Those of `/direct/events` are the numbers of the messages, which
 stay valid when the daemon is started anew; what is not kept any more is told by `event: gap` with
 `{\"missed\":n}` in place of `lagged`. Those of `/events?topic=..` are places in
-the topics, which stay valid when the daemon is started anew.
+the topics, which stay valid when the daemon is started anew; those of task lists and stores are numbers of a run again.
 
 Every message carries a `cursor`, the place after it in its topic. A subscription with `since` (`POST
 /subscribe`, `/events?topic=..`, the WebSocket's `subscribe`) goes on there. What is not kept any more is
@@ -87,6 +88,7 @@ fn head() -> String {
         ("{bodies}", (MAX_BODIES >> 20).to_string()),
         ("{topics}", MAX_TOPICS.to_string()),
         ("{ws_topics}", MAX_WS_TOPICS.to_string()),
+        ("{sse_ring}", SSE_RING.to_string()),
     ];
     let fill = |text: String, (name, number): &(&str, String)| text.replace(name, number);
     numbers.iter().fold(HEAD.to_owned(), fill)

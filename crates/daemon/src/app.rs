@@ -11,6 +11,7 @@ use crate::{
     events::EventBus,
     http::{
         auth::Guard,
+        feeds::Feeds,
         metrics::{ApiMetrics, Now},
         sse,
         ws::Sessions,
@@ -27,6 +28,7 @@ pub(crate) struct App {
     pub(crate) guard: Guard,
     pub(crate) metrics: ApiMetrics,
     pub(crate) bus: EventBus,
+    pub(crate) feeds: Feeds,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) sessions: Sessions,
     pub(crate) webhook: webhook::Stuck,
@@ -56,6 +58,7 @@ impl App {
             guard,
             metrics: ApiMetrics::default(),
             bus: EventBus::new(event_base),
+            feeds: Feeds::new(event_base),
             subscriptions: Subscriptions::default(),
             sessions: Sessions::default(),
             webhook: webhook::Stuck::default(),
@@ -90,7 +93,7 @@ impl App {
         Now {
             ws_sessions: self.sessions.len(),
             sse_clients: sse::MAX_STREAMS - self.streams.available_permits(),
-            sse_missed: self.bus.missed(),
+            sse_missed: self.bus.missed() + self.feeds.missed(),
             subscriptions: self.subscriptions.len(),
             uptime_secs: self.uptime().as_secs(),
         }

@@ -203,6 +203,12 @@ impl Client {
         }
     }
 
+    /// The id of the last event that was read, or passed by.
+    pub(crate) fn last(&self) -> u64 {
+        let ring = self.bus.lock();
+        ring.clients.get(&self.number).map_or(ring.first, |place| place.next) - 1
+    }
+
     fn try_take(&mut self, max_bytes: usize) -> Option<Taken> {
         let mut ring = self.bus.lock();
         let (first, end) = (ring.first, ring.end());

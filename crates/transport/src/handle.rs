@@ -1,6 +1,7 @@
 //! [`Node`]: what users of sessions hold.
 
 use std::{
+    fmt,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
@@ -14,7 +15,7 @@ use x0x_identity::{AcceptAll, BindingPolicy};
 
 use crate::{
     config::{MAX_SESSIONS, SessionConfig},
-    driver::{Actor, Assembly, Command, Context, Greeting, MAX_COMMANDS, MAX_EVENTS, Ways},
+    driver::{Actor, Assembly, Command, Context, Event, Greeting, MAX_COMMANDS, MAX_EVENTS, Ways},
     error::{DialError, InboundTaken, SendError},
     inbound::Consumers,
     link::{BoxFuture, Engine},
@@ -100,6 +101,21 @@ impl Node {
         clock: Arc<dyn Clock>,
         policy: Arc<dyn BindingPolicy>,
     ) -> Self {
+        Self::prepare(engine, config, hello, clock, policy).open()
+    }
+
+    /// As [`start_with`](Self::start_with), but without any session until it is opened: so that every
+    /// protocol has its consumer when the first message comes. What comes for none is dropped.
+    ///
+    /// # Panics
+    /// When the operating system has no randomness to give.
+    pub fn prepare(
+        engine: impl Engine,
+        config: SessionConfig,
+        hello: LocalHello,
+        clock: Arc<dyn Clock>,
+        policy: Arc<dyn BindingPolicy>,
+    ) -> ClosedNode {
         let engine: Arc<dyn Engine> = Arc::new(engine);
         let metrics = Arc::new(TransportMetrics::default());
         let (commands, command_receiver) = mpsc::channel(MAX_COMMANDS);
@@ -150,9 +166,9 @@ impl Node {
         context.engine.greet(Arc::new(Greeting::of(&context)));
         let mut entropy = [0; 32];
         getrandom::fill(&mut entropy).expect("the operating system has randomness");
-        let actor = Actor::new(context.clone(), machine, SeededRng::from_seed(entropy));
-        tokio::spawn(actor.run(command_receiver, event_receiver));
-        Self { context, commands }
+        let actor = Box::new(Actor::new(context.clone(), machine, SeededRng::from_seed(entropy)));
+        let (commands, node) = (command_receiver, Self { context, commands });
+        ClosedNode { node, actor, commands, events: event_receiver }
     }
 
     /// Replaces the bindings shown to peers from the next session on.
@@ -193,7 +209,11 @@ impl Node {
     /// Harmless when repeated.
     pub async fn shutdown(&self) {
         self.context.stopping.cancel();
-        self.context.closed.cancelled().await;
+        tokio::select! {
+            () = self.context.closed.cancelled() => {}
+            // It was never opened.
+            () = self.commands.closed() => {}
+        }
     }
 
     fn end_session(&self, peer: MachineId, code: CloseCode) {
@@ -218,6 +238,40 @@ impl Node {
             }
             Refused::Closed => SendError::NotConnected,
         }
+    }
+}
+
+/// A node before its first session: it accepts no link, and who asks it for one waits. Dropped, it never opens.
+#[must_use = "without being opened it has no sessions"]
+pub struct ClosedNode {
+    node: Node,
+    actor: Box<Actor>,
+    commands: mpsc::Receiver<Command>,
+    events: mpsc::Receiver<Event>,
+}
+
+impl ClosedNode {
+    /// The node, for those whose consumers come first.
+    #[must_use]
+    pub const fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// Starts accepting links and serving sessions, on the current tokio runtime.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    #[must_use]
+    pub fn open(self) -> Node {
+        let Self { node, actor, commands, events } = self;
+        tokio::spawn(actor.run(commands, events));
+        node
+    }
+}
+
+impl fmt::Debug for ClosedNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClosedNode").field("node", &self.node).finish_non_exhaustive()
     }
 }
 

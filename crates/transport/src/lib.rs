@@ -104,7 +104,7 @@ pub mod quic {
 #[cfg(feature = "tokio")]
 pub use ask::{ask, fill};
 #[cfg(feature = "tokio")]
-pub use handle::{LocalHello, Node};
+pub use handle::{ClosedNode, LocalHello, Node};
 #[cfg(feature = "tokio")]
 pub use transport::{BoxFuture, Inbound, InboundEvent, PathKind, SessionInfo, Side, Transport};
 

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use tokio::time::Instant;
 use x0x_core::{PeerAddr, Protocol};
-use x0x_identity::{SignedBinding, testing::key};
+use x0x_identity::{AcceptAll, SignedBinding, testing::key};
 use x0x_transport::{
     Inbound, InboundEvent, LocalHello, Node, SessionConfig, Side, Transport,
     error::{DialError, SendError},
@@ -43,6 +43,45 @@ async fn told(inbound: &mut Inbound) -> String {
         InboundEvent::Message { message, .. } => String::from_utf8_lossy(&message).into_owned(),
         other => format!("{other:?}"),
     }
+}
+
+/// Peers come, and are asked for, before the layers above are there: they wait, and nothing that they say is lost.
+#[tokio::test(start_paused = true)]
+async fn before_it_is_opened_a_node_has_no_sessions() {
+    let network = network();
+    let engine = network.engine(machine(1), address(1));
+    let (clock, policy) = (Arc::new(TokioClock::new()), Arc::new(AcceptAll));
+    let closed = Node::prepare(engine, SessionConfig::default(), hello(1, 0), clock, policy);
+    let b = node(&network, 2);
+    let greeting = tokio::spawn({
+        let b = b.clone();
+        async move {
+            b.connect(at(1)).await.expect("connects once it is open");
+            b.send(machine(1), Protocol::Direct, Bytes::from_static(b"hello")).await
+        }
+    });
+    let asking = tokio::spawn({
+        let a = closed.node().clone();
+        async move { a.connect(at(2)).await }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!((closed.node().sessions().len(), b.sessions().len()), (0, 0));
+    let mut late = closed.node().inbound(Protocol::Direct).expect("free");
+    let a = closed.open();
+    assert_eq!(told(&mut late).await, "up");
+    assert_eq!(told(&mut late).await, "hello");
+    greeting.await.expect("ends").expect("sent");
+    asking.await.expect("ends").expect("connected");
+    a.shutdown().await;
+    b.shutdown().await;
+
+    let engine = network.engine(machine(3), address(3));
+    let (clock, policy) = (Arc::new(TokioClock::new()), Arc::new(AcceptAll));
+    let never = Node::prepare(engine, SessionConfig::default(), hello(3, 0), clock, policy);
+    let node = never.node().clone();
+    drop(never);
+    assert!(matches!(node.connect(at(1)).await, Err(DialError::Closed)));
+    node.shutdown().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@ mod admission;
 pub(crate) mod auth;
 pub(crate) mod error;
 mod extract;
+pub(crate) mod feeds;
 mod limits;
 pub(crate) mod metrics;
 mod object_stream;

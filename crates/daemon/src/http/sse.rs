@@ -11,16 +11,14 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::{Bytes, BytesMut};
-use data_encoding::HEXLOWER;
 use futures_util::FutureExt;
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
-use x0x_agent::{Agent, DirectEvent, DirectEvents, LetterEvent, trust::Trust};
+use x0x_agent::{Agent, DirectEvent, DirectEvents, trust::Trust};
 use x0x_api::{
     ErrorCode,
-    event::{DIRECT_MESSAGE, DirectReceipt, Event, GAP, LAGGED, Lagged, RECEIPT},
+    event::{DIRECT_MESSAGE, Event, GAP, LAGGED, Lagged},
     limits::{SSE_KEEP_ALIVE, SSE_RETRY},
 };
 
@@ -34,7 +32,7 @@ use crate::{
 /// Most streams at once; one that is idle takes less than 20 KiB.
 pub(crate) const MAX_STREAMS: usize = 1024;
 /// Bytes that are sent at once, unless one event is larger.
-const MAX_CHUNK: usize = 64 * 1024;
+pub(crate) const MAX_CHUNK: usize = 64 * 1024;
 /// Direct messages that are sent at once.
 const MAX_DIRECT_BATCH: usize = 64;
 
@@ -146,30 +144,6 @@ impl Source for DirectSource {
             self.append(&mut out, event);
         }
         Some(out.freeze())
-    }
-}
-
-/// How letters come further.
-#[derive(Debug)]
-pub(crate) struct ReceiptSource(pub(crate) broadcast::Receiver<LetterEvent>);
-
-impl Source for ReceiptSource {
-    async fn next(&mut self) -> Option<Bytes> {
-        match self.0.recv().await {
-            Ok(event) => {
-                let receipt = DirectReceipt {
-                    request_id: HEXLOWER.encode(&event.id),
-                    agent_id: event.to,
-                    state: convert::letter_state(event.state),
-                    at: event.at.as_millis(),
-                };
-                Some(encode(RECEIPT, &receipt))
-            }
-            Err(broadcast::error::RecvError::Lagged(missed)) => {
-                Some(encode(GAP, &Lagged { missed, ..Lagged::default() }))
-            }
-            Err(broadcast::error::RecvError::Closed) => None,
-        }
     }
 }
 

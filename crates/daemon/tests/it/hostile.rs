@@ -16,7 +16,7 @@ use x0x_identity::{NOTICE_TOPIC, Notice, SignedBinding, SignedCertificate, testi
 use x0x_rendezvous::{ANNOUNCE_TOPIC, Announcement};
 use x0x_transport::Transport;
 
-use crate::support::{Api, EventStream, Node, Ws, eventually, payload, stop, within};
+use crate::support::{Api, EventStream, Node, SseEvent, Ws, eventually, payload, stop, within};
 
 const TOPIC: &str = "news";
 
@@ -257,6 +257,7 @@ async fn sessions_are_told_as_they_begin_and_end() {
     let event = events.next().await.expect("open");
     assert_eq!(event.name, "peer-lifecycle");
     assert_eq!((&event.data["peer_id"], &event.data["event"]), (&json!(id), &json!("Established")));
+    drop(events);
     let shown = first.cli(&["diagnostics", "connectivity"]).await;
     assert_eq!(shown["connections"]["connected_peers"], 1, "{shown}");
     assert_eq!(shown["direct_reachability_scope"], "local");
@@ -264,10 +265,29 @@ async fn sessions_are_told_as_they_begin_and_end() {
     let listed = first.cli(&["peers"]).await;
     assert_eq!(listed["peers"][0]["id"], json!(id));
     stop(vec![second]).await;
-    let mut last = events.next().await.expect("open");
+    eventually("it is gone", || async { first.api.peers().await == 0 }).await;
+    // Who was away while it ended is told so, and nothing twice; who comes anew is told of what is live only.
+    let mut back = EventStream::open(&first.api, "/peers/events", event.id.as_deref()).await;
+    let mut last = back.next().await.expect("open");
     while last.data["event"] != "Closed" {
-        last = events.next().await.expect("open");
+        assert_ne!(last.data["event"], "Established");
+        last = back.next().await.expect("open");
     }
     assert_eq!(last.data["peer_id"], json!(id));
-    stop(vec![first]).await;
+    let mut new = EventStream::open(&first.api, "/peers/events", None).await;
+    let third = Node::start(&first.daemon.agent().local_addresses()).await;
+    let event = new.next().await.expect("open");
+    assert_eq!(event.data["peer_id"], json!(third.daemon.agent().machine_id().to_string()));
+    // An id of another run of the daemon: what was missed is not known, so how things stand is told.
+    let mut lost = EventStream::open(&first.api, "/peers/events", Some("7")).await;
+    let mark = lost.next().await.expect("open");
+    assert_eq!((mark.name.as_str(), &mark.data["missed"], mark.id), ("lagged", &json!(0), None));
+    let third_is_live = |told: &SseEvent| {
+        told.data["peer_id"] == event.data["peer_id"] && told.data["event"] == "Established"
+    };
+    let mut told = 0;
+    while told < 2 {
+        told += u32::from(third_is_live(&lost.next().await.expect("open")));
+    }
+    stop(vec![third, first]).await;
 }

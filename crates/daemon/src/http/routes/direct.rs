@@ -6,10 +6,11 @@ use axum::{Json, extract::State, http::HeaderMap, response::Response};
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use serde::Deserialize;
-use x0x_agent::{ConnectKind, LetterOptions, MessageId, Terms};
+use tokio::sync::broadcast::{self, error::RecvError};
+use x0x_agent::{ConnectKind, LetterEvent, LetterOptions, MessageId, Terms};
 use x0x_api::{
     Base64, ErrorCode, True,
-    event::DirectMessageEvent,
+    event::{DirectMessageEvent, DirectReceipt, RECEIPT},
     limits::MAX_DIRECT_PAYLOAD,
     types::{
         ConnectMachineRequest, ConnectOutcome, ConnectRequest, ConnectResponse, DirectConnection,
@@ -23,10 +24,12 @@ use super::Answer;
 use crate::{
     app::App,
     convert,
+    events::Encoded,
     http::{
         error::ApiError,
         extract::{JsonBody, Params, PathParameter},
-        sse::{self, DirectSource, ReceiptSource},
+        feeds::{self, Changes, ChangesOnly},
+        sse::{self, DirectSource},
     },
 };
 
@@ -191,8 +194,34 @@ pub(super) async fn cancel(
     Ok(Json(OkResponse::default()))
 }
 
-pub(super) async fn receipts(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
-    sse::respond(&app, ReceiptSource(app.agent.letter_events()))
+pub(super) async fn receipts(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let changes = || ReceiptChanges(app.agent.letter_events());
+    app.feeds.receipts.respond(&app, &headers, changes, ChangesOnly)
+}
+
+/// How letters come further.
+#[derive(Debug)]
+struct ReceiptChanges(broadcast::Receiver<LetterEvent>);
+
+impl Changes for ReceiptChanges {
+    async fn next(&mut self) -> Option<Vec<Encoded>> {
+        match self.0.recv().await {
+            Ok(event) => {
+                let receipt = DirectReceipt {
+                    request_id: HEXLOWER.encode(&event.id),
+                    agent_id: event.to,
+                    state: convert::letter_state(event.state),
+                    at: event.at.as_millis(),
+                };
+                Some(vec![sse::encode(RECEIPT, &receipt)])
+            }
+            Err(RecvError::Lagged(missed)) => Some(vec![feeds::missed(missed)]),
+            Err(RecvError::Closed) => None,
+        }
+    }
 }
 
 /// The receipt is the acknowledgement: what is left to tell is whether it came in time.

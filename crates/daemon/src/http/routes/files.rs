@@ -2,13 +2,12 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use axum::{Json, extract::State, response::Response};
-use bytes::{Bytes, BytesMut};
+use axum::{Json, extract::State, http::HeaderMap, response::Response};
 use data_encoding::HEXLOWER_PERMISSIVE;
-use x0x_agent::{FileEvents, SendFile, TransferChange, TransferId, TransferInfo};
+use x0x_agent::{Agent, FileEvents, SendFile, TransferChange, TransferId};
 use x0x_api::{
     ErrorCode, True,
-    event::{LAGGED, Lagged, TRANSFER},
+    event::TRANSFER,
     types::{
         AcceptFileRequest, ChangeTransferResponse, RejectFileRequest, SendFileRequest,
         SendFileResponse, TransferResponse, TransfersResponse,
@@ -20,10 +19,12 @@ use super::Answer;
 use crate::{
     app::App,
     convert,
+    events::Encoded,
     http::{
         error::ApiError,
         extract::{JsonBody, OptionalBody, PathParameter},
-        sse::{self, Source},
+        feeds::{self, Changes, Standing},
+        sse,
     },
 };
 
@@ -133,40 +134,35 @@ pub(super) async fn resume(
     change(&app, &id, TransferChange::Resume, NOT_TOLD).await
 }
 
-pub(super) async fn events(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
-    // Listened for before the present ones are asked for: none that comes in between is missed.
-    let events = app.agent.file_events();
-    let mut present = app.agent.transfers().await;
-    present.retain(|info| !info.record.phase.ended());
-    sse::respond(&app, TransferSource { present, events })
+pub(super) async fn events(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let changes = || TransferChanges(app.agent.file_events());
+    app.feeds.transfers.respond(&app, &headers, changes, Moving(app.agent.clone()))
 }
 
-/// The transfers that have not ended, then what happens to all.
+/// What happens to transfers.
 #[derive(Debug)]
-struct TransferSource {
-    present: Vec<TransferInfo>,
-    events: FileEvents,
+struct TransferChanges(FileEvents);
+
+impl Changes for TransferChanges {
+    async fn next(&mut self) -> Option<Vec<Encoded>> {
+        let event = match self.0.next().await? {
+            Ok(event) => sse::encode(TRANSFER, &convert::transfer(event.info().clone())),
+            Err(missed) => feeds::missed(missed),
+        };
+        Some(vec![event])
+    }
 }
 
-impl Source for TransferSource {
-    async fn next(&mut self) -> Option<Bytes> {
-        let mut out = BytesMut::new();
-        if !self.present.is_empty() {
-            for info in std::mem::take(&mut self.present) {
-                out.extend_from_slice(&sse::encode(TRANSFER, &convert::transfer(info)));
-            }
-            return Some(out.freeze());
-        }
-        match self.events.next().await? {
-            Ok(event) => {
-                let transfer = convert::transfer(event.info().clone());
-                out.extend_from_slice(&sse::encode(TRANSFER, &transfer));
-            }
-            Err(missed) => {
-                let missed = Lagged { missed, ..Lagged::default() };
-                out.extend_from_slice(&sse::encode(LAGGED, &missed));
-            }
-        }
-        Some(out.freeze())
+/// Those that have not ended.
+#[derive(Debug)]
+struct Moving(Agent);
+
+impl Standing for Moving {
+    async fn tell(&self) -> Vec<Encoded> {
+        let moving = self.0.transfers().await.into_iter().filter(|info| !info.record.phase.ended());
+        moving.map(|info| sse::encode(TRANSFER, &convert::transfer(info))).collect()
     }
 }

@@ -2,8 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use axum::{Json, extract::State, response::Response};
-use bytes::{Bytes, BytesMut};
+use axum::{Json, extract::State, http::HeaderMap, response::Response};
 use serde::Deserialize;
 use x0x_agent::{Agent, MAX_PROBE_TIME, SessionInfo};
 use x0x_api::{
@@ -20,10 +19,12 @@ use super::{Answer, connectivity::SIGNATURE_SCHEME};
 use crate::{
     app::App,
     convert,
+    events::Encoded,
     http::{
         error::ApiError,
         extract::{Params, PathParameter},
-        sse::{self, Source},
+        feeds::{Changes, Standing},
+        sse,
     },
 };
 
@@ -108,49 +109,55 @@ pub(super) async fn bootstrap_cache(State(app): State<Arc<App>>) -> Answer<Boots
     }))
 }
 
-pub(super) async fn events(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
-    sse::respond(
-        &app,
-        PeerSource { agent: app.agent.clone(), clock: SystemClock::new(), live: None },
-    )
+pub(super) async fn events(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let changes = || PeerChanges { live: live(&app.agent), agent: app.agent.clone() };
+    app.feeds.peers.respond(&app, &headers, changes, Live(app.agent.clone()))
 }
 
-/// Which sessions are live, then which begin and end.
-struct PeerSource {
+/// Each machine that there is a session with, and the session's number.
+type Sessions = BTreeMap<MachineId, u64>;
+
+fn live(agent: &Agent) -> Sessions {
+    agent.sessions().into_iter().map(|session| (session.peer, session.generation)).collect()
+}
+
+/// Which sessions begin and end.
+struct PeerChanges {
     agent: Agent,
-    clock: SystemClock,
-    /// As told last; nothing before the first time.
-    live: Option<BTreeMap<MachineId, u64>>,
+    /// As seen last.
+    live: Sessions,
 }
 
-impl Source for PeerSource {
-    async fn next(&mut self) -> Option<Bytes> {
-        loop {
-            if self.live.is_some() {
-                tokio::time::sleep(LOOK).await;
-            }
-            let sessions = self.agent.sessions().into_iter();
-            let now: BTreeMap<_, _> = sessions.map(|it| (it.peer, it.generation)).collect();
-            let before = self.live.replace(now.clone());
-            let mut out = BytesMut::new();
-            let changes = changes(&before.unwrap_or_default(), &now);
-            for (peer_id, event) in changes {
-                let at_ms = self.clock.wall().as_millis();
-                let change = PeerChange { peer_id, event, at_ms };
-                out.extend_from_slice(&sse::encode(PEER_LIFECYCLE, &change));
-            }
-            if !out.is_empty() {
-                return Some(out.freeze());
-            }
-        }
+impl Changes for PeerChanges {
+    async fn next(&mut self) -> Option<Vec<Encoded>> {
+        tokio::time::sleep(LOOK).await;
+        let now = live(&self.agent);
+        let before = std::mem::replace(&mut self.live, now);
+        Some(encoded(changes(&before, &self.live)))
     }
 }
 
+/// Which sessions are live.
+struct Live(Agent);
+
+impl Standing for Live {
+    async fn tell(&self) -> Vec<Encoded> {
+        encoded(changes(&Sessions::new(), &live(&self.0)))
+    }
+}
+
+fn encoded(changes: Vec<(MachineId, PeerEventKind)>) -> Vec<Encoded> {
+    let at_ms = SystemClock::new().wall().as_millis();
+    let encode =
+        |(peer_id, event)| sse::encode(PEER_LIFECYCLE, &PeerChange { peer_id, event, at_ms });
+    changes.into_iter().map(encode).collect()
+}
+
 /// What happened between two looks at the sessions, each a machine with its session's number.
-fn changes(
-    before: &BTreeMap<MachineId, u64>,
-    now: &BTreeMap<MachineId, u64>,
-) -> Vec<(MachineId, PeerEventKind)> {
+fn changes(before: &Sessions, now: &Sessions) -> Vec<(MachineId, PeerEventKind)> {
     let gone = before.keys().filter(|peer| !now.contains_key(peer));
     let gone = gone.map(|peer| (*peer, PeerEventKind::Closed));
     let come = now.iter().filter_map(|(peer, number)| match before.get(peer) {

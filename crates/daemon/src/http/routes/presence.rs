@@ -2,13 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Json, extract::State, response::Response};
-use bytes::{Bytes, BytesMut};
+use axum::{Json, extract::State, http::HeaderMap, response::Response};
 use serde::Deserialize;
-use x0x_agent::{PresenceEvent, PresenceEvents, PresenceStatus};
+use x0x_agent::{Agent, PresenceEvent, PresenceEvents, PresenceStatus};
 use x0x_api::{
     ErrorCode, True,
-    event::{LAGGED, Lagged, PRESENCE, PresenceChange, PresenceEventKind},
+    event::{PRESENCE, PresenceChange, PresenceEventKind},
     types::{
         DiscoveredAgentsResponse, FindResponse, PresenceFindResponse, PresenceResponse,
         PresenceStatusResponse,
@@ -20,10 +19,12 @@ use super::Answer;
 use crate::{
     app::App,
     convert,
+    events::Encoded,
     http::{
         error::ApiError,
         extract::{Params, PathParameter},
-        sse::{self, Source},
+        feeds::{self, Changes, Standing},
+        sse,
     },
 };
 
@@ -53,21 +54,21 @@ impl WalkParams {
 }
 
 /// Those that are there, this daemon's own agent included.
-async fn present(app: &App) -> Vec<PresenceStatus> {
-    let mut agents = app.agent.presence_network().await;
+async fn present(agent: &Agent) -> Vec<PresenceStatus> {
+    let mut agents = agent.presence_network().await;
     agents.retain(|status| status.state.is_present());
-    agents.push(app.agent.presence_of(app.agent.agent_id()).await);
+    agents.push(agent.presence_of(agent.agent_id()).await);
     agents.sort_by_key(|status| status.agent);
     agents
 }
 
 pub(super) async fn all(State(app): State<Arc<App>>) -> Answer<PresenceResponse> {
-    let agents = present(&app).await.into_iter().map(|status| status.agent).collect();
+    let agents = present(&app.agent).await.into_iter().map(|status| status.agent).collect();
     Ok(Json(PresenceResponse { ok: True::default(), agents }))
 }
 
 pub(super) async fn online(State(app): State<Arc<App>>) -> Answer<DiscoveredAgentsResponse> {
-    let agents = present(&app).await;
+    let agents = present(&app.agent).await;
     Ok(Json(places(&app, agents).await))
 }
 
@@ -143,45 +144,40 @@ pub(super) async fn find_agent(
     Ok(Json(FindResponse { ok: True::default(), found: addresses.is_some(), addresses }))
 }
 
-pub(super) async fn events(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
-    // Listened for before the present ones are asked for: none that comes in between is missed.
-    let events = app.agent.presence_events();
-    let present = present(&app).await;
-    sse::respond(&app, PresenceSource { present, events })
+pub(super) async fn events(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let changes = || PresenceChanges(app.agent.presence_events());
+    app.feeds.presence.respond(&app, &headers, changes, Present(app.agent.clone()))
 }
 
-/// Who is there, then who comes and goes.
+/// Who comes and goes.
 #[derive(Debug)]
-struct PresenceSource {
-    present: Vec<PresenceStatus>,
-    events: PresenceEvents,
-}
+struct PresenceChanges(PresenceEvents);
 
-impl Source for PresenceSource {
-    async fn next(&mut self) -> Option<Bytes> {
-        let mut out = BytesMut::new();
-        if !self.present.is_empty() {
-            for status in std::mem::take(&mut self.present) {
-                append(&mut out, &status);
-            }
-            return Some(out.freeze());
-        }
-        loop {
-            match self.events.next().await? {
-                PresenceEvent::Changed(status) => append(&mut out, &status),
-                PresenceEvent::Lagged(missed) => {
-                    let missed = Lagged { missed, ..Lagged::default() };
-                    out.extend_from_slice(&sse::encode(LAGGED, &missed));
-                }
-                // A later kind of event says nothing to clients of this API.
-                _ => continue,
-            }
-            return Some(out.freeze());
+impl Changes for PresenceChanges {
+    async fn next(&mut self) -> Option<Vec<Encoded>> {
+        match self.0.next().await? {
+            PresenceEvent::Changed(status) => Some(vec![change(&status)]),
+            PresenceEvent::Lagged(missed) => Some(vec![feeds::missed(missed)]),
+            // A later kind of event says nothing to clients of this API.
+            _ => Some(Vec::new()),
         }
     }
 }
 
-fn append(out: &mut BytesMut, status: &PresenceStatus) {
+/// Who is there.
+#[derive(Debug)]
+struct Present(Agent);
+
+impl Standing for Present {
+    async fn tell(&self) -> Vec<Encoded> {
+        present(&self.0).await.iter().map(change).collect()
+    }
+}
+
+fn change(status: &PresenceStatus) -> Encoded {
     let event = match convert::presence_state(status.state) {
         x0x_api::types::PresenceState::Online => PresenceEventKind::Online,
         x0x_api::types::PresenceState::Away => PresenceEventKind::Away,
@@ -189,5 +185,5 @@ fn append(out: &mut BytesMut, status: &PresenceStatus) {
     };
     let reachable = status.state.is_present().then_some(status.reachable);
     let change = PresenceChange { event, agent_id: status.agent, reachable };
-    out.extend_from_slice(&sse::encode(PRESENCE, &change));
+    sse::encode(PRESENCE, &change)
 }

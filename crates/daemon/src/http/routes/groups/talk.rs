@@ -2,26 +2,28 @@
 
 use std::sync::Arc;
 
-use axum::{Json, extract::State, response::Response};
+use axum::{Json, extract::State, http::HeaderMap, response::Response};
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
-use tokio::sync::broadcast;
+use tokio::sync::broadcast::{self, error::RecvError};
 use x0x_agent::named_groups::{
     GroupEvent as Event, GroupEventKind as Kind, GroupId, MessageKind, Text,
 };
 use x0x_api::{
     Base64, ErrorCode, True,
-    event::{GROUP, GroupEvent, GroupEventKind, LAGGED, Lagged},
+    event::{GROUP, GroupEvent, GroupEventKind},
     types::{GroupMessageInfo, GroupMessagesResponse, GroupSendRequest, GroupSendResponse},
 };
 
 use super::{Answer, bad, find, info};
 use crate::{
     app::App,
+    events::Encoded,
     http::{
         error::ApiError,
         extract::{JsonBody, PathParameter},
-        sse::{self, Source},
+        feeds::{self, Changes, ChangesOnly},
+        sse,
     },
 };
 
@@ -107,7 +109,7 @@ pub(in super::super) async fn messages(
 }
 
 /// What happens in groups.
-struct GroupSource(broadcast::Receiver<Event>);
+struct GroupChanges(broadcast::Receiver<Event>);
 
 fn event(Event { group, kind }: Event) -> GroupEvent {
     let mut event = GroupEvent {
@@ -146,18 +148,20 @@ fn event(Event { group, kind }: Event) -> GroupEvent {
     event
 }
 
-impl Source for GroupSource {
-    async fn next(&mut self) -> Option<Bytes> {
+impl Changes for GroupChanges {
+    async fn next(&mut self) -> Option<Vec<Encoded>> {
         match self.0.recv().await {
-            Ok(happened) => Some(sse::encode(GROUP, &event(happened))),
-            Err(broadcast::error::RecvError::Lagged(missed)) => {
-                Some(sse::encode(LAGGED, &Lagged { missed, ..Lagged::default() }))
-            }
-            Err(broadcast::error::RecvError::Closed) => None,
+            Ok(happened) => Some(vec![sse::encode(GROUP, &event(happened))]),
+            Err(RecvError::Lagged(missed)) => Some(vec![feeds::missed(missed)]),
+            Err(RecvError::Closed) => None,
         }
     }
 }
 
-pub(in super::super) async fn events(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
-    sse::respond(&app, GroupSource(app.agent.groups().events()))
+pub(in super::super) async fn events(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let changes = || GroupChanges(app.agent.groups().events());
+    app.feeds.groups.respond(&app, &headers, changes, ChangesOnly)
 }
