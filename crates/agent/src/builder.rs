@@ -151,8 +151,7 @@ impl AgentBuilder {
         };
         let agent = Agent { inner: Arc::new(inner) };
         start_tasks(&agent, &itself, effects, seeks).await;
-        // Every layer has its consumer: nothing that the first peer says is lost.
-        drop(closed.open());
+        drop(closed.open()); // every layer has its consumer: nothing that a peer says first is lost
         start_lan(&agent, &config, network, lan).await;
         Ok(agent)
     }
