@@ -11,6 +11,7 @@
 //! run and the same [`Report::trace_hash`]. Every delivery is checked while it happens: each cursor
 //! sees each message once and in its author's order, or the run ends with violations.
 
+mod announce;
 mod factory;
 mod hostile;
 mod ids;
@@ -28,6 +29,7 @@ mod script;
 mod stats;
 mod world;
 
+pub use announce::AnnounceReport;
 pub use objects::ObjectsReport;
 pub use report::{Connectivity, Report};
 pub use scenario::{

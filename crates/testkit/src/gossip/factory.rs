@@ -9,9 +9,11 @@ use x0x_gossip_pubsub::{
     Dissemination, Limits, LoadLimits, NetworkId, PubSubMachine, PubSubMetrics, Publisher, Start,
     epoch_at, testing::RunForge, topic_id,
 };
+use x0x_groups::Operation;
 use x0x_identity::{PublicKey, SecretKey, testing};
 
 use super::{
+    announce::{self, Reader},
     hostile::{self, Habit},
     ids::{self, Node},
     objects::Replica,
@@ -41,6 +43,8 @@ pub(super) struct Factory {
     pub(super) metrics: Arc<PubSubMetrics>,
     /// The same of their replicas.
     replicas: Arc<CrdtMetrics>,
+    /// Who founds the group, where there is one, and how.
+    founding: Option<(Node, Operation)>,
 }
 
 /// What a protocol is made for.
@@ -67,6 +71,7 @@ impl Factory {
             known: Vec::new(),
             metrics: Arc::default(),
             replicas: Arc::default(),
+            founding: None,
         }
     }
 
@@ -90,11 +95,13 @@ impl Factory {
         }
     }
 
-    /// Makes the keys of all who will publish.
-    pub(super) fn introduce(&mut self, authors: &[Node]) {
+    /// Makes the keys of all who will publish; the first of them founds the group, if there is one.
+    pub(super) fn introduce(&mut self, authors: &[Node], now: WallTime) {
         let keys = authors.iter().map(|node| (*node, Arc::new(testing::key((*node).into()))));
         self.keys.extend(keys);
         self.known = authors.iter().map(|node| self.keys[node].public_key().clone()).collect();
+        let owner = authors.first().filter(|_| self.scenario.announces);
+        self.founding = owner.map(|node| (*node, announce::founded(&self.keys[node], now)));
     }
 
     fn production(&mut self, role: Role, disk: Option<Disk>) -> Production {
@@ -103,6 +110,11 @@ impl Factory {
         let me = key.agent_id();
         let objects = self.scenario.objects.as_ref().filter(|_| role.subscribes);
         let replica = objects.map(|part| Replica::new(self.topic, me, part.keys, &self.replicas));
+        let founding = self.founding.as_ref().filter(|_| role.subscribes);
+        let reader = founding.map(|(owner, operation)| {
+            let own = (*owner == role.node).then(|| operation.clone());
+            Reader::new(operation.group(), own)
+        });
         let (limits, metrics) = (self.limits.clone(), Arc::clone(&self.metrics));
         let machine = PubSubMachine::new(self.network, key.clone(), limits, metrics);
         let mut machine = machine.seeded(seed_bytes(role.seed));
@@ -118,6 +130,7 @@ impl Factory {
             limits: LoadLimits::from(&self.limits),
             author,
             replica,
+            reader,
             start: disk.as_ref().map_or(Start::Retained, Disk::start),
             disk,
             subscribes: role.subscribes,

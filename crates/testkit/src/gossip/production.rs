@@ -17,6 +17,7 @@ use x0x_gossip_pubsub::{
 use x0x_identity::SecretKey;
 
 use super::{
+    announce::Reader,
     ids::{self, Node},
     net::{Caller, Class, Event},
     objects::Replica,
@@ -93,6 +94,8 @@ pub(super) struct Production {
     pub(super) author: Option<Author>,
     /// What it keeps above the topic: then it publishes operations.
     pub(super) replica: Option<Replica>,
+    /// The same of a group: then it publishes texts.
+    pub(super) reader: Option<Reader>,
     pub(super) start: Start,
     pub(super) subscribes: bool,
     /// Peers of sessions that are no neighbours, but of which it has heard or which it dialled.
@@ -213,6 +216,10 @@ impl Production {
                     if let Some(disk) = &mut self.disk {
                         disk.cursor = Some(message.cursor);
                     }
+                    if let Some(reader) = &mut self.reader {
+                        let checked = reader.deliver(&message.payload);
+                        context.net.charge(me, checked * VERIFY_MICROS);
+                    }
                     if let Some(replica) = &mut self.replica {
                         let (applied, reread) = replica.deliver(now, message);
                         context.ledger.applied(now, me, &applied);
@@ -328,10 +335,16 @@ impl Protocol for Production {
             return number;
         }
         let author = self.author.as_mut()?;
-        let payload = Bytes::from(vec![0; order.payload]);
+        let payload = match &mut self.reader {
+            Some(reader) => {
+                let text = (context.ledger.messages.len(), order.payload);
+                reader.prepare(&author.key, context.wall, text)?
+            }
+            None => Bytes::from(vec![0; order.payload]),
+        };
+        let what = (payload.len(), order.measured, order.expected);
         let seq = author.publisher.publish(context.wall, self.topic, payload).ok()?;
         let place = (author.key.public_key().agent_id(), author.epoch, seq);
-        let what = (order.payload, order.measured, order.expected);
         let number = context.ledger.publish(context.now(), context.me, Some(place), what);
         self.sign(context);
         Some(number)
@@ -365,5 +378,9 @@ impl Protocol for Production {
 
     fn replica(&self) -> Option<&Replica> {
         self.replica.as_ref()
+    }
+
+    fn reader(&self) -> Option<&Reader> {
+        self.reader.as_ref()
     }
 }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use x0x_core::{PeerAddr, Tick, WallTime};
 
 use super::{
+    announce::Reader,
     ids::Node,
     ledger::Ledger,
     net::{Class, Net, Refusal},
@@ -76,6 +77,10 @@ pub(super) trait Protocol {
     }
     /// What it keeps above the topic, if anything.
     fn replica(&self) -> Option<&Replica> {
+        None
+    }
+    /// The same of a group.
+    fn reader(&self) -> Option<&Reader> {
         None
     }
 }

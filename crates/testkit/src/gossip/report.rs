@@ -5,6 +5,7 @@ use std::{fmt, time::Duration};
 use serde::Serialize;
 
 use super::{
+    announce::AnnounceReport,
     ids::Node,
     ledger::Message,
     net::Sent,
@@ -121,6 +122,8 @@ pub struct Report {
     pub connectivity: Vec<Connectivity>,
     /// Of the replicas, where there are some.
     pub objects: Option<ObjectsReport>,
+    /// Of a group's readers, where there is one.
+    pub announces: Option<AnnounceReport>,
     /// Frames that a full queue refused.
     pub refused: u64,
     /// Frames that a partition swallowed.
@@ -245,6 +248,7 @@ impl Report {
             complete_s: measures.complete.map(|time| time.as_secs_f64()),
             connectivity: measures.connectivity,
             objects: ObjectsReport::new(world, nodes, payload + other, spread.rmr.len()),
+            announces: AnnounceReport::new(world, nodes),
             refused: world.net.refused,
             lost: world.net.lost,
             failed_dials: world.net.failed_dials,
@@ -260,8 +264,9 @@ impl Report {
     #[must_use]
     pub fn is_correct(&self) -> bool {
         let complete = self.missing == 0 && self.lagged == 0;
-        let equal = self.objects.as_ref().is_none_or(|objects| !complete || objects.states <= 1);
-        self.violations == 0 && equal
+        let equal = self.objects.as_ref().is_none_or(|objects| objects.states <= 1)
+            && self.announces.as_ref().is_none_or(|readers| readers.walls <= 1);
+        self.violations == 0 && (equal || !complete)
     }
 }
 
@@ -325,6 +330,9 @@ impl fmt::Display for Report {
         }
         if let Some(objects) = &self.objects {
             write!(f, "{objects}")?;
+        }
+        if let Some(announces) = &self.announces {
+            write!(f, "{announces}")?;
         }
         for look in &self.connectivity {
             writeln!(

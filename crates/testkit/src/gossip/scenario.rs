@@ -72,6 +72,10 @@ pub struct Scenario {
     /// What is kept above the topic; nothing if it is left out.
     #[serde(default)]
     pub objects: Option<ObjectsPart>,
+    /// Whether the topic is the log of a public announce group. The first sender founds it and alone may write;
+    /// every subscriber reads it.
+    #[serde(default)]
+    pub announces: bool,
     /// Who misbehaves.
     #[serde(default)]
     pub hostile: HostilePart,
@@ -371,9 +375,13 @@ impl Scenario {
         self.network.check()?;
         if let Some(ObjectsPart { keys }) = &self.objects {
             within((1..=100_000).contains(keys), "objects.keys", "1 to 100000")?;
+            within(!self.announces, "announces", "false where there are objects")?;
+        }
+        if self.objects.is_some() || self.announces {
             let logs = !matches!(self.gossip.mode, Mode::Gossipsub | Mode::Iroh);
-            within(logs, "gossip.mode", "one with logs where there are objects")?;
-            within(self.hostile == HostilePart::default(), "hostile", "nobody with objects")?;
+            within(logs, "gossip.mode", "one with logs where there are objects or a group")?;
+            let honest = self.hostile == HostilePart::default();
+            within(honest, "hostile", "nobody with objects or a group")?;
         }
         let hostile = &self.hostile;
         let shares = [hostile.droppers, hostile.liars, hostile.flooders, hostile.equivocators];

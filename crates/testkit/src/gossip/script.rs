@@ -13,7 +13,7 @@ use super::{
     protocol::Order,
     report::{Connectivity, Measures, Report},
     scenario::{Event, Scenario},
-    world::World,
+    world::{EPOCH, World},
 };
 
 /// Sessions that are no neighbour's are closed after this time, as the transport does.
@@ -140,7 +140,7 @@ impl Script {
         let idle = order.split_off(order.len() - idle);
         order.truncate(self.scenario.traffic.senders as usize);
         self.senders = order;
-        self.world.factory.introduce(&self.senders);
+        self.world.factory.introduce(&self.senders, EPOCH);
         for (node, habit) in habits.into_iter().enumerate() {
             let node = node as Node;
             let publishes = self.senders.contains(&node);

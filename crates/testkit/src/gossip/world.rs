@@ -20,7 +20,7 @@ use super::{
 };
 
 /// Wall-clock time at the start of a run.
-const EPOCH: WallTime = WallTime::from_millis(1_800_000_000_000);
+pub(super) const EPOCH: WallTime = WallTime::from_millis(1_800_000_000_000);
 
 /// More outputs than this from one input is a livelock.
 const MAX_OUTPUTS: usize = 100_000;

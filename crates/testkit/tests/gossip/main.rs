@@ -108,6 +108,26 @@ fn replicas_of_the_same_seed_are_the_same() {
     assert_eq!(first, simulate(&scenario, 3));
 }
 
+/// Texts of a group that every reader shows, and refuses, and all messages.
+fn announces(name: &str) -> (u64, u64, u64) {
+    let report = complete(name);
+    let readers = report.announces.clone().expect("there is a group");
+    assert_eq!((readers.readers, readers.walls), (report.nodes_at_end, 1), "{report}");
+    assert_eq!(readers.shown_min, readers.shown_max, "{report}");
+    assert_eq!(readers.refused_min, readers.refused_max, "{report}");
+    (readers.shown_max, readers.refused_max, report.messages as u64)
+}
+
+#[test]
+fn readers_of_a_group_show_every_text_of_its_owner_and_no_other() {
+    // The first message founds the group.
+    let (shown, refused, messages) = announces("announce-group");
+    assert_eq!((shown + 1, refused), (messages, 0));
+    let (shown, refused, messages) = announces("announce-outsiders");
+    assert_eq!(shown + refused + 1, messages);
+    assert!(shown > 0 && refused > shown, "{shown} {refused}");
+}
+
 #[test]
 fn mass_kill() {
     let report = complete("mass-kill");
