@@ -55,6 +55,7 @@ const ALLOWED: [(&str, &[&str]); 21] = [
             "x0x-gossip-membership",
             "x0x-gossip-pubsub",
             "x0x-gossip-crdt",
+            "x0x-groups",
             "x0x-presence",
             "x0x-rendezvous",
         ],

@@ -328,12 +328,8 @@ impl fmt::Display for Report {
         for (name, value) in rows {
             writeln!(f, "  {name:<30} {value}")?;
         }
-        if let Some(objects) = &self.objects {
-            write!(f, "{objects}")?;
-        }
-        if let Some(announces) = &self.announces {
-            write!(f, "{announces}")?;
-        }
+        self.objects.iter().try_for_each(|objects| write!(f, "{objects}"))?;
+        self.announces.iter().try_for_each(|readers| write!(f, "{readers}"))?;
         for look in &self.connectivity {
             writeln!(
                 f,
