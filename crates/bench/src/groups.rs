@@ -45,9 +45,18 @@ pub(crate) async fn call<T: DeserializeOwned>(
 
 /// Founds an encrypted group and makes an invite that all may use. Its id and the link.
 pub(crate) async fn found(node: &Node, uses: u32) -> Result<(String, String)> {
-    let mut http = node.http().await?;
     let request = CreateGroupRequest { name: "bench".to_owned(), ..CreateGroupRequest::default() };
-    let made: GroupCreatedResponse = call(&mut http, Operation::CreateGroup, &[], &request).await?;
+    found_as(node, &request, uses).await
+}
+
+/// The same with what is said of the group.
+pub(crate) async fn found_as(
+    node: &Node,
+    request: &CreateGroupRequest,
+    uses: u32,
+) -> Result<(String, String)> {
+    let mut http = node.http().await?;
+    let made: GroupCreatedResponse = call(&mut http, Operation::CreateGroup, &[], request).await?;
     let group = made.group_id;
     let request = InviteRequest { expiry_secs: None, uses: Some(uses) };
     let invite: InviteResponse =

@@ -93,6 +93,9 @@ pub(crate) enum Scenario {
         #[arg(long, default_value_t = 30)]
         seconds: u64,
     },
+    /// A hidden group of four, with two neighbours that are not in it: every packet is taken and searched for what
+    /// it says. Needs root
+    GroupsHidden,
     /// A recipient that is away while its sender ends and a holder of its letters is killed
     Letters {
         /// Minutes for which it is away
@@ -154,6 +157,7 @@ pub(crate) async fn run(daemon: &Path, scenario: &Scenario, report: &mut Report)
         Scenario::GroupsSplit { seconds } => {
             groups::split(daemon, Duration::from_secs(*seconds), report).await?;
         }
+        Scenario::GroupsHidden => groups::hidden::run(daemon, report).await?,
         Scenario::Letters { minutes } => letters::run(daemon, *minutes, report).await?,
         Scenario::Partition { seconds } => {
             partition::run(daemon, Duration::from_secs(*seconds), report).await?;

@@ -1,5 +1,6 @@
 //! `x0x-bench`: what real daemons cost and carry, beside raw quinn, and what they withstand.
 
+mod capture;
 mod groups;
 mod http;
 mod lab;

@@ -124,7 +124,8 @@ impl Node {
         self.end();
     }
 
-    fn end(&mut self) {
+    /// The same of one whose place is taken by another.
+    pub(crate) fn end(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

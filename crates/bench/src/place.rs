@@ -78,7 +78,8 @@ fn bind_within(namespace: &Path, at: SocketAddr) -> Result<StdUdp> {
     Ok(socket)
 }
 
-fn enter(namespace: &Path) -> Result<()> {
+/// Takes this thread into a namespace.
+pub(crate) fn enter(namespace: &Path) -> Result<()> {
     let file =
         File::open(namespace).with_context(|| format!("cannot open {}", namespace.display()))?;
     move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))

@@ -1,5 +1,7 @@
 //! Encrypted groups through trouble: members that are killed while they commit and write, and a group whose
-//! halves add and remove members while they are parted.
+//! halves add and remove members while they are parted. [`hidden`] searches what goes over the wires.
+
+pub(super) mod hidden;
 
 use std::net::SocketAddr;
 use std::path::Path;

@@ -2,6 +2,7 @@
 //! each daemon, attached to one of the bridges.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -46,6 +47,11 @@ impl Network {
             ip(&["-n", &name, "link", "set", interface, "up"])?;
         }
         Ok(Place::Namespace { name, address: IpAddr::V4(address) })
+    }
+
+    /// The file of the namespace that all packets between places go through.
+    pub(super) fn hub(&self) -> PathBuf {
+        Path::new("/run/netns").join(format!("{}-hub", self.prefix))
     }
 
     /// Cuts the sides apart, or joins them again.

@@ -1,4 +1,4 @@
-//! Four places of the lab, with the daemons of this build: the pairs of them meet.
+//! Scenarios of the lab in network namespaces, with the daemons of this build.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,6 +8,19 @@ const KINDS: &str = "none,port-restricted,cgnat,udp-blocked";
 
 #[test]
 fn pairs_meet_through_translators() {
+    if Command::new("nft").arg("--version").output().is_err() {
+        return eprintln!("skipped: nft is not installed");
+    }
+    passes(&["nat", "--only", KINDS, "--one-way"]);
+}
+
+#[test]
+fn nothing_of_a_hidden_group_is_on_the_wires() {
+    passes(&["groups-hidden"]);
+}
+
+/// Runs a scenario, unless this place has none.
+fn passes(scenario: &[&str]) {
     let bench = Path::new(env!("CARGO_BIN_EXE_x0x-bench"));
     let daemon = bench.with_file_name("x0xd");
     // A run over the whole workspace has built it; a run of this package alone has not.
@@ -17,9 +30,6 @@ fn pairs_meet_through_translators() {
     if !rustix::process::geteuid().is_root() {
         return eprintln!("skipped: network namespaces need root");
     }
-    if Command::new("nft").arg("--version").output().is_err() {
-        return eprintln!("skipped: nft is not installed");
-    }
     let namespace = format!("x0xlab-probe-{}", std::process::id());
     let allowed = |verb| Command::new("ip").args(["netns", verb, &namespace]).status();
     if !allowed("add").is_ok_and(|status| status.success()) {
@@ -27,8 +37,8 @@ fn pairs_meet_through_translators() {
     }
     let _ = allowed("delete");
     let mut lab = Command::new(bench);
-    lab.arg("--daemon").arg(&daemon).args(["lab", "nat", "--only", KINDS, "--one-way"]);
+    lab.arg("--daemon").arg(&daemon).arg("lab").args(scenario);
     let output = lab.output().expect("the lab starts");
-    let shown = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{shown}");
+    let shown = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&shown));
 }
