@@ -45,7 +45,7 @@ impl Capture {
     pub(crate) fn begin(namespace: &Path) -> Result<Self> {
         let namespace = namespace.to_path_buf();
         let ended = Arc::<AtomicBool>::default();
-        let (ready, begun) = std::sync::mpsc::channel();
+        let (ready, begun) = std::sync::mpsc::sync_channel(1);
         let until = Arc::clone(&ended);
         let task = thread::spawn(move || {
             let socket = enter(&namespace).and_then(|()| open());
